@@ -1,4 +1,5 @@
-"""What one call costs between the sockets: the whole policy and relay chain on canned bytes, no kernel in the way.
+"""What one call costs between the sockets: the whole policy and relay chain on canned bytes, no kernel in the
+way.
 
     python bench/chain.py [--profile] [--ndjson] [--whole] [--policy] [--events 64]
 
@@ -76,7 +77,9 @@ class Sending:
     async def __aenter__(self) -> Response:
         return Response()
 
-    async def __aexit__(self, kind: type | None, error: BaseException | None, at: TracebackType | None) -> None: ...
+    async def __aexit__(
+        self, kind: type | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
 
 
 class Canned:

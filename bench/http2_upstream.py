@@ -1,15 +1,18 @@
-"""What a request and a token cost the client: our HTTP/1.1 connections beside HTTP/2 by the library h2, both over TLS.
+"""What a request and a token cost the client: our HTTP/1.1 connections beside HTTP/2 by the library h2, both
+over TLS.
 
     .venv/bin/python bench/http2_upstream.py [--clients http1,h2,httpx1,httpx2] [--rounds 3]
 
-The far side is a gateway of its own with the embedded model and `server.http2`, so both protocols bring the same answers
-from the same process. Each client runs in a process of its own, whose CPU time (the kernel's included) is what counts:
+The far side is a gateway of its own with the embedded model and `server.http2`, so both protocols bring the
+same answers from the same process. Each client runs in a process of its own, whose CPU time (the kernel's
+included) is what counts:
 
-    http1            sluice.upstream, as the gateway has it
-    h2               h2 and nothing else: streams of up to 100 to a connection, each with its window; validation switched off
-    httpx1, httpx2   httpx with HTTP/1.1, and with HTTP/2 (pip install 'httpx[http2]')
+    http1            sluice.upstream, as the gateway has it h2               h2 and nothing else: streams of
+    up to 100 to a connection, each with its window; validation switched off httpx1, httpx2   httpx with
+    HTTP/1.1, and with HTTP/2 (pip install 'httpx[http2]')
 
-A token's price is the difference between long and short streams, over the tokens between. DECISIONS 195 draws the conclusion.
+A token's price is the difference between long and short streams, over the tokens between. DECISIONS 195 draws
+the conclusion.
 """
 
 import argparse
@@ -50,7 +53,9 @@ Ask = Callable[[bytes], Awaitable[int]]
 
 def body(tokens: int, gap_us: int) -> bytes:
     said = f"tokens={tokens} gap_us={gap_us} ttft_us=0"
-    return json.dumps({"model": "echo", "stream": True, "messages": [{"role": "user", "content": said}]}).encode()
+    return json.dumps(
+        {"model": "echo", "stream": True, "messages": [{"role": "user", "content": said}]}
+    ).encode()
 
 
 # --- clients
@@ -70,7 +75,9 @@ async def http1(base: str, tls: ssl.SSLContext, streams: int) -> Ask:
             nonlocal size
             size += len(data)
 
-        async with transport.send(UpstreamRequest(base + PATH, headers, body), connect=60, headers=600) as response:
+        async with transport.send(
+            UpstreamRequest(base + PATH, headers, body), connect=60, headers=600
+        ) as response:
             assert response.status == 200, response.status
             await response.pump(sink)
         return size
@@ -103,7 +110,10 @@ async def h2(base: str, tls: ssl.SSLContext, streams: int) -> Ask:
             self.transport = transport
             self.h2 = h2.connection.H2Connection(config)
             self.streams: dict[int, list[Any]] = {}
-            settings = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: WINDOW, h2.settings.SettingCodes.ENABLE_PUSH: 0}
+            settings = {
+                h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
+                h2.settings.SettingCodes.ENABLE_PUSH: 0,
+            }
             self.h2.local_settings = h2.settings.Settings(client=True, initial_values=settings)
             self.h2.initiate_connection()
             self.h2.increment_flow_control_window(8 * WINDOW)
@@ -152,7 +162,15 @@ async def httpx_(base: str, tls: ssl.SSLContext, streams: int, http2: bool) -> A
     limits = httpx.Limits(max_connections=1000, max_keepalive_connections=1000)
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
     clients = [
-        httpx.AsyncClient(base_url=base, verify=tls, http2=http2, headers=headers, limits=limits, timeout=600, trust_env=False)
+        httpx.AsyncClient(
+            base_url=base,
+            verify=tls,
+            http2=http2,
+            headers=headers,
+            limits=limits,
+            timeout=600,
+            trust_env=False,
+        )
         for _ in range(-(-streams // PER_CONNECTION) if http2 else 1)
     ]
     turns = iter(range(1 << 30))
@@ -180,8 +198,11 @@ async def httpx2(base: str, tls: ssl.SSLContext, streams: int) -> Ask:
 CLIENTS = {"http1": http1, "h2": h2, "httpx1": httpx1, "httpx2": httpx2}
 
 
-async def measured(name: str, base: str, ca: str, streams: int, asked: int, tokens: int, gap_us: int, warm: int = 3) -> float:
-    """Microseconds of CPU, all of the requests together: `streams` at a time, once each has had `warm` ones before.
+async def measured(
+    name: str, base: str, ca: str, streams: int, asked: int, tokens: int, gap_us: int, warm: int = 3
+) -> float:
+    """Microseconds of CPU, all of the requests together: `streams` at a time, once each has had `warm` ones
+    before.
 
     With none before, the connections that they open are counted, too.
     """
@@ -217,7 +238,9 @@ def run(name: str, base: str, ca: str, **work: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clients", default="http1,h2")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--client", help=argparse.SUPPRESS)
@@ -240,7 +263,9 @@ def main() -> None:
         config = Path(folder) / "gateway.yaml"
         config.write_text(CONFIG.format(api=api, admin=admin, cert=cert, digest=DIGEST))
         serve = [sys.executable, "-m", "sluice", "serve", "--config", str(config)]
-        gateway = subprocess.Popen(serve, cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1"}, stdout=subprocess.DEVNULL)
+        gateway = subprocess.Popen(
+            serve, cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1"}, stdout=subprocess.DEVNULL
+        )
         try:
             ready(f"http://127.0.0.1:{admin}/readyz", gateway)
             table(options.clients.split(","), f"https://127.0.0.1:{api}", str(ca), options.rounds)
@@ -266,7 +291,13 @@ def table(clients: list[str], base: str, ca: str, rounds: int) -> None:
         "request, 1 at a time": {"streams": 1, "asked": 500, "tokens": 1, "gap_us": 0},
         "request, 32 at a time": {"streams": 32, "asked": 2000, "tokens": 1, "gap_us": 0},
         "request, 200 at a time": {"streams": 200, "asked": 2000, "tokens": 1, "gap_us": 0},
-        "request, 200 at once, connections opened": {"streams": 200, "asked": 200, "tokens": 1, "gap_us": 0, "warm": 0},
+        "request, 200 at once, connections opened": {
+            "streams": 200,
+            "asked": 200,
+            "tokens": 1,
+            "gap_us": 0,
+            "warm": 0,
+        },
         "token, 1 stream": {"streams": 1, "asked": 1, "tokens": 1000, "gap_us": 2000},
         "token, 200 streams": {"streams": 200, "asked": 200, "tokens": 50, "gap_us": 100000},
     }
@@ -281,7 +312,9 @@ def table(clients: list[str], base: str, ca: str, rounds: int) -> None:
                     found[name].append(cost / (work["asked"] * (work["tokens"] - 1)))
                 else:
                     found[name].append(cost / work["asked"])
-        print(what, "|", " | ".join(f"{statistics.median(values):.0f}" for values in found.values()), flush=True)
+        print(
+            what, "|", " | ".join(f"{statistics.median(values):.0f}" for values in found.values()), flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""How many CPU instructions a request and a token cost, counted by valgrind: the same whatever else the machine does.
+"""How many CPU instructions a request and a token cost, counted by valgrind: the same whatever else the
+machine does.
 
     python3 bench/instructions.py [--before FOLDER] [--scenarios whole,short,burst,ndjson] [--functions 40]
 
-Needs `make bench` to have compiled mock and load (or --bin), and valgrind. `--before`: another checkout, counted as well.
-`--functions`: the interpreter's C functions that cost most, of our own checkout. Counts what the process does, not the kernel:
-time goes with it only as far as caches agree (bench/README.md measures time).
+Needs `make bench` to have compiled mock and load (or --bin), and valgrind. `--before`: another checkout,
+counted as well. `--functions`: the interpreter's C functions that cost most, of our own checkout. Counts what
+the process does, not the kernel: time goes with it only as far as caches agree (bench/README.md measures
+time).
 """
 
 import argparse
@@ -24,7 +26,9 @@ CALLGRIND = "valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file=$
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--before", type=Path)
     parser.add_argument("--bin", type=Path, default=HERE.parent / ".cache/bench")
     parser.add_argument("--python", default="/usr/bin/python3")
@@ -38,7 +42,11 @@ def main() -> None:
             options.bin, Path("/nowhere"), Path(work), before=(options.before or HERE).resolve(), gateway_cpu=0,
             load_cpu=1, python=options.python, start_timeout=300, mock_port=19400, base_port=19500,
         )  # fmt: skip
-        mock = Child([str(options.bin / "mock"), "--port", str(bench.mock_port)], bench.load_cpu, log=Path(work) / "mock.log")
+        mock = Child(
+            [str(options.bin / "mock"), "--port", str(bench.mock_port)],
+            bench.load_cpu,
+            log=Path(work) / "mock.log",
+        )
         try:
             for root in ("before", "sluice") if options.before else ("sluice",):
                 counted = {
@@ -47,7 +55,10 @@ def main() -> None:
                     for scenario, figure in _counted(name, bench, scenarios, options.requests).items()
                 }
                 print(
-                    root, *(f"{scenario} {figure / 1000:.1f} k" for scenario, figure in counted.items()), sep="  ", flush=True
+                    root,
+                    *(f"{scenario} {figure / 1000:.1f} k" for scenario, figure in counted.items()),
+                    sep="  ",
+                    flush=True,
                 )
                 if options.functions:
                     _functions(Path(work) / root, options.functions)
@@ -72,7 +83,12 @@ def _counted(name: str, bench: Bench, scenarios: list[str], requests: int) -> di
             stream = scenario != "whole"
 
             def ask(count: int, tokens: int = tokens, stream: bool = stream) -> None:
-                options: dict[str, object] = {"conns": CONNECTIONS, "requests": count, "duration": 600, "timeout": 600}
+                options: dict[str, object] = {
+                    "conns": CONNECTIONS,
+                    "requests": count,
+                    "duration": 600,
+                    "timeout": 600,
+                }
                 load = subject.load(f"tokens={tokens} gap_us=0", stream=stream, options=options)
                 printed, _ = load.popen.communicate(timeout=900)
                 if f'"ok":{count}' not in printed.decode().replace(" ", ""):
@@ -88,7 +104,9 @@ def _counted(name: str, bench: Bench, scenarios: list[str], requests: int) -> di
             _control("-i", "off", subject.child.pid)
             dump = max(subject.work.glob("callgrind.*"), key=lambda path: path.stat().st_mtime)
             dump = dump.rename(subject.work / f"{scenario}.out")
-            totals = next(line for line in dump.read_text().splitlines() if line.startswith(("totals:", "summary:")))
+            totals = next(
+                line for line in dump.read_text().splitlines() if line.startswith(("totals:", "summary:"))
+            )
             found[scenario] = int(totals.split()[1]) / count
         if "burst" in found:
             found["token in a burst"] = (found["burst"] - found.get("short", 0)) / (TOKENS - 1)
@@ -105,7 +123,9 @@ def _control(option: str, value: str, pid: int) -> None:
 def _functions(work: Path, count: int) -> None:
     for dump in sorted(work.glob("*.out")):
         print(dump.name)
-        shown = subprocess.run(["callgrind_annotate", "--threshold=100", str(dump)], capture_output=True, text=True, check=True)
+        shown = subprocess.run(
+            ["callgrind_annotate", "--threshold=100", str(dump)], capture_output=True, text=True, check=True
+        )
         print("\n".join(shown.stdout.splitlines()[20 : 25 + count]))
 
 

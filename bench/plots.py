@@ -43,7 +43,9 @@ def streams(results: Mapping[str, Any]) -> Any:
         points = [
             (int(scenario.removeprefix("streams")), cost)
             for scenario in runs
-            if scenario.startswith("streams") and (cost := figure(runs[scenario], "us_per_event")) and name != "direct"
+            if scenario.startswith("streams")
+            and (cost := figure(runs[scenario], "us_per_event"))
+            and name != "direct"
         ]
         if points:
             wide = 2.5 if name.startswith("sluice") else 1.2
@@ -56,18 +58,28 @@ def streams(results: Mapping[str, Any]) -> Any:
 
 
 def _bars(
-    results: Mapping[str, Any], names: Sequence[str], rows: Sequence[tuple[str, str, str]], ours: Callable[[str], bool]
+    results: Mapping[str, Any],
+    names: Sequence[str],
+    rows: Sequence[tuple[str, str, str]],
+    ours: Callable[[str], bool],
 ) -> Any:
     columns = 2
     height = 0.28 * len(names) + 1.2
     size = (6 * columns, height * (len(rows) // columns))
-    picture, grid = plt.subplots(len(rows) // columns, columns, figsize=size, layout="constrained", squeeze=False)
+    picture, grid = plt.subplots(
+        len(rows) // columns, columns, figsize=size, layout="constrained", squeeze=False
+    )
     for axes, (scenario, path, title) in zip(grid.flat, rows, strict=True):
         found = [(name, cost) for name in names if (cost := figure(results[name].get(scenario, ()), path))]
         found.sort(key=lambda bar: bar[1], reverse=True)  # the lowest, the best, at the top
         colours = [OURS if ours(name) else OTHERS for name, _ in found]
         bars = axes.barh([name for name, _ in found], [cost for _, cost in found], color=colours)
-        axes.bar_label(bars, [f"{cost:,.0f}" if cost >= 100 else f"{cost:.1f}" for _, cost in found], padding=3, fontsize=8)
+        axes.bar_label(
+            bars,
+            [f"{cost:,.0f}" if cost >= 100 else f"{cost:.1f}" for _, cost in found],
+            padding=3,
+            fontsize=8,
+        )
         axes.set_title(f"{title} (lower is better)", fontsize=10)
         if found and max(cost for _, cost in found) > 20 * min(cost for _, cost in found):
             axes.set_xscale("log")

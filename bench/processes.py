@@ -16,7 +16,8 @@ SPIN = "import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nw
 
 @dataclass(frozen=True)
 class Usage:
-    """Of a process and its descendants: CPU seconds (reaped children included), bytes resident, bytes by share."""
+    """Of a process and its descendants: CPU seconds (reaped children included), bytes resident, bytes by
+    share."""
 
     cpu: float = 0.0
     rss: int = 0
@@ -33,7 +34,8 @@ class CpuTime:
 
 
 class Child:
-    """A process in a session of its own, so that all it starts can be ended with it. Output goes to `log`, or is piped."""
+    """A process in a session of its own, so that all it starts can be ended with it. Output goes to `log`, or
+    is piped."""
 
     def __init__(
         self,
@@ -48,7 +50,9 @@ class Child:
             os.sched_setaffinity(0, {cpu})
             if nice:
                 os.setpriority(os.PRIO_PROCESS, 0, nice)
-                with contextlib.suppress(OSError):  # a new session is a scheduling group with a nice of its own
+                with contextlib.suppress(
+                    OSError
+                ):  # a new session is a scheduling group with a nice of its own
                     Path("/proc/self/autogroup").write_text(str(nice))
 
         self._log = log.open("ab") if log else None
@@ -116,16 +120,26 @@ def usage(pid: int) -> Usage:
 
 def cpu_time(cpu: int) -> CpuTime:
     lines = Path("/proc/stat").read_text().splitlines()
-    ticks = next([int(field) for field in line.split()[1:9]] for line in lines if line.startswith(f"cpu{cpu} "))
+    ticks = next(
+        [int(field) for field in line.split()[1:9]] for line in lines if line.startswith(f"cpu{cpu} ")
+    )
     idle, waiting, stolen = ticks[3], ticks[4], ticks[7]
     return CpuTime((sum(ticks) - idle - waiting - stolen) / TICK, stolen / TICK, sum(ticks) / TICK)
 
 
 def about_machine(python: str = "") -> list[str]:
-    """What a reader of the figures should know of this machine, a line each. `python`: what gateways in Python run on."""
+    """What a reader of the figures should know of this machine, a line each. `python`: what gateways in
+    Python run on."""
     info = Path("/proc/cpuinfo").read_text()
-    model = next((line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")), "unknown CPU")
-    memory = next(line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    model = next(
+        (line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")),
+        "unknown CPU",
+    )
+    memory = next(
+        line.split()[1]
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith("MemTotal")
+    )
     name = os.uname()
     return [
         f"{os.cpu_count()} CPUs: {model}{', virtual' if 'hypervisor' in info else ''}; {int(memory) // 1024**2} GiB of memory",
@@ -145,4 +159,8 @@ def _siblings() -> list[str]:
     """CPUs that are two threads of one core slow each other down: by half, where both are busy."""
     path = Path("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list")
     shared = path.read_text().strip() if path.exists() else "0"
-    return [] if shared == "0" else [f"CPUs {shared} are threads of one core: what load and mock do slows the gateway down"]
+    return (
+        []
+        if shared == "0"
+        else [f"CPUs {shared} are threads of one core: what load and mock do slows the gateway down"]
+    )

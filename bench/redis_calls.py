@@ -2,9 +2,9 @@
 
     .venv/bin/python bench/redis_calls.py [--calls 500]
 
-Starts a redis-server (Debian's) and `sluice serve` with the embedded echo model for each configuration, sends calls one after
-another, and reads `INFO commandstats` and `INFO stats` before and after. Commands that a script runs are counted
-apart from those that came over the network.
+Starts a redis-server (Debian's) and `sluice serve` with the embedded echo model for each configuration, sends
+calls one after another, and reads `INFO commandstats` and `INFO stats` before and after. Commands that a
+script runs are counted apart from those that came over the network.
 """
 
 import argparse
@@ -35,14 +35,21 @@ def configurations(redis: str) -> dict[str, dict[str, Any]]:
     return {
         "requests of a key": {**limits, key: {"requests": LOTS}},
         "requests and tokens of a key": {**limits, key: {"requests": LOTS, "tokens": LOTS}},
-        "requests, tokens, streams of a key": {**limits, key: {"requests": LOTS, "tokens": LOTS, "streams": 100000}},
+        "requests, tokens, streams of a key": {
+            **limits,
+            key: {"requests": LOTS, "tokens": LOTS, "streams": 100000},
+        },
         "8 buckets of 3 scopes, a slot, a budget": {
             **limits,
             key: whole,
             "tenants": {"web": {"limits": {"tokens": LOTS}}},
             "alias": {"tokens": LOTS},
         },
-        "usage and history in Redis, no limits": {"limits": {"address": None}, "state": redis, "session": True},
+        "usage and history in Redis, no limits": {
+            "limits": {"address": None},
+            "state": redis,
+            "session": True,
+        },
         "usage in Redis, no limits": {"limits": {"address": None}, "state": redis},
     }
 
@@ -67,12 +74,25 @@ class Redis:
     def __init__(self, directory: str) -> None:
         self.port = free_port()
         program = shutil.which("redis-server") or sys.exit("redis-server is not installed")
-        options = ("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", directory)
+        options = (
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            directory,
+        )
         self.process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
         until(lambda: self.ask("ping") == "PONG")
 
     def ask(self, *words: str) -> str:
-        found = subprocess.run(["redis-cli", "-p", str(self.port), *words], capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            ["redis-cli", "-p", str(self.port), *words], capture_output=True, text=True, check=False
+        )
         return found.stdout.strip()
 
     def figures(self) -> dict[str, float]:
@@ -83,7 +103,12 @@ class Redis:
             if name.startswith("cmdstat_") and (calls := re.match(r"calls=(\d+),usec=(\d+)", value)):
                 command = name.removeprefix("cmdstat_")
                 found[command] = float(calls[1])
-                if command in ("evalsha", "exec", "hincrby", "hincrbyfloat"):  # a script's time has that of its commands
+                if command in (
+                    "evalsha",
+                    "exec",
+                    "hincrby",
+                    "hincrbyfloat",
+                ):  # a script's time has that of its commands
                     found["usec"] = found.get("usec", 0.0) + float(calls[2])
             elif name in ("total_net_input_bytes", "total_net_output_bytes"):
                 found[name] = float(value)
@@ -147,10 +172,14 @@ def send(port: int, calls: int, *, session: bool) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--calls", type=int, default=500)
     calls = parser.parse_args().calls
-    print("| limited or kept | commands from the gateway | within scripts | bytes to Redis | bytes back | Redis' time µs |")
+    print(
+        "| limited or kept | commands from the gateway | within scripts | bytes to Redis | bytes back | Redis' time µs |"
+    )
     print("|---|--:|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as directory:
         redis = Redis(directory)
@@ -176,14 +205,21 @@ def row(name: str, before: Mapping[str, float], after: Mapping[str, float], call
     spent = each.pop("usec", 0.0)
     to, back = each.pop("total_net_input_bytes"), each.pop("total_net_output_bytes")
     commands = {
-        command: number for command, number in sorted(each.items()) if number >= 0.005 and command not in ("info", "ping")
+        command: number
+        for command, number in sorted(each.items())
+        if number >= 0.005 and command not in ("info", "ping")
     }
     scripts = any(command.startswith("eval") for command in commands)
     own = {
-        command: number for command, number in commands.items() if command.startswith(("eval", "multi", "exec")) or not scripts
+        command: number
+        for command, number in commands.items()
+        if command.startswith(("eval", "multi", "exec")) or not scripts
     }
     within = {command: number for command, number in commands.items() if command not in own}
-    shown = (", ".join(f"{command} {number:.2g}" for command, number in some.items()) or "-" for some in (own, within))
+    shown = (
+        ", ".join(f"{command} {number:.2g}" for command, number in some.items()) or "-"
+        for some in (own, within)
+    )
     return f"| {name} | {' | '.join(shown)} | {to:.0f} | {back:.0f} | {spent:.0f} |"
 
 

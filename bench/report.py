@@ -1,4 +1,5 @@
-"""The figures as Markdown: all scenarios, the rows that the gateway is judged by, and what each feature costs."""
+"""The figures as Markdown: all scenarios, the rows that the gateway is judged by, and what each feature
+costs."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,14 +68,20 @@ def summary(results: Results) -> str:
     baseline = results.get("direct", {}).get("lowrate", ())
     rows = []
     for name in names:
-        row = [name] + [_shown(figure(results[name].get(scenario, ()), path, factor)) for _, scenario, path, factor in SUMMARY]
+        row = [name] + [
+            _shown(figure(results[name].get(scenario, ()), path, factor))
+            for _, scenario, path, factor in SUMMARY
+        ]
         row += [_shown(_added(results[name].get("lowrate", ()), baseline, path)) for _, path in LATENCY]
         rows.append(row)
-    return table(["gateway", *(heading for heading, *_ in SUMMARY), *(heading for heading, _ in LATENCY)], rows)
+    return table(
+        ["gateway", *(heading for heading, *_ in SUMMARY), *(heading for heading, _ in LATENCY)], rows
+    )
 
 
 def features(results: Results) -> str:
-    """What each feature adds to `sluice`, or to `sluice-ndjson` where that is what it was measured with; "" without any."""
+    """What each feature adds to `sluice`, or to `sluice-ndjson` where that is what it was measured with; ""
+    without any."""
     columns = [("short", "us_per_request"), ("small", "us_per_request"), ("burst", "us_per_event")]
     named = {name: "default" for name in ("sluice", "sluice-ndjson")} | FEATURES
     rows = [
@@ -85,14 +92,21 @@ def features(results: Results) -> str:
     if not any(name in results for name in FEATURES):
         return ""
     return table(
-        ["entry", "what", "stream of 1 token, CPU µs", "non-streaming, CPU µs", "token in a burst, CPU µs"], rows, texts=2
+        ["entry", "what", "stream of 1 token, CPU µs", "non-streaming, CPU µs", "token in a burst, CPU µs"],
+        rows,
+        texts=2,
     )
 
 
 def everything(results: Results, scenarios: Sequence[str]) -> str:
     """All that was measured, a table for each scenario."""
-    started = {name: runs["start"] for name, runs in results.items() if name != "direct" and runs.get("start")}
-    rows = [[name, *(_shown(figure(runs, path, factor)) for _, path, factor in START)] for name, runs in started.items()]
+    started = {
+        name: runs["start"] for name, runs in results.items() if name != "direct" and runs.get("start")
+    }
+    rows = [
+        [name, *(_shown(figure(runs, path, factor)) for _, path, factor in START)]
+        for name, runs in started.items()
+    ]
     parts = ["### start\n", table(["gateway", *(heading for heading, *_ in START)], rows)]
     for scenario in scenarios:
         measured = {name: runs[scenario] for name, runs in results.items() if runs.get(scenario)}
@@ -100,7 +114,10 @@ def everything(results: Results, scenarios: Sequence[str]) -> str:
             continue
         columns = COLUMNS.get(scenario, PACED) + LAST
         headings = ["gateway", *(heading for heading, *_ in columns)]
-        rows = [[name, *(_shown(figure(runs, path, factor)) for _, path, factor in columns)] for name, runs in measured.items()]
+        rows = [
+            [name, *(_shown(figure(runs, path, factor)) for _, path, factor in columns)]
+            for name, runs in measured.items()
+        ]
         if scenario == "lowrate" and "direct" in measured:
             headings += [heading for heading, _ in LATENCY]
             for row in rows:
@@ -115,10 +132,15 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
 
     def line(cells: Sequence[str]) -> str:
-        padded = [cell.ljust(w) if n < texts else cell.rjust(w) for n, (cell, w) in enumerate(zip(cells, widths, strict=True))]
+        padded = [
+            cell.ljust(w) if n < texts else cell.rjust(w)
+            for n, (cell, w) in enumerate(zip(cells, widths, strict=True))
+        ]
         return f"| {' | '.join(padded)} |\n"
 
-    rule = "|".join("-" * (width + 1) + ("-" if column < texts else ":") for column, width in enumerate(widths))
+    rule = "|".join(
+        "-" * (width + 1) + ("-" if column < texts else ":") for column, width in enumerate(widths)
+    )
     return line(headings) + f"|{rule}|\n" + "".join(map(line, rows))
 
 

@@ -1,8 +1,8 @@
 """What is measured: the scenarios, and one measurement of one scenario on one gateway.
 
-A measurement is a dict of figures, as it goes into the JSON file: `load` is what load printed (times in µs), the rest
-is CPU, memory and noise seen from here. Long streams are measured between the moment when all are open and the moment
-when the first ends; everything else from start to end.
+A measurement is a dict of figures, as it goes into the JSON file: `load` is what load printed (times in µs),
+the rest is CPU, memory and noise seen from here. Long streams are measured between the moment when all are
+open and the moment when the first ends; everything else from start to end.
 """
 
 import json
@@ -19,10 +19,11 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Scenario:
-    """`tokens` and `gap_us` tell mock what to answer; `conns` (closed loop) or `rate` (open) tell load how to ask.
+    """`tokens` and `gap_us` tell mock what to answer; `conns` (closed loop) or `rate` (open) tell load how to
+    ask.
 
-    `paced`: every connection makes one stream that lasts the whole run. Without `stream`, `tokens` is what a gateway
-    gets that asks its upstream to stream all the same.
+    `paced`: every connection makes one stream that lasts the whole run. Without `stream`, `tokens` is what a
+    gateway gets that asks its upstream to stream all the same.
     """
 
     about: str
@@ -37,18 +38,24 @@ class Scenario:
 
 def _paced(conns: int, gap_us: int, secs: float) -> Scenario:
     rate = 1_000_000 / gap_us
-    return Scenario(f"{conns} streams of {rate:g} tokens/s", gap_us=gap_us, conns=conns, secs=secs, paced=True)
+    return Scenario(
+        f"{conns} streams of {rate:g} tokens/s", gap_us=gap_us, conns=conns, secs=secs, paced=True
+    )
 
 
 SCENARIOS = {
     "small": Scenario("non-stream reply, closed loop, 64 connections", stream=False, tokens=9, conns=64),
     "short": Scenario("stream of 1 token, closed loop, 32 connections", tokens=1, conns=32),
-    "burst": Scenario("stream of 64 tokens without delay, closed loop, 32 connections", tokens=64, conns=32, secs=6),
+    "burst": Scenario(
+        "stream of 64 tokens without delay, closed loop, 32 connections", tokens=64, conns=32, secs=6
+    ),
     "paced20": _paced(20, 20_000, 10),
     "paced200": _paced(200, 20_000, 14),
     "paced1000": _paced(1000, 50_000, 14),
     "lowrate": Scenario("50 requests/s, open loop, stream of 8 tokens", tokens=8, rate=50, secs=8),
-    "open": Scenario("500 slow streams held open (memory)", tokens=4, gap_us=2_000_000, conns=500, secs=8, paced=True),
+    "open": Scenario(
+        "500 slow streams held open (memory)", tokens=4, gap_us=2_000_000, conns=500, secs=8, paced=True
+    ),
     # the same 8,000 tokens/s by more and more streams: is the price of a token flat?
     "streams20": _paced(20, 2_500, 10),
     "streams100": _paced(100, 12_500, 10),
@@ -92,7 +99,9 @@ class Meter:
             options["expect"] = tokens
 
         first = self._ledger(subject)
-        load = subject.load(f"tokens={tokens} gap_us={scenario.gap_us}", stream=scenario.stream, options=options)
+        load = subject.load(
+            f"tokens={tokens} gap_us={scenario.gap_us}", stream=scenario.stream, options=options
+        )
         figures = self._window(subject, scenario, secs, ramp) if scenario.paced else {}
         printed, _ = load.popen.communicate(timeout=secs * 3 + 60)
         last = self._ledger(subject)

@@ -1,7 +1,9 @@
-"""How long a scrape takes where several workers have used several hundred aliases: python bench/scrape.py [WORKERS] [ALIASES]
+"""How long a scrape takes where several workers have used several hundred aliases: python bench/scrape.py
+[WORKERS] [ALIASES]
 
-The workers' counters are filled by this process, and the supervisor's part is timed: the first text, one after nothing has
-changed, and one after every series of every worker has. Milliseconds of processor time, the best of several.
+The workers' counters are filled by this process, and the supervisor's part is timed: the first text, one
+after nothing has changed, and one after every series of every worker has. Milliseconds of processor time, the
+best of several.
 """
 
 import os
@@ -27,13 +29,16 @@ class Worker:
         self.gaps = [metrics.child("inter_token_seconds", f"alias-{n}") for n in range(aliases)]
         self.targets = [TargetSeries(metrics, f"upstream-{n % 50}", f"model-{n}") for n in range(aliases)]
         self.answered = [
-            metrics.child("answered", f"alias-{n}", f"upstream-{n % 50}", f"model-{n}", "1") for n in range(aliases)
+            metrics.child("answered", f"alias-{n}", f"upstream-{n % 50}", f"model-{n}", "1")
+            for n in range(aliases)
         ]
 
     def call(self) -> None:
         """A call of each alias."""
         chance = self.chance
-        for call, gaps, target, answered in zip(self.calls, self.gaps, self.targets, self.answered, strict=True):
+        for call, gaps, target, answered in zip(
+            self.calls, self.gaps, self.targets, self.answered, strict=True
+        ):
             call.requests["2xx"].value += 1
             call.ends[chance.choice(END_REASONS[:3])].value += 1
             first = chance.expovariate(3)

@@ -1,4 +1,5 @@
-"""The gateway's own configuration for the bench: the defaults, with limits so high that nothing is refused."""
+"""The gateway's own configuration for the bench: the defaults, with limits so high that nothing is
+refused."""
 
 import base64
 import hashlib
@@ -36,9 +37,11 @@ def config(
     report_model: str = "target",
     whole_policy: bool = False,
 ) -> str:
-    """A gateway.yaml. `keys` and `aliases` count those that stand in it; the first of each is the one that is used.
+    """A gateway.yaml. `keys` and `aliases` count those that stand in it; the first of each is the one that is
+    used.
 
-    `whole_policy`: requests in two windows, tokens, money, streams and a budget of the key, and tokens of tenant and alias.
+    `whole_policy`: requests in two windows, tokens, money, streams and a budget of the key, and tokens of
+    tenant and alias.
     """
     lines = [
         "server: { listen: '127.0.0.1:$port', admin_listen: '127.0.0.1:$admin', drain_delay: 0s, drain_timeout: 1s }",
@@ -51,7 +54,9 @@ def config(
     ]
     for number in range(aliases):
         name = "gpt-4o-mini" if number == 0 else f"alias-{number}"
-        lines.append(f"  {name}: {{ tiers: [[{{ upstream: mock, model: gpt-4o-mini }}]], report_model: {report_model},")
+        lines.append(
+            f"  {name}: {{ tiers: [[{{ upstream: mock, model: gpt-4o-mini }}]], report_model: {report_model},"
+        )
         lines.append(f"    limits: {{ tokens: {LOTS} }}," if whole_policy else "")
         lines.append("    system: You are a helpful assistant. }")
     limits = f"limits: {{ requests: {PLENTY} }}" if limited else "limits: {}"
@@ -63,17 +68,23 @@ def config(
     lines.append("keys:")
     for number in range(keys):
         digest = hashlib.sha256((KEY if number == 0 else f"sk-{number}").encode()).hexdigest()
-        lines.append(f"  - {{ id: key-{number}, digest: 'sha256:{digest}', default_alias: gpt-4o-mini, {limits} }}")
+        lines.append(
+            f"  - {{ id: key-{number}, digest: 'sha256:{digest}', default_alias: gpt-4o-mini, {limits} }}"
+        )
     if jwt:
         lines.append("jwt:")
-        lines.append(f"  - {{ issuer: bench, audience: sluice, algorithms: [HS256], secret: {SECRET}, {limits} }}")
+        lines.append(
+            f"  - {{ issuer: bench, audience: sluice, algorithms: [HS256], secret: {SECRET}, {limits} }}"
+        )
     return "\n".join(lines) + "\n"
 
 
 def token() -> str:
     """A JWT of the issuer above (RFC 7515, HS256), good until 2100."""
     claims = {"iss": "bench", "aud": "sluice", "sub": "bench", "exp": 4_102_444_800}
-    signed = ".".join(_base64url(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, claims))
+    signed = ".".join(
+        _base64url(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, claims)
+    )
     return signed + "." + _base64url(hmac.digest(SECRET.encode(), signed.encode(), "sha256"))
 
 

@@ -34,7 +34,8 @@ class Bench:
 
 
 def _metadata(root: Path, work: Path) -> Path:
-    """A folder with the metadata of the checkout at `root`: what is installed in .venv may declare other entry points."""
+    """A folder with the metadata of the checkout at `root`: what is installed in .venv may declare other
+    entry points."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     folder = work / "metadata" / f"{project['name'].replace('-', '_')}-0.dist-info"
     folder.mkdir(parents=True)
@@ -68,7 +69,11 @@ class Subject:
             "$work": self.work, "$peers": bench.peers, "$here": HERE, "$repo": HERE.parent, "$before": bench.before,
         }  # fmt: skip
         root = bench.before if entry.root == "$before" else HERE.parent
-        layout = ("sluice", "sluice.process.serve") if (root / "gateway/sluice").exists() else ("gateway", "gateway.serve")
+        layout = (
+            ("sluice", "sluice.process.serve")
+            if (root / "gateway/sluice").exists()
+            else ("gateway", "gateway.serve")
+        )
         places |= dict(zip(("$package", "$serve"), layout, strict=True))
         places = {"$py": bench.python or f"{entry.venv}/bin/python", **places}
 
@@ -116,7 +121,8 @@ class Subject:
         return Child(argv, self._bench.load_cpu, self._bench.nice)
 
     def start(self) -> dict[str, float]:
-        """Seconds to the first answer of its health path and to the first whole reply, CPU seconds until then."""
+        """Seconds to the first answer of its health path and to the first whole reply, CPU seconds until
+        then."""
         if not self.entry.cmd:
             return {}
         bench, entry = self._bench, self.entry
@@ -126,7 +132,12 @@ class Subject:
         cwd = entry.cwd or self.work
         if entry.beside:
             self._beside = Child(
-                shlex.split(entry.beside), bench.load_cpu, bench.nice, self.work / "beside.log", self.work, env
+                shlex.split(entry.beside),
+                bench.load_cpu,
+                bench.nice,
+                self.work / "beside.log",
+                self.work,
+                env,
             )
             time.sleep(0.5)
         began = time.monotonic()
@@ -143,7 +154,9 @@ class Subject:
 
     def _elapsed(self, began: float, method: str, path: str) -> float:
         """Seconds since `began` where it answers 200 now, else 0."""
-        body = self.body("tokens=1", stream=not self.entry.small).replace("#", "0") if method == "POST" else None
+        body = (
+            self.body("tokens=1", stream=not self.entry.small).replace("#", "0") if method == "POST" else None
+        )
         try:
             status, _ = ask(self.port, path, method, body, self.headers)
         except (OSError, http.client.HTTPException):

@@ -41,7 +41,9 @@ def picture(report: str) -> str:
     parts, y = [], 74
     for column, title in PANELS:
         at = columns.index(column)
-        found = sorted((float(row[at]), name) for name, row in rows.items() if name in NAMES and _is_number(row[at]))
+        found = sorted(
+            (float(row[at]), name) for name, row in rows.items() if name in NAMES and _is_number(row[at])
+        )
         parts.append(f'<text class="h" x="16" y="{y}">{escape(title)}</text>')
         parts += _bars(found, y + 12)
         y += 12 + ROW * len(found) + 40
@@ -61,7 +63,11 @@ def picture(report: str) -> str:
 
 def _glance(report: str) -> tuple[list[str], dict[str, list[str]]]:
     table = report.partition("## At a glance\n")[2].lstrip("\n").partition("\n\n")[0]
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+        if line.startswith("|")
+    ]
     if len(lines) < 3:
         raise ValueError("the report has no table")
     return lines[0], {line[0]: line for line in lines[2:]}
@@ -87,7 +93,9 @@ def _said(columns: list[str], rows: dict[str, list[str]]) -> str:
     """The figures in words, for who does not see the picture."""
     return " ".join(
         f"{title}: "
-        + ", ".join(f"{NAMES[name]} {row[columns.index(column)]}" for name, row in rows.items() if name in NAMES)
+        + ", ".join(
+            f"{NAMES[name]} {row[columns.index(column)]}" for name, row in rows.items() if name in NAMES
+        )
         + "."
         for column, title in PANELS
     )

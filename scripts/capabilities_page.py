@@ -1,4 +1,5 @@
-"""Write the tables of docs/capabilities.md anew, of what the backends say: python scripts/capabilities_page.py"""
+"""Write the tables of docs/capabilities.md anew, of what the backends say: python
+scripts/capabilities_page.py"""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,11 @@ WITHOUT = ("echo",)
 
 def backends() -> dict[str, Any]:
     """The backends that come along, with the least of options."""
-    return {name: find_backend(name)(**OPTIONS.get(name, {})) for name in sorted(installed()) if name not in WITHOUT}
+    return {
+        name: find_backend(name)(**OPTIONS.get(name, {}))
+        for name in sorted(installed())
+        if name not in WITHOUT
+    }
 
 
 def operations() -> str:
@@ -47,17 +52,26 @@ def operations() -> str:
     head = f"| operation | {' | '.join(made)} |\n|---|{':-:|' * len(made)}\n"
     rows = []
     for title, asked in OPERATIONS.items():
-        cells = [isinstance(backend, CarriesOperations) and backend.operation(*asked) for backend in made.values()]
+        cells = [
+            isinstance(backend, CarriesOperations) and backend.operation(*asked) for backend in made.values()
+        ]
         rows.append(f"| {title} | {' | '.join('yes' if cell else '-' for cell in cells)} |\n")
     return head + "".join(rows)
 
 
 def table() -> str:
     """A row for each feature, a column for each backend."""
-    taken = {name: EVERYTHING if (takes := takes_of(made)) is None else takes for name, made in backends().items()}
+    taken = {
+        name: EVERYTHING if (takes := takes_of(made)) is None else takes for name, made in backends().items()
+    }
     head = f"| feature | {' | '.join(taken)} | where it is not there |\n|---|{':-:|' * len(taken)}---|\n"
-    cells = {name: " | ".join("yes" if name in takes else "-" for takes in taken.values()) for name in FEATURES}
-    rows = [f"| {feature.title} | {cells[name]} | {WEIGHTS[feature.weight]} |\n" for name, feature in FEATURES.items()]
+    cells = {
+        name: " | ".join("yes" if name in takes else "-" for takes in taken.values()) for name in FEATURES
+    }
+    rows = [
+        f"| {feature.title} | {cells[name]} | {WEIGHTS[feature.weight]} |\n"
+        for name, feature in FEATURES.items()
+    ]
     return head + "".join(rows)
 
 

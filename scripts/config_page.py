@@ -18,7 +18,8 @@ UNITS = {
     "sha256: and 64 hex digits": "`sha256:…`",
     "a name:": "name",
 }
-"""What a type's own description begins with, and what it is called in the tables; the page's head explains it."""
+"""What a type's own description begins with, and what it is called in the tables; the page's head explains
+it."""
 
 Schema = dict[str, Any]
 
@@ -52,7 +53,9 @@ def _sections(defs: dict[str, Schema]) -> Iterator[str]:
             if names[1:]:
                 yield f"Also: {', '.join(f'`{other}`' for other in names[1:])}.\n"
             yield from _body({**then, "properties": own})
-        waiting += [found for found in re.findall(r"#/\$defs/(\w+)", json.dumps(section)) if found not in done]
+        waiting += [
+            found for found in re.findall(r"#/\$defs/(\w+)", json.dumps(section)) if found not in done
+        ]
 
 
 def _body(section: Schema) -> Iterator[str]:
@@ -154,12 +157,15 @@ def _safe(text: str) -> str:
     """Text whose < > | and addresses are no markup."""
     text = text.replace("|", "\\|")
     return "".join(
-        part if at % 2 else part.replace("<", "&lt;").replace("*", "\\*") for at, part in enumerate(re.split("(`[^`]*`)", text))
+        part if at % 2 else part.replace("<", "&lt;").replace("*", "\\*")
+        for at, part in enumerate(re.split("(`[^`]*`)", text))
     )
 
 
 def _title(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize().replace("tls", "TLS").replace("otlp", "OTLP")
+    return (
+        re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize().replace("tls", "TLS").replace("otlp", "OTLP")
+    )
 
 
 def _anchor(name: str) -> str:

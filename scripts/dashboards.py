@@ -32,7 +32,9 @@ def dashboard(name: str) -> dict[str, Any]:
         "editable": True,
         "refresh": "30s",
         "time": {"from": "now-3h", "to": "now"},
-        "templating": {"list": [_source(), _variable("alias", "requests_total"), _variable("upstream", "breaker_state")]},
+        "templating": {
+            "list": [_source(), _variable("alias", "requests_total"), _variable("upstream", "breaker_state")]
+        },
         "panels": [_panel(number, panel) for number, panel in enumerate(DASHBOARDS[name]["panels"])],
     }
 
@@ -51,7 +53,11 @@ def _variable(label: str, metric: str) -> dict[str, Any]:
 
 def _panel(number: int, panel: dict[str, Any]) -> dict[str, Any]:
     stacked = panel.get("stack", False)
-    look = {"lineWidth": 1, "fillOpacity": 20 if stacked else 5, "stacking": {"mode": "normal" if stacked else "none"}}
+    look = {
+        "lineWidth": 1,
+        "fillOpacity": 20 if stacked else 5,
+        "stacking": {"mode": "normal" if stacked else "none"},
+    }
     return {
         "id": number + 1,
         "type": "timeseries",
@@ -64,7 +70,12 @@ def _panel(number: int, panel: dict[str, Any]) -> dict[str, Any]:
             "tooltip": {"mode": "multi", "sort": "desc"},
         },
         "targets": [
-            {"refId": chr(ord("A") + at), "datasource": SOURCE, "expr": query["expr"], "legendFormat": query["legend"]}
+            {
+                "refId": chr(ord("A") + at),
+                "datasource": SOURCE,
+                "expr": query["expr"],
+                "legendFormat": query["legend"],
+            }
             for at, query in enumerate(panel["queries"])
         ],
     }

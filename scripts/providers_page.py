@@ -1,4 +1,5 @@
-"""Write the table of vendors in docs/providers.md anew, of config/vendors.yaml: python scripts/providers_page.py"""
+"""Write the table of vendors in docs/providers.md anew, of config/vendors.yaml: python
+scripts/providers_page.py"""
 
 from pathlib import Path
 

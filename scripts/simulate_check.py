@@ -1,10 +1,10 @@
 """Holds `sluice simulate` against the gateway itself: the same arrivals, in virtual time and in real time.
 
-    make simulate-check            all scenarios, half a minute each; exits 1 where a figure differs by more than 10 %
-    make simulate-check ARGS="outage --seconds 60"
+    make simulate-check            all scenarios, half a minute each; exits 1 where a figure differs by more
+    than 10 % make simulate-check ARGS="outage --seconds 60"
 
-In real time a gateway runs as a process of its own (`sluice serve`), a client sends the trace over HTTP, and an upstream
-on loopback answers as the same models say (`sluice.simulate.upstreams`), on the wall clock.
+In real time a gateway runs as a process of its own (`sluice serve`), a client sends the trace over HTTP, and
+an upstream on loopback answers as the same models say (`sluice.simulate.upstreams`), on the wall clock.
 """
 
 import argparse
@@ -31,19 +31,29 @@ from sluice.simulate.arrivals import Filling, generated
 from sluice.simulate.driver import simulate
 from sluice.simulate.measured import percentile
 from sluice.simulate.report import document
-from sluice.simulate.scenario import Arrivals, CountSpread, Outage, Scenario, TimeSpread, UpstreamModel, dice_of
+from sluice.simulate.scenario import (
+    Arrivals,
+    CountSpread,
+    Outage,
+    Scenario,
+    TimeSpread,
+    UpstreamModel,
+    dice_of,
+)
 from sluice.simulate.traces import Arrival
 from sluice.simulate.upstreams import ModelledUpstream
 
 KEY = "sk-sluice-simulate-check"
 TOLERANCE = 0.10
 SMALL = 0.03
-"""Seconds: times that differ by less are the same, whatever their ratio: the gateway's and this machine's own time."""
+"""Seconds: times that differ by less are the same, whatever their ratio: the gateway's and this machine's own
+time."""
 FEW = 0.02
 """Of all calls: numbers that differ by less are the same: one more or less is chance."""
 LATENESS = "lateness"
 BUSY = 0.015
-"""Seconds that a timer of this process comes late (the 95th percentile): beyond it the machine is measured, not the gateway."""
+"""Seconds that a timer of this process comes late (the 95th percentile): beyond it the machine is measured,
+not the gateway."""
 PIECE = 0.1
 """Seconds between two pieces of an answer on the wire."""
 PRICES = {"models": {"m": {"input": 1.0, "output": 10.0}}}
@@ -89,8 +99,14 @@ def sections(case: Case, url: str, ports: tuple[int, int]) -> dict[str, Any]:
     """The configuration, as it would be written."""
     tiers = [[{"upstream": name, "model": "m"}] for name in ("a", "b")]
     return {
-        "server": {"listen": f"127.0.0.1:{ports[0]}", "admin_listen": f"127.0.0.1:{ports[1]}", "drain_delay": 0},
-        "upstreams": {name: {"backend": "openai", "base_url": f"{url}/{name}", "api_key": "x"} for name in ("a", "b")},
+        "server": {
+            "listen": f"127.0.0.1:{ports[0]}",
+            "admin_listen": f"127.0.0.1:{ports[1]}",
+            "drain_delay": 0,
+        },
+        "upstreams": {
+            name: {"backend": "openai", "base_url": f"{url}/{name}", "api_key": "x"} for name in ("a", "b")
+        },
         "aliases": {"chat": {"tiers": tiers, **case.alias}},
         "keys": [{"id": "web", "digest": digest_of(KEY), "aliases": ["chat"], "limits": dict(case.limits)}],
         "prices": PRICES,
@@ -113,7 +129,8 @@ def trace_of(case: Case, seconds: float, seed: int) -> list[Arrival]:
 
 
 class Upstreams:
-    """Answers OpenAI's Chat Completions as the models say. The request's text says how long prompt and answer are."""
+    """Answers OpenAI's Chat Completions as the models say. The request's text says how long prompt and answer
+    are."""
 
     def __init__(self, models: Mapping[str, UpstreamModel], seed: int) -> None:
         self._models = models
@@ -123,7 +140,9 @@ class Upstreams:
     def begin(self) -> None:
         """Outages count from now on."""
         dice = dice_of(self._seed, "upstreams")
-        self._found = {name: ModelledUpstream(name, model, time.monotonic, dice) for name, model in self._models.items()}
+        self._found = {
+            name: ModelledUpstream(name, model, time.monotonic, dice) for name, model in self._models.items()
+        }
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
@@ -135,7 +154,9 @@ class Upstreams:
         if answer.kind == "error":
             await asyncio.sleep(answer.first)
             headers = {"Retry-After": f"{answer.retry_after:.3f}"} if answer.retry_after else {}
-            return web.json_response({"error": {"message": "modelled"}}, status=answer.status, headers=headers)
+            return web.json_response(
+                {"error": {"message": "modelled"}}, status=answer.status, headers=headers
+            )
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         place = asyncio.Event()
@@ -145,11 +166,19 @@ class Upstreams:
             await place.wait()
             await asyncio.sleep(answer.first)
             end = time.monotonic() + answer.token * (answer.tokens - 1)
-            await response.write(_event({"choices": [{"index": 0, "delta": {"content": "t"}, "finish_reason": None}]}))
+            await response.write(
+                _event({"choices": [{"index": 0, "delta": {"content": "t"}, "finish_reason": None}]})
+            )
             while (left := end - time.monotonic()) > 0:
                 await asyncio.sleep(min(left, PIECE))
-                await response.write(_event({"choices": [{"index": 0, "delta": {"content": "t"}, "finish_reason": None}]}))
-            usage = {"prompt_tokens": input, "completion_tokens": answer.tokens, "total_tokens": input + answer.tokens}
+                await response.write(
+                    _event({"choices": [{"index": 0, "delta": {"content": "t"}, "finish_reason": None}]})
+                )
+            usage = {
+                "prompt_tokens": input,
+                "completion_tokens": answer.tokens,
+                "total_tokens": input + answer.tokens,
+            }
             last = _event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
             await response.write(last + _event({"choices": [], "usage": usage}) + b"data: [DONE]\n\n")
         finally:
@@ -243,7 +272,11 @@ class Calls:
     async def send(self, arrival: Arrival, began: float) -> None:
         loop = asyncio.get_running_loop()
         text = f"{arrival.input} {arrival.output} "
-        body = {"model": "chat", "stream": True, "messages": [{"role": "user", "content": text.ljust(4 * arrival.input, "x")}]}
+        body = {
+            "model": "chat",
+            "stream": True,
+            "messages": [{"role": "user", "content": text.ljust(4 * arrival.input, "x")}],
+        }
         data = json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
         await asyncio.sleep(began + arrival.at - loop.time())
@@ -316,21 +349,30 @@ def in_virtual_time(case: Case, trace: Sequence[Arrival], seed: int) -> dict[str
 # --- side by side
 
 
-def differences(virtual: Mapping[str, float], real: Mapping[str, float], calls: int) -> Iterator[tuple[str, float, bool]]:
-    """Of each figure: its name, how far the simulation is from the gateway, and whether that is near enough."""
+def differences(
+    virtual: Mapping[str, float], real: Mapping[str, float], calls: int
+) -> Iterator[tuple[str, float, bool]]:
+    """Of each figure: its name, how far the simulation is from the gateway, and whether that is near
+    enough."""
     for name, measured in real.items():
         apart = abs(virtual[name] - measured)
         ratio = (virtual[name] - measured) / measured if measured else (0.0 if not apart else float("inf"))
-        small = SMALL if name.startswith(("TTFT", "total")) else 0.0 if name.startswith("cost") else FEW * calls
+        small = (
+            SMALL if name.startswith(("TTFT", "total")) else 0.0 if name.startswith("cost") else FEW * calls
+        )
         yield name, ratio, abs(ratio) <= TOLERANCE or apart <= small
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="SCENARIO", help=f"of {', '.join(cases(1.0))}")
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--tries", type=int, choices=range(1, 10), default=3, help="of a scenario, while the machine is busy")
+    parser.add_argument(
+        "--tries", type=int, choices=range(1, 10), default=3, help="of a scenario, while the machine is busy"
+    )
     given = parser.parse_args()
     every = cases(given.seconds)
     if unknown := set(given.names) - every.keys():
@@ -348,10 +390,15 @@ def main() -> int:
             if lateness <= BUSY:
                 break
             again = "once more" if attempt < given.tries else "no more tries"
-            print(f"{name}: the machine is busy: timers come {lateness * 1000:.0f} ms late; {again}", file=sys.stderr)
+            print(
+                f"{name}: the machine is busy: timers come {lateness * 1000:.0f} ms late; {again}",
+                file=sys.stderr,
+            )
         for figure, ratio, near in differences(virtual, real, len(trace)):
             far += not near
-            shown = f"{virtual[figure]:.4g} | {real[figure]:.4g} | {ratio:+.1%}{'' if near else ' **too far**'}"
+            shown = (
+                f"{virtual[figure]:.4g} | {real[figure]:.4g} | {ratio:+.1%}{'' if near else ' **too far**'}"
+            )
             print(f"| {name} ({len(trace)} calls) | {figure} | {shown} |", flush=True)
     return 1 if far else 0
 

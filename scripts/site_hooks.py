@@ -1,4 +1,5 @@
-"""Brings into the documentation's pages what stands outside docs/: pages of the repository, and files that pages link to.
+"""Brings into the documentation's pages what stands outside docs/: pages of the repository, and files that
+pages link to.
 
 Hooks of MkDocs: https://www.mkdocs.org/user-guide/configuration/#hooks
 """
@@ -25,11 +26,18 @@ def on_files(files: Any, config: Any) -> Any:
         source = Path(file.abs_src_path)
         for link in LINK.finditer(source.read_text()):
             found = _target(source, link[2])
-            if found is None or _place(found) in added or found.suffix == ".md" or (ROOT / "docs") in found.parents:
+            if (
+                found is None
+                or _place(found) in added
+                or found.suffix == ".md"
+                or (ROOT / "docs") in found.parents
+            ):
                 continue
             added.add(_place(found))
             if found.is_dir():
-                files.append(File.generated(config, _place(found), content=_listing(found, files, config, added)))
+                files.append(
+                    File.generated(config, _place(found), content=_listing(found, files, config, added))
+                )
             else:
                 files.append(File.generated(config, _place(found), abs_src_path=str(found)))
     return files

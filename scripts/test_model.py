@@ -1,7 +1,9 @@
-"""Talk to a real model through the gateway: `test_model.py PYTHON-WITH-THE-MODEL MODEL.gguf` (see test_model.sh).
+"""Talk to a real model through the gateway: `test_model.py PYTHON-WITH-THE-MODEL MODEL.gguf` (see
+test_model.sh).
 
-Two turns of one session through the NDJSON API, the second of which shows that the model is given the first; one call
-through OpenAI's SDK; then what the gateway says of itself: its log lines and the time to the first token.
+Two turns of one session through the NDJSON API, the second of which shows that the model is given the first;
+one call through OpenAI's SDK; then what the gateway says of itself: its log lines and the time to the first
+token.
 """
 
 import json
@@ -41,7 +43,11 @@ def main() -> None:
     with model_server(python, model, port), serving(CONFIG, {"MODEL_PORT": str(port)}) as gateway:
         print("--- POST /v1/chat/stream, two turns of one session")
         inputs = [say(gateway, message) for message in TURNS]
-        print("--- POST /v1/chat/completions, OpenAI's SDK\nuser:  What is the capital of France?\nmodel:", end="", flush=True)
+        print(
+            "--- POST /v1/chat/completions, OpenAI's SDK\nuser:  What is the capital of France?\nmodel:",
+            end="",
+            flush=True,
+        )
         env = {"BASE_URL": gateway.api + "/v1", "API_KEY": KEY}
         subprocess.run([python, "-c", SDK], env=env, check=True, timeout=120)
         report(gateway)
@@ -52,7 +58,9 @@ def main() -> None:
 @contextmanager
 def model_server(python: str, model: str, port: int) -> Iterator[None]:
     command = [python, "scripts/model_server.py", model, str(port)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -88,7 +96,9 @@ def report(gateway: GatewayProcess) -> None:
     print("--- the gateway's log")
     print("\n".join(gateway.lines))
     print("--- the gateway's /metrics: time to first token")
-    found = re.findall(r"^(\S*time_to_first_token_seconds)_(sum|count)(\{.*\}) (\S+)$", gateway.scrape(), re.MULTILINE)
+    found = re.findall(
+        r"^(\S*time_to_first_token_seconds)_(sum|count)(\{.*\}) (\S+)$", gateway.scrape(), re.MULTILINE
+    )
     values = {(name + labels, kind): float(value) for name, kind, labels, value in found}
     for (series, kind), count in values.items():
         if kind == "count" and count:

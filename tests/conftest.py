@@ -1,4 +1,5 @@
-"""For all tests: what was collected stays out of the garbage collector's rounds; and servers for those that ask for them."""
+"""For all tests: what was collected stays out of the garbage collector's rounds; and servers for those that
+ask for them."""
 
 import gc
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_finish() -> None:
-    """Tests that look for leaks collect garbage; without this, each walks through every collected test and its imports."""
+    """Tests that look for leaks collect garbage; without this, each walks through every collected test and
+    its imports."""
     gc.collect()
     gc.freeze()
 

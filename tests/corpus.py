@@ -1,6 +1,7 @@
 """Reader of the recorded provider streams in ../shared/corpus (its README says what they are).
 
-They are read where they lie and never copied into the repository; where they are absent the tests skip and say why.
+They are read where they lie and never copied into the repository; where they are absent the tests skip and
+say why.
 
     from tests import corpus
 
@@ -31,7 +32,8 @@ class ToolCall(msgspec.Struct):
 
 
 class Expected(msgspec.Struct):
-    """What the vendor's own SDK made of the stream. `usage` has the SDK's keys (input_tokens, output_tokens …)."""
+    """What the vendor's own SDK made of the stream. `usage` has the SDK's keys (input_tokens, output_tokens
+    …)."""
 
     text: str = ""
     reasoning: str | None = None
@@ -43,7 +45,8 @@ class Expected(msgspec.Struct):
 
 
 class Recorded(msgspec.Struct):
-    """One line of MANIFEST.jsonl. `outcome` says what a client may conclude (ok, stream_error, http_error …)."""
+    """One line of MANIFEST.jsonl. `outcome` says what a client may conclude (ok, stream_error, http_error
+    …)."""
 
     file: str
     protocol: str
@@ -63,7 +66,8 @@ class Recorded(msgspec.Struct):
 
 
 def streams(*protocols: str) -> list[Recorded]:
-    """The manifest's entries of these protocols (of all, where none is named), in its order; empty where it is absent."""
+    """The manifest's entries of these protocols (of all, where none is named), in its order; empty where it
+    is absent."""
     manifest = ROOT / "MANIFEST.jsonl"
     if not manifest.exists():
         return []
@@ -73,7 +77,8 @@ def streams(*protocols: str) -> list[Recorded]:
 
 
 def params(*protocols: str, where: Callable[[Recorded], bool] = lambda entry: True) -> list[ParameterSet]:
-    """`streams` for `pytest.mark.parametrize`, one test a file; a single skipped one where the corpus is absent."""
+    """`streams` for `pytest.mark.parametrize`, one test a file; a single skipped one where the corpus is
+    absent."""
     found = [entry for entry in streams(*protocols) if where(entry)]
     if not found:
         return [pytest.param(None, marks=pytest.mark.skip(reason=ABSENT), id="absent")]

@@ -1,4 +1,5 @@
-"""A Redis Cluster of six nodes on loopback: three masters, each with a replica. Nothing of it is left afterwards."""
+"""A Redis Cluster of six nodes on loopback: three masters, each with a replica. Nothing of it is left
+afterwards."""
 
 import tempfile
 import time
@@ -19,7 +20,8 @@ from tests.servers import RedisServer, free_port, redis_binaries
 MASTERS = 3
 SLOTS = 16384
 HASTY = 500
-"""Milliseconds of the same while the nodes join: nodes talk the oftener, the shorter it is. No replica takes over meanwhile."""
+"""Milliseconds of the same while the nodes join: nodes talk the oftener, the shorter it is. No replica takes
+over meanwhile."""
 PATIENT = 60_000
 """Milliseconds after which a node counts as failed: a busy machine is none of its faults."""
 JOINS = 60.0
@@ -29,14 +31,26 @@ JOINS = 60.0
 @cache
 def cluster_binaries() -> tuple[str, ...]:
     """Every server at hand that can be told its port for the other nodes (Redis 7.0, Valkey)."""
-    return tuple(binary for binary in redis_binaries() if b"v=6" not in run([binary, "--version"], capture_output=True).stdout)
+    return tuple(
+        binary
+        for binary in redis_binaries()
+        if b"v=6" not in run([binary, "--version"], capture_output=True).stdout
+    )
 
 
 class ClusterNode(RedisServer):
-    """A node, with its place in the list of nodes. It keeps its name and its slots over `kill` and `start`."""
+    """A node, with its place in the list of nodes. It keeps its name and its slots over `kill` and
+    `start`."""
 
     def __init__(self, directory: str, binary: str, options: Sequence[str]) -> None:
-        more = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(HASTY), "--cluster-announce-ip", "127.0.0.1"]
+        more = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            str(HASTY),
+            "--cluster-announce-ip",
+            "127.0.0.1",
+        ]
         more += ["--cluster-replica-no-failover", "yes"]
         more += ["--repl-ping-replica-period", "1"]  # a replica that has got nothing yet is in no map
         super().__init__(directory, binary, [*more, *options])
@@ -48,9 +62,26 @@ class ClusterNode(RedisServer):
         self._bus = self._bus or free_port()
         found = [*super()._command(port), "--cluster-port", str(self._bus)]
         if self.tls is not None:
-            files = ("cert", f"{self.tls}/cert.pem"), ("key", f"{self.tls}/key.pem"), ("ca-cert", f"{self.tls}/ca.pem")
-            found += ["--port", "0", "--tls-port", str(port), "--tls-cluster", "yes", "--tls-replication", "yes"]
-            found += ["--tls-auth-clients", "no", *(word for name, file in files for word in (f"--tls-{name}-file", file))]
+            files = (
+                ("cert", f"{self.tls}/cert.pem"),
+                ("key", f"{self.tls}/key.pem"),
+                ("ca-cert", f"{self.tls}/ca.pem"),
+            )
+            found += [
+                "--port",
+                "0",
+                "--tls-port",
+                str(port),
+                "--tls-cluster",
+                "yes",
+                "--tls-replication",
+                "yes",
+            ]
+            found += [
+                "--tls-auth-clients",
+                "no",
+                *(word for name, file in files for word in (f"--tls-{name}-file", file)),
+            ]
         return found
 
     @property
@@ -58,7 +89,9 @@ class ClusterNode(RedisServer):
         return self._bus
 
     def ask(self, *command: Any) -> Any:
-        tls: dict[str, Any] = {"ssl": True, "ssl_ca_certs": f"{self.tls}/ca.pem"} if self.tls is not None else {}
+        tls: dict[str, Any] = (
+            {"ssl": True, "ssl_ca_certs": f"{self.tls}/ca.pem"} if self.tls is not None else {}
+        )
         with Redis("127.0.0.1", self.port, password=self.password, socket_timeout=30, **tls) as client:
             return client.execute_command(*command)
 
@@ -110,9 +143,12 @@ class Cluster:
     def whole(self) -> bool:
         """Whether all nodes serve, know all slots, and replicas have what their masters have."""
         return all(
-            node.says("cluster_state:ok", "CLUSTER", "INFO") and _replicas(node.ask("CLUSTER", "SLOTS")) == [1] * MASTERS
+            node.says("cluster_state:ok", "CLUSTER", "INFO")
+            and _replicas(node.ask("CLUSTER", "SLOTS")) == [1] * MASTERS
             for node in self.nodes
-        ) and all(node.says("master_link_status': 'up'", "INFO", "replication") for node in self.nodes[MASTERS:])
+        ) and all(
+            node.says("master_link_status': 'up'", "INFO", "replication") for node in self.nodes[MASTERS:]
+        )
 
     def slot(self, key: str) -> int:
         found: int = key_slot(key.encode())
@@ -179,7 +215,9 @@ def redis_cluster(
     `tls`: the directory of ca.pem, cert.pem and key.pem, where it is spoken.
     """
     if binary is None and not cluster_binaries():
-        pytest.skip("no redis-server 7.0 or newer, nor valkey-server: Debian's redis-server package is not installed")
+        pytest.skip(
+            "no redis-server 7.0 or newer, nor valkey-server: Debian's redis-server package is not installed"
+        )
     with tempfile.TemporaryDirectory(prefix="cluster-") as directory, ExitStack() as stack:
         nodes = []
         for at in range(2 * MASTERS):

@@ -1,4 +1,5 @@
-"""Real servers for tests, each on a free loopback port with its files in a directory of its own, gone afterwards.
+"""Real servers for tests, each on a free loopback port with its files in a directory of its own, gone
+afterwards.
 
 A server counts as started once it has said so in its own output: nothing sleeps and nothing is polled.
 """
@@ -56,7 +57,8 @@ def redis_binary() -> str:
 
 
 class RedisServer:
-    """A redis-server without persistence, with further `options`. `port` stays the same over `kill` and `start`."""
+    """A redis-server without persistence, with further `options`. `port` stays the same over `kill` and
+    `start`."""
 
     def __init__(self, directory: str, binary: str | None = None, options: Sequence[str] = ()) -> None:
         self._directory = directory
@@ -79,12 +81,27 @@ class RedisServer:
         raise RuntimeError("redis-server did not start")
 
     def _command(self, port: int) -> list[str]:
-        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", self._directory]
+        options = [
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            self._directory,
+        ]
         return [self._binary, *options, "--repl-diskless-sync-delay", "0", *self._options]
 
     def _started(self, port: int) -> bool:
         self._process = subprocess.Popen(
-            self._command(port), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            self._command(port),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -164,7 +181,8 @@ def postgres_binary(name: str) -> str:
 
 
 class PostgresServer:
-    """A PostgreSQL with one database, "postgres", whose user "postgres" needs no password. `port` stays the same."""
+    """A PostgreSQL with one database, "postgres", whose user "postgres" needs no password. `port` stays the
+    same."""
 
     def __init__(self, directory: str, options: Sequence[str] = ()) -> None:
         self._data = f"{directory}/data"
@@ -175,7 +193,19 @@ class PostgresServer:
         who = _dropped()
         if who:
             shutil.chown(directory, **who)
-        made = [postgres_binary("initdb"), "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
+        made = [
+            postgres_binary("initdb"),
+            "-D",
+            self._data,
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "-N",
+        ]
         subprocess.run(made, cwd=directory, check=True, capture_output=True, **who)  # type: ignore[call-overload]
 
     @property
@@ -191,7 +221,19 @@ class PostgresServer:
         raise RuntimeError("PostgreSQL did not start")
 
     def _started(self, port: int) -> bool:
-        options = ["-D", self._data, "-p", str(port), "-h", "127.0.0.1", "-k", "", "-c", "fsync=off", *self._options]
+        options = [
+            "-D",
+            self._data,
+            "-p",
+            str(port),
+            "-h",
+            "127.0.0.1",
+            "-k",
+            "",
+            "-c",
+            "fsync=off",
+            *self._options,
+        ]
         self._process = subprocess.Popen(  # type: ignore[call-overload]
             [postgres_binary("postgres"), *options],
             cwd=self._data,

@@ -21,11 +21,24 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ("aiohttp", "redis", "jwt", "cryptography", "prometheus_client", "structlog", "uvloop", "pydantic")
 
 
-def sluice(*arguments: str, stdin: str = "", cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", **environ}
+def sluice(
+    *arguments: str, stdin: str = "", cwd: Path = ROOT, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        **environ,
+    }
     command = [sys.executable, "-m", "sluice", *arguments]
     return subprocess.run(
-        command, input=stdin, capture_output=True, text=True, env=environment, cwd=cwd, timeout=60, check=False
+        command,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=cwd,
+        timeout=60,
+        check=False,
     )
 
 
@@ -74,7 +87,12 @@ def test_a_token_is_minted_for_development(tmp_path: Path) -> None:
     )
     (token,) = sluice(*mint, "--key", "shop").stdout.splitlines()
     claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
-    assert [claims[name] for name in ("key", "alias", "origin", "session")] == ["shop", "chat", "https://a.example", "dev-"]
+    assert [claims[name] for name in ("key", "alias", "origin", "session")] == [
+        "shop",
+        "chat",
+        "https://a.example",
+        "dev-",
+    ]
     assert claims["exp"] - claims["iat"] == 60
     for arguments, said in (
         (("--key", "nobody"), "there is no key nobody that may be used"),
@@ -111,7 +129,11 @@ def test_check_names_the_problems_and_fails(tmp_path: Path) -> None:
     ("arguments", "code", "said"),
     [
         (["check", "nowhere.yaml"], 1, "nowhere.yaml:1:1: cannot be read: no such file or directory"),
-        (["serve", "--config", "nowhere.yaml"], 1, "nowhere.yaml:1:1: cannot be read: no such file or directory"),
+        (
+            ["serve", "--config", "nowhere.yaml"],
+            1,
+            "nowhere.yaml:1:1: cannot be read: no such file or directory",
+        ),
         (["serve"], 1, "no configuration: give --config PATH or $SLUICE_CONFIG (looked for "),
         (["healthcheck", "--url", "http://127.0.0.1:1/"], 1, "sluice: http://127.0.0.1:1/: "),
         (["healthcheck", "--url", "ftp://x"], 2, "--url: expected http:// or https://"),
@@ -120,7 +142,9 @@ def test_check_names_the_problems_and_fails(tmp_path: Path) -> None:
         (["chek"], 2, "No such command 'chek'"),
     ],
 )
-def test_errors_are_lines_without_a_traceback(tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
+def test_errors_are_lines_without_a_traceback(
+    tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
     done = sluice(*arguments, cwd=tmp_path)
     assert done.returncode == code
     assert said in done.stderr
@@ -143,7 +167,9 @@ except SystemExit:
 print("loaded:", [name for name in {HEAVY!r} if name in sys.modules])
 """
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False
+        )
         assert done.stdout.endswith("loaded: []\n"), done.stderr
 
 
@@ -209,7 +235,13 @@ def admin_port() -> Iterator[str]:
 
 
 RELOADED = {"result": "ok", "hash": "abc", "seconds": 0.1, "problems": [], "warnings": ["gateway.yaml: odd"]}
-BROKEN = {"result": "invalid", "hash": "abc", "seconds": 0.1, "problems": ["gateway.yaml:1:1: x: wrong"], "warnings": []}
+BROKEN = {
+    "result": "invalid",
+    "hash": "abc",
+    "seconds": 0.1,
+    "problems": ["gateway.yaml:1:1: x: wrong"],
+    "warnings": [],
+}
 
 
 @pytest.mark.parametrize(
@@ -259,5 +291,7 @@ def test_a_diff_of_two_files_tells_what_a_reload_would_do(tmp_path: Path) -> Non
         (tmp_path / f"{name}.yaml").write_text(text.replace("NAME", name))
     done = sluice("config", "diff", "old.yaml", "new.yaml", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "- alias old\n+ alias new\n")
-    found = json.loads(sluice("config", "diff", "--format", "json", "old.yaml", "new.yaml", cwd=tmp_path).stdout)
+    found = json.loads(
+        sluice("config", "diff", "--format", "json", "old.yaml", "new.yaml", cwd=tmp_path).stdout
+    )
     assert [(one["sign"], one["what"]) for one in found] == [("-", "alias old"), ("+", "alias new")]

@@ -1,4 +1,5 @@
-"""Imports point one way, no two files import each other in a circle, and only the edges touch sockets, files or servers.
+"""Imports point one way, no two files import each other in a circle, and only the edges touch sockets, files
+or servers.
 
 The order of the packages is the one of docs/architecture.md; ORDER has it from the bottom to the top.
 """
@@ -18,7 +19,15 @@ SOURCES = {
 }
 
 ORDER = (
-    {"sluice", "sluice.errors", "sluice.version", "sluice.entrypoints", "sluice.certificates", "sluice.aio", "sluice.model"},
+    {
+        "sluice",
+        "sluice.errors",
+        "sluice.version",
+        "sluice.entrypoints",
+        "sluice.certificates",
+        "sluice.aio",
+        "sluice.model",
+    },
     {
         "sluice.config.types",
         "sluice.config.resources",
@@ -38,9 +47,21 @@ ORDER = (
         "sluice.telemetry.messages",
         "sluice.telemetry.points",
     },
-    {"sluice.backends", "sluice.limits", "sluice.conversations", "sluice.kept", "sluice.pricing", "sluice.identity"},
+    {
+        "sluice.backends",
+        "sluice.limits",
+        "sluice.conversations",
+        "sluice.kept",
+        "sluice.pricing",
+        "sluice.identity",
+    },
     {"sluice.keystore", "sluice.frontends", "sluice.routing", "sluice.upstream", "sluice.server"},
-    {"sluice.telemetry.logs", "sluice.telemetry.metrics", "sluice.telemetry.merged", "sluice.telemetry.notices"},
+    {
+        "sluice.telemetry.logs",
+        "sluice.telemetry.metrics",
+        "sluice.telemetry.merged",
+        "sluice.telemetry.notices",
+    },
     {"sluice.resume", "sluice.proxy"},
     {
         "sluice.policies",
@@ -58,7 +79,8 @@ ORDER = (
     {"sluice.commands"},
     {"sluice.cli", "sluice.__main__", "sluice.pytest_plugin"},
 )
-"""Layers; a module belongs to the longest name that it begins with, and imports its own layer and those before it."""
+"""Layers; a module belongs to the longest name that it begins with, and imports its own layer and those
+before it."""
 
 STRICTER = {
     "sluice.wire": {"sluice.wire", "sluice.errors", "sluice.model", "sluice.backends.transport"},
@@ -94,7 +116,8 @@ STRICTER = {
     },
     "sluice_plugins.stages": {"sluice_plugins", "sluice.proxy.stages", "sluice.errors", "sluice.model", "sluice.config.types"},
 }  # fmt: skip
-"""What may be imported by modules that know less than their layer would let them. A module belongs to the longest name."""
+"""What may be imported by modules that know less than their layer would let them. A module belongs to the
+longest name."""
 
 EDGES = {
     "sluice.cli", "sluice.__main__", "sluice.certificates", "sluice.process", "sluice.server", "sluice.upstream",
@@ -106,7 +129,18 @@ EDGES = {
     "sluice.telemetry.logs", "sluice.telemetry.output", "sluice.runtime",
     "sluice.web", "sluice.testing", "sluice.commands",
 }  # fmt: skip
-IO_MODULES = {"socket", "ssl", "aiohttp", "redis", "asyncpg", "sqlite3", "httptools", "subprocess", "urllib.request", "uvloop"}
+IO_MODULES = {
+    "socket",
+    "ssl",
+    "aiohttp",
+    "redis",
+    "asyncpg",
+    "sqlite3",
+    "httptools",
+    "subprocess",
+    "urllib.request",
+    "uvloop",
+}
 
 
 def within(name: str, places: set[str]) -> bool:
@@ -115,7 +149,8 @@ def within(name: str, places: set[str]) -> bool:
 
 @cache
 def imports_of(name: str) -> frozenset[str]:
-    """Modules that a module imports, wherever in the file, with `from package import module` as `package.module`."""
+    """Modules that a module imports, wherever in the file, with `from package import module` as
+    `package.module`."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(SOURCES[name].read_text())):
         if isinstance(node, ast.Import):
@@ -174,7 +209,9 @@ def test_no_two_files_import_each_other_in_a_circle() -> None:
 @pytest.mark.parametrize("name", SOURCES)
 def test_only_the_edges_touch_sockets_files_or_servers(name: str) -> None:
     if not within(name, EDGES):
-        assert not {found for found in imports_of(name) if found in IO_MODULES or found.split(".")[0] in IO_MODULES}
+        assert not {
+            found for found in imports_of(name) if found in IO_MODULES or found.split(".")[0] in IO_MODULES
+        }
 
 
 @pytest.mark.parametrize("name", SOURCES)

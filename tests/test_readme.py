@@ -30,7 +30,9 @@ def section(title: str) -> str:
 def problems(text: str, tmp_path: Path) -> list[str]:
     path = tmp_path / "gateway.yaml"
     path.write_text(text.replace("sha256:…", "sha256:" + "0" * 64))
-    return [str(problem) for problem in check(str(path), environ=ENVIRON, find=bundled().__getitem__).problems]
+    return [
+        str(problem) for problem in check(str(path), environ=ENVIRON, find=bundled().__getitem__).problems
+    ]
 
 
 def test_the_real_provider_configuration_is_good(tmp_path: Path) -> None:
@@ -81,13 +83,17 @@ admin: {{ digest: "{DIGEST}" }}
 def test_its_curl_lines_are_answered(tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    commands = [block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if block.startswith("curl")]
+    commands = [
+        block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if block.startswith("curl")
+    ]
     assert len(commands) == 5
     with serving(GATEWAY) as running:
         for command in commands:
             here = command.replace("http://127.0.0.1:8080", "127.0.0.1:8080").replace("sk-sluice-dev", KEY)
             here = here.replace("127.0.0.1:8080", running.api).replace("127.0.0.1:8081", running.admin)
             script = f"set -e\ncurl() {{ command curl --fail --noproxy '*' \"$@\"; }}\nKEY={KEY} ADMIN={KEY}\n{here}"
-            done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=20)
+            done = subprocess.run(
+                ["bash", "-c", script], capture_output=True, text=True, check=False, timeout=20
+            )
             assert done.returncode == 0, (here, done.stderr)
             assert done.stdout, here

@@ -12,12 +12,19 @@ from tests.e2e.gateway_process import free_port
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "run.sh"
 
-pytestmark = pytest.mark.skipif(not (ROOT / ".venv/bin/sluice").exists(), reason="no .venv (make dev makes it)")
+pytestmark = pytest.mark.skipif(
+    not (ROOT / ".venv/bin/sluice").exists(), reason="no .venv (make dev makes it)"
+)
 
 
 def run(**env: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [SCRIPT], env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+        [SCRIPT],
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        stdin=subprocess.DEVNULL,
     )
 
 

@@ -1,7 +1,8 @@
-"""Files with certificates and keys, as both sides of TLS read them: for listeners and for connections to upstreams.
+"""Files with certificates and keys, as both sides of TLS read them: for listeners and for connections to
+upstreams.
 
-Each function raises ValueError for a file that cannot be used, with the option's name, the file and why, and never with its
-content. They read files: call them outside the event loop.
+Each function raises ValueError for a file that cannot be used, with the option's name, the file and why, and
+never with its content. They read files: call them outside the event loop.
 """
 
 import os
@@ -22,7 +23,9 @@ def trust(context: ssl.SSLContext, path: str, *, option: str = "ca") -> None:
             data = file.read(MAX_FILE + 1)
         if len(data) > MAX_FILE:
             raise ValueError(f"{option}: {path} is larger than {MAX_FILE >> 10} KiB")
-        context.load_verify_locations(cadata=data.decode("ascii", "ignore") if b"-----BEGIN" in data else data)
+        context.load_verify_locations(
+            cadata=data.decode("ascii", "ignore") if b"-----BEGIN" in data else data
+        )
     except ssl.SSLError:
         raise ValueError(f"{option}: {path} holds no certificates (PEM or DER is expected)") from None
     except OSError as error:
@@ -30,7 +33,8 @@ def trust(context: ssl.SSLContext, path: str, *, option: str = "ca") -> None:
 
 
 def identify(context: ssl.SSLContext, cert: str, key: str | None, password: Callable[[], str]) -> None:
-    """Have the context show the certificate of a file (PEM, with its chain). `key` None: it is in that file, too.
+    """Have the context show the certificate of a file (PEM, with its chain). `key` None: it is in that file,
+    too.
 
     `password` is asked for an encrypted key's; without one OpenSSL would ask at the terminal.
     """
@@ -53,9 +57,8 @@ def identify(context: ssl.SSLContext, cert: str, key: str | None, password: Call
 
 
 def states(paths: Iterable[str]) -> tuple[State, ...]:
-    """Returns values that change when the files are replaced. They are those of a symbolic link's target, not of
-    the link: Kubernetes replaces
-    a secret by pointing a symbolic link at another directory."""
+    """Returns values that change when the files are replaced. They are those of a symbolic link's target, not
+    of the link: Kubernetes replaces a secret by pointing a symbolic link at another directory."""
     return tuple(map(_state, paths))
 
 

@@ -1,8 +1,9 @@
-"""The command `sluice`: serve, reload, restart, drain, status, check, explain, config, keys, token, version, healthcheck;
-those of `sluice.commands` beside them.
+"""The command `sluice`: serve, reload, restart, drain, status, check, explain, config, keys, token, version,
+healthcheck; those of `sluice.commands` beside them.
 
-Each command imports what it needs when it runs, so that none waits for the others' libraries. Exit codes: 0 done,
-1 it failed (the reason on stderr, one line per problem, never a traceback), 2 the command line is wrong.
+Each command imports what it needs when it runs, so that none waits for the others' libraries. Exit codes: 0
+done, 1 it failed (the reason on stderr, one line per problem, never a traceback), 2 the command line is
+wrong.
 """
 
 import sys
@@ -53,8 +54,17 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--config", "path", metavar="PATH", help="Default: $SLUICE_CONFIG, ./gateway.yaml, /etc/sluice/gateway.yaml.")
-@click.option("--workers", metavar="N|auto", help="Processes on one port; auto: one a processor. Default: server.workers.")
+@click.option(
+    "--config",
+    "path",
+    metavar="PATH",
+    help="Default: $SLUICE_CONFIG, ./gateway.yaml, /etc/sluice/gateway.yaml.",
+)
+@click.option(
+    "--workers",
+    metavar="N|auto",
+    help="Processes on one port; auto: one a processor. Default: server.workers.",
+)
 def serve(path: str | None, workers: str | None) -> None:
     """Run the gateway. SIGHUP reloads its configuration, SIGUSR2 replaces its workers, SIGTERM drains it."""
     from sluice.config.loader import locate
@@ -89,7 +99,12 @@ def _number_of(workers: str | None) -> int | None:
         return usable()
     if workers is None:
         return None
-    if not workers.isascii() or not workers.isdigit() or not 1 <= int(workers[:6]) <= 1024 or len(workers) > 4:
+    if (
+        not workers.isascii()
+        or not workers.isdigit()
+        or not 1 <= int(workers[:6]) <= 1024
+        or len(workers) > 4
+    ):
         raise click.UsageError("--workers: expected a number from 1 to 1024, or auto")
     return int(workers)
 
@@ -105,7 +120,8 @@ def _done(status: int, answer: Any, done: str) -> None:
 @cli.command()
 @_of_a_running_one
 def reload(url: str | None, path: str | None) -> None:
-    """Have the running gateway follow its configuration file as it is now. The admin key is $SLUICE_ADMIN_KEY."""
+    """Have the running gateway follow its configuration file as it is now. The admin key is
+    $SLUICE_ADMIN_KEY."""
     status, answer = _call_admin(url, path, "POST", "/admin/reload")
     if not isinstance(answer, dict) or "result" not in answer:
         return _done(status, answer, "")
@@ -126,7 +142,8 @@ def restart(url: str | None, path: str | None) -> None:
 @cli.command()
 @_of_a_running_one
 def drain(url: str | None, path: str | None) -> None:
-    """Have the running gateway finish its calls and end, as SIGTERM does. The admin key is $SLUICE_ADMIN_KEY."""
+    """Have the running gateway finish its calls and end, as SIGTERM does. The admin key is
+    $SLUICE_ADMIN_KEY."""
     _done(*_call_admin(url, path, "POST", "/admin/drain"), "draining")
 
 
@@ -143,9 +160,12 @@ def status(url: str | None, path: str | None) -> None:
 @cli.command()
 @click.option("--alias", required=True, help="The alias that the call would name.")
 @click.option("--config", "path", metavar="PATH", help="Default: as for serve.")
-@click.option("--request", "request_file", metavar="FILE", help="The body of a request, to judge by what it needs.")
+@click.option(
+    "--request", "request_file", metavar="FILE", help="The body of a request, to judge by what it needs."
+)
 def explain(alias: str, path: str | None, request_file: str | None) -> None:
-    """Print which targets would be asked, in which order, under which deadlines, and why; what each takes, refuses or drops."""
+    """Print which targets would be asked, in which order, under which deadlines, and why; what each takes,
+    refuses or drops."""
     from functools import partial
     from pathlib import Path
 
@@ -171,7 +191,12 @@ def explain(alias: str, path: str | None, request_file: str | None) -> None:
 @cli.command()
 @click.argument("file")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--no-env", "blind", is_flag=True, help="Do not look up ${VAR} and ${file:…}: for CI, which has no secrets.")
+@click.option(
+    "--no-env",
+    "blind",
+    is_flag=True,
+    help="Do not look up ${VAR} and ${file:…}: for CI, which has no secrets.",
+)
 def check(file: str, style: str, blind: bool) -> None:
     """Read FILE and name everything that is wrong in it, as file:line:column: path: message."""
     from sluice.config.loader import check as check_file
@@ -199,7 +224,8 @@ def config() -> None:
 
 @config.command()
 def schema() -> None:
-    """Print the JSON Schema of the configuration, the options of every installed backend and kind of credentials included."""
+    """Print the JSON Schema of the configuration, the options of every installed backend and kind of
+    credentials included."""
     import json
 
     from msgspec import Struct
@@ -263,13 +289,22 @@ for _command in (*local.COMMANDS, *remote.COMMANDS, conversations.conversations,
 
 
 @keys.command("new")
-@click.option("--id", "key_id", default="my-key", show_default=True, metavar="ID", help="The key's name in the configuration.")
+@click.option(
+    "--id",
+    "key_id",
+    default="my-key",
+    show_default=True,
+    metavar="ID",
+    help="The key's name in the configuration.",
+)
 def new(key_id: str) -> None:
     """Print a new key, once, and the lines that let it in."""
     from sluice.identity.keys import digest_of, new_key
 
     if not _is_name(key_id):
-        raise click.UsageError("--id: letters, digits and . _ : / @ -, at most 128, starting with a letter or digit")
+        raise click.UsageError(
+            "--id: letters, digits and . _ : / @ -, at most 128, starting with a letter or digit"
+        )
     key = new_key()
     click.echo(f"# The key, shown this once:\n{key}\n\n# For the configuration:\nkeys:")
     click.echo(f"  - id: {_quoted(key_id)}\n    digest: {digest_of(key)}")
@@ -299,7 +334,13 @@ def token() -> None:
 @click.option("--session-prefix", metavar="TEXT", help="Default: a random one.")
 @click.option("--seconds", type=int, help="How long it lives. Default: 300, or tokens.longest.")
 def mint(
-    *, path: str | None, key_id: str, origin: str, alias: str | None, session_prefix: str | None, seconds: int | None
+    *,
+    path: str | None,
+    key_id: str,
+    origin: str,
+    alias: str | None,
+    session_prefix: str | None,
+    seconds: int | None,
 ) -> None:
     """Print a browser token, for development."""
     from sluice.config.loader import load, locate

@@ -1,4 +1,5 @@
-"""Plugins by entry point: what installed distributions declare, ours and everyone's, loaded by name and only when asked for."""
+"""Plugins by entry point: what installed distributions declare, ours and everyone's, loaded by name and only
+when asked for."""
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any

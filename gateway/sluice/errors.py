@@ -31,14 +31,15 @@ CONNECTION: dict[UpstreamErrorKind, str] = {
     "headers_timeout": "The upstream did not answer in time",
     "reset": "The upstream closed the connection",
 }
-"""What callers are told of connections: the errors' own messages name our upstreams' addresses, and are for the log."""
+"""What callers are told of connections: the errors' own messages name our upstreams' addresses, and are for
+the log."""
 
 CALLERS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_request", "context_length", "content_policy"})
 """Kinds that another target would answer in the same way: never retried."""
 
 ACCOUNTS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_credentials", "billing"})
-"""Kinds where the gateway's own account with the provider is at fault: its key, its rights or its money. The next target is
-asked, and the operator has to hear of it."""
+"""Kinds where the gateway's own account with the provider is at fault: its key, its rights or its money. The
+next target is asked, and the operator has to hear of it."""
 
 
 class ConfigError(Exception):
@@ -61,7 +62,8 @@ class GatewayError(Exception):
 
 
 class BadRequest(GatewayError):
-    """`details` says which field and why: [{"field": "message", "reason": "must have 1 to 4000 characters"}]."""
+    """`details` says which field and why: [{"field": "message", "reason": "must have 1 to 4000
+    characters"}]."""
 
     code = "invalid_request"
 
@@ -79,7 +81,8 @@ class BadRequest(GatewayError):
 
 
 class Unauthorized(GatewayError):
-    """`reason` is one of the closed set of `auth_failures_total`; the caller is told only that it was refused."""
+    """`reason` is one of the closed set of `auth_failures_total`; the caller is told only that it was
+    refused."""
 
     code = "unauthorized"
 
@@ -107,13 +110,15 @@ class NotFound(GatewayError):
 
 
 class Conflict(GatewayError):
-    """The request conflicts with the present state: a name that is taken, or an object that may not be changed here."""
+    """The request conflicts with the present state: a name that is taken, or an object that may not be
+    changed here."""
 
     code = "conflict"
 
 
 class NotResumable(GatewayError):
-    """A stream that was there, but whose rest cannot be had: it grew too large, its store failed, or its writer is gone."""
+    """A stream that was there, but whose rest cannot be had: it grew too large, its store failed, or its
+    writer is gone."""
 
     code = "stream_not_resumable"
 
@@ -147,7 +152,8 @@ class RequestTimeout(GatewayError):
 
 
 class RateLimited(GatewayError):
-    """`retry_after` in seconds: when the same call would be admitted. `final`: retrying within the window is no use.
+    """`retry_after` in seconds: when the same call would be admitted. `final`: retrying within the window is
+    no use.
 
     `headers` tell the caller about the bucket.
     """
@@ -215,16 +221,20 @@ class UpstreamError(GatewayError):
 
 
 def wait_of(error: GatewayError) -> float | None:
-    """Seconds after which the same request may be answered; None where nobody said, or where it never will be."""
+    """Seconds after which the same request may be answered; None where nobody said, or where it never will
+    be."""
     match error:
-        case RateLimited(retry_after=seconds) | UpstreamError(retry_after=float() as seconds) if seconds < math.inf:
+        case RateLimited(retry_after=seconds) | UpstreamError(retry_after=float() as seconds) if (
+            seconds < math.inf
+        ):
             return math.ceil(seconds * 1000) / 1000
         case _:
             return None
 
 
 class NoCapacity(UpstreamError):
-    """Our own limit of an upstream is reached: it was not asked. `retry_after` in seconds, infinite where it is never."""
+    """Our own limit of an upstream is reached: it was not asked. `retry_after` in seconds, infinite where it
+    is never."""
 
     def __init__(self, retry_after: float, resource: str) -> None:
         super().__init__("rate_limited", f"Limit of {resource} reached per upstream", retry_after=retry_after)
@@ -234,10 +244,17 @@ class NoCapacity(UpstreamError):
 
 
 TlsReason = Literal[
-    "wrong_host", "expired", "not_yet_valid", "unknown_ca", "untrusted", "client_certificate", "version", "handshake"
+    "wrong_host",
+    "expired",
+    "not_yet_valid",
+    "unknown_ca",
+    "untrusted",
+    "client_certificate",
+    "version",
+    "handshake",
 ]
-"""Why TLS to an upstream failed. `untrusted`: its certificate, for any other reason; `client_certificate`: ours was refused,
-or it wants one; `handshake`: anything else."""
+"""Why TLS to an upstream failed. `untrusted`: its certificate, for any other reason; `client_certificate`:
+ours was refused, or it wants one; `handshake`: anything else."""
 
 
 class TlsFailed(UpstreamError):
@@ -249,10 +266,12 @@ class TlsFailed(UpstreamError):
 
 
 class StaleConnection(UpstreamError):
-    """An idle connection was closed by the upstream without a byte of an answer: most likely the request was never read.
+    """An idle connection was closed by the upstream without a byte of an answer: most likely the request was
+    never read.
 
-    HTTP cannot tell that from an upstream that took the request and then closed (RFC 9112 9.3.1), so a transport does not
-    send again by itself: whoever counts attempts decides. It says nothing about the health of the target.
+    HTTP cannot tell that from an upstream that took the request and then closed (RFC 9112 9.3.1), so a
+    transport does not send again by itself: whoever counts attempts decides. It says nothing about the health
+    of the target.
     """
 
     def __init__(self, message: str) -> None:
@@ -274,8 +293,8 @@ class UpstreamGarbled(UpstreamError):
 
 
 def without_frames(error: GatewayError) -> None:
-    """Part an error, which is kept for the records, from where it came from: the frames that it went through know the call that
-    knows it, and only the collector would find them."""
+    """Part an error, which is kept for the records, from where it came from: the frames that it went through
+    know the call that knows it, and only the collector would find them."""
     at: BaseException | None = error
     while at is not None:
         at.__traceback__ = None

@@ -1,4 +1,5 @@
-"""The fixture `sluice_gateway`, which pytest finds by an entry point. The gateway is imported where a test asks for it."""
+"""The fixture `sluice_gateway`, which pytest finds by an entry point. The gateway is imported where a test
+asks for it."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def sluice_config() -> Mapping[str, Any] | None:
-    """Sections that the gateway of `sluice_gateway` has beside the usual ones: override it in a conftest.py or a test file."""
+    """Sections that the gateway of `sluice_gateway` has beside the usual ones: override it in a conftest.py
+    or a test file."""
     return None
 
 

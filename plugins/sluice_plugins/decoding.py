@@ -1,4 +1,5 @@
-"""The common part of decoders: turns frames into events, and raises an error only after the events before it."""
+"""The common part of decoders: turns frames into events, and raises an error only after the events before
+it."""
 
 import re
 from collections.abc import Sequence
@@ -27,9 +28,18 @@ FAILURES: dict[str, tuple[UpstreamErrorKind, str]] = {
     "aborted": ("stream_error", _BROKEN_OFF),
     "cancelled": ("stream_error", _BROKEN_OFF),
     "timeout": ("stream_error", "The upstream took too long for its answer"),  # Cohere
-    "malformed_function_call": ("stream_error", "The upstream made a tool call that it could not read itself"),  # Gemini
-    "malformed_tool_use": ("stream_error", "The upstream made a tool call that it could not read itself"),  # Bedrock
-    "malformed_model_output": ("stream_error", "The upstream's model wrote what it could not read itself"),  # Bedrock
+    "malformed_function_call": (
+        "stream_error",
+        "The upstream made a tool call that it could not read itself",
+    ),  # Gemini
+    "malformed_tool_use": (
+        "stream_error",
+        "The upstream made a tool call that it could not read itself",
+    ),  # Bedrock
+    "malformed_model_output": (
+        "stream_error",
+        "The upstream's model wrote what it could not read itself",
+    ),  # Bedrock
 }
 """Finish reasons, in lower case, that mean a failure."""
 _FAILED = re.compile(
@@ -51,8 +61,8 @@ def failure_of(native: str) -> UpstreamError | None:
 
 
 def arguments_of(raw: msgspec.Raw) -> str:
-    """The JSON text of a call's arguments received in one piece; "" if there are none. Some servers write them as a
-    string, as OpenAI does, and PHP writes an empty object as []."""
+    """The JSON text of a call's arguments received in one piece; "" if there are none. Some servers write
+    them as a string, as OpenAI does, and PHP writes an empty object as []."""
     text = bytes(raw).decode("utf-8", "replace").strip()
     if text.startswith('"'):
         text = msgspec.json.decode(text, type=str).strip()
@@ -66,7 +76,8 @@ class Framing(Protocol[FrameOut]):
 
 
 class FrameDecoder(Generic[Frame]):
-    """A base for decoders (`backends.protocol.Decoder`); a dialect implements `_take`, which sets `_done`, and `_end`."""
+    """A base for decoders (`backends.protocol.Decoder`); a dialect implements `_take`, which sets `_done`,
+    and `_end`."""
 
     __slots__ = ("_done", "_error", "_framing", "_ids")
 
@@ -116,7 +127,8 @@ class FrameDecoder(Generic[Frame]):
             raise self._error
 
     def _take(self, frame: Frame, events: list[StreamEvent]) -> None:
-        """Append the frame's events. Raises UpstreamError if the frame reports one, UpstreamGarbled if it is malformed."""
+        """Append the frame's events. Raises UpstreamError if the frame reports one, UpstreamGarbled if it is
+        malformed."""
         raise NotImplementedError
 
     def _end(self) -> list[StreamEvent]:

@@ -1,4 +1,5 @@
-"""The common part of decoders of whole answers that are passed on: a JSON document, or the stream that came in its place."""
+"""The common part of decoders of whole answers that are passed on: a JSON document, or the stream that came
+in its place."""
 
 from typing import Generic, TypeVar
 
@@ -17,7 +18,8 @@ DecoderT = TypeVar("DecoderT", bound=Decoder)
 
 
 class WholeOrStream(Decoder, Generic[DecoderT]):
-    """Collects a document for `_answer`; a body that begins otherwise than JSON goes to the stream's `decoder` as it comes."""
+    """Collects a document for `_answer`; a body that begins otherwise than JSON goes to the stream's
+    `decoder` as it comes."""
 
     __slots__ = ("_body", "_is_document", "_is_stream", "_stream")
 

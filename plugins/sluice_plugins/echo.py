@@ -1,14 +1,16 @@
 """Echo: a model inside the gateway, for development, demonstrations and measurements. No network, no weights.
 
-It repeats the last user message ("You said: …", from the second turn on with the turn's number, to show that the history
-arrived), or writes `text`, or `tokens` numbered tokens ("tok0 tok1 …"). A message can override the options:
+It repeats the last user message ("You said: …", from the second turn on with the turn's number, to show that
+the history arrived), or writes `text`, or `tokens` numbered tokens ("tok0 tok1 …"). A message can override
+the options:
 
     tokens=64 delay_ms=20        or, finer, as benchmarks do:  tokens=64 gap_us=20000 ttft_us=0
 
-It is deterministic, and counts usage in words. `fail` makes it fail on purpose, to show how the gateway reacts.
+It is deterministic, and counts usage in words. `fail` makes it fail on purpose, to show how the gateway
+reacts.
 
-Its transport replaces the upstream: the request's body is a `Script`, the response is NDJSON: a start object, a JSON
-string per token, and an end object.
+Its transport replaces the upstream: the request's body is a `Script`, the response is NDJSON: a start object,
+a JSON string per token, and an end object.
 """
 
 import asyncio
@@ -43,7 +45,8 @@ MID_STREAM = ("truncated", "stream_error", "stall")
 
 
 class Script(msgspec.Struct):
-    """The answer to write: `tokens` numbered tokens, or the words of `text`; at most `limit`. Delays in seconds."""
+    """The answer to write: `tokens` numbered tokens, or the words of `text`; at most `limit`. Delays in
+    seconds."""
 
     model: str
     text: str
@@ -56,14 +59,17 @@ class Script(msgspec.Struct):
 
     def pieces(self) -> list[str]:
         if self.tokens:
-            return [f" tok{number}" if number else "tok0" for number in range(min(self.tokens, self.limit + 1))]
+            return [
+                f" tok{number}" if number else "tok0" for number in range(min(self.tokens, self.limit + 1))
+            ]
         # without trailing white space every run of it precedes a word, which keeps the search linear
         return re.findall(r"\s*\S+", self.text.rstrip())
 
 
 class Echo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`tokens`: 0 repeats the user's message, N writes N tokens. `delay` is waited between tokens, `first_token_delay`
-    before the first (default: `delay`). `text`: the fixed answer. `fail`: refuse, or break off within the answer."""
+    """`tokens`: 0 repeats the user's message, N writes N tokens. `delay` is waited between tokens,
+    `first_token_delay` before the first (default: `delay`). `text`: the fixed answer. `fail`: refuse, or
+    break off within the answer."""
 
     dialect: ClassVar[str] = ""
 
@@ -216,7 +222,8 @@ class EchoResponse:
         self._wake()
 
     async def _until(self, due: float) -> None:
-        """Wait until `due` on the loop's clock, longer if paused; always yields once. Raises the error given to `abort`."""
+        """Wait until `due` on the loop's clock, longer if paused; always yields once. Raises the error given
+        to `abort`."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(0)
         # the loop's timers have a resolution of a millisecond

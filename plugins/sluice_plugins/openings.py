@@ -1,8 +1,8 @@
 """Detects, by a body's first bytes, answers in another format than requested.
 
-Some servers answer with one JSON document in place of a stream, and some proxies send server-sent events in place of lines
-of JSON. Each class here is a framing that checks the first bytes and then passes all data to the framing that fits; once
-its stream has begun, a decoder uses that framing directly.
+Some servers answer with one JSON document in place of a stream, and some proxies send server-sent events in
+place of lines of JSON. Each class here is a framing that checks the first bytes and then passes all data to
+the framing that fits; once its stream has begun, a decoder uses that framing directly.
 """
 
 from sluice.errors import UpstreamGarbled
@@ -80,10 +80,13 @@ class LinesOrDocument:
         self._events: EventStream | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Texts of JSON values, for a document none before `close`. Raises UpstreamGarbled for a body that is too long."""
+        """Texts of JSON values, for a document none before `close`. Raises UpstreamGarbled for a body that is
+        too long."""
         if not self._known:
             self._kept += data
-            if b"\n" not in data and len(self._kept) < self._limit:  # scan a first line of megabytes only once
+            if (
+                b"\n" not in data and len(self._kept) < self._limit
+            ):  # scan a first line of megabytes only once
                 return []
             start = bytes(self._kept).lstrip(_SPACE)
             line, end, _ = start.partition(b"\n")

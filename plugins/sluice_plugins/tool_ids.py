@@ -1,9 +1,10 @@
 """Replaces ids of tool calls that a vendor does not accept, consistently in calls and results.
 
-An acceptable id stays. Of any other, the valid characters are kept and a digest of the whole is appended, so different ids
-stay different, and the same conversation gets the same ids each time (prompt caches depend on that). An id used in several
-messages (servers that number calls from 0 in each answer) becomes a different one in each, as vendors require. Results of
-calls that share an id within one message are matched by their order.
+An acceptable id stays. Of any other, the valid characters are kept and a digest of the whole is appended, so
+different ids stay different, and the same conversation gets the same ids each time (prompt caches depend on
+that). An id used in several messages (servers that number calls from 0 in each answer) becomes a different
+one in each, as vendors require. Results of calls that share an id within one message are matched by their
+order.
 """
 
 import hashlib
@@ -38,7 +39,10 @@ def _digest(id: str, count: int) -> str:
     return hashlib.sha256(f"{count}:{id}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
-_MAKERS: dict[ToolIds, Callable[[str, int], str]] = {"[A-Za-z0-9_-]{1,64}": _readable, "[A-Za-z0-9]{9}": _nine}
+_MAKERS: dict[ToolIds, Callable[[str, int], str]] = {
+    "[A-Za-z0-9_-]{1,64}": _readable,
+    "[A-Za-z0-9]{9}": _nine,
+}
 
 
 def fitted_ids(messages: Sequence[Message], form: ToolIds) -> Sequence[Message]:
@@ -57,7 +61,10 @@ def fitted_wire_ids(messages: Sequence[dict[str, Any]], form: ToolIds) -> list[d
         calls, result = message.get("tool_calls"), message.get("tool_call_id")
         if calls:
             fresh = ids.calls([call["id"] for call in calls])
-            message = {**message, "tool_calls": [{**call, "id": id} for call, id in zip(calls, fresh, strict=True)]}
+            message = {
+                **message,
+                "tool_calls": [{**call, "id": id} for call, id in zip(calls, fresh, strict=True)],
+            }
         elif result is not None:
             message = {**message, "tool_call_id": ids.result(result)}
         fitted.append(message)
@@ -99,7 +106,9 @@ class _Ids:
         self._fits = re.compile(form or r"(?s).+").fullmatch
         self._make = _MAKERS.get(form, _readable)
         self._count: dict[str, int] = {}
-        self._open: dict[str, deque[str]] = {}  # of each id: the calls that have no result yet; one stays, for results to come
+        self._open: dict[
+            str, deque[str]
+        ] = {}  # of each id: the calls that have no result yet; one stays, for results to come
         self._taken: set[str] = set()
 
     def message(self, message: Message) -> Message:

@@ -1,4 +1,5 @@
-"""Translates the parts of requests that every dialect but OpenAI's needs translated; checks endpoints; makes headers. Pure."""
+"""Translates the parts of requests that every dialect but OpenAI's needs translated; checks endpoints; makes
+headers. Pure."""
 
 from base64 import b64decode
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ from sluice.wire.dataurl import Inline, inline_data, is_http
 from sluice.wire.fields import check_fields
 
 FAILED = "Error: "
-"""Stands before the result of a tool that failed, in dialects without a field for that, unless it begins with that word."""
+"""Stands before the result of a tool that failed, in dialects without a field for that, unless it begins with
+that word."""
 SHOWN = "(The content of this tool's result follows.)"
 """The text of a result that has none, where its images and files follow in a user's message."""
 OF_TOOLS = "From the tools' results:"
@@ -41,7 +43,8 @@ def check_endpoint(base_url: str, headers: Mapping[str, str]) -> None:
 def account_headers(
     accept: str, organization: str | None, project: str | None, more: Mapping[str, str]
 ) -> tuple[tuple[str, str], ...]:
-    """The headers of a request to an API of OpenAI's: its account's, and `more` in place of any of the same name.
+    """The headers of a request to an API of OpenAI's: its account's, and `more` in place of any of the same
+    name.
 
     Standard: https://platform.openai.com/docs/api-reference/authentication
     """
@@ -60,7 +63,9 @@ def inline_image(url: str) -> Inline | None:
         return None
     inline = inline_data(url)
     if inline is None or not inline.media_type.startswith("image/"):
-        raise BadRequest("An image must be an http(s) URL, or a data: URL of an image in base64", param="messages")
+        raise BadRequest(
+            "An image must be an http(s) URL, or a data: URL of an image in base64", param="messages"
+        )
     return inline
 
 
@@ -76,7 +81,8 @@ def decoded_text(encoded: str) -> str:
 
 
 def json_object(arguments: str) -> Raw:
-    """A tool call's arguments unmodified, checked to be a JSON object; blank text becomes {}. Raises BadRequest."""
+    """A tool call's arguments unmodified, checked to be a JSON object; blank text becomes {}. Raises
+    BadRequest."""
     text = arguments.strip() or "{}"
     try:
         msgspec.json.decode(text, type=dict[str, Any])
@@ -92,5 +98,7 @@ def response_format(wanted: Mapping[str, Any] | None) -> ResponseFormat:
     except msgspec.ValidationError as error:
         raise BadRequest(f"response_format: {error}", param="response_format") from None
     if parsed.type == "json_schema" and parsed.json_schema is None:
-        raise BadRequest("response_format of type json_schema needs json_schema.schema", param="response_format")
+        raise BadRequest(
+            "response_format of type json_schema needs json_schema.schema", param="response_format"
+        )
     return parsed

@@ -1,4 +1,5 @@
-"""Embeddings of upstreams that do not speak OpenAI's dialect: what its requests ask for, and its document made of vectors.
+"""Embeddings of upstreams that do not speak OpenAI's dialect: what its requests ask for, and its document
+made of vectors.
 
 Standard: https://platform.openai.com/docs/api-reference/embeddings
 """
@@ -55,9 +56,9 @@ def dimensions_of(chat: ChatRequest) -> int | None:
 
 
 def purpose_of(chat: ChatRequest, default: str) -> str:
-    """Returns the purpose of the vectors, in Cohere's terms: as the caller says (`input_type`, or `taskType` of
-    Gemini's dialect), else
-    `default`. Raises BadRequest where the texts of one request are for several purposes."""
+    """Returns the purpose of the vectors, in Cohere's terms: as the caller says (`input_type`, or `taskType`
+    of Gemini's dialect), else `default`. Raises BadRequest where the texts of one request are for several
+    purposes."""
     given = (chat.wire or {}).get("input_type")
     if type(given) is str and given:
         return given
@@ -69,8 +70,8 @@ def purpose_of(chat: ChatRequest, default: str) -> str:
 
 
 class Vectors(msgspec.Struct, frozen=True):
-    """The content of an answer: vectors as they are written, in their order. `tokens`: of the input; None if not
-    reported."""
+    """The content of an answer: vectors as they are written, in their order. `tokens`: of the input; None if
+    not reported."""
 
     vectors: Sequence[Raw]
     tokens: int | None = None
@@ -81,8 +82,8 @@ Read = Callable[[bytes], Vectors]
 
 
 class VectorsDecoder(Decoder):
-    """A vendor's document -> OpenAI's. Nothing is known before the body's end, which the relay bounds (an upstream's
-    `max_answer`)."""
+    """A vendor's document -> OpenAI's. Nothing is known before the body's end, which the relay bounds (an
+    upstream's `max_answer`)."""
 
     def __init__(self, read: Read) -> None:
         self._read = read
@@ -107,7 +108,12 @@ class VectorsDecoder(Decoder):
         if used is not None:
             document["usage"] = {"prompt_tokens": used, "total_tokens": used}
         usage = Usage(used) if used is not None else None
-        return [Started(), TextDelta(""), Finished("stop", usage), Verbatim(_json(document), whole=True, made=True)]
+        return [
+            Started(),
+            TextDelta(""),
+            Finished("stop", usage),
+            Verbatim(_json(document), whole=True, made=True),
+        ]
 
     def used(self, found: Vectors) -> int | None:
         return found.tokens

@@ -137,7 +137,9 @@ def test_what_comes_before_its_request_has_left_is_no_answer(batch: WriteBatch, 
             self.error = error
 
     transport, receiver = Transport(), Receiver()
-    connection = UpstreamConnection(ResponseParser("peer"), "peer", lambda _: None, memoryview(bytearray(64)), batch)
+    connection = UpstreamConnection(
+        ResponseParser("peer"), "peer", lambda _: None, memoryview(bytearray(64)), batch
+    )
     connection.connection_made(transport)
     connection.ask("POST", b"POST / HTTP/1.1\r\nContent-Length: ", b"{}", receiver)
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"

@@ -41,7 +41,12 @@ class FakeRequest:
     blocked_since = 0.0
 
     def __init__(
-        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None, key: str = KEY
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        key: str = KEY,
     ) -> None:
         target, _, _ = path.partition("?")
         known = {"x-api-key": key} if key else {}
@@ -51,7 +56,9 @@ class FakeRequest:
         self.query = query_of(path)
         self.parameters: Mapping[str, str] = {}
         self.headers = CIMultiDict(sent)
-        self._body = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
+        self._body = (
+            body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
+        )
         self.headers["content-length"] = str(len(self._body))
         self.raw_headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
         self.received = time.monotonic()
@@ -71,7 +78,11 @@ class FakeRequest:
         return self._body
 
     def reply(
-        self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), content_type: str = "application/json"
+        self,
+        status: int,
+        body: bytes,
+        headers: Sequence[tuple[str, str]] = (),
+        content_type: str = "application/json",
     ) -> None:
         self._head(status, headers, content_type)
         self.answer += body

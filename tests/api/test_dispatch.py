@@ -25,7 +25,9 @@ def of_openai(answer: Any) -> bool:
 # --- calls
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/chat/completions/", "/chat/completions", "/chat/completions/"])
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/chat/completions/", "/chat/completions", "/chat/completions/"]
+)
 async def test_a_call_goes_with_and_without_v1_and_with_a_slash_at_the_end(path: str) -> None:
     async with served() as api:
         request = await api.ask("POST", path, MESSAGES)
@@ -44,7 +46,9 @@ async def test_the_widgets_route_says_whether_its_answer_is_streamed(path: str, 
         assert request.content_type.startswith(content_type)
 
 
-@pytest.mark.parametrize("path", ["/V1/chat", "/v1/chat//", "//v1/chat", "/v1/chat/completions/x", "/v1/chat/streams"])
+@pytest.mark.parametrize(
+    "path", ["/V1/chat", "/v1/chat//", "//v1/chat", "/v1/chat/completions/x", "/v1/chat/streams"]
+)
 async def test_a_path_that_is_nearly_one_is_none(path: str) -> None:
     async with served() as api:
         assert (await api.ask("POST", path, TURN)).status == 404
@@ -144,7 +148,9 @@ async def test_the_admin_port_has_no_dialects_routes_but_their_errors() -> None:
     ("GET", "/admin/keys/one/rotate", "OPTIONS, POST"),
     ("BREW", "/readyz", "GET, HEAD, OPTIONS"),
 ])  # fmt: skip
-async def test_another_method_is_refused_with_those_that_there_are(method: str, path: str, allowed: str) -> None:
+async def test_another_method_is_refused_with_those_that_there_are(
+    method: str, path: str, allowed: str
+) -> None:
     async with served() as api:
         request = await api.ask(method, path)
         assert (request.status, request.told["allow"]) == (405, allowed)
@@ -169,15 +175,29 @@ async def test_a_key_has_only_the_actions_that_there_are() -> None:
 
 
 async def test_a_preflight_of_an_allowed_page_is_told_what_it_may_send_and_of_another_nothing() -> None:
-    wanted = {"access-control-request-method": "POST", "access-control-request-headers": "X-Odd, authorization"}
+    wanted = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "X-Odd, authorization",
+    }
     async with served() as api:
         request = await api.ask("OPTIONS", "/v1/chat/completions", headers={"origin": PAGE, **wanted}, key="")
         assert request.status == 204
         assert request.told["access-control-allow-origin"] == PAGE
         assert request.told["access-control-allow-methods"] == "GET, OPTIONS, POST"
         names = request.told["access-control-allow-headers"].split(", ")
-        assert {"authorization", "content-type", "x-api-key", "x-widget-api-key", "x-stainless-os", "x-odd"} <= {*names}
-        for path, origin in (("/v1/chat/completions", "https://evil.example"), ("/admin/keys", PAGE), ("/v1/tokens", PAGE)):
+        assert {
+            "authorization",
+            "content-type",
+            "x-api-key",
+            "x-widget-api-key",
+            "x-stainless-os",
+            "x-odd",
+        } <= {*names}
+        for path, origin in (
+            ("/v1/chat/completions", "https://evil.example"),
+            ("/admin/keys", PAGE),
+            ("/v1/tokens", PAGE),
+        ):
             request = await api.ask("OPTIONS", path, headers={"origin": origin, **wanted}, key="")
             assert request.status == 204
             assert not [name for name in request.told if name.lower().startswith("access-control")]
@@ -193,7 +213,9 @@ async def test_a_page_may_read_its_answer_and_the_headers_that_there_are() -> No
             request = await api.ask(method, path, body, headers={"origin": PAGE})
             assert (request.status, request.told["access-control-allow-origin"]) == (200, PAGE)
             exposed = request.told["access-control-expose-headers"].split(", ")
-            assert {"x-request-id", "retry-after", "x-ratelimit-remaining-tokens", "x-sluice-target"} <= {*exposed}
+            assert {"x-request-id", "retry-after", "x-ratelimit-remaining-tokens", "x-sluice-target"} <= {
+                *exposed
+            }
         request = await api.ask("POST", "/v1/chat", TURN, headers={"origin": "https://evil.example"})
         assert request.status == 403
         assert "access-control-allow-origin" not in request.told

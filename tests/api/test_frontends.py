@@ -1,4 +1,5 @@
-"""What a frontend may bring: paths that say the model, keys in its own headers and in the query, a marker, its own errors."""
+"""What a frontend may bring: paths that say the model, keys in its own headers and in the query, a marker,
+its own errors."""
 
 import json
 import subprocess
@@ -45,8 +46,13 @@ class Pathed(Frontend):
     def routes(self) -> Sequence[Route]:
         model = "/v9beta/models/{model}"
         return (
-            CallRoute(path=f"{model}:generateContent", parse=lambda body, head: self.chat(body, head, stream=False)),
-            CallRoute(path=f"{model}:streamGenerateContent", parse=lambda body, head: self.chat(body, head, stream=True)),
+            CallRoute(
+                path=f"{model}:generateContent", parse=lambda body, head: self.chat(body, head, stream=False)
+            ),
+            CallRoute(
+                path=f"{model}:streamGenerateContent",
+                parse=lambda body, head: self.chat(body, head, stream=True),
+            ),
             Endpoint(path="/v9beta/models", answer=self.models),
             Endpoint(path="/v9beta/echo/{a}/of/{+rest}", methods=("GET", "POST"), answer=self.echo),
         )
@@ -64,7 +70,9 @@ class Pathed(Frontend):
 
     async def echo(self, inquiry: Inquiry) -> Reply:
         sent = await inquiry.json() if inquiry.method == "POST" else None
-        return Reply(json.dumps([dict(inquiry.head.parameters), dict(inquiry.head.query), sent]).encode(), 202)
+        return Reply(
+            json.dumps([dict(inquiry.head.parameters), dict(inquiry.head.query), sent]).encode(), 202
+        )
 
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
         return NdjsonLines(answer, full=False) if chat.stream else Whole(answer)
@@ -122,9 +130,14 @@ async def test_what_a_caller_writes_into_a_path_is_not_logged() -> None:
     ({"x-api-key": KEY}, "", 200), ({"x-goog-api-key": "other"}, f"?key={KEY}", 401), ({}, "?key=nobody", 401),
     ({}, "?key=", 401), ({}, "", 401), ({}, "?key=%C3%A9", 401), ({"x-api-key": "sk-nobody"}, f"?key={KEY}", 401),
 ])  # fmt: skip
-async def test_a_key_may_come_under_the_dialects_own_names(headers: dict[str, str], query: str, status: int) -> None:
+async def test_a_key_may_come_under_the_dialects_own_names(
+    headers: dict[str, str], query: str, status: int
+) -> None:
     async with served(CONFIG, Pathed()) as api:
-        for method, path, body in (("POST", "/v9beta/models/chat:generateContent", ASK), ("GET", "/v9beta/models", None)):
+        for method, path, body in (
+            ("POST", "/v9beta/models/chat:generateContent", ASK),
+            ("GET", "/v9beta/models", None),
+        ):
             request = await api.ask(method, path + query, body, headers=headers, key="")
             assert request.status == status
             assert KEY not in json.dumps(api.log)
@@ -155,9 +168,15 @@ async def test_limits_are_told_under_the_dialects_own_names() -> None:
         def headers(self, pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
             return [(name.replace("x-ratelimit-", "x-pathed-"), value) for name, value in pairs]
 
-    limited = CONFIG.replace("default_alias: chat,", "default_alias: chat, limits: {requests: {rate: 1/min, burst: 3}},")
+    limited = CONFIG.replace(
+        "default_alias: chat,", "default_alias: chat, limits: {requests: {rate: 1/min, burst: 3}},"
+    )
     async with served(limited, Renaming()) as api:
-        for how, status in (("generateContent", 200), ("streamGenerateContent", 200), ("generateContent", 429)):
+        for how, status in (
+            ("generateContent", 200),
+            ("streamGenerateContent", 200),
+            ("generateContent", 429),
+        ):
             if status == 429:
                 await api.ask("POST", "/v9beta/models/chat:generateContent", ASK)
             request = await api.ask("POST", f"/v9beta/models/chat:{how}", ASK)
@@ -165,7 +184,9 @@ async def test_limits_are_told_under_the_dialects_own_names() -> None:
             assert not [name for name in request.told if name.startswith("x-ratelimit")]
             assert api.log[-1]["status"] == status
             assert api.log[-1]["key"] == "test"
-        of_openai = await api.ask("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})
+        of_openai = await api.ask(
+            "POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}
+        )
         assert "x-ratelimit-limit-requests" in of_openai.told
 
 
@@ -174,7 +195,9 @@ async def test_an_endpoint_has_its_parameters_query_and_body() -> None:
         request = await api.ask("POST", "/v9beta/echo/x%20y/of/b/c/?q=1", {"z": 1})
         assert (request.status, request.json) == (202, [{"a": "x y", "rest": "b/c"}, {"q": "1"}, {"z": 1}])
         assert (await api.ask("POST", "/v9beta/echo/x/of/b", b"[")).status == 499
-        assert (await api.ask("POST", "/v9beta/echo/x/of/b", b"{}", headers={"content-type": "text/plain"})).status == 415
+        assert (
+            await api.ask("POST", "/v9beta/echo/x/of/b", b"{}", headers={"content-type": "text/plain"})
+        ).status == 415
         assert (await api.ask("GET", "/v9beta/echo/x/y/of/b")).status == 404
 
 
@@ -231,8 +254,12 @@ async def test_two_routes_that_nothing_tells_apart_are_refused() -> None:
             return (Endpoint(path="/v1/models/{other}", answer=None),)  # type: ignore[arg-type]
 
     [conflict] = conflicts([OpenAI(), Twin()])
-    assert conflict == 'frontends "openai" and "twin" both answer GET /v1/models/{other}: switch one of them off'
-    with pytest.raises(ConfigError, match=r'frontend "twin": GET /v1/models/.other. is a route of frontend "openai"'):
+    assert (
+        conflict == 'frontends "openai" and "twin" both answer GET /v1/models/{other}: switch one of them off'
+    )
+    with pytest.raises(
+        ConfigError, match=r'frontend "twin": GET /v1/models/.other. is a route of frontend "openai"'
+    ):
         async with served(CONFIG, Twin()):
             pass
     assert conflicts([OpenAI(), Marked(), Pathed()]) == []
@@ -261,7 +288,9 @@ async def test_a_dialect_that_is_switched_off_has_no_paths() -> None:
     async with served(CONFIG + "\nserver: {frontends: [openai]}\n") as api:
         for path in ("/v1/chat", "/chat", "/v1/chat/stream", "/v1/chat/stream/abcdefghijklmnop"):
             assert (await api.ask("POST", path, {"sessionId": "s", "message": "m"})).status == 404
-        assert (await api.ask("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})).status == 200
+        assert (
+            await api.ask("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})
+        ).status == 200
         request = await api.ask("GET", "/nowhere")
         assert (request.status, request.json["error"]) == (404, "Not found")
         assert (await api.ask("GET", "/v1/models", key="", headers={"x-widget-api-key": KEY})).status == 401
@@ -280,7 +309,9 @@ async def test_a_dialect_that_is_switched_off_has_no_paths() -> None:
     ("[widget, '']", f'server.frontends[1]: no frontend ""; installed: {INSTALLED}'),
     ("[]", f"server.frontends: at least one is needed; installed: {INSTALLED}"),
 ])  # fmt: skip
-def test_a_dialect_that_there_is_not_is_a_problem_of_the_file(frontends: str, message: str, tmp_path: Path) -> None:
+def test_a_dialect_that_there_is_not_is_a_problem_of_the_file(
+    frontends: str, message: str, tmp_path: Path
+) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(CONFIG + f"\nserver: {{frontends: {frontends}}}\n")
     [problem] = check(str(file)).problems
@@ -294,7 +325,9 @@ def test_only_what_is_switched_on_is_imported(tmp_path: Path) -> None:
         "import sys; from sluice.config.loader import load; import sluice.api.app; load(sys.argv[1]); "
         "print([name for name in sys.modules if name.startswith('sluice.frontends.widget')])"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -303,5 +336,7 @@ async def test_a_stream_of_a_dialect_that_is_off_now_is_not_resumable() -> None:
         whole = await api.ask("POST", "/v1/chat/stream", {"sessionId": "s", "message": "m"})
         stream = json.loads(whole.answer.splitlines()[0])["streamId"]
         del api.runtime.frontends["widget"]
-        request: FakeRequest = await api.ask("GET", "/v1/chat/completions", headers={"last-event-id": f"{stream}:0"})
+        request: FakeRequest = await api.ask(
+            "GET", "/v1/chat/completions", headers={"last-event-id": f"{stream}:0"}
+        )
         assert (request.status, request.json["error"]["code"]) == (410, "stream_not_resumable")

@@ -41,7 +41,9 @@ async def test_it_describes_every_route_that_is_served_and_no_other() -> None:
             (shape, method.lower())
             for shape, place in there.clients.table.shapes().items()
             for method, choices in place.methods.items()
-            if any(choice.frontend is None or choice.frontend.name in ("openai", "widget") for choice in choices)
+            if any(
+                choice.frontend is None or choice.frontend.name in ("openai", "widget") for choice in choices
+            )
         }
     assert {(shape_of(path), method) for path, method, _ in operations()} == described
 
@@ -56,7 +58,11 @@ def test_it_is_json_and_of_version_3_1() -> None:
 def test_every_reference_leads_somewhere_and_every_component_is_used() -> None:
     doc = document()
     used = set(references(doc))
-    there = {f"#/components/{kind}/{name}" for kind in ("schemas", "headers", "responses") for name in doc["components"][kind]}
+    there = {
+        f"#/components/{kind}/{name}"
+        for kind in ("schemas", "headers", "responses")
+        for name in doc["components"][kind]
+    }
     assert used == there
 
 
@@ -67,10 +73,16 @@ def test_every_operation_is_sound() -> None:
     for path, method, operation in operations():
         assert method in METHODS
         assert set(operation["tags"]) <= {tag["name"] for tag in doc["tags"]}
-        assert {scheme for choice in operation["security"] for scheme in choice} <= set(doc["components"]["securitySchemes"])
+        assert {scheme for choice in operation["security"] for scheme in choice} <= set(
+            doc["components"]["securitySchemes"]
+        )
         assert all(re.fullmatch(r"[1-5]\d\d", status) for status in operation["responses"])
-        assert all("$ref" in response or response["description"] for response in operation["responses"].values())
-        placed = [parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "path"]
+        assert all(
+            "$ref" in response or response["description"] for response in operation["responses"].values()
+        )
+        placed = [
+            parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "path"
+        ]
         assert placed == re.findall(r"\{(\w+)\}", path)
         if (
             method == "post"
@@ -104,7 +116,10 @@ def test_the_models_are_named_where_they_are_known() -> None:
 def test_the_described_session_is_the_one_that_is_taken(session: str) -> None:
     pattern = document()["components"]["schemas"]["ChatTurn"]["properties"]["sessionId"]["pattern"]
     assert re.search(pattern, session)
-    assert Widget().streamed(json.dumps({"sessionId": session, "message": "m"}).encode(), Head()).session == session
+    assert (
+        Widget().streamed(json.dumps({"sessionId": session, "message": "m"}).encode(), Head()).session
+        == session
+    )
 
 
 def test_the_examples_are_what_is_really_sent() -> None:
@@ -113,6 +128,10 @@ def test_the_examples_are_what_is_really_sent() -> None:
             for content_type, content in response.get("content", {}).items():
                 example = content.get("example")
                 if content_type == "application/x-ndjson" and "ChatLine" in content["schema"].get("$ref", ""):
-                    assert [json.loads(line)["type"] for line in example.splitlines()] == ["start", "token", "done"]
+                    assert [json.loads(line)["type"] for line in example.splitlines()] == [
+                        "start",
+                        "token",
+                        "done",
+                    ]
                 if content_type == "text/event-stream":
                     assert example.endswith("data: [DONE]\n\n")

@@ -1,4 +1,5 @@
-"""What operators' pages and commands ask of the admin API: overview, aliases, explanations, calls, configuration."""
+"""What operators' pages and commands ask of the admin API: overview, aliases, explanations, calls,
+configuration."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -69,7 +70,12 @@ async def test_explain_says_where_a_call_would_go() -> None:
         one = await ask(there, "POST", "/admin/explain", {"alias": "chat", "request": image})
         assert one.json["lines"][0].startswith("chat: a request of about")
         assert (await ask(there, "POST", "/admin/explain", {"alias": "none"})).status == 404
-        for wrong in ({}, {"alias": 1}, {"alias": "chat", "request": 1}, {"alias": "chat", "request": {"messages": 1}}):
+        for wrong in (
+            {},
+            {"alias": 1},
+            {"alias": "chat", "request": 1},
+            {"alias": "chat", "request": {"messages": 1}},
+        ):
             assert (await ask(there, "POST", "/admin/explain", wrong)).status == 400
 
 
@@ -88,7 +94,14 @@ async def test_the_last_calls_are_remembered_without_their_content() -> None:
         assert [call["number"] for call in rest["calls"]] == [2, 1]
         assert len((await ask(there, "GET", "/admin/calls?error=*")).json["calls"]) == 1
         assert len((await ask(there, "GET", "/admin/calls?alias=chat&key=test")).json["calls"]) == 3
-        for wrong in ("before=x", "before=-1", "before=1-", "before=%C2%B2-1", "before=" + "9" * 99, "limit=0"):
+        for wrong in (
+            "before=x",
+            "before=-1",
+            "before=1-",
+            "before=%C2%B2-1",
+            "before=" + "9" * 99,
+            "limit=0",
+        ):
             assert (await ask(there, "GET", f"/admin/calls?{wrong}")).status == 400
 
 
@@ -102,7 +115,9 @@ async def test_the_running_configuration_is_shown_and_its_file_compared() -> Non
     async with operated() as there:
         found = (await ask(there, "GET", "/admin/config")).json
         assert yaml.safe_load(found["text"])["aliases"]["chat"]["resumable"] is True
-        assert not (await ask(there, "POST", "/admin/config/check")).json["ok"]  # it was there only to be read
+        assert not (await ask(there, "POST", "/admin/config/check")).json[
+            "ok"
+        ]  # it was there only to be read
         file = Path(there.runtime.path)
         file.parent.mkdir()
         file.write_text(WITH_UI)
@@ -122,11 +137,18 @@ async def test_the_running_configuration_is_shown_and_its_file_compared() -> Non
 async def test_a_text_is_checked_without_reading_anything() -> None:
     async with operated() as there:
         wrong = (
-            await ask(there, "POST", "/admin/config/check", {"text": "upstreams: {a: {backend: nobody}}\naliases: {}"})
+            await ask(
+                there,
+                "POST",
+                "/admin/config/check",
+                {"text": "upstreams: {a: {backend: nobody}}\naliases: {}"},
+            )
         ).json
         assert not wrong["ok"]
         assert any("nobody" in problem for problem in wrong["problems"])
-        reading = CONFIG.replace("aliases:\n  chat: {", "aliases:\n  chat: {system: '${file:/etc/hostname} ${HOME}', ")
+        reading = CONFIG.replace(
+            "aliases:\n  chat: {", "aliases:\n  chat: {system: '${file:/etc/hostname} ${HOME}', "
+        )
         fine = await ask(there, "POST", "/admin/config/check", {"text": reading})
         assert fine.json["ok"]
         assert "diff" not in fine.json
@@ -135,7 +157,11 @@ async def test_a_text_is_checked_without_reading_anything() -> None:
 
 
 def test_secrets_are_never_shown() -> None:
-    secrets = {"api": "sk-live-0123456789", "proxy": "http://me:pass4321@proxy:3128", "header": "Bearer tok-987654"}
+    secrets = {
+        "api": "sk-live-0123456789",
+        "proxy": "http://me:pass4321@proxy:3128",
+        "header": "Bearer tok-987654",
+    }
     config = load_mapping(
         {
             "upstreams": {
@@ -147,7 +173,12 @@ def test_secrets_are_never_shown() -> None:
                     "headers": {"x-org": secrets["header"]},
                 }
             },
-            "aliases": {"key": {"tiers": [[{"upstream": "token", "model": "m"}]], "limits": {"requests": {"rate": "10/min"}}}},
+            "aliases": {
+                "key": {
+                    "tiers": [[{"upstream": "token", "model": "m"}]],
+                    "limits": {"requests": {"rate": "10/min"}},
+                }
+            },
             "limits": {"store": "redis://user:pass4321@redis/0"},
             "tokens": {"secret": "s" * 40},
             "admin": {"pepper": "pepper-0123456789"},
@@ -170,9 +201,13 @@ async def test_the_playground_calls_in_the_name_of_a_key() -> None:
         assert "a secret prompt" in played.json["choices"][0]["message"]["content"]
         [call] = (await ask(there, "GET", "/admin/calls")).json["calls"]
         assert (call["key"], call["route"]) == ("test", "/v1/chat/completions")
-        assert (await ask(there, "POST", "/ui/play/v1/chat/completions", ASKED, x_sluice_key="nobody")).status == 403
+        assert (
+            await ask(there, "POST", "/ui/play/v1/chat/completions", ASKED, x_sluice_key="nobody")
+        ).status == 403
         assert (await ask(there, "POST", "/ui/play/v1/chat/completions", ASKED)).status == 400
         assert (await ask(there, "POST", "/ui/play/v1/nothing", ASKED, x_sluice_key="test")).status == 404
-        stranger = FakeRequest("POST", "/ui/play/v1/chat/completions", ASKED, headers={"x-sluice-key": "test"}, key=KEY)
+        stranger = FakeRequest(
+            "POST", "/ui/play/v1/chat/completions", ASKED, headers={"x-sluice-key": "test"}, key=KEY
+        )
         await there.operators(stranger)
         assert stranger.status == 401

@@ -35,8 +35,14 @@ async def test_it_is_served() -> None:
 
 async def test_its_errors_are_told_in_its_words() -> None:
     async with served(CONFIG, shown()) as api:
-        for path, body, status in (("/ask/chat", {}, 400), ("/ask/no", {"question": "x"}, 404), ("/ask/a/b", {}, 404)):
+        for path, body, status in (
+            ("/ask/chat", {}, 400),
+            ("/ask/no", {"question": "x"}, 404),
+            ("/ask/a/b", {}, 404),
+        ):
             refused = await api.ask("POST", path, body)
             assert refused.status == status
             assert set(refused.json) == {"problem", "code"}
-        assert (await api.ask("POST", "/ask/chat", {"question": "x"}, key="nobody")).json["code"] == "unauthorized"
+        assert (await api.ask("POST", "/ask/chat", {"question": "x"}, key="nobody")).json[
+            "code"
+        ] == "unauthorized"

@@ -22,7 +22,9 @@ WITH_KEYS = CONFIG.replace("admin: {digest: ", f"admin: {{ui: true, {KEYS}, dige
 
 async def ask(there: Served, name: str, key: str = VIEWER, body: object = None) -> FakeRequest:
     method, _, path = name.partition(" ")
-    path = re.sub(r"\{\+?(\w+)\}", lambda found: {"upstream": "echo", "model": "echo"}.get(found[1], "test"), path)
+    path = re.sub(
+        r"\{\+?(\w+)\}", lambda found: {"upstream": "echo", "model": "echo"}.get(found[1], "test"), path
+    )
     sent = body if body is not None else {} if method != "GET" else None
     request = FakeRequest(method, path, sent, headers={"x-admin-api-key": key}, key="")
     await there.operators(request)
@@ -42,7 +44,9 @@ async def test_the_table_has_every_route_of_operators_and_no_other() -> None:
 
 def test_whatever_changes_something_needs_an_operator() -> None:
     computed = {"POST /admin/explain", "POST /admin/config/check"}
-    assert {name for name, role in NEEDED.items() if not name.startswith("GET ") and role == "viewer"} == computed
+    assert {
+        name for name, role in NEEDED.items() if not name.startswith("GET ") and role == "viewer"
+    } == computed
 
 
 @pytest.mark.parametrize("name", sorted(NEEDED))
@@ -56,7 +60,9 @@ async def test_a_viewer_is_refused_what_an_operator_may(name: str) -> None:
         assert f"{name} needs the role operator; yours is viewer" in answer.answer.decode()
         if not name.endswith(("/drain", "/restart")):
             assert (await ask(there, name, SECOND)).status not in (401, 403)
-        assert [line for line in there.log if line["event"] == "admin_action" and line["operator"] == "looks"] == []
+        assert [
+            line for line in there.log if line["event"] == "admin_action" and line["operator"] == "looks"
+        ] == []
 
 
 async def test_a_viewers_session_is_offered_what_it_may_and_refused_the_rest() -> None:
@@ -67,12 +73,16 @@ async def test_a_viewers_session_is_offered_what_it_may_and_refused_the_rest() -
         assert set(done["routes"]) <= {name for name, role in NEEDED.items() if role == "viewer"}
         assert (await user.ask("GET", "/admin/keys")).status == 200
         assert (await user.ask("POST", "/admin/keys", {"id": "more"})).status == 403
-        played = await user.ask("POST", "/ui/play/v1/chat", {"sessionId": "s", "message": "hi"}, x_sluice_key="test")
+        played = await user.ask(
+            "POST", "/ui/play/v1/chat", {"sessionId": "s", "message": "hi"}, x_sluice_key="test"
+        )
         assert played.status == 403
         assert (await user.sign_in(SECOND)).json["role"] == "operator"
         assert (await user.ask("POST", "/admin/keys", {"id": "more"})).status == 201
         actions = [line for line in there.log if line["event"] == "admin_action"]
-        assert [(line["operator"], line["route"], line["status"]) for line in actions] == [("second", "POST /admin/keys", 201)]
+        assert [(line["operator"], line["route"], line["status"]) for line in actions] == [
+            ("second", "POST /admin/keys", 201)
+        ]
 
 
 async def test_roles_hold_on_the_clients_port_too() -> None:

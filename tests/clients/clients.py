@@ -1,4 +1,5 @@
-"""The clients that are run: how each is started, which tools the script calls for it, and what it wants to find in its home."""
+"""The clients that are run: how each is started, which tools the script calls for it, and what it wants to
+find in its home."""
 
 import json
 from collections.abc import Callable
@@ -39,11 +40,13 @@ def _nothing(place: Place) -> None:
 
 @dataclass(frozen=True)
 class Client:
-    """`package` is the distribution whose version is told, found in `environment`; `routes` the paths that it asks.
+    """`package` is the distribution whose version is told, found in `environment`; `routes` the paths that it
+    asks.
 
-    `calls` are the tools that the provider's script calls, `command` starts the client on the task for one model. `many`: a
-    driver, which takes further models behind the first one and answers in lines of JSON. `follow_up`: a second command, for
-    clients that read a file only when they are told to. `opening`: what is said to a client that brings no tools.
+    `calls` are the tools that the provider's script calls, `command` starts the client on the task for one
+    model. `many`: a driver, which takes further models behind the first one and answers in lines of JSON.
+    `follow_up`: a second command, for clients that read a file only when they are told to. `opening`: what is
+    said to a client that brings no tools.
     """
 
     name: str
@@ -65,7 +68,10 @@ class Client:
             found = MODULES / self.package / "package.json"
             return str(json.loads(found.read_text())["version"]) if found.exists() else ""
         pattern = f"lib/python3*/site-packages/{self.package.replace('-', '_')}-*.dist-info"
-        return next((path.name.split("-")[1].removesuffix(".dist") for path in self.environment.parent.glob(pattern)), "")
+        return next(
+            (path.name.split("-")[1].removesuffix(".dist") for path in self.environment.parent.glob(pattern)),
+            "",
+        )
 
 
 def _notes(place: Place) -> tuple[Call, ...]:
@@ -74,7 +80,14 @@ def _notes(place: Place) -> tuple[Call, ...]:
 
 def _library(name: str, package: str, driver: str, routes: str, environment: Path = PYTHON) -> Client:
     def command(place: Place) -> list[str]:
-        return [str(environment / "python"), str(DRIVERS / "libraries.py"), driver, place.url, place.key, place.model]
+        return [
+            str(environment / "python"),
+            str(DRIVERS / "libraries.py"),
+            driver,
+            place.url,
+            place.key,
+            place.model,
+        ]
 
     return Client(name, package, environment, routes, command, _notes, many=True)
 
@@ -96,7 +109,14 @@ def _claude_calls(place: Place) -> tuple[Call, ...]:
 
 def _claude(place: Place) -> list[str]:
     task = TASK.replace(FILE, str(place.work / FILE))
-    return ["node", str(MODULES / "@anthropic-ai/claude-code/cli-wrapper.cjs"), "-p", task, "--allowedTools", "Write,Read"]
+    return [
+        "node",
+        str(MODULES / "@anthropic-ai/claude-code/cli-wrapper.cjs"),
+        "-p",
+        task,
+        "--allowedTools",
+        "Write,Read",
+    ]
 
 
 def _claude_env(place: Place) -> dict[str, str]:
@@ -145,17 +165,32 @@ def _codex_env(place: Place) -> dict[str, str]:
 
 
 def _gemini(place: Place) -> list[str]:
-    return ["node", str(MODULES / "@google/gemini-cli/bundle/gemini.js"), "-m", place.model, "--skip-trust", "-y", "-p", TASK]
+    return [
+        "node",
+        str(MODULES / "@google/gemini-cli/bundle/gemini.js"),
+        "-m",
+        place.model,
+        "--skip-trust",
+        "-y",
+        "-p",
+        TASK,
+    ]
 
 
 def _gemini_calls(place: Place) -> tuple[Call, ...]:
-    return ("write_file", {"file_path": str(place.work / FILE), "content": TEXT}), ("read_file", {"file_path": FILE})
+    return ("write_file", {"file_path": str(place.work / FILE), "content": TEXT}), (
+        "read_file",
+        {"file_path": FILE},
+    )
 
 
 def _gemini_settings(place: Place) -> None:
     folder = place.home / ".gemini"
     folder.mkdir()
-    settings = {"security": {"auth": {"selectedType": "gemini-api-key"}}, "privacy": {"usageStatisticsEnabled": False}}
+    settings = {
+        "security": {"auth": {"selectedType": "gemini-api-key"}},
+        "privacy": {"usageStatisticsEnabled": False},
+    }
     (folder / "settings.json").write_text(json.dumps(settings))
 
 
@@ -178,13 +213,22 @@ def _opencode_calls(place: Place) -> tuple[Call, ...]:
 
 def _opencode_settings(place: Place) -> None:
     options = {"baseURL": f"{place.url}/v1", "apiKey": place.key}
-    provider = {"npm": "@ai-sdk/openai-compatible", "name": "sluice", "options": options, "models": {place.model: {}}}
+    provider = {
+        "npm": "@ai-sdk/openai-compatible",
+        "name": "sluice",
+        "options": options,
+        "models": {place.model: {}},
+    }
     settings = {"provider": {"sluice": provider}, "autoupdate": False, "share": "disabled"}
     (place.work / "opencode.json").write_text(json.dumps(settings))
 
 
 def _opencode_env(place: Place) -> dict[str, str]:
-    return {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1", "OPENCODE_DISABLE_LSP_DOWNLOAD": "1"}
+    return {
+        "OPENCODE_DISABLE_AUTOUPDATE": "1",
+        "OPENCODE_DISABLE_MODELS_FETCH": "1",
+        "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
+    }
 
 
 # --- aider, whose edits are text
@@ -219,7 +263,17 @@ def read_note() -> str:
 
 
 def _llm(place: Place) -> list[str]:
-    return [str(PYTHON / "llm"), "-m", place.model, "--key", place.key, "--functions", FUNCTIONS, "--no-log", TASK]
+    return [
+        str(PYTHON / "llm"),
+        "-m",
+        place.model,
+        "--key",
+        place.key,
+        "--functions",
+        FUNCTIONS,
+        "--no-log",
+        TASK,
+    ]
 
 
 def _llm_settings(place: Place) -> None:

@@ -1,7 +1,8 @@
 """A provider that follows a script, in the dialects of four vendors: it has two tools called, then says LAST.
 
-What it is asked is looked at as the vendor would: a request whose results belong to no call is refused with a 400, which the
-client then tells. What clients ask beside the task (a title for the session) has none of the task's tools, and gets a word.
+What it is asked is looked at as the vendor would: a request whose results belong to no call is refused with a
+400, which the client then tells. What clients ask beside the task (a title for the session) has none of the
+task's tools, and gets a word.
 """
 
 import asyncio
@@ -18,7 +19,8 @@ USAGE = (9, 5)
 """Tokens of each request and each answer."""
 
 PACE = 0.02
-"""Seconds from frame to frame: what comes at once may be told at once, and libraries' answers are to come in pieces."""
+"""Seconds from frame to frame: what comes at once may be told at once, and libraries' answers are to come in
+pieces."""
 
 Call = tuple[str, dict[str, Any]]
 
@@ -29,7 +31,8 @@ class Wrong(Exception):
 
 @dataclass(frozen=True)
 class Asked:
-    """What the provider reads of a request: the tools it may call, and the results of the calls so far, the first one first."""
+    """What the provider reads of a request: the tools it may call, and the results of the calls so far, the
+    first one first."""
 
     tools: frozenset[str]
     results: list[str]
@@ -38,7 +41,8 @@ class Asked:
 
 @dataclass
 class Script:
-    """`calls`: what is called, in turn. `opening`: what is said where the client brings no tools (aider's edits are text)."""
+    """`calls`: what is called, in turn. `opening`: what is said where the client brings no tools (aider's
+    edits are text)."""
 
     calls: tuple[Call, ...] = ()
     opening: str = "A file"
@@ -54,7 +58,8 @@ class Script:
 
 @dataclass
 class Seen:
-    """What one dialect was asked for: the most results that came in one request, the bodies, and what was wrong with them."""
+    """What one dialect was asked for: the most results that came in one request, the bodies, and what was
+    wrong with them."""
 
     script: Script
     results: list[str] = field(default_factory=list)
@@ -83,7 +88,9 @@ class Provider:
             asked = dialect.read(json.loads(request.body), request.path)
         except Wrong as wrong:
             seen.wrong.append(str(wrong))
-            return peer.send(sized(_json({"error": {"message": str(wrong), "type": "invalid_request_error"}}), 400))
+            return peer.send(
+                sized(_json({"error": {"message": str(wrong), "type": "invalid_request_error"}}), 400)
+            )
         seen.results = max(seen.results, asked.results, key=len)
         text, call = seen.script.answer(asked)
         number = len(seen.bodies)
@@ -98,7 +105,8 @@ class Provider:
 
 
 class Dialect:
-    """The server's side of one. `backend` is what the gateway's upstream is, `base` what its address ends with."""
+    """The server's side of one. `backend` is what the gateway's upstream is, `base` what its address ends
+    with."""
 
     name: str
     path: str
@@ -134,19 +142,36 @@ class OpenAI(Dialect):
     def stream(self, words: list[str], call: Call | None, number: int) -> list[bytes]:
         deltas: list[Any] = [{"role": "assistant", "content": ""}, *({"content": word} for word in words)]
         if call is not None:
-            head = {"index": 0, "id": f"call_{number}", "type": "function", "function": {"name": call[0], "arguments": ""}}
+            head = {
+                "index": 0,
+                "id": f"call_{number}",
+                "type": "function",
+                "function": {"name": call[0], "arguments": ""},
+            }
             more = [{"index": 0, "function": {"arguments": piece}} for piece in _pieces(call)]
             deltas += [{"tool_calls": [part]} for part in (head, *more)]
-        frames = [self._chunk([{"index": 0, "delta": delta, "finish_reason": None}], number) for delta in deltas]
+        frames = [
+            self._chunk([{"index": 0, "delta": delta, "finish_reason": None}], number) for delta in deltas
+        ]
         finish = {"index": 0, "delta": {}, "finish_reason": "tool_calls" if call else "stop"}
-        return [*frames, self._chunk([finish], number), self._chunk([], number, usage=self._usage()), b"data: [DONE]\n\n"]
+        return [
+            *frames,
+            self._chunk([finish], number),
+            self._chunk([], number, usage=self._usage()),
+            b"data: [DONE]\n\n",
+        ]
 
     def whole(self, text: str, call: Call | None, number: int) -> Any:
         message: dict[str, Any] = {"role": "assistant", "content": text or None}
         if call is not None:
             function = {"name": call[0], "arguments": json.dumps(call[1])}
             message["tool_calls"] = [{"id": f"call_{number}", "type": "function", "function": function}]
-        choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if call else "stop", "logprobs": None}
+        choice = {
+            "index": 0,
+            "message": message,
+            "finish_reason": "tool_calls" if call else "stop",
+            "logprobs": None,
+        }
         head = {"id": f"chatcmpl-{number}", "object": "chat.completion", "created": 1, "model": "fake"}
         return {**head, "choices": [choice], "usage": self._usage()}
 
@@ -169,7 +194,10 @@ class Anthropic(Dialect):
         for message in body["messages"]:
             blocks = message["content"] if isinstance(message["content"], list) else []
             answered = {block["tool_use_id"] for block in blocks if block["type"] == "tool_result"}
-            _check(answered == open_calls, f"tool_use ids {open_calls} want results in the next message, found {answered}")
+            _check(
+                answered == open_calls,
+                f"tool_use ids {open_calls} want results in the next message, found {answered}",
+            )
             results += [_text(block.get("content", "")) for block in blocks if block["type"] == "tool_result"]
             open_calls = {block["id"] for block in blocks if block["type"] == "tool_use"}
         return Asked(tools, results, body.get("stream") is True)
@@ -179,10 +207,14 @@ class Anthropic(Dialect):
         frames = [self._event("message_start", message=message)]
         deltas: list[tuple[Any, list[Any]]] = []
         if words:
-            deltas.append(({"type": "text", "text": ""}, [{"type": "text_delta", "text": word} for word in words]))
+            deltas.append(
+                ({"type": "text", "text": ""}, [{"type": "text_delta", "text": word} for word in words])
+            )
         if call is not None:
             block = {"type": "tool_use", "id": f"toolu_{number}", "name": call[0], "input": {}}
-            deltas.append((block, [{"type": "input_json_delta", "partial_json": piece} for piece in _pieces(call)]))
+            deltas.append(
+                (block, [{"type": "input_json_delta", "partial_json": piece} for piece in _pieces(call)])
+            )
         for index, (block, pieces) in enumerate(deltas):
             frames.append(self._event("content_block_start", index=index, content_block=block))
             frames += [self._event("content_block_delta", index=index, delta=piece) for piece in pieces]
@@ -195,8 +227,19 @@ class Anthropic(Dialect):
         content: list[Any] = [{"type": "text", "text": text}] if text else []
         if call is not None:
             content.append({"type": "tool_use", "id": f"toolu_{number}", "name": call[0], "input": call[1]})
-        head = {"id": f"msg_{number}", "type": "message", "role": "assistant", "model": "fake", "content": content}
-        return {**head, "stop_reason": "tool_use" if call else "end_turn", "stop_sequence": None, "usage": self._usage()}
+        head = {
+            "id": f"msg_{number}",
+            "type": "message",
+            "role": "assistant",
+            "model": "fake",
+            "content": content,
+        }
+        return {
+            **head,
+            "stop_reason": "tool_use" if call else "end_turn",
+            "stop_sequence": None,
+            "usage": self._usage(),
+        }
 
     def _usage(self) -> Mapping[str, int]:
         return {"input_tokens": USAGE[0], "output_tokens": USAGE[1]}
@@ -209,13 +252,18 @@ class Gemini(Dialect):
     name, path, base = "gemini", "enerateContent", "/v1beta"
 
     def read(self, body: Any, path: str) -> Asked:
-        tools = frozenset(one["name"] for tool in body.get("tools") or () for one in tool.get("functionDeclarations") or ())
+        tools = frozenset(
+            one["name"] for tool in body.get("tools") or () for one in tool.get("functionDeclarations") or ()
+        )
         calls: list[str] = []
         results = []
         for content in body["contents"]:
             _check(bool(content["parts"]), "contents.parts must not be empty")
             answered = [part["functionResponse"] for part in content["parts"] if "functionResponse" in part]
-            _check([one["name"] for one in answered] == calls, f"the calls {calls} want as many function responses, in turn")
+            _check(
+                [one["name"] for one in answered] == calls,
+                f"the calls {calls} want as many function responses, in turn",
+            )
             results += [json.dumps(one["response"]) for one in answered]
             calls = [part["functionCall"]["name"] for part in content["parts"] if "functionCall" in part]
         return Asked(tools, results, "streamGenerateContent" in path)
@@ -224,7 +272,10 @@ class Gemini(Dialect):
         parts: list[Any] = [{"text": word} for word in words]
         if call is not None:
             parts.append({"functionCall": {"name": call[0], "args": call[1]}, "thoughtSignature": "c2ln"})
-        return [_sse(self._chunk([part], number, part is parts[-1])).replace(b"\n\n", b"\r\n\r\n") for part in parts]
+        return [
+            _sse(self._chunk([part], number, part is parts[-1])).replace(b"\n\n", b"\r\n\r\n")
+            for part in parts
+        ]
 
     def whole(self, text: str, call: Call | None, number: int) -> Any:
         parts: list[Any] = [{"text": text}] if text else []
@@ -233,9 +284,22 @@ class Gemini(Dialect):
         return self._chunk(parts, number, True)
 
     def _chunk(self, parts: list[Any], number: int, last: bool) -> Any:
-        candidate = {"content": {"role": "model", "parts": parts}, "index": 0, **({"finishReason": "STOP"} if last else {})}
-        usage = {"promptTokenCount": USAGE[0], "candidatesTokenCount": USAGE[1], "totalTokenCount": sum(USAGE)}
-        return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "fake", "responseId": f"r{number}"}
+        candidate = {
+            "content": {"role": "model", "parts": parts},
+            "index": 0,
+            **({"finishReason": "STOP"} if last else {}),
+        }
+        usage = {
+            "promptTokenCount": USAGE[0],
+            "candidatesTokenCount": USAGE[1],
+            "totalTokenCount": sum(USAGE),
+        }
+        return {
+            "candidates": [candidate],
+            "usageMetadata": usage,
+            "modelVersion": "fake",
+            "responseId": f"r{number}",
+        }
 
 
 class Ollama(Dialect):
@@ -260,15 +324,23 @@ class Ollama(Dialect):
         return json.loads(self._line({**self._call(call), "content": text} if call else message, last=True))
 
     def _call(self, call: Call) -> dict[str, Any]:
-        return {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": call[0], "arguments": call[1]}}]}
+        return {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"function": {"name": call[0], "arguments": call[1]}}],
+        }
 
     def _line(self, message: Any, *, last: bool = False) -> bytes:
-        counts = {"done_reason": "stop", "prompt_eval_count": USAGE[0], "eval_count": USAGE[1]} if last else {}
+        counts = (
+            {"done_reason": "stop", "prompt_eval_count": USAGE[0], "eval_count": USAGE[1]} if last else {}
+        )
         head = {"model": "fake", "created_at": "2026-01-01T00:00:00Z"}
         return _json({**head, "message": message, "done": last, **counts}) + b"\n"
 
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (OpenAI(), Anthropic(), Gemini(), Ollama())}
+DIALECTS: dict[str, Dialect] = {
+    dialect.name: dialect for dialect in (OpenAI(), Anthropic(), Gemini(), Ollama())
+}
 
 
 def _check(right: bool, words: str) -> None:

@@ -1,11 +1,12 @@
-"""Runs clients that nobody here wrote on a task behind the gateway, by upstreams of four dialects, and writes docs/clients.md.
+"""Runs clients that nobody here wrote on a task behind the gateway, by upstreams of four dialects, and writes
+docs/clients.md.
 
     python -m tests.clients.run [NAME...]      NAME: part of a client's name; without any, all run
 
-The task: two tools, one after the other (write, read), then an answer, all streamed. The provider is a script (provider.py).
-What is asserted of each run: the client ends well and shows the last answer, each result came back to the provider, the
-provider had nothing to refuse, the file is there (agents), the answer came in pieces (libraries). Each run has folders of its
-own and nothing of our environment.
+The task: two tools, one after the other (write, read), then an answer, all streamed. The provider is a script
+(provider.py). What is asserted of each run: the client ends well and shows the last answer, each result came
+back to the provider, the provider had nothing to refuse, the file is there (agents), the answer came in
+pieces (libraries). Each run has folders of its own and nothing of our environment.
 """
 
 import asyncio
@@ -42,7 +43,8 @@ class Ended:
 
 
 def config(address: str) -> str:
-    """An alias for each dialect, of the dialect's name. Codex offers OpenAI's web search, which others have not.
+    """An alias for each dialect, of the dialect's name. Codex offers OpenAI's web search, which others have
+    not.
 
     Responses are kept, for the AI SDK's `openai(model)` refers to items of them.
     """
@@ -50,7 +52,9 @@ def config(address: str) -> str:
         f'  {name}: {{backend: {name}, base_url: "{address}{dialect.base}", api_key: sk-fake, drop: [tools.web_search]}}\n'
         for name, dialect in DIALECTS.items()
     )
-    aliases = "".join(f"  {alias(name)}: {{tiers: [[{{upstream: {name}, model: fake}}]]}}\n" for name in DIALECTS)
+    aliases = "".join(
+        f"  {alias(name)}: {{tiers: [[{{upstream: {name}, model: fake}}]]}}\n" for name in DIALECTS
+    )
     head = HEAD.replace("default_alias: chat", f"default_alias: {alias('openai')}")
     return f"{head}\nresponses: {{store: memory}}\nupstreams:\n{upstreams}aliases:\n{aliases}"
 
@@ -125,7 +129,9 @@ def problem(client: Client, ended: Ended, seen: Seen, there: Place) -> str:
         return f"ended with {ended.code}: {(ended.err or ended.out).strip()[-300:]!r}"
     if not _worked(client, seen, there):
         return f"results {seen.results}, said {(text + ended.err)[-300:]!r}"
-    return "" if LAST.split() == text.split()[-len(LAST.split()) :] or LAST in text else f"said {text[-300:]!r}"
+    return (
+        "" if LAST.split() == text.split()[-len(LAST.split()) :] or LAST in text else f"said {text[-300:]!r}"
+    )
 
 
 def _worked(client: Client, seen: Seen, there: Place) -> bool:
@@ -140,7 +146,8 @@ def _worked(client: Client, seen: Seen, there: Place) -> bool:
 
 
 def page(text: str, outcomes: dict[Client, Outcome], date: str) -> str:
-    """The page with the rows of these clients anew; the others stay. Raises ValueError where it has no place for the table."""
+    """The page with the rows of these clients anew; the others stay. Raises ValueError where it has no place
+    for the table."""
     before, _, rest = text.partition(BEGIN)
     table, found, after = rest.partition(END)
     if not found:
@@ -163,7 +170,11 @@ def _cell(problem: str) -> str:
 
 async def main(names: Sequence[str]) -> int:
     """How many did not do the task."""
-    chosen = [client for client in CLIENTS if not names or any(name.lower() in client.name.lower() for name in names)]
+    chosen = [
+        client
+        for client in CLIENTS
+        if not names or any(name.lower() in client.name.lower() for name in names)
+    ]
     provider = Provider()
     outcomes: dict[Client, Outcome] = {}
     async with RawServer(provider) as server, gateway(config(server.url)) as running:
@@ -173,10 +184,14 @@ async def main(names: Sequence[str]) -> int:
             else:
                 outcomes[client] = {}
                 print(f"{client.name}: skipped, {client.package} is not installed (.cache/log)", flush=True)
-            PAGE.write_text(page(PAGE.read_text(), {client: outcomes[client]}, datetime.now(UTC).date().isoformat()))
+            PAGE.write_text(
+                page(PAGE.read_text(), {client: outcomes[client]}, datetime.now(UTC).date().isoformat())
+            )
     results = [problem for outcome in outcomes.values() for problem in outcome.values()]
     failed = sum(map(bool, results))
-    print(f"{len(results) - failed} passed, {failed} failed, {sum(not outcome for outcome in outcomes.values())} skipped")
+    print(
+        f"{len(results) - failed} passed, {failed} failed, {sum(not outcome for outcome in outcomes.values())} skipped"
+    )
     return failed
 
 

@@ -1,4 +1,5 @@
-"""`sluice init` and `sluice import litellm`: what they write passes `check`; nothing of a foreign file is silently lost."""
+"""`sluice init` and `sluice import litellm`: what they write passes `check`; nothing of a foreign file is
+silently lost."""
 
 import re
 from pathlib import Path
@@ -16,8 +17,12 @@ from sluice.identity.keys import digest_of
 from tests.test_cli import sluice
 
 
-@pytest.mark.parametrize("providers", [["openai"], ["anthropic", "groq=m/x:y"], ["ollama", "echo"], ["vllm=qwen"], ["gemini"]])
-def test_a_first_configuration_passes_check_and_lets_its_keys_in(providers: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "providers", [["openai"], ["anthropic", "groq=m/x:y"], ["ollama", "echo"], ["vllm=qwen"], ["gemini"]]
+)
+def test_a_first_configuration_passes_check_and_lets_its_keys_in(
+    providers: list[str], tmp_path: Path
+) -> None:
     first = written(Wish(tuple(map(chosen, providers)), "support-chat", "web", "127.0.0.1:9000", True))
     assert check_text(first.text.encode()).problems == ()
     file = tmp_path / "gateway.yaml"
@@ -26,7 +31,9 @@ def test_a_first_configuration_passes_check_and_lets_its_keys_in(providers: list
     config = load(str(file), environ=environ).config
     assert config.keys[0].digest == digest_of(first.key)
     assert config.admin.digest == digest_of(first.admin_key)
-    assert [tier[0].upstream for tier in config.aliases["support-chat"].tiers] == [one.partition("=")[0] for one in providers]  # type: ignore[index]
+    assert [tier[0].upstream for tier in config.aliases["support-chat"].tiers] == [
+        one.partition("=")[0] for one in providers
+    ]  # type: ignore[index]
     assert config.server.admin_listen == "127.0.0.1:9001"
     assert first.key not in first.text
 
@@ -179,7 +186,14 @@ def test_what_a_terminal_would_obey_is_left_out() -> None:
     assert harmless("a\x1b[2Jb\x07\r\n\tc\x9bd") == "a[2Jb\n\tcd"
     assert text_of(b'data: {"choices": [{"delta": {"content": "hi"}}]}\n') == ("hi", "")
     assert text_of(b'data: {"error": {"message": "no"}}\n') == ("", "no")
-    for line in (b"data: [DONE]\n", b": ping\n", b"data: 1\n", b'data: {"choices": [1]}\n', b'data: {"choices": {}}\n', b"\n"):
+    for line in (
+        b"data: [DONE]\n",
+        b": ping\n",
+        b"data: 1\n",
+        b'data: {"choices": [1]}\n',
+        b'data: {"choices": {}}\n',
+        b"\n",
+    ):
         assert text_of(line) == ("", "")
 
 

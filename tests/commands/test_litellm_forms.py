@@ -1,6 +1,8 @@
-"""`sluice import litellm` on files as public repositories have them: each value is carried over, or named with its line.
+"""`sluice import litellm` on files as public repositories have them: each value is carried over, or named
+with its line.
 
-The files were written for these tests, after what configurations in public repositories look like (November 2026).
+The files were written for these tests, after what configurations in public repositories look like (November
+2026).
 """
 
 import re
@@ -20,12 +22,16 @@ GOOGLE_KEY = '{"type": "authorized_user", "client_id": "i", "client_secret": "s"
 
 
 def config(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(imported((Path(__file__).parent / "litellm" / f"{name}.yaml").read_bytes()).text)
+    found: dict[str, Any] = yaml.safe_load(
+        imported((Path(__file__).parent / "litellm" / f"{name}.yaml").read_bytes()).text
+    )
     return found
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_the_result_passes_check_and_says_why_of_each_value_that_is_not_in_it(file: Path, tmp_path: Path) -> None:
+def test_the_result_passes_check_and_says_why_of_each_value_that_is_not_in_it(
+    file: Path, tmp_path: Path
+) -> None:
     found = imported(file.read_bytes())
     assert check_text(found.text.encode()).problems == ()
     written = tmp_path / "gateway.yaml"
@@ -33,7 +39,8 @@ def test_the_result_passes_check_and_says_why_of_each_value_that_is_not_in_it(fi
     written.write_text(found.text.replace("/etc/keys/gcp.json", str(key)))
     names = re.findall(r"\$\{(\w+)\}", found.text)
     environ = {
-        name: "sha256:" + "0" * 64 if name.endswith("_DIGEST") else "6379" if "PORT" in name else "x" * 20 for name in names
+        name: "sha256:" + "0" * 64 if name.endswith("_DIGEST") else "6379" if "PORT" in name else "x" * 20
+        for name in names
     }
     environ |= {name: "https://res.openai.azure.com" for name in names if "ENDPOINT" in name}
     environ |= {name: "http://localhost:1234/v1" for name in names if name.endswith("_URL")}
@@ -43,7 +50,9 @@ def test_the_result_passes_check_and_says_why_of_each_value_that_is_not_in_it(fi
         number, path, _ = note.split(": ", 2)
         keys = [key for key in path.split(".") if not key.isdigit()]
         assert (
-            any(key in lines[int(number) - 1] for key in keys) or not keys or lines[int(number) - 1].strip().startswith("-")
+            any(key in lines[int(number) - 1] for key in keys)
+            or not keys
+            or lines[int(number) - 1].strip().startswith("-")
         ), note
     assert found.carried + len(found.notes) > 10
 
@@ -58,7 +67,13 @@ def test_most_of_what_is_not_carried_over_has_a_reason_of_its_own() -> None:
 def test_no_secret_of_the_file_is_in_the_result() -> None:
     for file in FILES:
         found = imported(file.read_bytes())
-        for secret in ("lm-studio", "a-literal-secret", "sk-1234", "sk-litellm-master-dev", "somebody:secret"):
+        for secret in (
+            "lm-studio",
+            "a-literal-secret",
+            "sk-1234",
+            "sk-litellm-master-dev",
+            "somebody:secret",
+        ):
             assert secret not in found.text + "".join(found.notes), (file, secret)
 
 
@@ -71,7 +86,10 @@ def test_a_wildcard_becomes_a_wildcard() -> None:
 
 def test_a_master_key_in_the_environment_is_its_digest_there() -> None:
     found = imported((Path(__file__).parent / "litellm" / "wildcards.yaml").read_bytes())
-    assert 'export LITELLM_MASTER_KEY_DIGEST="$(printf %s "$LITELLM_MASTER_KEY" | sluice keys hash)"' in found.text
+    assert (
+        'export LITELLM_MASTER_KEY_DIGEST="$(printf %s "$LITELLM_MASTER_KEY" | sluice keys hash)"'
+        in found.text
+    )
     assert yaml.safe_load(found.text)["keys"] == [{"id": "master", "digest": "${LITELLM_MASTER_KEY_DIGEST}"}]
 
 
@@ -104,7 +122,9 @@ def test_bedrock_has_a_region_and_its_own_credentials() -> None:
     assert found["upstreams"]["bedrock-2"]["credentials"] == {
         "kind": "aws", "access_key_id": "${AWS_KEY_ID}", "secret_access_key": "${AWS_KEY}",
     }  # fmt: skip
-    assert found["aliases"]["claude"]["tiers"][0][0]["model"] == "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"
+    assert (
+        found["aliases"]["claude"]["tiers"][0][0]["model"] == "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"
+    )
     assert found["upstreams"]["bedrock-3"]["region"] == "us-west-2"
     assert found["aliases"]["llama"]["tiers"][0][0]["model"] == "meta.llama3-1-70b-instruct-v1:0"
 
@@ -112,11 +132,17 @@ def test_bedrock_has_a_region_and_its_own_credentials() -> None:
 def test_a_key_that_stands_in_the_file_gets_a_variable_that_no_other_key_has() -> None:
     found = config("local_models")
     keys = {name: section.get("api_key") for name, section in found["upstreams"].items()}
-    assert keys["openai"] == keys["openai-2"] == "${OPENAI_API_KEY_2}"  # not the variable that the real one uses
+    assert (
+        keys["openai"] == keys["openai-2"] == "${OPENAI_API_KEY_2}"
+    )  # not the variable that the real one uses
     assert keys["openai-3"] == "${OPENAI_API_KEY}"
     assert found["upstreams"]["openai-2"]["limits"] == {"requests": {"rate": "30/min"}}
     assert found["aliases"]["large"]["tiers"][0][0]["force"] == {"top_k": 20}
-    assert found["prices"]["models"]["ollama_chat/llama3.2"] == {"input": 20.0, "output": 40.0, "cached_input": 5.0}
+    assert found["prices"]["models"]["ollama_chat/llama3.2"] == {
+        "input": 20.0,
+        "output": 40.0,
+        "cached_input": 5.0,
+    }
 
 
 def test_budgets_credentials_and_fallbacks_are_carried_over() -> None:
@@ -126,7 +152,9 @@ def test_budgets_credentials_and_fallbacks_are_carried_over() -> None:
     assert shared["upstreams"]["openai-3"] == {
         "backend": "openai", "base_url": "https://eu.api.openai.com/v1", "api_key": "${SHARED_KEY}",
     }  # fmt: skip
-    assert config("redis_router")["limits"]["store"] == "redis://:${REDIS_PASSWORD}@${REDIS_HOST}:${REDIS_PORT}"
+    assert (
+        config("redis_router")["limits"]["store"] == "redis://:${REDIS_PASSWORD}@${REDIS_HOST}:${REDIS_PORT}"
+    )
     templates = config("templates")
     assert templates["upstreams"]["openai"]["api_key"] == "${OPENAI_API_KEY}"
     assert templates["aliases"]["gpt-4o"]["tiers"][1][0]["model"] == "claude-sonnet-4-5"
@@ -137,12 +165,22 @@ def test_what_has_no_models_or_no_end_is_said() -> None:
     with pytest.raises(Unreadable, match="GET /model/info"):
         imported(b"model_list: []\nlitellm_settings: {}")
     repeated = "".join(
-        f"{name}: &{name} [{', '.join([f'*{before}'] * 8)}]\n" for before, name in zip("abcde", "bcdef", strict=True)
+        f"{name}: &{name} [{', '.join([f'*{before}'] * 8)}]\n"
+        for before, name in zip("abcde", "bcdef", strict=True)
     )
     with pytest.raises(Unreadable, match="more than 200000 values"):
         imported(f"a: &a [x, x, x, x, x, x, x, x]\n{repeated}".encode())
 
 
 def test_the_same_of_many_places_is_told_once_with_its_lines() -> None:
-    notes = ("3: model_list.0.model_info.mode: why", "9: model_list.1.model_info.mode: why", "9: a.b: why", "12: a.b: other")
-    assert grouped(notes) == ["3: model_list.0.model_info.mode: why (also lines 9)", "9: a.b: why", "12: a.b: other"]
+    notes = (
+        "3: model_list.0.model_info.mode: why",
+        "9: model_list.1.model_info.mode: why",
+        "9: a.b: why",
+        "12: a.b: other",
+    )
+    assert grouped(notes) == [
+        "3: model_list.0.model_info.mode: why (also lines 9)",
+        "9: a.b: why",
+        "12: a.b: other",
+    ]

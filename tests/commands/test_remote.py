@@ -23,7 +23,9 @@ class Shell:
     def __init__(self, there: OnSluice) -> None:
         self._there = there
 
-    async def run(self, *arguments: str, stdin: str = "", **environ: str) -> "subprocess.CompletedProcess[str]":
+    async def run(
+        self, *arguments: str, stdin: str = "", **environ: str
+    ) -> "subprocess.CompletedProcess[str]":
         variables = {"SLUICE_ADMIN_KEY": KEY, "SLUICE_API_KEY": KEY} | environ
         url = self._there.url if arguments[0] == "chat" else self._there.admin_url
         return await asyncio.to_thread(sluice, *arguments, "--url", url, stdin=stdin, **variables)
@@ -42,7 +44,11 @@ async def shell() -> AsyncIterator[Shell]:
 
 async def test_a_keys_life() -> None:
     async with shell() as user:
-        key = (await user.ok("keys", "make", "shop/1", "--requests", "60/min", "--budget-day", "5", "--alias", "chat")).strip()
+        key = (
+            await user.ok(
+                "keys", "make", "shop/1", "--requests", "60/min", "--budget-day", "5", "--alias", "chat"
+            )
+        ).strip()
         assert key.startswith("sk-sluice-")
         shown: Any = json.loads(await user.ok("keys", "show", "shop/1"))
         assert shown["limits"]["budget"]["day"] == 5
@@ -86,7 +92,10 @@ async def test_conversations_are_exported_and_deleted() -> None:
                     assert response.status == 200
             async with session.post("/v1/responses", json={"model": "chat", "input": "Hello"}) as response:
                 assert response.status == 200
-        everything = [json.loads(line) for line in (await user.ok("conversations", "export", "--tenant", "test")).splitlines()]
+        everything = [
+            json.loads(line)
+            for line in (await user.ok("conversations", "export", "--tenant", "test")).splitlines()
+        ]
         assert [line.get("sessionId") for line in everything].count(None) == 1
         assert len(everything) == 4
         person = await user.ok("conversations", "export", "--tenant", "test", "--session-prefix", "u1-")
@@ -105,9 +114,14 @@ async def test_conversations_are_exported_and_deleted() -> None:
 
 async def test_conversations_are_encrypted_anew(tmp_path: Path) -> None:
     configured = f"{CONFIG}state: sqlite:{tmp_path}/state.db\n"
-    async with gateway(configured) as there, aiohttp.ClientSession(there.url, headers={"x-api-key": KEY}) as session:
+    async with (
+        gateway(configured) as there,
+        aiohttp.ClientSession(there.url, headers={"x-api-key": KEY}) as session,
+    ):
         for number in range(3):
-            async with session.post("/v1/chat", json={"sessionId": f"s{number}", "message": "Hello"}) as response:
+            async with session.post(
+                "/v1/chat", json={"sessionId": f"s{number}", "message": "Hello"}
+            ) as response:
                 assert response.status == 200
         refused = await Shell(there).run("conversations", "reencrypt")
         assert (refused.returncode, "encryption.keys" in refused.stderr) == (1, True)

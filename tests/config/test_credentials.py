@@ -21,14 +21,20 @@ keys:
 
 def checked(tmp_path: Path, credentials: str, *, blind: bool = False, backend: str = "openai"):  # type: ignore[no-untyped-def]
     file = tmp_path / "gateway.yaml"
-    file.write_text(FILE.replace("CREDENTIALS", credentials).replace("backend: openai", f"backend: {backend}"))
+    file.write_text(
+        FILE.replace("CREDENTIALS", credentials).replace("backend: openai", f"backend: {backend}")
+    )
     names = {"openai": OpenAI}
-    return check(str(file), environ={"KEY": "sk-env"}, find=lambda name: names.get(name) or find(name), blind=blind)
+    return check(
+        str(file), environ={"KEY": "sk-env"}, find=lambda name: names.get(name) or find(name), blind=blind
+    )
 
 
 def said(tmp_path: Path, credentials: str, **options: str) -> list[str]:
     prefix = f"{tmp_path}/gateway.yaml:2:"
-    return [str(problem).removeprefix(prefix) for problem in checked(tmp_path, credentials, **options).problems]
+    return [
+        str(problem).removeprefix(prefix) for problem in checked(tmp_path, credentials, **options).problems
+    ]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +51,10 @@ def said(tmp_path: Path, credentials: str, **options: str) -> list[str]:
         ("[]", "needs at least one"),
         ("[{api_key: a, weight: 0}, {api_key: b, weight: 0}]", "every credential has weight 0"),
         ("[{api_key: a, weight: -1}]", "must be at least 0"),
-        ("[{api_key: a, name: x}, {api_key: b, name: x}]", 'another credential of this upstream is called "x"'),
+        (
+            "[{api_key: a, name: x}, {api_key: b, name: x}]",
+            'another credential of this upstream is called "x"',
+        ),
         ("[{api_key: a, name: '2'}, {api_key: b}]", 'another credential of this upstream is called "2"'),
         ("[{api_key: a, name: 'a b'}]", "expected a name"),
         ("{api_key: a}, api_key: b", "stands beside api_key"),
@@ -61,11 +70,17 @@ def test_says_what_is_wrong(tmp_path: Path, credentials: str, problem: str) -> N
 def test_a_kind_that_does_not_fit_the_backend_is_named_with_those_that_do(tmp_path: Path) -> None:
     found = said(tmp_path, "{api_key: k}", backend="fake")
     assert len(found) == 1
-    assert 'credentials.kind: "static" is no kind of credentials for the backend "fake": it takes none' in found[0]
+    assert (
+        'credentials.kind: "static" is no kind of credentials for the backend "fake": it takes none'
+        in found[0]
+    )
 
 
 def test_what_cannot_be_looked_up_is_not_judged(tmp_path: Path) -> None:
-    assert checked(tmp_path, '[{api_key: "${NOPE}"}, {kind: file, path: /nowhere/key}]', blind=True).problems == ()
+    assert (
+        checked(tmp_path, '[{api_key: "${NOPE}"}, {kind: file, path: /nowhere/key}]', blind=True).problems
+        == ()
+    )
 
 
 def test_what_is_good_is_made_with_names_and_weights(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Mistakes that people really make, and what `check` says to write; and that nothing in a file can make it fail."""
+"""Mistakes that people really make, and what `check` says to write; and that nothing in a file can make it
+fail."""
 
 import random
 from pathlib import Path
@@ -40,10 +41,22 @@ def warnings(tmp_path: Path, text: str) -> str:
 
 KEY = f'{{ id: a, digest: "{DIGEST}" }}'
 MISTAKES: dict[str, tuple[str, str, str]] = {
-    "a bare number of requests": (KEY, KEY[:-1] + ", limits: { requests: 10 } }", "{ rate: 10/s, burst: 20 }"),
-    "requests in words": (KEY, KEY[:-1] + ', limits: { requests: "10 per second" } }', "{ rate: 10/s, burst: 20 }"),
+    "a bare number of requests": (
+        KEY,
+        KEY[:-1] + ", limits: { requests: 10 } }",
+        "{ rate: 10/s, burst: 20 }",
+    ),
+    "requests in words": (
+        KEY,
+        KEY[:-1] + ', limits: { requests: "10 per second" } }',
+        "{ rate: 10/s, burst: 20 }",
+    ),
     "a rate in words": (KEY, KEY[:-1] + ', limits: { requests: { rate: "10 per second" } } }', "write 10/s"),
-    "a rate in other words": (KEY, KEY[:-1] + ', limits: { requests: { rate: "500 per minutes" } } }', "write 500/min"),
+    "a rate in other words": (
+        KEY,
+        KEY[:-1] + ', limits: { requests: { rate: "500 per minutes" } } }',
+        "write 500/min",
+    ),
     "flat tiers": (
         "[[{ upstream: main, model: m }]]",
         "[{ upstream: main, model: m }]",
@@ -59,15 +72,27 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "LiteLLM's settings": ("upstreams:", "litellm_settings: {}\nupstreams:", "that is LiteLLM's"),
     "a key in plain": (KEY, "{ id: a, key: sk-1 }", "`sluice keys hash`"),
     "a single alias of a key": (KEY, KEY[:-1] + ", aliases: fast }", "put it in [ ]"),
-    "a name for aliases": ("  fast:\n    tiers: [[{ upstream: main, model: m }]]", "  chat", "{ NAME: { tiers:"),
+    "a name for aliases": (
+        "  fast:\n    tiers: [[{ upstream: main, model: m }]]",
+        "  chat",
+        "{ NAME: { tiers:",
+    ),
     "an address by another name": ('api_key: "k"', 'api_base: "https://x/v1"', "write base_url"),
-    "milliseconds without a unit": ('api_key: "k"', "timeouts: { first_token: 30000 }", "write 30000ms or 30000s"),
+    "milliseconds without a unit": (
+        'api_key: "k"',
+        "timeouts: { first_token: 30000 }",
+        "write 30000ms or 30000s",
+    ),
     "a secret of digits": ('"k"', "12345", "put it in quotes"),
     "a secret in quotes": ('"k"', "\"'k'\"", "take them off"),
     "a space in an address": ('api_key: "k"', 'base_url: "https://x /v1"', "spaces"),
     "a port beyond the range": ('api_key: "k"', 'base_url: "https://x:99999/v1"', "65535"),
     "a port of nobody": ('api_key: "k"', 'base_url: "https://x:0/v1"', "from 1 to 65535"),
-    "an IPv6 address without its bracket": ('api_key: "k"', 'base_url: "https://[::1/v1"', "https://[::1]:8080/v1"),
+    "an IPv6 address without its bracket": (
+        'api_key: "k"',
+        'base_url: "https://[::1/v1"',
+        "https://[::1]:8080/v1",
+    ),
     "a key that is a shell's reference": ('"k"', "$OPENAI_API_KEY", 'write "${NAME}"'),
     "a key that Helm has not filled in": ('"k"', "'{{ .Values.key }}'", 'write "${NAME}"'),
     "a key that nobody has filled in": ('"k"', "<your key>", 'write "${NAME}"'),
@@ -75,7 +100,11 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "a key in a letter's quotes": ('"k"', "\u201csk-1\u201d", "take them off"),
     "a key with what cannot be seen": ('"k"', "sk-1\u200b", "cannot be seen"),
     "a key that no header can carry": ('"k"', "sk-1\u20ac", "cannot be sent"),
-    "a header's name from an option": ('api_key: "k"', 'api_key: "k", organization: "\u20ac"', "cannot be sent"),
+    "a header's name from an option": (
+        'api_key: "k"',
+        'api_key: "k", organization: "\u20ac"',
+        "cannot be sent",
+    ),
     "a letter in an address's path": ('api_key: "k"', 'base_url: "https://x/\u00fc"', "must be escaped"),
     "the development key for everybody": (
         '"127.0.0.1:8080" }\nupstreams',
@@ -96,14 +125,27 @@ def test_a_mistake_is_answered_with_what_to_write(mistake: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "host", ["h..x", "a" * 64 + ".com", "h%00", "-h", "h-", "256.1.1.1", "1.2.3", "1.2.3.4.5", ".", "x." * 130]
+    "host",
+    ["h..x", "a" * 64 + ".com", "h%00", "-h", "h-", "256.1.1.1", "1.2.3", "1.2.3.4.5", ".", "x." * 130],
 )
 def test_a_host_that_nobody_can_look_up_is_found_by_the_check(host: str, tmp_path: Path) -> None:
-    assert "no valid host name" in problems(tmp_path, GOOD.replace('api_key: "k"', f'base_url: "https://{host}/v1"'))
+    assert "no valid host name" in problems(
+        tmp_path, GOOD.replace('api_key: "k"', f'base_url: "https://{host}/v1"')
+    )
 
 
 @pytest.mark.parametrize(
-    "host", ["h", "my_host.internal", "xn--bcher-kva.example", "b\u00fccher.example", "a.b.", "10.0.0.1", "[::1]", "0x"]
+    "host",
+    [
+        "h",
+        "my_host.internal",
+        "xn--bcher-kva.example",
+        "b\u00fccher.example",
+        "a.b.",
+        "10.0.0.1",
+        "[::1]",
+        "0x",
+    ],
 )
 def test_hosts_that_there_are_may_be_used(host: str, tmp_path: Path) -> None:
     assert problems(tmp_path, GOOD.replace('api_key: "k"', f'base_url: "https://{host}/v1"')) == ""
@@ -159,7 +201,24 @@ def test_without_the_environment_only_what_depends_on_it_is_left_out(tmp_path: P
     assert "modell" in done.output
 
 
-JUNK: tuple[Any, ...] = (None, True, -1, 0, 10**30, 1.5, "", "x", "${X}", "2s", [], ["x"], [[]], {}, {"x": 1}, [{"x": [None]}])
+JUNK: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    10**30,
+    1.5,
+    "",
+    "x",
+    "${X}",
+    "2s",
+    [],
+    ["x"],
+    [[]],
+    {},
+    {"x": 1},
+    [{"x": [None]}],
+)
 
 
 def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -176,7 +235,8 @@ def replaced(node: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 def test_no_value_anywhere_makes_check_fail(tmp_path: Path) -> None:
-    """Every place of the example that shows all options, with every kind of junk in its stead; then two places at once."""
+    """Every place of the example that shows all options, with every kind of junk in its stead; then two
+    places at once."""
     example = yaml.safe_load((ROOT / "config" / "gateway.example.yaml").read_text())
     example["server"]["workers"] = 2
     file = tmp_path / "gateway.yaml"

@@ -88,8 +88,16 @@ APPENDED: list[tuple[str, str, list[str]]] = [
             '9:63: teams.top.parent: unknown team "tob"; did you mean "top"?',
         ],
     ),
-    ("a team without limits is a section", "teams: {x: 3}", ["8:12: teams.x: expected a section (key: value)"]),
-    ("unknown nested key", "server: {lisen: x}", ['8:10: server.lisen: unknown key "lisen"; did you mean "listen"?']),
+    (
+        "a team without limits is a section",
+        "teams: {x: 3}",
+        ["8:12: teams.x: expected a section (key: value)"],
+    ),
+    (
+        "unknown nested key",
+        "server: {lisen: x}",
+        ['8:10: server.lisen: unknown key "lisen"; did you mean "listen"?'],
+    ),
     ("no suggestion for a stranger", "xyzzy: 1", ['8:1: xyzzy: unknown key "xyzzy"']),
     ("section expected", "server: 8080", ["8:9: server: expected a section (key: value)"]),
     (
@@ -97,7 +105,11 @@ APPENDED: list[tuple[str, str, list[str]]] = [
         "server: {trusted_proxies: 10.0.0.0/8}",
         ["8:27: server.trusted_proxies: expected a list: put it in [ ]"],
     ),
-    ("number expected", "server: {max_connections: many}", ["8:27: server.max_connections: expected a whole number"]),
+    (
+        "number expected",
+        "server: {max_connections: many}",
+        ["8:27: server.max_connections: expected a whole number"],
+    ),
     ("no is text", "metrics: {key_label: no}", ["8:22: metrics.key_label: expected true or false"]),
     ("bound", "server: {max_connections: 0}", ["8:27: server.max_connections: must be at least 1"]),
     (
@@ -119,10 +131,16 @@ APPENDED: list[tuple[str, str, list[str]]] = [
     (
         "rate",
         "limits: {address: {rate: 10/fortnight}}",
-        ["8:26: limits.address.rate: expected a rate above zero such as 10/s, 500/min, 20000/h or 1000000/day"],
+        [
+            "8:26: limits.address.rate: expected a rate above zero such as 10/s, 500/min, 20000/h or 1000000/day"
+        ],
     ),
     ("missing in a section", "limits: {address: {burst: 1}}", ['8:19: limits.address: missing key "rate"']),
-    ("burst", "limits: {address: {rate: 1/s, burst: 0}}", ["8:38: limits.address.burst: must be more than 0"]),
+    (
+        "burst",
+        "limits: {address: {rate: 1/s, burst: 0}}",
+        ["8:38: limits.address.burst: must be more than 0"],
+    ),
     (
         "burst that never comes",
         "limits: {overall: {tokens: [{rate: 1/s}, {rate: 1/day, burst: 1000000000}]}}",
@@ -138,21 +156,31 @@ APPENDED: list[tuple[str, str, list[str]]] = [
         "server: {listen: localhost}",
         ["8:18: server.listen: expected host:port, such as 127.0.0.1:8080 or [::1]:8080, or unix:/path"],
     ),
-    ("both listen", 'server: {listen: ":1", admin_listen: ":1"}', ["8:38: server.admin_listen: must differ from listen"]),
+    (
+        "both listen",
+        'server: {listen: ":1", admin_listen: ":1"}',
+        ["8:38: server.admin_listen: must differ from listen"],
+    ),
     (
         "network",
         "server: {trusted_proxies: [10.0.0.0/8, 10.0.0.1/8]}",
-        ["8:40: server.trusted_proxies[1]: expected a network such as 10.0.0.0/8 (no bits set behind the prefix)"],
+        [
+            "8:40: server.trusted_proxies[1]: expected a network such as 10.0.0.0/8 (no bits set behind the prefix)"
+        ],
     ),
     (
         "state",
         "state: postgres",
-        ["8:8: state: expected memory, sqlite:PATH, a redis://, rediss:// or unix:// URL or a postgresql:// URL"],
+        [
+            "8:8: state: expected memory, sqlite:PATH, a redis://, rediss:// or unix:// URL or a postgresql:// URL"
+        ],
     ),
     (
         "state without a path",
         'state: "sqlite:"',
-        ["8:8: state: expected memory, sqlite:PATH, a redis://, rediss:// or unix:// URL or a postgresql:// URL"],
+        [
+            "8:8: state: expected memory, sqlite:PATH, a redis://, rediss:// or unix:// URL or a postgresql:// URL"
+        ],
     ),
     (
         "store",
@@ -162,10 +190,16 @@ APPENDED: list[tuple[str, str, list[str]]] = [
     (
         "admin store",
         "admin: {store: mysql://x}",
-        ["8:16: admin.store: expected memory, sqlite:PATH, a redis://, rediss:// or unix:// URL or a postgresql:// URL"],
+        [
+            "8:16: admin.store: expected memory, sqlite:PATH, a redis://, rediss:// or unix:// URL or a postgresql:// URL"
+        ],
     ),
     ("missing variable", "state: ${STATE}", ["8:8: state: environment variable STATE is not set"]),
-    ("missing file", "state: ${file:/nowhere}", ["8:8: state: cannot read /nowhere: no such file or directory"]),
+    (
+        "missing file",
+        "state: ${file:/nowhere}",
+        ["8:8: state: cannot read /nowhere: no such file or directory"],
+    ),
     ("unclosed reference", "state: ${STATE", ["8:8: state: ${ without } (write $$ for a dollar sign)"]),
     (
         "strange reference",
@@ -222,9 +256,24 @@ REPLACED: list[tuple[str, str, str, list[str]]] = [
             '2:10: upstreams.main.bakend: unknown key "bakend"; did you mean "backend"?',
         ],
     ),
-    ("options is no key", "base_url:", "options: {}, base_url:", ['2:25: upstreams.main.options: unknown key "options"']),
-    ("option bound", "base_url:", "retries: 9, base_url:", ["2:34: upstreams.main.retries: must be at most 5"]),
-    ("empty secret", "base_url:", 'api_key: "", base_url:', ["2:34: upstreams.main.api_key: expected text that is not empty"]),
+    (
+        "options is no key",
+        "base_url:",
+        "options: {}, base_url:",
+        ['2:25: upstreams.main.options: unknown key "options"'],
+    ),
+    (
+        "option bound",
+        "base_url:",
+        "retries: 9, base_url:",
+        ["2:34: upstreams.main.retries: must be at most 5"],
+    ),
+    (
+        "empty secret",
+        "base_url:",
+        'api_key: "", base_url:',
+        ["2:34: upstreams.main.api_key: expected text that is not empty"],
+    ),
     (
         "secret with a line break",
         "base_url:",
@@ -237,7 +286,12 @@ REPLACED: list[tuple[str, str, str, list[str]]] = [
         "think: [1], base_url:",
         ["2:32: upstreams.main.think: fits none of the types that this option can have"],
     ),
-    ("the backend refuses", "http://x", "ftp://x", ["2:9: upstreams.main: base_url must start with http:// or https://"]),
+    (
+        "the backend refuses",
+        "http://x",
+        "ftp://x",
+        ["2:9: upstreams.main: base_url must start with http:// or https://"],
+    ),
     (
         "no bytes",
         "base_url:",
@@ -256,8 +310,18 @@ REPLACED: list[tuple[str, str, str, list[str]]] = [
         "upstream: mian",
         ['5:25: aliases.fast.tiers[0][0].upstream: unknown upstream "mian"; did you mean "main"?'],
     ),
-    ("no tiers", f"[[{TARGET}]]", "[]", ["5:12: aliases.fast.tiers: needs at least one tier with one target"]),
-    ("empty tier", f"[[{TARGET}]]", f"[[{TARGET}], []]", ["5:43: aliases.fast.tiers[1]: needs at least one target"]),
+    (
+        "no tiers",
+        f"[[{TARGET}]]",
+        "[]",
+        ["5:12: aliases.fast.tiers: needs at least one tier with one target"],
+    ),
+    (
+        "empty tier",
+        f"[[{TARGET}]]",
+        f"[[{TARGET}], []]",
+        ["5:43: aliases.fast.tiers[1]: needs at least one target"],
+    ),
     (
         "flat tiers",
         f"[[{TARGET}]]",
@@ -273,7 +337,12 @@ REPLACED: list[tuple[str, str, str, list[str]]] = [
         "[[{upstream: main, model: a, weight: 0}, {upstream: main, model: b, weight: 0}]]",
         ["5:13: aliases.fast.tiers[0]: every target has weight 0: none would be asked"],
     ),
-    ("infinite weight", "model: m", "model: m, weight: .inf", ["5:49: aliases.fast.tiers[0][0].weight: expected a number"]),
+    (
+        "infinite weight",
+        "model: m",
+        "model: m, weight: .inf",
+        ["5:49: aliases.fast.tiers[0][0].weight: expected a number"],
+    ),
     (
         "heartbeat",
         f"[[{TARGET}]]",
@@ -320,7 +389,9 @@ REPLACED: list[tuple[str, str, str, list[str]]] = [
         "every origin",
         KEY,
         f'{{id: a, digest: "{DIGEST}", origins: ["*"]}}',
-        ["7:106: keys[0].origins[0]: expected an exact origin in lower case, such as https://app.example.com"],
+        [
+            "7:106: keys[0].origins[0]: expected an exact origin in lower case, such as https://app.example.com"
+        ],
     ),
     (
         "fields that are the gateway's own",
@@ -355,7 +426,9 @@ REPLACED: list[tuple[str, str, str, list[str]]] = [
 
 
 @pytest.mark.parametrize(("old", "new", "expected"), [pytest.param(o, n, e, id=i) for i, o, n, e in REPLACED])
-def test_checks_references_and_sections(tmp_path: Path, old: str, new: str, expected: list[str | None]) -> None:
+def test_checks_references_and_sections(
+    tmp_path: Path, old: str, new: str, expected: list[str | None]
+) -> None:
     assert old in GOOD
     found = lines(tmp_path, GOOD.replace(old, new))
     assert len(found) == len(expected)
@@ -382,7 +455,11 @@ ISSUERS: list[tuple[str, str, list[str]]] = [
         ["9:5: jwt[0]: needs exactly one of secret, jwks_file, jwks_url and discovery"],
     ),
     ("by address", f"{{{ISSUER}, algorithms: [RS256, ES256, EdDSA], jwks_url: 'https://i/jwks'}}", []),
-    ("by an address on this machine", f"{{{ISSUER}, algorithms: [RS256], jwks_url: 'http://[::1]:80/jwks'}}", []),
+    (
+        "by an address on this machine",
+        f"{{{ISSUER}, algorithms: [RS256], jwks_url: 'http://[::1]:80/jwks'}}",
+        [],
+    ),
     ("by discovery", f"{{{ISSUER}, algorithms: [RS256], discovery: true}}", []),
     (
         "by an address that anyone on the way can change",
@@ -508,7 +585,10 @@ serve: {}
 
 
 def test_an_empty_file_lacks_what_is_required(tmp_path: Path) -> None:
-    assert lines(tmp_path, "") == ['gateway.yaml:1:1: missing key "aliases"', 'gateway.yaml:1:1: missing key "upstreams"']
+    assert lines(tmp_path, "") == [
+        'gateway.yaml:1:1: missing key "aliases"',
+        'gateway.yaml:1:1: missing key "upstreams"',
+    ]
 
 
 @pytest.mark.parametrize(
@@ -548,7 +628,9 @@ def test_warns_of_what_is_of_no_use(tmp_path: Path) -> None:
 
 def test_warns_of_limits_that_concern_nobody(tmp_path: Path) -> None:
     text = GOOD.replace("keys:\n", f"  code: {{tiers: [[{TARGET}]]}}\nkeys:\n")
-    text = text.replace(KEY, KEY[:-1] + ", aliases: [fast], limits: {aliases: {code: {}, fast: {}, 'c*': {}}}}")
+    text = text.replace(
+        KEY, KEY[:-1] + ", aliases: [fast], limits: {aliases: {code: {}, fast: {}, 'c*': {}}}}"
+    )
     assert [line.partition(": ")[2] for line in warnings(tmp_path, text + "teams: {web: {}}\n")] == [
         "aliases.code: no key may use this alias",
         "keys[0].limits.aliases.code: this caller may not use this alias",
@@ -586,14 +668,20 @@ def test_says_nothing_of_missing_keys_where_they_can_be_made_later(tmp_path: Pat
     [
         ("limits: {overall: {tokens: {rate: 1/s, burst: 500}}}", "8:28: limits.overall.tokens"),
         ("limits: {overall: {tokens: {rate: 20/min}}}", "8:28: limits.overall.tokens"),
-        ("limits: {overall: {tokens: [{rate: 1/s, burst: 2000}, {rate: 1/s, burst: 500}]}}", "8:55: limits.overall.tokens[1]"),
+        (
+            "limits: {overall: {tokens: [{rate: 1/s, burst: 2000}, {rate: 1/s, burst: 500}]}}",
+            "8:55: limits.overall.tokens[1]",
+        ),
         ("tenants: {t: {limits: {tokens: {rate: 1/s, burst: 1023}}}}", "8:32: tenants.t.limits.tokens"),
     ],
 )
 def test_a_burst_that_no_usual_call_fits_in_is_an_error(tmp_path: Path, text: str, expected: str) -> None:
     [line] = lines(tmp_path, GOOD + text)
     assert line.startswith(f"gateway.yaml:{expected}: its burst of ")
-    assert "can never admit a call that sets no maximum: 1024 tokens are reserved for it (limits.output_tokens)" in line
+    assert (
+        "can never admit a call that sets no maximum: 1024 tokens are reserved for it (limits.output_tokens)"
+        in line
+    )
 
 
 @pytest.mark.parametrize(

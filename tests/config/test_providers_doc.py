@@ -24,6 +24,8 @@ def test_an_example_is_good(example: str, tmp_path: Path) -> None:
     aliases = "" if "\naliases:" in example else f"aliases: {{chat: {{tiers: [{tiers}]}}}}"
     file.write_text(f'{example}\n{aliases}\nkeys: [{{id: a, digest: "{DIGEST}", aliases: ["*"]}}]\n')
     environ = {name: "sk-of-the-environment" for name in re.findall(r"\$\{(\w+)\}", example)}
-    environ |= {vendor.api_key_env: "sk-of-a-vendor" for vendor in bundled_vendors().values() if vendor.api_key_env}
+    environ |= {
+        vendor.api_key_env: "sk-of-a-vendor" for vendor in bundled_vendors().values() if vendor.api_key_env
+    }
     checked = check(str(file), environ=environ)
     assert [str(problem) for problem in (*checked.problems, *checked.warnings)] == []

@@ -1,4 +1,5 @@
-"""One table says what can be limited; the configuration, the amounts of calls and the API's document agree with it."""
+"""One table says what can be limited; the configuration, the amounts of calls and the API's document agree
+with it."""
 
 import typing
 
@@ -24,7 +25,9 @@ def test_each_option_that_is_a_rate_is_a_resource() -> None:
 
 
 def test_each_metered_resource_is_an_amount_of_calls() -> None:
-    assert {field.name for field in msgspec.structs.fields(Amounts)} == {resource.name for resource in METERED}
+    assert {field.name for field in msgspec.structs.fields(Amounts)} == {
+        resource.name for resource in METERED
+    }
 
 
 @pytest.mark.parametrize("name", [*(resource.name for resource in METERED), "budget"])
@@ -52,7 +55,10 @@ def test_the_document_names_all_resources() -> None:
 
 def test_only_what_is_limited_has_windows() -> None:
     limits = CallLimits(tokens=(LIMIT, LIMIT), money=LIMIT, streams=3, budget=Budget(day=1.0))
-    assert [(resource.name, len(windows)) for resource, windows in windows_by_resource(limits)] == [("tokens", 2), ("money", 1)]
+    assert [(resource.name, len(windows)) for resource, windows in windows_by_resource(limits)] == [
+        ("tokens", 2),
+        ("money", 1),
+    ]
 
 
 @pytest.mark.parametrize(("name", "text"), [("requests", "5 calls"), ("tokens", "5 tokens"), ("money", "$5")])

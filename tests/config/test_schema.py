@@ -28,7 +28,9 @@ def nodes(schema: Any) -> Iterator[dict[str, Any]]:
 def test_every_option_is_described() -> None:
     schema = json.loads(COMMITTED.read_text())
     plugged = [
-        option["then"] for name in ("Upstream", "Credential", "Interceptor") for option in schema["$defs"][name]["allOf"]
+        option["then"]
+        for name in ("Upstream", "Credential", "Interceptor")
+        for option in schema["$defs"][name]["allOf"]
     ]
     sections = [schema, *schema["$defs"].values(), *plugged]
     bare = [

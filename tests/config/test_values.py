@@ -56,7 +56,10 @@ def test_anchors_and_merge_keys_work_and_own_keys_win(tmp_path: Path) -> None:
         "  base: &base {backend: fake, base_url: http://a, retries: 3}\n  main: {<<: *base, base_url: http://b}",
     )
     backends = loaded(tmp_path, text).backends
-    assert backends == {"base": Fake(base_url="http://a", retries=3), "main": Fake(base_url="http://b", retries=3)}
+    assert backends == {
+        "base": Fake(base_url="http://a", retries=3),
+        "main": Fake(base_url="http://b", retries=3),
+    }
 
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
@@ -71,7 +74,10 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 1
         ("- " * 100_000, "nested deeper than 64"),
         ("a: &a [*a]", "not YAML: no anchor &a before this, or it would hold itself"),
         ("a: *b", "not YAML: no anchor &b before this, or it would hold itself"),
-        ("a: !!python/object/apply:os.system [x]", "not YAML that we read: only the tags !!str, !!seq and !!map are known"),
+        (
+            "a: !!python/object/apply:os.system [x]",
+            "not YAML that we read: only the tags !!str, !!seq and !!map are known",
+        ),
         ("a: {<<: 3}", "<< takes a mapping or a list of mappings"),
         ("? [a]\n: b", "a key must be a word"),
     ],
@@ -118,7 +124,12 @@ def test_what_is_expanded_is_read_by_the_type_that_it_is_for(tmp_path: Path) -> 
         return found
 
     assert backend() == Fake(
-        base_url="http://x", api_key=Secret("k"), retries=3, delay=Seconds(2), think="low", extra={"plain": 1, "quoted": "3"}
+        base_url="http://x",
+        api_key=Secret("k"),
+        retries=3,
+        delay=Seconds(2),
+        think="low",
+        extra={"plain": 1, "quoted": "3"},
     )
     assert backend(B="true", D="5ms").think is True
     for key in ("12345", "null", "true", "1e5"):
@@ -181,14 +192,29 @@ def test_units_are_read(kind: type[Seconds] | type[Bytes] | type[Rate], given: o
     [
         *[
             (Seconds, wrong)
-            for wrong in ("", "s", "-1s", "1 week", "1s ", "1S", "٣s", -1, True, None, float("inf"), float("nan"))
+            for wrong in (
+                "",
+                "s",
+                "-1s",
+                "1 week",
+                "1s ",
+                "1S",
+                "٣s",
+                -1,
+                True,
+                None,
+                float("inf"),
+                float("nan"),
+            )
         ],
         *[(Bytes, wrong) for wrong in ("64kib", "-1KiB", 1.5, True, -1, "KiB")],
         *[(Rate, wrong) for wrong in ("10", "0/s", "10/week", 0, -1, True, "/s", None)],
         *[(Secret, wrong) for wrong in ("", 5, None, "a\nb", "\x7f")],
     ],
 )
-def test_units_refuse_what_they_are_not(kind: type[Seconds] | type[Bytes] | type[Rate] | type[Secret], given: object) -> None:
+def test_units_refuse_what_they_are_not(
+    kind: type[Seconds] | type[Bytes] | type[Rate] | type[Secret], given: object
+) -> None:
     with pytest.raises(ValueError, match=r"expected|holds"):
         kind.parse(given)
 
@@ -207,7 +233,8 @@ def test_addresses_are_split(text: str, result: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "8080", "host", "host:", "host:65536", "::1:80", "host:٣", "a b:80", "h:-1", "[::1]", "[h]:1"]
+    "text",
+    ["", "8080", "host", "host:", "host:65536", "::1:80", "host:٣", "a b:80", "h:-1", "[::1]", "[h]:1"],
 )
 def test_addresses_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected host:port"):
@@ -252,6 +279,8 @@ def test_the_example_shows_every_option() -> None:
     from sluice.config import types as config
 
     text = (ROOT / "config/gateway.example.yaml").read_text()
-    sections = [cls for cls in vars(config).values() if isinstance(cls, type) and issubclass(cls, config._Section)]
+    sections = [
+        cls for cls in vars(config).values() if isinstance(cls, type) and issubclass(cls, config._Section)
+    ]
     names = {field for cls in sections for field in cls.__struct_fields__} - config.COMPUTED
     assert [name for name in sorted(names) if f"{name}:" not in text] == []

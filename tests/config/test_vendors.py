@@ -31,7 +31,9 @@ def checked(tmp_path: Path, section: str, *, blind: bool = False, **environ: str
     file = tmp_path / "gateway.yaml"
     if section.startswith("backend: inference_pool"):
         section += ', picker: {address: "epp:9002"}'
-    file.write_text(f"upstreams:\n  main: {{{section}}}\naliases: {{chat: {{tiers: [[{{upstream: main, model: m}}]]}}}}\n")
+    file.write_text(
+        f"upstreams:\n  main: {{{section}}}\naliases: {{chat: {{tiers: [[{{upstream: main, model: m}}]]}}}}\n"
+    )
     known = bundled()
 
     def find(name: str) -> type:
@@ -43,7 +45,9 @@ def checked(tmp_path: Path, section: str, *, blind: bool = False, **environ: str
 
 
 def problems(found: Checked) -> list[str]:
-    return [f"{problem.line}:{problem.column}: {problem.path}: {problem.message}" for problem in found.problems]
+    return [
+        f"{problem.line}:{problem.column}: {problem.path}: {problem.message}" for problem in found.problems
+    ]
 
 
 def key_sent(found: Checked) -> tuple[str, str | None]:
@@ -109,7 +113,12 @@ def test_an_address_of_ones_own_has_to_be_known(tmp_path: Path) -> None:
         "2:10: upstreams.main.backend: environment variable AZURE_RESOURCE_NAME is not set, "
         'which the address of "azure" needs: set it, or write base_url'
     )
-    assert problems(checked(tmp_path, "backend: azure, api_key: k, base_url: 'https://x.openai.azure.com/openai/v1'")) == []
+    assert (
+        problems(
+            checked(tmp_path, "backend: azure, api_key: k, base_url: 'https://x.openai.azure.com/openai/v1'")
+        )
+        == []
+    )
 
 
 def loaded(tmp_path: Path, section: str, **environ: str) -> OpenAI:
@@ -138,9 +147,23 @@ def test_a_header_with_a_key_is_a_key(tmp_path: Path) -> None:
     assert backend.credentials() == ()
 
 
-def test_the_sections_own_entries_count_before_the_vendors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"headers": {"x-a": "1", "x-b": "2"}, "timeouts": {"idle": "90s"}, "keep_stop": True, "drop": ["seed"]}
-    made = Vendor(title="Made", source="s", date="d", base_url="https://made.example/v1", options=options, probe_path="/health")
+def test_the_sections_own_entries_count_before_the_vendors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {
+        "headers": {"x-a": "1", "x-b": "2"},
+        "timeouts": {"idle": "90s"},
+        "keep_stop": True,
+        "drop": ["seed"],
+    }
+    made = Vendor(
+        title="Made",
+        source="s",
+        date="d",
+        base_url="https://made.example/v1",
+        options=options,
+        probe_path="/health",
+    )
     monkeypatch.setitem(VENDORS, "made", made)
     found = checked(
         tmp_path,
@@ -150,14 +173,20 @@ def test_the_sections_own_entries_count_before_the_vendors(tmp_path: Path, monke
     upstream = found.loaded.config.upstreams["main"]
     backend = found.loaded.backends["main"]
     assert isinstance(backend, OpenAI)
-    assert (backend.base_url, backend.headers, backend.keep_stop) == ("http://h", {"x-a": "1", "x-b": "3"}, True)
+    assert (backend.base_url, backend.headers, backend.keep_stop) == (
+        "http://h",
+        {"x-a": "1", "x-b": "3"},
+        True,
+    )
     assert (float(upstream.timeouts.idle), float(upstream.timeouts.connect), upstream.drop) == (90, 1, ())
     assert upstream.probe is not None
     assert (upstream.probe.path, float(upstream.probe.every)) == ("/health", 5)
 
 
 def test_a_probe_is_not_begun_by_a_vendor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Vendor(title="Made", source="s", date="d", base_url="https://made.example/v1", probe_path="/health")
+    made = Vendor(
+        title="Made", source="s", date="d", base_url="https://made.example/v1", probe_path="/health"
+    )
     monkeypatch.setitem(VENDORS, "made", made)
     found = checked(tmp_path, "backend: made")
     assert found.loaded is not None
@@ -186,7 +215,10 @@ def test_an_installed_backend_of_the_name_counts(tmp_path: Path, monkeypatch: py
 
 
 def test_a_made_up_vendor_is_configuration_alone(tmp_path: Path) -> None:
-    backend = loaded(tmp_path, "backend: openai, base_url: 'https://llm.example.com/api/v2', api_key: k, drop: [logit_bias]")
+    backend = loaded(
+        tmp_path,
+        "backend: openai, base_url: 'https://llm.example.com/api/v2', api_key: k, drop: [logit_bias]",
+    )
     assert backend._url == "https://llm.example.com/api/v2/chat/completions"
 
 
@@ -198,7 +230,9 @@ def test_a_made_up_vendor_is_configuration_alone(tmp_path: Path) -> None:
         ("api_key: null, headers: {authorization: Bearer of-entra}", ("", None)),
     ],
 )
-def test_a_key_goes_into_the_vendors_own_header(section: str, sent: tuple[str, str | None], tmp_path: Path) -> None:
+def test_a_key_goes_into_the_vendors_own_header(
+    section: str, sent: tuple[str, str | None], tmp_path: Path
+) -> None:
     found = checked(tmp_path, f"backend: azure, {section}", **environment(VENDORS["azure"]))
     assert problems(found) == []
     assert key_sent(found) == sent

@@ -61,14 +61,20 @@ def shared_store(kind: str, request: Any, seals: Seals | None = None, **redis: A
             f"{request.getfixturevalue('postgres').url}&schema={next(_prefixes)}", timeout=10, seals=seals
         )
     if kind == "pgbouncer":
-        return PostgresConversations(f"{request.getfixturevalue('bouncer')}&schema={next(_prefixes)}", timeout=10, seals=seals)
-    return RedisConversations(request.getfixturevalue(kind).url, prefix=next(_prefixes), timeout=10, seals=seals, **redis)
+        return PostgresConversations(
+            f"{request.getfixturevalue('bouncer')}&schema={next(_prefixes)}", timeout=10, seals=seals
+        )
+    return RedisConversations(
+        request.getfixturevalue(kind).url, prefix=next(_prefixes), timeout=10, seals=seals, **redis
+    )
 
 
 def local_store(kind: str, directory: Path) -> ConversationStore:
     if kind == "memory":
         return MemoryConversations()
-    return SqliteConversations(directory / "conversations.db", seals_of(*([KEY] if kind.endswith("encrypted") else [])))
+    return SqliteConversations(
+        directory / "conversations.db", seals_of(*([KEY] if kind.endswith("encrypted") else []))
+    )
 
 
 @pytest.fixture(params=[*LOCAL, *SHARED])

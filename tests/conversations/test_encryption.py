@@ -11,7 +11,14 @@ import asyncpg
 import pytest
 import redis.asyncio
 
-from sluice.conversations import ConversationsFailed, ConversationStore, Lease, Resealed, SharedConversations, Turn
+from sluice.conversations import (
+    ConversationsFailed,
+    ConversationStore,
+    Lease,
+    Resealed,
+    SharedConversations,
+    Turn,
+)
 from sluice.conversations.postgres import PostgresConversations
 from sluice.conversations.redis import RedisConversations
 from sluice.conversations.sqlite import SqliteConversations
@@ -20,7 +27,10 @@ from tests.conversations.conftest import KEY, seals_of
 from tests.servers import PostgresServer, RedisServer
 
 NEWER = bytes(range(1, 33))
-TURNS = [Turn("user", "My secret question", 1.0), Turn("assistant", "The secret answer", 2.0, thoughts='[["secret","x",""]]')]
+TURNS = [
+    Turn("user", "My secret question", 1.0),
+    Turn("assistant", "The secret answer", 2.0, thoughts='[["secret","x",""]]'),
+]
 _schemas = (f"encryption{number}" for number in itertools.count())
 
 
@@ -82,14 +92,18 @@ class InPostgres:
         return PostgresConversations(f"{self._server.url}&schema={self._schema}", timeout=10, seals=seals)
 
     async def _rows(self, statement: str) -> list[Any]:
-        connection = await asyncpg.connect(host="127.0.0.1", port=self._server.port, user="postgres", database="postgres")
+        connection = await asyncpg.connect(
+            host="127.0.0.1", port=self._server.port, user="postgres", database="postgres"
+        )
         try:
             return list(await connection.fetch(statement.replace("{s}", self._schema)))
         finally:
             await connection.close()
 
     async def stored(self) -> list[bytes]:
-        rows = await self._rows("SELECT data FROM {s}.sluice_turn UNION ALL SELECT last_message FROM {s}.sluice_conversation")
+        rows = await self._rows(
+            "SELECT data FROM {s}.sluice_turn UNION ALL SELECT last_message FROM {s}.sluice_conversation"
+        )
         return [data for (data,) in rows]
 
     async def swap(self) -> None:
@@ -174,7 +188,9 @@ async def test_keys_are_rotated(gateways: Gateways) -> None:
         await newer.recent(id, 3)
 
 
-async def test_what_was_said_before_there_were_keys_is_read_unless_that_is_refused(gateways: Gateways) -> None:
+async def test_what_was_said_before_there_were_keys_is_read_unless_that_is_refused(
+    gateways: Gateways,
+) -> None:
     id = await say(gateways())
     store = gateways(KEY)
     assert await store.recent(id, 9) == TURNS

@@ -1,4 +1,5 @@
-"""What is kept in memory is bounded: the sessions that were quiet longest are forgotten, and the oldest messages."""
+"""What is kept in memory is bounded: the sessions that were quiet longest are forgotten, and the oldest
+messages."""
 
 from sluice.conversations import Turn
 from sluice.conversations.memory import MemoryConversations

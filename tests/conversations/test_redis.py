@@ -1,4 +1,5 @@
-"""Conversations in Redis: bounds, expiry, keys in one slot, a server that is killed, frozen or restarted empty."""
+"""Conversations in Redis: bounds, expiry, keys in one slot, a server that is killed, frozen or restarted
+empty."""
 
 import asyncio
 import contextlib
@@ -29,11 +30,20 @@ async def test_a_long_conversation_keeps_its_latest_messages(redis: RedisServer)
     store = RedisConversations(redis.url, prefix="long", messages=6, timeout=10)
     for number in range(9):
         id = await say(store, str(number))
-    assert [turn.content for turn in await store.recent(id, 100)] == ["6", "said 6", "7", "said 7", "8", "said 8"]
+    assert [turn.content for turn in await store.recent(id, 100)] == [
+        "6",
+        "said 6",
+        "7",
+        "said 7",
+        "8",
+        "said 8",
+    ]
     await store.close()
 
 
-async def test_large_messages_push_older_ones_out_and_the_latest_turn_always_stays(redis: RedisServer) -> None:
+async def test_large_messages_push_older_ones_out_and_the_latest_turn_always_stays(
+    redis: RedisServer,
+) -> None:
     store = RedisConversations(redis.url, prefix="large", size=10_000, timeout=10)
     for number in range(9):
         id = await say(store, str(number), size=2_000)
@@ -80,7 +90,18 @@ async def test_all_keys_of_a_session_end_and_are_in_one_slot(redis: RedisServer)
 async def test_strange_ids_find_nothing(redis: RedisServer) -> None:
     store = RedisConversations(redis.url, prefix="strange", timeout=10)
     id = await say(store, "a")
-    for strange in ("", ".", "}", "{}", "x" * 5000, "é", id[1:], f"x{id}", id.rpartition(".")[2], "a." + "}" * 22):
+    for strange in (
+        "",
+        ".",
+        "}",
+        "{}",
+        "x" * 5000,
+        "é",
+        id[1:],
+        f"x{id}",
+        id.rpartition(".")[2],
+        "a." + "}" * 22,
+    ):
         assert await store.get(strange) is None
         assert await store.recent(strange, 9) == []
     await store.close()
@@ -93,7 +114,12 @@ async def test_a_server_that_is_frozen_or_gone_is_a_failure_in_bounded_time(own_
     store = RedisConversations(own_redis.url, timeout=0.2)
     own_redis.stop()
     async with asyncio.timeout(HANG):
-        for call in (store.open("acme", "s"), store.recent(id, 1), store.get(id), store.begin(Lease("acme", "s", "x"), 1)):
+        for call in (
+            store.open("acme", "s"),
+            store.recent(id, 1),
+            store.get(id),
+            store.begin(Lease("acme", "s", "x"), 1),
+        ):
             with pytest.raises(ConversationsFailed, match="timeout"):
                 await call
     own_redis.kill()
@@ -102,7 +128,9 @@ async def test_a_server_that_is_frozen_or_gone_is_a_failure_in_bounded_time(own_
     await store.close()
 
 
-async def test_a_turn_is_stored_when_the_server_is_back_and_begins_anew_what_it_lost(own_redis: RedisServer) -> None:
+async def test_a_turn_is_stored_when_the_server_is_back_and_begins_anew_what_it_lost(
+    own_redis: RedisServer,
+) -> None:
     store = RedisConversations(own_redis.url, timeout=HANG)
     of = Leases(store, lambda operation, error: None)
     lease, begun = await of.begin("acme", "s", 9, lambda change: None)
@@ -117,7 +145,9 @@ async def test_a_turn_is_stored_when_the_server_is_back_and_begins_anew_what_it_
     await store.close()
 
 
-async def test_while_the_server_is_down_one_call_at_a_time_asks_and_nobody_else_waits_for_it(own_redis: RedisServer) -> None:
+async def test_while_the_server_is_down_one_call_at_a_time_asks_and_nobody_else_waits_for_it(
+    own_redis: RedisServer,
+) -> None:
     store = RedisConversations(own_redis.url, timeout=0.3)
     of = Leases(store, lambda operation, error: None)
     own_redis.stop()

@@ -41,11 +41,16 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await kept.close()
 
 
-async def say(store: ConversationStore, session: str, clock: Callable[[], float], tenant: str = "acme", turns: int = 1) -> str:
+async def say(
+    store: ConversationStore, session: str, clock: Callable[[], float], tenant: str = "acme", turns: int = 1
+) -> str:
     id = await store.open(tenant, session)
     for number in range(turns):
         await store.append(
-            tenant, session, id, [Turn("user", f"{session}{number}", clock()), Turn("assistant", "yes", clock())]
+            tenant,
+            session,
+            id,
+            [Turn("user", f"{session}{number}", clock()), Turn("assistant", "yes", clock())],
         )
     return id
 
@@ -70,7 +75,9 @@ async def sessions(store: ConversationStore, tenant: str = "") -> list[str]:
             return sorted(found)
 
 
-async def test_conversations_are_kept_for_so_long_after_their_last_turn(store: ConversationStore, clock: Clock) -> None:
+async def test_conversations_are_kept_for_so_long_after_their_last_turn(
+    store: ConversationStore, clock: Clock
+) -> None:
     old = await say(store, "old", clock)
     revived = await say(store, "revived", clock)
     clock.now += DAY
@@ -84,7 +91,9 @@ async def test_conversations_are_kept_for_so_long_after_their_last_turn(store: C
     assert await swept(store, Retention(age=DAY - 60), clock()) == Swept()
 
 
-async def test_of_each_tenant_those_with_the_latest_turns_are_kept(store: ConversationStore, clock: Clock) -> None:
+async def test_of_each_tenant_those_with_the_latest_turns_are_kept(
+    store: ConversationStore, clock: Clock
+) -> None:
     for session in "abcd":
         await say(store, session, clock)
     await say(store, "x", clock, tenant="other")
@@ -99,7 +108,9 @@ async def test_of_each_tenant_those_with_the_latest_turns_are_kept(store: Conver
     assert await sessions(store, "acme") == ["a", "e"]
 
 
-async def test_of_a_long_conversation_the_latest_messages_are_kept(store: ConversationStore, clock: Clock) -> None:
+async def test_of_a_long_conversation_the_latest_messages_are_kept(
+    store: ConversationStore, clock: Clock
+) -> None:
     if isinstance(store, RedisConversations):
         pytest.skip("Redis cuts as turns are stored")
     id = await say(store, "long", clock, turns=5)
@@ -122,7 +133,9 @@ async def test_a_sweep_of_many_goes_step_by_step(
         await say(store, f"s{number}", clock, turns=1 if isinstance(store, RedisConversations) else 3)
     await say(store, "fresh", clock, tenant="other")
     assert (await swept(store, Retention(messages=2, conversations=8), clock())).conversations == 2
-    assert {len(await store.recent(await store.open("acme", f"s{number}"), 99)) for number in range(2, 10)} == {2}
+    assert {
+        len(await store.recent(await store.open("acme", f"s{number}"), 99)) for number in range(2, 10)
+    } == {2}
     assert await swept(store, Retention(age=0.5), clock() + 1) == Swept(conversations=9)
     assert await sessions(store) == []
 
@@ -143,7 +156,9 @@ async def test_messages_come_in_parts_from_the_oldest_on(store: ConversationStor
     assert await store.messages("nothing", 0, 9) == []
 
 
-async def test_a_person_s_sessions_are_forgotten_by_what_they_begin_with(store: ConversationStore, clock: Clock) -> None:
+async def test_a_person_s_sessions_are_forgotten_by_what_they_begin_with(
+    store: ConversationStore, clock: Clock
+) -> None:
     for session in ("u1-a", "u1-b", "u1", "u2-a", "ü%_", "ü%_-a"):
         await say(store, session, clock)
         await say(store, session, clock, tenant="other")
@@ -178,7 +193,12 @@ async def test_a_sweep_is_bounded_counts_what_it_deleted_and_survives_failures()
     rule = Retention(age=1.0)
     store = Scripted(Swept(2, 3, more=True), Swept(1, 0), Swept(), Swept(4, 0, more=True), OSError("gone"))
     sweeper = Sweeper(
-        store, rule, told.append, lambda name, error: failed.append((name, str(error))), sleep=no_time, wall=lambda: 7.0
+        store,
+        rule,
+        told.append,
+        lambda name, error: failed.append((name, str(error))),
+        sleep=no_time,
+        wall=lambda: 7.0,
     )
     for _ in range(4):
         await sweeper.sweep()
@@ -201,7 +221,12 @@ async def test_a_sweep_that_fails_is_followed_by_the_next_one() -> None:
 
     store = Scripted(OSError(), Swept(), Swept())
     sweeper = Sweeper(
-        store, Retention(age=1.0), print, lambda name, error: failed.append(name), sleep=sleep, chance=lambda: 0.5
+        store,
+        Retention(age=1.0),
+        print,
+        lambda name, error: failed.append(name),
+        sleep=sleep,
+        chance=lambda: 0.5,
     )
     with pytest.raises(Enough):
         await sweeper.run()

@@ -1,4 +1,5 @@
-"""What every store does that several hosts share: a turn has a lease, and turns are stored in the order of their leases."""
+"""What every store does that several hosts share: a turn has a lease, and turns are stored in the order of
+their leases."""
 
 import asyncio
 import secrets
@@ -30,7 +31,9 @@ def leases(store: SharedConversations) -> tuple[Leases, list[tuple[str, Exceptio
     return Leases(store, lambda operation, error: failed.append((operation, error))), failed
 
 
-async def test_a_turn_begins_with_what_was_stored_and_gives_its_lease_back(shared: SharedConversations) -> None:
+async def test_a_turn_begins_with_what_was_stored_and_gives_its_lease_back(
+    shared: SharedConversations,
+) -> None:
     first = lease()
     begun = await shared.begin(first, 10)
     assert begun is not None
@@ -128,7 +131,9 @@ async def test_a_turn_that_is_sent_again_is_stored_once(shared: SharedConversati
     assert await shared.renew(second), "what the first does no longer concerns the second's lease"
 
 
-async def test_many_turns_from_many_hosts_are_whole_and_each_knows_all_before_it(shared: SharedConversations) -> None:
+async def test_many_turns_from_many_hosts_are_whole_and_each_knows_all_before_it(
+    shared: SharedConversations,
+) -> None:
     hosts = [leases(shared) for _ in range(4)]
 
     async def turns(number: int) -> None:
@@ -136,7 +141,9 @@ async def test_many_turns_from_many_hosts_are_whole_and_each_knows_all_before_it
         for count in range(12):
             held, begun = await of.begin("acme", "s", 1000, nobody)
             pairs = len(begun.turns) // 2
-            await of.finish(held, begun.id, [Turn("user", f"{number}.{count}", pairs), Turn("assistant", "x", pairs)])
+            await of.finish(
+                held, begun.id, [Turn("user", f"{number}.{count}", pairs), Turn("assistant", "x", pairs)]
+            )
 
     await asyncio.gather(*(turns(number) for number in range(4)))
     kept = await shared.recent(await shared.open("acme", "s"), 1000)

@@ -38,7 +38,9 @@ asyncio.run(main(Path(sys.argv[1])))
 
 async def pair(store: SqliteConversations, number: int, session: str = "s") -> str:
     id = await store.open("acme", session)
-    await store.append("acme", session, id, [Turn("user", f"q{number}", number), Turn("assistant", f"a{number}", number)])
+    await store.append(
+        "acme", session, id, [Turn("user", f"q{number}", number), Turn("assistant", f"a{number}", number)]
+    )
     return id
 
 
@@ -58,7 +60,9 @@ async def test_survives_a_restart_under_the_same_id(tmp_path: Path) -> None:
 
 def killed_writer(path: Path) -> int:
     """The last number a process reported as stored before it was killed."""
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert writer.stdout is not None
     lines = [writer.stdout.readline() for _ in range(40)]
     writer.kill()
@@ -66,12 +70,16 @@ def killed_writer(path: Path) -> int:
     return int([*lines, *rest.splitlines(keepends=True)[: rest.count("\n")]][-1])
 
 
-async def test_nothing_that_was_stored_is_lost_by_kill_9_and_no_turn_is_stored_in_half(tmp_path: Path) -> None:
+async def test_nothing_that_was_stored_is_lost_by_kill_9_and_no_turn_is_stored_in_half(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "c.db"
     for _ in range(3):
         reported = killed_writer(path)
         store = SqliteConversations(path)
-        contents = [turn.content.split()[0] for turn in await store.recent(await store.open("acme", "s"), 1_000_000)]
+        contents = [
+            turn.content.split()[0] for turn in await store.recent(await store.open("acme", "s"), 1_000_000)
+        ]
         await store.close()
         assert contents == [text for n in range(len(contents) // 2) for text in (f"q{n}", f"a{n}")]
         assert len(contents) // 2 - 1 in (reported, reported + 1)  # the last one may not have been reported
@@ -163,7 +171,9 @@ def newer(path: Path) -> None:
         (newer, "newer version"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused_in_one_line(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
+def test_a_file_that_cannot_be_used_is_refused_in_one_line(
+    tmp_path: Path, make: Callable[[Path], None], reason: str
+) -> None:
     path = tmp_path / "state" / "c.db"
     path.parent.mkdir()
     make(path)
@@ -229,7 +239,9 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
         await store.recent("x", 1)
 
 
-async def test_ids_of_sessions_without_turns_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ids_of_sessions_without_turns_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MAX_UNSTORED", 3)
     store = SqliteConversations(tmp_path / "c.db")
     first = await store.open("acme", "0")

@@ -21,7 +21,9 @@ async def say(store: ConversationStore, tenant: str, session: str, *turns: Turn)
     return id
 
 
-async def test_the_id_of_a_session_stays_the_same_before_and_after_its_first_turn(store: ConversationStore) -> None:
+async def test_the_id_of_a_session_stays_the_same_before_and_after_its_first_turn(
+    store: ConversationStore,
+) -> None:
     id = await store.open("acme", "s")
     assert await store.open("acme", "s") == id
     await store.append("acme", "s", id, [turn("hello")])
@@ -65,9 +67,12 @@ async def test_turns_come_back_as_they_went_in_and_in_their_order(store: Convers
 
 
 @pytest.mark.parametrize(
-    ("limit", "expected"), [(0, []), (1, ["3"]), (2, ["2", "3"]), (4, ["0", "1", "2", "3"]), (9, ["0", "1", "2", "3"])]
+    ("limit", "expected"),
+    [(0, []), (1, ["3"]), (2, ["2", "3"]), (4, ["0", "1", "2", "3"]), (9, ["0", "1", "2", "3"])],
 )
-async def test_recent_gives_the_last_ones_oldest_first(store: ConversationStore, limit: int, expected: list[str]) -> None:
+async def test_recent_gives_the_last_ones_oldest_first(
+    store: ConversationStore, limit: int, expected: list[str]
+) -> None:
     id = await say(store, "acme", "s", *(turn(str(n)) for n in range(4)))
     assert [found.content for found in await store.recent(id, limit)] == expected
 
@@ -90,7 +95,9 @@ async def test_the_preview_of_a_long_message_is_short(store: ConversationStore) 
 async def test_two_tenants_with_the_same_session_never_see_each_other(store: ConversationStore) -> None:
     async def talk(tenant: str) -> None:
         for n in range(50):
-            await say(store, tenant, "same", turn(f"{tenant} {n}"), turn(f"to {tenant} {n}", role="assistant"))
+            await say(
+                store, tenant, "same", turn(f"{tenant} {n}"), turn(f"to {tenant} {n}", role="assistant")
+            )
 
     await asyncio.gather(talk("acme"), talk("umbrella"))
     ids = {tenant: await store.open(tenant, "same") for tenant in ("acme", "umbrella")}
@@ -147,13 +154,24 @@ async def test_a_cancelled_turn_is_stored_whole_or_not_at_all(store: Conversatio
 
 
 async def test_hostile_texts_come_back_unchanged(store: ConversationStore) -> None:
-    texts = ["\0", "a\0b", "'; DROP TABLE turn; --", "\r\n", "\ud7ff\ue000\U0010ffff", " " * 1000, "\u202e", "x" * 1_000_000]
+    texts = [
+        "\0",
+        "a\0b",
+        "'; DROP TABLE turn; --",
+        "\r\n",
+        "\ud7ff\ue000\U0010ffff",
+        " " * 1000,
+        "\u202e",
+        "x" * 1_000_000,
+    ]
     if BLNS.is_file():
         texts += json.loads(BLNS.read_text("utf-8"))
     else:
         print(f"only {len(texts)} texts of our own: ../shared/security/blns is not there")
     for number, text in enumerate(dict.fromkeys(texts)):
-        id = await say(store, f"tenant {text}", text, turn(text, number), turn(text, number, role="assistant"))
+        id = await say(
+            store, f"tenant {text}", text, turn(text, number), turn(text, number, role="assistant")
+        )
         assert [found.content for found in await store.recent(id, 9)] == [text, text], repr(text)
         found = await store.get(await store.open(f"tenant {text}", text))
         assert found is not None

@@ -1,4 +1,5 @@
-"""Other people's proxies before a gateway, by the files of deploy/: only addresses, and where asked a timer, are changed."""
+"""Other people's proxies before a gateway, by the files of deploy/: only addresses, and where asked a timer,
+are changed."""
 
 import os
 import pwd
@@ -31,8 +32,8 @@ http {
 class Ingress:
     """One proxy: `port` to call, in front of the gateway at the port `gateway`.
 
-    `gateway`: how that stands in its file. `idle`: the line of the file that says for how long it waits between two reads,
-    and the same with a second; None: it has no such timer. `debian`: Debian has it.
+    `gateway`: how that stands in its file. `idle`: the line of the file that says for how long it waits
+    between two reads, and the same with a second; None: it has no such timer. `debian`: Debian has it.
     `gone`: what its log says when it has found out by itself that the gateway takes nothing any more.
     """
 
@@ -56,7 +57,9 @@ class Ingress:
         """Skips the test where there is none."""
         cached = ROOT / ".cache" / "bin" / cls.program
         found = (
-            shutil.which(cls.program) or shutil.which(cls.program, path=SYSTEM) or (str(cached) if cached.is_file() else None)
+            shutil.which(cls.program)
+            or shutil.which(cls.program, path=SYSTEM)
+            or (str(cached) if cached.is_file() else None)
         )
         if found is None:
             pytest.skip(f"{cls.program} is not installed (make test-deploy fetches it)")
@@ -105,7 +108,13 @@ class Ingress:
         with (self.directory / "log").open("ab") as log:
             env = {**os.environ, "XDG_CONFIG_HOME": str(self.directory), "XDG_DATA_HOME": str(self.directory)}
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, user=user, env=env
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                user=user,
+                env=env,
             )
         self._processes.append(process)
 
@@ -169,16 +178,34 @@ class Caddy(Ingress):
 
     def changed(self, text: str) -> str:
         text = text.replace("\n:80 {", f"\n:{self.port} {{")
-        return text.replace("# admin localhost:2019", f"default_bind 127.0.0.1\n\tadmin 127.0.0.1:{self._admin} #")
+        return text.replace(
+            "# admin localhost:2019", f"default_bind 127.0.0.1\n\tadmin 127.0.0.1:{self._admin} #"
+        )
 
     def start(self) -> None:
-        self._run(self.binary(), "run", "--adapter", "caddyfile", "--config", str(self._write("Caddyfile", self.text())))
+        self._run(
+            self.binary(),
+            "run",
+            "--adapter",
+            "caddyfile",
+            "--config",
+            str(self._write("Caddyfile", self.text())),
+        )
 
     def reload(self, gateway: int) -> None:
         self._gateway = gateway
         file = self._write("Caddyfile", self.text())
         address = f"127.0.0.1:{self._admin}"
-        command = [self.binary(), "reload", "--adapter", "caddyfile", "--config", str(file), "--address", address]
+        command = [
+            self.binary(),
+            "reload",
+            "--adapter",
+            "caddyfile",
+            "--config",
+            str(file),
+            "--address",
+            address,
+        ]
         subprocess.run(command, check=True, capture_output=True, cwd=self.directory)
 
 
@@ -209,7 +236,9 @@ class Envoy(Ingress):
     idle = ("stream_idle_timeout: 600s", "stream_idle_timeout: 1s")
 
     def changed(self, text: str) -> str:
-        return text.replace("address: 0.0.0.0, port_value: 80 ", f"address: 127.0.0.1, port_value: {self.port} ")
+        return text.replace(
+            "address: 0.0.0.0, port_value: 80 ", f"address: 127.0.0.1, port_value: {self.port} "
+        )
 
     def start(self) -> None:
         self._epoch()

@@ -24,7 +24,8 @@ OPEN = build_opener(ProxyHandler({})).open
 
 @contextmanager
 def prometheus(target: str, *features: str, rules: str | None = None) -> Iterator[str]:
-    """A Prometheus with these features that scrapes `target` each second; its address. `rules`: in place of ours."""
+    """A Prometheus with these features that scrapes `target` each second; its address. `rules`: in place of
+    ours."""
     assert PROMETHEUS is not None
     with tempfile.TemporaryDirectory() as folder:
         file = RULES
@@ -52,7 +53,8 @@ def prometheus(target: str, *features: str, rules: str | None = None) -> Iterato
 
 
 def ask(server: str, expr: str) -> list[dict[str, Any]]:
-    """What an instant query gives. Raises OSError where the server does not take it (HTTPError) or is not up yet."""
+    """What an instant query gives. Raises OSError where the server does not take it (HTTPError) or is not up
+    yet."""
     with OPEN(f"{server}/api/v1/query?{urlencode({'query': expr})}", timeout=30) as answer:
         result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
     return result

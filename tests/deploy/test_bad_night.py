@@ -1,8 +1,9 @@
-"""The table of "A bad night" in docs/runbooks.md, row by row: the fault happens to a gateway that a real Prometheus
-scrapes, with our rules. What the row promises has to be there: the first warnings in the log, in their order, the alerts
-that fire and no others, and the line of the panel that shows the cause.
+"""The table of "A bad night" in docs/runbooks.md, row by row: the fault happens to a gateway that a real
+Prometheus scrapes, with our rules. What the row promises has to be there: the first warnings in the log, in
+their order, the alerts that fire and no others, and the line of the panel that shows the cause.
 
-The rules are evaluated each second and their `for` is a second; how long alerts take in truth is tested by rules_test.yaml.
+The rules are evaluated each second and their `for` is a second; how long alerts take in truth is tested by
+rules_test.yaml.
 """
 
 import asyncio
@@ -48,7 +49,9 @@ class Line:
     fields: Mapping[str, str]
 
     def fits(self, record: Mapping[str, Any]) -> bool:
-        return record["event"] == self.event and all(has(record.get(name), part) for name, part in self.fields.items())
+        return record["event"] == self.event and all(
+            has(record.get(name), part) for name, part in self.fields.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,15 @@ def table() -> Iterator[Row]:
         assert found is not None, panel
         dashboard, title, legend, above = found.groups()
         lines = list(log_lines(log))
-        yield Row(what, lines, frozenset(re.findall(r"Sluice\w+", alerts)), dashboard.lower(), title, legend, float(above or 0))
+        yield Row(
+            what,
+            lines,
+            frozenset(re.findall(r"Sluice\w+", alerts)),
+            dashboard.lower(),
+            title,
+            legend,
+            float(above or 0),
+        )
 
 
 def log_lines(cell: str) -> Iterator[Line]:
@@ -103,7 +114,12 @@ class Night:
 
     async def call(self, leave: bool = False) -> int:
         """The status of a call, which is read to its end, or to its first piece."""
-        body = {"model": "chat", "stream": True, "messages": [{"role": "user", "content": "Count"}], "max_tokens": 60}
+        body = {
+            "model": "chat",
+            "stream": True,
+            "messages": [{"role": "user", "content": "Count"}],
+            "max_tokens": 60,
+        }
         async with self.client.post(f"{self.gateway.api}/v1/chat/completions", json=body) as response:
             await (response.content.readany() if leave else response.read())
             return response.status
@@ -170,7 +186,9 @@ def panel_lines(server: str, row: Row) -> dict[str, float]:
     for target in panel["targets"]:
         expr = re.sub(r"\$(alias|upstream)\b", ".*", target["expr"].replace("$__rate_interval", "1m"))
         for series in ask(server, expr):
-            legend = re.sub(r"{{(\w+)}}", lambda label, of=series: of["metric"].get(label[1], ""), target["legendFormat"])
+            legend = re.sub(
+                r"{{(\w+)}}", lambda label, of=series: of["metric"].get(label[1], ""), target["legendFormat"]
+            )
             drawn[legend] = float(series["value"][1])
     return drawn
 

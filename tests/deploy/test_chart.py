@@ -19,7 +19,9 @@ NOT_IN_KUBERNETES = {
 }  # fmt: skip
 """Of operators, which bring their own schemas."""
 
-pytestmark = pytest.mark.skipif(HELM is None, reason="helm is not installed (make test fetches it into .cache/bin)")
+pytestmark = pytest.mark.skipif(
+    HELM is None, reason="helm is not installed (make test fetches it into .cache/bin)"
+)
 
 EVERYTHING = """
 image: { digest: "sha256:0000000000000000000000000000000000000000000000000000000000000000" }
@@ -99,13 +101,19 @@ REFUSED = {
         "autoscaling: { enabled: true, kind: hpa }\n" + SQLITE,
         "config.state is sqlite",
     ),
-    "limits in a file of one host": ('replicaCount: 2\nconfig: { limits: { store: "shared:/tmp/limits" } }', "need a Redis"),
+    "limits in a file of one host": (
+        'replicaCount: 2\nconfig: { limits: { store: "shared:/tmp/limits" } }',
+        "need a Redis",
+    ),
     "KEDA that asks nobody": ("autoscaling: { enabled: true }", "autoscaling.prometheus"),
     "more pods at least than at most": (
         "autoscaling: { enabled: true, kind: hpa, minReplicas: 5, maxReplicas: 4 }",
         "autoscaling.maxReplicas",
     ),
-    "every pod scraped twice": ("serviceMonitor: { enabled: true }\npodMonitor: { enabled: true }", "enable one"),
+    "every pod scraped twice": (
+        "serviceMonitor: { enabled: true }\npodMonitor: { enabled: true }",
+        "enable one",
+    ),
     "secrets from two places": (
         "secret: { existingSecret: a }\nexternalSecret: { enabled: true, secretStoreRef: { name: b } }",
         "choose one",
@@ -114,7 +122,10 @@ REFUSED = {
     "a certificate of nobody": ("certificate: { enabled: true }", "certificate.issuerRef.name"),
     "a way of reloading that there is not": ("reload: both", "reload"),
     "a route to nowhere": ("httpRoute: { enabled: true }", "httpRoute.parentRefs"),
-    "metrics that are not served": ("serviceMonitor: { enabled: true }\nservice: { type: LoadBalancer }", "ClusterIP"),
+    "metrics that are not served": (
+        "serviceMonitor: { enabled: true }\nservice: { type: LoadBalancer }",
+        "ClusterIP",
+    ),
 }
 
 
@@ -170,7 +181,9 @@ def test_the_gateway_accepts_its_configuration(values: str, tmp_path: Path) -> N
     from sluice.config.loader import check
 
     file = tmp_path / "gateway.yaml"
-    file.write_text(rendered(VALUES[values])["ConfigMap"]["data"]["gateway.yaml"].replace("${REDIS_URL}", "redis://redis"))
+    file.write_text(
+        rendered(VALUES[values])["ConfigMap"]["data"]["gateway.yaml"].replace("${REDIS_URL}", "redis://redis")
+    )
     assert [str(problem) for problem in check(str(file)).problems] == []
 
 
@@ -184,7 +197,11 @@ def test_addresses_are_the_charts_and_other_server_options_the_users() -> None:
 def test_what_is_the_operators_stays_in() -> None:
     manifests = rendered(EVERYTHING)
     paths = [path["path"] for rule in manifests["Ingress"]["spec"]["rules"] for path in rule["http"]["paths"]]
-    matches = [match["path"]["value"] for rule in manifests["HTTPRoute"]["spec"]["rules"] for match in rule["matches"]]
+    matches = [
+        match["path"]["value"]
+        for rule in manifests["HTTPRoute"]["spec"]["rules"]
+        for match in rule["matches"]
+    ]
     assert paths == matches
     assert "/v1/chat" in paths
     assert not [path for path in paths if "/admin/keys".startswith(path) or "/v1/admin/x".startswith(path)]
@@ -202,7 +219,9 @@ def test_the_pod_has_no_more_rights_than_it_needs() -> None:
 
 
 def test_the_pod_outlives_its_drain_and_restarts_with_its_configuration() -> None:
-    before, after = (rendered(f"config: {{ log: {{ level: {level} }} }}")["Deployment"] for level in ("info", "debug"))
+    before, after = (
+        rendered(f"config: {{ log: {{ level: {level} }} }}")["Deployment"] for level in ("info", "debug")
+    )
     template = rendered(EVERYTHING)["Deployment"]["spec"]["template"]
     assert template["spec"]["terminationGracePeriodSeconds"] == 7 + 120 + 10
     sums = [d["spec"]["template"]["metadata"]["annotations"]["checksum/config"] for d in (before, after)]
@@ -220,7 +239,11 @@ def test_probes_ask_the_admin_port() -> None:
 def test_two_pods_never_share_a_sqlite_file() -> None:
     spec = rendered(SQLITE)["Deployment"]["spec"]
     assert spec["strategy"] == {"type": "Recreate"}
-    claims = [volume["persistentVolumeClaim"] for volume in spec["template"]["spec"]["volumes"] if volume["name"] == "state"]
+    claims = [
+        volume["persistentVolumeClaim"]
+        for volume in spec["template"]["spec"]["volumes"]
+        if volume["name"] == "state"
+    ]
     assert claims == [{"claimName": "conversations"}]
 
 
@@ -235,7 +258,9 @@ def test_every_reference_leads_to_what_is_made_or_named(values: str) -> None:
     name = manifests["ConfigMap"]["metadata"]["name"] if "ConfigMap" in manifests else "my-gateway"
     assert mounted["config"]["configMap"]["name"] == name
     if "certificate" in mounted:
-        assert mounted["certificate"]["secret"]["secretName"] == manifests["Certificate"]["spec"]["secretName"]
+        assert (
+            mounted["certificate"]["secret"]["secretName"] == manifests["Certificate"]["spec"]["secretName"]
+        )
     if "ExternalSecret" in manifests:
         (source,) = pod["containers"][0]["envFrom"]
         assert source["secretRef"]["name"] == manifests["ExternalSecret"]["spec"]["target"]["name"]
@@ -243,7 +268,11 @@ def test_every_reference_leads_to_what_is_made_or_named(values: str) -> None:
 
 def test_limits_know_how_many_pods_share_them() -> None:
     def replicas(values: str) -> object:
-        return yaml.safe_load(rendered(values)["ConfigMap"]["data"]["gateway.yaml"]).get("limits", {}).get("replicas")
+        return (
+            yaml.safe_load(rendered(values)["ConfigMap"]["data"]["gateway.yaml"])
+            .get("limits", {})
+            .get("replicas")
+        )
 
     assert replicas(EVERYTHING) == 3
     assert replicas(KEDA) == 7
@@ -262,7 +291,10 @@ def test_pods_restart_with_their_configuration_or_watch_it_and_never_both() -> N
 
 def test_pods_come_quickly_and_go_one_by_one() -> None:
     for values, spec in (
-        (KEDA, rendered(KEDA)["ScaledObject"]["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]),
+        (
+            KEDA,
+            rendered(KEDA)["ScaledObject"]["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"],
+        ),
         (HPA, rendered(HPA)["HorizontalPodAutoscaler"]["spec"]["behavior"]),
     ):
         assert "replicas" not in rendered(values)["Deployment"]["spec"]
@@ -274,7 +306,10 @@ def test_what_is_scaled_by_is_a_metric_that_there_is() -> None:
     from sluice.telemetry.metrics import TABLE
 
     assert "streams_in_flight" in TABLE
-    assert "sluice_streams_in_flight{" in rendered(KEDA)["ScaledObject"]["spec"]["triggers"][0]["metadata"]["query"]
+    assert (
+        "sluice_streams_in_flight{"
+        in rendered(KEDA)["ScaledObject"]["spec"]["triggers"][0]["metadata"]["query"]
+    )
     (pods, _) = rendered(HPA)["HorizontalPodAutoscaler"]["spec"]["metrics"]
     assert pods["pods"]["metric"]["name"] == "sluice_streams_in_flight"
 
@@ -298,11 +333,17 @@ def test_the_configuration_is_checked_before_a_pod_serves() -> None:
 def test_every_route_that_callers_have_is_reached_through_the_ingress() -> None:
     from sluice.frontends.registry import find_frontend, installed
 
-    paths = [match["path"]["value"] for rule in rendered(EVERYTHING)["HTTPRoute"]["spec"]["rules"] for match in rule["matches"]]
+    paths = [
+        match["path"]["value"]
+        for rule in rendered(EVERYTHING)["HTTPRoute"]["spec"]["rules"]
+        for match in rule["matches"]
+    ]
     for name in installed():
         for route in find_frontend(name).routes():
             for path in (route.path, *route.also):
-                assert path in ("/", "/v1") or any(path == one or path.startswith(f"{one}/") for one in paths), path
+                assert path in ("/", "/v1") or any(
+                    path == one or path.startswith(f"{one}/") for one in paths
+                ), path
 
 
 def test_rules_and_dashboards_are_the_files_that_are_tested() -> None:
@@ -313,7 +354,9 @@ def test_rules_and_dashboards_are_the_files_that_are_tested() -> None:
     shown = {
         name: json.loads(text)
         for manifest in yaml.safe_load_all(done.stdout)
-        if manifest and manifest["kind"] == "ConfigMap" and "grafana_dashboard" in manifest["metadata"]["labels"]
+        if manifest
+        and manifest["kind"] == "ConfigMap"
+        and "grafana_dashboard" in manifest["metadata"]["labels"]
         for name, text in manifest["data"].items()
     }
     files = sorted((ROOT / "deploy" / "grafana").glob("*.json"))

@@ -77,7 +77,12 @@ def test_prometheus_scrapes_the_admin_port_of_compose() -> None:
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     gateway = yaml.safe_load((DEPLOY / "compose" / "gateway.yaml").read_text())
     port = gateway["server"]["admin_listen"].rpartition(":")[2]
-    targets = [target for job in config["scrape_configs"] for group in job["static_configs"] for target in group["targets"]]
+    targets = [
+        target
+        for job in config["scrape_configs"]
+        for group in job["static_configs"]
+        for target in group["targets"]
+    ]
     assert targets == [f"gateway:{port}"]
 
 
@@ -90,7 +95,10 @@ def test_prometheus_accepts_its_configuration() -> None:
 
 def test_compose_is_valid() -> None:
     docker = shutil.which("docker")
-    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, timeout=60).returncode:
+    if (
+        docker is None
+        or subprocess.run([docker, "compose", "version"], capture_output=True, timeout=60).returncode
+    ):
         pytest.skip("docker compose is not installed")
     command = [docker, "compose", "-f", str(DEPLOY / "compose.yaml"), "config", "--quiet"]
     environment = {**os.environ, "SLUICE_KEY_DIGEST": "sha256:" + "a" * 64}

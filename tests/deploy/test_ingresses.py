@@ -1,6 +1,7 @@
 """Streams through other people's proxies, with the files of deploy/: what a user of any of them is promised.
 
-`make test-deploy` runs all of it, and fetches Traefik and Envoy; `make test` the quick ones on those that Debian has.
+`make test-deploy` runs all of it, and fetches Traefik and Envoy; `make test` the quick ones on those that
+Debian has.
 """
 
 import asyncio
@@ -46,7 +47,9 @@ def kind(request: pytest.FixtureRequest) -> type[Ingress]:
     return found
 
 
-async def status(port: int, path: str, *headers: str, body: dict[str, object] | None = None, host: str = "127.0.0.1") -> int:
+async def status(
+    port: int, path: str, *headers: str, body: dict[str, object] | None = None, host: str = "127.0.0.1"
+) -> int:
     call = await Call.start(port, path, body, *headers, host=host)
     await call.end()
     return call.status
@@ -125,7 +128,9 @@ async def test_heartbeats_hold_a_silent_stream_beyond_the_proxys_timer(kind: typ
 
 
 @slow
-async def test_callers_have_their_own_addresses_and_nobody_has_one_by_claiming_it(kind: type[Ingress]) -> None:
+async def test_callers_have_their_own_addresses_and_nobody_has_one_by_claiming_it(
+    kind: type[Ingress],
+) -> None:
     """A request an hour for each address: who is taken for somebody else has another's."""
     once = "{ rate: 1/hour, burst: 1 }"
     claims = ("X-Forwarded-For: 203.0.113.9", "Forwarded: for=203.0.113.9", "X-Real-IP: 203.0.113.9")
@@ -146,7 +151,9 @@ async def test_callers_have_their_own_addresses_and_nobody_has_one_by_claiming_i
     async with stack(kind, address=once, proxies="192.0.2.0/24") as (one, provider, _, gateway):
         for heard in provider.heard:
             heard.set()
-        assert await asked(one.port, "127.0.0.2") == 429  # a proxy that is not trusted is the caller, who has asked before
+        assert (
+            await asked(one.port, "127.0.0.2") == 429
+        )  # a proxy that is not trusted is the caller, who has asked before
         assert await asked(gateway.port, "127.0.0.2") == 200
 
 
@@ -177,7 +184,9 @@ async def test_a_reload_of_the_proxy_cuts_no_stream(kind: type[Ingress]) -> None
 
 
 @slow
-async def test_a_gateway_that_drains_finishes_its_streams_behind_a_proxy_that_knows(kind: type[Ingress]) -> None:
+async def test_a_gateway_that_drains_finishes_its_streams_behind_a_proxy_that_knows(
+    kind: type[Ingress],
+) -> None:
     async with stack(kind) as (one, provider, _, gateway):
         call = await Call.start(one.port, *OPENAI)
         await call.until(b"tok0;")

@@ -1,4 +1,5 @@
-"""Rules and dashboards: they name what there is, fire when they should, and a real Prometheus answers each of their queries."""
+"""Rules and dashboards: they name what there is, fire when they should, and a real Prometheus answers each of
+their queries."""
 
 import json
 import re
@@ -165,7 +166,9 @@ def test_a_real_prometheus_reads_native_histograms(workers: str) -> None:
     ):
         for _ in range(5):
             call(gateway, "echo")
-        wait_for(server, f'histogram_count({name}{{alias="echo"}}) == 5')  # counted before anybody asked for native ones
+        wait_for(
+            server, f'histogram_count({name}{{alias="echo"}}) == 5'
+        )  # counted before anybody asked for native ones
         for _ in range(10):
             call(gateway, "echo")
         wait_for(server, f'histogram_count({name}{{alias="echo"}}) == 15')

@@ -1,7 +1,7 @@
 """The fenced blocks of the README and of docs/, and what their pages say of them.
 
-A block that is not run has a comment on the line before it: `<!-- not run: why -->`. What `<!-- runs with: ... -->` stands
-before is code for the block's gateway: YAML that is added to its configuration.
+A block that is not run has a comment on the line before it: `<!-- not run: why -->`. What `<!-- runs with:
+... -->` stands before is code for the block's gateway: YAML that is added to its configuration.
 """
 
 import re
@@ -11,7 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 _FENCE = re.compile(
-    r"(?:^<!-- not run: (?P<why>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?:^<!-- not run: (?P<why>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 
 
@@ -32,7 +33,9 @@ def blocks_of(path: Path) -> list[Block]:
     text = path.read_text()
     name = path.relative_to(ROOT).as_posix()
     return [
-        Block(name, text.count("\n", 0, found.start("text")) + 1, found["language"], found["text"], found["why"])
+        Block(
+            name, text.count("\n", 0, found.start("text")) + 1, found["language"], found["text"], found["why"]
+        )
         for found in _FENCE.finditer(text)
     ]
 

@@ -1,4 +1,5 @@
-"""Every command and configuration in the README and in docs/ is run or checked; what cannot be says why, and is counted."""
+"""Every command and configuration in the README and in docs/ is run or checked; what cannot be says why, and
+is counted."""
 
 import ast
 import base64
@@ -28,7 +29,9 @@ from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
 NOT_RUN = 1
 """Blocks that say why they are not run. Another one is a decision: change this number with it."""
 CLIENTS = ROOT / ".cache/clients-venv/bin/python"
-COMMANDS = re.compile(r"^(?:\$ )?(?:curl|sluice|make|docker|helm|kubectl|pip|npm|kill|export|systemctl) ", re.MULTILINE)
+COMMANDS = re.compile(
+    r"^(?:\$ )?(?:curl|sluice|make|docker|helm|kubectl|pip|npm|kill|export|systemctl) ", re.MULTILINE
+)
 MADE = {"make", "helm", "docker", "claude"}
 """Commands whose arguments are checked, but which are not run."""
 
@@ -38,7 +41,17 @@ def test_each_block_says_what_it_is_and_few_are_not_run(capsys: pytest.CaptureFi
     with capsys.disabled():
         print(f"\nblocks in {len(PAGES)} pages: {len(BLOCKS)}, of these not run: {len(not_run)}")
     assert len(not_run) == NOT_RUN, [f"{block}: {block.not_run}" for block in not_run]
-    assert {block.language for block in BLOCKS} <= {"", "sh", "yaml", "json", "toml", "python", "javascript", "js", "html"}
+    assert {block.language for block in BLOCKS} <= {
+        "",
+        "sh",
+        "yaml",
+        "json",
+        "toml",
+        "python",
+        "javascript",
+        "js",
+        "html",
+    }
     assert [str(block) for block in BLOCKS if not block.language and COMMANDS.search(block.text)] == []
 
 
@@ -65,7 +78,9 @@ def test_a_configuration_passes_check(block: Block, tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(text)
     environ = {name: "sk-of-the-environment-0123456789abcdef" for name in re.findall(r"\$\{(\w+)[:}]", text)}
-    environ |= {vendor.api_key_env: "sk-of-a-vendor" for vendor in bundled_vendors().values() if vendor.api_key_env}
+    environ |= {
+        vendor.api_key_env: "sk-of-a-vendor" for vendor in bundled_vendors().values() if vendor.api_key_env
+    }
     found = check(str(file), environ=environ)
     assert [str(problem) for problem in (*found.problems, *found.warnings)] == []
 
@@ -80,7 +95,9 @@ def completed(text: str) -> str:
         sections = "".join(f"  {name}: {{ backend: echo }}\n" for name in sorted(named) or ["echo"])
         text += f"\nupstreams:\n{sections}"
     if "aliases" not in given:
-        tiers = ", ".join(f"[{{ upstream: {name}, model: m }}]" for name in given.get("upstreams") or ["echo"])
+        tiers = ", ".join(
+            f"[{{ upstream: {name}, model: m }}]" for name in given.get("upstreams") or ["echo"]
+        )
         names = {"chat", *itertools.chain.from_iterable(_aliases_of(key) for key in given.get("keys", ()))}
         text += "\naliases:\n" + "".join(f'  "{name}": {{ tiers: [{tiers}] }}\n' for name in sorted(names))
     if "keys" not in given and "jwt" not in given:
@@ -114,7 +131,9 @@ def with_files(text: str, folder: Path) -> str:
         elif place.endswith(".keys"):
             made.write_text(base64.b64encode(bytes(range(32))).decode())
         elif place.endswith(".json"):
-            made.write_text('{"type": "authorized_user", "client_id": "i", "client_secret": "s", "refresh_token": "r"}')
+            made.write_text(
+                '{"type": "authorized_user", "client_id": "i", "client_secret": "s", "refresh_token": "r"}'
+            )
         elif not place.endswith((".db", "spill", ".sock")):
             made.write_text("sk-of-a-file")
         text = text.replace(place, str(made))
@@ -150,7 +169,8 @@ def gateway() -> Iterator[GatewayProcess]:
 
 
 def commands(block: Block) -> list[str]:
-    """Whole commands, the lines of each joined; comments, and answers that a page shows below, are left out."""
+    """Whole commands, the lines of each joined; comments, and answers that a page shows below, are left
+    out."""
     joined = re.sub(r"\\\n\s*", "", block.text)
     return [line for line in joined.splitlines() if re.match(r"[A-Z_]+=|[a-z.]", line)]
 
@@ -167,7 +187,9 @@ def test_a_command_is_run_or_is_one_with_its_options(block: Block, gateway: Gate
             case "make":
                 assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(), line
             case name:
-                assert name in MADE | {"export", "cd", "git"}, f"{block}: {line}: run it, or say <!-- not run: why -->"
+                assert name in MADE | {"export", "cd", "git"}, (
+                    f"{block}: {line}: run it, or say <!-- not run: why -->"
+                )
         for word in words[1:]:
             if re.match(r"(?:deploy|config|scripts|bench)/", word):
                 assert (ROOT / word).exists(), word
@@ -178,9 +200,8 @@ def run_curl(line: str, gateway: GatewayProcess) -> None:
         pytest.skip("curl is not installed")
     here = re.sub(r"(?:http://)?127\.0\.0\.1:8080", gateway.api, line)
     here = re.sub(r"(?:http://)?127\.0\.0\.1:8081", gateway.admin, here).replace("sk-sluice-dev", KEY)
-    script = (
-        f"set -e\ncurl() {{ command curl --fail --noproxy '*' \"$@\"; }}\nKEY={KEY} ADMIN={KEY} SLUICE_ADMIN_KEY={KEY}\n{here}"
-    )
+    curl = "curl() { command curl --fail --noproxy '*' \"$@\"; }"
+    script = f"set -e\n{curl}\nKEY={KEY} ADMIN={KEY} SLUICE_ADMIN_KEY={KEY}\n{here}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 0, (here, done.stderr, gateway.output()[-2000:])
 
@@ -190,7 +211,9 @@ def assert_is_a_command(words: list[str]) -> None:
     while words and isinstance(command, click.Group) and words[0] in command.commands:
         command = command.commands[words.pop(0)]
     assert not isinstance(command, click.Group), words
-    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    options = {
+        option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+    }
     assert {word.partition("=")[0] for word in words if word.startswith("--")} <= options | {"--help"}, words
 
 
@@ -230,6 +253,8 @@ def test_code_of_the_sdks_is_answered(block: Block, gateway: GatewayProcess) -> 
         pytest.skip("the clients' own packages are not there: scripts/test_tools.sh")
     code = block.text.replace("http://127.0.0.1:8080", gateway.api).replace("sk-sluice-dev", KEY)
     environ = {"NO_PROXY": "*", "no_proxy": "*", "HOME": "/nonexistent"}
-    done = subprocess.run([CLIENTS, "-c", code], capture_output=True, text=True, check=False, timeout=100, env=environ)
+    done = subprocess.run(
+        [CLIENTS, "-c", code], capture_output=True, text=True, check=False, timeout=100, env=environ
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip()

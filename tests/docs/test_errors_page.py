@@ -21,7 +21,9 @@ def rows(section: str) -> dict[str, int]:
 
 
 def test_each_refusal_has_its_status() -> None:
-    assert rows("What the gateway refuses") == {kind.code: status for kind, status in STATUS.items()} | {GatewayError.code: 500}
+    assert rows("What the gateway refuses") == {kind.code: status for kind, status in STATUS.items()} | {
+        GatewayError.code: 500
+    }
 
 
 def test_each_failure_of_a_provider_has_its_status() -> None:

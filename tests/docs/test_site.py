@@ -1,4 +1,5 @@
-"""The pages are built: `make docs` follows each link and anchor, and lets no page load something from elsewhere."""
+"""The pages are built: `make docs` follows each link and anchor, and lets no page load something from
+elsewhere."""
 
 import os
 import re
@@ -13,11 +14,14 @@ ROOT = Path(__file__).parents[2]
 def test_every_page_is_in_a_menu() -> None:
     menus = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
-    assert pages == {page for page in re.findall(r": (\S+\.md)$", menus, re.MULTILINE) if not page.startswith("project/")}
+    assert pages == {
+        page for page in re.findall(r": (\S+\.md)$", menus, re.MULTILINE) if not page.startswith("project/")
+    }
 
 
 @pytest.mark.skipif(
-    not (ROOT / ".cache/docs-venv/installed.lock").exists(), reason="what builds the pages is not there: make docs"
+    not (ROOT / ".cache/docs-venv/installed.lock").exists(),
+    reason="what builds the pages is not there: make docs",
 )
 def test_the_pages_are_built_without_a_warning(tmp_path: Path) -> None:
     environ = {**os.environ, "SITE": str(tmp_path / "site"), "SERVE": ""}

@@ -1,4 +1,5 @@
-"""A caller in each client dialect, streamed and whole, who checks the grammar of what it gets to the letter."""
+"""A caller in each client dialect, streamed and whole, who checks the grammar of what it gets to the
+letter."""
 
 import json
 from collections.abc import Mapping
@@ -35,10 +36,14 @@ def request_of(mode: str, alias: str) -> tuple[str, dict[str, Any]]:
     return "/v1/chat/completions", {"model": alias, "messages": messages, "stream": mode == "openai stream"}
 
 
-async def ask(client: aiohttp.ClientSession, mode: str, alias: str, headers: Mapping[str, str] | None = None) -> Answer:
+async def ask(
+    client: aiohttp.ClientSession, mode: str, alias: str, headers: Mapping[str, str] | None = None
+) -> Answer:
     """Raises AssertionError where the answer breaks its dialect's grammar."""
     path, body = request_of(mode, alias)
-    async with client.post(path, json=body, headers={"authorization": f"Bearer {KEY}", **(headers or {})}) as response:
+    async with client.post(
+        path, json=body, headers={"authorization": f"Bearer {KEY}", **(headers or {})}
+    ) as response:
         text = await response.text()
         status = response.status
     if status != 200:

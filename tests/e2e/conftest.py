@@ -1,4 +1,5 @@
-"""Contract tests that run on several servers from one source, by pytest.mark.usefixtures: both_servers, every_server."""
+"""Contract tests that run on several servers from one source, by pytest.mark.usefixtures: both_servers,
+every_server."""
 
 import pytest
 

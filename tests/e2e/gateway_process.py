@@ -4,10 +4,10 @@
         httpx.post(gateway.api + "/v1/chat", headers={"x-api-key": KEY}, ...)
         assert gateway.records("request")
 
-A text without a `server:` section gets one; a text with one names its ports as ${API_PORT} and ${ADMIN_PORT}. Every
-line that the process writes to stdout is kept; leaving the block stops it by SIGTERM and, if that is not obeyed, fails.
-`output`: a file or descriptor for both of its outputs, of which nothing is kept then; `shell`: a command that `exec`s it;
-`sockets`: are passed to it.
+A text without a `server:` section gets one; a text with one names its ports as ${API_PORT} and ${ADMIN_PORT}.
+Every line that the process writes to stdout is kept; leaving the block stops it by SIGTERM and, if that is
+not obeyed, fails. `output`: a file or descriptor for both of its outputs, of which nothing is kept then;
+`shell`: a command that `exec`s it; `sockets`: are passed to it.
 """
 
 import json
@@ -32,7 +32,9 @@ STOPPED_WITHIN = 20.0
 
 KEY = "sk-sluice-test"
 DIGEST = "sha256:3da3c6227765663687b751dbba62ec96985d8b966491f2f59d8d0b4d2f38a6dc"
-SERVER = "server: { listen: '127.0.0.1:${API_PORT}', admin_listen: '127.0.0.1:${ADMIN_PORT}', drain_delay: 0s }\n"
+SERVER = (
+    "server: { listen: '127.0.0.1:${API_PORT}', admin_listen: '127.0.0.1:${ADMIN_PORT}', drain_delay: 0s }\n"
+)
 
 
 class GatewayProcess:
@@ -124,7 +126,8 @@ def serving(
     shell: str = 'exec "$@"',
     sockets: Sequence[socket.socket] = (),
 ) -> Iterator[GatewayProcess]:
-    """A gateway that is ready. Raises RuntimeError with its output if it never is, or does not end cleanly."""
+    """A gateway that is ready. Raises RuntimeError with its output if it never is, or does not end
+    cleanly."""
     with tempfile.TemporaryDirectory() as directory:
         gateway = _start(config, env or {}, Path(directory), cwd, output, shell, sockets)
         try:

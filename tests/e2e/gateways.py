@@ -1,4 +1,5 @@
-"""The gateway in this process, on real sockets: as `sluice serve` runs it, but for signals; or as an aiohttp application."""
+"""The gateway in this process, on real sockets: as `sluice serve` runs it, but for signals; or as an aiohttp
+application."""
 
 import asyncio
 import io
@@ -34,7 +35,8 @@ limits: {{address: null}}
 
 
 class Observed:
-    """What tests see of a gateway, whichever server it runs on. `prefix`: what the paths of its API begin with."""
+    """What tests see of a gateway, whichever server it runs on. `prefix`: what the paths of its API begin
+    with."""
 
     state: ProcessState
     snapshots: Snapshots
@@ -97,7 +99,8 @@ class OnSluice(Gateway, Observed):
 
 
 class OnAiohttp(Observed):
-    """As an aiohttp application; mounted under `prefix`, where there is one. The admin routes are beside it."""
+    """As an aiohttp application; mounted under `prefix`, where there is one. The admin routes are beside
+    it."""
 
     admin_prefix = "/ops"
 
@@ -108,7 +111,10 @@ class OnAiohttp(Observed):
         root = web.Application() if prefix else app
         if prefix:
             root.add_subapp(prefix + "/", app)
-        self._runners = [web.AppRunner(root, access_log=None), web.AppRunner(_mounted(admin(app)), access_log=None)]
+        self._runners = [
+            web.AppRunner(root, access_log=None),
+            web.AppRunner(_mounted(admin(app)), access_log=None),
+        ]
 
     async def __aenter__(self) -> Self:
         for runner in self._runners:

@@ -1,4 +1,5 @@
-"""What a client holds of an answer when it has read all of it, in each dialect: as the dialect's own readers understand it."""
+"""What a client holds of an answer when it has read all of it, in each dialect: as the dialect's own readers
+understand it."""
 
 import json
 from collections.abc import Sequence
@@ -50,7 +51,11 @@ def of_lines(status: int, body: bytes) -> Held:
                 assert line["message"] == held.text.strip()
                 held.finish = line["finishReason"]
                 usage = line.get("usage")
-                held.usage = usage and (usage["inputTokens"], usage["outputTokens"], usage["cachedInputTokens"])
+                held.usage = usage and (
+                    usage["inputTokens"],
+                    usage["outputTokens"],
+                    usage["cachedInputTokens"],
+                )
             case {"type": "error", "error": "Internal server error", "code": str(code)}:
                 assert at == len(lines) - 1
                 held.error = code
@@ -94,11 +99,15 @@ def take_delta(held: Held, delta: dict[str, Any]) -> None:
     for piece in delta.get("tool_calls") or ():
         function = piece.get("function") or {}
         index = piece.get("index")
-        fresh = piece.get("id") and (index is None or index >= len(held.calls) or held.calls[index].id != piece["id"])
+        fresh = piece.get("id") and (
+            index is None or index >= len(held.calls) or held.calls[index].id != piece["id"]
+        )
         if fresh:
             held.calls.append(Call(function.get("name") or "", function.get("arguments") or "", piece["id"]))
         else:
-            held.calls[-1 if index is None else min(index, len(held.calls) - 1)].arguments += function.get("arguments") or ""
+            held.calls[-1 if index is None else min(index, len(held.calls) - 1)].arguments += (
+                function.get("arguments") or ""
+            )
 
 
 def take_said(held: Held, said: dict[str, Any]) -> None:
@@ -110,7 +119,9 @@ def take_said(held: Held, said: dict[str, Any]) -> None:
             case {"type": "text", "text": str(text)}:
                 held.text += text
             case {"type": "thinking", "thinking": pieces}:
-                held.reasoning += pieces if isinstance(pieces, str) else "".join(piece["text"] for piece in pieces)
+                held.reasoning += (
+                    pieces if isinstance(pieces, str) else "".join(piece["text"] for piece in pieces)
+                )
     held.text += said.get("refusal") or ""
     held.reasoning += said.get("reasoning_content") or said.get("reasoning") or ""
 
@@ -164,7 +175,11 @@ def held_of(response: dict[str, Any]) -> Held:
     why = (response["incomplete_details"] or {}).get("reason")
     held.finish = {"max_output_tokens": "length"}.get(why, why) or ("tool_calls" if held.calls else "stop")
     if usage := response["usage"]:
-        held.usage = usage["input_tokens"], usage["output_tokens"], usage["input_tokens_details"]["cached_tokens"]
+        held.usage = (
+            usage["input_tokens"],
+            usage["output_tokens"],
+            usage["input_tokens_details"]["cached_tokens"],
+        )
     return held
 
 
@@ -173,7 +188,9 @@ def take_item(held: Held, item: dict[str, Any]) -> None:
         case "message":
             held.text += "".join(part.get("text") or part.get("refusal") or "" for part in item["content"])
         case "reasoning":
-            held.reasoning += "".join(part["text"] for part in [*item["summary"], *(item.get("content") or ())])
+            held.reasoning += "".join(
+                part["text"] for part in [*item["summary"], *(item.get("content") or ())]
+            )
         case "function_call":
             held.calls.append(Call(item["name"], item["arguments"], item["call_id"]))
 
@@ -200,7 +217,9 @@ def of_ollama(status: int, body: bytes) -> Held:
             assert function["index"] == len(held.calls)
             held.calls.append(Call(function["name"], json.dumps(function["arguments"]), call["id"]))
         if last:
-            held.finish = "tool_calls" if held.calls and line["done_reason"] == "stop" else line["done_reason"]
+            held.finish = (
+                "tool_calls" if held.calls and line["done_reason"] == "stop" else line["done_reason"]
+            )
             counted = "eval_count" in line
             held.usage = (line["prompt_eval_count"], line["eval_count"], 0) if counted else None
     return held
@@ -272,8 +291,8 @@ STOPS = {
 
 
 def of_messages(status: int, body: bytes) -> Held:
-    """Of Anthropic's stream, read as its SDKs do: frames go by their `event:` lines, deltas by their index. `error` is its
-    type. Tools that the provider ran are not held."""
+    """Of Anthropic's stream, read as its SDKs do: frames go by their `event:` lines, deltas by their index.
+    `error` is its type. Tools that the provider ran are not held."""
     held = Held(status)
     if status != 200:
         held.error = json.loads(body)["error"]["type"]
@@ -332,7 +351,10 @@ def take_message(held: Held, message: dict[str, Any]) -> None:
     if held.error is None:
         held.finish = STOPS[message["stop_reason"]]
         usage = message["usage"]
-        read, written = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
+        read, written = (
+            usage.get("cache_read_input_tokens") or 0,
+            usage.get("cache_creation_input_tokens") or 0,
+        )
         held.usage = (usage["input_tokens"] + read + written, usage["output_tokens"], read)
 
 

@@ -20,7 +20,9 @@ from sluice.identity.keys import digest_of
 from tests.e2e.gateways import Running, gateway
 
 STREAM, WHOLE, OPENAI = "/v1/chat/stream", "/v1/chat", "/v1/chat/completions"
-ONE, TWO, OLD, OFF, SHOP, FEW, ADMIN = (f"sk-sluice-{name}" for name in ("one", "two", "old", "off", "shop", "few", "admin"))
+ONE, TWO, OLD, OFF, SHOP, FEW, ADMIN = (
+    f"sk-sluice-{name}" for name in ("one", "two", "old", "off", "shop", "few", "admin")
+)
 SECRET = "a secret that is long enough for HS256"
 SHOP_PAGE, OTHER_PAGE, STRANGE_PAGE = "https://shop.example", "https://other.example", "https://evil.example"
 ASK = {"sessionId": "s", "message": "hi"}
@@ -78,7 +80,11 @@ CREDENTIALS: list[tuple[str, list[tuple[str, str]], int]] = [
     ("older spelling", [("x-widget-api-key", ONE)], 200),
     ("bearer", [("Authorization", f"Bearer {ONE}")], 200),
     ("bearer in lower case", [("authorization", f"bearer {ONE}")], 200),
-    ("the same in all three", [("x-api-key", ONE), ("x-widget-api-key", ONE), ("Authorization", f"Bearer {ONE}")], 200),
+    (
+        "the same in all three",
+        [("x-api-key", ONE), ("x-widget-api-key", ONE), ("Authorization", f"Bearer {ONE}")],
+        200,
+    ),
     ("an empty one beside it", [("x-api-key", ""), ("x-widget-api-key", ONE)], 200),
     ("none", [], 401),
     ("unknown", [("x-api-key", "sk-sluice-nobody")], 401),
@@ -93,7 +99,13 @@ CREDENTIALS: list[tuple[str, list[tuple[str, str]], int]] = [
     ("the admin's", [("x-api-key", ADMIN)], 401),
     ("as a query", [], 401),
 ]
-REASONS = {"none": "missing", "doubled": "ambiguous", "two keys": "ambiguous", "expired": "expired", "disabled": "revoked"}
+REASONS = {
+    "none": "missing",
+    "doubled": "ambiguous",
+    "two keys": "ambiguous",
+    "expired": "expired",
+    "disabled": "revoked",
+}
 
 
 @pytest.mark.parametrize(("name", "headers", "expected"), CREDENTIALS, ids=[name for name, *_ in CREDENTIALS])
@@ -102,7 +114,9 @@ async def test_a_credential_is_taken_or_refused_in_every_dialect(
 ) -> None:
     async with serving() as (running, client):
         for path in (STREAM, "/chat", WHOLE, OPENAI):
-            body = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]} if path == OPENAI else ASK
+            body = (
+                {"model": "chat", "messages": [{"role": "user", "content": "hi"}]} if path == OPENAI else ASK
+            )
             query = f"?api_key={ONE}" if name == "as a query" else ""
             async with client.post(path + query, json=body, headers=CIMultiDict(headers)) as response:
                 text = await response.text()
@@ -148,7 +162,13 @@ async def test_conversations_are_for_the_admins_key_alone() -> None:
     async with serving() as (running, client):
         await said(client, bearer(ONE))
         for base in (running.url, running.admin_url):
-            for headers in ({}, {"x-admin-api-key": ""}, {"x-admin-api-key": ONE}, {"x-api-key": ADMIN}, bearer(ADMIN)):
+            for headers in (
+                {},
+                {"x-admin-api-key": ""},
+                {"x-admin-api-key": ONE},
+                {"x-api-key": ADMIN},
+                bearer(ADMIN),
+            ):
                 for path in ("/v1/admin/conversations", "/v1/admin/conversations/x"):
                     async with client.get(base + path, headers=headers) as response:
                         assert response.status == 401
@@ -158,7 +178,9 @@ async def test_conversations_are_for_the_admins_key_alone() -> None:
             async with client.get(base + "/v1/admin/conversations/x", headers=admin) as response:
                 assert (response.status, (await response.json())["error"]) == (404, "Conversation not found")
             for limit in ("0", "201", "-1", "x", "1e1", "", "٣"):
-                async with client.get(base + "/v1/admin/conversations", params={"limit": limit}, headers=admin) as response:
+                async with client.get(
+                    base + "/v1/admin/conversations", params={"limit": limit}, headers=admin
+                ) as response:
                     assert response.status == 400
         doubled = CIMultiDict([("x-admin-api-key", ADMIN), ("x-admin-api-key", "nobody")])
         for headers in (doubled, {"x-admin-api-key": "\udcff"}):
@@ -171,7 +193,14 @@ async def test_conversations_are_for_the_admins_key_alone() -> None:
 
 def issuers(folder: Path, public: Any) -> str:
     numbers = public.public_numbers()
-    key = {"kty": "RSA", "kid": "k1", "use": "sig", "alg": "RS256", "n": _number(numbers.n), "e": _number(numbers.e)}
+    key = {
+        "kty": "RSA",
+        "kid": "k1",
+        "use": "sig",
+        "alg": "RS256",
+        "n": _number(numbers.n),
+        "e": _number(numbers.e),
+    }
     (folder / "jwks.json").write_text(json.dumps({"keys": [key]}))
     return f"""
 jwt:
@@ -183,17 +212,24 @@ jwt:
 
 
 def _number(value: int) -> str:
-    return base64.urlsafe_b64encode(value.to_bytes((value.bit_length() + 7) // 8, "big")).rstrip(b"=").decode()
+    return (
+        base64.urlsafe_b64encode(value.to_bytes((value.bit_length() + 7) // 8, "big")).rstrip(b"=").decode()
+    )
 
 
 def token(**claims: Any) -> str:
     usual = {"iss": "secret.example", "aud": "sluice", "sub": "u", "exp": time.time() + 60}
-    return jwt.encode({name: value for name, value in (usual | claims).items() if value is not None}, SECRET, "HS256")
+    return jwt.encode(
+        {name: value for name, value in (usual | claims).items() if value is not None}, SECRET, "HS256"
+    )
 
 
 def by_hmac(claims: dict[str, Any], secret: bytes) -> str:
     """An HS256 token by any bytes: PyJWT itself refuses to make one by a public key."""
-    pieces = [base64.urlsafe_b64encode(json.dumps(p).encode()).rstrip(b"=") for p in ({"alg": "HS256", "kid": "k1"}, claims)]
+    pieces = [
+        base64.urlsafe_b64encode(json.dumps(p).encode()).rstrip(b"=")
+        for p in ({"alg": "HS256", "kid": "k1"}, claims)
+    ]
     signature = hmac.digest(secret, b".".join(pieces), "sha256")
     return b".".join([*pieces, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
 
@@ -217,7 +253,12 @@ async def test_a_token_says_tenant_and_aliases(tmp_path: Path, private: rsa.RSAP
         assert await said(client, bearer(two), model="code") == "You said: hi"
         assert await said(client, bearer(acme)) == "You said: hi"
         assert await said(client, bearer(ONE)) == "You said: hi"
-        models = {one: ["chat", "code"], two: ["code"], acme: ["chat", "spare"], token(aliases="*"): ["chat", "code"]}
+        models = {
+            one: ["chat", "code"],
+            two: ["code"],
+            acme: ["chat", "spare"],
+            token(aliases="*"): ["chat", "code"],
+        }
         for credential, names in models.items():
             async with client.get("/v1/models", headers=bearer(credential)) as response:
                 assert [model["id"] for model in (await response.json())["data"]] == names
@@ -249,9 +290,13 @@ async def test_a_token_that_is_not_right_is_refused(tmp_path: Path, private: rsa
         "unsigned": f"{head}.{body}.",
         "none": f"{none}.{body}.",
         "changed": f"{head}.{body[:-2]}xx.{signature}",
-        "another secret": jwt.encode({"iss": "secret.example", "aud": "sluice", "sub": "u", "exp": time.time() + 60}, "x" * 32),
+        "another secret": jwt.encode(
+            {"iss": "secret.example", "aud": "sluice", "sub": "u", "exp": time.time() + 60}, "x" * 32
+        ),
         "another's issuer": token(iss="rsa.example", org="acme"),
-        "public key as a secret": by_hmac({"iss": "rsa.example", "aud": "sluice", "org": "a", "exp": 9e9}, public.read_bytes()),
+        "public key as a secret": by_hmac(
+            {"iss": "rsa.example", "aud": "sluice", "org": "a", "exp": 9e9}, public.read_bytes()
+        ),
         "a stranger's key": rsa_token(stranger),
         "a key of another name": rsa_token(private, "k2"),
     }
@@ -262,14 +307,20 @@ async def test_a_token_that_is_not_right_is_refused(tmp_path: Path, private: rsa
         assert await status(client, {**bearer(token()), "x-api-key": ONE}) == 401
         assert await status(client, bearer(token())) == 200
         log = running.log_bytes.getvalue().decode()
-        assert not [name for name, credential in wrong.items() if credential in log or credential.split(".")[1] in log]
+        assert not [
+            name for name, credential in wrong.items() if credential in log or credential.split(".")[1] in log
+        ]
 
 
 # origins
 
 
 async def preflight(client: aiohttp.ClientSession, origin: str, path: str = STREAM) -> tuple[int, Any]:
-    headers = {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
+    headers = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "x-api-key",
+    }
     async with client.options(path, headers=headers) as response:
         return response.status, response.headers
 
@@ -286,7 +337,13 @@ async def test_a_preflight_is_answered_for_origins_that_some_key_has() -> None:
                 assert {"authorization", "content-type", "x-api-key", "x-widget-api-key"} <= set(allowed)
                 assert "Origin" in headers["Vary"]
                 assert "Access-Control-Allow-Credentials" not in headers
-            for origin in (STRANGE_PAGE, "null", SHOP_PAGE + ".evil.example", SHOP_PAGE.upper(), "http://shop.example"):
+            for origin in (
+                STRANGE_PAGE,
+                "null",
+                SHOP_PAGE + ".evil.example",
+                SHOP_PAGE.upper(),
+                "http://shop.example",
+            ):
                 code, headers = await preflight(client, origin, path)
                 assert code == 204
                 assert not [name for name in headers if name.startswith("Access-Control")]
@@ -305,7 +362,9 @@ ACTUAL = [  # key, origin, status, is the page told that it may read the answer
 
 
 @pytest.mark.parametrize(("key", "origin", "expected", "told"), ACTUAL)
-async def test_a_page_uses_the_keys_of_its_origin(key: str, origin: str | None, expected: int, told: bool) -> None:
+async def test_a_page_uses_the_keys_of_its_origin(
+    key: str, origin: str | None, expected: int, told: bool
+) -> None:
     async with serving() as (_, client):
         headers = {"x-api-key": key} | ({"Origin": origin} if origin else {})
         for path in (STREAM, WHOLE):
@@ -327,7 +386,9 @@ async def test_a_key_that_asked_too_often_is_told_when_to_come_back() -> None:
                 assert response.headers["x-ratelimit-limit-requests"] == "3"
                 assert response.headers["x-ratelimit-remaining-requests"] == str(left)
         for path in (STREAM, WHOLE, OPENAI):
-            body = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]} if path == OPENAI else ASK
+            body = (
+                {"model": "chat", "messages": [{"role": "user", "content": "hi"}]} if path == OPENAI else ASK
+            )
             async with client.post(path, json=body, headers=bearer(FEW)) as response:
                 answer = await response.json()
                 assert response.status == 429
@@ -341,7 +402,12 @@ async def test_a_key_that_asked_too_often_is_told_when_to_come_back() -> None:
             else:
                 assert answer["error"] == "Too many requests"
         assert await status(client, bearer(ONE)) == 200
-        assert running.metric('sluice_ratelimit_decisions_total{decision="refused",resource="requests",scope="key"}') == 3
+        assert (
+            running.metric(
+                'sluice_ratelimit_decisions_total{decision="refused",resource="requests",scope="key"}'
+            )
+            == 3
+        )
         _, total = await running.runtime.conversations.newest(10)
         assert total == 2
 
@@ -373,7 +439,12 @@ jwt: [{{issuer: secret.example, audience: sluice, algorithms: [HS256], secret: "
        limits: {{requests: {{rate: 1/min, burst: 1}}}}}}]
 """
     async with serving(more) as (_, client):
-        assert [await status(client, bearer(token(sub=sub))) for sub in ("a", "a", "b", "b")] == [200, 429, 200, 429]
+        assert [await status(client, bearer(token(sub=sub))) for sub in ("a", "a", "b", "b")] == [
+            200,
+            429,
+            200,
+            429,
+        ]
 
 
 FEW_A_MINUTE = "{rate: 1/min, burst: 2}"
@@ -381,7 +452,12 @@ FEW_A_MINUTE = "{rate: 1/min, burst: 2}"
 
 async def test_an_addresss_limit_stands_before_authentication() -> None:
     async with serving(address=FEW_A_MINUTE) as (running, client):
-        assert [await status(client, bearer(key)) for key in ("nobody", "nobody", "nobody", ONE)] == [401, 401, 429, 429]
+        assert [await status(client, bearer(key)) for key in ("nobody", "nobody", "nobody", ONE)] == [
+            401,
+            401,
+            429,
+            429,
+        ]
         async with client.post(WHOLE, json=ASK, headers=bearer(ONE)) as response:
             assert int(response.headers["Retry-After"]) > 0
             assert "limit" in (await response.json())["reason"].lower()
@@ -405,6 +481,12 @@ async def test_addresses_of_one_ipv6_network_share_a_bucket() -> None:
     async with serving(address=FEW_A_MINUTE, proxies="127.0.0.1/32") as (_, client):
         answers = [
             await status(client, {**bearer(ONE), "X-Forwarded-For": address})
-            for address in ("2001:db8::1", "2001:db8::2", "2001:db8::ffff:3", "2001:db8:0:1::1", "[2001:db8::4]")
+            for address in (
+                "2001:db8::1",
+                "2001:db8::2",
+                "2001:db8::ffff:3",
+                "2001:db8:0:1::1",
+                "[2001:db8::4]",
+            )
         ]
         assert answers == [200, 200, 429, 200, 429]

@@ -1,4 +1,5 @@
-"""Budgets by the admin API: what is spent, reserved and left, and to correct it; with every store of limits."""
+"""Budgets by the admin API: what is spent, reserved and left, and to correct it; with every store of
+limits."""
 
 import asyncio
 import contextlib
@@ -42,7 +43,9 @@ class Operator:
         self.g = g
         self._client = client
 
-    async def ask(self, method: str = "GET", query: str = "", key: str = ADMIN, **body: Any) -> tuple[int, Any]:
+    async def ask(
+        self, method: str = "GET", query: str = "", key: str = ADMIN, **body: Any
+    ) -> tuple[int, Any]:
         options = {"json": body} if body else {}
         url = f"{self.g.admin_url}/admin/budgets{query}"
         async with self._client.request(method, url, headers={"x-admin-api-key": key}, **options) as response:
@@ -55,11 +58,19 @@ class Operator:
         return found
 
     def call(self, **fields: Any) -> Any:
-        body = {"model": "chat", "messages": [{"role": "user", "content": "12345678"}], "max_tokens": 100, **fields}
+        body = {
+            "model": "chat",
+            "messages": [{"role": "user", "content": "12345678"}],
+            "max_tokens": 100,
+            **fields,
+        }
         return self._client.post(f"{self.g.url}/v1/chat/completions", json=body, headers={"x-api-key": KEY})
 
     async def spent(self, amount: float) -> None:
-        while abs((await self.budget())["spent_usd"] - amount) > 0.01 * amount or (await self.budget())["reserved_usd"]:
+        while (
+            abs((await self.budget())["spent_usd"] - amount) > 0.01 * amount
+            or (await self.budget())["reserved_usd"]
+        ):
             await asyncio.sleep(0)
 
 
@@ -101,7 +112,9 @@ async def test_all_budgets_are_listed_in_pages(store: str) -> None:
         await it.spent(used)
         status, answer = await it.ask()
         assert (status, answer["next"]) == (200, None)
-        assert [(one["scope"], one["owner"], one["period"], one["limit_usd"]) for one in answer["budgets"]] == [
+        assert [
+            (one["scope"], one["owner"], one["period"], one["limit_usd"]) for one in answer["budgets"]
+        ] == [
             ("key", "one", "day", 10.0),
             ("key", "one", "month", 20.0),
             ("overall", "all", "day", 1000.0),
@@ -120,7 +133,11 @@ async def test_a_budget_is_corrected_and_the_correction_is_logged(store: str) ->
     async with serving(store) as it:
         for spent, admitted in ((19.99, False), (0.02, True), (25.0, False), (0.0, True)):
             status, answer = await it.ask("PATCH", scope="key", owner="one", period="month", spent=spent)
-            assert (status, answer["spent_usd"], answer["left_usd"]) == (200, pytest.approx(spent), pytest.approx(20 - spent))
+            assert (status, answer["spent_usd"], answer["left_usd"]) == (
+                200,
+                pytest.approx(spent),
+                pytest.approx(20 - spent),
+            )
             assert (await it.budget())["spent_usd"] == pytest.approx(spent)
             assert (await it.budget(period="day"))["spent_usd"] < 1
             async with it.call() as response:
@@ -146,7 +163,9 @@ async def test_what_makes_no_sense_is_refused() -> None:
         for change in ({"period": "week"}, {"scope": "upstream"}):
             assert (await it.ask("PATCH", **{**good, **change}))[0] == 404
         for missing in good:
-            assert (await it.ask("PATCH", **{name: value for name, value in good.items() if name != missing}))[0] == 400
+            assert (
+                await it.ask("PATCH", **{name: value for name, value in good.items() if name != missing})
+            )[0] == 400
         assert (await it.ask(query="?scope=nothing"))[0] == 400
         assert (await it.ask(query="?owner=nobody"))[0] == 404
         assert (await it.ask(query="?limit=0"))[0] == 400
@@ -185,7 +204,12 @@ async def test_what_killed_processes_had_reserved_is_given_back(tmp_path: Path, 
     with contextlib.suppress(RuntimeError), process(text) as g:  # RuntimeError: it was killed
         await asyncio.to_thread(g.wait_for, lambda _: len(g.records("started")) == 2, 30)
         async with aiohttp.ClientSession(g.api, headers={"x-api-key": KEY}) as client:
-            body = {"model": "chat", "stream": True, "max_tokens": 6000, "messages": [{"role": "user", "content": "hi"}]}
+            body = {
+                "model": "chat",
+                "stream": True,
+                "max_tokens": 6000,
+                "messages": [{"role": "user", "content": "hi"}],
+            }
             quick = {**body, "model": "quick", "stream": False, "max_tokens": 10}
             async with client.post("/v1/chat/completions", json=quick) as response:
                 used = (await response.json())["usage"]["total_tokens"] * PRICE / 1e6
@@ -212,7 +236,10 @@ async def test_what_killed_processes_had_reserved_is_given_back(tmp_path: Path, 
 async def state(g: GatewayProcess) -> dict[str, Any]:
     """The budget."""
     headers = {"x-admin-api-key": ADMIN}
-    async with aiohttp.ClientSession() as client, client.get(f"{g.admin}/admin/budgets", headers=headers) as response:
+    async with (
+        aiohttp.ClientSession() as client,
+        client.get(f"{g.admin}/admin/budgets", headers=headers) as response,
+    ):
         found: dict[str, Any] = (await response.json())["budgets"][0]
         return found
 

@@ -52,7 +52,10 @@ async def test_conversations_are_forgotten_one_by_one_or_all_of_a_tenant(kind: s
             assert (await client.turn("a"))[0] == "Turn 2, you said: hi"
             _, listed = await client.admin("GET")
             ids = {one["sessionId"]: one["_id"] for one in listed["conversations"]}
-            assert await client.admin("DELETE", f"/{ids['a']}", key="sk-wrong") != (200, {"id": ids["a"], "deleted": True})
+            assert await client.admin("DELETE", f"/{ids['a']}", key="sk-wrong") != (
+                200,
+                {"id": ids["a"], "deleted": True},
+            )
             assert await client.admin("DELETE", f"/{ids['a']}") == (200, {"id": ids["a"], "deleted": True})
             assert (await client.admin("DELETE", f"/{ids['a']}"))[0] == 404
             assert (await client.turn("a"))[0] == "You said: hi"
@@ -104,15 +107,22 @@ async def test_while_the_store_is_down_calls_go_on_without_history_and_say_so() 
 
 async def lines(g: Running, session: aiohttp.ClientSession, path: str) -> list[Any]:
     async with session.get(f"{g.url}/v1/admin/{path}", headers=HEADERS) as response:
-        assert (response.status, response.content_type) == (200, "application/x-ndjson"), await response.text()
+        assert (response.status, response.content_type) == (200, "application/x-ndjson"), (
+            await response.text()
+        )
         return [json.loads(line) async for line in response.content]
 
 
 @pytest.mark.usefixtures("every_server")
-async def test_all_that_is_kept_of_a_tenant_is_exported_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_that_is_kept_of_a_tenant_is_exported_and_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("sluice.api.admin_export.PAGE", 2)
     monkeypatch.setattr("sluice.api.admin_export.MESSAGES", 3)
-    async with gateway(config("memory") + "responses: {store: memory}\n") as g, aiohttp.ClientSession() as session:
+    async with (
+        gateway(config("memory") + "responses: {store: memory}\n") as g,
+        aiohttp.ClientSession() as session,
+    ):
         client = Client(g, session)
         assert await lines(g, session, "conversations/export") == []
         for name in ("u1-a", "u1-b", "u2-a", "u1-a", "u2-b"):
@@ -134,7 +144,9 @@ async def test_all_that_is_kept_of_a_tenant_is_exported_and_forgotten(monkeypatc
             assert (response.status, await response.read()) == (200, b"")
         for number in range(5):
             body = {"model": "chat", "input": f"Question {number}"}
-            async with session.post(f"{g.url}/v1/responses", json=body, headers={"authorization": f"Bearer {KEY}"}) as response:
+            async with session.post(
+                f"{g.url}/v1/responses", json=body, headers={"authorization": f"Bearer {KEY}"}
+            ) as response:
                 assert response.status == 200
         kept = await lines(g, session, "responses/export?tenant=test")
         assert {f"Question {number}" in json.dumps(kept) for number in range(5)} == {True}
@@ -162,7 +174,10 @@ async def test_an_export_says_what_cannot_be_read_and_is_cut_where_the_store_fai
         for name in "ab":
             await Client(g, session).turn(name)
     async with gateway(config(f"sqlite:{tmp_path}/s.db")) as g, aiohttp.ClientSession() as session:
-        assert [line["unreadable"] for line in await lines(g, session, "conversations/export")] == [True, True]
+        assert [line["unreadable"] for line in await lines(g, session, "conversations/export")] == [
+            True,
+            True,
+        ]
         pages = iter([g.runtime.conversations.page])
 
         async def page(*arguments: Any) -> Any:

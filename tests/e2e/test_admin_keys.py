@@ -1,4 +1,5 @@
-"""Dynamic keys over HTTP: their life, several gateways on one store, a store in trouble, and that nothing secret gets out."""
+"""Dynamic keys over HTTP: their life, several gateways on one store, a store in trouble, and that nothing
+secret gets out."""
 
 import asyncio
 import json
@@ -39,9 +40,13 @@ class Operator:
         self.running = running
         self.client = client
 
-    async def ask(self, method: str, path: str = "", body: Any = None, admin: str = ADMIN, base: str = "") -> tuple[int, Any]:
+    async def ask(
+        self, method: str, path: str = "", body: Any = None, admin: str = ADMIN, base: str = ""
+    ) -> tuple[int, Any]:
         url = URL(f"{base or self.running.url}/admin/keys{path}", encoded=True)
-        async with self.client.request(method, url, json=body, headers={"x-admin-api-key": admin}) as response:
+        async with self.client.request(
+            method, url, json=body, headers={"x-admin-api-key": admin}
+        ) as response:
             return response.status, await response.json()
 
     async def make(self, id: str, **fields: Any) -> str:
@@ -112,7 +117,9 @@ async def test_the_life_of_a_key() -> None:
         status, changed = await it.ask("PATCH", "/shop", {"enabled": False})
         assert (status, changed) == (200, made | {"enabled": False})
         assert await it.use(key) == 401
-        status, changed = await it.ask("PATCH", "/shop", {"enabled": True, "aliases": ["code"], "tenant": "x"})
+        status, changed = await it.ask(
+            "PATCH", "/shop", {"enabled": True, "aliases": ["code"], "tenant": "x"}
+        )
         assert (status, changed["details"][0]["field"]) == (400, "tenant")
         status, changed = await it.ask(
             "PATCH", "/shop", {"enabled": True, "aliases": ["code", "chat"], "default_alias": "chat"}
@@ -130,7 +137,12 @@ async def test_the_life_of_a_key() -> None:
         assert await it.use(new) == 200
         assert await it.ask("DELETE", "/shop") == (200, {"id": "shop", "deleted": True})
         assert await it.use(new) == 401
-        for method, path in (("GET", "/shop"), ("DELETE", "/shop"), ("POST", "/shop/rotate"), ("PATCH", "/shop")):
+        for method, path in (
+            ("GET", "/shop"),
+            ("DELETE", "/shop"),
+            ("POST", "/shop/rotate"),
+            ("PATCH", "/shop"),
+        ):
             assert (await it.ask(method, path, {"enabled": True} if method == "PATCH" else None))[0] == 404
         assert await it.use(await it.make("shop")) == 200
         done = [(line["action"], line["id"]) for line in it.running.log_lines if line["event"] == "admin_key"]
@@ -140,7 +152,13 @@ async def test_the_life_of_a_key() -> None:
 
 async def test_the_admins_key_is_asked_for_on_both_ports() -> None:
     async with serving() as it:
-        strangers = [("GET", ""), ("POST", ""), ("GET", "/file"), ("DELETE", "/file"), ("POST", "/file/rotate")]
+        strangers = [
+            ("GET", ""),
+            ("POST", ""),
+            ("GET", "/file"),
+            ("DELETE", "/file"),
+            ("POST", "/file/rotate"),
+        ]
         for base in (it.running.url, it.running.admin_url):
             for admin in ("", "nobody", CONFIGURED):
                 for method, path in strangers:
@@ -184,7 +202,10 @@ WRONG: list[tuple[Any, list[str]]] = [
     ({"id": "a", "aliases": ["chat"], "default_alias": "code"}, ["default_alias"]),
     ({"id": "a", "default_alias": "nope"}, ["default_alias"]),
     ({"id": "a", "limits": {"requests": {"rate": "fast"}}}, ["limits.requests.rate"]),
-    ({"id": "a", "limits": {"requests": [{"rate": "1/s"}, {"rate": "1/s", "burst": 0}]}}, ["limits.requests[1].burst"]),
+    (
+        {"id": "a", "limits": {"requests": [{"rate": "1/s"}, {"rate": "1/s", "burst": 0}]}},
+        ["limits.requests[1].burst"],
+    ),
     ({"id": "a", "limits": {"requests": {"rate": "1/s", "brst": 1}}}, ["limits.requests.brst"]),
     ({"id": "a", "limits": {"streams": 0, "weight": 0}}, ["limits.streams", "limits.weight"]),
     ({"id": "a", "limits": {"budget": {"day": -1, "soft": 2}}}, ["limits.budget.day", "limits.budget.soft"]),
@@ -208,7 +229,9 @@ async def test_what_is_wrong_is_named_field_by_field() -> None:
                 status, answer = await it.ask("PATCH", "/there", change)
                 expected = [field for field in fields if field != "id"]
                 if expected:
-                    assert (status, [detail["field"] for detail in answer["details"]]) == (400, expected), body
+                    assert (status, [detail["field"] for detail in answer["details"]]) == (400, expected), (
+                        body
+                    )
         for overlap in ("-1s", "soon", -1, True, "91d", 1e300, [1]):
             assert (await it.ask("POST", "/there/rotate", {"overlap": overlap}))[0] == 400
         assert (await it.ask("POST", "/there/rotate", {"over": 1}))[0] == 400
@@ -217,7 +240,9 @@ async def test_what_is_wrong_is_named_field_by_field() -> None:
             headers = {"x-admin-api-key": ADMIN, "Content-Type": "application/json"}
             async with it.client.post(f"{it.running.url}/admin/keys", data=raw, headers=headers) as response:
                 assert response.status == 400
-        async with it.client.post(f"{it.running.url}/admin/keys", data="id=a", headers={"x-admin-api-key": ADMIN}) as response:
+        async with it.client.post(
+            f"{it.running.url}/admin/keys", data="id=a", headers={"x-admin-api-key": ADMIN}
+        ) as response:
             assert response.status == 415
         assert (await it.ask("GET", "?limit=0"))[0] == 400
         assert (await it.ask("GET", "/there/nothing"))[0] == 404
@@ -312,7 +337,9 @@ async def test_a_stream_that_runs_when_its_key_is_deleted_goes_on() -> None:
     async with serving() as it:
         key = await it.make("a")
         body = {"sessionId": "s", "message": "tokens=20 delay_ms=5"}
-        async with it.client.post(f"{it.running.url}/v1/chat/stream", json=body, headers={"x-api-key": key}) as response:
+        async with it.client.post(
+            f"{it.running.url}/v1/chat/stream", json=body, headers={"x-api-key": key}
+        ) as response:
             await response.content.readline()
             await it.ask("DELETE", "/a")
             assert await it.use(key) == 401
@@ -324,7 +351,9 @@ async def test_tokens_that_a_key_minted_for_pages_end_with_it() -> None:
     async with serving(more='\ntokens: {secret: "a secret of at least 32 bytes, not more"}\n') as it:
         key = await it.make("a", origins=[PAGE])
         url = f"{it.running.url}/v1/tokens"
-        async with it.client.post(url, json={"origin": PAGE, "sessionPrefix": "s."}, headers={"x-api-key": key}) as response:
+        async with it.client.post(
+            url, json={"origin": PAGE, "sessionPrefix": "s."}, headers={"x-api-key": key}
+        ) as response:
             token = (await response.json())["token"]
 
         async def asked() -> int:
@@ -377,7 +406,9 @@ async def test_the_admin_api_of_every_gateway_knows_a_key_at_once(store: str) ->
 
 async def test_changes_by_two_gateways_at_once_are_all_made(store: str) -> None:
     async with serving(store) as one, serving(store) as two:
-        made = await asyncio.gather(*(it.ask("POST", body={"id": "same"}) for it in (one, two) for _ in range(4)))
+        made = await asyncio.gather(
+            *(it.ask("POST", body={"id": "same"}) for it in (one, two) for _ in range(4))
+        )
         assert sorted(status for status, _ in made) == [201] + [409] * 7
         changes = [
             one.ask("PATCH", "/same", {"aliases": ["chat"]}),
@@ -393,7 +424,12 @@ async def test_changes_by_two_gateways_at_once_are_all_made(store: str) -> None:
 
 async def _all_made(it: Operator) -> bool:
     _, key = await it.ask("GET", "/same")
-    return (key["aliases"], key["origins"], key["enabled"], key["limits"]["streams"]) == (["chat"], [PAGE], False, 3)
+    return (key["aliases"], key["origins"], key["enabled"], key["limits"]["streams"]) == (
+        ["chat"],
+        [PAGE],
+        False,
+        3,
+    )
 
 
 async def test_keys_outlive_a_restart(store: str) -> None:
@@ -443,7 +479,11 @@ async def test_while_redis_is_frozen_known_keys_work_and_changes_are_refused() -
                 refused = [("POST", "", {"id": "b"}), ("POST", "/a/disable", None), ("DELETE", "/a", None)]
                 for method, path, body in refused:
                     status, answer = await it.ask(method, path, body)
-                    assert (status, answer["code"], answer["error"]) == (503, "unavailable", "Service unavailable")
+                    assert (status, answer["code"], answer["error"]) == (
+                        503,
+                        "unavailable",
+                        "Service unavailable",
+                    )
                 await becomes(True, _down, it)
                 assert (await it.ask("GET", "/a"))[0] == 200
                 assert await it.use(key) == 200

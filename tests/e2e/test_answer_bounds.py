@@ -1,4 +1,5 @@
-"""Answers that grow without end before they can be said: each is given up at its bound, and another target answers."""
+"""Answers that grow without end before they can be said: each is given up at its bound, and another target
+answers."""
 
 from dataclasses import dataclass
 

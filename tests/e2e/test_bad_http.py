@@ -29,8 +29,14 @@ def chunked(*sizes_and_data: tuple[str, bytes], end: bytes = b"0\r\n\r\n") -> by
 CHUNKED = "Transfer-Encoding: chunked"
 HTTP: dict[str, tuple[bytes, int]] = {
     "too large": (post(STREAM, widget(x="x" * LIMIT)), 413),
-    "said to be too large": (post(STREAM, b"", CHUNKED).replace(CHUNKED.encode(), b"Content-Length: 99999999"), 413),
-    "too large in chunks": (post(STREAM, chunked(("ffff", b"x" * 0xFFFF), ("ffff", b"x" * 0xFFFF)), CHUNKED), 413),
+    "said to be too large": (
+        post(STREAM, b"", CHUNKED).replace(CHUNKED.encode(), b"Content-Length: 99999999"),
+        413,
+    ),
+    "too large in chunks": (
+        post(STREAM, chunked(("ffff", b"x" * 0xFFFF), ("ffff", b"x" * 0xFFFF)), CHUNKED),
+        413,
+    ),
     "text": (post(STREAM, widget(), "Content-Type: text/plain", media=""), 415),
     "no type": (post(STREAM, widget(), media=""), 415),
     "form": (post(STREAM, widget(), media="x-www-form-urlencoded"), 415),
@@ -38,7 +44,10 @@ HTTP: dict[str, tuple[bytes, int]] = {
     "unknown coding": (post(STREAM, widget(), "Content-Encoding: compress"), 415),
     "said to be gzip": (post(STREAM, widget(), "Content-Encoding: gzip"), 400),
     "half a gzip": (post(STREAM, gzip.compress(widget())[:-5], "Content-Encoding: gzip"), 400),
-    "too large when it is unpacked": (post(STREAM, gzip.compress(widget(x="x" * LIMIT)), "Content-Encoding: gzip"), 413),
+    "too large when it is unpacked": (
+        post(STREAM, gzip.compress(widget(x="x" * LIMIT)), "Content-Encoding: gzip"),
+        413,
+    ),
     "unknown path": (post(f"/v1/{CANARY}", widget()), 404),
     "two slashes": (post("//v1/chat", widget()), 404),
     "dots": (post("/v1/../v1/chat", widget()), 404),
@@ -74,7 +83,9 @@ MALFORMED: dict[str, bytes] = {
     "HTTP/0.9": f"GET /{CANARY}\r\n\r\n".encode(),
     "HTTP/2.0 without its preface": f"GET /{CANARY} HTTP/2.0\r\nHost: x\r\n\r\n".encode(),
     "chunks in HTTP/1.0": post(STREAM, chunked(("1", b"{")), CHUNKED).replace(b"HTTP/1.1", b"HTTP/1.0", 1),
-    "another coding before the chunks": post(STREAM, chunked(("1", b"{")), "Transfer-Encoding: gzip, chunked"),
+    "another coding before the chunks": post(
+        STREAM, chunked(("1", b"{")), "Transfer-Encoding: gzip, chunked"
+    ),
     "an empty coding before the chunks": post(STREAM, chunked(("1", b"{")), "Transfer-Encoding: , chunked"),
     "another version": f"GET /{CANARY} HTTP/9.9\r\nHost: x\r\n\r\n".encode(),
     "header without a colon": f"GET / HTTP/1.1\r\nHost: x\r\n{CANARY}\r\n\r\n".encode(),
@@ -176,7 +187,9 @@ async def test_a_client_that_waits_for_100_is_told_to_go_on_or_refused_at_once()
         assert (await wire.ask(raw[: -len(body)])).status == 100
         assert (await wire.ask(body)).status == 200
         wire = await watch.wire()
-        refused = await wire.ask(post(WHOLE, b"", "Expect: 100-continue", CHUNKED, credential="x-api-key: wrong"))
+        refused = await wire.ask(
+            post(WHOLE, b"", "Expect: 100-continue", CHUNKED, credential="x-api-key: wrong")
+        )
         assert refused.status == 401
         wire = await watch.wire()
         large = f"POST {WHOLE} HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n"
@@ -198,7 +211,9 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
         wire = await watch.wire()
         health = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
         right = post(WHOLE, widget(model="echo"))
-        wire.writer.write(health + right + post(WHOLE, b"{") + right + post(OPENAI, openai(model="nope")) + health)
+        wire.writer.write(
+            health + right + post(WHOLE, b"{") + right + post(OPENAI, openai(model="nope")) + health
+        )
         answers = [await wire.answer() for _ in range(6)]
         assert [answer.status for answer in answers] == [200, 200, 400, 200, 404, 200]
         assert answers[3].json["message"] == f"Turn 2, you said: hi {CANARY}"

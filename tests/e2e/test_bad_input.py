@@ -1,4 +1,5 @@
-"""What callers send that is wrong: a clear 4xx with a reason, never a 500; nothing is stored, and no provider is asked."""
+"""What callers send that is wrong: a clear 4xx with a reason, never a 500; nothing is stored, and no provider
+is asked."""
 
 import json
 import re
@@ -66,13 +67,19 @@ WIDGET: dict[str, tuple[bytes, str]] = {
     "nothing": (b"{}", "sessionId"),
     "no sessionId": (without(widget(), "sessionId"), "sessionId"),
     "no message": (without(widget(), "message"), "message"),
-    **{f"sessionId {value!r:.20}": (widget(sessionId=value), "sessionId") for value in (None, 1, True, [], {}, "")},
+    **{
+        f"sessionId {value!r:.20}": (widget(sessionId=value), "sessionId")
+        for value in (None, 1, True, [], {}, "")
+    },
     "sessionId with a newline at its end": (widget(sessionId="abc\n"), "sessionId"),
     "sessionId with a space": (widget(sessionId="a b"), "sessionId"),
     "sessionId of other letters": (widget(sessionId="é"), "sessionId"),
     "sessionId of other digits": (widget(sessionId="٣"), "sessionId"),
     "sessionId of 129": (widget(sessionId="s" * 129), "sessionId"),
-    **{f"message {value!r:.20}": (widget(message=value), "message") for value in (None, 1, False, ["x"], {"x": 1}, "")},
+    **{
+        f"message {value!r:.20}": (widget(message=value), "message")
+        for value in (None, 1, False, ["x"], {"x": 1}, "")
+    },
     "message of 4001": (widget(message="x" * 4001), "message"),
     "message of 4001 wide": (widget(message="😀" * 4001), "message"),
     **{f"model {value!r:.20}": (widget(model=value), "model") for value in (1, [], "")},
@@ -127,7 +134,11 @@ async def test_a_field_of_a_completion_that_is_wrong_is_named(case: str) -> None
 @pytest.mark.parametrize("alias", ["nope", "other", "chat ", f"x-{CANARY}"])
 async def test_an_alias_that_is_unknown_or_not_the_keys_is_not_found(alias: str) -> None:
     async with watched() as watch:
-        for path, body in ((STREAM, widget(model=alias)), (WHOLE, widget(model=alias)), (OPENAI, openai(model=alias))):
+        for path, body in (
+            (STREAM, widget(model=alias)),
+            (WHOLE, widget(model=alias)),
+            (OPENAI, openai(model=alias)),
+        ):
             answer = await watch.refusal(post(path, body), 404, path)
             assert answer.json.get("code", "model_not_found") == "model_not_found"
         get = f"GET /v1/models/{alias.strip()} HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\n\r\n"
@@ -147,7 +158,9 @@ async def test_an_alias_that_is_unknown_or_not_the_keys_is_not_found(alias: str)
         f"x-api-key: {KEY}\r\nx-api-key: {KEY}", f"x-api-key: {KEY}\r\nAuthorization: Bearer wrong-{CANARY}",
     ],
 )  # fmt: skip
-async def test_a_credential_that_is_wrong_is_refused_before_the_body_is_looked_at(credential: str | None) -> None:
+async def test_a_credential_that_is_wrong_is_refused_before_the_body_is_looked_at(
+    credential: str | None,
+) -> None:
     async with watched() as watch:
         for path, body in ((STREAM, widget()), (WHOLE, b"{"), (OPENAI, openai()), (OPENAI, b"{")):
             answer = await watch.refusal(post(path, body, credential=credential), 401, path)
@@ -188,7 +201,9 @@ async def test_what_jsontestsuite_says_is_no_json_is_refused(path: str) -> None:
 async def test_what_jsontestsuite_says_is_json_is_taken_but_for_doubled_keys(path: str) -> None:
     async with watched(calls=True) as watch:
         wire = await watch.wire()
-        refused = [body for body in suite("y") if (await wire.ask(post(path, wrapped(body, path)))).status != 200]
+        refused = [
+            body for body in suite("y") if (await wire.ask(post(path, wrapped(body, path)))).status != 200
+        ]
         assert [body for body in refused if body.count(b'"a"') < 2] == []
         for body in suite("i"):
             answer = await wire.ask(post(path, wrapped(body, path)))
@@ -202,7 +217,10 @@ def naughty() -> list[str]:
 
 @needs_suite
 async def test_naughty_strings_come_back_as_they_were_sent() -> None:
-    async with watched(calls=True) as watch, aiohttp.ClientSession(watch.running.url, headers={"x-api-key": KEY}) as client:
+    async with (
+        watched(calls=True) as watch,
+        aiohttp.ClientSession(watch.running.url, headers={"x-api-key": KEY}) as client,
+    ):
         for at, text in enumerate(naughty()):
             body = {"sessionId": f"s{at}", "message": text, "model": "echo"}
             async with client.post(STREAM, json=body) as response:
@@ -210,16 +228,23 @@ async def test_naughty_strings_come_back_as_they_were_sent() -> None:
                 lines = [json.loads(line) for line in (await response.read()).split(b"\n") if line]
             if text:
                 said = "".join(line["token"] for line in lines if line["type"] == "token")
-                assert said == f"You said: {text}".rstrip()  # echo says words with the white space before them
+                assert (
+                    said == f"You said: {text}".rstrip()
+                )  # echo says words with the white space before them
                 assert lines[-1]["message"] == said.strip()
 
 
 @needs_suite
 async def test_naughty_strings_are_session_ids_only_if_they_are_by_the_contract() -> None:
-    async with watched(calls=True) as watch, aiohttp.ClientSession(watch.running.url, headers={"x-api-key": KEY}) as client:
+    async with (
+        watched(calls=True) as watch,
+        aiohttp.ClientSession(watch.running.url, headers={"x-api-key": KEY}) as client,
+    ):
         taken = set()
         for text in naughty():
-            async with client.post(WHOLE, json={"sessionId": text, "message": "hi", "model": "echo"}) as response:
+            async with client.post(
+                WHOLE, json={"sessionId": text, "message": "hi", "model": "echo"}
+            ) as response:
                 assert response.status == (200 if SESSION.fullmatch(text) else 400), text
             if SESSION.fullmatch(text):
                 taken.add(text)
@@ -231,7 +256,13 @@ async def test_naughty_strings_are_session_ids_only_if_they_are_by_the_contract(
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
 async def test_what_a_provider_quotes_is_not_logged(status: int) -> None:
-    said = {"error": {"message": f"Failed on {CANARY} with key sk-upstream-{CANARY}", "type": CANARY, "code": CANARY}}
+    said = {
+        "error": {
+            "message": f"Failed on {CANARY} with key sk-upstream-{CANARY}",
+            "type": CANARY,
+            "code": CANARY,
+        }
+    }
 
     async def quotes(request: Request, peer: Peer) -> None:
         assert request.headers["authorization"] == f"Bearer sk-upstream-{CANARY}"
@@ -239,7 +270,12 @@ async def test_what_a_provider_quotes_is_not_logged(status: int) -> None:
 
     async with RawServer(quotes) as provider, gateway(CONFIG.replace("PROVIDER", provider.url)) as running:
         watch = Watch(running, provider)
-        for path, body in ((STREAM, widget()), (WHOLE, widget()), (OPENAI, openai()), (OPENAI, openai(stream=True))):
+        for path, body in (
+            (STREAM, widget()),
+            (WHOLE, widget()),
+            (OPENAI, openai()),
+            (OPENAI, openai(stream=True)),
+        ):
             wire = await watch.wire()
             answer = await wire.ask(post(path, body))
             assert f"sk-upstream-{CANARY}" not in answer.body.decode()
@@ -256,7 +292,11 @@ async def test_a_refusal_that_cannot_be_written_is_a_fault_of_ours(monkeypatch: 
         answer = await wire.ask(post(OPENAI, openai(model="nope")))
         assert answer.status == 500
         assert answer.json["error"]["message"] == "Internal server error"
-        assert [line["error"] for line in watch.running.log_lines if line["event"] == "crash"] == ["UnicodeEncodeError"]
-        assert [(line["status"], line["error"]) for line in watch.running.requests] == [(500, "model_not_found")]
+        assert [line["error"] for line in watch.running.log_lines if line["event"] == "crash"] == [
+            "UnicodeEncodeError"
+        ]
+        assert [(line["status"], line["error"]) for line in watch.running.requests] == [
+            (500, "model_not_found")
+        ]
         watch.running.log_bytes.seek(0)  # the watch wants none
         watch.running.log_bytes.truncate()

@@ -27,7 +27,13 @@ def start(folder: Path, text: str | None, **env: str) -> subprocess.CompletedPro
     return subprocess.run(
         [sys.executable, "-m", "sluice", "serve", "--config", str(path)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "API_PORT": str(free_port()), "ADMIN_PORT": str(free_port()), **env},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "API_PORT": str(free_port()),
+            "ADMIN_PORT": str(free_port()),
+            **env,
+        },
         capture_output=True,
         text=True,
         timeout=60,
@@ -46,17 +52,32 @@ def one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
 WRONG: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "no file": (None, ("gateway.yaml", "no such file")),
     "unknown key": (RIGHT + "limitz: {store: memory}\n", ("gateway.yaml:6:1", "limitz", "limits")),
-    "unknown key within": (RIGHT.replace("tiers:", "histroy: {}, tiers:"), ("gateway.yaml:4:", "aliases.chat", "history")),
+    "unknown key within": (
+        RIGHT.replace("tiers:", "histroy: {}, tiers:"),
+        ("gateway.yaml:4:", "aliases.chat", "history"),
+    ),
     "not YAML": (RIGHT + "log: [unclosed\n", ("gateway.yaml:",)),
     "a tab": (RIGHT + "log:\n\tlevel: info\n", ("gateway.yaml:7:1",)),
     "a list": ("- x\n", ("gateway.yaml:1:1",)),
     "doubled key": (RIGHT + "upstreams: {}\n", ("gateway.yaml:6:1", "upstreams")),
-    "missing variable": (RIGHT + 'limits: {store: "${NOT_SET_ANYWHERE}"}\n', ("gateway.yaml:6:", "NOT_SET_ANYWHERE")),
+    "missing variable": (
+        RIGHT + 'limits: {store: "${NOT_SET_ANYWHERE}"}\n',
+        ("gateway.yaml:6:", "NOT_SET_ANYWHERE"),
+    ),
     "missing file": (RIGHT + 'limits: {store: "${file:/nowhere/x}"}\n', ("gateway.yaml:6:", "/nowhere/x")),
     "unknown backend": (RIGHT.replace("backend: echo", "backend: ecko"), ("gateway.yaml:3:", "ecko", "echo")),
-    "unknown upstream": (RIGHT.replace("upstream: echo", "upstream: ecko"), ("gateway.yaml:4:", "ecko", "echo")),
-    "wrong type": (RIGHT.replace("server: {", "server: {body_limit: many, "), ("gateway.yaml:2:", "server.body_limit")),
-    "key instead of a digest": (RIGHT.replace(DIGEST, f"sk-sluice-{CANARY}"), ("gateway.yaml:5:", "keys[0].digest")),
+    "unknown upstream": (
+        RIGHT.replace("upstream: echo", "upstream: ecko"),
+        ("gateway.yaml:4:", "ecko", "echo"),
+    ),
+    "wrong type": (
+        RIGHT.replace("server: {", "server: {body_limit: many, "),
+        ("gateway.yaml:2:", "server.body_limit"),
+    ),
+    "key instead of a digest": (
+        RIGHT.replace(DIGEST, f"sk-sluice-{CANARY}"),
+        ("gateway.yaml:5:", "keys[0].digest"),
+    ),
 }
 
 

@@ -17,7 +17,10 @@ def config(alias: str, **upstreams: str) -> str:
 
 
 async def ask(g: Running) -> dict[str, object]:
-    async with aiohttp.ClientSession(g.url, headers=HEADERS) as client, client.post("/v1/chat/stream", json=ASK) as response:
+    async with (
+        aiohttp.ClientSession(g.url, headers=HEADERS) as client,
+        client.post("/v1/chat/stream", json=ASK) as response,
+    ):
         lines = (await response.text()).splitlines()
     last: dict[str, object] = json.loads(lines[-1])
     return last
@@ -31,7 +34,9 @@ TWO = "tiers: [[{upstream: one, model: m}], [{upstream: two, model: m}]]"
 
 
 async def test_a_hedge_answers_when_the_first_target_is_slow() -> None:
-    text = config(f"{TWO}, hedge: {{after: 10ms}}", one="first_token_delay: 60, text: slow", two="text: quick")
+    text = config(
+        f"{TWO}, hedge: {{after: 10ms}}", one="first_token_delay: 60, text: slow", two="text: quick"
+    )
     async with gateway(text) as g:
         assert (await ask(g))["message"] == "quick"
         assert (attempts(g, "one", "abandoned"), attempts(g, "two", "ok")) == (1, 1)
@@ -46,7 +51,11 @@ async def test_a_hedge_is_not_sent_when_the_first_target_is_quick() -> None:
 
 
 async def test_a_slow_target_still_answers_when_its_hedge_fails() -> None:
-    text = config(f"{TWO}, hedge: {{after: 10ms}}", one="first_token_delay: 100ms, text: slow", two="fail: connect_error")
+    text = config(
+        f"{TWO}, hedge: {{after: 10ms}}",
+        one="first_token_delay: 100ms, text: slow",
+        two="fail: connect_error",
+    )
     async with gateway(text) as g:
         assert (await ask(g))["message"] == "slow"
 
@@ -58,7 +67,9 @@ async def test_a_failing_first_target_is_failed_over_as_without_a_hedge() -> Non
 
 
 async def test_a_whole_answer_can_be_hedged_too() -> None:
-    text = config(f"{TWO}, hedge: {{after: 10ms}}", one="first_token_delay: 60, text: slow", two="text: quick")
+    text = config(
+        f"{TWO}, hedge: {{after: 10ms}}", one="first_token_delay: 60, text: slow", two="text: quick"
+    )
     async with (
         gateway(text) as g,
         aiohttp.ClientSession(g.url, headers=HEADERS) as client,

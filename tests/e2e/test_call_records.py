@@ -1,4 +1,5 @@
-"""Records of calls at the other end: files, webhooks, an object store that checks signatures, an OTLP receiver."""
+"""Records of calls at the other end: files, webhooks, an object store that checks signatures, an OTLP
+receiver."""
 
 import gzip
 import hashlib
@@ -113,7 +114,9 @@ async def test_full_texts_are_in_records_and_never_in_the_log(mode: str) -> None
         ("", "full", "full", "messages"), ("", "full", "none", None), (", log_content: full", "full", "none", "messages"),
     ],
 )  # fmt: skip
-async def test_the_stricter_of_alias_and_key_holds(alias: str, key: str, default: str, expected: str | None) -> None:
+async def test_the_stricter_of_alias_and_key_holds(
+    alias: str, key: str, default: str, expected: str | None
+) -> None:
     head = HEAD.replace(f'digest: "{DIGEST}", aliases', f'digest: "{DIGEST}", log_content: {key}, aliases')
     assert head != HEAD
     log = f"log: {{content: {default}, hash_key: secret}}"
@@ -138,7 +141,10 @@ async def test_a_webhook_gets_batches_with_its_headers() -> None:
             await until(lambda: counted(running, "delivered") == 3)
     request = receiver.taken[0]
     assert (request.method, request.path, request.headers["authorization"]) == ("POST", "/in", "Bearer hook")
-    assert (request.headers["content-type"], request.headers["content-encoding"]) == ("application/json", "gzip")
+    assert (request.headers["content-type"], request.headers["content-encoding"]) == (
+        "application/json",
+        "gzip",
+    )
     records = [record for taken in receiver.taken for record in json.loads(gzip.decompress(taken.body))]
     assert len({record["request_id"] for record in records}) == 3
     assert len({taken.headers["idempotency-key"] for taken in receiver.taken}) == len(receiver.taken)
@@ -151,7 +157,10 @@ async def test_a_receiver_that_is_away_fails_no_call_and_loses_no_record(tmp_pat
             await call(running)
         await until(lambda: counted(running, "spilled") >= 1)
         assert any(line["event"] == "records_failing" for line in running.log_lines)
-    async with Receiver() as receiver, recorded(f'webhook: {{url: "{receiver.url}/x"}}, spill: "{tmp_path}"') as running:
+    async with (
+        Receiver() as receiver,
+        recorded(f'webhook: {{url: "{receiver.url}/x"}}, spill: "{tmp_path}"') as running,
+    ):
         await until(lambda: len(receiver.lines) == 3)
         await until(lambda: not list(tmp_path.iterdir()))
 
@@ -172,7 +181,8 @@ async def test_what_waits_when_the_gateway_stops_is_sent() -> None:
 
 
 class Store(Receiver):
-    """An object store that computes signatures by itself, as Amazon describes them for PUT with a payload in one piece."""
+    """An object store that computes signatures by itself, as Amazon describes them for PUT with a payload in
+    one piece."""
 
     async def _answer(self, request: Request, peer: Peer) -> None:
         if self._signature(request) != request.headers["authorization"].rpartition("Signature=")[2]:
@@ -217,7 +227,8 @@ async def test_an_object_store_gets_objects_by_date_with_a_signature_that_holds(
 
 async def test_an_otlp_receiver_gets_log_records() -> None:
     messages = pytest.importorskip(
-        "opentelemetry.proto.collector.logs.v1.logs_service_pb2", reason="opentelemetry-proto is not installed"
+        "opentelemetry.proto.collector.logs.v1.logs_service_pb2",
+        reason="opentelemetry-proto is not installed",
     )
     async with (
         Receiver() as receiver,

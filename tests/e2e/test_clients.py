@@ -1,7 +1,8 @@
-"""Other people's clients, unmodified, against a running gateway: each streams one chat, and exits with 0 if all is well.
+"""Other people's clients, unmodified, against a running gateway: each streams one chat, and exits with 0 if
+all is well.
 
-The scripts are ../shared/clients (its README says what each of them wants); `make test` installs what they need into
-.cache. Where a script, its language or its library is absent the test skips and says which.
+The scripts are ../shared/clients (its README says what each of them wants); `make test` installs what they
+need into .cache. Where a script, its language or its library is absent the test skips and says which.
 """
 
 import os
@@ -36,7 +37,11 @@ PYTHON_CLIENTS = {
     "py_httpx_raw": "httpx",
     "py_requests_ndjson": "requests",
 }
-NODE_CLIENTS = {"js_openai": "openai", "js_ai_sdk_compat": "@ai-sdk/openai-compatible", "js_ai_sdk_openai": "@ai-sdk/openai"}
+NODE_CLIENTS = {
+    "js_openai": "openai",
+    "js_ai_sdk_compat": "@ai-sdk/openai-compatible",
+    "js_ai_sdk_openai": "@ai-sdk/openai",
+}
 
 pytestmark = pytest.mark.skipif(not SCRIPTS.is_dir(), reason=f"the clients' scripts are not here ({SCRIPTS})")
 
@@ -60,7 +65,9 @@ def run(gateway: GatewayProcess, *command: str | Path, path: Path | None = None)
             "PROMPT": "one two three",
             "NO_PROXY": "127.0.0.1",
         }
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=100, stdin=subprocess.DEVNULL
+        )
     assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -85,7 +92,9 @@ def test_curl(gateway: GatewayProcess) -> None:
 @pytest.mark.parametrize("client", NODE_CLIENTS)
 def test_node_client(client: str, gateway: GatewayProcess) -> None:
     if not (MODULES / "node_modules" / NODE_CLIENTS[client]).is_dir():
-        pytest.skip(f"the npm package {NODE_CLIENTS[client]} is not installed (see .cache/log/node-clients.log)")
+        pytest.skip(
+            f"the npm package {NODE_CLIENTS[client]} is not installed (see .cache/log/node-clients.log)"
+        )
     # node looks for packages beside the script and above it
     with tempfile.TemporaryDirectory(dir=MODULES) as beside:
         script = shutil.copy(SCRIPTS / f"{client}.mjs", beside)

@@ -70,14 +70,22 @@ async def test_a_cut_ends_in_an_error() -> None:
     async with RawServer(continues) as up, gateway(CONFIG.replace("URL", up.url)) as g:
         status, body = await asked(g, model="texts", stream=True, stop="cut")
         first, last, _ = body.split(b"\n\n")
-        assert (status, first + b"\n\n", json.loads(last[6:])["error"]["code"]) == (200, FRAMES[0], "truncated")
+        assert (status, first + b"\n\n", json.loads(last[6:])["error"]["code"]) == (
+            200,
+            FRAMES[0],
+            "truncated",
+        )
 
 
 async def test_one_that_can_only_chat_is_asked_to() -> None:
     async with gateway(CONFIG.replace("URL", "http://127.0.0.1:9")) as g:
         status, body = await asked(g, model="chat")
         told = json.loads(body)
-        assert (status, told["object"], told["choices"][0]["text"]) == (200, "text_completion", "You said: Once")
+        assert (status, told["object"], told["choices"][0]["text"]) == (
+            200,
+            "text_completion",
+            "You said: Once",
+        )
         status, body = await asked(g, model="chat", stream=True, prompt=["Once"])
         frames = [json.loads(frame[6:]) for frame in body.split(b"\n\n")[:-2]]
         assert "".join(frame["choices"][0]["text"] for frame in frames) == "You said: Once"

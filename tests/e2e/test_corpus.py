@@ -1,14 +1,16 @@
 """Every recorded stream that we have a backend for, replayed by a fake provider through the running gateway.
 
-One gateway, one upstream and alias per recording; the recording's number in the base URL says which one the provider
-replays. All of them stream at once: whole, in random cuts (seeded by the number) and byte by byte, each to every
-client dialect. What a client holds at the end must be what the vendor's own SDK made of the stream (the manifest), or
-the error that docs/api promises where the stream is broken. The count passed / all is written to the terminal.
+One gateway, one upstream and alias per recording; the recording's number in the base URL says which one the
+provider replays. All of them stream at once: whole, in random cuts (seeded by the number) and byte by byte,
+each to every client dialect. What a client holds at the end must be what the vendor's own SDK made of the
+stream (the manifest), or the error that docs/api promises where the stream is broken. The count passed / all
+is written to the terminal.
 
-Vendors' words are mapped by the tables that the backends' own corpus tests use: finish reasons (`REASONS`), usage
-(Anthropic's input_tokens leaves out its cache), and the few streams where we differ from the SDK on purpose (`GLUED`,
-`UNSEEN`). The OpenAI dialect is asked for twice: in the verbatim lane, where a client of an OpenAI-like upstream gets
-the vendor's own frames, and with the model's name hidden (`report_model: alias`), where it is the alias in each of them.
+Vendors' words are mapped by the tables that the backends' own corpus tests use: finish reasons (`REASONS`),
+usage (Anthropic's input_tokens leaves out its cache), and the few streams where we differ from the SDK on
+purpose (`GLUED`, `UNSEEN`). The OpenAI dialect is asked for twice: in the verbatim lane, where a client of an
+OpenAI-like upstream gets the vendor's own frames, and with the model's name hidden (`report_model: alias`),
+where it is the alias in each of them.
 """
 
 import asyncio
@@ -81,7 +83,8 @@ pytestmark = [pytest.mark.skipif(not RECORDED, reason=corpus.ABSENT), pytest.mar
 
 
 class Dialect(msgspec.Struct, frozen=True):
-    """How a client asks, and what it makes of the answer. `lane`: the alias's prefix, f (frames as they come) or h (hidden)."""
+    """How a client asks, and what it makes of the answer. `lane`: the alias's prefix, f (frames as they come)
+    or h (hidden)."""
 
     path: str
     body: dict[str, Any]
@@ -119,16 +122,22 @@ CONTENTS = {"contents": [{"parts": [{"text": "?"}]}]}
 MESSAGE = {**ASKED, "max_tokens": 1000}
 STREAMED = {**ASKED, "stream": True, "stream_options": {"include_usage": True}}
 DIALECTS = {
-    "ndjson": Dialect("/v1/chat/stream", {"message": "?"}, of_lines, accept="application/x-ndjson; profile=full"),
+    "ndjson": Dialect(
+        "/v1/chat/stream", {"message": "?"}, of_lines, accept="application/x-ndjson; profile=full"
+    ),
     "openai": Dialect("/v1/chat/completions", STREAMED, of_chunks),
     "openai-hidden": Dialect("/v1/chat/completions", STREAMED, of_chunks, "h"),
     "responses": Dialect("/v1/responses", {"input": "?", "stream": True}, of_response_events),
     "responses-whole": Dialect("/v1/responses", {"input": "?"}, of_response, whole=True),
     "openai-whole": Dialect("/v1/chat/completions", ASKED, of_completion, whole=True),
     "openai-whole-hidden": Dialect("/v1/chat/completions", ASKED, of_completion, "h", whole=True),
-    "gemini": Dialect(GENERATE.format("streamGenerateContent?alt=sse"), CONTENTS, of_gemini_events, objects=True),
+    "gemini": Dialect(
+        GENERATE.format("streamGenerateContent?alt=sse"), CONTENTS, of_gemini_events, objects=True
+    ),
     "gemini-list": Dialect(GENERATE.format("streamGenerateContent"), CONTENTS, of_gemini_list, objects=True),
-    "gemini-whole": Dialect(GENERATE.format("generateContent"), CONTENTS, of_gemini, whole=True, objects=True),
+    "gemini-whole": Dialect(
+        GENERATE.format("generateContent"), CONTENTS, of_gemini, whole=True, objects=True
+    ),
     "anthropic": Dialect("/v1/messages", {**MESSAGE, "stream": True}, of_messages),
     "anthropic-hidden": Dialect("/v1/messages", {**MESSAGE, "stream": True}, of_messages, "h"),
     "anthropic-whole": Dialect("/v1/messages", MESSAGE, of_message, whole=True),
@@ -143,7 +152,9 @@ DIALECTS = {
 def difference(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
     """What differs from the manifest; "" where nothing does."""
     if recorded.outcome == "http_error":
-        kind = HTTP_ERRORS.get(recorded.file) or HTTP_ERRORS_BY_STATUS.get(recorded.http_status, "bad_request")
+        kind = HTTP_ERRORS.get(recorded.file) or HTTP_ERRORS_BY_STATUS.get(
+            recorded.http_status, "bad_request"
+        )
         if b"API_KEY_INVALID" in recorded.body:
             kind = "bad_credentials"
         status = 200 if dialect.widget else HTTP_STATUS[kind]  # the widget's stream has begun by then
@@ -155,19 +166,27 @@ def difference(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
     if broken is not None:
         if dialect.whole:
             status = 400 if "content_policy" in broken else 503 if dialect.google else 502
-            return unequal((held.status, held.text), (status, "")) or missing(recorded, held.error, broken, dialect)
+            return unequal((held.status, held.text), (status, "")) or missing(
+                recorded, held.error, broken, dialect
+            )
         # an answer that was cut before its first content is an HTTP error, for nothing has been sent by then
         return missing(recorded, held.error, broken, dialect) or said(recorded, dialect, held)
     if dialect.objects and unreadable(recorded) and recorded.expected.finish_reason in ("tool_calls", "stop"):
         return unequal((held.status, held.error), (200, "garbled"))  # a call that this dialect cannot tell
-    return unequal((held.status, held.error), (200, None)) or said(recorded, dialect, held) or ended(recorded, dialect, held)
+    return (
+        unequal((held.status, held.error), (200, None))
+        or said(recorded, dialect, held)
+        or ended(recorded, dialect, held)
+    )
 
 
 def unreadable(recorded: corpus.Recorded) -> list[corpus.ToolCall]:
     """Calls whose arguments are no JSON object, though the decoder has put right what it can."""
     if recorded.file in GLUED or recorded.protocol == "gemini":
         return []
-    return [call for call in recorded.expected.tool_calls or () if call.name and not is_object(call.arguments)]
+    return [
+        call for call in recorded.expected.tool_calls or () if call.name and not is_object(call.arguments)
+    ]
 
 
 def is_object(text: str) -> bool:
@@ -185,8 +204,16 @@ def coded(kind: str, dialect: Dialect) -> str:
 
 def missing(recorded: corpus.Recorded, error: str | None, kinds: frozenset[str], dialect: Dialect) -> str:
     """OpenAI's dialect is told the provider's own code, where it has one."""
-    own = dialect.openai and error is not None and b'"code":"%b"' % error.encode() in recorded.body.replace(b" ", b"")
-    return "" if own or error in {coded(kind, dialect) for kind in kinds} else f"error {error!r}, not one of {set(kinds)}"
+    own = (
+        dialect.openai
+        and error is not None
+        and b'"code":"%b"' % error.encode() in recorded.body.replace(b" ", b"")
+    )
+    return (
+        ""
+        if own or error in {coded(kind, dialect) for kind in kinds}
+        else f"error {error!r}, not one of {set(kinds)}"
+    )
 
 
 def said(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
@@ -202,14 +229,18 @@ def said(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
 def called(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
     wanted = recorded.expected.tool_calls or []
     if dialect.objects:
-        wanted = [call for call in wanted if call not in unreadable(recorded)]  # the answer was cut by its limit
+        wanted = [
+            call for call in wanted if call not in unreadable(recorded)
+        ]  # the answer was cut by its limit
     if recorded.file in GLUED:
         names = {call.name * 2 for call in held.calls}
         joined = "".join(call.arguments for call in held.calls)
         return unequal((names, joined), ({wanted[0].name}, wanted[0].arguments))
     if recorded.protocol == "gemini":  # the SDK shows a call that comes in pieces as many
         wanted = [call for call in wanted if call.name]
-        return unequal([(call.name, call.kind) for call in held.calls], [(call.name, "function") for call in wanted])
+        return unequal(
+            [(call.name, call.kind) for call in held.calls], [(call.name, "function") for call in wanted]
+        )
     own = (None, "tool_use", "function")
     kinds = ["function" if call.kind in own and call.name not in SERVED else "server" for call in wanted]
     if recorded.protocol == "openai-responses":  # what the provider ran itself is no call to the SDK
@@ -217,7 +248,9 @@ def called(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
     if not dialect.widget:  # it is not shown what the provider ran itself
         wanted = [call for call, kind in zip(wanted, kinds, strict=True) if kind == "function"]
         kinds = ["function"] * len(wanted)
-    if wrong := unequal([(call.name, call.kind) for call in held.calls], [*zip((w.name for w in wanted), kinds, strict=True)]):
+    if wrong := unequal(
+        [(call.name, call.kind) for call in held.calls], [*zip((w.name for w in wanted), kinds, strict=True)]
+    ):
         return wrong
     for call, want in zip(held.calls, wanted, strict=True):
         if (want.id and call.id != want.id) or not same_json(call.arguments, want.arguments):
@@ -229,11 +262,15 @@ def ended(recorded: corpus.Recorded, dialect: Dialect, held: Held) -> str:
     expected = recorded.expected
     if recorded.protocol == "gemini":
         reason = "tool_calls" if expected.tool_calls else GEMINI_REASONS[str(expected.finish_reason)]
-        told = held.usage and held.usage[0] + held.usage[1] if expected.usage or not dialect.anthropic else None
+        told = (
+            held.usage and held.usage[0] + held.usage[1] if expected.usage or not dialect.anthropic else None
+        )
         return unequal((held.finish, told), (reason, expected.usage and expected.usage["total_tokens"]))
     usage = expected.usage and used(expected.usage)
     got = held.usage
-    if recorded.protocol != "anthropic" or not dialect.tells_the_cache:  # of the others the manifest does not say what it held
+    if (
+        recorded.protocol != "anthropic" or not dialect.tells_the_cache
+    ):  # of the others the manifest does not say what it held
         usage = UNSEEN.get(recorded.file, usage and usage[:2])
         got = got and got[:2]
     if usage and dialect.google and recorded.vendor == "xai":  # it counts thoughts apart, and so does Google
@@ -283,15 +320,21 @@ CUTS: dict[str, Callable[[bytes, int], Sequence[bytes]]] = {
 
 
 def replays(cut: Callable[[bytes, int], Sequence[bytes]]) -> Callable[[Request, Peer], Any]:
-    """A provider that answers /NUMBER/... with that recording, each piece a write (and a segment) of its own."""
+    """A provider that answers /NUMBER/... with that recording, each piece a write (and a segment) of its
+    own."""
 
     async def handler(request: Request, peer: Peer) -> None:
         number = int(request.path.split("/")[1])
         recorded = RECORDED[number]
         if recorded.http_status != 200:
-            return peer.send(sized(recorded.body, recorded.http_status, ("Content-Type", recorded.content_type)))
+            return peer.send(
+                sized(recorded.body, recorded.http_status, ("Content-Type", recorded.content_type))
+            )
         if cut is bytewise:  # a close-delimited body, so that a byte is a byte on the wire, too
-            peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nConnection: close\r\n\r\n" % recorded.content_type.encode())
+            peer.send(
+                b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nConnection: close\r\n\r\n"
+                % recorded.content_type.encode()
+            )
             await peer.drip(recorded.body)
             return peer.close()
         peer.send(CHUNKED)
@@ -326,41 +369,60 @@ async def held_by(client: aiohttp.ClientSession, dialect: Dialect, number: int) 
     body = dialect.body if "MODEL" in dialect.path else {**dialect.body, "model": model}
     if dialect.widget:
         body["sessionId"] = f"s{number}"
-    async with client.post(dialect.path.replace("MODEL", model), json=body, headers={"Accept": dialect.accept}) as response:
+    async with client.post(
+        dialect.path.replace("MODEL", model), json=body, headers={"Accept": dialect.accept}
+    ) as response:
         return dialect.read(response.status, await response.read())
 
 
 EVERY_WAY = "SLUICE_TEST_CORPUS" in os.environ
 READERS = ("ndjson", "openai", "responses", "gemini", "anthropic")
-"""Between them they run every decoder and every verbatim lane. The other dialects read the same events: `make test-corpus`."""
-WAYS = [(cut, dialect) for cut in CUTS for dialect in DIALECTS if EVERY_WAY or cut != "bytewise" or dialect in READERS]
+"""Between them they run every decoder and every verbatim lane. The other dialects read the same events: `make
+test-corpus`."""
+WAYS = [
+    (cut, dialect)
+    for cut in CUTS
+    for dialect in DIALECTS
+    if EVERY_WAY or cut != "bytewise" or dialect in READERS
+]
 
 
 @pytest.mark.parametrize(("cut", "name"), WAYS, ids=map("-to-".join, WAYS))
-async def test_every_recorded_stream_arrives_as_its_manifest_says(cut: str, name: str, pytestconfig: pytest.Config) -> None:
+async def test_every_recorded_stream_arrives_as_its_manifest_says(
+    cut: str, name: str, pytestconfig: pytest.Config
+) -> None:
     dialect = DIALECTS[name]
     async with (
         RawServer(replays(CUTS[cut])) as provider,
         gateway(configuration(provider.url)) as running,
         aiohttp.ClientSession(
-            running.url, headers={"x-api-key": KEY}, connector=aiohttp.TCPConnector(limit=0), read_bufsize=1 << 22
+            running.url,
+            headers={"x-api-key": KEY},
+            connector=aiohttp.TCPConnector(limit=0),
+            read_bufsize=1 << 22,
         ) as client,
     ):
         answers = await asyncio.gather(*(held_by(client, dialect, n) for n in range(len(RECORDED))))
     compared = zip(RECORDED, answers, strict=True)
-    wrong = {recorded.file: wrong for recorded, held in compared if (wrong := difference(recorded, dialect, held))}
+    wrong = {
+        recorded.file: wrong for recorded, held in compared if (wrong := difference(recorded, dialect, held))
+    }
     report(pytestconfig, f"corpus, {cut}, to {name}: {len(RECORDED) - len(wrong)} / {len(RECORDED)}")
     assert wrong == {}
 
 
 @pytest.mark.parametrize("cut", [*CUTS])
-async def test_recorded_messages_pass_to_their_own_dialect_byte_by_byte(cut: str, pytestconfig: pytest.Config) -> None:
+async def test_recorded_messages_pass_to_their_own_dialect_byte_by_byte(
+    cut: str, pytestconfig: pytest.Config
+) -> None:
     numbers = [n for n, one in enumerate(RECORDED) if one.protocol == "anthropic" and one.http_status == 200]
     body = DIALECTS["anthropic"].body
     async with (
         RawServer(replays(CUTS[cut])) as provider,
         gateway(configuration(provider.url)) as running,
-        aiohttp.ClientSession(running.url, headers={"x-api-key": KEY}, connector=aiohttp.TCPConnector(limit=0)) as client,
+        aiohttp.ClientSession(
+            running.url, headers={"x-api-key": KEY}, connector=aiohttp.TCPConnector(limit=0)
+        ) as client,
     ):
         wrong = []
         for n in numbers:
@@ -369,7 +431,10 @@ async def test_recorded_messages_pass_to_their_own_dialect_byte_by_byte(cut: str
                 same = recorded if recorded.endswith(b"\n\n") else recorded.rstrip(b"\n") + b"\n\n"
                 if await response.read() != same:
                     wrong.append(RECORDED[n].file)
-    report(pytestconfig, f"corpus, {cut}, messages to messages: {len(numbers) - len(wrong)} / {len(numbers)} byte by byte")
+    report(
+        pytestconfig,
+        f"corpus, {cut}, messages to messages: {len(numbers) - len(wrong)} / {len(numbers)} byte by byte",
+    )
     assert wrong == []
 
 

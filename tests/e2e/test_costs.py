@@ -1,4 +1,5 @@
-"""What calls cost, told everywhere alike: to callers, in the log, in metrics, in the usage report; on real sockets."""
+"""What calls cost, told everywhere alike: to callers, in the log, in metrics, in the usage report; on real
+sockets."""
 
 import asyncio
 import csv
@@ -25,7 +26,11 @@ ONE = INPUT * 2000 + len(TOKENS) * 8000
 
 
 def config(
-    provider: Provider, tiers: str = "[[{upstream: up, model: fake-1}]]", prices: str = "", more: str = "", of: str = ""
+    provider: Provider,
+    tiers: str = "[[{upstream: up, model: fake-1}]]",
+    prices: str = "",
+    more: str = "",
+    of: str = "",
 ) -> str:
     return f"""{HEAD}
 upstreams: {{up: {{backend: openai, base_url: "{provider.url}/v1", api_key: x}}}}
@@ -49,7 +54,8 @@ async def report(running: Running, query: str = "", *, url: str = "", **headers:
 
 
 async def ended(running: Running, count: int = 1) -> list[dict[str, Any]]:
-    """The log lines of so many chat calls; a client can have read an answer a little before its call is over."""
+    """The log lines of so many chat calls; a client can have read an answer a little before its call is
+    over."""
     while len(lines := [line for line in running.requests if "frontend" in line]) < count:
         await asyncio.sleep(0.001)
     return lines
@@ -65,7 +71,11 @@ def spent(running: Running, model: str = "fake-1") -> int:
 
 @pytest.mark.parametrize("mode", ["widget whole", "openai whole"])
 async def test_a_whole_answer_says_what_it_cost_in_a_header(mode: str) -> None:
-    async with Provider(healthy) as provider, gateway(config(provider, prices=", header: true")) as g, session(g) as client:
+    async with (
+        Provider(healthy) as provider,
+        gateway(config(provider, prices=", header: true")) as g,
+        session(g) as client,
+    ):
         path, body = request_of(mode, "chat")
         async with client.post(path, json=body) as response:
             assert response.status == 200
@@ -76,7 +86,11 @@ async def test_a_whole_answer_says_what_it_cost_in_a_header(mode: str) -> None:
 
 
 async def test_a_stream_says_it_in_its_last_line() -> None:
-    async with Provider(healthy) as provider, gateway(config(provider, prices=", header: true")) as g, session(g) as client:
+    async with (
+        Provider(healthy) as provider,
+        gateway(config(provider, prices=", header: true")) as g,
+        session(g) as client,
+    ):
         path, body = request_of("widget stream", "chat")
         async with client.post(path, json=body) as response:
             last = json.loads((await response.text()).splitlines()[-1])
@@ -101,13 +115,19 @@ async def test_where_the_provider_does_not_say_callers_are_told_nothing_and_the_
         turn.write(turn.dialect.finish(0).split(b"\n\n")[0] + b"\n\n")  # without the chunk of usage
         turn.end()
 
-    async with Provider(forgetful) as provider, gateway(config(provider, prices=", header: true")) as g, session(g) as client:
+    async with (
+        Provider(forgetful) as provider,
+        gateway(config(provider, prices=", header: true")) as g,
+        session(g) as client,
+    ):
         path, body = request_of("openai whole", "chat")
         async with client.post(path, json=body) as response:
             assert response.status == 200
             assert "x-sluice-cost-usd" not in response.headers
         await ended(g)
-        assert spent(g) == 1 * 2000 + len(TOKENS) * 8000  # "Count" is one token; a token of the answer is one piece
+        assert (
+            spent(g) == 1 * 2000 + len(TOKENS) * 8000
+        )  # "Count" is one token; a token of the answer is one piece
         assert (await report(g))["total"]["estimated"] == 1
 
 
@@ -171,7 +191,11 @@ async def test_a_call_that_went_on_without_its_client_is_counted_once_when_it_en
         turn.finish()
         turn.end()
 
-    async with Provider(waits) as provider, gateway(config(provider, of=", on_disconnect: finish")) as g, session(g) as client:
+    async with (
+        Provider(waits) as provider,
+        gateway(config(provider, of=", on_disconnect: finish")) as g,
+        session(g) as client,
+    ):
         path, body = request_of("widget stream", "chat")
         async with client.post(path, json=body) as response:
             await response.content.readuntil(b"w19")
@@ -264,7 +288,11 @@ async def test_the_sums_are_those_of_what_the_provider_reported() -> None:
     async def behave(turn: Turn) -> None:
         cached = dice.randrange(50)
         prompt, answer = cached + dice.randrange(1, 1000), dice.randrange(1, 3000)
-        usage = {"prompt_tokens": prompt, "completion_tokens": answer, "prompt_tokens_details": {"cached_tokens": cached}}
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": answer,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
         turn.begin(1)
         chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "fake-2", "choices": []}
         stop = {"index": 0, "delta": {}, "finish_reason": "stop"}
@@ -277,18 +305,25 @@ async def test_the_sums_are_those_of_what_the_provider_reported() -> None:
         billed["cached_input_tokens"] += cached
         billed["nanos"] += (prompt - cached) * 20_000 + cached * 5_000 + answer * 80_000
 
-    async with Provider(behave) as provider, gateway(config(provider, "[[{upstream: up, model: fake-2}]]"), level="info") as g:
+    async with (
+        Provider(behave) as provider,
+        gateway(config(provider, "[[{upstream: up, model: fake-2}]]"), level="info") as g,
+    ):
         async with session(g) as client:
             left = iter(range(calls))
 
             async def caller() -> None:
                 for number in left:
-                    assert (await ask(client, "widget whole" if number % 2 else "openai stream", "chat")).complete
+                    assert (
+                        await ask(client, "widget whole" if number % 2 else "openai stream", "chat")
+                    ).complete
 
             await asyncio.gather(*(caller() for _ in range(16)))
         lines = await ended(g, calls)
         total = (await report(g))["total"]
-        assert {name: total[name] for name in billed if name != "nanos"} == {n: v for n, v in billed.items() if n != "nanos"}
+        assert {name: total[name] for name in billed if name != "nanos"} == {
+            n: v for n, v in billed.items() if n != "nanos"
+        }
         assert nanos(float(total["cost_usd"])) == billed["nanos"]
         assert sum(nanos(line["cost_usd"]) for line in lines) == billed["nanos"]
         assert spent(g, "fake-2") == pytest.approx(billed["nanos"], abs=1000)  # a metric is a float
@@ -315,10 +350,17 @@ async def test_rows_are_kept_apart_by_what_is_asked_for() -> None:
         found = await report(g, "?by=key,tenant,alias,model,day")
         [row] = found["rows"]
         assert found["by"] == ["day", "key", "tenant", "alias", "model"]
-        assert [row[name] for name in ("key", "tenant", "alias", "model")] == ["test", "test", "chat", "up/fake-1"]
+        assert [row[name] for name in ("key", "tenant", "alias", "model")] == [
+            "test",
+            "test",
+            "chat",
+            "up/fake-1",
+        ]
         assert (row["requests"], row["cost_usd"]) == (2, f"0.{2 * ONE:09d}")
         assert (await report(g, "?by="))["rows"] == [found["total"]]
-        assert [sorted(row) for row in (await report(g, "?by=alias"))["rows"]] == [sorted(["alias", *found["total"]])]
+        assert [sorted(row) for row in (await report(g, "?by=alias"))["rows"]] == [
+            sorted(["alias", *found["total"]])
+        ]
         assert (await report(g, "?from=2020-01-01&to=2020-12-31"))["rows"] == []
 
 
@@ -332,12 +374,18 @@ prices: {models: {echo: {input: 1, output: 1}}}
         assert (await ask(client, "openai whole", "chat")).complete
         assert (await ask(client, "openai whole", "a")).complete
         await ended(g, 2)
-        for rows in (await report(g, "?by=alias,model&format=csv"), await report(g, "?by=alias,model", accept="text/csv")):
+        for rows in (
+            await report(g, "?by=alias,model&format=csv"),
+            await report(g, "?by=alias,model", accept="text/csv"),
+        ):
             assert rows[0] == [
                 "alias", "model", "requests", "errors", "input_tokens", "output_tokens", "cached_input_tokens",
                 "reasoning_tokens", "cost_usd", "estimated",
             ]  # fmt: skip
-            assert [row[:3] for row in rows[1:]] == [["a", 'echo/@x,"y"', "1"], ["chat", "echo/=cmd|' /C calc'!A0", "1"]]
+            assert [row[:3] for row in rows[1:]] == [
+                ["a", 'echo/@x,"y"', "1"],
+                ["chat", "echo/=cmd|' /C calc'!A0", "1"],
+            ]
 
 
 @pytest.mark.parametrize(
@@ -348,7 +396,10 @@ prices: {models: {echo: {input: 1, output: 1}}}
     ],
 )  # fmt: skip
 async def test_what_cannot_be_asked_is_a_400(query: str, param: str) -> None:
-    text = HEAD + "\nupstreams: {echo: {backend: echo}}\naliases: {chat: {tiers: [[{upstream: echo, model: e}]]}}"
+    text = (
+        HEAD
+        + "\nupstreams: {echo: {backend: echo}}\naliases: {chat: {tiers: [[{upstream: echo, model: e}]]}}"
+    )
     async with gateway(text) as g, aiohttp.ClientSession(headers={"x-admin-api-key": KEY}) as client:
         async with client.get(f"{g.admin_url}/admin/usage{query}") as response:
             status, body = response.status, await response.json()
@@ -358,7 +409,10 @@ async def test_what_cannot_be_asked_is_a_400(query: str, param: str) -> None:
 async def test_usage_outlives_the_gateway(tmp_path: Path) -> None:
     async with Provider(healthy) as provider:
         for number in (1, 2, 3):
-            async with gateway(config(provider, more=f"state: sqlite:{tmp_path}/state.db")) as g, session(g) as client:
+            async with (
+                gateway(config(provider, more=f"state: sqlite:{tmp_path}/state.db")) as g,
+                session(g) as client,
+            ):
                 assert (await report(g))["total"]["requests"] == number - 1
                 assert (await ask(client, "openai whole", "chat")).complete
         async with gateway(config(provider, more=f"state: sqlite:{tmp_path}/state.db")) as g:

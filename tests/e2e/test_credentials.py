@@ -1,4 +1,5 @@
-"""Several accounts of one upstream, and a key that is replaced in its file: what callers, metrics and the log are told."""
+"""Several accounts of one upstream, and a key that is replaced in its file: what callers, metrics and the log
+are told."""
 
 import asyncio
 import itertools
@@ -34,7 +35,9 @@ class Accounts:
         self.seen: Counter[str] = Counter()
 
     async def behave(self, turn: Turn) -> None:
-        key = turn.request.headers.get("authorization", "").removeprefix("Bearer ") or turn.request.headers.get("x-api-key", "")
+        key = turn.request.headers.get("authorization", "").removeprefix(
+            "Bearer "
+        ) or turn.request.headers.get("x-api-key", "")
         self.seen[key] += 1
         status = self.status.get(key, 200)
         if status == 200:
@@ -81,8 +84,12 @@ async def test_calls_are_shared_by_weight() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("status", "reason"), [(401, "bad_credentials"), (402, "billing"), (429, "rate_limited")])
-async def test_one_account_that_is_refused_is_left_alone_and_no_call_fails(mode: str, status: int, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason"), [(401, "bad_credentials"), (402, "billing"), (429, "rate_limited")]
+)
+async def test_one_account_that_is_refused_is_left_alone_and_no_call_fails(
+    mode: str, status: int, reason: str
+) -> None:
     async with accounts(TWO) as (g, known):
         known.status[FIRST] = status
         assert await asked(g, 6, mode) == [""] * 6
@@ -94,9 +101,9 @@ async def test_one_account_that_is_refused_is_left_alone_and_no_call_fails(mode:
         assert g.metric('sluice_breaker_state{model="m",upstream="one"}') == 0
         assert g.metric('sluice_upstream_attempts_total{model="m",outcome="ok",upstream="one"}') == 6
         refused = [line for line in g.log_lines if line["event"] == "credential_refused"]
-        assert [(line["level"], line["upstream"], line["credential"], line["reason"]) for line in refused] == [
-            ("warning", "one", "1", reason)
-        ]
+        assert [
+            (line["level"], line["upstream"], line["credential"], line["reason"]) for line in refused
+        ] == [("warning", "one", "1", reason)]
         no_secret(g, FIRST, SECOND)
 
 
@@ -105,7 +112,9 @@ async def test_where_no_account_is_left_the_target_fails_with_what_the_last_one_
         known.status |= {FIRST: 429, SECOND: 401}
         assert await asked(g) == ["rate_limit_exceeded"]
         assert known.seen == {FIRST: 1, SECOND: 1}
-        assert g.metric('sluice_upstream_attempts_total{model="m",outcome="rate_limited",upstream="one"}') == 1
+        assert (
+            g.metric('sluice_upstream_attempts_total{model="m",outcome="rate_limited",upstream="one"}') == 1
+        )
         no_secret(g, FIRST, SECOND)
 
 
@@ -117,7 +126,12 @@ async def test_a_single_account_is_sent_as_its_backend_sends_keys(backend: str) 
 
 
 async def repeats(turn: Turn) -> None:
-    body = {"error": {"message": f"no, {turn.request.headers['authorization']} is none", "code": "invalid_request"}}
+    body = {
+        "error": {
+            "message": f"no, {turn.request.headers['authorization']} is none",
+            "code": "invalid_request",
+        }
+    }
     turn.peer.send(sized(json.dumps(body).encode(), 400))
 
 
@@ -152,9 +166,17 @@ async def test_without_any_token_the_target_fails_and_the_log_says_why_once(tmp_
         assert set(await asked(g, 3)) == {"bad_credentials"}
         assert known.seen == {}
         said = [line for line in g.log_lines if line["event"] == "credential_not_refreshed"]
-        assert [(line["upstream"], line["credential"], line["why"]) for line in said] == [("one", "vault", "sh ended with 3")]
-        assert g.metric('sluice_credential_errors_total{credential="vault",reason="refresh",upstream="one"}') >= 1
-        assert g.metric('sluice_credential_errors_total{credential="vault",reason="unavailable",upstream="one"}') >= 1
+        assert [(line["upstream"], line["credential"], line["why"]) for line in said] == [
+            ("one", "vault", "sh ended with 3")
+        ]
+        assert (
+            g.metric('sluice_credential_errors_total{credential="vault",reason="refresh",upstream="one"}')
+            >= 1
+        )
+        assert (
+            g.metric('sluice_credential_errors_total{credential="vault",reason="unavailable",upstream="one"}')
+            >= 1
+        )
 
 
 ROTATION = """

@@ -1,8 +1,9 @@
 """Two upstreams, one alias and nothing else set: what the defaults alone make of a provider that fails.
 
-The kinds are those of the published failover benchmark (field notes, 1.4), each played by the faulty provider; those that a
-deadline ends get a short one, since the default is 30 s. The slow first token needs such a deadline: it is the caller's
-patience that decides, so the default does not fail over where a model merely thinks.
+The kinds are those of the published failover benchmark (field notes, 1.4), each played by the faulty
+provider; those that a deadline ends get a short one, since the default is 30 s. The slow first token needs
+such a deadline: it is the caller's patience that decides, so the default does not fail over where a model
+merely thinks.
 """
 
 import aiohttp

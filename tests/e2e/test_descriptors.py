@@ -1,4 +1,5 @@
-"""Few file descriptors and many clients: those that there is room for are served, the others are answered 503."""
+"""Few file descriptors and many clients: those that there is room for are served, the others are answered
+503."""
 
 import asyncio
 import contextlib
@@ -18,9 +19,12 @@ END = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndat
 
 
 def config(*upstreams: str, more: str = "") -> str:
-    sections = "".join(f"  u{n}: {{backend: openai, base_url: '{url}', api_key: k}}\n" for n, url in enumerate(upstreams))
+    sections = "".join(
+        f"  u{n}: {{backend: openai, base_url: '{url}', api_key: k}}\n" for n, url in enumerate(upstreams)
+    )
     aliases = "".join(
-        f"  a{n}: {{tiers: [[{{upstream: u{n}, model: m}}]], retry: {{same_target: 0}}}}\n" for n in range(len(upstreams))
+        f"  a{n}: {{tiers: [[{{upstream: u{n}, model: m}}]], retry: {{same_target: 0}}}}\n"
+        for n in range(len(upstreams))
     )
     return f"""
 server: {{listen: "127.0.0.1:${{API_PORT}}", admin_listen: "127.0.0.1:${{ADMIN_PORT}}", drain_delay: 0s{more}}}
@@ -54,7 +58,9 @@ class Client:
         client = cls(*await asyncio.open_connection("127.0.0.1", gateway.port))
         body = json.dumps({"sessionId": str(number), "message": "hi", "model": alias}).encode()
         head = f"POST /v1/chat/stream HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n"
-        client.writer.write(head.encode() + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        client.writer.write(
+            head.encode() + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
         return client
 
     async def begun(self) -> int:
@@ -96,7 +102,9 @@ async def test_those_that_there_is_room_for_are_served_and_the_others_are_answer
             clients = await asyncio.gather(*(Client.call(gateway, number) for number in range(CLIENTS)))
             statuses = await asyncio.gather(*(client.begun() for client in clients))
             assert Counter(statuses) == {200: room, 503: CLIENTS - room}
-            assert (await asyncio.to_thread(gateway.scrape)).count("sluice_build_info"), "the admin port is served"
+            assert (await asyncio.to_thread(gateway.scrape)).count("sluice_build_info"), (
+                "the admin port is served"
+            )
             go.set()
             served = [client for client, status in zip(clients, statuses, strict=True) if status == 200]
             await served_whole(served)
@@ -105,7 +113,9 @@ async def test_those_that_there_is_room_for_are_served_and_the_others_are_answer
             await served_whole([after])
             for client in clients:
                 client.writer.close()
-            refusals = await asyncio.to_thread(gateway.wait_for, lambda record: record["event"] == "connections_refused")
+            refusals = await asyncio.to_thread(
+                gateway.wait_for, lambda record: record["event"] == "connections_refused"
+            )
             assert refusals["max_connections"] == room
             assert len(gateway.records("connections_refused")) == 1, "a line a minute, not a line each"
             assert not gateway.records("accept_failed")
@@ -142,7 +152,9 @@ async def test_connections_kept_for_one_upstream_are_given_up_for_another() -> N
             room = room_of(gateway)
             for alias in ("a0", "a1", "a2", "a0"):
                 go.clear()
-                clients = await asyncio.gather(*(Client.call(gateway, number, alias) for number in range(room)))
+                clients = await asyncio.gather(
+                    *(Client.call(gateway, number, alias) for number in range(room))
+                )
                 async with asyncio.timeout(20):
                     for _ in clients:
                         await arrived.acquire()

@@ -1,7 +1,8 @@
 """Proof 2 of the streams: the client leaves, in six phases of a call, and nothing of the call is left.
 
-In each phase N callers are brought to the same point and then leave all at once. The provider notes when its side of the
-connection was closed; how long that took is printed (`-s` shows it), and only loosely bounded: the machine may be busy.
+In each phase N callers are brought to the same point and then leave all at once. The provider notes when its
+side of the connection was closed; how long that took is printed (`-s` shows it), and only loosely bounded:
+the machine may be busy.
 
 SLUICE_FULL=1: 10,000 in all, in place of 50 a phase.
 """
@@ -118,7 +119,9 @@ def _blocked(g: Running, provider: Provider, before: int, clients: list[Caller])
 
 def _between(g: Running, provider: Provider, before: int, clients: list[Caller]) -> bool:
     runs = g.runtime.pipeline.runs
-    return _asked(g, provider, before, clients) and all(run.call.attempts and run.call.phase == "waiting" for run in runs)
+    return _asked(g, provider, before, clients) and all(
+        run.call.attempts and run.call.phase == "waiting" for run in runs
+    )
 
 
 PHASES: Mapping[str, Phase] = {
@@ -161,7 +164,9 @@ async def leave(clients: list[Caller], provider: Provider, seen: int) -> list[fl
 def described(delays: list[float]) -> str:
     ordered = [1000 * delay for delay in sorted(delays)]
     p50, p99 = (ordered[int(q * (len(ordered) - 1))] for q in (0.5, 0.99))
-    return f"{len(ordered)} upstream calls ended: p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {ordered[-1]:.1f} ms"
+    return (
+        f"{len(ordered)} upstream calls ended: p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {ordered[-1]:.1f} ms"
+    )
 
 
 @pytest.mark.usefixtures("every_server")
@@ -180,9 +185,16 @@ async def test_nothing_is_left_of_a_call_whose_client_has_left(name: str) -> Non
                 left = time.monotonic()
                 found = await leave(clients, provider, peers)
                 await until(lambda: not g.runtime.pipeline.runs)
-                # while connecting, and between attempts, there is no connection whose end could be seen: the call's counts
-                delays += found if name not in ("connecting", "between attempts") else [time.monotonic() - left] * AT_ONCE
-                assert len(provider.turns) - turns == (0 if name == "connecting" else AT_ONCE), "somebody was asked again"
+                # while connecting, and between attempts, there is no connection whose end could be seen: the
+                # call's counts
+                delays += (
+                    found
+                    if name not in ("connecting", "between attempts")
+                    else [time.monotonic() - left] * AT_ONCE
+                )
+                assert len(provider.turns) - turns == (0 if name == "connecting" else AT_ONCE), (
+                    "somebody was asked again"
+                )
             count = AT_ONCE * ROUNDS
             assert len(delays) == count
             print(f"\n{name}: {described(delays)}")
@@ -192,17 +204,29 @@ async def test_nothing_is_left_of_a_call_whose_client_has_left(name: str) -> Non
             assert [line["end"] for line in g.requests] == ["client_gone"] * count
             outcome = "rate_limited" if name == "between attempts" else "abandoned"
             upstream = "hole" if name == "connecting" else "fake"
-            assert g.metric(f'sluice_upstream_attempts_total{{model="m",outcome="{outcome}",upstream="{upstream}"}}') == count
+            assert (
+                g.metric(
+                    f'sluice_upstream_attempts_total{{model="m",outcome="{outcome}",upstream="{upstream}"}}'
+                )
+                == count
+            )
             if name in ("mid-stream", "not streaming"):
-                charged = g.metric('sluice_tokens_total{kind="output",model="m",source="estimate",upstream="fake"}')
-                assert charged == sum(turn.tokens for turn in provider.turns), "charged is what the provider sent"
+                charged = g.metric(
+                    'sluice_tokens_total{kind="output",model="m",source="estimate",upstream="fake"}'
+                )
+                assert charged == sum(turn.tokens for turn in provider.turns), (
+                    "charged is what the provider sent"
+                )
 
 
 async def nothing_left(g: Running, tasks: int, provider: Provider) -> None:
     """No call, connection, slot or task; and nobody has complained."""
     for upstream in ("fake", "hole"):
         for state in ("open", "idle", "waiting"):
-            assert g.metric(f'sluice_upstream_connections{{state="{state}",upstream="{upstream}"}}') == 0, (upstream, state)
+            assert g.metric(f'sluice_upstream_connections{{state="{state}",upstream="{upstream}"}}') == 0, (
+                upstream,
+                state,
+            )
     for alias in ("chat", "hole"):
         assert g.metric(f'sluice_streams_in_flight{{alias="{alias}",frontend="openai"}}') == 0
         route = g.runtime.routes[alias]

@@ -74,7 +74,10 @@ async def test_running_streams_finish_and_new_connections_are_refused() -> None:
 async def test_streams_that_take_too_long_are_told_so() -> None:
     hurry = asyncio.Event()
     hurry.set()
-    async with gateway(config(100_000, "5ms", timeout="100ms")) as g, aiohttp.ClientSession(g.url, headers=HEADERS) as client:
+    async with (
+        gateway(config(100_000, "5ms", timeout="100ms")) as g,
+        aiohttp.ClientSession(g.url, headers=HEADERS) as client,
+    ):
         stream = await started(client, "long")
         task = await draining(g, hurry)
         end = await rest(stream)

@@ -1,4 +1,5 @@
-"""The edges of HTTP that clients and providers really have: other paths, packed bodies, headers that go on and come back."""
+"""The edges of HTTP that clients and providers really have: other paths, packed bodies, headers that go on
+and come back."""
 
 import gzip
 import json
@@ -42,7 +43,9 @@ def says(data: bytes) -> Behaviour:
 
 
 def config(*upstreams: RawServer, of: str = "", alias: str = "", key: str = "") -> str:
-    sections = "".join(f'  up{n}: {{backend: openai, base_url: "{up.url}/v1"{of}}}\n' for n, up in enumerate(upstreams))
+    sections = "".join(
+        f'  up{n}: {{backend: openai, base_url: "{up.url}/v1"{of}}}\n' for n, up in enumerate(upstreams)
+    )
     tiers = ", ".join(f"[{{upstream: up{n}, model: m}}]" for n in range(len(upstreams)))
     head = HEAD.replace("default_alias: chat", f"default_alias: chat{key}")
     return f"{head}\nupstreams:\n{sections}aliases: {{chat: {{tiers: [{tiers}], retry: {{same_target: 0}}{alias}}}}}\n"
@@ -50,15 +53,22 @@ def config(*upstreams: RawServer, of: str = "", alias: str = "", key: str = "") 
 
 async def post(g: Running, path: str, body: Any, **headers: str) -> tuple[int, bytes, Any]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    headers = {"x-api-key": KEY, "content-type": "application/json"} | {n.replace("_", "-"): v for n, v in headers.items()}
-    async with aiohttp.ClientSession(g.url) as client, client.post(path, data=data, headers=headers) as response:
+    headers = {"x-api-key": KEY, "content-type": "application/json"} | {
+        n.replace("_", "-"): v for n, v in headers.items()
+    }
+    async with (
+        aiohttp.ClientSession(g.url) as client,
+        client.post(path, data=data, headers=headers) as response,
+    ):
         return response.status, await response.read(), response.headers
 
 
 # --- paths
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/chat/completions/", "/chat/completions", "/chat/completions/"])
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/chat/completions/", "/chat/completions", "/chat/completions/"]
+)
 async def test_a_base_url_without_v1_and_a_slash_at_the_end_lead_to_the_same(path: str) -> None:
     async with RawServer(either) as up, gateway(config(up)) as g:
         assert (await post(g, path, ASKED))[:2] == (200, ANSWER)
@@ -74,7 +84,13 @@ async def test_the_widgets_paths_may_end_in_a_slash(path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "found"),
-    [("/models", True), ("/v1/models/", True), ("/models/chat", True), ("/v1/models/chat/", True), ("/models/no", False)],
+    [
+        ("/models", True),
+        ("/v1/models/", True),
+        ("/models/chat", True),
+        ("/v1/models/chat/", True),
+        ("/models/no", False),
+    ],
 )
 async def test_models_likewise(path: str, found: bool) -> None:
     async with (
@@ -147,7 +163,10 @@ async def test_a_packed_request_is_bounded_as_it_is_unpacked_and_an_unknown_one_
 
 async def test_a_byte_order_mark_before_a_body_is_passed_over() -> None:
     async with RawServer(either) as up, gateway(config(up)) as g:
-        assert (await post(g, "/v1/chat/completions", b"\xef\xbb\xbf" + json.dumps(ASKED).encode()))[:2] == (200, ANSWER)
+        assert (await post(g, "/v1/chat/completions", b"\xef\xbb\xbf" + json.dumps(ASKED).encode()))[:2] == (
+            200,
+            ANSWER,
+        )
 
 
 # --- answers of upstreams
@@ -173,13 +192,19 @@ async def test_a_2xx_without_a_body_is_passed_over() -> None:
 async def test_a_packed_answer_is_read_and_a_packed_error_too(stream: bool) -> None:
     body = b"".join(EVENTS) if stream else ANSWER
     packed = gzip.compress(body)
-    async with RawServer(says(sized(packed, 200, JSON, ("Content-Encoding", "gzip")))) as up, gateway(config(up)) as g:
+    async with (
+        RawServer(says(sized(packed, 200, JSON, ("Content-Encoding", "gzip")))) as up,
+        gateway(config(up)) as g,
+    ):
         status, got, headers = await post(g, "/v1/chat/completions", {**ASKED, "stream": stream})
         assert status == 200
         assert b"Hi" in got
         assert "content-encoding" not in headers
     refusal = gzip.compress(b'{"error":{"message":"stop must be a list","type":"invalid_request_error"}}')
-    async with RawServer(says(sized(refusal, 400, JSON, ("Content-Encoding", "gzip")))) as up, gateway(config(up)) as g:
+    async with (
+        RawServer(says(sized(refusal, 400, JSON, ("Content-Encoding", "gzip")))) as up,
+        gateway(config(up)) as g,
+    ):
         status, got, _ = await post(g, "/v1/chat/completions", {**ASKED, "stream": stream})
         assert (status, json.loads(got)["error"]["message"]) == (400, "stop must be a list")
 
@@ -188,7 +213,11 @@ async def test_a_redirect_elsewhere_is_no_answer_and_the_log_says_where_it_leads
     async def elsewhere(request: Request, peer: Peer) -> None:
         peer.send(sized(b"", 308, ("Location", "https://other.example/v1/chat/completions?key=secret")))
 
-    async with RawServer(elsewhere) as first, RawServer(either) as second, gateway(config(first, second)) as g:
+    async with (
+        RawServer(elsewhere) as first,
+        RawServer(either) as second,
+        gateway(config(first, second)) as g,
+    ):
         assert (await post(g, "/v1/chat/completions", ASKED))[:2] == (200, ANSWER)
         assert not [request for request in second.requests if "secret" in request.path]
     async with RawServer(elsewhere) as up, gateway(config(up)) as g:
@@ -202,7 +231,9 @@ async def test_a_redirect_elsewhere_is_no_answer_and_the_log_says_where_it_leads
 
 async def test_the_request_id_and_the_trace_go_on_and_the_providers_id_comes_back() -> None:
     async with RawServer(either) as up, gateway(config(up)) as g:
-        _, _, headers = await post(g, "/v1/chat/completions", ASKED, x_request_id="mine-1", traceparent=TRACE, tracestate="a=b")
+        _, _, headers = await post(
+            g, "/v1/chat/completions", ASKED, x_request_id="mine-1", traceparent=TRACE, tracestate="a=b"
+        )
         sent = up.requests[-1].headers
         assert (sent["x-request-id"], sent["traceparent"], sent["tracestate"]) == ("mine-1", TRACE, "a=b")
         assert headers["x-sluice-upstream-request-id"] == "req_77"
@@ -212,20 +243,36 @@ async def test_the_request_id_and_the_trace_go_on_and_the_providers_id_comes_bac
 
 async def test_attempts_are_counted_and_a_hidden_target_stays_hidden() -> None:
     hidden, broken = ", report_model: alias", says(sized(b"{}", 500))
-    async with RawServer(broken) as first, RawServer(either) as second, gateway(config(first, second, alias=hidden)) as g:
+    async with (
+        RawServer(broken) as first,
+        RawServer(either) as second,
+        gateway(config(first, second, alias=hidden)) as g,
+    ):
         for stream in (True, False):
             _, _, headers = await post(g, "/v1/chat/completions", {**ASKED, "stream": stream})
             assert headers["x-sluice-attempts"] == "2"
             assert "x-sluice-target" not in headers
     async with RawServer(says(sized(b"{}", 500, ("request-id", "r-5")))) as up, gateway(config(up)) as g:
         status, _, headers = await post(g, "/v1/chat/completions", ASKED)
-        assert (status, headers["x-sluice-attempts"], headers["x-sluice-upstream-request-id"]) == (502, "1", "r-5")
+        assert (status, headers["x-sluice-attempts"], headers["x-sluice-upstream-request-id"]) == (
+            502,
+            "1",
+            "r-5",
+        )
 
 
 async def test_only_what_an_upstream_forwards_goes_on_and_never_credentials() -> None:
     forward = ", headers: {anthropic-beta: a-1}, forward: {x-customer: any, anthropic-beta: [b-2]}"
     async with RawServer(either) as up, gateway(config(up, of=forward)) as g:
-        await post(g, "/v1/chat/completions", ASKED, X_Customer="acme", anthropic_beta="b-2,c-3", x_other="no", cookie="a=b")
+        await post(
+            g,
+            "/v1/chat/completions",
+            ASKED,
+            X_Customer="acme",
+            anthropic_beta="b-2,c-3",
+            x_other="no",
+            cookie="a=b",
+        )
         sent = up.requests[-1].headers
         assert (sent["x-customer"], sent["anthropic-beta"]) == ("acme", "a-1,b-2")
         assert not {"x-other", "cookie", "x-api-key"} & set(sent)

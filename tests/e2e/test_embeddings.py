@@ -1,4 +1,5 @@
-"""POST /v1/embeddings: an operation that is no chat, with the keys, limits, budgets, prices, failover and figures of chats."""
+"""POST /v1/embeddings: an operation that is no chat, with the keys, limits, budgets, prices, failover and
+figures of chats."""
 
 import asyncio
 import json
@@ -63,12 +64,19 @@ class Asked:
 async def ask(g: Running, body: Any = ASK, path: str = "/v1/embeddings", key: str = KEY) -> Asked:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-    async with aiohttp.ClientSession(g.url) as client, client.post(path, data=data, headers=headers) as response:
+    async with (
+        aiohttp.ClientSession(g.url) as client,
+        client.post(path, data=data, headers=headers) as response,
+    ):
         return Asked(response.status, await response.read(), response.headers)
 
 
 def config(one: RawServer, two: RawServer | None = None, limits: str = "{}") -> str:
-    text = CONFIG.replace("default_alias: chat", "default_alias: emb").replace("ONE", one.url).replace("LIMITS", limits)
+    text = (
+        CONFIG.replace("default_alias: chat", "default_alias: emb")
+        .replace("ONE", one.url)
+        .replace("LIMITS", limits)
+    )
     return text.replace("TWO", two.url if two is not None else "http://127.0.0.1:1")
 
 
@@ -110,26 +118,42 @@ async def test_usage_and_cost_are_logged_counted_and_kept() -> None:
             "cost_usd": 0.00002, "end": "done", "stream": False,
         }  # fmt: skip
         assert {name: line[name] for name in expected} == expected
-        assert g.metric('sluice_tokens_total{kind="input",model="te-3",source="provider",upstream="one"}') == 1000
+        assert (
+            g.metric('sluice_tokens_total{kind="input",model="te-3",source="provider",upstream="one"}')
+            == 1000
+        )
         assert g.metric('sluice_cost_usd_total{model="te-3",upstream="one"}') == pytest.approx(0.00002)
-        assert g.metric('sluice_operation_requests_total{code="2xx",frontend="openai",operation="embeddings"}') == 1
+        assert (
+            g.metric('sluice_operation_requests_total{code="2xx",frontend="openai",operation="embeddings"}')
+            == 1
+        )
         assert g.metric('sluice_requests_total{alias="emb",code="2xx",frontend="openai"}') == 1
         async with aiohttp.ClientSession(g.url, headers={"x-admin-api-key": KEY}) as client:
             report = await (await client.get("/admin/usage?by=alias")).json()
-        assert [(row["alias"], row["input_tokens"], row["output_tokens"]) for row in report["rows"]] == [("emb", 1000, 0)]
+        assert [(row["alias"], row["input_tokens"], row["output_tokens"]) for row in report["rows"]] == [
+            ("emb", 1000, 0)
+        ]
 
 
 async def test_usage_that_is_not_reported_is_estimated_of_the_input_alone() -> None:
     answer = sized(b'{"data":[{"embedding":[1]}]}', 200, JSON)
     async with RawServer(says(answer)) as up, gateway(config(up)) as g:
         assert (await ask(g, {"model": "emb", "input": "x" * 400})).status == 200
-        assert (g.requests[-1]["tokens_in"], g.requests[-1]["tokens_out"], g.requests[-1]["estimated"]) == (100, 0, True)
+        assert (g.requests[-1]["tokens_in"], g.requests[-1]["tokens_out"], g.requests[-1]["estimated"]) == (
+            100,
+            0,
+            True,
+        )
 
 
 async def test_a_target_is_asked_again_and_then_the_next_that_carries_it() -> None:
     async with RawServer(says(BUSY)) as one, RawServer(says(OK)) as two, gateway(config(one, two)) as g:
         asked = await ask(g)
-        assert (asked.status, asked.headers["x-sluice-attempts"], asked.headers["x-sluice-target"]) == (200, "3", "two/te-3")
+        assert (asked.status, asked.headers["x-sluice-attempts"], asked.headers["x-sluice-target"]) == (
+            200,
+            "3",
+            "two/te-3",
+        )
         assert (len(one.requests), len(two.requests)) == (2, 1)
         assert g.requests[-1]["attempts"] == ["one/te-3 server_error", "one/te-3 server_error", "two/te-3 ok"]
 
@@ -150,7 +174,9 @@ async def test_what_is_no_answer_is_no_answer(answer: bytes) -> None:
 
 async def test_what_the_provider_objects_to_is_told_to_the_caller() -> None:
     refusal = sized(
-        b'{"error":{"message":"dimensions must be positive","type":"invalid_request_error","code":"bad_input"}}', 400, JSON
+        b'{"error":{"message":"dimensions must be positive","type":"invalid_request_error","code":"bad_input"}}',
+        400,
+        JSON,
     )
     async with RawServer(says(refusal)) as up, gateway(config(up)) as g:
         asked = await ask(g)
@@ -164,7 +190,10 @@ async def test_a_model_that_nothing_carries_it_for_is_refused_with_its_name() ->
         error = asked.json["error"]
         assert (asked.status, error["code"], error["param"]) == (400, "unsupported_operation", "model")
         assert error["message"] == "No upstream of this model carries embeddings"
-        assert g.metric('sluice_operation_requests_total{code="4xx",frontend="openai",operation="embeddings"}') == 1
+        assert (
+            g.metric('sluice_operation_requests_total{code="4xx",frontend="openai",operation="embeddings"}')
+            == 1
+        )
 
 
 @pytest.mark.parametrize(("body", "status", "code"), [
@@ -225,7 +254,11 @@ async def _posted(client: aiohttp.ClientSession, body: Any) -> None:
 
 async def test_tens_of_thousands_of_vectors_pass() -> None:
     vector = b'{"object":"embedding","index":0,"embedding":"' + b"A" * 8000 + b'"}'
-    body = b'{"object":"list","data":[' + b",".join([vector] * 1500) + b'],"model":"te","usage":{"prompt_tokens":9}}'
+    body = (
+        b'{"object":"list","data":['
+        + b",".join([vector] * 1500)
+        + b'],"model":"te","usage":{"prompt_tokens":9}}'
+    )
     async with RawServer(says(sized(body, 200, JSON))) as up, gateway(config(up)) as g:
         tokens = [[*range(100, 300)]] * 1500
         asked = await ask(g, {"model": "hidden", "input": tokens})
@@ -262,7 +295,12 @@ async def test_the_openai_sdk(given: Any) -> None:
     packed = ANSWER.replace(b"[0.10, -2e-3]", b'"AACAPwAAAMA="')
     async with RawServer(says(sized(packed, 200, JSON))) as up, gateway(config(up)) as g:
         process = await asyncio.create_subprocess_exec(
-            str(PYTHON), "-c", script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"NO_PROXY": "127.0.0.1"}
+            str(PYTHON),
+            "-c",
+            script,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"NO_PROXY": "127.0.0.1"},
         )
         out, _ = await process.communicate(json.dumps([f"{g.url}/v1", KEY, given]).encode())
         assert json.loads(out) == [[1.0, -2.0], "te-3-small", 1000, "unsupported_operation"]

@@ -21,7 +21,9 @@ async def test_keys_are_rotated_by_a_reload_and_what_is_at_rest_is_encrypted(tmp
     async with gateway(with_keys(f"sqlite:{path}", OLD)) as g, aiohttp.ClientSession() as session:
         client = Client(g, session)
         assert await client.turn("a") == ("You said: hi", "")
-        (rotated := tmp_path / "rotated.yaml").write_text(with_keys(f"sqlite:{path}", NEW, OLD) + "log: {level: debug}\n")
+        (rotated := tmp_path / "rotated.yaml").write_text(
+            with_keys(f"sqlite:{path}", NEW, OLD) + "log: {level: debug}\n"
+        )
         await g.swap(load(str(rotated)))
         assert await client.turn("a") == ("Turn 2, you said: hi", "")
         listed = (await client.admin("GET"))[1]["conversations"]

@@ -1,4 +1,5 @@
-"""Wildcard aliases shown as what their upstream lists: in each dialect, to those who may; as before while there is no list."""
+"""Wildcard aliases shown as what their upstream lists: in each dialect, to those who may; as before while
+there is no list."""
 
 import asyncio
 import hashlib
@@ -28,7 +29,9 @@ aliases:
   "tuned/*": {{tiers: [[{{upstream: one, model: "ft:*"}}]], expand: true}}
   "plain/*": {{tiers: [[{{upstream: one, model: "*"}}]]}}
 """
-    narrowed = f', {{id: narrow, digest: "sha256:{narrow}", aliases: ["all/gpt-*", chat], default_alias: chat}}]'
+    narrowed = (
+        f', {{id: narrow, digest: "sha256:{narrow}", aliases: ["all/gpt-*", chat], default_alias: chat}}]'
+    )
     return text.replace("default_alias: chat}]", "default_alias: chat}" + narrowed, 1)
 
 
@@ -58,8 +61,20 @@ async def test_lists_have_what_the_upstream_lists() -> None:
             while "all/gpt-5" not in await names(g):
                 await asyncio.sleep(0)
         [asked] = up.requests  # both aliases share one list
-        assert (asked.method, asked.path, asked.headers["authorization"]) == ("GET", "/v1/models", "Bearer sk-one")
-        assert await names(g) == ["chat", "all/gpt-5", "all/own", "all/ft:a", "all/fixed", "tuned/a", "plain/*"]
+        assert (asked.method, asked.path, asked.headers["authorization"]) == (
+            "GET",
+            "/v1/models",
+            "Bearer sk-one",
+        )
+        assert await names(g) == [
+            "chat",
+            "all/gpt-5",
+            "all/own",
+            "all/ft:a",
+            "all/fixed",
+            "tuned/a",
+            "plain/*",
+        ]
         assert await names(g, "sk-narrow") == ["chat", "all/gpt-5"]
         found = {one["id"]: one for one in (await listed(g))["data"]}
         assert (found["all/gpt-5"]["context_length"], found["all/own"]["context_length"]) == (400000, 4096)
@@ -87,7 +102,9 @@ async def test_an_upstream_that_lists_nothing_changes_nothing() -> None:
     ("a/*", {"backend": "bedrock", "region": "eu-central-1", "api_key": "k"}, "*", "has no list of models"),
     ("a/*", {"backend": "echo"}, "*", "has no list of models"),
 ])  # fmt: skip
-def test_what_cannot_be_expanded_is_a_problem(alias: str, upstream: dict[str, Any], model: str, reason: str) -> None:
+def test_what_cannot_be_expanded_is_a_problem(
+    alias: str, upstream: dict[str, Any], model: str, reason: str
+) -> None:
     aliases = {alias: {"tiers": [[{"upstream": "one", "model": model}]], "expand": True}}
     with pytest.raises(ConfigError) as refused:
         load_mapping({"upstreams": {"one": upstream}, "aliases": aliases})

@@ -1,7 +1,9 @@
-"""Proof 1 of the streams: whatever the provider does, the caller gets the whole answer or one clean, bounded error.
+"""Proof 1 of the streams: whatever the provider does, the caller gets the whole answer or one clean, bounded
+error.
 
-Each fault, through each backend dialect, to a streamed and a whole request in each client dialect at once. The first
-target is faulty, the second (of the next tier) is well. Every mode has aliases of its own, so that health is its own.
+Each fault, through each backend dialect, to a streamed and a whole request in each client dialect at once.
+The first target is faulty, the second (of the next tier) is well. Every mode has aliases of its own, so that
+health is its own.
 """
 
 import asyncio
@@ -20,7 +22,17 @@ from sluice.runtime import state
 from tests.e2e.answers import FULL, MODES, Answer, ask
 from tests.e2e.gateways import HEAD, Running, gateway
 from tests.fakes.dialects import ANSWER, DIALECTS, INPUT, TOKENS
-from tests.fakes.faulty import BEHAVIOURS, Behaviour, Provider, cut, healthy, malformed, no_prefill, other_words, refusing
+from tests.fakes.faulty import (
+    BEHAVIOURS,
+    Behaviour,
+    Provider,
+    cut,
+    healthy,
+    malformed,
+    no_prefill,
+    other_words,
+    refusing,
+)
 from tests.fakes.rawserver import Peer, RawServer, Request, authority, black_hole, refused_url
 from tests.upstream.calls import until
 
@@ -98,16 +110,20 @@ def configuration(
     options: str = "",
     breaker: str = "{failures: 1000, error_rate: null}",
 ) -> str:
-    """Upstreams by name and URL; the first one is the faulty one, with the deadlines and options that are given."""
+    """Upstreams by name and URL; the first one is the faulty one, with the deadlines and options that are
+    given."""
     lines = [HEAD.replace(", default_alias: chat", ""), "upstreams:"]
     for n, (name, url) in enumerate(urls.items()):
         more = f"timeouts: {timeouts if n == 0 else PATIENT}, breaker: {breaker}{options if n == 0 else ''}"
-        lines.append(f'  {name}: {{backend: {dialect}, base_url: "{url}", api_key: sk-of-{name}-0123456789, {more}}}')
+        lines.append(
+            f'  {name}: {{backend: {dialect}, base_url: "{url}", api_key: sk-of-{name}-0123456789, {more}}}'
+        )
     return "\n".join([*lines, "aliases:", *(f"  {alias}" for alias in aliases)]) + "\n"
 
 
 def alias(name: str, *targets: str, extra: str = "") -> str:
-    """One tier for each target, which is "upstream" or "upstream, option: value". The model is called as the alias."""
+    """One tier for each target, which is "upstream" or "upstream, option: value". The model is called as the
+    alias."""
     tiers = ", ".join(f"[{{upstream: {target}, model: {name}}}]" for target in targets)
     return f"{name}: {{tiers: [{tiers}], heartbeat: null, retry: {{backoff: 0.01}}{extra}}}"
 
@@ -130,7 +146,9 @@ class Record:
 
     def __init__(self, g: Running) -> None:
         self._lines = {line["alias"]: line for line in g.requests}
-        series = (line.rpartition(" ") for line in g.runtime.exposition().decode().splitlines() if line[0] != "#")
+        series = (
+            line.rpartition(" ") for line in g.runtime.exposition().decode().splitlines() if line[0] != "#"
+        )
         self._series = {name: float(value) for name, _, value in series}
 
     def metric(self, line: str) -> float:
@@ -140,11 +158,14 @@ class Record:
         return str(self._lines[name]["end"])
 
     def attempts(self, name: str) -> list[str]:
-        """The attempts of an alias's latest call, from its log line; the metrics must say the same of all of its calls."""
+        """The attempts of an alias's latest call, from its log line; the metrics must say the same of all of
+        its calls."""
         found = [attempt.replace(f"/{name} ", " ") for attempt in self._lines[name]["attempts"]]
         for attempt, count in Counter(found).items():
             upstream, outcome = attempt.split()
-            series = f'sluice_upstream_attempts_total{{model="{name}",outcome="{outcome}",upstream="{upstream}"}}'
+            series = (
+                f'sluice_upstream_attempts_total{{model="{name}",outcome="{outcome}",upstream="{upstream}"}}'
+            )
             assert self.metric(series) == count, series
         return found
 
@@ -175,7 +196,8 @@ async def pair(
 ) -> AsyncIterator[tuple[Running, Provider, Provider]]:
     """A gateway before a faulty provider and another one, with four aliases for each mode.
 
-    pair: recovery is off · prefill, fresh: it is on, the latter by default; a prefill can be taken or not · alone: no second.
+    pair: recovery is off · prefill, fresh: it is on, the latter by default; a prefill can be taken or not ·
+    alone: no second.
     """
     aliases = []
     for mode in modes:
@@ -189,7 +211,9 @@ async def pair(
         async with Provider(fault, elsewhere=elsewhere.url) as faulty, Provider(second) as well:
             urls = {"faulty": faulty.url, "well": well.url}
             timeouts = BRIEF if brief else PATIENT
-            async with gateway(configuration(dialect, urls, aliases, timeouts=timeouts, options=options)) as g:
+            async with gateway(
+                configuration(dialect, urls, aliases, timeouts=timeouts, options=options)
+            ) as g:
                 # what bounds retries is tested apart: here every call may have its own
                 g.runtime.pipeline.failover.budget = RetryBudget(time.monotonic, reserve=1000)
                 yield g, faulty, well
@@ -206,7 +230,9 @@ async def unasked(request: Request, peer: Peer) -> None:
 
 def check_connections(fault: str, provider: Provider) -> None:
     if fault not in SPARES_THE_CONNECTION:
-        assert all(len(peer.requests) <= 1 for peer in provider.peers), "a connection was used again after a fault"
+        assert all(len(peer.requests) <= 1 for peer in provider.peers), (
+            "a connection was used again after a fault"
+        )
 
 
 # --- the provider is at fault
@@ -225,7 +251,8 @@ async def test_a_target_that_recovers_by_itself_gives_the_whole_answer(fault: st
                 assert record.attempts(named(kind, mode)) == expected(SURVIVED[fault]), (kind, mode)
         assert well.turns == []
         skipped = sum(
-            record.metric(f'sluice_skipped_events_total{{model="{named("pair", mode)}",upstream="faulty"}}') for mode in MODES
+            record.metric(f'sluice_skipped_events_total{{model="{named("pair", mode)}",upstream="faulty"}}')
+            for mode in MODES
         )
         assert skipped == (len(MODES) if fault == "one event invalid" else 0)
         check_connections(fault, faulty)
@@ -244,7 +271,9 @@ async def test_a_fault_before_the_first_token_costs_the_caller_nothing(fault: st
         for mode, answer in got[2].items():
             assert answer.error, mode
             assert answer.text == ""
-            assert (answer.status == 200) == (mode == "widget stream"), "an error before anything was said has its status"
+            assert (answer.status == 200) == (mode == "widget stream"), (
+                "an error before anything was said has its status"
+            )
         record = await settled(g)
         for mode in MODES:
             assert record.attempts(named("pair", mode)) == expected(outcomes, "well ok")
@@ -276,16 +305,25 @@ async def test_a_stream_that_breaks_is_continued_or_ends_in_one_error(fault: str
             else:  # nothing had been said
                 assert told == Answer(200, ANSWER)
         assert {turn.prefill for turn in well.turns if turn.model.startswith("fresh")} == {""}
-        assert all(turn.prefill for turn in well.turns if turn.model in (named("prefill", mode) for mode in STREAMS))
+        assert all(
+            turn.prefill for turn in well.turns if turn.model in (named("prefill", mode) for mode in STREAMS)
+        )
         how = {"prefill": "prefill", "fresh": "fresh"}
         for kind, way in how.items():
             for mode in STREAMS:
-                assert record.metric(f'sluice_recoveries_total{{alias="{named(kind, mode)}",how="{way}",outcome="ok"}}') == 1
+                assert (
+                    record.metric(
+                        f'sluice_recoveries_total{{alias="{named(kind, mode)}",how="{way}",outcome="ok"}}'
+                    )
+                    == 1
+                )
         check_connections(fault, faulty)
 
 
 @DIALECT
-async def test_an_empty_answer_is_asked_for_elsewhere_and_believed_where_there_is_no_other(dialect: str) -> None:
+async def test_an_empty_answer_is_asked_for_elsewhere_and_believed_where_there_is_no_other(
+    dialect: str,
+) -> None:
     async with pair(dialect, BEHAVIOURS["empty answer"]) as (g, _, _):
         for answer in (await answers(g, "pair")).values():
             assert answer == Answer(200, ANSWER)
@@ -316,7 +354,9 @@ async def test_a_fallback_that_refuses_the_prefill_is_asked_afresh(dialect: str)
         record = await settled(g)
         for mode in STREAMS:
             assert got[mode] == Answer(200, ANSWER)
-            assert record.attempts(named("prefill", mode)) == expected("truncated", "well client_error", "well ok")
+            assert record.attempts(named("prefill", mode)) == expected(
+                "truncated", "well client_error", "well ok"
+            )
             turns = [turn for turn in well.turns if turn.model == named("prefill", mode)]
             assert [bool(turn.prefill) for turn in turns] == [True, False]
 
@@ -363,7 +403,9 @@ async def test_the_tokens_of_every_attempt_are_counted_apart(dialect: str) -> No
 
 @pytest.mark.parametrize(("fault", "code"), [("context", "context_length"), ("policy", "content_policy")])
 @DIALECT
-async def test_a_refused_request_goes_where_it_may_be_taken_and_nowhere_else(fault: str, code: str, dialect: str) -> None:
+async def test_a_refused_request_goes_where_it_may_be_taken_and_nowhere_else(
+    fault: str, code: str, dialect: str
+) -> None:
     if fault not in DIALECTS[dialect].errors:
         pytest.skip("this vendor has no such refusal")
     aliases = []
@@ -428,7 +470,9 @@ async def test_a_provider_that_cannot_be_reached_costs_the_caller_nothing(
                 dialect, {"faulty": url, "well": well.url}, aliases, timeouts=PATIENT.replace("20", "0.4", 1)
             )
             async with gateway(config) as g:
-                got = dict(zip(kinds, await asyncio.gather(*(answers(g, kind) for kind in kinds)), strict=True))
+                got = dict(
+                    zip(kinds, await asyncio.gather(*(answers(g, kind) for kind in kinds)), strict=True)
+                )
                 record = await settled(g)
                 for mode in MODES:
                     assert got["pair"][mode] == Answer(200, ANSWER)
@@ -441,7 +485,9 @@ async def test_a_provider_that_cannot_be_reached_costs_the_caller_nothing(
 # --- the provider comes back
 
 
-async def test_a_target_that_was_down_serves_again_soon_after_its_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_target_that_was_down_serves_again_soon_after_its_recovery(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     skew = [0.0]
     clock = SimpleNamespace(time=time.time, monotonic=lambda: time.monotonic() + skew[0])
     monkeypatch.setattr(state, "time", clock)
@@ -476,14 +522,21 @@ async def test_a_target_that_was_down_serves_again_soon_after_its_recovery(monke
 BURST = 100
 
 
-@pytest.mark.parametrize("fault", ["503 always", "reset before headers", "429 always", "headers, then nothing"])
+@pytest.mark.parametrize(
+    "fault", ["503 always", "reset before headers", "429 always", "headers, then nothing"]
+)
 async def test_a_burst_of_calls_fails_over_whole(fault: str) -> None:
     """Retries are bounded when everything fails; not when another target is well."""
     mode = "openai stream"
     async with Provider(BEHAVIOURS[fault]) as faulty, Provider(healthy) as well:
         urls = {"faulty": faulty.url, "well": well.url}
-        config = configuration("openai", urls, [alias(named("pair", mode), "faulty", "well")], timeouts=BRIEF, breaker="{}")
-        async with gateway(config) as g, aiohttp.ClientSession(g.url, connector=aiohttp.TCPConnector(limit=0)) as client:
+        config = configuration(
+            "openai", urls, [alias(named("pair", mode), "faulty", "well")], timeouts=BRIEF, breaker="{}"
+        )
+        async with (
+            gateway(config) as g,
+            aiohttp.ClientSession(g.url, connector=aiohttp.TCPConnector(limit=0)) as client,
+        ):
             got = await asyncio.gather(*(ask(client, mode, named("pair", mode)) for _ in range(BURST)))
             await settled(g)
             assert Counter(answer.error or "whole" for answer in got) == {"whole": BURST}

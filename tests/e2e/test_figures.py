@@ -25,7 +25,9 @@ PATIENT = "breaker: {failures: 100000, error_rate: null}"
 
 def config(alias: str, one: str, two: str = "", *, breaker: str = PATIENT, more: str = "") -> str:
     upstreams = {"one": one, "two": two or one}
-    lines = [f'  {name}: {{backend: openai, base_url: "{url}", {breaker}}}' for name, url in upstreams.items()]
+    lines = [
+        f'  {name}: {{backend: openai, base_url: "{url}", {breaker}}}' for name, url in upstreams.items()
+    ]
     return "\n".join([HEAD, "upstreams:", *lines, "aliases:", f"  chat: {{{alias}}}", more])
 
 
@@ -66,7 +68,9 @@ async def never_ends(turn: Turn) -> None:
 
 @pytest.mark.parametrize("how", ["prefill", "fresh"])
 async def test_a_recovery_is_complete_though_its_client_closes_at_the_last_word(how: str) -> None:
-    alias = PAIR.replace("[{upstream: two, model: m}]", f"[{{upstream: two, model: m, prefill: {how == 'prefill'}}}]".lower())
+    alias = PAIR.replace(
+        "[{upstream: two, model: m}]", f"[{{upstream: two, model: m, prefill: {how == 'prefill'}}}]".lower()
+    )
     async with pair(cut(20), never_ends, f"{alias}, recovery: continue") as (g, _):
         for _ in range(5):
             [caller] = await callers(g, 1, "openai stream", "chat")
@@ -103,7 +107,9 @@ async def test_a_recovery_that_is_cut_again_has_failed() -> None:
 
 @pytest.mark.parametrize("mode", ["widget whole", "openai whole", "widget stream", "openai stream"])
 @pytest.mark.parametrize("backend", ["openai", "anthropic"])
-async def test_times_to_the_first_token_are_of_streams_and_no_answer_makes_tokens_in_no_time(mode: str, backend: str) -> None:
+async def test_times_to_the_first_token_are_of_streams_and_no_answer_makes_tokens_in_no_time(
+    mode: str, backend: str
+) -> None:
     async def answers(request: Request, peer: Peer) -> None:
         """A whole answer where one is asked for, else a stream."""
         if json.loads(request.body).get("stream"):
@@ -118,12 +124,17 @@ async def test_times_to_the_first_token_are_of_streams_and_no_answer_makes_token
     provider.stream = provider._answer  # type: ignore[attr-defined]
     provider._handler = answers
     async with provider:
-        text = config("tiers: [[{upstream: one, model: m}]]", provider.url).replace("backend: openai", f"backend: {backend}", 1)
+        text = config("tiers: [[{upstream: one, model: m}]]", provider.url).replace(
+            "backend: openai", f"backend: {backend}", 1
+        )
         async with gateway(text) as g:
             assert (await asked(g, mode)).complete
             line = await told(g)
             streamed, frontend = mode.endswith("stream"), mode.split()[0]
-            assert g.metric(f'sluice_time_to_first_token_seconds_count{{alias="chat",frontend="{frontend}"}}') == streamed
+            assert (
+                g.metric(f'sluice_time_to_first_token_seconds_count{{alias="chat",frontend="{frontend}"}}')
+                == streamed
+            )
             assert (line["ttft"] is not None) == streamed
             in_one_piece = mode == "openai whole" and backend == "openai"
             per_token = g.metric('sluice_time_per_output_token_seconds_count{model="m",upstream="one"}')
@@ -194,7 +205,10 @@ async def test_a_failed_probe_of_a_half_open_breaker_costs_one_call() -> None:
     breaker = "breaker: {failures: 1, open_for: 1ms, open_max: 1ms}"
     alias = "tiers: [[{upstream: one, model: m}]], retry: {same_target: 5, backoff: 1ms}"
     for wrong in ("server", "overloaded"):
-        async with pair(refusing(wrong, ("Retry-After-Ms", "1")), healthy, alias, breaker=breaker) as (g, one):
+        async with pair(refusing(wrong, ("Retry-After-Ms", "1")), healthy, alias, breaker=breaker) as (
+            g,
+            one,
+        ):
             [target] = g.runtime.routes["chat"].targets
             for number in range(1, 5):
                 assert (await asked(g, "openai stream")).status >= 500
@@ -221,7 +235,9 @@ async def test_the_breakers_state_is_that_of_the_moment_it_is_looked_at() -> Non
 
 
 async def test_a_providers_429_is_counted_as_its_own() -> None:
-    async with pair(refusing("rate", ("Retry-After", "3600")), healthy, "tiers: [[{upstream: one, model: m}]]") as (g, _):
+    async with pair(
+        refusing("rate", ("Retry-After", "3600")), healthy, "tiers: [[{upstream: one, model: m}]]"
+    ) as (g, _):
         assert (await asked(g, "openai whole")).status == 429
         assert g.metric('sluice_rate_limited_total{alias="chat",resource="",scope="provider"}') == 1
 
@@ -268,13 +284,19 @@ async def test_answers_that_never_began_are_counted_apart_from_ends_of_streams()
         def ended(name: str, reason: str) -> float:
             return g.metric(f'sluice_{name}_total{{alias="chat",frontend="openai",reason="{reason}"}}')
 
-        assert [ended("stream_end", reason) for reason in ("done", "truncated", "client_gone", "upstream_error")] == [
+        assert [
+            ended("stream_end", reason) for reason in ("done", "truncated", "client_gone", "upstream_error")
+        ] == [
             1,
             1,
             1,
             0,
         ]
-        assert [ended("unanswered", reason) for reason in ("upstream_error", "client_gone", "done")] == [2, 2, 0]
+        assert [ended("unanswered", reason) for reason in ("upstream_error", "client_gone", "done")] == [
+            2,
+            2,
+            0,
+        ]
         assert g.metric('sluice_requests_total{alias="chat",code="5xx",frontend="openai"}') == 2
 
 
@@ -329,7 +351,11 @@ async def test_a_cut_stream_is_estimated_within_a_fifth_and_its_line_says_so(kin
         counted = g.metric('sluice_tokens_total{kind="output",model="m",source="estimate",upstream="one"}')
         assert abs(counted - tokens) <= 0.2 * tokens
         assert (line["tokens_out"], line["estimated"], line["level"]) == (counted, True, "warning")
-        assert line["tokens_in"] == g.metric('sluice_tokens_total{kind="input",model="m",source="estimate",upstream="one"}') > 0
+        assert (
+            line["tokens_in"]
+            == g.metric('sluice_tokens_total{kind="input",model="m",source="estimate",upstream="one"}')
+            > 0
+        )
 
 
 async def test_what_the_provider_reports_is_not_called_an_estimate() -> None:
@@ -345,8 +371,15 @@ async def test_what_the_provider_reports_is_not_called_an_estimate() -> None:
 async def test_a_scrape_shows_what_alerts_need_and_what_was_used_and_nothing_else() -> None:
     async with pair(healthy, healthy) as (g, _):
         fresh = labelled(g)
-        for alias, frontend in (("chat", "widget"), ("chat", "openai"), ("other", "widget"), ("other", "openai")):
-            series = [line for line in fresh if f'alias="{alias}"' in line and f'frontend="{frontend}"' in line]
+        for alias, frontend in (
+            ("chat", "widget"),
+            ("chat", "openai"),
+            ("other", "widget"),
+            ("other", "openai"),
+        ):
+            series = [
+                line for line in fresh if f'alias="{alias}"' in line and f'frontend="{frontend}"' in line
+            ]
             assert len(series) == 5, series
             assert all('code="5xx"' in line or "sluice_stream_end_total" in line for line in series)
         of_target = [line for line in fresh if 'upstream="one"' in line]
@@ -362,14 +395,18 @@ async def test_a_scrape_shows_what_alerts_need_and_what_was_used_and_nothing_els
 def labelled(g: Running) -> list[str]:
     """The series that have labels of a configuration."""
     lines = g.runtime.exposition().decode().splitlines()
-    return [line for line in lines if line.startswith("sluice_") and ("alias=" in line or "upstream=" in line)]
+    return [
+        line for line in lines if line.startswith("sluice_") and ("alias=" in line or "upstream=" in line)
+    ]
 
 
 PROTOBUF = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
 
 
 @pytest.mark.parametrize("slice", [0.0, 0.002])
-async def test_a_scraper_gets_the_format_that_it_asks_for(slice: float, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_scraper_gets_the_format_that_it_asks_for(
+    slice: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sluice.telemetry.metrics.SLICE", slice)
     async with pair(healthy, healthy) as (g, _), aiohttp.ClientSession(g.admin_url) as client:
         await asked(g, "openai stream")
@@ -387,13 +424,17 @@ async def test_a_scraper_gets_the_format_that_it_asks_for(slice: float, monkeypa
         for _ in range(2):
             kind, data = await scrape(PROTOBUF)
             assert kind == PROTOBUF
-            [first] = [family for family in families(data) if family.name == "sluice_time_to_first_token_seconds"]
+            [first] = [
+                family for family in families(data) if family.name == "sluice_time_to_first_token_seconds"
+            ]
             [found] = [metric.histogram for metric in first.metric]
             assert (found.sample_count, found.schema, len(found.positive_span)) == (1, 2, 1)
 
 
 @pytest.mark.parametrize("scrapers", [1, 3])
-async def test_a_scrape_lets_others_have_their_turn_between_its_pieces(scrapers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_scrape_lets_others_have_their_turn_between_its_pieces(
+    scrapers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sluice.telemetry.metrics.SLICE", 0.0)  # each series is a piece
     async with pair(healthy, healthy) as (g, _):
         for n in range(300):
@@ -430,6 +471,8 @@ async def test_a_scrape_lets_others_have_their_turn_between_its_pieces(scrapers:
             async with client.get("/livez") as response:
                 assert response.status == 200
         counting.cancel()
-        assert all(text.count("sluice_inter_token_seconds_count{") == 300 and text.endswith("\n") for text in texts)
+        assert all(
+            text.count("sluice_inter_token_seconds_count{") == 300 and text.endswith("\n") for text in texts
+        )
         assert len(made) > 300 * scrapers
         assert len(set(made)) == len(made), "two pieces in one turn of the event loop"

@@ -15,10 +15,15 @@ PATH = "/v1/chat/completions"
 
 def chunk(index: int, text: str, finish: str | None = None, **fields: Any) -> bytes:
     choice = {"index": index, "delta": {"content": text} if text else {}, "finish_reason": finish, **fields}
-    return b"data: %b\n\n" % json.dumps({"id": "c-1", "model": "m-2026", "created": 7, "choices": [choice]}).encode()
+    return (
+        b"data: %b\n\n"
+        % json.dumps({"id": "c-1", "model": "m-2026", "created": 7, "choices": [choice]}).encode()
+    )
 
 
-ONE = chunked(chunk(0, "Hi", logprobs={"content": [{"token": "Hi"}]}), chunk(0, "", "stop"), b"data: [DONE]\n\n")
+ONE = chunked(
+    chunk(0, "Hi", logprobs={"content": [{"token": "Hi"}]}), chunk(0, "", "stop"), b"data: [DONE]\n\n"
+)
 TWO = chunked(
     chunk(0, "Hi"), chunk(1, "Ho"), chunk(1, "", "stop"), chunk(0, "", "stop"),
     b'data: {"id":"c-1","model":"m-2026","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":4}}\n\n',
@@ -46,7 +51,15 @@ ANTHROPIC = chunked(*(
 ))  # fmt: skip
 
 
-def config(up: RawServer, *, backend: str = "openai", model: str = "m", of: str = "", target: str = "", alias: str = "") -> str:
+def config(
+    up: RawServer,
+    *,
+    backend: str = "openai",
+    model: str = "m",
+    of: str = "",
+    target: str = "",
+    alias: str = "",
+) -> str:
     url = f"{up.url}/v1" if backend == "openai" else up.url
     tier = f"[[{{upstream: up, model: {model}{target}}}]]"
     upstreams = f'upstreams: {{up: {{backend: {backend}, base_url: "{url}"{of}}}}}'
@@ -55,7 +68,10 @@ def config(up: RawServer, *, backend: str = "openai", model: str = "m", of: str 
 
 async def post(url: str, **fields: Any) -> tuple[int, bytes]:
     body = {"model": "chat", "messages": [{"role": "user", "content": "Count"}], **fields}
-    async with aiohttp.ClientSession(url, headers={"x-api-key": KEY}) as client, client.post(PATH, json=body) as response:
+    async with (
+        aiohttp.ClientSession(url, headers={"x-api-key": KEY}) as client,
+        client.post(PATH, json=body) as response,
+    ):
         return response.status, await response.read()
 
 
@@ -70,7 +86,9 @@ async def test_what_is_dropped_is_counted_and_logged_without_its_value() -> None
         gateway(config(up, of=options, target=", default: {top_p: 0.5}, drop: ['!user']")) as g,
     ):
         system = {"role": "system", "content": "x"}
-        status, _ = await post(g.url, stream=True, messages=[system], logit_bias={"7": 1}, user="secret", a=1, max_tokens=-1)
+        status, _ = await post(
+            g.url, stream=True, messages=[system], logit_bias={"7": 1}, user="secret", a=1, max_tokens=-1
+        )
         assert status == 200
         sent = json.loads(up.requests[0].body)
         assert sent == {
@@ -87,11 +105,18 @@ async def test_a_target_that_no_rule_touches_is_sent_the_callers_bytes() -> None
     body = b'{"model": "chat",  "messages":[{"role":"user","content":"x"}], "stream":true,"seed":1, "max_tokens":5}'
     async with RawServer(says(ONE)) as up, gateway(config(up)) as g:
         headers = {"x-api-key": KEY, "content-type": "application/json"}
-        async with aiohttp.ClientSession(g.url, headers=headers) as client, client.post(PATH, data=body) as response:
+        async with (
+            aiohttp.ClientSession(g.url, headers=headers) as client,
+            client.post(PATH, data=body) as response,
+        ):
             assert response.status == 200
             await response.read()
         sent = up.requests[0].body
-    assert sent == body.replace(b'"model": "chat"', b'"model":"m"')[:-1] + b',"stream_options":{"include_usage":true}}'
+    assert (
+        sent
+        == body.replace(b'"model": "chat"', b'"model":"m"')[:-1]
+        + b',"stream_options":{"include_usage":true}}'
+    )
 
 
 @pytest.mark.parametrize("reveal", [True, False])
@@ -107,7 +132,12 @@ async def test_several_choices_pass_where_both_sides_speak_the_same(reveal: bool
         status, streamed = await post(g.url, stream=True, n=2, stream_options={"include_usage": True})
         assert status == 200
         choices = [choice for frame in frames(streamed) for choice in frame["choices"]]
-        assert [(c["index"], c["delta"].get("content")) for c in choices] == [(0, "Hi"), (1, "Ho"), (1, None), (0, None)]
+        assert [(c["index"], c["delta"].get("content")) for c in choices] == [
+            (0, "Hi"),
+            (1, "Ho"),
+            (1, None),
+            (0, None),
+        ]
         assert {frame["model"] for frame in frames(streamed)} == {name}
         status, whole = await post(g.url, n=2)
         assert (status, json.loads(whole)) == (200, {**WHOLE, "model": name})
@@ -135,7 +165,11 @@ async def test_an_answer_under_the_aliass_name_loses_nothing_else(answer: bytes)
     async with RawServer(behaviour) as up, gateway(config(up, alias=", report_model: alias")) as g:
         _, body = await post(g.url, stream=True)
         first, *_ = frames(body)
-        assert (first["model"], first["id"], first["choices"][0]["logprobs"]) == ("chat", "c-1", {"content": [{"token": "Hi"}]})
+        assert (first["model"], first["id"], first["choices"][0]["logprobs"]) == (
+            "chat",
+            "c-1",
+            {"content": [{"token": "Hi"}]},
+        )
         assert b"m-2026" not in body
 
 
@@ -154,7 +188,9 @@ async def test_a_tool_loop_thinks_on(stream: bool, field: str) -> None:
         call = {"id": "toolu_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
         said = {"role": "assistant", "content": None, "tool_calls": [call], field: kept}
         result = {"role": "tool", "tool_call_id": "toolu_1", "content": "r"}
-        await post(g.url, stream=stream, tools=tools, messages=[{"role": "user", "content": "Count"}, said, result])
+        await post(
+            g.url, stream=stream, tools=tools, messages=[{"role": "user", "content": "Count"}, said, result]
+        )
         sent = json.loads(up.requests[1].body)
     assert sent["thinking"] == {"type": "enabled", "budget_tokens": 2048}
     assert sent["messages"][1]["content"][0] == {"type": "thinking", "thinking": "Hm.", "signature": "SIG"}
@@ -163,7 +199,10 @@ async def test_a_tool_loop_thinks_on(stream: bool, field: str) -> None:
 def spoken(text: str) -> bytes:
     """An answer of Anthropic's that thinks and then says this."""
     events: list[dict[str, Any]] = [
-        {"type": "message_start", "message": {"id": "msg_1", "model": "claude-x", "usage": {"input_tokens": 5}}},
+        {
+            "type": "message_start",
+            "message": {"id": "msg_1", "model": "claude-x", "usage": {"input_tokens": 5}},
+        },
         {
             "type": "content_block_start",
             "index": 0,
@@ -175,7 +214,9 @@ def spoken(text: str) -> bytes:
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}},
         {"type": "message_stop"},
     ]
-    return chunked(*(b"event: %b\ndata: %b\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in events))
+    return chunked(
+        *(b"event: %b\ndata: %b\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in events)
+    )
 
 
 THINKING = {"type": "thinking", "thinking": "Hm.", "signature": "SIG"}
@@ -186,9 +227,14 @@ THINKING = {"type": "thinking", "thinking": "Hm.", "signature": "SIG"}
     ("text", "history", "kept"), [("Seven.", 30, True), ("Seven. ", 30, False), ("Seven.", 2, False)],
     ids=["kept", "another text than what was sealed", "the beginning is not known any more"],
 )  # fmt: skip
-async def test_thoughts_stay_in_a_history_that_the_gateway_keeps(path: str, text: str, history: int, kept: bool) -> None:
+async def test_thoughts_stay_in_a_history_that_the_gateway_keeps(
+    path: str, text: str, history: int, kept: bool
+) -> None:
     alias = f", history: {{messages: {history}}}"
-    async with RawServer(says(spoken(text))) as up, gateway(config(up, backend="anthropic", alias=alias)) as g:
+    async with (
+        RawServer(says(spoken(text))) as up,
+        gateway(config(up, backend="anthropic", alias=alias)) as g,
+    ):
         async with aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client:
             for _ in range(2):
                 async with client.post(path, json={"sessionId": "s", "message": "Count"}) as response:

@@ -1,4 +1,5 @@
-"""Transcriptions, translations and edits of images through the whole gateway: the form as it came, under the model's name."""
+"""Transcriptions, translations and edits of images through the whole gateway: the form as it came, under the
+model's name."""
 
 import asyncio
 import json
@@ -30,7 +31,10 @@ def form(**values: bytes) -> bytes:
 
 async def post(g: Running, path: str, body: bytes, content_type: str = FORM, key: str = KEY) -> Asked:
     headers = {"authorization": f"Bearer {key}", "content-type": content_type}
-    async with aiohttp.ClientSession(g.url) as client, client.post(path, data=body, headers=headers) as response:
+    async with (
+        aiohttp.ClientSession(g.url) as client,
+        client.post(path, data=body, headers=headers) as response,
+    ):
         return Asked(response.status, await response.read(), response.headers)
 
 
@@ -54,11 +58,20 @@ async def test_usage_and_cost_are_counted() -> None:
         asked = await post(g, "/v1/audio/transcriptions", form(model=b"chat", file=b"1"))
         assert asked.headers["x-sluice-cost-usd"] == "0.000034000"
         assert (g.requests[-1]["tokens_in"], g.requests[-1]["tokens_out"]) == (14, 2)
-        assert g.metric('sluice_operation_requests_total{code="2xx",frontend="openai",operation="transcriptions"}') == 1
+        assert (
+            g.metric(
+                'sluice_operation_requests_total{code="2xx",frontend="openai",operation="transcriptions"}'
+            )
+            == 1
+        )
 
 
 async def test_another_target_gets_the_same_form() -> None:
-    async with RawServer(says(BUSY)) as one, RawServer(says(sized(HEARD, 200, JSON))) as two, gateway(config(one, two)) as g:
+    async with (
+        RawServer(says(BUSY)) as one,
+        RawServer(says(sized(HEARD, 200, JSON))) as two,
+        gateway(config(one, two)) as g,
+    ):
         asked = await post(g, "/v1/audio/transcriptions", form(file=b"1" * 300_000, model=b"chat"))
         assert (asked.status, asked.headers["x-sluice-target"]) == (200, "two/m")
         assert two.requests[0].body == one.requests[0].body
@@ -70,7 +83,9 @@ async def test_another_target_gets_the_same_form() -> None:
 ])  # fmt: skip
 async def test_other_formats_pass(value: bytes, answer: bytes, media_type: str) -> None:
     async with RawServer(says(sized(answer, 200))) as up, gateway(config(up)) as g:
-        asked = await post(g, "/v1/audio/transcriptions", form(model=b"chat", file=b"1", response_format=value))
+        asked = await post(
+            g, "/v1/audio/transcriptions", form(model=b"chat", file=b"1", response_format=value)
+        )
         assert (asked.status, asked.body, asked.headers["content-type"]) == (200, answer, media_type)
 
 
@@ -96,7 +111,9 @@ ODD: list[tuple[str, bytes, str, int]] = [
 
 
 @pytest.mark.parametrize(("path", "body", "content_type", "status"), ODD)
-async def test_what_is_no_such_form_is_refused(path: str, body: bytes, content_type: str, status: int) -> None:
+async def test_what_is_no_such_form_is_refused(
+    path: str, body: bytes, content_type: str, status: int
+) -> None:
     async with RawServer(says(sized(HEARD, 200, JSON))) as up, gateway(config(up)) as g:
         assert (await post(g, path, body, content_type)).status == status
         assert not up.requests
@@ -115,7 +132,12 @@ async def test_the_openai_sdk() -> None:
     answers: Any = says(sized(HEARD, 200, JSON), sized(HEARD, 200, JSON), sized(PAINTED, 200, JSON))
     async with RawServer(answers) as up, gateway(config(up)) as g:
         process = await asyncio.create_subprocess_exec(
-            str(PYTHON), "-c", script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"NO_PROXY": "127.0.0.1"}
+            str(PYTHON),
+            "-c",
+            script,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"NO_PROXY": "127.0.0.1"},
         )
         out, _ = await process.communicate(json.dumps([f"{g.url}/v1", KEY]).encode())
         assert json.loads(out) == ["Hello", "Hello", "AAAA"]

@@ -1,4 +1,5 @@
-"""Gemini's dialect on real sockets: keys, versions, lists of models, embeddings, and how an answer that was cut ends."""
+"""Gemini's dialect on real sockets: keys, versions, lists of models, embeddings, and how an answer that was
+cut ends."""
 
 import json
 from typing import Any
@@ -34,7 +35,10 @@ async def cuts_or_embeds(request: Request, peer: Peer) -> None:
 
 async def asked(g: Running, path: str, body: Any = None, headers: Any = BY_HEADER) -> tuple[int, bytes]:
     method = "GET" if body is None else "POST"
-    async with aiohttp.ClientSession(g.url) as client, client.request(method, path, json=body, headers=headers) as response:
+    async with (
+        aiohttp.ClientSession(g.url) as client,
+        client.request(method, path, json=body, headers=headers) as response,
+    ):
         return response.status, await response.read()
 
 
@@ -56,7 +60,10 @@ async def test_every_version_and_name(version: str, model: str) -> None:
 async def test_streams_are_events_or_a_list() -> None:
     async with gateway(CONFIG.replace("URL", NOWHERE)) as g:
         _, body = await asked(g, "/v1beta/models/chat:streamGenerateContent?alt=sse", BODY)
-        assert text_of(*[json.loads(frame[6:]) for frame in body.split(b"\r\n\r\n") if frame]) == "You said: one two"
+        assert (
+            text_of(*[json.loads(frame[6:]) for frame in body.split(b"\r\n\r\n") if frame])
+            == "You said: one two"
+        )
         _, body = await asked(g, "/v1beta/models/chat:streamGenerateContent", BODY)
         assert text_of(*json.loads(body)) == "You said: one two"
 
@@ -78,7 +85,12 @@ async def test_models_are_listed_in_the_callers_dialect() -> None:
         _, body = await asked(g, f"/v1/models?pageSize=2&pageToken={first['nextPageToken']}")
         assert [model["name"] for model in json.loads(body)["models"]] == ["models/org/model", "models/own"]
         assert "nextPageToken" not in json.loads(body)
-        assert json.loads((await asked(g, "/v1/models", headers={"authorization": f"Bearer {KEY}"}))[1])["object"] == "list"
+        assert (
+            json.loads((await asked(g, "/v1/models", headers={"authorization": f"Bearer {KEY}"}))[1])[
+                "object"
+            ]
+            == "list"
+        )
         assert (await asked(g, "/v1beta/models?pageToken=x"))[0] == 400
         status, body = await asked(g, "/v1beta/models/none")
         assert (status, json.loads(body)["error"]["status"]) == (404, "NOT_FOUND")
@@ -88,13 +100,19 @@ async def test_models_are_listed_in_the_callers_dialect() -> None:
 
 async def test_what_an_upstream_cannot_do() -> None:
     async with gateway(CONFIG.replace("URL", NOWHERE)) as g:
-        status, body = await asked(g, "/v1beta/models/chat:generateContent", {**BODY, "tools": [{"googleSearch": {}}]})
+        status, body = await asked(
+            g, "/v1beta/models/chat:generateContent", {**BODY, "tools": [{"googleSearch": {}}]}
+        )
         error = json.loads(body)["error"]
         assert (status, error["status"]) == (400, "INVALID_ARGUMENT")
         assert error["message"] == "tools[0]: the tool googleSearch cannot be given to this model"
-        status, _ = await asked(g, "/v1beta/models/chat:generateContent", {**BODY, "generationConfig": {"candidateCount": 2}})
+        status, _ = await asked(
+            g, "/v1beta/models/chat:generateContent", {**BODY, "generationConfig": {"candidateCount": 2}}
+        )
         assert status == 400
-        status, body = await asked(g, "/v1beta/models/chat:embedContent", {"content": {"parts": [{"text": "x"}]}})
+        status, body = await asked(
+            g, "/v1beta/models/chat:embedContent", {"content": {"parts": [{"text": "x"}]}}
+        )
         assert (status, json.loads(body)["error"]["details"][0]["reason"]) == (400, "unsupported_operation")
         status, body = await asked(g, "/v1beta/models/chat:countTokens", BODY)
         assert (status, json.loads(body)["totalTokens"]) == (200, 1)

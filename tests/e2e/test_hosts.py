@@ -1,7 +1,8 @@
-"""Two gateways, as on two hosts, share a store of conversations: sessions are used at both at once, and either is killed.
+"""Two gateways, as on two hosts, share a store of conversations: sessions are used at both at once, and
+either is killed.
 
-The echo model says how many of the user's messages it was given, so each answer tells the place of its turn in the session:
-what was acknowledged must stand there, once. SLUICE_TURNS=10000 makes it as many turns.
+The echo model says how many of the user's messages it was given, so each answer tells the place of its turn
+in the session: what was acknowledged must stand there, once. SLUICE_TURNS=10000 makes it as many turns.
 """
 
 import asyncio
@@ -86,7 +87,9 @@ class Host:
         assert self.gateway is not None
         try:
             async with client.post(
-                f"{self.gateway.api}/v1/chat", json={"sessionId": session, "message": message}, headers=HEADERS
+                f"{self.gateway.api}/v1/chat",
+                json={"sessionId": session, "message": message},
+                headers=HEADERS,
             ) as response:
                 body = await response.json()
                 assert response.status == 200, body
@@ -102,7 +105,9 @@ def place_of(answer: str) -> int:
     return int(found[1]) - 1 if found else 0
 
 
-async def talk(host: Host, client: aiohttp.ClientSession, session: str, name: str, told: dict[int, str], count: int) -> None:
+async def talk(
+    host: Host, client: aiohttp.ClientSession, session: str, name: str, told: dict[int, str], count: int
+) -> None:
     """Acknowledged turns come into `told`, by their places."""
     for number in range(count):
         message = f"{name} says {number}"
@@ -145,7 +150,9 @@ async def test_no_turn_is_lost_doubled_or_out_of_order_whoever_is_killed(engine:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(60)) as client:
             told: dict[str, dict[int, str]] = {f"s{session}": {} for session in range(sessions)}
             talking = [
-                asyncio.create_task(talk(hosts[number % 2], client, session, f"client {number}", places, count))
+                asyncio.create_task(
+                    talk(hosts[number % 2], client, session, f"client {number}", places, count)
+                )
                 for session, places in told.items()
                 for number in range(CLIENTS)
             ]
@@ -162,10 +169,16 @@ async def test_no_turn_is_lost_doubled_or_out_of_order_whoever_is_killed(engine:
         pairs = found[session]
         questions = [question for question, _ in pairs]
         assert len(set(questions)) == len(questions), "a turn is there twice"
-        assert {place: questions[place] for place in places} == places, "an acknowledged turn is not where it was"
+        assert {place: questions[place] for place in places} == places, (
+            "an acknowledged turn is not where it was"
+        )
         for place, (question, answer) in enumerate(pairs):
             assert answer.endswith(question)
             assert place_of(answer) == place
         for name in range(CLIENTS):
-            mine = [int(question.rpartition(" ")[2]) for question in questions if question.startswith(f"client {name} ")]
+            mine = [
+                int(question.rpartition(" ")[2])
+                for question in questions
+                if question.startswith(f"client {name} ")
+            ]
             assert mine == sorted(mine)

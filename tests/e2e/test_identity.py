@@ -54,8 +54,14 @@ def bearer(credential: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {credential}"}
 
 
-async def ask(client: aiohttp.ClientSession, headers: dict[str, str], path: str = WHOLE, **fields: Any) -> tuple[int, Any]:
-    usual = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]} if path == OPENAI else {"message": "hi"}
+async def ask(
+    client: aiohttp.ClientSession, headers: dict[str, str], path: str = WHOLE, **fields: Any
+) -> tuple[int, Any]:
+    usual = (
+        {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
+        if path == OPENAI
+        else {"message": "hi"}
+    )
     async with client.post(path, json={**usual, **fields}, headers=headers) as response:
         text = await response.text()
         return response.status, json.loads(text) if response.content_type == "application/json" else text
@@ -79,7 +85,9 @@ async def test_a_token_is_verified_by_the_keys_that_its_issuer_publishes_now() -
             assert await asyncio.gather(*flood) == [401] * 20
             idp.publish("k1", "k2", "k3")
             assert await chat(client, idp.token("k3", sub="three")) == 200
-            assert running.metric(f'sluice_jwks_fetches_total{{issuer="{idp.url}",outcome="ok"}}') == idp.fetches
+            assert (
+                running.metric(f'sluice_jwks_fetches_total{{issuer="{idp.url}",outcome="ok"}}') == idp.fetches
+            )
             assert running.metric('sluice_auth_failures_total{reason="unknown_key"}') == 20
             assert [line["keys"] for line in running.log_lines if line["event"] == "jwks"] == [1]
 
@@ -117,9 +125,16 @@ async def test_the_plan_that_a_token_names_limits_its_tenant() -> None:
     async with provider() as idp:
         idp.publish("k1")
         async with serving(by_url(idp)) as (_, client):
-            for name, plan, admitted in (("a", "gold", 3), ("b", None, 1), ("c", "platinum", 1), ("d", ["gold"], 1)):
+            for name, plan, admitted in (
+                ("a", "gold", 3),
+                ("b", None, 1),
+                ("c", "platinum", 1),
+                ("d", ["gold"], 1),
+            ):
                 token = idp.token("k1", sub=name, plan=plan)
-                assert [await chat(client, token) for _ in range(4)] == [200] * admitted + [429] * (4 - admitted)
+                assert [await chat(client, token) for _ in range(4)] == [200] * admitted + [429] * (
+                    4 - admitted
+                )
 
 
 # tokens for web pages
@@ -144,12 +159,16 @@ async def test_a_page_chats_with_a_token_that_a_key_minted_for_it() -> None:
         assert (minted["origin"], minted["alias"]) == (PAGE, "chat")
         session = minted["sessionPrefix"] + "1"
         for path in (STREAM, "/chat", WHOLE):
-            async with client.post(path, json={"sessionId": session, "message": "hi"}, headers=page(minted)) as response:
+            async with client.post(
+                path, json={"sessionId": session, "message": "hi"}, headers=page(minted)
+            ) as response:
                 assert response.status == 200
                 assert response.headers["Access-Control-Allow-Origin"] == PAGE
                 await response.read()
         assert (await ask(client, page(minted), OPENAI))[0] == 200
-        status, answer = await ask(client, {"x-widget-api-key": minted["token"], "Origin": PAGE}, sessionId=session)
+        status, answer = await ask(
+            client, {"x-widget-api-key": minted["token"], "Origin": PAGE}, sessionId=session
+        )
         assert (status, answer["message"]) == (200, "Turn 4, you said: hi")
         assert {line["key"] for line in running.requests} == {"shop"}
         assert minted["token"] not in running.log_bytes.getvalue().decode()
@@ -173,7 +192,9 @@ async def test_a_token_is_bound_to_its_origin_alias_and_sessions() -> None:
         async with client.get("/v1/models/code", headers=page(minted)) as response:
             assert response.status == 404
         for path in ("/v1/admin/conversations", "/v1/admin/conversations/x"):
-            async with client.get(path, headers={**page(minted), "x-admin-api-key": minted["token"]}) as response:
+            async with client.get(
+                path, headers={**page(minted), "x-admin-api-key": minted["token"]}
+            ) as response:
                 assert response.status == 401
 
 
@@ -212,7 +233,9 @@ async def test_only_a_key_with_that_origin_mints() -> None:
 
 
 async def test_without_the_section_there_are_no_tokens() -> None:
-    text = "\n".join(line for line in CONFIG.splitlines() if not line.startswith("tokens:")).replace("LIMITS", "")
+    text = "\n".join(line for line in CONFIG.splitlines() if not line.startswith("tokens:")).replace(
+        "LIMITS", ""
+    )
     async with (
         gateway(text) as running,
         aiohttp.ClientSession(running.url) as client,
@@ -255,7 +278,10 @@ async def test_pages_may_read_answers_to_chats_but_nobody_reads_minted_tokens() 
         for path, allowed in ((STREAM, PAGE), ("/chat", PAGE), (WHOLE, PAGE), (OPENAI, PAGE), (TOKENS, None)):
             headers = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
             async with client.options(path, headers=headers) as response:
-                assert (response.status, response.headers.get("Access-Control-Allow-Origin")) == (204, allowed)
+                assert (response.status, response.headers.get("Access-Control-Allow-Origin")) == (
+                    204,
+                    allowed,
+                )
         headers = {"x-api-key": SHOP, "Origin": PAGE}
         async with client.post(TOKENS, json={"origin": PAGE}, headers=headers) as response:
             assert response.status == 200
@@ -264,7 +290,9 @@ async def test_pages_may_read_answers_to_chats_but_nobody_reads_minted_tokens() 
 
 async def test_a_page_resumes_its_own_streams_and_no_others() -> None:
     async with serving() as (_, client):
-        mine, renewed, other = [await mint(client, sessionPrefix=prefix) for prefix in ("one-", "one-", "two-")]
+        mine, renewed, other = [
+            await mint(client, sessionPrefix=prefix) for prefix in ("one-", "one-", "two-")
+        ]
         _, text = await ask(client, page(mine), STREAM, sessionId="one-a")
         stream = json.loads(text.splitlines()[0])["streamId"]
         for headers, expected in (
@@ -305,7 +333,11 @@ async def test_an_open_page_renews_its_token_and_goes_on_in_its_session() -> Non
         minted = await mint(client, seconds=60)
         assert (await ask(client, page(minted), sessionId="w"))[0] == 200
         status, renewed, headers = await renew(client, page(minted))
-        assert (status, headers["Access-Control-Allow-Origin"], headers["Cache-Control"]) == (200, PAGE, "no-store")
+        assert (status, headers["Access-Control-Allow-Origin"], headers["Cache-Control"]) == (
+            200,
+            PAGE,
+            "no-store",
+        )
         assert set(renewed) == {"token", "expiresAt", "renewableUntil", "origin", "alias", "sessionPrefix"}
         assert renewed["sessionPrefix"] == minted["sessionPrefix"]
         status, answer = await ask(client, page(renewed), sessionId="w")

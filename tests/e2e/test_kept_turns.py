@@ -1,4 +1,5 @@
-"""A turn whose answer is complete is stored, whatever becomes of its client and of the process, and before the next one."""
+"""A turn whose answer is complete is stored, whatever becomes of its client and of the process, and before
+the next one."""
 
 import asyncio
 import json
@@ -64,7 +65,9 @@ async def caller(g: Running, path: str, message: str = "hi") -> Caller:
     """A client on a raw socket that has sent a turn of session "s"."""
     _, made = await asyncio.get_running_loop().create_connection(Caller, *g.address)
     body = json.dumps({"sessionId": "s", "message": message}).encode()
-    head = f"POST {g.prefix}{path} HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n"
+    head = (
+        f"POST {g.prefix}{path} HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n"
+    )
     made.transport.write(head.encode() + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
     return made
 
@@ -108,7 +111,12 @@ async def test_the_next_turn_waits_for_the_one_before_it_though_its_client_has_l
         await until(lambda: g.metric('sluice_requests_waiting{alias="chat"}') == 1)
         store.gate.set()
         assert await second == "Turn 2, you said: two"
-        assert [text for _, text, _ in told(store)] == ["one", "You said: one", "two", "Turn 2, you said: two"]
+        assert [text for _, text, _ in told(store)] == [
+            "one",
+            "You said: one",
+            "two",
+            "Turn 2, you said: two",
+        ]
 
 
 @MODES
@@ -139,7 +147,10 @@ async def test_an_answer_ends_though_its_store_takes_too_long_and_the_next_turn_
 
 
 async def test_the_alias_s_deadline_does_not_take_the_end_from_a_complete_answer() -> None:
-    async with gateway(config(alias=", timeout: 50ms")) as g, aiohttp.ClientSession(g.url, headers=HEADERS) as client:
+    async with (
+        gateway(config(alias=", timeout: 50ms")) as g,
+        aiohttp.ClientSession(g.url, headers=HEADERS) as client,
+    ):
         store = waiting(g)
         g.runtime.turns.patience = 60.0
         assert await turn(client, "one") == "You said: one"
@@ -155,15 +166,21 @@ async def test_a_store_that_fails_keeps_no_session_waiting(error: Exception) -> 
         store.gate.set()
         assert await turn(client, "one") == await turn(client, "one")
         assert g.metric('sluice_conversation_store_errors_total{op="append",store="memory"}') == 2
-        assert {line["error"] for line in g.log_lines if line["event"] == "conversation_not_kept"} == {type(error).__name__}
+        assert {line["error"] for line in g.log_lines if line["event"] == "conversation_not_kept"} == {
+            type(error).__name__
+        }
 
 
 @pytest.mark.parametrize("how", ["at its end", "in the middle"])
 async def test_leaving_waits_for_the_turns_that_are_being_stored(how: str) -> None:
-    async with gateway(config(", tokens: 3, first_token_delay: 0s, delay: 60s" if how == "in the middle" else "")) as g:
+    async with gateway(
+        config(", tokens: 3, first_token_delay: 0s, delay: 60s" if how == "in the middle" else "")
+    ) as g:
         store = waiting(g)
         client = await caller(g, "/v1/chat/stream")
-        await until(lambda: b'"type":"token"' in client.received if how == "in the middle" else store.begun == 1)
+        await until(
+            lambda: b'"type":"token"' in client.received if how == "in the middle" else store.begun == 1
+        )
         leaving = asyncio.create_task(g.__aexit__(None, None, None))
         await until(lambda: store.begun == 1 and not g.runtime.pipeline.runs)
         assert not store.closed
@@ -192,7 +209,10 @@ async def test_what_a_memory_store_keeps_is_kept_before_the_end_is_sent_and_with
 
 async def test_a_shadow_stores_no_turn() -> None:
     shadow = ", shadow: {upstream: echo, model: other, share: 1.0}"
-    async with gateway(config(", tokens: 5, delay: 1ms", shadow)) as g, aiohttp.ClientSession(g.url, headers=HEADERS) as client:
+    async with (
+        gateway(config(", tokens: 5, delay: 1ms", shadow)) as g,
+        aiohttp.ClientSession(g.url, headers=HEADERS) as client,
+    ):
         store = waiting(g)
         store.gate.set()
         await turn(client, "one")

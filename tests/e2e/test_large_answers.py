@@ -1,4 +1,5 @@
-"""What a provider sends in one large piece is read beside the event loop: other calls go on, and nothing of it is lost."""
+"""What a provider sends in one large piece is read beside the event loop: other calls go on, and nothing of
+it is lost."""
 
 import asyncio
 import json
@@ -23,7 +24,8 @@ TEXT = "word " * (4 * LARGE // 5)
 
 
 class Held:
-    """Calls of this method of Relay in another thread than the main one are counted, and wait until they are let go."""
+    """Calls of this method of Relay in another thread than the main one are counted, and wait until they are
+    let go."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, *, go_on: bool = True) -> None:
         self.entered = threading.Event()
@@ -55,7 +57,9 @@ async def one_piece(turn: Turn) -> None:
 
 def completion() -> bytes:
     choice = {"index": 0, "message": {"role": "assistant", "content": TEXT}, "finish_reason": "stop"}
-    return json.dumps({"id": "c", "object": "chat.completion", "model": "m", "choices": [choice]}, indent=1).encode()
+    return json.dumps(
+        {"id": "c", "object": "chat.completion", "model": "m", "choices": [choice]}, indent=1
+    ).encode()
 
 
 async def document(turn: Turn) -> None:
@@ -85,12 +89,16 @@ class LargeThen:
 
 
 def one(dialect: str, url: str) -> str:
-    return configuration(dialect, {"one": url}, ["chat: {heartbeat: null, tiers: [[{upstream: one, model: m}]]}"])
+    return configuration(
+        dialect, {"one": url}, ["chat: {heartbeat: null, tiers: [[{upstream: one, model: m}]]}"]
+    )
 
 
 @DIALECT
 @pytest.mark.parametrize("mode", MODES)
-async def test_an_event_of_megabytes_is_told_whole(dialect: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_event_of_megabytes_is_told_whole(
+    dialect: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held = Held(monkeypatch, "feed")
     async with (
         Provider(one_piece) as provider,
@@ -115,7 +123,9 @@ async def test_a_document_of_megabytes_is_told_whole(mode: str, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("behaviour", "name"), [(one_piece, "feed"), (document, "close")])
-async def test_others_are_answered_meanwhile(behaviour: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_others_are_answered_meanwhile(
+    behaviour: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held = Held(monkeypatch, name, go_on=False)
     aliases = [f"{name}: {{tiers: [[{{upstream: {name}, model: m}}]]}}" for name in ("large", "small")]
     async with Provider(behaviour) as large, Provider(healthy) as small:
@@ -130,7 +140,9 @@ async def test_others_are_answered_meanwhile(behaviour: Any, name: str, monkeypa
 
 
 @pytest.mark.parametrize(("behaviour", "name"), [(one_piece, "feed"), (document, "close")])
-async def test_a_client_may_leave_meanwhile(behaviour: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_may_leave_meanwhile(
+    behaviour: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held = Held(monkeypatch, name, go_on=False)
     async with Provider(behaviour) as provider, gateway(one("openai", provider.url)) as g:
         async with aiohttp.ClientSession(g.url) as client:
@@ -154,7 +166,10 @@ async def test_a_client_may_leave_meanwhile(behaviour: Any, name: str, monkeypat
     [
         (b'data: {"error":{"message":"no"}}\n\n', "server_error"),
         (b"", "truncated"),
-        (b'data: {"choices":[{"index":0,"delta":{"content":""},"finish_reason":"network_error"}]}\n\n', "server_error"),
+        (
+            b'data: {"choices":[{"index":0,"delta":{"content":""},"finish_reason":"network_error"}]}\n\n',
+            "server_error",
+        ),
     ],
     ids=["error", "cut", "failed"],
 )

@@ -1,4 +1,5 @@
-"""Bodies that are large: read and translated beside the event loop, and refused early where they hold too much."""
+"""Bodies that are large: read and translated beside the event loop, and refused early where they hold too
+much."""
 
 import asyncio
 import json
@@ -29,11 +30,14 @@ def config(url: str) -> str:
 
 
 def body(size: int, **more: Any) -> bytes:
-    return json.dumps({"model": "chat", "messages": [{"role": "user", "content": "x" * size}], **more}).encode()
+    return json.dumps(
+        {"model": "chat", "messages": [{"role": "user", "content": "x" * size}], **more}
+    ).encode()
 
 
 class Held:
-    """Stands in for a method: calls of the main thread go through, those of another one wait until they are let go."""
+    """Stands in for a method: calls of the main thread go through, those of another one wait until they are
+    let go."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
         self.entered = threading.Event()
@@ -54,10 +58,16 @@ async def test_other_calls_are_answered_while_a_large_body_is_worked_on(
     owner: type, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = Held(monkeypatch, owner, name)
-    async with Provider(healthy) as provider, gateway(config(provider.url)) as g, aiohttp.ClientSession(g.url) as client:
+    async with (
+        Provider(healthy) as provider,
+        gateway(config(provider.url)) as g,
+        aiohttp.ClientSession(g.url) as client,
+    ):
 
         async def large() -> int:
-            async with client.post("/v1/chat/completions", data=body(LARGE, stream=True), headers=HEADERS) as response:
+            async with client.post(
+                "/v1/chat/completions", data=body(LARGE, stream=True), headers=HEADERS
+            ) as response:
                 await response.read()
                 return response.status
 
@@ -78,7 +88,11 @@ async def test_a_small_body_takes_no_thread(monkeypatch: pytest.MonkeyPatch) -> 
         return parse(self, body, headers)
 
     monkeypatch.setattr(Frontend, "parse", seen)
-    async with Provider(healthy) as provider, gateway(config(provider.url)) as g, aiohttp.ClientSession(g.url) as client:
+    async with (
+        Provider(healthy) as provider,
+        gateway(config(provider.url)) as g,
+        aiohttp.ClientSession(g.url) as client,
+    ):
         assert (await ask(client, "openai stream", "chat")).complete
     assert threads == [threading.main_thread()]
 
@@ -96,7 +110,11 @@ async def test_a_small_body_takes_no_thread(monkeypatch: pytest.MonkeyPatch) -> 
 )
 async def test_a_body_that_holds_too_much_is_refused_with_a_reason(path: str, inner: bytes) -> None:
     data = b'{"model":"chat","messages":[{"role":"user","content":"x"}],"x":' + inner + b"}"
-    async with Provider(healthy) as provider, gateway(config(provider.url)) as g, aiohttp.ClientSession(g.url) as client:
+    async with (
+        Provider(healthy) as provider,
+        gateway(config(provider.url)) as g,
+        aiohttp.ClientSession(g.url) as client,
+    ):
         async with client.post(path, data=data, headers=HEADERS) as response:
             assert response.status == 400
             assert "more than" in await response.text()
@@ -104,7 +122,11 @@ async def test_a_body_that_holds_too_much_is_refused_with_a_reason(path: str, in
 
 
 async def test_bodies_that_are_no_calls_are_small() -> None:
-    async with Provider(healthy) as provider, gateway(config(provider.url)) as g, aiohttp.ClientSession(g.admin_url) as client:
+    async with (
+        Provider(healthy) as provider,
+        gateway(config(provider.url)) as g,
+        aiohttp.ClientSession(g.admin_url) as client,
+    ):
         data = json.dumps({"id": "x" * (64 << 10)})
         headers = {"x-admin-api-key": KEY, "content-type": "application/json"}
         async with client.post("/admin/keys", data=data, headers=headers) as response:

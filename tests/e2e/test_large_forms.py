@@ -1,4 +1,5 @@
-"""Forms too large to be held: through a file, the model's name put in wherever it stands, as often as they are sent."""
+"""Forms too large to be held: through a file, the model's name put in wherever it stands, as often as they
+are sent."""
 
 import asyncio
 import contextlib
@@ -43,7 +44,11 @@ async def test_the_models_name_is_put_in_wherever_it_stands(where: str) -> None:
 
 async def test_another_target_gets_all_of_it_again() -> None:
     given, expected = MODELS["last"]
-    async with RawServer(says(BUSY)) as one, RawServer(says(sized(HEARD, 200, JSON))) as two, gateway(config(one, two)) as g:
+    async with (
+        RawServer(says(BUSY)) as one,
+        RawServer(says(sized(HEARD, 200, JSON))) as two,
+        gateway(config(one, two)) as g,
+    ):
         assert (await post(g, PATH, given)).status == 200
         assert [request.body for request in (*one.requests, *two.requests)] == [expected, expected]
 
@@ -86,7 +91,9 @@ async def test_nothing_is_left_behind(tmp_path: Path) -> None:
         async with gateway(spooling(up, server=f'form_directory: "{tmp_path}", ')) as g:
             assert (await post(g, PATH, MODELS["last"][0])).status == 200
             reader, writer = await asyncio.open_connection("127.0.0.1", int(g.url.rpartition(":")[2]))
-            head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: {FORM}\r\n"
+            head = (
+                f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: {FORM}\r\n"
+            )
             writer.write(head.encode() + b"Content-Length: 4000000\r\n\r\n" + MODELS["last"][0][: 2 << 20])
             await writer.drain()
             writer.close()

@@ -186,7 +186,12 @@ async def test_an_upstream_without_room_is_passed_over_and_is_none_the_worse_for
         assert [line["attempts"] for line in g.requests] == [["fake/m ok"], *[["spare/m ok"]] * 3]
         targets = g.runtime.routes["chat"].targets
         assert all(target.health.healthy() and target.load.in_flight == 0 for target in targets)
-        assert g.metric('sluice_ratelimit_decisions_total{decision="refused",resource="requests",scope="upstream"}') == 3
+        assert (
+            g.metric(
+                'sluice_ratelimit_decisions_total{decision="refused",resource="requests",scope="upstream"}'
+            )
+            == 3
+        )
 
 
 async def test_all_upstreams_without_room_say_when_there_is_some() -> None:
@@ -207,7 +212,9 @@ async def test_all_upstreams_without_room_say_when_there_is_some() -> None:
 
 
 async def test_an_upstreams_places_come_back_when_its_attempts_end(store: str) -> None:
-    async with serving(stall(1), store=store, fake=", limits: {streams: 1, tokens: {rate: 1/h, burst: 5000}}") as (
+    async with serving(
+        stall(1), store=store, fake=", limits: {streams: 1, tokens: {rate: 1/h, burst: 5000}}"
+    ) as (
         g,
         _,
         client,
@@ -217,7 +224,9 @@ async def test_an_upstreams_places_come_back_when_its_attempts_end(store: str) -
         stream.close()
         await over(g)
         assert await taken(g, "upstream", "fake") == 0
-        assert await left(g, "upstream", "fake", "tokens") == pytest.approx(5000 - 3, abs=0.1)  # prompt and piece
+        assert await left(g, "upstream", "fake", "tokens") == pytest.approx(
+            5000 - 3, abs=0.1
+        )  # prompt and piece
 
 
 async def test_answers_that_fail_tell_the_limits_too() -> None:
@@ -243,7 +252,11 @@ async def test_money_is_reserved_by_the_dearest_target_and_settled_by_the_one_th
 
 
 async def test_a_request_that_is_no_call_is_charged_to_its_address_alone() -> None:
-    async with serving(address="{rate: 1/h, burst: 3}", one="{requests: {rate: 1/h, burst: 3}}") as (g, _, client):
+    async with serving(address="{rate: 1/h, burst: 3}", one="{requests: {rate: 1/h, burst: 3}}") as (
+        g,
+        _,
+        client,
+    ):
         assert (await ask(client, messages="x"))[0] == 400
         assert (await ask(client, model="nope"))[0] == 404
         status, headers, _ = await ask(client)
@@ -341,7 +354,10 @@ async def test_who_waits_too_long_or_one_too_many_is_told_when_to_come_back() ->
         assert "streams" in body["error"]["message"]
         stream.close()
         assert g.metric('sluice_rate_limited_total{alias="chat",resource="streams",scope="alias"}') == 2
-        assert (g.metric('sluice_queue_length{alias="chat"}'), g.metric('sluice_queue_length_max{alias="chat"}')) == (0, 1)
+        assert (
+            g.metric('sluice_queue_length{alias="chat"}'),
+            g.metric('sluice_queue_length_max{alias="chat"}'),
+        ) == (0, 1)
 
 
 async def test_a_stream_that_waits_in_the_queue_is_kept_alive() -> None:

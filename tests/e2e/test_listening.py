@@ -53,7 +53,9 @@ async def stream(connector: aiohttp.BaseConnector, at: str = "http://localhost")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_unix_socket_is_listened_on_by_all_and_taken_over_from_who_has_ended(workers: int, tmp_path: Path) -> None:
+async def test_a_unix_socket_is_listened_on_by_all_and_taken_over_from_who_has_ended(
+    workers: int, tmp_path: Path
+) -> None:
     path = tmp_path / "api.sock"
     text = config(f"unix:{path}", workers, ", socket_mode: '0600'")
     for _ in range(2):  # the first one leaves its file
@@ -160,7 +162,10 @@ def test_systemd_is_told_of_readiness_reloads_and_the_end(workers: int, tmp_path
         with serving(config("127.0.0.1:${API_PORT}", workers), env) as running:
             assert told(heard, b"READY=1")["STATUS"] == "serving"
             running.until(lambda: len(running.records("started")) == workers)
-            for text in (running.path.read_text() + "\nlog: {level: bogus}\n", running.path.read_text() + "\n"):
+            for text in (
+                running.path.read_text() + "\nlog: {level: bogus}\n",
+                running.path.read_text() + "\n",
+            ):
                 running.path.write_text(text)
                 running.process.send_signal(signal.SIGHUP)
                 assert int(told(heard, b"RELOADING=1")["MONOTONIC_USEC"]) > 0

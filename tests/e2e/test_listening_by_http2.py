@@ -44,14 +44,19 @@ def calls(running: GatewayProcess, scheme: str, *options: str) -> list[str]:
         BODY,
     ]
     found = [curl(*options, *chat), curl(*options, at + "/health")]
-    if "--http2-prior-knowledge" in options:  # curl 7.88 fails at the second one, also at h2's own example server
+    if (
+        "--http2-prior-knowledge" in options
+    ):  # curl 7.88 fails at the second one, also at h2's own example server
         return [*found, curl(*options, *chat) + curl(*options, *chat)]
     return [*found, curl(*options, *chat, "--next", *options, *chat)]
 
 
 def speaks_http2() -> bool:
     found = shutil.which("curl")
-    return found is not None and "HTTP2" in subprocess.run([found, "-V"], capture_output=True, text=True, check=False).stdout
+    return (
+        found is not None
+        and "HTTP2" in subprocess.run([found, "-V"], capture_output=True, text=True, check=False).stdout
+    )
 
 
 pytestmark = pytest.mark.skipif(
@@ -63,7 +68,11 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.parametrize("workers", [1, 2])
 def test_by_prior_knowledge(workers: int) -> None:
     with serving(f"server: {{{HEAD}, http2: true, workers: {workers}}}\n{REST}") as running:
-        for version, options in (("2", ["--http2-prior-knowledge"]), ("1.1", ["--http1.1"]), ("1.1", ["--http2"])):
+        for version, options in (
+            ("2", ["--http2-prior-knowledge"]),
+            ("1.1", ["--http1.1"]),
+            ("1.1", ["--http2"]),
+        ):
             stream, health, both = calls(running, "http", *options)
             assert stream.endswith(f"\n{version} 200")
             assert stream.count("data: [DONE]") == 1
@@ -85,7 +94,9 @@ def test_where_tls_agrees_on_it(tmp_path: Path) -> None:
             assert both.count("data: [DONE]") == 2
 
 
-def test_without_the_library_the_check_says_how_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_the_check_says_how_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     file = tmp_path / "gateway.yaml"
     file.write_text(f"server: {{http2: true}}\n{REST}")

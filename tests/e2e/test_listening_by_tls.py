@@ -1,4 +1,5 @@
-"""The API's port with TLS, from the file to the answer, the metrics and the log; with workers, as curl sees it."""
+"""The API's port with TLS, from the file to the answer, the metrics and the log; with workers, as curl sees
+it."""
 
 import asyncio
 import shutil
@@ -36,7 +37,9 @@ def section(pki: Pki, issued: trustme.LeafCert | None = None) -> str:
 
 
 def server(tls: str) -> str:
-    return f'server: {{listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0", drain_delay: 0, tls: {tls}}}\n{REST}'
+    return (
+        f'server: {{listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0", drain_delay: 0, tls: {tls}}}\n{REST}'
+    )
 
 
 async def test_calls_are_answered_and_new_files_are_followed(pki: Pki) -> None:
@@ -59,9 +62,10 @@ async def test_calls_are_answered_and_new_files_are_followed(pki: Pki) -> None:
         assert 1e9 < g.metric("sluice_tls_certificate_end_timestamp_seconds") < ends
         assert g.metric('sluice_tls_handshake_errors_total{reason="no_tls"}') >= 1
         events = [line["event"] for line in g.log_lines]
-        assert [events.count(name) for name in ("certificate_replaced", "certificate_ends_soon", "tls_handshake_failed")] == [
-            1
-        ] * 3
+        assert [
+            events.count(name)
+            for name in ("certificate_replaced", "certificate_ends_soon", "tls_handshake_failed")
+        ] == [1] * 3
 
 
 async def test_files_of_no_use_leave_what_was_shown_and_are_said(pki: Pki, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""What somebody who is woken at night finds in the log: at which level, with which words, and not a thousand times."""
+"""What somebody who is woken at night finds in the log: at which level, with which words, and not a thousand
+times."""
 
 import asyncio
 import json
@@ -23,7 +24,12 @@ def lines(g: Running, event: str) -> list[dict[str, Any]]:
 
 
 async def wrong_key(turn: Turn) -> None:
-    error = {"message": "Incorrect API key provided", "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}
+    error = {
+        "message": "Incorrect API key provided",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "invalid_api_key",
+    }
     turn.peer.send(sized(json.dumps({"error": error}).encode(), 401, ("Content-Type", "application/json")))
 
 
@@ -57,12 +63,16 @@ async def test_warnings_are_written_where_the_level_is_warning() -> None:
 
 
 async def test_a_429_names_the_scope_and_the_resource() -> None:
-    few = HEAD.replace("default_alias: chat}", "default_alias: chat, limits: {requests: {rate: 1/day, burst: 1}}}")
+    few = HEAD.replace(
+        "default_alias: chat}", "default_alias: chat, limits: {requests: {rate: 1/day, burst: 1}}}"
+    )
     async with gateway(few + ECHO) as g:
         async with aiohttp.ClientSession(g.url) as client:
             for _ in range(2):
                 await ask(client, "widget stream", "chat")
-        assert [(line["status"], line.get("scope"), line.get("resource")) for line in lines(g, "request")] == [
+        assert [
+            (line["status"], line.get("scope"), line.get("resource")) for line in lines(g, "request")
+        ] == [
             (200, None, None),
             (429, "key", "requests"),
         ]
@@ -70,12 +80,16 @@ async def test_a_429_names_the_scope_and_the_resource() -> None:
     async with gateway(address + ECHO) as g:
         for _ in range(2):
             await get(g, "/v1/models", **{"x-api-key": KEY})
-        assert [(line.get("scope"), line.get("resource")) for line in lines(g, "request")][1:] == [("address", "requests")]
+        assert [(line.get("scope"), line.get("resource")) for line in lines(g, "request")][1:] == [
+            ("address", "requests")
+        ]
     limit = "limits: {requests: {rate: 1/day, burst: 1}}"
     async with Provider(healthy) as one, gateway(config(ONE, one.url, breaker=limit)) as g:
         for _ in range(2):
             await asked(g, "openai stream")
-        assert [(line.get("scope"), line.get("resource")) for line in lines(g, "request")][1:] == [("upstream", "requests")]
+        assert [(line.get("scope"), line.get("resource")) for line in lines(g, "request")][1:] == [
+            ("upstream", "requests")
+        ]
 
 
 async def test_a_401_names_the_clients_address_on_every_route() -> None:
@@ -94,7 +108,9 @@ async def test_a_401_names_the_clients_address_on_every_route() -> None:
 
 
 async def test_refused_credentials_an_open_breaker_and_an_alias_without_target_are_said_once() -> None:
-    async with pair(wrong_key, healthy, ONE, breaker="breaker: {failures: 3, open_for: 1ms, open_max: 1ms}") as (
+    async with pair(
+        wrong_key, healthy, ONE, breaker="breaker: {failures: 3, open_for: 1ms, open_max: 1ms}"
+    ) as (
         g,
         one,
     ):
@@ -181,7 +197,10 @@ async def test_several_header_lines_are_one_list() -> None:
 async def test_a_key_without_limits_is_shown_none() -> None:
     """Whatever its address has: that one is told to whom it refuses."""
     address = HEAD.replace("address: null", "address: {rate: 2/day, burst: 2}")
-    async with gateway(address + ECHO) as g, aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client:
+    async with (
+        gateway(address + ECHO) as g,
+        aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client,
+    ):
         for status in (200, 200, 429):
             async with client.post("/v1/chat", json={"sessionId": "s", "message": "hi"}) as response:
                 assert response.status == status
@@ -192,7 +211,10 @@ async def test_a_key_without_limits_is_shown_none() -> None:
 async def test_addresses_are_not_limited_unless_the_configuration_says_so() -> None:
     text = HEAD.replace("limits: {address: null}", "") + ECHO
     assert DIGEST in text
-    async with gateway(text, level="warning") as g, aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client:
+    async with (
+        gateway(text, level="warning") as g,
+        aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client,
+    ):
         assert g.runtime.config.server.trusted_proxies == ()
         for _ in range(150):
             async with client.get("/v1/models") as response:

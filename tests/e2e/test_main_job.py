@@ -25,7 +25,9 @@ def session(g: Running) -> aiohttp.ClientSession:
 
 async def test_streams_a_chat_as_ndjson() -> None:
     async with gateway(ECHO) as g, session(g) as client:
-        async with client.post("v1/chat/stream", json={"sessionId": "s", "message": "Hello there"}) as response:
+        async with client.post(
+            "v1/chat/stream", json={"sessionId": "s", "message": "Hello there"}
+        ) as response:
             body = await response.text()
             assert response.status == 200
             assert response.headers["Content-Type"] == "application/x-ndjson; charset=utf-8"
@@ -33,7 +35,9 @@ async def test_streams_a_chat_as_ndjson() -> None:
             assert response.headers["X-Accel-Buffering"] == "no"
         lines = [json.loads(line) for line in body.splitlines()]
         assert [line["type"] for line in lines] == ["start", "token", "token", "token", "token", "done"]
-        assert "".join(line["token"] for line in lines[1:-1]) == lines[-1]["message"] == "You said: Hello there"
+        assert (
+            "".join(line["token"] for line in lines[1:-1]) == lines[-1]["message"] == "You said: Hello there"
+        )
         assert lines[0]["conversationId"] == lines[-1]["conversationId"]
 
 
@@ -49,7 +53,9 @@ async def test_keeps_the_conversation_of_a_session(path: str) -> None:
             listed = await response.json()
         assert listed["total"] == 1
         assert listed["conversations"][0]["_id"] == last["conversationId"]
-        async with client.get(f"v1/admin/conversations/{last['conversationId']}", headers={"x-admin-api-key": KEY}) as response:
+        async with client.get(
+            f"v1/admin/conversations/{last['conversationId']}", headers={"x-admin-api-key": KEY}
+        ) as response:
             found = await response.json()
         assert [(m["role"], m["content"]) for m in found["messages"]] == [
             ("user", "Hi"),
@@ -62,7 +68,9 @@ async def test_keeps_the_conversation_of_a_session(path: str) -> None:
 async def test_a_call_is_one_log_line_and_counts_what_it_did() -> None:
     async with gateway(ECHO) as g, session(g) as client:
         headers = {"X-Request-Id": "my-id.1"}
-        async with client.post("v1/chat/stream", json={"sessionId": "s", "message": "Hi"}, headers=headers) as response:
+        async with client.post(
+            "v1/chat/stream", json={"sessionId": "s", "message": "Hi"}, headers=headers
+        ) as response:
             await response.read()
             assert response.headers["x-request-id"] == "my-id.1"
         [line] = g.requests
@@ -93,7 +101,12 @@ async def test_probes_and_metrics_answer_on_the_admin_port() -> None:
 
 async def test_requests_that_are_no_chat_are_logged_by_their_route() -> None:
     async with gateway(ECHO) as g, session(g) as client:
-        for method, path in (("GET", "/v1/models"), ("GET", "/v1/models/chat"), ("GET", "/secret-path"), ("GET", "/chat")):
+        for method, path in (
+            ("GET", "/v1/models"),
+            ("GET", "/v1/models/chat"),
+            ("GET", "/secret-path"),
+            ("GET", "/chat"),
+        ):
             async with client.request(method, path[1:]) as response:
                 await response.read()
         async with client.get("livez") as response:

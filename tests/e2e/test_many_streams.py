@@ -65,7 +65,10 @@ aliases:
   chat: {{tiers: [[{{upstream: faulty, model: m}}], [{{upstream: well, model: m}}]], retry: {{backoff: 0.01}}}}
 """
         connector = aiohttp.TCPConnector(limit=0)
-        async with gateway(config, level="info") as g, aiohttp.ClientSession(g.url, connector=connector) as client:
+        async with (
+            gateway(config, level="info") as g,
+            aiohttp.ClientSession(g.url, connector=connector) as client,
+        ):
             modes = ("widget stream", "openai stream")
             answers = await asyncio.gather(*(ask(client, modes[n % 2], "chat") for n in range(STREAMS)))
             assert Counter(answer.error or "whole" for answer in answers) == {"whole": STREAMS}
@@ -139,7 +142,8 @@ aliases: {{chat: {{tiers: [[{{upstream: fake, model: m}}]]}}}}
 
 
 async def slow_readers(process: GatewayProcess, count: int) -> int:
-    """The most resident memory while so many readers do not read; returns when the gateway has closed them all."""
+    """The most resident memory while so many readers do not read; returns when the gateway has closed them
+    all."""
     loop = asyncio.get_running_loop()
     readers = []
     most, logged = 0, len(process.records("request"))

@@ -1,4 +1,5 @@
-"""Anthropic's clients at the running gateway: betas, tools of Anthropic's own, counting, limits, cut answers."""
+"""Anthropic's clients at the running gateway: betas, tools of Anthropic's own, counting, limits, cut
+answers."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -44,13 +45,22 @@ async def asked(
         aiohttp.ClientSession(g.url, headers=known) as client,
         client.post(path, json={**HELLO, **fields}) as response,
     ):
-        return response.status, await response.read(), {name.lower(): value for name, value in response.headers.items()}
+        return (
+            response.status,
+            await response.read(),
+            {name.lower(): value for name, value in response.headers.items()},
+        )
 
 
 async def test_betas_and_the_version_are_passed_on_as_far_as_they_are_allowed() -> None:
     betas = "context-1m-2025-08-07, unheard-of-2026-01-01,claude-code-20250219"
-    async with RawServer(says(chunked(ANSWER))) as up, gateway(config(("anthropic", up), of=", beta: [own-2026-02-02]")) as g:
-        status, body, _ = await asked(g, headers={"anthropic-beta": betas, "anthropic-version": "2023-01-01"}, stream=True)
+    async with (
+        RawServer(says(chunked(ANSWER))) as up,
+        gateway(config(("anthropic", up), of=", beta: [own-2026-02-02]")) as g,
+    ):
+        status, body, _ = await asked(
+            g, headers={"anthropic-beta": betas, "anthropic-version": "2023-01-01"}, stream=True
+        )
         assert (status, body) == (200, ANSWER)
         sent = up.requests[0].headers
         assert sent["anthropic-beta"] == "own-2026-02-02,context-1m-2025-08-07,claude-code-20250219"
@@ -67,7 +77,10 @@ async def test_any_beta_passes_where_all_are_allowed_and_none_where_none_are() -
 
 
 async def test_tools_of_anthropics_own_go_to_who_has_them_and_are_refused_elsewhere() -> None:
-    tools = [{"name": "f", "input_schema": {"type": "object"}}, {"type": "web_search_20260209", "name": "web_search"}]
+    tools = [
+        {"name": "f", "input_schema": {"type": "object"}},
+        {"type": "web_search_20260209", "name": "web_search"},
+    ]
     async with RawServer(says(chunked(ANSWER))) as one, RawServer(says(chunked(ANSWER))) as other:
         async with gateway(config(("openai", one), ("anthropic", other))) as g:
             status, body, _ = await asked(g, stream=True, tools=tools)
@@ -76,7 +89,9 @@ async def test_tools_of_anthropics_own_go_to_who_has_them_and_are_refused_elsewh
         async with gateway(config(("openai", one))) as g:
             status, body, _ = await asked(g, tools=tools)
             assert status == 400
-            assert json.loads(body)["error"]["message"].startswith("tools[1]: a tool of type web_search_20260209")
+            assert json.loads(body)["error"]["message"].startswith(
+                "tools[1]: a tool of type web_search_20260209"
+            )
         assert one.requests == []
 
 
@@ -113,7 +128,9 @@ async def test_tokens_are_counted_by_who_counts_else_about() -> None:
 
 
 async def test_what_is_wrong_with_a_count_is_told() -> None:
-    failing = says(sized(b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}', 529, JSON))
+    failing = says(
+        sized(b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}', 529, JSON)
+    )
     async with RawServer(failing) as up, gateway(config(("anthropic", up), of=", count_tokens: true")) as g:
         assert (await asked(g, COUNT))[0] == 529
         assert (await asked(g, COUNT, messages=[]))[0] == 400
@@ -155,7 +172,10 @@ async def test_a_cut_answer_is_continued_within_its_block(other: str) -> None:
 
 
 async def test_a_cut_answer_that_nobody_continues_ends_in_one_error() -> None:
-    async with RawServer(says(chunked(ANTHROPIC.opening() + TOKENS))) as up, gateway(config(("anthropic", up))) as g:
+    async with (
+        RawServer(says(chunked(ANTHROPIC.opening() + TOKENS))) as up,
+        gateway(config(("anthropic", up))) as g,
+    ):
         status, body, _ = await asked(g, stream=True)
         held = of_messages(status, body)
         assert (held.status, held.text, held.error) == (200, "Hello", "api_error")
@@ -163,9 +183,16 @@ async def test_a_cut_answer_that_nobody_continues_ends_in_one_error() -> None:
 
 
 async def test_anybody_may_look_whether_it_is_there() -> None:
-    async with RawServer(says(b"")) as up, gateway(config(("anthropic", up))) as g, aiohttp.ClientSession(g.url) as client:
+    async with (
+        RawServer(says(b"")) as up,
+        gateway(config(("anthropic", up))) as g,
+        aiohttp.ClientSession(g.url) as client,
+    ):
         for method, path in (("HEAD", "/"), ("GET", "/api/hello"), ("HEAD", "/api/hello")):
             async with client.request(method, path) as response:
                 assert response.status == 200
         async with client.get("/v1/models", headers={"anthropic-version": "2023-06-01"}) as response:
-            assert (response.status, (await response.json())["error"]["type"]) == (401, "authentication_error")
+            assert (response.status, (await response.json())["error"]["type"]) == (
+                401,
+                "authentication_error",
+            )

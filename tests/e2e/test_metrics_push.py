@@ -15,7 +15,8 @@ from tests.fakes.rawserver import Peer, RawServer, Request, sized
 from tests.upstream.calls import until
 
 pb = pytest.importorskip(
-    "opentelemetry.proto.collector.metrics.v1.metrics_service_pb2", reason="opentelemetry-proto is not installed"
+    "opentelemetry.proto.collector.metrics.v1.metrics_service_pb2",
+    reason="opentelemetry-proto is not installed",
 )
 
 
@@ -37,15 +38,22 @@ class Receiver(RawServer):
             assert request.headers["authorization"] == "Bearer secret"
             [resource] = pb.ExportMetricsServiceRequest.FromString(request.body).resource_metrics
             attributes = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
-            assert (attributes["service.name"], attributes["deployment.environment.name"]) == ("sluice", "test")
+            assert (attributes["service.name"], attributes["deployment.environment.name"]) == (
+                "sluice",
+                "test",
+            )
             self.senders.append(attributes["service.instance.id"])
-            self.metrics = {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
+            self.metrics = {
+                metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics
+            }
         peer.transport.write(sized(b"", status))
 
     def value(self, name: str, **labels: str) -> float:
         """That of the series with these labels, of a counter or a gauge; 0.0 where there is none."""
         metric = self.metrics.get(name)
-        for point in (metric.sum if metric.HasField("sum") else metric.gauge).data_points if metric is not None else ():
+        for point in (
+            (metric.sum if metric.HasField("sum") else metric.gauge).data_points if metric is not None else ()
+        ):
             if labels.items() <= {pair.key: pair.value.string_value for pair in point.attributes}.items():
                 return float(point.as_double)
         return 0.0
@@ -74,8 +82,12 @@ aliases: {{chat: {{tiers: [[{{upstream: one, model: m}}]]}}}}
                 ("metrics_pushed", "status 503"),
             ]
             await ask(session, "openai stream", "chat")
-            await until(lambda: g.metric('sluice_requests_total{alias="chat",code="2xx",frontend="openai"}') == 4)
-        assert receiver.value("sluice_requests", alias="chat", code="2xx") == 4  # the last request is made at the end
+            await until(
+                lambda: g.metric('sluice_requests_total{alias="chat",code="2xx",frontend="openai"}') == 4
+            )
+        assert (
+            receiver.value("sluice_requests", alias="chat", code="2xx") == 4
+        )  # the last request is made at the end
 
 
 async def test_one_worker_pushes_what_all_have_counted() -> None:

@@ -32,10 +32,16 @@ async def test_each_dialect_has_its_own_fields() -> None:
         listed = {one["id"]: one for one in (await asked(client, "/v1/models"))["data"]}
         assert listed["chat"]["context_length"] == 128000
         assert listed["chat"]["max_completion_tokens"] == 16384
-        assert listed["chat"]["architecture"] == {"input_modalities": ["text", "image", "file"], "output_modalities": ["text"]}
+        assert listed["chat"]["architecture"] == {
+            "input_modalities": ["text", "image", "file"],
+            "output_modalities": ["text"],
+        }
         assert listed["both"]["context_length"] == 200000
         assert listed["both"]["architecture"]["input_modalities"] == ["text", "image"]
-        assert (listed["few"]["context_length"], listed["few"]["architecture"]["input_modalities"]) == (1000, ["text"])
+        assert (listed["few"]["context_length"], listed["few"]["architecture"]["input_modalities"]) == (
+            1000,
+            ["text"],
+        )
         for name in ("own", "any/*"):
             assert listed[name].keys() == {"id", "object", "created", "owned_by"}
         assert (await asked(client, "/v1/models/chat"))["context_length"] == 128000

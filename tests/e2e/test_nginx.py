@@ -1,8 +1,9 @@
 """A real nginx in front of a real gateway: tokens arrive one by one.
 
-Proven by order, not by time: the fake provider says token k + 1 only after the client has read token k, so whoever
-holds tokens back, anywhere on the way, stops the stream for good. Done with our deploy/nginx.conf and with nginx's own
-defaults (buffering on, HTTP/1.0 to the gateway, gzip too), where `X-Accel-Buffering: no` alone must do.
+Proven by order, not by time: the fake provider says token k + 1 only after the client has read token k, so
+whoever holds tokens back, anywhere on the way, stops the stream for good. Done with our deploy/nginx.conf and
+with nginx's own defaults (buffering on, HTTP/1.0 to the gateway, gzip too), where `X-Accel-Buffering: no`
+alone must do.
 """
 
 import asyncio
@@ -49,17 +50,22 @@ SITES = {"ours": OURS, "defaults": DEFAULTS, "defaults with gzip": GZIP}
 
 @contextmanager
 def nginx(site: str, gateway_port: int) -> Iterator[int]:
-    """nginx with `site`, of which only the two addresses are changed, as somebody who is not root. Yields its port."""
+    """nginx with `site`, of which only the two addresses are changed, as somebody who is not root. Yields its
+    port."""
     assert NGINX is not None
     port = free_port()
     directory = Path(tempfile.mkdtemp(prefix="nginx-"))
-    site = site.replace("listen 80;", f"listen 127.0.0.1:{port};").replace("127.0.0.1:8080", f"127.0.0.1:{gateway_port}")
+    site = site.replace("listen 80;", f"listen 127.0.0.1:{port};").replace(
+        "127.0.0.1:8080", f"127.0.0.1:{gateway_port}"
+    )
     (directory / "site.conf").write_text(site)
     (directory / "nginx.conf").write_text(MAIN)
     user = _unprivileged(directory)
     command = [NGINX, "-p", str(directory), "-e", "stderr", "-c", "nginx.conf"]
     with (directory / "log").open("w+") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, user=user, cwd=directory)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, user=user, cwd=directory
+        )
         try:
             _until_listening(process, directory / "nginx.pid", directory / "log")
             yield port
@@ -149,10 +155,19 @@ async def test_what_is_the_operators_stays_in() -> None:
         return found
 
     async with stack(OURS) as (port, _, _):
-        for path in ("/admin/keys", "/v1/admin/conversations", "/admin", "//admin/usage", "/v1/./admin/x", "/%61dmin/keys"):
+        for path in (
+            "/admin/keys",
+            "/v1/admin/conversations",
+            "/admin",
+            "//admin/usage",
+            "/v1/./admin/x",
+            "/%61dmin/keys",
+        ):
             assert await asyncio.to_thread(status, port, path) == 403, path
         assert await asyncio.to_thread(status, port, "/v1/models") == 401
 
 
 def test_the_gateway_keeps_idle_connections_longer_than_nginx() -> None:
-    assert "keepalive_timeout 60s;" in OURS, "nginx must close an idle connection first: the gateway's default is 75s"
+    assert "keepalive_timeout 60s;" in OURS, (
+        "nginx must close an idle connection first: the gateway's default is 75s"
+    )

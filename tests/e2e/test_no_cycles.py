@@ -1,4 +1,5 @@
-"""A call leaves nothing behind that only the cyclic collector could free: it would cost a tenth of every request."""
+"""A call leaves nothing behind that only the cyclic collector could free: it would cost a tenth of every
+request."""
 
 import asyncio
 import gc
@@ -48,7 +49,16 @@ def still() -> Iterator[None]:
         (request("/v1/chat/completions", {**OPENAI, "model": "little"}), b"}"),
         (request("/v1/chat", {**WIDGET, "model": "little"}), b"}"),
     ],
-    ids=["ndjson", "whole", "openai streamed", "openai whole", "refused", "a stranger", "too many", "too many of a session"],
+    ids=[
+        "ndjson",
+        "whole",
+        "openai streamed",
+        "openai whole",
+        "refused",
+        "a stranger",
+        "too many",
+        "too many of a session",
+    ],
 )
 async def test_a_call_leaves_no_cycles(asked: bytes, end: bytes) -> None:
     async with gateway(CONFIG, level="info") as g:

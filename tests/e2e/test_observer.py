@@ -1,5 +1,5 @@
-"""The metrics of a whole gateway are what its callers have seen: counts and tokens exactly, times within a bucket, whatever
-becomes of its workers and of its configuration meanwhile."""
+"""The metrics of a whole gateway are what its callers have seen: counts and tokens exactly, times within a
+bucket, whatever becomes of its workers and of its configuration meanwhile."""
 
 import asyncio
 import json
@@ -32,7 +32,8 @@ aliases:
   few: {{tiers: [[{{upstream: echo, model: few}}]], limits: {{requests: {{rate: 1/day, burst: 5}}}}}}
 """
 FIRST = {"early": 1.1, "late": 2.2, "few": 0.0}
-"""Seconds to the first token: well within a bucket, whose neighbour is so far away that no busy machine makes up for it."""
+"""Seconds to the first token: well within a bucket, whose neighbour is so far away that no busy machine makes
+up for it."""
 TOKENS = {"early": 5, "late": 40, "few": 2}
 REQUESTS = 'sluice_requests_total{{alias="{}",code="{}",frontend="openai"}}'
 
@@ -54,7 +55,9 @@ class Observer:
         body = {"model": alias, "messages": [{"role": "user", "content": wish}], **options}
         began = time.monotonic()
         try:
-            async with session.post(self._url, json=body, headers={"authorization": f"Bearer {KEY}"}) as response:
+            async with session.post(
+                self._url, json=body, headers={"authorization": f"Bearer {KEY}"}
+            ) as response:
                 if response.status == 200:
                     await self._read(response, alias, began, stream=stream)
                 else:
@@ -64,7 +67,9 @@ class Observer:
         except aiohttp.ClientError:
             self.cut += 1  # its worker was killed, and counted nothing
 
-    async def _read(self, response: aiohttp.ClientResponse, alias: str, began: float, *, stream: bool) -> None:
+    async def _read(
+        self, response: aiohttp.ClientResponse, alias: str, began: float, *, stream: bool
+    ) -> None:
         first, used, done = 0.0, 0, not stream
         if not stream:
             used = (await response.json())["usage"]["completion_tokens"]
@@ -91,11 +96,14 @@ def histogram(found: dict[str, float], name: str, alias: str, bounds: tuple[floa
 
 
 def agree(counts: list[float], seen: list[float], bounds: tuple[float, ...], *, apart: int = 1) -> None:
-    """As many; and when both are put in order, each is in the bucket that its caller saw it in, or up to so many before it."""
+    """As many; and when both are put in order, each is in the bucket that its caller saw it in, or up to so
+    many before it."""
     told = [at for at, count in enumerate(counts) for _ in range(int(count))]
     assert len(told) == len(seen)
     pairs = zip(told, sorted(seen), strict=True)
-    off = [(told, seconds) for told, seconds in pairs if not 0 <= bisect_left(bounds, seconds) - told <= apart]
+    off = [
+        (told, seconds) for told, seconds in pairs if not 0 <= bisect_left(bounds, seconds) - told <= apart
+    ]
     assert not off, f"bucket and what was seen: {off}, of {len(seen)}"
 
 
@@ -116,8 +124,17 @@ async def test_what_callers_have_seen_is_what_the_metrics_say(workers: int) -> N
         async with aiohttp.ClientSession(connector=connector) as session:
 
             async def round_of_calls() -> None:
-                kinds = [("early", True), ("early", False), ("late", True), ("gone", True), ("gone", False), ("few", True)]
-                await asyncio.gather(*(observer.ask(session, alias, stream=stream) for alias, stream in kinds * 4))
+                kinds = [
+                    ("early", True),
+                    ("early", False),
+                    ("late", True),
+                    ("gone", True),
+                    ("gone", False),
+                    ("few", True),
+                ]
+                await asyncio.gather(
+                    *(observer.ask(session, alias, stream=stream) for alias, stream in kinds * 4)
+                )
 
             await round_of_calls()
             calls = asyncio.create_task(round_of_calls())
@@ -137,14 +154,28 @@ async def test_what_callers_have_seen_is_what_the_metrics_say(workers: int) -> N
         found = values(await scraped(gateway))
         for code in ("2xx", "4xx", "5xx"):
             for alias in ("early", "late", "gone", "few"):
-                assert found.get(REQUESTS.format(alias, code), 0) == observer.statuses[alias, code], (alias, code)
+                assert found.get(REQUESTS.format(alias, code), 0) == observer.statuses[alias, code], (
+                    alias,
+                    code,
+                )
         for alias in ("early", "late"):
             kinds = {"kind": "output", "model": alias, "source": "provider", "upstream": "echo"}
             labels = ",".join(f'{name}="{value}"' for name, value in kinds.items())
             assert found[f"sluice_tokens_total{{{labels}}}"] == observer.tokens[alias]
-            agree(histogram(found, "time_to_first_token_seconds", alias, FIRST_TOKEN), observer.first[alias], FIRST_TOKEN)
-            agree(histogram(found, "request_duration_seconds", alias, DURATION), observer.whole[alias], DURATION)
-        agree(histogram(found, "request_duration_seconds", "gone", DURATION), observer.whole["gone"], DURATION, apart=9)
+            agree(
+                histogram(found, "time_to_first_token_seconds", alias, FIRST_TOKEN),
+                observer.first[alias],
+                FIRST_TOKEN,
+            )
+            agree(
+                histogram(found, "request_duration_seconds", alias, DURATION), observer.whole[alias], DURATION
+            )
+        agree(
+            histogram(found, "request_duration_seconds", "gone", DURATION),
+            observer.whole["gone"],
+            DURATION,
+            apart=9,
+        )
         refused = 'sluice_rate_limited_total{alias="few",resource="requests",scope="alias"}'
         assert found[refused] == observer.statuses["few", "4xx"] > 0
         assert found['sluice_config_reloads_total{result="ok"}'] == 2

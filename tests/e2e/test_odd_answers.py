@@ -1,4 +1,5 @@
-"""Odd answers through the running gateway: what is counted, which target is asked next, and what callers are told it used."""
+"""Odd answers through the running gateway: what is counted, which target is asked next, and what callers are
+told it used."""
 
 import json
 from collections.abc import Sequence
@@ -31,7 +32,9 @@ def answers(*bodies: bytes) -> Any:
 
 
 def config(provider: RawServer, targets: Sequence[str], alias: str = "", of: str = "") -> str:
-    upstreams = "".join(f"  u{n}: {{backend: openai, base_url: '{provider.url}/{n}'{of}}}\n" for n in range(len(targets)))
+    upstreams = "".join(
+        f"  u{n}: {{backend: openai, base_url: '{provider.url}/{n}'{of}}}\n" for n in range(len(targets))
+    )
     tiers = ", ".join(f"[{{upstream: u{n}, model: {name}}}]" for n, name in enumerate(targets))
     return (
         f"{HEAD}\nupstreams:\n{upstreams}aliases: {{chat: {{tiers: [{tiers}], retry: {{same_target: 0}}{alias}}}}}\n"
@@ -64,12 +67,19 @@ async def test_what_had_to_be_overlooked_is_counted() -> None:
         status, out = await asked(g)
         assert (status, of_chunks(out).said) == (200, ("Hi", "", [], "stop", ""))
         await line(g)
-        assert (metric(g, "skipped_fields"), metric(g, "finish_missing"), metric(g, "skipped_events")) == (2, 1, 0)
+        assert (metric(g, "skipped_fields"), metric(g, "finish_missing"), metric(g, "skipped_events")) == (
+            2,
+            1,
+            0,
+        )
 
 
 @pytest.mark.parametrize("word", ["network_error", "insufficient_system_resource", "abort", "error"])
 async def test_a_failure_before_content_goes_to_the_next_target(word: str) -> None:
-    async with RawServer(answers(sse(lanes.chunk({}, word), DONE), GOOD)) as up, gateway(config(up, ["m", "m"])) as g:
+    async with (
+        RawServer(answers(sse(lanes.chunk({}, word), DONE), GOOD)) as up,
+        gateway(config(up, ["m", "m"])) as g,
+    ):
         for body in (STREAMED, ASKED):
             status, out = await asked(g, **body)
             assert status == 200
@@ -103,7 +113,9 @@ async def test_a_failure_behind_content_is_recovered_from_and_the_usage_is_the_s
 
 
 async def test_an_event_may_have_as_many_bytes_as_its_upstream_is_allowed() -> None:
-    body = sse(HI, lanes.chunk({"images": [{"image_url": {"url": "A" * 3_000_000}}]}), lanes.chunk({}, "stop"), DONE)
+    body = sse(
+        HI, lanes.chunk({"images": [{"image_url": {"url": "A" * 3_000_000}}]}), lanes.chunk({}, "stop"), DONE
+    )
     async with RawServer(answers(body, body)) as up:
         async with gateway(config(up, ["m"])) as g:
             assert of_chunks((await asked(g))[1]).said == ("Hi", "", [], "stop", "")
@@ -132,5 +144,7 @@ async def test_where_the_models_name_is_hidden_nothing_else_changes() -> None:
     ):
         _, out = await asked(g)
         frames = out.decode().split("\n\n")
-        assert [json.loads(frame.removeprefix("data: ")) for frame in frames[:-2]] == [{**c, "model": "chat"} for c in chunks]
+        assert [json.loads(frame.removeprefix("data: ")) for frame in frames[:-2]] == [
+            {**c, "model": "chat"} for c in chunks
+        ]
         assert frames[-2:] == ["data: [DONE]", ""]

@@ -1,7 +1,8 @@
-"""Usage that no provider means: no count, however odd, locks a key, stops the report, or is charged as it stands.
+"""Usage that no provider means: no count, however odd, locks a key, stops the report, or is charged as it
+stands.
 
-In every dialect, streamed and whole; the caller has one place and a budget, so that what is not settled would refuse the
-next call.
+In every dialect, streamed and whole; the caller has one place and a budget, so that what is not settled would
+refuse the next call.
 """
 
 import re
@@ -22,9 +23,33 @@ from tests.fakes.faulty import Behaviour, Provider, Turn
 from tests.fakes.rawserver import sized
 from tests.upstream.calls import until
 
-HUGE = ["1" + "0" * 400, "9" * 4000, str(2**63), str(2**63 - 1), str(2**64), "1000000001", "-1", "-5", "-" + "9" * 400]
+HUGE = [
+    "1" + "0" * 400,
+    "9" * 4000,
+    str(2**63),
+    str(2**63 - 1),
+    str(2**64),
+    "1000000001",
+    "-1",
+    "-5",
+    "-" + "9" * 400,
+]
 """Whole numbers that are not believed."""
-ODD = [*HUGE, "1e308", "-1e308", "12.5", '"12"', '"' + "9" * 400 + '"', '"many"', "true", "[]", "{}", "null", "0", "60.0"]
+ODD = [
+    *HUGE,
+    "1e308",
+    "-1e308",
+    "12.5",
+    '"12"',
+    '"' + "9" * 400 + '"',
+    '"many"',
+    "true",
+    "[]",
+    "{}",
+    "null",
+    "0",
+    "60.0",
+]
 OUTPUT = re.compile(rb'("(?:completion_tokens|output_tokens|eval_count)":)\d+')
 BURST = 1_000_000
 PLACES = 1
@@ -68,8 +93,14 @@ prices: {{models: {{fake-1: {{input: 2, output: 8}}}}, header: true}}
 
 
 @asynccontextmanager
-async def serving(text: str, dialect: str, state: Path) -> AsyncIterator[tuple[Running, aiohttp.ClientSession]]:
-    async with Provider(says(text)) as provider, gateway(config(provider, dialect, state)) as g, session(g) as client:
+async def serving(
+    text: str, dialect: str, state: Path
+) -> AsyncIterator[tuple[Running, aiohttp.ClientSession]]:
+    async with (
+        Provider(says(text)) as provider,
+        gateway(config(provider, dialect, state)) as g,
+        session(g) as client,
+    ):
         yield g, client
 
 
@@ -108,7 +139,9 @@ async def test_no_usage_locks_a_key_or_stops_the_report(dialect: str, mode: str,
 
 @pytest.mark.parametrize("mode", ["widget stream", "openai stream", "openai whole"])
 @pytest.mark.parametrize("text", HUGE, ids=named)
-async def test_a_count_that_is_not_believed_is_estimated_and_counted(text: str, mode: str, tmp_path: Path) -> None:
+async def test_a_count_that_is_not_believed_is_estimated_and_counted(
+    text: str, mode: str, tmp_path: Path
+) -> None:
     async with serving(text, "openai", tmp_path / "state.db") as (g, client):
         status, body = await ask(client, mode)
         assert status == 200
@@ -120,7 +153,9 @@ async def test_a_count_that_is_not_believed_is_estimated_and_counted(text: str, 
         assert line["end"] == "done"
         labels = 'model="fake-1",upstream="up"'
         assert g.metric(f"sluice_usage_refused_total{{{labels}}}") == 1
-        estimate = g.metric('sluice_tokens_total{kind="output",model="fake-1",source="estimate",upstream="up"}')
+        estimate = g.metric(
+            'sluice_tokens_total{kind="output",model="fake-1",source="estimate",upstream="up"}'
+        )
         assert 0 < estimate <= 200
         assert line["tokens_out"] == estimate
         used = BURST - await left(g, "key", "test", "tokens")

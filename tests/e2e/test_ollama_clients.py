@@ -22,7 +22,8 @@ aliases:
 """
 USER = {"role": "user", "content": "one two"}
 VECTORS = (
-    b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.5]}],"model":"e","usage":{"prompt_tokens":9}}'
+    b'{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.5]}],'
+    b'"model":"e","usage":{"prompt_tokens":9}}'
 )
 
 
@@ -35,7 +36,10 @@ async def cuts_or_embeds(request: Request, peer: Peer) -> None:
 async def asked(g: Running, path: str, body: Any = None, key: str = KEY) -> tuple[int, bytes]:
     headers = {"authorization": f"Bearer {key}"} if key else {}
     method = "GET" if body is None else "POST"
-    async with aiohttp.ClientSession(g.url) as client, client.request(method, path, json=body, headers=headers) as response:
+    async with (
+        aiohttp.ClientSession(g.url) as client,
+        client.request(method, path, json=body, headers=headers) as response,
+    ):
         return response.status, await response.read()
 
 
@@ -87,7 +91,12 @@ async def test_embeddings_by_upstreams_that_speak_openais(alias: str) -> None:
     async with RawServer(cuts_or_embeds) as up, gateway(CONFIG.replace("URL", up.url)) as g:
         status, body = await asked(g, "/api/embed", {"model": alias, "input": "hello"})
         told = json.loads(body)
-        assert (status, told["embeddings"], told["model"], told["prompt_eval_count"]) == (200, [[0.5]], "e", 9)
+        assert (status, told["embeddings"], told["model"], told["prompt_eval_count"]) == (
+            200,
+            [[0.5]],
+            "e",
+            9,
+        )
         status, body = await asked(g, "/api/embeddings", {"model": alias, "prompt": "hello"})
         assert (status, json.loads(body)) == (200, {"embedding": [0.5]})
         assert [request.path for request in up.requests] == ["/v1/embeddings"] * 2
@@ -104,7 +113,11 @@ LINES = [
 
 async def speaks_ollama(request: Request, peer: Peer) -> None:
     body = json.loads(request.body)
-    name, text = ("response", '""') if request.path == "/api/generate" else ("message", '{"role":"assistant","content":""}')
+    name, text = (
+        ("response", '""')
+        if request.path == "/api/generate"
+        else ("message", '{"role":"assistant","content":""}')
+    )
     end = LINES[1].replace(b'"message":{"role":"assistant","content":""}', f'"{name}":{text}'.encode())
     if body.get("stream") is False:
         return peer.send(sized(end.replace(b'""', b'"Hi"'), 200, ("Content-Type", "application/json")))
@@ -119,7 +132,9 @@ async def test_ollama_behind_ollama_loses_nothing() -> None:
         assert await asked(g, "/api/chat", {"model": "hidden", **ask}) == (200, renamed)
         status, body = await asked(g, "/api/chat", {"model": "tagged", **ask, "stream": False})
         assert (status, body) == (200, LINES[1].replace(b'""', b'"Hi"').strip())
-        status, body = await asked(g, "/api/generate", {"model": "tagged", "prompt": "a", "suffix": "b", "stream": False})
+        status, body = await asked(
+            g, "/api/generate", {"model": "tagged", "prompt": "a", "suffix": "b", "stream": False}
+        )
         assert (status, json.loads(body)["response"], json.loads(body)["load_duration"]) == (200, "Hi", 77)
         status, body = await asked(g, "/api/generate", {"model": "chat", "prompt": "a", "suffix": "b"})
         assert (status, json.loads(body)["error"].partition(":")[0]) == (400, "suffix")

@@ -18,7 +18,11 @@ REQUESTS = 'sluice_requests_total{alias="chat",code="2xx",frontend="widget"}'
 
 def values(text: str) -> dict[str, float]:
     """By series, as the exposition writes it."""
-    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[:1] not in ("#", "")}
+    return {
+        line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if line[:1] not in ("#", "")
+    }
 
 
 def growing(text: str) -> dict[str, float]:
@@ -51,11 +55,17 @@ async def test_every_scrape_counts_the_calls_of_all_workers() -> None:
             assert found['sluice_streams_in_flight{alias="chat",frontend="widget"}'] == 0
             assert found['sluice_breaker_state{model="echo",upstream="echo"}'] == 0
             assert found["sluice_workers"] == 3
-            assert all(found[f'sluice_event_loop_lag_seconds_count{{worker="{worker}"}}'] > 0 for worker in (1, 2, 3))
-            assert found['sluice_client_connections_max{port="api"}'] == 3 * places(limit_of_files(), 10_000).clients
+            assert all(
+                found[f'sluice_event_loop_lag_seconds_count{{worker="{worker}"}}'] > 0 for worker in (1, 2, 3)
+            )
+            assert (
+                found['sluice_client_connections_max{port="api"}']
+                == 3 * places(limit_of_files(), 10_000).clients
+            )
             assert (
                 found[
-                    "sluice_build_info" + next(name for name in found if "build_info" in name).removeprefix("sluice_build_info")
+                    "sluice_build_info"
+                    + next(name for name in found if "build_info" in name).removeprefix("sluice_build_info")
                 ]
                 == 1
             )
@@ -77,7 +87,11 @@ async def test_a_killed_workers_counts_stay_and_are_what_clients_have_seen() -> 
 
             async def check() -> None:
                 now = growing(await scraped(gateway))
-                back = {name: (value, now.get(name)) for name, value in before.items() if now.get(name, -1) < value}
+                back = {
+                    name: (value, now.get(name))
+                    for name, value in before.items()
+                    if now.get(name, -1) < value
+                }
                 assert not back
                 before.update(now)
 
@@ -103,7 +117,10 @@ async def test_a_worker_that_is_replaced_is_no_reason_not_to_be_ready() -> None:
     with serving(config(2, tokens=100_000, delay="1ms")) as gateway:
         await asyncio.to_thread(listening, gateway, 2)
         async with client(gateway) as session:
-            streams = [await session.post("/v1/chat/stream", json={"sessionId": str(n), "message": "hi"}) for n in range(8)]
+            streams = [
+                await session.post("/v1/chat/stream", json={"sessionId": str(n), "message": "hi"})
+                for n in range(8)
+            ]
             os.kill(pids(gateway)[1], signal.SIGTERM)
             await asyncio.to_thread(listening, gateway, 3)
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as admin:
@@ -119,7 +136,9 @@ async def test_a_worker_whose_loop_does_nothing_is_replaced_and_says_where_it_wa
         await asyncio.to_thread(listening, gateway, 2)
         stuck = pids(gateway)[2]
         os.kill(stuck, signal.SIGSTOP)
-        await asyncio.to_thread(gateway.until, lambda: any('"worker_ended"' in line for line in list(gateway.lines)), 60)
+        await asyncio.to_thread(
+            gateway.until, lambda: any('"worker_ended"' in line for line in list(gateway.lines)), 60
+        )
         [ended] = gateway.records("worker_ended")
         assert (ended["worker_pid"], ended["silent"]) == (stuck, True)
         await asyncio.to_thread(listening, gateway, 3)
@@ -133,7 +152,9 @@ async def test_usage_is_that_of_all_workers_and_what_a_killed_one_has_brought_st
         async with client(gateway) as session:
             assert {await stream(session, str(number)) for number in range(30)} == {"done"}
             connector = aiohttp.TCPConnector(force_close=True)
-            async with aiohttp.ClientSession(gateway.admin, headers={"x-admin-api-key": KEY}, connector=connector) as admin:
+            async with aiohttp.ClientSession(
+                gateway.admin, headers={"x-admin-api-key": KEY}, connector=connector
+            ) as admin:
 
                 async def requests() -> int:
                     async with admin.get("/admin/usage?by=key") as response:

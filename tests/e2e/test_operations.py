@@ -1,4 +1,5 @@
-"""Moderations, images and reranking through the whole gateway, in the forms of OpenAI's SDK, Cohere's and Jina's clients."""
+"""Moderations, images and reranking through the whole gateway, in the forms of OpenAI's SDK, Cohere's and
+Jina's clients."""
 
 import asyncio
 import json
@@ -13,7 +14,9 @@ from tests.e2e.test_embeddings import JSON, ask, says
 from tests.fakes.rawserver import Peer, RawServer, Request, sized
 from tests.sdks.running import PYTHON, need
 
-RANKED = b'{"id":"r-1","results":[{"index":1,"relevance_score":0.98}], "model":"rr","usage":{"total_tokens":1000}}'
+RANKED = (
+    b'{"id":"r-1","results":[{"index":1,"relevance_score":0.98}], "model":"rr","usage":{"total_tokens":1000}}'
+)
 JUDGED = b'{"id":"modr-1","model":"omni","results":[{"flagged":false,"categories":{},"category_scores":{}}]}'
 PAINTED = b'{"created":7,"data":[{"b64_json":"AAAA"}],"usage":{"input_tokens":10,"output_tokens":90,"total_tokens":100}}'
 ASKS: dict[str, tuple[str, dict[str, Any], bytes]] = {
@@ -54,9 +57,9 @@ async def test_request_and_answer_pass_but_for_the_model(name: str) -> None:
             sent = up.requests[-1]
             assert (sent.path, json.loads(sent.body)) == (AT[name], {"model": "m", **fields})
             assert sent.headers["authorization"] == "Bearer sk-one"
-        assert g.metric(f'sluice_operation_requests_total{{code="2xx",frontend="openai",operation="{name}"}}') == len(
-            up.requests
-        )
+        assert g.metric(
+            f'sluice_operation_requests_total{{code="2xx",frontend="openai",operation="{name}"}}'
+        ) == len(up.requests)
 
 
 async def test_what_was_billed_is_logged_counted_and_told() -> None:
@@ -70,7 +73,11 @@ async def test_what_was_billed_is_logged_counted_and_told() -> None:
 @pytest.mark.parametrize("name", ASKS)
 async def test_another_target_is_asked_where_one_fails(name: str) -> None:
     path, fields, answer = ASKS[name]
-    async with RawServer(says(BUSY)) as one, RawServer(says(sized(answer, 200, JSON))) as two, gateway(config(one, two)) as g:
+    async with (
+        RawServer(says(BUSY)) as one,
+        RawServer(says(sized(answer, 200, JSON))) as two,
+        gateway(config(one, two)) as g,
+    ):
         asked = await ask(g, {"model": "chat", **fields}, path)
         assert (asked.status, asked.headers["x-sluice-target"]) == (200, "two/m")
         assert g.requests[-1]["attempts"] == ["one/m server_error", "two/m ok"]
@@ -89,11 +96,20 @@ async def test_keys_limits_and_models_hold(name: str) -> None:
 
 
 async def test_cohere_is_asked_at_its_own_place() -> None:
-    answer = b'{"results":[{"index":0,"relevance_score":0.5}],"id":"x","meta":{"billed_units":{"search_units":1}}}'
-    async with RawServer(says(BUSY)) as one, RawServer(says(sized(answer, 200, JSON))) as two, gateway(config(one, two)) as g:
+    answer = (
+        b'{"results":[{"index":0,"relevance_score":0.5}],"id":"x","meta":{"billed_units":{"search_units":1}}}'
+    )
+    async with (
+        RawServer(says(BUSY)) as one,
+        RawServer(says(sized(answer, 200, JSON))) as two,
+        gateway(config(one, two)) as g,
+    ):
         asked = await ask(g, {"model": "cohere", "query": "q", "documents": ["a"]}, "/v2/rerank")
         assert (asked.status, asked.body) == (200, answer)
-        assert (two.requests[0].path, two.requests[0].headers["authorization"]) == ("/v2/rerank", "Bearer sk-two")
+        assert (two.requests[0].path, two.requests[0].headers["authorization"]) == (
+            "/v2/rerank",
+            "Bearer sk-two",
+        )
 
 
 async def test_the_openai_sdk() -> None:
@@ -108,7 +124,12 @@ async def test_the_openai_sdk() -> None:
     answers = says(sized(JUDGED, 200, JSON), sized(PAINTED, 200, JSON))
     async with RawServer(answers) as up, gateway(config(up)) as g:
         process = await asyncio.create_subprocess_exec(
-            str(PYTHON), "-c", script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"NO_PROXY": "127.0.0.1"}
+            str(PYTHON),
+            "-c",
+            script,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"NO_PROXY": "127.0.0.1"},
         )
         out, _ = await process.communicate(json.dumps([f"{g.url}/v1", KEY]).encode())
         assert json.loads(out) == [False, "AAAA", 90]
@@ -129,7 +150,9 @@ async def test_speech_is_passed_on(fields: dict[str, Any], media_type: str) -> N
         assert json.loads(up.requests[0].body) == {**SAY, **fields, "model": "m"}
         assert up.requests[0].path == "/v1/audio/speech"
         assert (g.requests[-1]["end"], g.requests[-1]["tokens_out"]) == ("done", 0)
-        assert g.metric('sluice_operation_requests_total{code="2xx",frontend="openai",operation="speech"}') == 1
+        assert (
+            g.metric('sluice_operation_requests_total{code="2xx",frontend="openai",operation="speech"}') == 1
+        )
 
 
 async def test_speech_is_sent_on_before_it_has_come_to_its_end() -> None:
@@ -155,7 +178,11 @@ async def test_speech_is_sent_on_before_it_has_come_to_its_end() -> None:
     BUSY, sized(b'{"error":{"message":"busy","type":"server_error"}}', 200, JSON), sized(b"", 200), sized(b"<html>", 200),
 ])  # fmt: skip
 async def test_what_is_no_sound_leads_to_the_next_target(answer: bytes) -> None:
-    async with RawServer(says(answer)) as one, RawServer(says(sized(SOUND, 200))) as two, gateway(config(one, two)) as g:
+    async with (
+        RawServer(says(answer)) as one,
+        RawServer(says(sized(SOUND, 200))) as two,
+        gateway(config(one, two)) as g,
+    ):
         asked = await ask(g, SAY, "/audio/speech")
         assert (asked.status, asked.body, asked.headers["x-sluice-target"]) == (200, SOUND, "two/m")
 
@@ -165,7 +192,11 @@ async def test_sound_that_is_cut_is_cut_for_the_client_and_not_begun_again() -> 
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\nfirst")
         peer.close()
 
-    async with RawServer(cut) as one, RawServer(says(sized(SOUND, 200))) as two, gateway(config(one, two)) as g:
+    async with (
+        RawServer(cut) as one,
+        RawServer(says(sized(SOUND, 200))) as two,
+        gateway(config(one, two)) as g,
+    ):
         with pytest.raises(aiohttp.ClientError):
             await ask(g, SAY, "/v1/audio/speech")
         assert not two.requests
@@ -181,7 +212,12 @@ async def test_the_openai_sdk_speaks() -> None:
     )
     async with RawServer(says(sized(SOUND, 200))) as up, gateway(config(up)) as g:
         process = await asyncio.create_subprocess_exec(
-            str(PYTHON), "-c", script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"NO_PROXY": "127.0.0.1"}
+            str(PYTHON),
+            "-c",
+            script,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"NO_PROXY": "127.0.0.1"},
         )
         out, _ = await process.communicate(json.dumps([f"{g.url}/v1", KEY]).encode())
         assert int(out) == len(SOUND)

@@ -1,4 +1,5 @@
-"""Standard output and error that nobody reads, that are closed or full: calls, health and SIGTERM go on, in every process."""
+"""Standard output and error that nobody reads, that are closed or full: calls, health and SIGTERM go on, in
+every process."""
 
 import asyncio
 import json
@@ -52,7 +53,11 @@ def full_device() -> Iterator[int]:
         os.close(full)
 
 
-OUTPUTS: dict[str, Callable[[], Any]] = {"nobody reads": stuck_pipe, "no reader": readerless_pipe, "full": full_device}
+OUTPUTS: dict[str, Callable[[], Any]] = {
+    "nobody reads": stuck_pipe,
+    "no reader": readerless_pipe,
+    "full": full_device,
+}
 
 
 async def calls(gateway: GatewayProcess, count: int = CALLS) -> None:
@@ -61,7 +66,9 @@ async def calls(gateway: GatewayProcess, count: int = CALLS) -> None:
     async with aiohttp.ClientSession(headers={"x-api-key": KEY}, connector=connector) as session:
 
         async def call(number: int) -> int:
-            async with session.post(gateway.api + "/v1/chat", json={"sessionId": str(number), "message": "hi"}) as response:
+            async with session.post(
+                gateway.api + "/v1/chat", json={"sessionId": str(number), "message": "hi"}
+            ) as response:
                 await response.read()
                 return response.status
 

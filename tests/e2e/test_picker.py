@@ -1,4 +1,5 @@
-"""An upstream whose servers an endpoint picker chooses: a real gRPC server of the official protos, fake pods behind it."""
+"""An upstream whose servers an endpoint picker chooses: a real gRPC server of the official protos, fake pods
+behind it."""
 
 import asyncio
 import json
@@ -18,7 +19,9 @@ from tests.upstream.calls import until
 
 ROOT = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("SLUICE_TEST_EPP_PYTHON", ROOT / ".cache/epp-venv/bin/python"))
-pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="xds-protos and grpcio are not there (scripts/test_tools.sh)")
+pytestmark = pytest.mark.skipif(
+    not PYTHON.exists(), reason="xds-protos and grpcio are not there (scripts/test_tools.sh)"
+)
 
 
 class Picker:
@@ -41,7 +44,9 @@ class Picker:
 @asynccontextmanager
 async def running(port: int = 0) -> AsyncIterator[Picker]:
     program = str(ROOT / "tests/fakes/epp.py")
-    process = await asyncio.create_subprocess_exec(str(PYTHON), program, str(port), stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        str(PYTHON), program, str(port), stdout=asyncio.subprocess.PIPE
+    )
     picker = Picker(process)
     reading = asyncio.create_task(picker.read())
     try:
@@ -66,7 +71,10 @@ aliases: {{chat: {{tiers: [[{{upstream: pool, model: m}}]], retry: {{same_target
 async def asked(g: Running, padding: str = "", **wanted: Any) -> tuple[int, str, dict[str, str]]:
     messages = [{"role": "user", "content": padding}, {"role": "user", "content": json.dumps(wanted)}]
     body = {"model": "chat", "messages": messages, "stream": True}
-    async with aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client, client.post(PATH, json=body) as response:
+    async with (
+        aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client,
+        client.post(PATH, json=body) as response,
+    ):
         return response.status, await response.text(), {k.lower(): v for k, v in response.headers.items()}
 
 
@@ -129,7 +137,9 @@ async def test_a_picker_that_names_nobody_or_does_not_answer_fails_within_its_ti
             assert status in (502, 503), text
         assert time.monotonic() - began < 60
         assert g.metric('sluice_picks_total{result="failed",upstream="pool"}') == 3
-        assert [line["event"] for line in g.log_lines if line["event"] == "picker_failed"] == ["picker_failed"]
+        assert [line["event"] for line in g.log_lines if line["event"] == "picker_failed"] == [
+            "picker_failed"
+        ]
 
 
 async def test_without_a_picker_the_service_is_asked_where_that_is_wanted() -> None:

@@ -1,4 +1,5 @@
-"""Plugins of somebody else's distribution: built, installed beside the gateway, and found by their entry points."""
+"""Plugins of somebody else's distribution: built, installed beside the gateway, and found by their entry
+points."""
 
 import json
 import os
@@ -32,10 +33,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "plugins" / "examples" / "words", source)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run(
-        [*pip, "wheel", "--no-build-isolation", "--no-deps", "-w", folder, source], check=True, capture_output=True, timeout=100
+        [*pip, "wheel", "--no-build-isolation", "--no-deps", "-w", folder, source],
+        check=True,
+        capture_output=True,
+        timeout=100,
     )
     [wheel] = folder.glob("*.whl")
-    subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", target, wheel], check=True, timeout=100)
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--no-index", "--target", target, wheel], check=True, timeout=100
+    )
     return target
 
 
@@ -69,8 +75,14 @@ def text_of(path: str, body: bytes, stream: bool) -> str:
     if path == "/v1/chat/completions":
         if not stream:
             return str(json.loads(body)["choices"][0]["message"]["content"])
-        chunks = [json.loads(part.removeprefix(b"data: ")) for part in body.split(b"\n\n") if part.startswith(b"data: {")]
-        return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"])
+        chunks = [
+            json.loads(part.removeprefix(b"data: "))
+            for part in body.split(b"\n\n")
+            if part.startswith(b"data: {")
+        ]
+        return "".join(
+            chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"]
+        )
     if not stream:
         return str(json.loads(body)["message"])
     lines = [json.loads(line) for line in body.splitlines() if line]
@@ -79,14 +91,22 @@ def text_of(path: str, body: bytes, stream: bool) -> str:
 
 async def ask(url: str, path: str, prompt: str, stream: bool) -> tuple[str, Any]:
     body = request_of(path, prompt, stream)
-    async with aiohttp.ClientSession(url, headers={"x-api-key": KEY}) as client, client.post(path, json=body) as response:
+    async with (
+        aiohttp.ClientSession(url, headers={"x-api-key": KEY}) as client,
+        client.post(path, json=body) as response,
+    ):
         assert response.status == 200
         return text_of(path, await response.read(), stream), response.headers
 
 
 LANES = pytest.mark.parametrize(
     ("path", "stream"),
-    [("/v1/chat/completions", True), ("/v1/chat/completions", False), ("/v1/chat/stream", True), ("/v1/chat", False)],
+    [
+        ("/v1/chat/completions", True),
+        ("/v1/chat/completions", False),
+        ("/v1/chat/stream", True),
+        ("/v1/chat", False),
+    ],
     ids=["openai streamed", "openai whole", "ndjson streamed", "ndjson whole"],
 )
 

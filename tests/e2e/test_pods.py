@@ -19,7 +19,8 @@ LONG = "".join(f"sentence {number}. " for number in range(200))
 
 
 class Pod:
-    """A server of OpenAI's dialect on one address of the loopback network; `waiting` and `running` are what it reports."""
+    """A server of OpenAI's dialect on one address of the loopback network; `waiting` and `running` are what
+    it reports."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.host, self.port = host, port
@@ -53,7 +54,11 @@ class Pod:
         if not self.reports:
             return web.Response(status=404)
         labels = '{engine="0",model_name="m"}'
-        values = {"num_requests_waiting": self.waiting, "num_requests_running": self.running, "kv_cache_usage_perc": 0.1}
+        values = {
+            "num_requests_waiting": self.waiting,
+            "num_requests_running": self.running,
+            "kv_cache_usage_perc": 0.1,
+        }
         return web.Response(text="".join(f"vllm:{name}{labels} {value}\n" for name, value in values.items()))
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
@@ -72,7 +77,9 @@ class Pod:
             delta = {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {"content": text}}]}
             await response.write(b"data: " + json.dumps(delta).encode() + b"\n\n")
             await self.go_on.wait()
-        await response.write(b'data: {"id":"c","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n')
+        await response.write(
+            b'data: {"id":"c","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+        )
         return response
 
 
@@ -109,12 +116,18 @@ async def fresh(g: Running, count: int) -> None:
 
 async def asked(g: Running, text: str = "Count", **more: Any) -> tuple[int, str, dict[str, str]]:
     body = {"model": "chat", "messages": [{"role": "user", "content": text}], "stream": True, **more}
-    async with aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client, client.post(PATH, json=body) as response:
+    async with (
+        aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client,
+        client.post(PATH, json=body) as response,
+    ):
         return response.status, await response.text(), dict(response.headers)
 
 
 async def test_the_pod_with_the_shortest_queue_is_asked() -> None:
-    async with pods(Pod(), Pod(), Pod()) as [one, two, three], gateway(listed("queue_depth", [one, two, three])) as g:
+    async with (
+        pods(Pod(), Pod(), Pod()) as [one, two, three],
+        gateway(listed("queue_depth", [one, two, three])) as g,
+    ):
         one.waiting, two.waiting, three.waiting = 5, 0, 3
         await fresh(g, 3)
         assert g.metric('sluice_pod_requests_waiting{upstream="vllm"}') == 8
@@ -137,7 +150,9 @@ async def test_a_prompt_goes_to_the_pod_that_has_seen_it() -> None:
     async with pods(Pod(), Pod(), Pod()) as all_of, gateway(listed("prefix_cache", all_of)) as g:
         await fresh(g, 3)
         first = (await asked(g, LONG + "Who?"))[2]["x-sluice-pod"]
-        assert {(await asked(g, LONG + f"What {number}?"))[2]["x-sluice-pod"] for number in range(5)} == {first}
+        assert {(await asked(g, LONG + f"What {number}?"))[2]["x-sluice-pod"] for number in range(5)} == {
+            first
+        }
         busy = next(pod for pod in all_of if pod.address == first)
         busy.waiting, busy.running = 9, 50
         await fresh(g, 3)
@@ -151,7 +166,10 @@ async def test_a_prompt_goes_to_the_pod_that_has_seen_it() -> None:
 
 async def test_a_pod_that_fails_costs_an_attempt_at_another_and_its_breaker_is_its_own() -> None:
     alias = "  other: {tiers: [[{upstream: vllm, model: m}]]}"
-    async with pods(Pod(), Pod()) as [bad, good], gateway(listed("queue_depth", [bad, good], alias=alias)) as g:
+    async with (
+        pods(Pod(), Pod()) as [bad, good],
+        gateway(listed("queue_depth", [bad, good], alias=alias)) as g,
+    ):
         bad.broken, good.running = True, 20
         await fresh(g, 2)
         for _ in range(8):
@@ -160,14 +178,20 @@ async def test_a_pod_that_fails_costs_an_attempt_at_another_and_its_breaker_is_i
         assert len(bad.asked) == 5, "then its breaker is open"
         assert g.metric('sluice_breaker_state{model="m",upstream="vllm"}') == 0, "the other one is well"
         await until(lambda: len(g.requests) == 8)
-        assert g.requests[0]["attempts"] == [f"vllm/m server_error {bad.address}", f"vllm/m ok {good.address}"]
+        assert g.requests[0]["attempts"] == [
+            f"vllm/m server_error {bad.address}",
+            f"vllm/m ok {good.address}",
+        ]
         opened = [line for line in g.log_lines if line["event"] == "breaker_open"]
         assert [line["pod"] for line in opened] == [bad.address]
         assert not [line for line in g.log_lines if line["event"] == "alias_without_target"]
 
 
 async def test_pods_without_metrics_are_asked_by_the_calls_in_flight() -> None:
-    async with pods(Pod(), Pod()) as [one, two], gateway(listed("queue_depth", [one, two], ", metrics: null")) as g:
+    async with (
+        pods(Pod(), Pod()) as [one, two],
+        gateway(listed("queue_depth", [one, two], ", metrics: null")) as g,
+    ):
         one.go_on.clear()
         two.go_on.clear()
         calls = [asyncio.create_task(asked(g)) for _ in range(6)]
@@ -223,13 +247,17 @@ async def test_pods_appear_and_vanish_in_dns_and_nothing_is_cut(monkeypatch: pyt
                 status, text, headers = await running
                 assert (status, headers["x-sluice-pod"]) == (200, one.address)
                 assert text.endswith("data: [DONE]\n\n")
-                changes = [(line["appeared"], line["vanished"]) for line in g.log_lines if line["event"] == "pods"]
+                changes = [
+                    (line["appeared"], line["vanished"]) for line in g.log_lines if line["event"] == "pods"
+                ]
                 assert changes == [([one.address], []), ([two.address], []), ([], [one.address])]
                 assert one.runner.server is not None
                 await until(lambda: not one.runner.server.connections)  # type: ignore[union-attr]
 
 
-async def test_before_any_pod_is_known_the_upstream_is_asked_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_before_any_pod_is_known_the_upstream_is_asked_by_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     waiting = asyncio.Event()
 
     async def never(host: str, port: int) -> list[str]:

@@ -37,7 +37,9 @@ async def well(request: Request, peer: Peer) -> None:
 
 
 @asynccontextmanager
-async def behind(*behaviours: Behaviour, contexts: tuple[str, ...] = (), backend: str = "openai") -> AsyncIterator[Running]:
+async def behind(
+    *behaviours: Behaviour, contexts: tuple[str, ...] = (), backend: str = "openai"
+) -> AsyncIterator[Running]:
     servers = [RawServer(behaviour) for behaviour in behaviours]
     for server in servers:
         await server.__aenter__()
@@ -47,7 +49,9 @@ async def behind(*behaviours: Behaviour, contexts: tuple[str, ...] = (), backend
             for n, server in enumerate(servers)
         )
         sizes = (*contexts, *("null",) * len(servers))
-        tiers = ", ".join(f"[{{upstream: up{n}, model: m, context: {sizes[n]}}}]" for n in range(len(servers)))
+        tiers = ", ".join(
+            f"[{{upstream: up{n}, model: m, context: {sizes[n]}}}]" for n in range(len(servers))
+        )
         async with gateway(
             f"{HEAD}\nupstreams:\n{ups}aliases: {{chat: {{tiers: [{tiers}], retry: {{same_target: 0}}}}}}\n"
         ) as g:
@@ -83,11 +87,23 @@ def frames(*objects: Any) -> Behaviour:
 ACCOUNT = [
     (
         400,
-        [{"error": {"code": 400, "message": "No", "status": "INVALID", "details": [{"reason": "API_KEY_INVALID"}]}}],
+        [
+            {
+                "error": {
+                    "code": 400,
+                    "message": "No",
+                    "status": "INVALID",
+                    "details": [{"reason": "API_KEY_INVALID"}],
+                }
+            }
+        ],
     ),
     (400, {"code": "a sentence", "error": "Incorrect API key provided: no***ey."}),
     (400, {"code": "Arrearage", "message": "Access denied"}),
-    (400, {"error": {"code": "billing_hard_limit_reached", "type": "invalid_request_error", "message": "No"}}),
+    (
+        400,
+        {"error": {"code": "billing_hard_limit_reached", "type": "invalid_request_error", "message": "No"}},
+    ),
     (401, {}),
     (402, {}),
     (429, {"error": {"code": "insufficient_quota", "message": "No"}}),
@@ -101,7 +117,9 @@ async def test_our_accounts_fault_is_not_the_callers(status: int, body: Any) -> 
             assert (code, "Hi" in text) == (200, True)
     async with behind(error(status, body)) as g:
         streamed, whole, lines = await answers(g)
-        [noted] = [line for line in g.log_lines if line["event"] in ("credentials_refused", "account_refused")]
+        [noted] = [
+            line for line in g.log_lines if line["event"] in ("credentials_refused", "account_refused")
+        ]
         assert (noted["level"], noted["upstream"]) == ("error", "up0")
         for code, text, _ in (streamed, whole):
             told = json.loads(text)["error"]
@@ -114,7 +132,11 @@ async def test_our_accounts_fault_is_not_the_callers(status: int, body: Any) -> 
 
 @pytest.mark.parametrize("inside", [False, True])
 async def test_a_request_that_is_too_long_is_told_as_such(inside: bool) -> None:
-    body = {"object": "error", "message": "The input (9 tokens) is longer than the model's context length (8).", "code": 400}
+    body = {
+        "object": "error",
+        "message": "The input (9 tokens) is longer than the model's context length (8).",
+        "code": 400,
+    }
     long = frames(body) if inside else error(400, body)
     async with behind(long, well, contexts=("1000", "null")) as g:
         for code, text, _ in await answers(g):
@@ -148,7 +170,11 @@ async def test_the_wait_is_told_behind_text_too() -> None:
     async with behind(frames(text, {"error": {"message": "slow down", "code": 429, "retry_after": 75}})) as g:
         streamed, _, lines = await answers(g)
         told = json.loads(streamed[1].strip().split("data: ")[-1])["error"]
-        assert (told["code"], told["message"], told["retry_after"]) == ("rate_limit_exceeded", "slow down", 75.0)
+        assert (told["code"], told["message"], told["retry_after"]) == (
+            "rate_limit_exceeded",
+            "slow down",
+            75.0,
+        )
         last = json.loads(lines[1].strip().split("\n")[-1])
         assert (last["type"], last["code"], last["retryAfter"]) == ("error", "rate_limited", 75.0)
 
@@ -156,7 +182,10 @@ async def test_the_wait_is_told_behind_text_too() -> None:
 @pytest.mark.parametrize("backend", ["openai", "anthropic", "ollama"])
 @pytest.mark.parametrize("inside", [False, True])
 async def test_our_own_key_is_never_shown(backend: str, inside: bool) -> None:
-    body = {"type": "error", "error": {"type": "invalid_request_error", "message": f"Who is {OWN} at 10.0.0.7:8000?"}}
+    body = {
+        "type": "error",
+        "error": {"type": "invalid_request_error", "message": f"Who is {OWN} at 10.0.0.7:8000?"},
+    }
     if backend == "ollama":
         behaviour = says(chunked(json.dumps({"error": body["error"]["message"]}).encode() + b"\n"))  # type: ignore[index]
     else:

@@ -19,7 +19,13 @@ from tests.runtime.held import NEW, OLD, Provider, Stream, begin, key, whole
 
 ADMIN = {"x-admin-api-key": KEY}
 COUNTS = [1, 3]
-BROKEN = ["upstreams: [\n", "aliases: {a: {tiers: [[{upstream: none, model: m}]]}}\n", "nonsense: 1\n", "\0", ""]
+BROKEN = [
+    "upstreams: [\n",
+    "aliases: {a: {tiers: [[{upstream: none, model: m}]]}}\n",
+    "nonsense: 1\n",
+    "\0",
+    "",
+]
 
 
 def config(workers: int, url: str, number: int, *, more: str = "", server: str = "", keys: str = "") -> str:
@@ -49,7 +55,10 @@ async def clients(gateway: GatewayProcess, count: int) -> AsyncIterator[list[aio
     """Each keeps one connection, which the kernel has given to one worker."""
     async with AsyncExitStack() as stack:
         connectors = [aiohttp.TCPConnector(limit=1) for _ in range(count)]
-        yield [await stack.enter_async_context(aiohttp.ClientSession(gateway.api, connector=c)) for c in connectors]
+        yield [
+            await stack.enter_async_context(aiohttp.ClientSession(gateway.api, connector=c))
+            for c in connectors
+        ]
 
 
 async def running(gateway: GatewayProcess, workers: int) -> None:
@@ -58,7 +67,9 @@ async def running(gateway: GatewayProcess, workers: int) -> None:
 
 def outcomes(gateway: GatewayProcess) -> list[str]:
     """The log's lines about reloads."""
-    return [line for line in list(gateway.lines) if '"config_reloaded"' in line or '"config_not_reloaded"' in line]
+    return [
+        line for line in list(gateway.lines) if '"config_reloaded"' in line or '"config_not_reloaded"' in line
+    ]
 
 
 def reloads(gateway: GatewayProcess) -> int:
@@ -73,7 +84,10 @@ async def reloaded(gateway: GatewayProcess, count: int) -> None:
 async def post(gateway: GatewayProcess) -> tuple[int, Any]:
     """Reload by the admin API; its answer, once the log has it, too."""
     before = reloads(gateway)
-    async with aiohttp.ClientSession() as session, session.post(gateway.admin + "/admin/reload", headers=ADMIN) as response:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(gateway.admin + "/admin/reload", headers=ADMIN) as response,
+    ):
         answer = response.status, await response.json()
     await reloaded(gateway, before + 1)
     return answer
@@ -131,12 +145,16 @@ async def test_fifty_reloads_of_which_five_are_broken_fail_no_call_and_cut_no_st
                 assert results == {"ok": 45, "invalid": 5}
                 assert set(statuses) == {200}
                 assert sum(statuses.values()) >= 50
-                assert len(steady.peers) <= len(others) + len(sessions), "a pool that has not changed keeps its connections"
+                assert len(steady.peers) <= len(others) + len(sessions), (
+                    "a pool that has not changed keeps its connections"
+                )
             metrics = gateway.scrape()
             assert 'sluice_config_reloads_total{result="ok"} 45.0' in metrics
             assert 'sluice_config_reloads_total{result="invalid"} 5.0' in metrics
             assert "sluice_config_last_reload_successful 1.0" in metrics
-            [seconds] = re.findall(r"^sluice_config_last_reload_duration_seconds (\S+)$", metrics, re.MULTILINE)
+            [seconds] = re.findall(
+                r"^sluice_config_last_reload_duration_seconds (\S+)$", metrics, re.MULTILINE
+            )
             assert 0 < float(seconds) < 60
             assert not gateway.records("worker_ended")
 
@@ -167,7 +185,9 @@ async def test_a_broken_file_changes_nothing_and_is_told_everywhere(workers: int
             assert await hang_up(gateway) == "ok"
             assert (await ready(gateway))[1]["config"]["hash"] not in ("", first["hash"])
             gateway.path.unlink()
-            assert (await post(gateway))[1]["problems"] == [f"{gateway.path}: cannot be read: no such file or directory"]
+            assert (await post(gateway))[1]["problems"] == [
+                f"{gateway.path}: cannot be read: no such file or directory"
+            ]
 
 
 @pytest.mark.parametrize("workers", COUNTS)
@@ -176,7 +196,9 @@ async def test_what_needs_a_restart_is_named_and_refused_as_a_whole(workers: int
         with serving(config(workers, steady.url, 0)) as gateway:
             await running(gateway, workers)
             gateway.path.write_text(
-                config(workers + 1, steady.url, 1, server="write_idle: 5s").replace("${API_PORT}", str(gateway.port + 1))
+                config(workers + 1, steady.url, 1, server="write_idle: 5s").replace(
+                    "${API_PORT}", str(gateway.port + 1)
+                )
             )
             status, answer = await post(gateway)
             assert status == 409
@@ -206,9 +228,14 @@ async def test_a_watched_file_is_followed_also_behind_a_swapped_symlink(workers:
             await running(gateway, workers)
             gateway.path.write_text(config(workers, steady.url, 1, server="watch: true"))
             assert await hang_up(gateway) == "ok"
-            for number in (2, 3):  # as a ConfigMap is mounted: the file is a link into a directory that is a link itself
+            for number in (
+                2,
+                3,
+            ):  # as a ConfigMap is mounted: the file is a link into a directory that is a link itself
                 (tmp_path / str(number)).mkdir()
-                (tmp_path / str(number) / "gateway.yaml").write_text(config(workers, steady.url, number, server="watch: true"))
+                (tmp_path / str(number) / "gateway.yaml").write_text(
+                    config(workers, steady.url, number, server="watch: true")
+                )
             gateway.path.write_text(config(workers, steady.url, 1, server="watch: true") + "# changed\n")
             await reloaded(gateway, 2)
             for number in (2, 3):

@@ -1,4 +1,5 @@
-"""The Responses dialect through the running gateway: what its clients do beside asking, and what is refused."""
+"""The Responses dialect through the running gateway: what its clients do beside asking, and what is
+refused."""
 
 import json
 from contextlib import AsyncExitStack
@@ -37,7 +38,9 @@ async def refusal(response: aiohttp.ClientResponse) -> tuple[int, str]:
 @pytest.mark.parametrize("path", ["/v1/responses", "/responses"])
 async def test_it_is_answered_in_a_stream_and_whole(path: str) -> None:
     async with gateway(CONFIG) as running, client(running) as session:
-        async with session.post(path, json={"model": "chat", "input": "Hello there", "stream": True}) as response:
+        async with session.post(
+            path, json={"model": "chat", "input": "Hello there", "stream": True}
+        ) as response:
             assert response.status == 200
             reader = Reader().read(await response.read())
         async with session.post(path, json={"model": "chat", "input": "Hello there"}) as response:
@@ -53,11 +56,19 @@ async def test_a_body_may_be_compressed_as_codex_does() -> None:
     async with gateway(CONFIG) as running, client(running) as session:
         headers = {"content-encoding": "zstd", "content-type": "application/json"}
         async with session.post("/v1/responses", data=body, headers=headers) as response:
-            assert (response.status, (await response.json())["output"][0]["content"][0]["text"]) == (200, "You said: Hello")
+            assert (response.status, (await response.json())["output"][0]["content"][0]["text"]) == (
+                200,
+                "You said: Hello",
+            )
 
 
 async def test_who_wants_a_websocket_is_told_at_once_to_use_http() -> None:
-    upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13", "sec-websocket-key": "eA=="}
+    upgrade = {
+        "connection": "Upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "eA==",
+    }
     async with gateway(CONFIG) as running, client(running) as session:
         async with session.get("/v1/responses", headers=upgrade) as response:
             assert response.status == 426
@@ -79,8 +90,14 @@ async def test_who_wants_a_websocket_is_told_at_once_to_use_http() -> None:
          "tools[0]: a tool of type web_search cannot be given to this model"),
     ],
 )  # fmt: skip
-async def test_what_cannot_be_had_is_refused_with_the_reason(method: str, path: str, body: Any, status: int, said: str) -> None:
-    async with gateway(CONFIG) as running, client(running) as session, session.request(method, path, json=body) as response:
+async def test_what_cannot_be_had_is_refused_with_the_reason(
+    method: str, path: str, body: Any, status: int, said: str
+) -> None:
+    async with (
+        gateway(CONFIG) as running,
+        client(running) as session,
+        session.request(method, path, json=body) as response,
+    ):
         got, message = await refusal(response)
     assert got == status
     assert said in message
@@ -133,7 +150,9 @@ async def test_a_conversation_goes_on_from_a_kept_response(kind: str, stream: bo
         assert [item["role"] for item in listed] == ["user", "assistant", "user"]
         assert listed[1] == first["output"][0]
         named = {"type": "item_reference", "id": first["output"][0]["id"]}
-        await asked(session, input=[{"role": "user", "content": "One"}, named, {"role": "user", "content": "Three"}])
+        await asked(
+            session, input=[{"role": "user", "content": "One"}, named, {"role": "user", "content": "Three"}]
+        )
         async with session.delete(f"/v1/responses/{first['id']}") as response:
             assert (await response.json())["deleted"]
         async with session.post(
@@ -183,8 +202,20 @@ def frame(kind: str, number: int, **fields: Any) -> bytes:
 
 SAID = {"type": "message", "id": "msg_x", "role": "assistant", "status": "completed",
         "content": [{"type": "output_text", "text": "Hi", "annotations": []}]}  # fmt: skip
-BEGUN = {"id": "resp_x", "object": "response", "model": "gpt", "status": "in_progress", "output": [], "odd": 1.50}
-DONE = {**BEGUN, "status": "completed", "output": [SAID], "usage": {"input_tokens": 3, "output_tokens": 1, "total_tokens": 4}}
+BEGUN = {
+    "id": "resp_x",
+    "object": "response",
+    "model": "gpt",
+    "status": "in_progress",
+    "output": [],
+    "odd": 1.50,
+}
+DONE = {
+    **BEGUN,
+    "status": "completed",
+    "output": [SAID],
+    "usage": {"input_tokens": 3, "output_tokens": 1, "total_tokens": 4},
+}
 STREAM = (
     frame("response.created", 0, response=BEGUN)
     + frame("response.output_item.added", 1, output_index=0, item={**SAID, "content": []})
@@ -213,7 +244,9 @@ responses: {{store: memory}}
         async with gateway(config) as running, client(running) as session:
             text = '{"model":"chat","input":"Hi","tools":[{"type":"web_search"}],"odd":1.50,"stream":true}'
             for body, answer in ((text, STREAM), (text.replace(',"stream":true', ""), DOCUMENT)):
-                async with session.post("/v1/responses", data=body, headers={"content-type": "application/json"}) as response:
+                async with session.post(
+                    "/v1/responses", data=body, headers={"content-type": "application/json"}
+                ) as response:
                     assert (response.status, await response.read()) == (200, answer)
                 assert bodies.pop() == body.replace('"chat"', '"gpt-5.2"').encode()
             async with session.get("/v1/responses/resp_x") as response:

@@ -1,4 +1,5 @@
-"""Streams that outlive their connection: cut at every line, resumed here and on another gateway, paid for once."""
+"""Streams that outlive their connection: cut at every line, resumed here and on another gateway, paid for
+once."""
 
 import asyncio
 import json
@@ -18,7 +19,11 @@ from tests.servers import RedisServer, redis_server
 OTHER_KEY = "sk-sluice-other"
 KEYS = f'keys: [{{id: test, digest: "{digest_of(KEY)}"}}, {{id: other, digest: "{digest_of(OTHER_KEY)}"}}]'
 TURN: dict[str, object] = {"message": "hi", "model": "chat"}
-COMPLETION: dict[str, object] = {"model": "chat", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+COMPLETION: dict[str, object] = {
+    "model": "chat",
+    "stream": True,
+    "messages": [{"role": "user", "content": "hi"}],
+}
 TOKENS = 12
 
 
@@ -167,7 +172,10 @@ async def test_an_event_source_resumes_by_the_id_of_its_last_event() -> None:
         stream, number = SSE.place(before)
         rests = []
         for path in ("/v1/chat/completions", f"/v1/chat/stream/{stream}?after=0"):
-            async with client(g) as c, c.get(path, headers={"Last-Event-ID": f"{stream}:{number}"}) as response:
+            async with (
+                client(g) as c,
+                c.get(path, headers={"Last-Event-ID": f"{stream}:{number}"}) as response,
+            ):
                 assert response.content_type == "text/event-stream"
                 rests.append(await response.read())
         assert rests[0] == rests[1]

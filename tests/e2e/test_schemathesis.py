@@ -1,4 +1,5 @@
-"""What is answered is what the OpenAPI document says: Schemathesis plays every operation, in every way it knows, to a gateway.
+"""What is answered is what the OpenAPI document says: Schemathesis plays every operation, in every way it
+knows, to a gateway.
 
 The cases are the same on every machine and at every run: a fixed seed, a number of examples, no time limit.
 """
@@ -46,7 +47,9 @@ aliases:
 COMPLETION = {"messages": [{"role": "user", "content": "hi"}]}
 TURN = {"sessionId": "s", "message": "hi"}
 OPERATIONS = [(path, method) for path, methods in document()["paths"].items() for method in methods]
-WITH_BODY = [(path, method) for path, method in OPERATIONS if "requestBody" in document()["paths"][path][method]]
+WITH_BODY = [
+    (path, method) for path, method in OPERATIONS if "requestBody" in document()["paths"][path][method]
+]
 FORMS = [
     (path, method) for path, method in WITH_BODY
     if "application/json" not in document()["paths"][path][method]["requestBody"].get("content", {"application/json": {}})
@@ -54,7 +57,9 @@ FORMS = [
 """Those whose bodies are forms: JSON is another type for them."""
 CHATS = [path for path, method in WITH_BODY if document()["paths"][path][method]["tags"] == ["chat"]]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND")
-CONFORMANCE = [f"{what}_conformance" for what in ("status_code", "content_type", "response_headers", "response_schema")]
+CONFORMANCE = [
+    f"{what}_conformance" for what in ("status_code", "content_type", "response_headers", "response_schema")
+]
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +88,14 @@ def test_every_operation_answers_as_the_document_says(schema: BaseSchema) -> Non
         max_examples=EXAMPLES, deterministic=True, no_shrink=True, with_security_parameters=False
     )
     config.phases.stateful.enabled = False
-    config.checks.positive_data_acceptance.enabled = False  # JSON Schema cannot say all that makes a request valid
-    config.checks.missing_required_header.expected_statuses = ["400", "401", "405"]  # a stream is POSTed, or named by a GET
+    config.checks.positive_data_acceptance.enabled = (
+        False  # JSON Schema cannot say all that makes a request valid
+    )
+    config.checks.missing_required_header.expected_statuses = [
+        "400",
+        "401",
+        "405",
+    ]  # a stream is POSTed, or named by a GET
     tried: set[str] = set()
     problems: list[str] = []
     for event in from_schema(schema).execute():
@@ -107,7 +118,8 @@ def test_every_operation_answers_as_the_document_says(schema: BaseSchema) -> Non
 
 
 def ask(schema: BaseSchema, path: str, method: str, url: str = "", **more: Any) -> requests.Response:
-    """The answer to `url` (or the path itself), which is as the document describes those of this operation."""
+    """The answer to `url` (or the path itself), which is as the document describes those of this
+    operation."""
     url = f"{schema.config.base_url}{url or path.replace('{id}', 'some')}"
     answer = requests.request(method, url, **{"headers": ADMIN, "timeout": 30, **more})
     operation = schema[path][method]
@@ -117,7 +129,9 @@ def ask(schema: BaseSchema, path: str, method: str, url: str = "", **more: Any) 
         checks=CHECKS.get_by_names(CONFORMANCE),
     )
     if answer.headers.get("Content-Type", "").startswith("application/x-ndjson"):
-        line_of = Draft202012Validator({"$ref": "#/components/schemas/ChatLine", "components": document()["components"]})
+        line_of = Draft202012Validator(
+            {"$ref": "#/components/schemas/ChatLine", "components": document()["components"]}
+        )
         for line in answer.text.splitlines():
             line_of.validate(json.loads(line))
     return answer
@@ -130,7 +144,9 @@ def allowed(answer: requests.Response) -> set[str]:
 @pytest.mark.parametrize("path", document()["paths"])
 def test_allow_names_what_the_document_has(served: GatewayProcess, path: str) -> None:
     documented = {method.upper() for method in document()["paths"][path]}
-    resumes = any(operation["operationId"].startswith("resume") for operation in document()["paths"][path].values())
+    resumes = any(
+        operation["operationId"].startswith("resume") for operation in document()["paths"][path].values()
+    )
     there = documented | {"OPTIONS"} | ({"HEAD"} if "GET" in documented and not resumes else set())
     for slash in ("", "/"):
         url = served.api + path.replace("{id}", "chat") + slash
@@ -164,12 +180,18 @@ def test_strangers_are_answered_as_the_document_says(schema: BaseSchema, path: s
 
 @pytest.mark.parametrize("body", [b"", b"no JSON", b"[]", b"{", b'{"a":' * 300, b"\xff"])
 @pytest.mark.parametrize(("path", "method"), WITH_BODY)
-def test_a_body_that_is_none_is_refused_as_the_document_says(schema: BaseSchema, path: str, method: str, body: bytes) -> None:
+def test_a_body_that_is_none_is_refused_as_the_document_says(
+    schema: BaseSchema, path: str, method: str, body: bytes
+) -> None:
     ask(schema, path, method, data=body, headers={**ADMIN, "content-type": "application/json"})
 
 
-@pytest.mark.parametrize(("path", "method"), [one for one in WITH_BODY if one[0] != RENEW and one not in FORMS])
-def test_other_types_and_codings_are_refused_as_the_document_says(schema: BaseSchema, path: str, method: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "method"), [one for one in WITH_BODY if one[0] != RENEW and one not in FORMS]
+)
+def test_other_types_and_codings_are_refused_as_the_document_says(
+    schema: BaseSchema, path: str, method: str
+) -> None:
     other = ask(schema, path, method, data=b"a=b", headers={**ADMIN, "content-type": "text/plain"})
     assert (other.status_code, "Accept-Encoding" in other.headers) == (415, False)
     coded = {**ADMIN, "content-type": "application/json", "content-encoding": "rot13"}
@@ -177,7 +199,9 @@ def test_other_types_and_codings_are_refused_as_the_document_says(schema: BaseSc
     assert (answer.status_code, answer.headers["Accept-Encoding"]) == (415, "gzip, deflate, br, zstd")
     broken = ask(schema, path, method, data=b"{}", headers={**coded, "content-encoding": "gzip"})
     assert broken.status_code == 400
-    large = ask(schema, path, method, data=b" " * (5 << 20), headers={**ADMIN, "content-type": "application/json"})
+    large = ask(
+        schema, path, method, data=b" " * (5 << 20), headers={**ADMIN, "content-type": "application/json"}
+    )
     assert large.status_code == 413
 
 
@@ -205,7 +229,12 @@ def test_resumed_streams_are_as_the_document_says(schema: BaseSchema, prefix: st
     lines = ask(schema, "/v1/chat/stream", "post", json=TURN).text.splitlines()
     stream = json.loads(lines[0])["streamId"]
     by_path = "/v1/chat/stream/{id}"
-    for last, status in ((ids[0], 200), (f"{stream}:0", 200), (ids[-1], 204), (f"{stream}:{len(lines) - 1}", 204)):
+    for last, status in (
+        (ids[0], 200),
+        (f"{stream}:0", 200),
+        (ids[-1], 204),
+        (f"{stream}:{len(lines) - 1}", 204),
+    ):
         assert ask(schema, completions, "get", headers=ADMIN | {"last-event-id": last}).status_code == status
         id, _, after = last.partition(":")
         assert ask(schema, by_path, "get", f"/v1/chat/stream/{id}?after={after}").status_code == status
@@ -215,7 +244,9 @@ def test_resumed_streams_are_as_the_document_says(schema: BaseSchema, prefix: st
 
 def test_tokens_are_as_the_document_says(schema: BaseSchema) -> None:
     key = {"x-api-key": KEY}
-    minted = ask(schema, "/v1/tokens", "post", json={"origin": PAGE, "alias": None, "seconds": None}, headers=key)
+    minted = ask(
+        schema, "/v1/tokens", "post", json={"origin": PAGE, "alias": None, "seconds": None}, headers=key
+    )
     page = {"authorization": f"Bearer {minted.json()['token']}", "origin": PAGE}
     for body in ({}, {"json": {}}):
         assert ask(schema, RENEW, "post", headers=page, **body).status_code == 200
@@ -240,7 +271,12 @@ def test_what_operators_are_told_is_as_the_document_says(schema: BaseSchema) -> 
 
 def test_the_life_of_a_key_is_as_the_document_says(schema: BaseSchema) -> None:
     one = "/admin/keys/{id}"
-    asked = {"id": "some", "default_alias": "chat", "expires": "2099-12-31T23:59:59Z", "limits": {"requests": {"rate": "5/s"}}}
+    asked = {
+        "id": "some",
+        "default_alias": "chat",
+        "expires": "2099-12-31T23:59:59Z",
+        "limits": {"requests": {"rate": "5/s"}},
+    }
     requests.delete(f"{schema.config.base_url}/admin/keys/some", headers=ADMIN, timeout=30)
     assert ask(schema, one, "get").status_code == 404
     assert [ask(schema, "/admin/keys", "post", json=asked).status_code for _ in range(2)] == [201, 409]

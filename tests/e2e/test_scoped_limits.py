@@ -1,4 +1,5 @@
-"""Limits by more than the key, over HTTP and with every store: single aliases of a key, teams above tenants."""
+"""Limits by more than the key, over HTTP and with every store: single aliases of a key, teams above
+tenants."""
 
 import asyncio
 import os
@@ -43,18 +44,29 @@ class Lab:
         self.provider = provider
         self.client = client
 
-    async def ask(self, key: str = ONE, model: str = "chat", headers: Any = None, **fields: Any) -> tuple[int, Any, Any]:
+    async def ask(
+        self, key: str = ONE, model: str = "chat", headers: Any = None, **fields: Any
+    ) -> tuple[int, Any, Any]:
         """Status, headers and body of an answer."""
-        body = {"model": model, "messages": [{"role": "user", "content": "12345678"}], "max_tokens": 10, **fields}
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": "12345678"}],
+            "max_tokens": 10,
+            **fields,
+        }
         url = f"{self.g.url}/v1/chat/completions"
-        async with self.client.post(url, json=body, headers={"x-api-key": key, **(headers or {})}) as response:
+        async with self.client.post(
+            url, json=body, headers={"x-api-key": key, **(headers or {})}
+        ) as response:
             return response.status, response.headers, await response.json(content_type=None)
 
     async def budget(self, scope: str, owner: str) -> dict[str, Any]:
         """The only budget of this owner, when nothing of it is reserved any more."""
         url, headers = f"{self.g.admin_url}/admin/budgets", {"x-admin-api-key": ADMIN}
         while True:
-            async with self.client.get(url, params={"scope": scope, "owner": owner}, headers=headers) as response:
+            async with self.client.get(
+                url, params={"scope": scope, "owner": owner}, headers=headers
+            ) as response:
                 assert response.status == 200, await response.text()
                 [found] = (await response.json())["budgets"]
             if not found["reserved_usd"]:
@@ -64,9 +76,16 @@ class Lab:
 
 @asynccontextmanager
 async def serving(
-    store: str = "memory", behaviour: Behaviour = healthy, *, one: str = "{}", limits: str = "", more: str = "", alias: str = ""
+    store: str = "memory",
+    behaviour: Behaviour = healthy,
+    *,
+    one: str = "{}",
+    limits: str = "",
+    more: str = "",
+    alias: str = "",
 ) -> AsyncIterator[Lab]:
-    """Keys `one` and `two` of the tenants acme and beta, whose team is web, below company; `other` has no team."""
+    """Keys `one` and `two` of the tenants acme and beta, whose team is web, below company; `other` has no
+    team."""
     async with Provider(behaviour) as provider:
         config = f"""
 server: {{listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0", drain_delay: 0}}
@@ -104,9 +123,19 @@ async def test_a_key_is_limited_per_alias_and_per_name_of_a_wildcard(store: str)
         assert status == 429
         assert "per key and alias" in body["error"]["message"]
         assert 1700 < int(headers["Retry-After"]) <= 1800
-        assert [(await it.ask(model=model))[0] for model in ("any/ab", "any/ac", "any/b", "any/b")] == [200, 429, 200, 200]
+        assert [(await it.ask(model=model))[0] for model in ("any/ab", "any/ac", "any/b", "any/b")] == [
+            200,
+            429,
+            200,
+            200,
+        ]
         assert (await it.ask(TWO))[0] == 200
-        assert it.g.metric('sluice_ratelimit_decisions_total{decision="refused",resource="requests",scope="key_alias"}') == 2
+        assert (
+            it.g.metric(
+                'sluice_ratelimit_decisions_total{decision="refused",resource="requests",scope="key_alias"}'
+            )
+            == 2
+        )
 
 
 async def test_calls_of_all_tenants_together_never_exceed_their_team(store: str) -> None:
@@ -226,7 +255,10 @@ async def test_a_key_may_ask_what_it_has_left_and_asking_takes_nothing(store: st
             assert found["team", "tokens"]["owner"] == "company"
             assert 5000 - used <= found["team", "tokens"]["remaining"] < 5000 - used + 1
         every = await left(it)
-        assert [one["alias"] for one in every.answer["data"] if one["scope"] == "key_alias"] == ["chat", "any/a"]
+        assert [one["alias"] for one in every.answer["data"] if one["scope"] == "key_alias"] == [
+            "chat",
+            "any/a",
+        ]
         assert (await left(it, model="any/b")).answer["data"][0]["scope"] == "key"
         assert (await left(it, OTHER)).answer["data"] == []
         await left(it, model="nothing", status=404)
@@ -239,7 +271,9 @@ async def test_places_in_use_are_told(store: str) -> None:
 
     async with serving(store, held, one="{streams: 2}") as it:
         body = {"model": "chat", "messages": [{"role": "user", "content": "12345678"}], "stream": True}
-        async with it.client.post(f"{it.g.url}/v1/chat/completions", json=body, headers={"x-api-key": ONE}) as response:
+        async with it.client.post(
+            f"{it.g.url}/v1/chat/completions", json=body, headers={"x-api-key": ONE}
+        ) as response:
             await response.content.readline()
             assert (await left(it))["key", "streams"]["remaining"] == 1
             response.close()
@@ -276,7 +310,9 @@ async def test_end_users_have_limits_of_their_own_in_every_dialect(store: str) -
         said = {"model": "chat", "max_tokens": 9, "messages": [{"role": "user", "content": "12345678"}]}
         for user, expected in (("bob", 200), ("bob", 429)):
             anthropic = {**said, "metadata": {"user_id": user}}
-            async with it.client.post(f"{it.g.url}/v1/messages", json=anthropic, headers={"x-api-key": ONE}) as response:
+            async with it.client.post(
+                f"{it.g.url}/v1/messages", json=anthropic, headers={"x-api-key": ONE}
+            ) as response:
                 assert response.status == expected
         async with it.client.post(
             f"{it.g.url}/v1/responses",
@@ -305,18 +341,28 @@ async def test_an_end_users_budget_is_told_and_corrected_by_its_name(store: str)
             [found] = (await response.json())["budgets"]
             assert (found["owner"], found["limit_usd"]) == ("acme", 0.2)
             assert found["spent_usd"] > 0.1
-        async with it.client.patch(url, json={**named, "period": "day", "spent": 0}, headers=admin) as response:
+        async with it.client.patch(
+            url, json={**named, "period": "day", "spent": 0}, headers=admin
+        ) as response:
             assert response.status == 200, await response.text()
         assert (await it.ask(headers={"x-user-id": "ann|b"}))[0] == 200
-        async with it.client.get(url, params={"scope": "end_user", "owner": "acme"}, headers=admin) as response:
+        async with it.client.get(
+            url, params={"scope": "end_user", "owner": "acme"}, headers=admin
+        ) as response:
             assert response.status == 400
 
 
 async def test_what_an_end_user_has_left_is_told(store: str) -> None:
-    async with serving(store, limits=', end_users: {source: [body, "header:x-user"], requests: {rate: 2/h}}') as it:
+    async with serving(
+        store, limits=', end_users: {source: [body, "header:x-user"], requests: {rate: 2/h}}'
+    ) as it:
         assert (await it.ask(user="ann"))[0] == 200
         url, key = f"{it.g.url}/v1/limits", {"x-api-key": ONE}
-        for query, headers, remaining in (({"user": "ann"}, {}, 1), ({}, {"x-user": "ann"}, 1), ({"user": "bob"}, {}, 2)):
+        for query, headers, remaining in (
+            ({"user": "ann"}, {}, 1),
+            ({}, {"x-user": "ann"}, 1),
+            ({"user": "bob"}, {}, 2),
+        ):
             async with it.client.get(url, params=query, headers={**key, **headers}) as response:
                 [found] = (await response.json())["data"]
                 assert (found["scope"], found["owner"], found["resource"]) == ("end_user", "acme", "requests")

@@ -1,8 +1,9 @@
-"""Proof 3 of the limits: callers leave, in five phases of a call; what they hold is given back, what was sent is charged.
+"""Proof 3 of the limits: callers leave, in five phases of a call; what they hold is given back, what was sent
+is charged.
 
-In each phase N callers are brought to the same point and then leave all at once, or each at a moment of its own. Every
-token of the fake provider is one event of four characters, so what it sends is what an estimate charges for it; where an
-answer was complete it reports its usage, which counts.
+In each phase N callers are brought to the same point and then leave all at once, or each at a moment of its
+own. Every token of the fake provider is one event of four characters, so what it sends is what an estimate
+charges for it; where an answer was complete it reports its usage, which counts.
 
 SLUICE_FULL=1: 10,000 in all, in place of 80 a phase.
 """
@@ -60,11 +61,15 @@ class Teller:
     @property
     def cost(self) -> int:
         """Tokens of all answers, if everything that was sent has come."""
-        return sum(n + (INPUT if me in self.finished else PROMPT if n else 0) for me, n in self.tokens.items())
+        return sum(
+            n + (INPUT if me in self.finished else PROMPT if n else 0) for me, n in self.tokens.items()
+        )
 
 
 def config(url: str, *, queue: str = "null", streams: int = 10_000) -> str:
-    key = HEAD.replace("default_alias: chat}", f"default_alias: chat, limits: {{{LIMITS}, streams: {streams}}}}}")
+    key = HEAD.replace(
+        "default_alias: chat}", f"default_alias: chat, limits: {{{LIMITS}, streams: {streams}}}}}"
+    )
     patience = "timeouts: {connect: 60, headers: 60, first_token: 60, idle: 60}, breaker: {failures: 100000, error_rate: null}"
     limits = f"limits: {{{LIMITS}, streams: {streams}}}"
     return f"""{key}
@@ -172,7 +177,10 @@ async def test_who_leaves_without_having_read_is_charged_what_we_read_for_them()
 async def test_who_leaves_the_queue_is_charged_nothing_and_those_inside_what_was_sent() -> None:
     teller = Teller(3, finishes=0.0)
     text = config(provider_url := "PROVIDER", queue=f"{{size: {AT_ONCE}, timeout: 60s}}", streams=PLACES)
-    async with Provider(teller) as provider, gateway(text.replace(provider_url, provider.url), level="info") as g:
+    async with (
+        Provider(teller) as provider,
+        gateway(text.replace(provider_url, provider.url), level="info") as g,
+    ):
         for _ in range(ROUNDS):
             seen = len(provider.turns)
             clients = await callers(g, AT_ONCE, "openai stream", "chat")
@@ -191,7 +199,12 @@ async def test_who_leaves_the_queue_is_charged_nothing_and_those_inside_what_was
 async def test_who_leaves_at_any_moment_holds_nothing_and_is_charged_no_more_than_was_sent() -> None:
     chance = random.Random(4)
     teller = Teller(5, finishes=0.5, pause=True)
-    calls: list[Behaviour] = [teller, refusing("rate", ("Retry-After", "1"), ("Connection", "close")), teller, teller]
+    calls: list[Behaviour] = [
+        teller,
+        refusing("rate", ("Retry-After", "1"), ("Connection", "close")),
+        teller,
+        teller,
+    ]
 
     async def any_of_them(turn: Turn) -> None:
         await calls[chance.randrange(len(calls))](turn)
@@ -203,9 +216,14 @@ async def test_who_leaves_at_any_moment_holds_nothing_and_is_charged_no_more_tha
         caller.transport.abort()
 
     text = config("PROVIDER", queue="{size: 30, timeout: 1s}", streams=PLACES)
-    async with Provider(any_of_them) as provider, gateway(text.replace("PROVIDER", provider.url), level="info") as g:
+    async with (
+        Provider(any_of_them) as provider,
+        gateway(text.replace("PROVIDER", provider.url), level="info") as g,
+    ):
         for _ in range(ROUNDS):
-            await asyncio.gather(*(one(g, chance.choice(["openai stream", "openai whole"])) for _ in range(AT_ONCE * 2)))
+            await asyncio.gather(
+                *(one(g, chance.choice(["openai stream", "openai whole"])) for _ in range(AT_ONCE * 2))
+            )
             amounts = set((await charged(g)).values())
             assert len(amounts) == 1, "every scope was charged the same"
             assert 0 <= amounts.pop() <= teller.cost

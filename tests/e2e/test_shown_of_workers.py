@@ -1,4 +1,5 @@
-"""What operators are shown of several workers: the same from whichever of them answers, and of all of them."""
+"""What operators are shown of several workers: the same from whichever of them answers, and of all of
+them."""
 
 import asyncio
 from typing import Any
@@ -72,7 +73,9 @@ async def test_overview_and_calls_are_those_of_all_workers(workers: int) -> None
         assert (await shown(gateway, "/admin/calls?alias=nobody"))["calls"] == []
 
 
-async def test_aliases_show_a_breaker_that_another_worker_has_opened_and_requests_of_those_that_have_ended() -> None:
+async def test_aliases_show_a_breaker_that_another_worker_has_opened_and_requests_of_those_that_have_ended() -> (
+    None
+):
     with serving(config(3)) as gateway:
         await running(gateway, 3)
         for _ in range(6):
@@ -80,7 +83,9 @@ async def test_aliases_show_a_breaker_that_another_worker_has_opened_and_request
             await call(gateway, "broken")
         for _ in range(12):
             aliases = (await shown(gateway, "/admin/aliases"))["aliases"]
-            [state] = [alias["tiers"][0]["targets"][0]["state"] for alias in aliases if alias["alias"] == "broken"]
+            [state] = [
+                alias["tiers"][0]["targets"][0]["state"] for alias in aliases if alias["alias"] == "broken"
+            ]
             assert state == "open"
             overview = await shown(gateway, "/admin/overview")
             assert overview["targets"]["open"] == 1

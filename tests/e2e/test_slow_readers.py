@@ -1,4 +1,5 @@
-"""Clients that stop reading: the upstream is paused, little waits for them, and after the write-idle time they are closed."""
+"""Clients that stop reading: the upstream is paused, little waits for them, and after the write-idle time
+they are closed."""
 
 import pytest
 
@@ -14,7 +15,9 @@ SIZE = 12 << 20
 
 def config(url: str, write_idle: str) -> str:
     head = HEAD.replace("drain_delay: 0", f"drain_delay: 0, write_idle: {write_idle}")
-    bounds = "max_answer: 64MiB, max_event: 32MiB, timeouts: {connect: 60, headers: 60, first_token: 60, idle: 60}"
+    bounds = (
+        "max_answer: 64MiB, max_event: 32MiB, timeouts: {connect: 60, headers: 60, first_token: 60, idle: 60}"
+    )
     return f"""{head}
 upstreams: {{fake: {{backend: openai, base_url: "{url}", {bounds}}}}}
 aliases: {{chat: {{tiers: [[{{upstream: fake, model: m}}]], heartbeat: null}}}}
@@ -43,7 +46,9 @@ async def test_a_stream_that_is_read_late_goes_on_from_where_it_was() -> None:
         body = bytes(client.received).partition(b"\r\n\r\n")[2]
         client.transport.abort()
         await until(lambda: not g.busy)
-        assert body.count(b'"content":" w0"') - body.count(b'"content":" w99"') in (0, 1), "nothing was lost on the way"
+        assert body.count(b'"content":" w0"') - body.count(b'"content":" w99"') in (0, 1), (
+            "nothing was lost on the way"
+        )
 
 
 async def large(turn: Turn) -> None:

@@ -10,17 +10,24 @@ from tests.e2e.gateways import HEAD, KEY, Running, gateway
 from tests.upstream.calls import until
 
 CONFIG = (
-    HEAD.replace("drain_delay: 0", "drain_delay: 0, header_timeout: 300ms, body_timeout: 300ms, keepalive_timeout: 300ms")
+    HEAD.replace(
+        "drain_delay: 0",
+        "drain_delay: 0, header_timeout: 300ms, body_timeout: 300ms, keepalive_timeout: 300ms",
+    )
     + """
 upstreams: {echo: {backend: echo}}
 aliases: {chat: {tiers: [[{upstream: echo, model: echo}]]}}
 """
 )
 BODY = json.dumps({"sessionId": "s", "message": "hi"}).encode()
-HEADERS = f"POST /v1/chat HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n".encode()
+HEADERS = (
+    f"POST /v1/chat HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n".encode()
+)
 
 
-async def drip(g: Running, pieces: list[bytes], pause: float = 0.05, *, admin: bool = False) -> tuple[bytes, float]:
+async def drip(
+    g: Running, pieces: list[bytes], pause: float = 0.05, *, admin: bool = False
+) -> tuple[bytes, float]:
     """What is answered to pieces sent one after another, and how long the connection lived."""
     reader, writer = await asyncio.open_connection(*(g.admin_address if admin else g.address))
     began = time.monotonic()
@@ -28,7 +35,9 @@ async def drip(g: Running, pieces: list[bytes], pause: float = 0.05, *, admin: b
     try:
         for piece in pieces:
             writer.write(piece)
-            await asyncio.wait([answer], timeout=pause)  # the pace of the sender; ends when the gateway hangs up
+            await asyncio.wait(
+                [answer], timeout=pause
+            )  # the pace of the sender; ends when the gateway hangs up
             if answer.done():
                 break
         return await answer, time.monotonic() - began

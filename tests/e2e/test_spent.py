@@ -11,7 +11,9 @@ from tests.fakes.faulty import Provider, Turn, healthy
 from tests.fakes.rawserver import sized
 
 SPENT = (("X-RateLimit-Remaining-Requests", "0"), ("X-RateLimit-Reset-Requests", "30s"))
-BODY = b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}'
+BODY = (
+    b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}'
+)
 
 
 async def last_one(turn: Turn) -> None:

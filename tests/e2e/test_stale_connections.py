@@ -1,4 +1,5 @@
-"""A request on a connection that the upstream closes: sent again only where the alias asks twice, and never unseen."""
+"""A request on a connection that the upstream closes: sent again only where the alias asks twice, and never
+unseen."""
 
 import json
 from collections.abc import Callable
@@ -13,18 +14,27 @@ from tests.upstream.calls import until
 
 
 def frame(**choice: object) -> bytes:
-    return b"data: " + json.dumps({"id": "1", "model": "m", "choices": [{"index": 0, **choice}]}).encode() + b"\n\n"
+    return (
+        b"data: "
+        + json.dumps({"id": "1", "model": "m", "choices": [{"index": 0, **choice}]}).encode()
+        + b"\n\n"
+    )
 
 
 SAID = (
     CHUNKED
-    + chunk(frame(delta={"content": "ok"}, finish_reason=None) + frame(delta={}, finish_reason="stop") + b"data: [DONE]\n\n")
+    + chunk(
+        frame(delta={"content": "ok"}, finish_reason=None)
+        + frame(delta={}, finish_reason="stop")
+        + b"data: [DONE]\n\n"
+    )
     + LAST_CHUNK
 )
 
 
 class Closing:
-    """A provider that answers the first request of each connection, takes the second one whole, says `before`, and closes."""
+    """A provider that answers the first request of each connection, takes the second one whole, says
+    `before`, and closes."""
 
     def __init__(self, before: bytes = b"") -> None:
         self.before = before
@@ -42,7 +52,9 @@ class Closing:
             peer.close()
 
 
-def config(url: str, *, retry: str = "{}", tiers: str = "[{upstream: one, model: m}]", extra: str = "") -> str:
+def config(
+    url: str, *, retry: str = "{}", tiers: str = "[{upstream: one, model: m}]", extra: str = ""
+) -> str:
     return (
         f"{HEAD}\nupstreams:\n"
         f"  one: {{backend: openai, base_url: '{url}', breaker: {{failures: 1, error_rate: null}}}}\n{extra}"
@@ -78,7 +90,9 @@ async def test_a_request_that_is_sent_again_is_two_attempts_in_log_and_metrics()
         assert await asked_twice(g) == (Answer(200, "ok"), ["one/m stale_connection", "one/m ok"])
         assert len(provider.requests) == 3
         assert (counted(g, "stale_connection"), counted(g, "ok")) == (1, 2)
-        assert g.metric('sluice_breaker_state{model="m",upstream="one"}') == 0, "it says nothing about the target's health"
+        assert g.metric('sluice_breaker_state{model="m",upstream="one"}') == 0, (
+            "it says nothing about the target's health"
+        )
 
 
 async def test_a_request_is_not_sent_again_where_the_same_target_is_not_to_be_asked_twice() -> None:
@@ -99,12 +113,18 @@ async def test_another_target_is_asked_where_the_same_one_is_not_to_be_asked_twi
 async def test_a_request_is_sent_again_as_often_as_the_alias_says_and_not_once_more() -> None:
     provider = Closing()
     async with RawServer(provider) as server, gateway(config(server.url)) as g:
-        assert await asked_twice(g, provider.give_up) == (REFUSED, ["one/m stale_connection", "one/m connect_error"])
+        assert await asked_twice(g, provider.give_up) == (
+            REFUSED,
+            ["one/m stale_connection", "one/m connect_error"],
+        )
         assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("before", [b"H", b"HTTP/1.1 200 OK\r\n"])
 async def test_a_request_whose_answer_had_begun_is_no_stale_one(before: bytes) -> None:
-    async with RawServer(Closing(before)) as provider, gateway(config(provider.url, retry="{same_target: 0}")) as g:
+    async with (
+        RawServer(Closing(before)) as provider,
+        gateway(config(provider.url, retry="{same_target: 0}")) as g,
+    ):
         assert await asked_twice(g) == (REFUSED, ["one/m connect_error"])
         assert len(provider.requests) == 2

@@ -41,7 +41,8 @@ async def asked(g: Running) -> int:
 
 
 @pytest.mark.parametrize(
-    ("login", "reason"), [("", "noauth"), (":wrong@", "wrongpass"), (f"nothing:{PASSWORD}@", "noperm"), (f":{PASSWORD}@", "")]
+    ("login", "reason"),
+    [("", "noauth"), (":wrong@", "wrongpass"), (f"nothing:{PASSWORD}@", "noperm"), (f":{PASSWORD}@", "")],
 )
 async def test_what_is_wrong_is_said_at_the_start_and_by_every_means(login: str, reason: str) -> None:
     options = ["--requirepass", PASSWORD, "--user", "nothing", "on", f">{PASSWORD}", "~*", "+@connection"]

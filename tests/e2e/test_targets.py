@@ -1,4 +1,5 @@
-"""Targets are switched off and on while the gateway runs, over all workers; workers are replaced, and the gateway drained."""
+"""Targets are switched off and on while the gateway runs, over all workers; workers are replaced, and the
+gateway drained."""
 
 import asyncio
 from collections import Counter
@@ -54,7 +55,9 @@ async def until(gateway: GatewayProcess, **wanted: object) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("workers", COUNTS)
-async def test_a_target_that_is_switched_off_gets_no_call_from_any_worker_until_it_is_on_again(workers: int) -> None:
+async def test_a_target_that_is_switched_off_gets_no_call_from_any_worker_until_it_is_on_again(
+    workers: int,
+) -> None:
     async with Provider() as first, Provider() as second:
         with serving(config(workers, first.url, second.url)) as gateway:
             await running(gateway, workers)
@@ -72,7 +75,11 @@ async def test_a_target_that_is_switched_off_gets_no_call_from_any_worker_until_
                 assert await answers("sole") == [503] * 6
                 assert (len(first.requests), len(second.requests)) == (before, 6)
                 found = await target(gateway)
-                assert (found["state"], found["aliases"], found["breaker"]) == ("disabled", ["chat", "sole"], "closed")
+                assert (found["state"], found["aliases"], found["breaker"]) == (
+                    "disabled",
+                    ["chat", "sole"],
+                    "closed",
+                )
                 assert len(found.get("workers", [0])) == workers
                 assert (await ask(gateway, "/admin/reload"))[0] == 200
                 assert await answers() == [200] * 6
@@ -134,10 +141,14 @@ async def test_workers_are_replaced_one_after_another_and_no_call_fails() -> Non
             async with clients(gateway, 6) as sessions:
                 streams = [await begin(client) for client in sessions]
                 callers = [asyncio.create_task(caller()) for _ in range(4)]
-                before = {worker["pid"] for worker in (await ask(gateway, "/admin/status", "GET"))[1]["workers"]}
+                before = {
+                    worker["pid"] for worker in (await ask(gateway, "/admin/status", "GET"))[1]["workers"]
+                }
                 assert (await ask(gateway, "/admin/targets/second/m/disable"))[0] == 200
                 assert (await ask(gateway, "/admin/restart"))[0] == 202
-                await asyncio.to_thread(gateway.until, lambda: any('"restarted"' in line for line in list(gateway.lines)), 60)
+                await asyncio.to_thread(
+                    gateway.until, lambda: any('"restarted"' in line for line in list(gateway.lines)), 60
+                )
                 reached = statuses[200]
                 while statuses[200] < reached + 20:
                     await asyncio.sleep(0.01)

@@ -35,7 +35,9 @@ class Receiver(RawServer):
             assert request.path == "/v1/traces"
             assert request.headers["content-type"] == "application/x-protobuf"
             message = pb.ExportTraceServiceRequest.FromString(request.body)
-            self.spans += [span for part in message.resource_spans for scope in part.scope_spans for span in scope.spans]
+            self.spans += [
+                span for part in message.resource_spans for scope in part.scope_spans for span in scope.spans
+            ]
         peer.transport.write(sized(b"", status))
 
     def named(self, name: str) -> list[Any]:
@@ -48,7 +50,12 @@ def attributes(span: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def traced(
-    one: Behaviour, two: Behaviour = healthy, *, tracing: str = "", interval: str = "20ms", receiver: Receiver | None = None
+    one: Behaviour,
+    two: Behaviour = healthy,
+    *,
+    tracing: str = "",
+    interval: str = "20ms",
+    receiver: Receiver | None = None,
 ) -> AsyncIterator[tuple[Running, Receiver, Provider]]:
     async with receiver or Receiver() as collector, Provider(one) as first, Provider(two) as second:
         config = f"""{HEAD}
@@ -72,7 +79,11 @@ async def test_a_call_and_its_attempts_are_spans_of_the_callers_trace() -> None:
     async with traced(refusing("server")) as (running, receiver, second):
         await call(running, SAMPLED)
         await until(lambda: len(receiver.spans) == 3)
-        (root,), (failed,), (answered,) = receiver.named("chat chat"), receiver.named("chat m1"), receiver.named("chat m2")
+        (root,), (failed,), (answered,) = (
+            receiver.named("chat chat"),
+            receiver.named("chat m1"),
+            receiver.named("chat m2"),
+        )
         assert {span.trace_id.hex() for span in receiver.spans} == {TRACE}
         assert root.parent_span_id.hex() == PARENT
         assert {failed.parent_span_id, answered.parent_span_id} == {root.span_id}

@@ -1,5 +1,6 @@
-"""Turns of many sessions at once, by clients as they are (curl, one that closes as soon as it has read `done`, keep-alive),
-beside a job that takes the processor, in each store: none is lost, and each begins with all that was before it.
+"""Turns of many sessions at once, by clients as they are (curl, one that closes as soon as it has read
+`done`, keep-alive), beside a job that takes the processor, in each store: none is lost, and each begins with
+all that was before it.
 
 SLUICE_FULL=1: 1,040 turns for each client and store, in place of 32.
 """
@@ -117,7 +118,9 @@ def kept(gateway: GatewayProcess) -> dict[str, list[str]]:
     """The contents of all conversations, by session."""
     found = admin(gateway, "/v1/admin/conversations?limit=200")["conversations"]
     answers = {of["sessionId"]: admin(gateway, f"/v1/admin/conversations/{of['_id']}") for of in found}
-    return {session: [message["content"] for message in answer["messages"]] for session, answer in answers.items()}
+    return {
+        session: [message["content"] for message in answer["messages"]] for session, answer in answers.items()
+    }
 
 
 def expected() -> list[str]:
@@ -138,7 +141,9 @@ def test_no_turn_is_lost(client: str, store: str, tmp_path: Path) -> None:
         state = "memory" if store == "memory" else f"sqlite:{tmp_path}/{number}.db"
         with serving(config(state, 2 if "workers" in store else 1)) as gateway, beside_a_job():
             with ThreadPoolExecutor(SESSIONS) as pool:
-                talks = pool.map(lambda name: list(CLIENTS[client](gateway, name)), (f"s{n}" for n in range(SESSIONS)))
+                talks = pool.map(
+                    lambda name: list(CLIENTS[client](gateway, name)), (f"s{n}" for n in range(SESSIONS))
+                )
                 said = [[answer["message"] for answer in talk] for talk in talks]
             found = kept(gateway)
         lost += SESSIONS * TURNS - sum(len(texts) for texts in found.values()) // 2
@@ -148,7 +153,9 @@ def test_no_turn_is_lost(client: str, store: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGKILL"])
-def test_a_turn_survives_what_ends_the_process_right_behind_its_last_byte(number: str, tmp_path: Path) -> None:
+def test_a_turn_survives_what_ends_the_process_right_behind_its_last_byte(
+    number: str, tmp_path: Path
+) -> None:
     path = tmp_path / "state.db"
     for round in range(20 if FULL else 3):
         with serving(config(f"sqlite:{path}")) as gateway:
@@ -160,7 +167,9 @@ def test_a_turn_survives_what_ends_the_process_right_behind_its_last_byte(number
             gateway.process.returncode = 0
     rounds = 20 if FULL else 3
     with sqlite3.connect(path) as database:
-        rows = database.execute("SELECT session, count(*) FROM turn JOIN conversation c ON c.number = conversation GROUP BY 1")
+        rows = database.execute(
+            "SELECT session, count(*) FROM turn JOIN conversation c ON c.number = conversation GROUP BY 1"
+        )
         assert dict(rows) == {f"s{round}": TURNS * 2 for round in range(rounds)}
         [[requests]] = database.execute("SELECT sum(requests) FROM sluice_usage")
         if number == "SIGTERM":  # a kill -9 loses the last second of usage
@@ -173,7 +182,9 @@ def test_a_stream_can_be_resumed_elsewhere_though_its_process_ends_right_behind_
         for round in range(20 if FULL else 3):
             with serving(text) as gateway:
                 data = json.dumps({"sessionId": f"s{round}", "message": "a b c d", "model": "kept"}).encode()
-                head = f"POST /v1/chat/stream HTTP/1.0\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n"
+                head = (
+                    f"POST /v1/chat/stream HTTP/1.0\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n"
+                )
                 with socket.create_connection(("127.0.0.1", gateway.port)) as client:
                     client.sendall(head.encode() + b"Content-Length: %d\r\n\r\n%b" % (len(data), data))
                     got = b""
@@ -183,6 +194,8 @@ def test_a_stream_can_be_resumed_elsewhere_though_its_process_ends_right_behind_
             lines = got.partition(b"\r\n\r\n")[2].splitlines(keepends=True)
             stream = json.loads(lines[0])["streamId"]
             with serving(text) as another:
-                asked = urllib.request.Request(f"{another.api}/v1/chat/stream/{stream}?after=0", headers={"x-api-key": KEY})
+                asked = urllib.request.Request(
+                    f"{another.api}/v1/chat/stream/{stream}?after=0", headers={"x-api-key": KEY}
+                )
                 with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked) as response:
                     assert response.read() == b"".join(lines[1:])

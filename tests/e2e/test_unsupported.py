@@ -1,4 +1,5 @@
-"""What a target cannot do: another one is asked, the caller is refused with the field's name, or an alias has it left out."""
+"""What a target cannot do: another one is asked, the caller is refused with the field's name, or an alias has
+it left out."""
 
 import json
 from typing import Any
@@ -11,7 +12,11 @@ from tests.e2e.test_fitted import ANTHROPIC, ONE
 from tests.e2e.test_whole import says
 from tests.fakes.rawserver import RawServer
 
-IMAGE = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://a.example/a.png"}}]}]}
+IMAGE = {
+    "messages": [
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://a.example/a.png"}}]}
+    ]
+}
 
 
 def config(up: RawServer, other: RawServer) -> str:
@@ -42,14 +47,26 @@ async def ask(g: Running, model: str, **fields: Any) -> tuple[int, Any, str]:
     ({"modalities": ["text", "audio"]}, "modalities"), ({"functions": [{"name": "f"}]}, "functions"),
 ])  # fmt: skip
 async def test_what_no_target_can_do_is_refused_with_its_name(fields: dict[str, Any], param: str) -> None:
-    async with RawServer(says(ANTHROPIC)) as up, RawServer(says(ONE)) as other, gateway(config(up, other)) as g:
+    async with (
+        RawServer(says(ANTHROPIC)) as up,
+        RawServer(says(ONE)) as other,
+        gateway(config(up, other)) as g,
+    ):
         status, body, _ = await ask(g, "chat", **fields)
-        assert (status, body["error"]["code"], body["error"]["param"]) == (400, "unsupported_parameter", param)
+        assert (status, body["error"]["code"], body["error"]["param"]) == (
+            400,
+            "unsupported_parameter",
+            param,
+        )
         assert not up.requests
 
 
 async def test_a_target_that_can_is_asked_instead() -> None:
-    async with RawServer(says(ANTHROPIC)) as up, RawServer(says(ONE)) as other, gateway(config(up, other)) as g:
+    async with (
+        RawServer(says(ANTHROPIC)) as up,
+        RawServer(says(ONE)) as other,
+        gateway(config(up, other)) as g,
+    ):
         status, _, target = await ask(g, "both", logprobs=True)
         assert (status, target) == (200, "gpt/g")
         assert json.loads(other.requests[0].body)["logprobs"] is True
@@ -59,7 +76,11 @@ async def test_a_target_that_can_is_asked_instead() -> None:
 
 
 async def test_preferences_are_dropped_and_counted() -> None:
-    async with RawServer(says(ANTHROPIC)) as up, RawServer(says(ONE)) as other, gateway(config(up, other)) as g:
+    async with (
+        RawServer(says(ANTHROPIC)) as up,
+        RawServer(says(ONE)) as other,
+        gateway(config(up, other)) as g,
+    ):
         status, _, _ = await ask(g, "chat", seed=7, user="u", logit_bias={"7": 1})
         assert status == 200
         for field in ("seed", "user", "logit_bias"):
@@ -68,9 +89,17 @@ async def test_preferences_are_dropped_and_counted() -> None:
 
 
 async def test_an_alias_refuses_all_or_drops_all() -> None:
-    async with RawServer(says(ANTHROPIC)) as up, RawServer(says(ONE)) as other, gateway(config(up, other)) as g:
+    async with (
+        RawServer(says(ANTHROPIC)) as up,
+        RawServer(says(ONE)) as other,
+        gateway(config(up, other)) as g,
+    ):
         status, body, _ = await ask(g, "strict", seed=7)
-        assert (status, body["error"]["code"], body["error"]["param"]) == (400, "unsupported_parameter", "seed")
+        assert (status, body["error"]["code"], body["error"]["param"]) == (
+            400,
+            "unsupported_parameter",
+            "seed",
+        )
         assert not up.requests
         status, body, _ = await ask(g, "lenient", seed=7, logprobs=True, n=2)
         assert (status, len(body["choices"])) == (200, 1)

@@ -46,22 +46,34 @@ aliases:
             assert "certificate is not trusted" in line["detail"]
             assert all("tls_error" not in line for line in g.requests if line["alias"] != "lost")
             assert g.metric('sluice_upstream_tls_errors_total{reason="unknown_ca",upstream="bad"}') == 2
-            assert g.metric('sluice_upstream_attempts_total{model="m",outcome="tls_error",upstream="bad"}') == 2
+            assert (
+                g.metric('sluice_upstream_attempts_total{model="m",outcome="tls_error",upstream="bad"}') == 2
+            )
             assert "sk-canary" not in g.log_bytes.getvalue().decode()
-            ca.cert_pem.write_to_path(str(tmp_path / "other.pem"))  # and what was wrong is put right, without a reload
+            ca.cert_pem.write_to_path(
+                str(tmp_path / "other.pem")
+            )  # and what was wrong is put right, without a reload
             assert (await ask(client, "openai stream", "lost")).error == ""
 
 
 @pytest.mark.parametrize(
     ("options", "path", "words"),
     [
-        ("tls: {ca: /nowhere/ca.pem}", "upstreams.one.tls", "ca: /nowhere/ca.pem cannot be read: no such file"),
+        (
+            "tls: {ca: /nowhere/ca.pem}",
+            "upstreams.one.tls",
+            "ca: /nowhere/ca.pem cannot be read: no such file",
+        ),
         ("tls: {key: /nowhere/key.pem}", "upstreams.one.tls", "belong to a cert"),
         ("tls: {system_store: false}", "upstreams.one.tls.system_store", "no upstream is believed"),
         ('tls: {server_name: "https://x"}', "upstreams.one.tls.server_name", "host"),
         ('tls: {server_name: "a.example:443"}', "upstreams.one.tls.server_name", "expected a host's name"),
         ('tls: {min_version: "1.1"}', "upstreams.one.tls.min_version", "expected one of 1.2, 1.3"),
-        ('base_url: "http://h/v1", tls: {min_version: "1.3"}', "upstreams.one.tls", "nothing is spoken in TLS"),
+        (
+            'base_url: "http://h/v1", tls: {min_version: "1.3"}',
+            "upstreams.one.tls",
+            "nothing is spoken in TLS",
+        ),
         ("proxy: socks4://p", "upstreams.one.proxy", "socks5h://"),
         ("max_connection_age: 0", "upstreams.one.max_connection_age", "must be more than 0"),
     ],
@@ -78,7 +90,9 @@ aliases: {{chat: {{tiers: [[{{upstream: one, model: m}}]]}}}}
     assert words in problems[0]
 
 
-@pytest.mark.parametrize("options", ["proxy: env", "tls: {server_name: a.example}", "max_connection_age: null", "tls: {}"])
+@pytest.mark.parametrize(
+    "options", ["proxy: env", "tls: {server_name: a.example}", "max_connection_age: null", "tls: {}"]
+)
 def test_what_can_be_is_not(options: str, tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(f"""

@@ -1,4 +1,5 @@
-"""Usage by the hour and by tags over HTTP: in every client's dialect, over failover, bounded, and never in the log."""
+"""Usage by the hour and by tags over HTTP: in every client's dialect, over failover, bounded, and never in
+the log."""
 
 import json
 from collections.abc import AsyncIterator
@@ -43,7 +44,9 @@ class Lab:
 
     async def report(self, by: str, **query: str) -> Any:
         url = f"{self.g.admin_url}/admin/usage"
-        async with self.client.get(url, params={"by": by, **query}, headers={"x-admin-api-key": ADMIN}) as response:
+        async with self.client.get(
+            url, params={"by": by, **query}, headers={"x-admin-api-key": ADMIN}
+        ) as response:
             assert response.status == 200, await response.text()
             return await response.json() if "format" not in query else await response.text()
 
@@ -60,14 +63,27 @@ def said(**fields: Any) -> dict[str, Any]:
 
 async def test_calls_of_every_dialect_are_counted_by_their_tags() -> None:
     async with serving() as it:
-        await it.post("/v1/chat/completions", said(metadata={"feature": "search", "other": "x"}), x_project="alpha")
-        await it.post("/v1/chat/completions", said(stream=True, metadata={"feature": "spam"}), x_project="alpha")
+        await it.post(
+            "/v1/chat/completions", said(metadata={"feature": "search", "other": "x"}), x_project="alpha"
+        )
+        await it.post(
+            "/v1/chat/completions", said(stream=True, metadata={"feature": "spam"}), x_project="alpha"
+        )
         await it.post("/v1/messages", said(), x_project="beta", anthropic_version="2023-06-01")
-        await it.post("/v1/responses", {"model": "chat", "input": "hi", "metadata": {"feature": "chat"}}, x_project="gamma")
+        await it.post(
+            "/v1/responses",
+            {"model": "chat", "input": "hi", "metadata": {"feature": "chat"}},
+            x_project="gamma",
+        )
         await it.post("/api/chat", said(stream=False))
         projects = await it.report("tag:project")
         assert projects["by"] == ["tag:project"]
-        assert {row["tag:project"]: row["requests"] for row in projects["rows"]} == {"": 1, "alpha": 2, "beta": 1, "other": 1}
+        assert {row["tag:project"]: row["requests"] for row in projects["rows"]} == {
+            "": 1,
+            "alpha": 2,
+            "beta": 1,
+            "other": 1,
+        }
         features = await it.report("tag:feature,key")
         counted = {row["tag:feature"]: row["requests"] for row in features["rows"]}
         assert counted == {"": 2, "search": 1, "chat": 1, "other": 1}

@@ -1,4 +1,5 @@
-"""Embeddings of OpenAI's, Gemini's and Ollama's clients by Cohere and by Bedrock, through the whole gateway."""
+"""Embeddings of OpenAI's, Gemini's and Ollama's clients by Cohere and by Bedrock, through the whole
+gateway."""
 
 import json
 import struct
@@ -15,7 +16,9 @@ from tests.fakes.rawserver import RawServer, sized
 GOLDEN = Path(__file__).parents[1] / "golden" / "embeddings"
 COHERES = sized((GOLDEN / "cohere_v4.json").read_bytes(), 200, JSON)
 TITANS = sized((GOLDEN / "bedrock_titan.json").read_bytes(), 200, JSON)
-ON_BEDROCK = sized((GOLDEN / "cohere_floats.json").read_bytes(), 200, JSON, ("X-Amzn-Bedrock-Input-Token-Count", "1000"))
+ON_BEDROCK = sized(
+    (GOLDEN / "cohere_floats.json").read_bytes(), 200, JSON, ("X-Amzn-Bedrock-Input-Token-Count", "1000")
+)
 
 
 def config(up: RawServer) -> str:
@@ -36,7 +39,10 @@ async def test_openais_clients_get_openais_document() -> None:
         assert asked.status == 200
         assert [item["embedding"] for item in asked.json["data"]] == [[0.25, -0.5], [0.001, 2]]
         assert (asked.json["usage"], asked.json["model"]) == ({"prompt_tokens": 4, "total_tokens": 4}, "chat")
-        assert (up.requests[0].path, up.requests[0].headers["authorization"]) == ("/v2/embed", "Bearer sk-one")
+        assert (up.requests[0].path, up.requests[0].headers["authorization"]) == (
+            "/v2/embed",
+            "Bearer sk-one",
+        )
         assert (g.requests[-1]["tokens_in"], g.requests[-1]["end"]) == (4, "done")
 
 
@@ -56,15 +62,25 @@ async def test_what_bedrock_counted_stands_in_a_header() -> None:
 
 
 async def test_geminis_and_ollamas_clients() -> None:
-    async with RawServer(says(COHERES)) as up, gateway(config(up)) as g, aiohttp.ClientSession(g.url) as client:
-        wanted = {"content": {"parts": [{"text": "one"}]}, "taskType": "RETRIEVAL_QUERY", "outputDimensionality": 2}
+    async with (
+        RawServer(says(COHERES)) as up,
+        gateway(config(up)) as g,
+        aiohttp.ClientSession(g.url) as client,
+    ):
+        wanted = {
+            "content": {"parts": [{"text": "one"}]},
+            "taskType": "RETRIEVAL_QUERY",
+            "outputDimensionality": 2,
+        }
         url = "/v1beta/models/chat:embedContent"
         async with client.post(url, json=wanted, headers={"x-goog-api-key": KEY}) as response:
             assert (response.status, (await response.json())["embedding"]) == (200, {"values": [0.25, -0.5]})
         sent = json.loads(up.requests[0].body)
         assert (sent["input_type"], sent["output_dimension"]) == ("search_query", 2)
         body = {"model": "chat", "input": ["one", "two"]}
-        async with client.post("/api/embed", json=body, headers={"authorization": f"Bearer {KEY}"}) as response:
+        async with client.post(
+            "/api/embed", json=body, headers={"authorization": f"Bearer {KEY}"}
+        ) as response:
             answer = await response.json()
             assert (answer["embeddings"], answer["prompt_eval_count"]) == ([[0.25, -0.5], [0.001, 2]], 4)
 

@@ -1,4 +1,5 @@
-"""Answers in one piece for who asks for one: the upstream is asked as the caller asked, and its answer passed on."""
+"""Answers in one piece for who asks for one: the upstream is asked as the caller asked, and its answer passed
+on."""
 
 import asyncio
 import json
@@ -27,9 +28,12 @@ STREAM = chunked(
 Behaviour = Callable[[Request, Peer], Awaitable[None]]
 
 
-def config(*upstreams: RawServer, timeouts: str = "{whole: 20}", alias: str = "", of: str = "", tier: str = "") -> str:
+def config(
+    *upstreams: RawServer, timeouts: str = "{whole: 20}", alias: str = "", of: str = "", tier: str = ""
+) -> str:
     sections = "".join(
-        f'  up{n}: {{backend: openai, base_url: "{up.url}/v1", timeouts: {timeouts}{of}}}\n' for n, up in enumerate(upstreams)
+        f'  up{n}: {{backend: openai, base_url: "{up.url}/v1", timeouts: {timeouts}{of}}}\n'
+        for n, up in enumerate(upstreams)
     )
     tiers = tier or ", ".join(f"[{{upstream: up{n}, model: m}}]" for n in range(len(upstreams)))
     return f"{HEAD}\nupstreams:\n{sections}aliases: {{chat: {{tiers: [{tiers}], retry: {{same_target: 0}}{alias}}}}}\n"
@@ -37,7 +41,10 @@ def config(*upstreams: RawServer, timeouts: str = "{whole: 20}", alias: str = ""
 
 async def asked(g: Running, **fields: Any) -> tuple[int, bytes]:
     body = {"model": "chat", "messages": [{"role": "user", "content": "Count"}], **fields}
-    async with aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client, client.post(PATH, json=body) as response:
+    async with (
+        aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client,
+        client.post(PATH, json=body) as response,
+    ):
         return response.status, await response.read()
 
 
@@ -58,7 +65,11 @@ async def test_the_answer_is_the_upstreams_to_the_byte_and_is_known() -> None:
         assert await asked(g, service_tier="flex") == (200, ANSWER)
         [request] = up.requests
         sent = json.loads(request.body)
-        assert sent == {"model": "m", "messages": [{"role": "user", "content": "Count"}], "service_tier": "flex"}
+        assert sent == {
+            "model": "m",
+            "messages": [{"role": "user", "content": "Count"}],
+            "service_tier": "flex",
+        }
         assert request.headers["accept"] == "application/json"
         told = await line(g)
         assert (told["tokens_in"], told["tokens_out"], told["end"], told["status"]) == (5, 2, "done", 200)
@@ -74,7 +85,10 @@ async def test_what_it_cost_is_said_in_a_header() -> None:
     prices = "prices: {models: {m: {input: 2, output: 8}}, header: true}\n"
     async with RawServer(says(sized(ANSWER, 200, JSON))) as up, gateway(config(up) + prices) as g:
         body = {"model": "chat", "messages": [{"role": "user", "content": "Count"}]}
-        async with aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client, client.post(PATH, json=body) as response:
+        async with (
+            aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client,
+            client.post(PATH, json=body) as response,
+        ):
             assert await response.read() == ANSWER
             assert response.headers["x-sluice-cost-usd"] == "0.000026000", "5 and 2 tokens"
 
@@ -98,7 +112,10 @@ async def test_a_stream_is_asked_for_where_its_tokens_matter(where: dict[str, st
 
 
 async def test_where_the_models_name_is_hidden_nothing_else_is() -> None:
-    async with RawServer(says(sized(ANSWER, 200, JSON))) as up, gateway(config(up, alias=", report_model: alias")) as g:
+    async with (
+        RawServer(says(sized(ANSWER, 200, JSON))) as up,
+        gateway(config(up, alias=", report_model: alias")) as g,
+    ):
         status, body = await asked(g)
         assert status == 200
         assert json.loads(body) == {**json.loads(ANSWER), "model": "chat"}
@@ -143,7 +160,9 @@ async def cut_without_a_length(request: Request, peer: Peer) -> None:
     ],
     ids=["silent", "stalls", "cut", "cut without a length", "an error that is a 200"],
 )
-async def test_what_fails_is_answered_by_another_target_or_told(fault: Behaviour, outcome: str, status: int) -> None:
+async def test_what_fails_is_answered_by_another_target_or_told(
+    fault: Behaviour, outcome: str, status: int
+) -> None:
     brief = "{headers: 20, first_token: 20, idle: 20, whole: 0.2}"
     async with RawServer(fault) as one, RawServer(says(sized(ANSWER, 200, JSON))) as two:
         async with gateway(config(one, two, timeouts=brief)) as g:
@@ -183,7 +202,9 @@ async def test_an_answer_may_take_longer_than_a_streams_silence() -> None:
 
 
 async def test_who_leaves_pays_for_the_prompt() -> None:
-    limits = HEAD.replace("default_alias: chat}", "default_alias: chat, limits: {tokens: {rate: 1/h, burst: 100000}}}")
+    limits = HEAD.replace(
+        "default_alias: chat}", "default_alias: chat, limits: {tokens: {rate: 1/h, burst: 100000}}}"
+    )
     async with RawServer(silent) as up, gateway(config(up).replace(HEAD, limits)) as g:
         call = asyncio.create_task(asked(g))
         await until(lambda: bool(up.requests))

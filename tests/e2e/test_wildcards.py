@@ -1,4 +1,5 @@
-"""Aliases that end in *: the caller's model goes to the upstream, and is counted under the configured names only."""
+"""Aliases that end in *: the caller's model goes to the upstream, and is counted under the configured names
+only."""
 
 import json
 from datetime import UTC, datetime
@@ -50,7 +51,9 @@ async def test_the_model_behind_the_prefix_reaches_the_upstream_and_no_metric() 
             exposition = g.runtime.exposition().decode()
             assert not [model for model in ("gpt-x", "mine", "free") if model in exposition]
             asked = len(provider.turns)
-            assert {(await ask(client, "openai stream", name)).error for name in NOT_MODELS} == {"model_not_found"}
+            assert {(await ask(client, "openai stream", name)).error for name in NOT_MODELS} == {
+                "model_not_found"
+            }
             assert len(provider.turns) == asked
 
 
@@ -73,11 +76,20 @@ keys:
                     name: await ask(client, "openai stream", name, headers)
                     for name in ("openai/gpt-x", "openai/o", "openai/fixed")
                 }
-                allowed[key] = {name.partition("/")[2] for name, answer in answers.items() if not answer.error}
-            assert allowed == {"all": {"gpt-x", "o", "fixed"}, "some": {"gpt-x"}, "one": {"gpt-x"}, "none": {"fixed"}}
+                allowed[key] = {
+                    name.partition("/")[2] for name, answer in answers.items() if not answer.error
+                }
+            assert allowed == {
+                "all": {"gpt-x", "o", "fixed"},
+                "some": {"gpt-x"},
+                "one": {"gpt-x"},
+                "none": {"fixed"},
+            }
             listed = {}
             for key in ("all", "one"):
-                async with client.get("/v1/models", headers={"authorization": f"Bearer sk-{key}"}) as response:
+                async with client.get(
+                    "/v1/models", headers={"authorization": f"Bearer sk-{key}"}
+                ) as response:
                     listed[key] = [model["id"] for model in (await response.json())["data"]]
             assert listed == {"all": ["openai/*", "openai/ft:*", "openai/fixed"], "one": ["openai/gpt-x"]}
 
@@ -169,7 +181,9 @@ async def test_models_that_are_made_up_do_not_open_the_breaker_of_the_others() -
         if turn.model == "real":
             await healthy(turn)
         else:
-            turn.peer.send(sized(b'{"error": {"message": "The model does not exist", "code": "model_not_found"}}', 404))
+            turn.peer.send(
+                sized(b'{"error": {"message": "The model does not exist", "code": "model_not_found"}}', 404)
+            )
 
     async with (
         Provider(known) as provider,

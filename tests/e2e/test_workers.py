@@ -21,7 +21,9 @@ from tests.e2e.test_bad_start import RIGHT, start
 HEADERS = {"x-api-key": KEY}
 
 
-def config(workers: int, *, tokens: int = 20, delay: str = "10ms", limits: str = "{}", server: str = "") -> str:
+def config(
+    workers: int, *, tokens: int = 20, delay: str = "10ms", limits: str = "{}", server: str = ""
+) -> str:
     return f"""
 server:
   {{listen: "127.0.0.1:${{API_PORT}}", admin_listen: "127.0.0.1:${{ADMIN_PORT}}", drain_delay: 0s, workers: {workers}{server}}}
@@ -77,7 +79,9 @@ async def test_a_limit_holds_over_all_workers_exactly() -> None:
         async with client(gateway) as session:
 
             async def call(number: int) -> int:
-                async with session.post("/v1/chat", json={"sessionId": str(number), "message": "hi"}) as response:
+                async with session.post(
+                    "/v1/chat", json={"sessionId": str(number), "message": "hi"}
+                ) as response:
                     return response.status
 
             assert Counter(await asyncio.gather(*map(call, range(200)))) == {200: 20, 429: 180}
@@ -108,7 +112,9 @@ async def test_a_killed_worker_costs_its_own_streams_alone_and_is_replaced() -> 
                 await asyncio.sleep(0.01)
             over.set()
             await asyncio.gather(*callers)
-        assert set(ends) == {"done", "cut"}, "what was dealt to it and not accepted waits for the next one (DECISIONS 57)"
+        assert set(ends) == {"done", "cut"}, (
+            "what was dealt to it and not accepted waits for the next one (DECISIONS 57)"
+        )
         assert 0 < ends["cut"] < 30
         after = pids(gateway)
         assert [number for number in before if before[number] != after[number]] == [2]
@@ -118,7 +124,10 @@ async def test_all_workers_finish_their_streams_at_sigterm() -> None:
     with serving(config(3, tokens=100)) as gateway:
         listening(gateway, 3)
         async with client(gateway) as session:
-            streams = [await session.post("/v1/chat/stream", json={"sessionId": str(n), "message": "hi"}) for n in range(12)]
+            streams = [
+                await session.post("/v1/chat/stream", json={"sessionId": str(n), "message": "hi"})
+                for n in range(12)
+            ]
             for response in streams:
                 await response.content.readline()
             gateway.process.terminate()
@@ -222,7 +231,9 @@ async def test_what_waits_to_be_accepted_by_a_worker_that_ends_is_served(number:
         listening(gateway, 2)
         stopped = pids(gateway)[1]
         os.kill(stopped, signal.SIGSTOP)
-        clients = [await ask(gateway, number) for number in range(60)]  # the kernel deals half of them to each
+        clients = [
+            await ask(gateway, number) for number in range(60)
+        ]  # the kernel deals half of them to each
         os.kill(stopped, number)
         if number != signal.SIGKILL:
             os.kill(stopped, signal.SIGCONT)
@@ -244,7 +255,9 @@ async def test_no_call_is_lost_while_workers_are_replaced_one_after_the_other(ke
             async def caller(number: int) -> None:
                 while not over.is_set():
                     try:
-                        async with session.post("/v1/chat", json={"sessionId": str(number), "message": "hi"}) as response:
+                        async with session.post(
+                            "/v1/chat", json={"sessionId": str(number), "message": "hi"}
+                        ) as response:
                             await response.read()
                             ends[response.status] += 1
                     except aiohttp.ClientError as error:
@@ -266,7 +279,10 @@ async def test_a_worker_that_drains_has_its_place_taken_before_it_ends() -> None
     with serving(config(2, tokens=100_000, delay="1ms")) as gateway:
         listening(gateway, 2)
         async with client(gateway) as session:
-            streams = [await session.post("/v1/chat/stream", json={"sessionId": str(n), "message": "hi"}) for n in range(20)]
+            streams = [
+                await session.post("/v1/chat/stream", json={"sessionId": str(n), "message": "hi"})
+                for n in range(20)
+            ]
             drained = pids(gateway)[1]
             os.kill(drained, signal.SIGTERM)
             await asyncio.to_thread(listening, gateway, 3)
@@ -285,9 +301,16 @@ async def test_a_worker_that_drains_has_its_place_taken_before_it_ends() -> None
 def second(text: str, folder: Path, gateway: GatewayProcess) -> "subprocess.Popen[str]":
     """Another gateway on the ports of this one."""
     (folder / "second.yaml").write_text(text)
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "API_PORT": str(gateway.port), "ADMIN_PORT": gateway.admin.rpartition(":")[2]}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "API_PORT": str(gateway.port),
+        "ADMIN_PORT": gateway.admin.rpartition(":")[2],
+    }
     command = [sys.executable, "-m", "sluice", "serve", "--config", "second.yaml"]
-    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -295,10 +318,15 @@ async def test_after_a_killed_supervisor_a_gateway_starts_while_streams_of_the_o
     workers: int, tmp_path: Path
 ) -> None:
     async def kill() -> None:
-        with serving(config(2, tokens=400, delay="5ms").replace("drain_delay: 0s", "drain_delay: 60s")) as gateway:
+        with serving(
+            config(2, tokens=400, delay="5ms").replace("drain_delay: 0s", "drain_delay: 60s")
+        ) as gateway:
             listening(gateway, 2)
             async with client(gateway) as session:
-                streams = [await session.post("/v1/chat/stream", json={"sessionId": str(n), "message": "hi"}) for n in range(8)]
+                streams = [
+                    await session.post("/v1/chat/stream", json={"sessionId": str(n), "message": "hi"})
+                    for n in range(8)
+                ]
                 gateway.process.kill()
                 after = second(config(workers, tokens=1), tmp_path, gateway)
                 assert after.stdout is not None
@@ -306,9 +334,13 @@ async def test_after_a_killed_supervisor_a_gateway_starts_while_streams_of_the_o
                     for _ in range(workers):
                         while '"started"' not in (line := await asyncio.to_thread(after.stdout.readline)):
                             assert line, "it did not start"
-                    async with session.post("/v1/chat", json={"sessionId": "new", "message": "hi"}) as response:
+                    async with session.post(
+                        "/v1/chat", json={"sessionId": "new", "message": "hi"}
+                    ) as response:
                         assert (await response.json())["message"] == "tok0"
-                    ends = [json.loads((await response.text()).splitlines()[-1])["type"] for response in streams]
+                    ends = [
+                        json.loads((await response.text()).splitlines()[-1])["type"] for response in streams
+                    ]
                     assert ends == ["done"] * 8
                 finally:
                     after.terminate()
@@ -331,7 +363,9 @@ def test_signals_that_other_servers_know_do_no_harm(workers: int) -> None:
             for name in names:
                 os.kill(process, signal.Signals[name])
         gateway.wait_for(lambda _: len(gateway.records("signal_ignored")) == len(names) * len(processes))
-        assert Counter(record["signal"] for record in gateway.records("signal_ignored")) == dict.fromkeys(names, len(processes))
+        assert Counter(record["signal"] for record in gateway.records("signal_ignored")) == dict.fromkeys(
+            names, len(processes)
+        )
         assert f"sluice_workers {workers if workers > 1 else 0}" in gateway.scrape()
         assert not gateway.records("worker_ended")
 
@@ -340,10 +374,13 @@ def test_signals_that_other_servers_know_do_no_harm(workers: int) -> None:
 def test_a_closed_terminal_ends_the_gateway_that_was_started_on_it(workers: int) -> None:
     master, terminal = os.openpty()
     takes_terminal = (
-        "import fcntl, os, sys, termios; fcntl.ioctl(1, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+        "import fcntl, os, sys, termios; fcntl.ioctl(1, termios.TIOCSCTTY, 0); "
+        "os.execvp(sys.argv[1], sys.argv[1:])"
     )
     shell = f"exec {sys.executable} -c '{takes_terminal}' \"$@\""
-    with serving(config(workers, tokens=1), output=terminal, shell=f"exec setsid sh -c '{quoted(shell)}' sh \"$@\"") as gateway:
+    with serving(
+        config(workers, tokens=1), output=terminal, shell=f"exec setsid sh -c '{quoted(shell)}' sh \"$@\""
+    ) as gateway:
         os.close(terminal)
         seen = b""
         while seen.count(b" started ") < workers:

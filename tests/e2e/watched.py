@@ -3,9 +3,10 @@
     async with watched() as watch:
         answer = await watch.refusal(post(STREAM, b"{"), 400, STREAM)
 
-When it is left, it looks whether the provider heard anything, whether a conversation was kept, and whether a canary (it
-stands in the key, in wrong credentials, in prompts, session ids and in the provider's key) is in a log line, a metric or an
-error. After each refusal the connection either serves another request or has been said to close, and closes.
+When it is left, it looks whether the provider heard anything, whether a conversation was kept, and whether a
+canary (it stands in the key, in wrong credentials, in prompts, session ids and in the provider's key) is in a
+log line, a metric or an error. After each refusal the connection either serves another request or has been
+said to close, and closes.
 """
 
 import asyncio
@@ -43,7 +44,9 @@ aliases:
   other: {{tiers: [[{{upstream: fake, model: m}}]]}}
 """
 
-needs_suite = pytest.mark.skipif(not SECURITY.is_dir(), reason=f"the collections of bad input are not here ({SECURITY})")
+needs_suite = pytest.mark.skipif(
+    not SECURITY.is_dir(), reason=f"the collections of bad input are not here ({SECURITY})"
+)
 
 
 class Answer(msgspec.Struct):
@@ -74,9 +77,13 @@ class Wire:
         async with asyncio.timeout(30):
             raw = await self.reader.readuntil(b"\r\n\r\n")
             first, *lines = raw[:-4].decode("latin-1").split("\r\n")
-            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            headers = {
+                name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+            }
             status = int(first.split(" ")[1])
-            return Answer(status, headers, b"" if head or status in (100, 204) else await self._body(headers), raw)
+            return Answer(
+                status, headers, b"" if head or status in (100, 204) else await self._body(headers), raw
+            )
 
     async def _body(self, headers: dict[str, str]) -> bytes:
         if "content-length" in headers:
@@ -110,8 +117,8 @@ class Watch:
         return wire
 
     async def refusal(self, raw: bytes, status: int, path: str) -> Answer:
-        """Ask, see that it is refused in the dialect of the path, counted and logged once, and that the connection is fit for
-        another or closed."""
+        """Ask, see that it is refused in the dialect of the path, counted and logged once, and that the
+        connection is fit for another or closed."""
         wire = await self.wire()
         counted = self.counted(status)
         answer = await wire.ask(raw)
@@ -122,7 +129,9 @@ class Watch:
             assert await wire.closed()
         else:
             assert (await wire.ask(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")).status == 200
-        lines = [line for line in self.running.requests if line["request_id"] == answer.headers["x-request-id"]]
+        lines = [
+            line for line in self.running.requests if line["request_id"] == answer.headers["x-request-id"]
+        ]
         assert [line["status"] for line in lines] == [status]
         assert self.counted(status) == counted + 1
         return answer
@@ -130,7 +139,11 @@ class Watch:
     def counted(self, status: int) -> float:
         """Requests that were answered with a status of this class."""
         lines = self.running.runtime.exposition().decode().splitlines()
-        ours = [line for line in lines if line.startswith("sluice_requests_total") and f'"{status // 100}xx"' in line]
+        ours = [
+            line
+            for line in lines
+            if line.startswith("sluice_requests_total") and f'"{status // 100}xx"' in line
+        ]
         return sum(float(line.rpartition(" ")[2]) for line in ours)
 
     async def stored(self) -> int:
@@ -153,7 +166,10 @@ async def _unexpected(request: Request, peer: Peer) -> None:
 @asynccontextmanager
 async def watched(*, calls: bool = False) -> AsyncIterator[Watch]:
     """`calls`: some of what is sent is right, so that conversations are kept."""
-    async with RawServer(_unexpected) as provider, gateway(CONFIG.replace("PROVIDER", provider.url)) as running:
+    async with (
+        RawServer(_unexpected) as provider,
+        gateway(CONFIG.replace("PROVIDER", provider.url)) as running,
+    ):
         watch = Watch(running, provider)
         yield watch
         assert provider.requests == []
@@ -165,7 +181,8 @@ async def watched(*, calls: bool = False) -> AsyncIterator[Watch]:
 
 
 def well_said(answer: Answer, path: str) -> None:
-    """The error's shape: OpenAI's on its paths, else the widget's with a code, an id and, for 400, the reason."""
+    """The error's shape: OpenAI's on its paths, else the widget's with a code, an id and, for 400, the
+    reason."""
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-request-id"]
     error = answer.json["error"]
@@ -184,7 +201,9 @@ def well_said(answer: Answer, path: str) -> None:
         assert answer.json["details"]
 
 
-def post(path: str, body: bytes, *headers: str, credential: str | None = f"x-api-key: {KEY}", media: str = "json") -> bytes:
+def post(
+    path: str, body: bytes, *headers: str, credential: str | None = f"x-api-key: {KEY}", media: str = "json"
+) -> bytes:
     lines = [f"POST {path} HTTP/1.1", "Host: x", *headers]
     if credential is not None:
         lines.append(credential)
@@ -200,7 +219,9 @@ def widget(**fields: Any) -> bytes:
 
 
 def openai(**fields: Any) -> bytes:
-    return json.dumps({"model": "chat", "messages": [{"role": "user", "content": f"hi {CANARY}"}]} | fields).encode()
+    return json.dumps(
+        {"model": "chat", "messages": [{"role": "user", "content": f"hi {CANARY}"}]} | fields
+    ).encode()
 
 
 def without(body: bytes, field: str) -> bytes:

@@ -1,7 +1,8 @@
-"""A provider that counts, and a client that lets it: tokens are proven to arrive one by one, by order and not by time.
+"""A provider that counts, and a client that lets it: tokens are proven to arrive one by one, by order and not
+by time.
 
-The provider says token k + 1 only after the client has read token k, so whoever holds tokens back, anywhere on the way,
-stops the stream for good.
+The provider says token k + 1 only after the client has read token k, so whoever holds tokens back, anywhere
+on the way, stops the stream for good.
 """
 
 import asyncio
@@ -12,7 +13,10 @@ from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, Request, chunk
 
 TOKENS = 8
 WIDGET = ("/v1/chat/stream", {"sessionId": "s", "message": "count"})
-OPENAI = ("/v1/chat/completions", {"model": "chat", "stream": True, "messages": [{"role": "user", "content": "count"}]})
+OPENAI = (
+    "/v1/chat/completions",
+    {"model": "chat", "stream": True, "messages": [{"role": "user", "content": "count"}]},
+)
 DIALECTS = {"ndjson": WIDGET, "sse": OPENAI}
 
 
@@ -50,7 +54,12 @@ class Call:
         """As a caller at the address `host`; without a body by GET."""
         call = cls(*await asyncio.open_connection("127.0.0.1", port, local_addr=(host, 0)))
         content = json.dumps(body).encode() if body is not None else b""
-        lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1", "Host: gateway", f"x-api-key: {KEY}", *headers]
+        lines = [
+            f"{'GET' if body is None else 'POST'} {path} HTTP/1.1",
+            "Host: gateway",
+            f"x-api-key: {KEY}",
+            *headers,
+        ]
         lines += ["Content-Type: application/json", "Connection: close", f"Content-Length: {len(content)}"]
         call.writer.write("".join(f"{line}\r\n" for line in lines).encode() + b"\r\n" + content)
         return call

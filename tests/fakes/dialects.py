@@ -2,7 +2,8 @@
 
     opening · token … token · finish · end        the last two apart, for providers that forget one of them
 
-`refusal` is an error body in the vendor's own shape, by what is wrong; `failure` an error inside a stream that began.
+`refusal` is an error body in the vendor's own shape, by what is wrong; `failure` an error inside a stream
+that began.
 """
 
 import json
@@ -57,7 +58,8 @@ class Dialect:
         return status, _json(self.error(code, words))
 
     def asked(self, request: Request) -> tuple[str, str]:
-        """The model, and the assistant's words that the request ends with ("" where it ends with another's)."""
+        """The model, and the assistant's words that the request ends with ("" where it ends with
+        another's)."""
         body = json.loads(request.body)
         last = body["messages"][-1]
         return body["model"], _text(last["content"]) if last["role"] == "assistant" else ""
@@ -100,9 +102,18 @@ class _Anthropic(Dialect):
 
     def opening(self) -> bytes:
         usage = {"input_tokens": INPUT, "output_tokens": 1}
-        message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "fake-1", "content": [], "usage": usage}
+        message = {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": "fake-1",
+            "content": [],
+            "usage": usage,
+        }
         block = {"type": "text", "text": ""}
-        return self._event("message_start", message=message) + self._event("content_block_start", index=0, content_block=block)
+        return self._event("message_start", message=message) + self._event(
+            "content_block_start", index=0, content_block=block
+        )
 
     def token(self, text: str) -> bytes:
         return self._event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
@@ -141,7 +152,9 @@ class _Ollama(Dialect):
     def finish(self, tokens: int) -> bytes:
         """Its finish is its end: without the terminator means without the last line's end here."""
         counts = {"prompt_eval_count": INPUT, "eval_count": tokens}
-        return self._line(message={"role": "assistant", "content": ""}, done=True, done_reason="stop", **counts)[:-1]
+        return self._line(
+            message={"role": "assistant", "content": ""}, done=True, done_reason="stop", **counts
+        )[:-1]
 
     def end(self) -> bytes:
         return b"\n"

@@ -1,9 +1,10 @@
-"""An endpoint picker made of the official protos (xds-protos, grpcio): a program, for those have an environment of their own.
+"""An endpoint picker made of the official protos (xds-protos, grpcio): a program, for those have an
+environment of their own.
 
-What it answers stands in the request's last message, as JSON: {"pick": "ip:port,ip:port"} names endpoints (in the header and in
-the dynamic metadata), {"status": 429, "text": "…"} refuses. "model": the body is given back with another one. "header":
-headers that it sets. "silent": it never answers. "bare": it gives no body back. What it was sent and told it prints, a JSON
-line each: first its port.
+What it answers stands in the request's last message, as JSON: {"pick": "ip:port,ip:port"} names endpoints (in
+the header and in the dynamic metadata), {"status": 429, "text": "…"} refuses. "model": the body is given back
+with another one. "header": headers that it sets. "silent": it never answers. "bare": it gives no body back.
+What it was sent and told it prints, a JSON line each: first its port.
 """
 
 import asyncio
@@ -43,7 +44,9 @@ class Picker(services.ExternalProcessorServicer):
                         for answer in await self.answers(json.loads(body)):
                             yield answer
                 case "response_headers":
-                    told = MessageToDict(request.metadata_context).get("filterMetadata", {}).get("envoy.lb", {})
+                    told = (
+                        MessageToDict(request.metadata_context).get("filterMetadata", {}).get("envoy.lb", {})
+                    )
                     say(event="served", status=headers_of(request.response_headers)[":status"], told=told)
                     yield messages.ProcessingResponse(response_headers=messages.HeadersResponse())
         say(event="ended")

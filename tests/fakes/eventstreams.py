@@ -1,4 +1,5 @@
-"""Event streams of AWS for tests: messages -> bytes (the other way of `sluice.wire.eventstream`, written apart from it)."""
+"""Event streams of AWS for tests: messages -> bytes (the other way of `sluice.wire.eventstream`, written
+apart from it)."""
 
 import base64
 import json
@@ -26,12 +27,24 @@ def header(name: str, value: Any, kind: int | None = None) -> bytes:
 
 
 def _kind(value: Any) -> int:
-    return 7 if isinstance(value, str) else 6 if isinstance(value, bytes) else 9 if isinstance(value, UUID) else 4
+    return (
+        7
+        if isinstance(value, str)
+        else 6
+        if isinstance(value, bytes)
+        else 9
+        if isinstance(value, UUID)
+        else 4
+    )
 
 
 def message(headers: Mapping[str, Any] | bytes, payload: bytes = b"") -> bytes:
     """One message; `headers` may be bytes, to have some that nobody would write."""
-    raw = headers if isinstance(headers, bytes) else b"".join(header(name, value) for name, value in headers.items())
+    raw = (
+        headers
+        if isinstance(headers, bytes)
+        else b"".join(header(name, value) for name, value in headers.items())
+    )
     prelude = struct.pack(">II", 16 + len(raw) + len(payload), len(raw))
     body = prelude + struct.pack(">I", zlib.crc32(prelude)) + raw + payload
     return body + struct.pack(">I", zlib.crc32(body))

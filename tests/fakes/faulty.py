@@ -3,8 +3,8 @@
     async with Provider(cut(40)) as provider: ...     every request is cut after 40 of its 60 tokens
     async with Provider(healthy) as provider: ...     every request gets all of ANSWER, with its usage
 
-Which dialect a request speaks is told by its path. A prefill is continued, as models do. `BEHAVIOURS` names all that do
-not need an address of their own (for those, see `rawserver`); `turns` is what was asked and said.
+Which dialect a request speaks is told by its path. A prefill is continued, as models do. `BEHAVIOURS` names
+all that do not need an address of their own (for those, see `rawserver`); `turns` is what was asked and said.
 """
 
 import asyncio
@@ -23,7 +23,8 @@ DRIP = 0.02
 
 @dataclass
 class Turn:
-    """One request to the provider. `tokens` counts those of its answer that were written; `number` from 0 per model."""
+    """One request to the provider. `tokens` counts those of its answer that were written; `number` from 0 per
+    model."""
 
     dialect: Dialect
     request: Request
@@ -221,13 +222,17 @@ async def lingering(turn: Turn) -> None:
 
 
 async def html(turn: Turn) -> None:
-    turn.peer.send(sized(b"<!doctype html>\n<html><body>Sign in</body></html>\n", 200, ("Content-Type", "text/html")))
+    turn.peer.send(
+        sized(b"<!doctype html>\n<html><body>Sign in</body></html>\n", 200, ("Content-Type", "text/html"))
+    )
 
 
 async def short_body(turn: Turn) -> None:
     """A Content-Length that the body does not keep, before any token."""
     body = turn.dialect.opening() or b" "
-    turn.peer.send(sized(body + turn.body(), 200, ("Content-Type", turn.dialect.content_type))[: -len(turn.body())])
+    turn.peer.send(
+        sized(body + turn.body(), 200, ("Content-Type", turn.dialect.content_type))[: -len(turn.body())]
+    )
     turn.peer.close()
 
 
@@ -256,7 +261,9 @@ async def many_headers(turn: Turn) -> None:
 
 async def gzip_bomb(turn: Turn) -> None:
     bomb = gzip.compress(bytes(8 << 20))
-    turn.peer.send(sized(bomb, 200, ("Content-Type", turn.dialect.content_type), ("Content-Encoding", "gzip")))
+    turn.peer.send(
+        sized(bomb, 200, ("Content-Type", turn.dialect.content_type), ("Content-Encoding", "gzip"))
+    )
 
 
 async def two_responses(turn: Turn) -> None:

@@ -1,17 +1,18 @@
 """A fake provider on raw sockets: it can do on the wire whatever a real one does when it misbehaves.
 
     async def handler(request: Request, peer: Peer) -> None:
-        peer.send(CHUNKED + chunk(b"data: 1\n\n"))
-        await peer.stall()                      # the socket stays open and silent until the other side closes it
+        peer.send(CHUNKED + chunk(b"data: 1\n\n")) await peer.stall()                      # the socket stays
+        open and silent until the other side closes it
 
     async with RawServer(handler) as server:
         ... server.url, server.port
         await server.peers[0].closed.wait()     # the other side has gone
         server.peers[0].requests                # what it had asked
 
-The handler is called once per request, on one connection one after the other; when it returns, the connection stays open
-for the next one. `greet` is called once per connection before anything was read, for servers that do not wait to be asked.
-Reading goes on all the time, whatever the handler does, so `closed` is set the moment the other side closes or resets.
+The handler is called once per request, on one connection one after the other; when it returns, the connection
+stays open for the next one. `greet` is called once per connection before anything was read, for servers that
+do not wait to be asked. Reading goes on all the time, whatever the handler does, so `closed` is set the
+moment the other side closes or resets.
 
 `tls=authority().server` serves TLS for localhost; `authority().trust(context)` makes a client believe it.
 Servers that are not there: `refused_url()`, `black_hole()`.
@@ -45,7 +46,9 @@ def chunked(*pieces: bytes) -> bytes:
 def sized(body: bytes, status: int = 200, *headers: tuple[str, str]) -> bytes:
     """A whole answer with a Content-Length."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return f"HTTP/1.1 {status} Whatever\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
+    return (
+        f"HTTP/1.1 {status} Whatever\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
+    )
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,9 @@ Greeting = Callable[[Peer], Awaitable[None]]
 class RawServer:
     """Listens on 127.0.0.1 while entered; `peers` holds every connection there ever was, in order."""
 
-    def __init__(self, handler: Handler, *, greet: Greeting | None = None, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, handler: Handler, *, greet: Greeting | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._handler = handler
         self._greet = greet
         self._tls = tls
@@ -139,7 +144,9 @@ class RawServer:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Wire(self), "127.0.0.1", 0, ssl=self._tls, backlog=4096)
+        self._server = await loop.create_server(
+            lambda: _Wire(self), "127.0.0.1", 0, ssl=self._tls, backlog=4096
+        )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -262,7 +269,8 @@ def black_hole() -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Authority:
-    """A throw-away one. `server` serves localhost by it; `stranger` serves localhost by an authority that nobody trusts."""
+    """A throw-away one. `server` serves localhost by it; `stranger` serves localhost by an authority that
+    nobody trusts."""
 
     server: ssl.SSLContext
     stranger: ssl.SSLContext
@@ -290,7 +298,8 @@ def authority() -> Authority:
 
 @contextlib.asynccontextmanager
 async def raw_server(handler: Handler, **options: Any) -> AsyncIterator[RawServer]:
-    """`RawServer` that also waits, at its end, until the other side has closed every connection: a leak hangs here."""
+    """`RawServer` that also waits, at its end, until the other side has closed every connection: a leak hangs
+    here."""
     async with RawServer(handler, **options) as server:
         yield server
         await asyncio.wait_for(server.all_closed(), 10)

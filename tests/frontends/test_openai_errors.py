@@ -1,4 +1,5 @@
-"""Errors as OpenAI's clients read them: the codes that they act upon, and the provider's own where it says more."""
+"""Errors as OpenAI's clients read them: the codes that they act upon, and the provider's own where it says
+more."""
 
 import msgspec
 import pytest
@@ -22,7 +23,10 @@ def code_of(status: int, error: dict[str, object]) -> object:
             {"error": {"message": "No", "type": "invalid_request_error", "code": "unsupported_parameter"}},
             "unsupported_parameter",
         ),
-        ({"error": {"message": "No", "innererror": {"code": "InvalidParameter"}, "code": "400"}}, "InvalidParameter"),
+        (
+            {"error": {"message": "No", "innererror": {"code": "InvalidParameter"}, "code": "400"}},
+            "InvalidParameter",
+        ),
         ({"error": {"message": "Rate limit reached", "code": "too_fast"}}, "rate_limit_exceeded"),
         ({"error": {"message": "prompt is too long", "code": "invalid_prompt"}}, "context_length_exceeded"),
         ({"error": {"message": "No", "type": "invalid_request_error", "code": None}}, "bad_request"),
@@ -30,7 +34,9 @@ def code_of(status: int, error: dict[str, object]) -> object:
         ({"error": {"message": "No", "type": "invalid_request_error", "code": "sk-abc123"}}, "bad_request"),
     ],
 )
-def test_a_providers_own_code_is_told_where_ours_says_less(status: int, error: dict[str, object], code: str) -> None:
+def test_a_providers_own_code_is_told_where_ours_says_less(
+    status: int, error: dict[str, object], code: str
+) -> None:
     assert code_of(status, error) == code
 
 

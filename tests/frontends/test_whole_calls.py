@@ -29,7 +29,9 @@ TOLD: list[tuple[list[Step], list[str], list[str]]] = [
 
 
 @pytest.mark.parametrize(("steps", "before", "at_the_end"), TOLD)
-def test_a_call_is_told_once_it_is_complete(steps: list[Step], before: list[str], at_the_end: list[str]) -> None:
+def test_a_call_is_told_once_it_is_complete(
+    steps: list[Step], before: list[str], at_the_end: list[str]
+) -> None:
     calls = WholeCalls()
     told = [call for step in steps for call in calls.take(step)]
     rest = calls.rest()
@@ -42,7 +44,9 @@ def test_a_call_is_told_once_it_is_complete(steps: list[Step], before: list[str]
 @pytest.mark.parametrize("text", ['{"a":', "[]", "1", '"x"', "nonsense", "[" * 100_000, '{"a":1}{"b":2}'])
 def test_what_is_no_object_is_left_out_and_known(text: str) -> None:
     calls = WholeCalls()
-    told = [call for step in (start(0), piece(0, text), start(1), piece(1, "{}")) for call in calls.take(step)]
+    told = [
+        call for step in (start(0), piece(0, text), start(1), piece(1, "{}")) for call in calls.take(step)
+    ]
     assert [call.name for call in (*told, *calls.rest())] == ["f"]
     assert calls.unreadable
 

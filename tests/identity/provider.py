@@ -33,7 +33,8 @@ def public(kid: str, **members: Any) -> dict[str, Any]:
 
 
 class Provider:
-    """`answer` and `discovery`, where set, are what it does in place of publishing. `gate`: it answers once this is set."""
+    """`answer` and `discovery`, where set, are what it does in place of publishing. `gate`: it answers once
+    this is set."""
 
     def __init__(self) -> None:
         self.keys: list[dict[str, Any]] = []
@@ -75,7 +76,11 @@ class Provider:
 
     async def _discovery(self, request: web.Request) -> web.StreamResponse:
         self.discoveries += 1
-        usual = {"issuer": self.url, "jwks_uri": f"{self.url}/jwks.json", "authorization_endpoint": f"{self.url}/authorize"}
+        usual = {
+            "issuer": self.url,
+            "jwks_uri": f"{self.url}/jwks.json",
+            "authorization_endpoint": f"{self.url}/authorize",
+        }
         return web.json_response({**usual, **self.metadata})
 
 

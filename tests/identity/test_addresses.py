@@ -79,7 +79,9 @@ def test_x_forwarded_for_is_read_in_every_form(text: str, address: str) -> None:
 
 @pytest.mark.parametrize("text", UNREADABLE)
 @pytest.mark.parametrize("behind", ["", ", 10.0.0.7"])
-def test_what_cannot_be_read_is_the_connections_own_address_and_told_each_time(text: str, behind: str) -> None:
+def test_what_cannot_be_read_is_the_connections_own_address_and_told_each_time(
+    text: str, behind: str
+) -> None:
     told = Told("10.0.0.0/8")
     assert [told({XFF: text + behind}) for _ in range(2)] == [PROXY, PROXY]
     assert told.unreadable == [XFF, XFF]
@@ -160,7 +162,9 @@ def test_a_peer_may_have_a_zone_or_be_a_socket_without_an_address() -> None:
 
 def test_a_proxy_that_nobody_configured_is_told_once() -> None:
     told = Told()
-    assert [told(headers) for headers in ({}, {RFC: "for=1.2.3.4"}, {XFF: "1.2.3.4"}, {XFF: "x"})] == [PROXY] * 4
+    assert [told(headers) for headers in ({}, {RFC: "for=1.2.3.4"}, {XFF: "1.2.3.4"}, {XFF: "x"})] == [
+        PROXY
+    ] * 4
     assert told.unheeded == [RFC]
     assert told.unreadable == []
 

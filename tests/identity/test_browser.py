@@ -1,4 +1,5 @@
-"""Browser tokens: what a key may mint, and what a token is worth when the key, the clock or a byte changes."""
+"""Browser tokens: what a key may mint, and what a token is worth when the key, the clock or a byte
+changes."""
 
 import base64
 import hmac
@@ -39,7 +40,10 @@ class Keys:
         self.owners = {owner.key_id: owner for owner in owners}
         self.now = NOW
         self.tokens = BrowserTokens(
-            Settings(secret=Secret(SECRET), longest=Seconds(900)), self.owners.get, ["chat", "code"], lambda: self.now
+            Settings(secret=Secret(SECRET), longest=Seconds(900)),
+            self.owners.get,
+            ["chat", "code"],
+            lambda: self.now,
         )
 
     def reason(self, token: str) -> str:
@@ -56,7 +60,12 @@ def test_a_token_is_its_key_with_less_to_do() -> None:
     keys = Keys(OWNER)
     minted = keys.tokens.mint(OWNER, TokenRequest(PAGE, "code", "visitor-17:", 60))
     assert is_browser_token(minted.token)
-    assert (minted.expires, minted.origin, minted.alias, minted.session_prefix) == (int(NOW) + 60, PAGE, "code", "visitor-17:")
+    assert (minted.expires, minted.origin, minted.alias, minted.session_prefix) == (
+        int(NOW) + 60,
+        PAGE,
+        "code",
+        "visitor-17:",
+    )
     page = keys.tokens.principal(minted.token)
     assert (page.key_id, page.tenant, page.bucket, page.limits) == ("shop", "acme", "shop", LIMITS)
     assert (page.kind, page.aliases, page.default_alias) == ("browser", {"code"}, "code")
@@ -66,8 +75,15 @@ def test_a_token_is_its_key_with_less_to_do() -> None:
 def test_any_jose_library_can_read_it() -> None:
     minted = Keys(OWNER).tokens.mint(OWNER, TokenRequest(PAGE))
     timeless = {"verify_exp": False, "verify_iat": False}
-    claims = jwt.decode(minted.token, SECRET, ["HS256"], audience="sluice-browser", issuer="sluice", options=timeless)
-    assert (claims["key"], claims["tenant"], claims["alias"], claims["origin"]) == ("shop", "acme", "chat", PAGE)
+    claims = jwt.decode(
+        minted.token, SECRET, ["HS256"], audience="sluice-browser", issuer="sluice", options=timeless
+    )
+    assert (claims["key"], claims["tenant"], claims["alias"], claims["origin"]) == (
+        "shop",
+        "acme",
+        "chat",
+        PAGE,
+    )
     assert jwt.get_unverified_header(minted.token) == {"alg": "HS256", "typ": "sluice-browser+jwt"}
 
 
@@ -77,7 +93,9 @@ def test_without_more_words_a_token_has_the_keys_default_a_random_prefix_and_fiv
     assert (first.alias, first.expires) == ("chat", int(NOW) + 300)
     assert len(first.session_prefix) == 32
     assert int(first.session_prefix, 16) != int(second.session_prefix, 16)
-    short = BrowserTokens(Settings(secret=Secret(SECRET), longest=Seconds(120)), keys.owners.get, ["chat"], lambda: NOW)
+    short = BrowserTokens(
+        Settings(secret=Secret(SECRET), longest=Seconds(120)), keys.owners.get, ["chat"], lambda: NOW
+    )
     assert short.mint(OWNER, TokenRequest(PAGE)).expires == int(NOW) + 120
 
 
@@ -90,23 +108,63 @@ REFUSED: list[tuple[str, dict[str, Any], TokenRequest, type[GatewayError], str |
     ("the origin null", {}, TokenRequest("null"), Forbidden, "origin"),
     ("any origin", {}, TokenRequest("*"), Forbidden, "origin"),
     ("a key without origins", {"origins": ()}, TokenRequest(PAGE), Forbidden, "origin"),
-    ("an alias of others", {"aliases": frozenset({"chat"})}, TokenRequest(PAGE, "code"), ModelNotFound, "alias"),
-    ("an alias that is not there", {"aliases": frozenset({"*"})}, TokenRequest(PAGE, "nope"), ModelNotFound, "alias"),
+    (
+        "an alias of others",
+        {"aliases": frozenset({"chat"})},
+        TokenRequest(PAGE, "code"),
+        ModelNotFound,
+        "alias",
+    ),
+    (
+        "an alias that is not there",
+        {"aliases": frozenset({"*"})},
+        TokenRequest(PAGE, "nope"),
+        ModelNotFound,
+        "alias",
+    ),
     ("every alias", {"aliases": frozenset({"*"})}, TokenRequest(PAGE, "*"), ModelNotFound, "alias"),
     ("no alias and no default", {"default_alias": None}, TokenRequest(PAGE), BadRequest, "alias"),
     ("no time", {}, TokenRequest(PAGE, seconds=0), BadRequest, "seconds"),
     ("negative time", {}, TokenRequest(PAGE, seconds=-5), BadRequest, "seconds"),
     ("too long", {}, TokenRequest(PAGE, seconds=901), BadRequest, "seconds"),
     ("an empty prefix", {}, TokenRequest(PAGE, session_prefix=""), BadRequest, "sessionPrefix"),
-    ("a prefix of another's", {}, TokenRequest(PAGE, session_prefix="visitor-1"), BadRequest, "sessionPrefix"),
-    ("a prefix that is no session", {}, TokenRequest(PAGE, session_prefix="a/b-"), BadRequest, "sessionPrefix"),
-    ("a prefix with a line break", {}, TokenRequest(PAGE, session_prefix="ab-\n"), BadRequest, "sessionPrefix"),
-    ("a prefix that leaves no room", {}, TokenRequest(PAGE, session_prefix="a" * 96 + "-"), BadRequest, "sessionPrefix"),
+    (
+        "a prefix of another's",
+        {},
+        TokenRequest(PAGE, session_prefix="visitor-1"),
+        BadRequest,
+        "sessionPrefix",
+    ),
+    (
+        "a prefix that is no session",
+        {},
+        TokenRequest(PAGE, session_prefix="a/b-"),
+        BadRequest,
+        "sessionPrefix",
+    ),
+    (
+        "a prefix with a line break",
+        {},
+        TokenRequest(PAGE, session_prefix="ab-\n"),
+        BadRequest,
+        "sessionPrefix",
+    ),
+    (
+        "a prefix that leaves no room",
+        {},
+        TokenRequest(PAGE, session_prefix="a" * 96 + "-"),
+        BadRequest,
+        "sessionPrefix",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("changes", "asked", "error", "param"), [pytest.param(*row[1:], id=row[0]) for row in REFUSED])
-def test_refuses_to_mint(changes: dict[str, Any], asked: TokenRequest, error: type[GatewayError], param: str | None) -> None:
+@pytest.mark.parametrize(
+    ("changes", "asked", "error", "param"), [pytest.param(*row[1:], id=row[0]) for row in REFUSED]
+)
+def test_refuses_to_mint(
+    changes: dict[str, Any], asked: TokenRequest, error: type[GatewayError], param: str | None
+) -> None:
     owner = msgspec.structs.replace(OWNER, **changes)
     with pytest.raises(error) as refused:
         Keys(owner).tokens.mint(owner, asked)
@@ -189,7 +247,12 @@ def test_a_page_may_make_up_its_sessions_where_the_prefix_is_random_or_the_key_s
         page = keys.tokens.principal(minted.token)
         prefix = minted.session_prefix
         assert page.session(f"{prefix}a") == f"{prefix}a"
-        for foreign in ("widget-1", "visitor-18:a", prefix[:-1], prefix.upper() + "x" if prefix.upper() != prefix else "y"):
+        for foreign in (
+            "widget-1",
+            "visitor-18:a",
+            prefix[:-1],
+            prefix.upper() + "x" if prefix.upper() != prefix else "y",
+        ):
             assert page.session(foreign) == (f"{prefix}:{foreign}" if own else None)
     assert OWNER.session("anything") == "anything"
 
@@ -250,7 +313,11 @@ def test_nothing_is_renewed_that_could_not_be_used() -> None:
             keys.tokens.renew(token, origin)
     with pytest.raises(Unauthorized):
         keys.tokens.renew(token[:-2] + ("AA" if not token.endswith("AA") else "BB"), PAGE)
-    for owner in (None, msgspec.structs.replace(OWNER, origins=()), msgspec.structs.replace(OWNER, aliases=frozenset())):
+    for owner in (
+        None,
+        msgspec.structs.replace(OWNER, origins=()),
+        msgspec.structs.replace(OWNER, aliases=frozenset()),
+    ):
         keys.owners = {"shop": owner} if owner is not None else {}
         gone = BrowserTokens(Settings(secret=Secret(SECRET)), keys.owners.get, ["chat", "code"], lambda: NOW)
         with pytest.raises(Unauthorized) as refused:
@@ -259,7 +326,9 @@ def test_nothing_is_renewed_that_could_not_be_used() -> None:
 
 
 def test_nothing_is_renewed_where_that_is_off() -> None:
-    tokens = BrowserTokens(Settings(secret=Secret(SECRET), renewable=None), {"shop": OWNER}.get, ["chat"], lambda: NOW)
+    tokens = BrowserTokens(
+        Settings(secret=Secret(SECRET), renewable=None), {"shop": OWNER}.get, ["chat"], lambda: NOW
+    )
     minted = tokens.mint(OWNER, TokenRequest(PAGE))
     assert minted.renewable_until is None
     with pytest.raises(Unauthorized):
@@ -273,13 +342,22 @@ def test_any_changed_character_is_refused() -> None:
         for other in "A_.=":
             if good[index] != other:
                 assert keys.reason(good[:index] + other + good[index + 1 :]) == "bad_signature"
-    for bad in (good + "=", good + "\n", " " + good, good[:-1], good + ".", good.rpartition(".")[0] + ".", ""):
+    for bad in (
+        good + "=",
+        good + "\n",
+        " " + good,
+        good[:-1],
+        good + ".",
+        good.rpartition(".")[0] + ".",
+        "",
+    ):
         assert keys.reason(bad) == "bad_signature"
 
 
 def signed(header: dict[str, Any], claims: bytes, secret: str = SECRET) -> str:
     pieces = [
-        base64.urlsafe_b64encode(part).rstrip(b"=") for part in (json.dumps(header, separators=(",", ":")).encode(), claims)
+        base64.urlsafe_b64encode(part).rstrip(b"=")
+        for part in (json.dumps(header, separators=(",", ":")).encode(), claims)
     ]
     mac = base64.urlsafe_b64encode(hmac.digest(secret.encode(), b".".join(pieces), "sha256")).rstrip(b"=")
     return b".".join([*pieces, mac]).decode()
@@ -305,7 +383,13 @@ def test_what_else_is_signed_by_the_secret_is_no_browser_token() -> None:
     ):
         assert keys.reason(signed(header, good)) == "bad_signature"
     assert keys.reason(signed(OURS, good, "another secret of at least 32 bytes")) == "bad_signature"
-    for changes in ({"iss": "other"}, {"aud": "sluice"}, {"aud": ["sluice-browser"]}, {"exp": str(int(NOW) + 60)}, {"key": 1}):
+    for changes in (
+        {"iss": "other"},
+        {"aud": "sluice"},
+        {"aud": ["sluice-browser"]},
+        {"exp": str(int(NOW) + 60)},
+        {"key": 1},
+    ):
         assert keys.reason(signed(OURS, json.dumps({**CLAIMS, **changes}).encode())) == "bad_signature"
     for name in CLAIMS:
         without = {key: value for key, value in CLAIMS.items() if key != name}
@@ -315,7 +399,9 @@ def test_what_else_is_signed_by_the_secret_is_no_browser_token() -> None:
 
 
 def config(**more: Any) -> Config:
-    key = Key(id="shop", digest=digest_of("sk"), aliases=("chat",), origins=(PAGE,), expires="2027-01-15T08:00:10Z")
+    key = Key(
+        id="shop", digest=digest_of("sk"), aliases=("chat",), origins=(PAGE,), expires="2027-01-15T08:00:10Z"
+    )
     return Config(upstreams={}, aliases={"chat": None}, keys=(key,), **more)  # type: ignore[dict-item]
 
 

@@ -1,4 +1,5 @@
-"""Tokens with a valid signature and wrong contents, and what else is tried with headers: one row each, one reason each.
+"""Tokens with a valid signature and wrong contents, and what else is tried with headers: one row each, one
+reason each.
 
 All are signed by the issuer's own key (ES256) unless the row says otherwise. RFC 7515, RFC 7519, RFC 8725.
 """
@@ -20,7 +21,13 @@ from sluice.identity.jwt import Verifier
 from tests.identity.provider import private, provider, public
 
 NOW = 1_800_000_000
-ISSUER = Issuer(issuer="https://i", audience="sluice", algorithms=("ES256",), jwks_url="https://i/jwks", leeway=Seconds(30))
+ISSUER = Issuer(
+    issuer="https://i",
+    audience="sluice",
+    algorithms=("ES256",),
+    jwks_url="https://i/jwks",
+    leeway=Seconds(30),
+)
 HEADER: dict[str, Any] = {"alg": "ES256", "kid": "k1"}
 CLAIMS: dict[str, Any] = {"iss": "https://i", "aud": "sluice", "exp": NOW + 60, "sub": "u"}
 ABSENT = object()
@@ -33,7 +40,9 @@ def encoded(data: bytes) -> str:
 def changed(usual: dict[str, Any], changes: dict[str, Any] | bytes) -> bytes:
     if isinstance(changes, bytes):
         return changes
-    return json.dumps({name: value for name, value in {**usual, **changes}.items() if value is not ABSENT}).encode()
+    return json.dumps(
+        {name: value for name, value in {**usual, **changes}.items() if value is not ABSENT}
+    ).encode()
 
 
 def signature(signed: str, kid: str = "k1") -> bytes:
@@ -41,7 +50,9 @@ def signature(signed: str, kid: str = "k1") -> bytes:
     return b"".join(number.to_bytes(32, "big") for number in numbers)
 
 
-def token(claims: dict[str, Any] | bytes = b"", header: dict[str, Any] | bytes | None = None, kid: str = "k1") -> str:
+def token(
+    claims: dict[str, Any] | bytes = b"", header: dict[str, Any] | bytes | None = None, kid: str = "k1"
+) -> str:
     signed = f"{encoded(changed(HEADER, header or {}))}.{encoded(changed(CLAIMS, claims or {}))}"
     return f"{signed}.{encoded(signature(signed, kid))}"
 
@@ -197,4 +208,6 @@ def test_a_signature_has_one_form() -> None:
         "standard base64": f"{signed}.+/{signed_by[2:]}",
     }
     assert outcome(good) == "accepted"
-    assert [name for name, presented in bad.items() if outcome(presented) not in ("bad_signature", "unknown_key")] == []
+    assert [
+        name for name, presented in bad.items() if outcome(presented) not in ("bad_signature", "unknown_key")
+    ] == []

@@ -28,7 +28,11 @@ READ: list[tuple[str, Headers, str | None]] = [
     ("bearer in any case", [(b"authorization", b"bEARER   k1")], "k1"),
     ("white space around", [(b"x-api-key", b" \tk1 ")], "k1"),
     ("the same twice in two headers", [(b"x-api-key", b"k1"), (b"x-widget-api-key", b"k1")], "k1"),
-    ("the same in three", [(b"x-api-key", b"k1"), (b"x-widget-api-key", b"k1"), (b"authorization", b"Bearer k1")], "k1"),
+    (
+        "the same in three",
+        [(b"x-api-key", b"k1"), (b"x-widget-api-key", b"k1"), (b"authorization", b"Bearer k1")],
+        "k1",
+    ),
     ("an empty one is absent", [(b"x-api-key", b""), (b"x-widget-api-key", b"k1")], "k1"),
     ("empty authorization", [(b"authorization", b" ")], None),
     ("another header of that length", [(b"x-api-kez", b"k1"), (b"x_api_key", b"k2")], None),
@@ -45,7 +49,11 @@ REFUSED: list[tuple[str, Headers, str]] = [
     ("doubled", [(b"x-api-key", b"k1"), (b"x-api-key", b"k1")], "ambiguous"),
     ("doubled in another case", [(b"x-api-key", b"k1"), (b"X-API-KEY", b"k1")], "ambiguous"),
     ("doubled, one empty", [(b"x-api-key", b"k1"), (b"x-api-key", b"")], "ambiguous"),
-    ("doubled authorization", [(b"authorization", b"Bearer k1"), (b"authorization", b"Bearer k1")], "ambiguous"),
+    (
+        "doubled authorization",
+        [(b"authorization", b"Bearer k1"), (b"authorization", b"Bearer k1")],
+        "ambiguous",
+    ),
     ("two different", [(b"x-api-key", b"k1"), (b"x-widget-api-key", b"k2")], "ambiguous"),
     ("two different kinds", [(b"x-api-key", b"k1"), (b"authorization", b"Bearer k2")], "ambiguous"),
     ("basic", [(b"authorization", b"Basic dTpw")], "unknown_key"),
@@ -86,7 +94,9 @@ def by_name(headers: Headers) -> dict[str, str]:
 PIECES = st.sampled_from(
     [b"", b"k1", b"k2", b"Bearer k1", b"bearer k1", b"Bearer  k1", b"Basic k1", b"Bearer", b"k\x80", b"a,b"]
 )
-NAMES = st.sampled_from([b"x-api-key", b"X-Api-Key", b"x-widget-api-key", b"authorization", b"Authorization", b"host"])
+NAMES = st.sampled_from(
+    [b"x-api-key", b"X-Api-Key", b"x-widget-api-key", b"authorization", b"Authorization", b"host"]
+)
 
 
 @given(st.lists(st.tuples(NAMES, PIECES), max_size=4))
@@ -114,10 +124,21 @@ def test_a_known_key_is_its_principal() -> None:
     secret = new_key()
     keys = [Key(id=f"k{n}", digest=digest_of(new_key())) for n in range(20)]
     mine = Key(
-        id="mine", digest=digest_of(secret), tenant="t", aliases=("a", "b"), default_alias="b", limits=limits, origins=("o",)
+        id="mine",
+        digest=digest_of(secret),
+        tenant="t",
+        aliases=("a", "b"),
+        default_alias="b",
+        limits=limits,
+        origins=("o",),
     )
     principal = Authenticator(config(*keys, mine)).identify_now([(b"x-api-key", secret.encode())])
-    assert (principal.key_id, principal.tenant, principal.bucket, principal.kind) == ("mine", "t", "mine", "key")
+    assert (principal.key_id, principal.tenant, principal.bucket, principal.kind) == (
+        "mine",
+        "t",
+        "mine",
+        "key",
+    )
     assert (principal.default_alias, principal.limits, principal.origins) == ("b", limits, ("o",))
     assert [principal.may(name) for name in ("a", "b", "c")] == [True, True, False]
     assert secret not in repr(principal)
@@ -125,9 +146,17 @@ def test_a_known_key_is_its_principal() -> None:
 
 @pytest.mark.parametrize(
     ("aliases", "configured", "default"),
-    [(("*",), None, None), (("*",), "x", "x"), (("a",), None, "a"), (("a", "b"), None, None), (("a", "b"), "b", "b")],
+    [
+        (("*",), None, None),
+        (("*",), "x", "x"),
+        (("a",), None, "a"),
+        (("a", "b"), None, None),
+        (("a", "b"), "b", "b"),
+    ],
 )
-def test_the_only_alias_is_the_default(aliases: tuple[str, ...], configured: str | None, default: str | None) -> None:
+def test_the_only_alias_is_the_default(
+    aliases: tuple[str, ...], configured: str | None, default: str | None
+) -> None:
     ring = Keyring([Key(id="k", digest=digest_of("s"), aliases=aliases, default_alias=configured)])
     principal = ring.find("s")
     assert principal is not None
@@ -175,7 +204,9 @@ def test_new_keys_are_long_and_different() -> None:
     assert msgspec.convert(digest_of(keys.pop()), type=Key.__annotations__["digest"])
 
 
-@pytest.mark.parametrize("text", ["", "2027-01-31", "2027-01-31T00:00:00", "2027-02-30T00:00:00Z", "soon", "1769817600"])
+@pytest.mark.parametrize(
+    "text", ["", "2027-01-31", "2027-01-31T00:00:00", "2027-02-30T00:00:00Z", "soon", "1769817600"]
+)
 def test_a_date_without_offset_is_no_moment(text: str) -> None:
     with pytest.raises(ValueError, match="RFC 3339"):
         timestamp(text)

@@ -22,12 +22,19 @@ from sluice.identity.keys import digest_of
 NOW = 1_800_000_000.0
 SECRET = "0123456789abcdef0123456789abcdef"
 ISSUER = Issuer(
-    issuer="https://i", audience="sluice", algorithms=("HS256",), secret=Secret(SECRET), leeway=Seconds(30), aliases=("a", "b")
+    issuer="https://i",
+    audience="sluice",
+    algorithms=("HS256",),
+    secret=Secret(SECRET),
+    leeway=Seconds(30),
+    aliases=("a", "b"),
 )
 CLAIMS: dict[str, Any] = {"iss": "https://i", "aud": "sluice", "exp": NOW + 60, "sub": "tenant-1"}
 
 
-def token(headers: dict[str, Any] | None = None, key: Any = SECRET, algorithm: str = "HS256", **changes: Any) -> str:
+def token(
+    headers: dict[str, Any] | None = None, key: Any = SECRET, algorithm: str = "HS256", **changes: Any
+) -> str:
     claims = {name: value for name, value in {**CLAIMS, **changes}.items() if value is not None}
     return jwt.encode(claims, key, algorithm, headers)
 
@@ -44,7 +51,11 @@ def verifier(issuer: Issuer = ISSUER, now: float = NOW) -> Verifier:
 
 def test_a_token_is_its_tenant() -> None:
     principal = verifier().principal(token())
-    assert (principal.kind, principal.key_id, principal.tenant) == ("jwt", "jwt:https://i", "https://i|tenant-1")
+    assert (principal.kind, principal.key_id, principal.tenant) == (
+        "jwt",
+        "jwt:https://i",
+        "https://i|tenant-1",
+    )
     assert principal.aliases == {"a", "b"}
     assert principal.bucket == "jwt:https://i|tenant-1"
 
@@ -80,7 +91,9 @@ def test_refuses_with_the_reason(changes: dict[str, Any], expected: str) -> None
     assert reason(verifier(), token(**changes)) == expected
 
 
-@pytest.mark.parametrize("changes", [{"exp": NOW - 29}, {"nbf": NOW + 30}, {"aud": ["x", "sluice"]}, {"exp": int(NOW) + 9}])
+@pytest.mark.parametrize(
+    "changes", [{"exp": NOW - 29}, {"nbf": NOW + 30}, {"aud": ["x", "sluice"]}, {"exp": int(NOW) + 9}]
+)
 def test_accepts_within_the_leeway_and_any_listed_audience(changes: dict[str, Any]) -> None:
     assert verifier().principal(token(**changes)).tenant == "https://i|tenant-1"
 
@@ -95,10 +108,15 @@ def test_any_changed_character_is_refused() -> None:
     for index in range(len(good)):
         for other in "A_.=":
             if good[index] != other:
-                assert reason(check, good[:index] + other + good[index + 1 :]) in ("bad_signature", "unknown_key")
+                assert reason(check, good[:index] + other + good[index + 1 :]) in (
+                    "bad_signature",
+                    "unknown_key",
+                )
 
 
-@pytest.mark.parametrize("garbage", ["", ".", "..", "a.b", "a.b.c", "a.b.c.d", "e30.e30.", "....", "\ud800.a.b", "{}.{}.{}"])
+@pytest.mark.parametrize(
+    "garbage", ["", ".", "..", "a.b", "a.b.c", "a.b.c.d", "e30.e30.", "....", "\ud800.a.b", "{}.{}.{}"]
+)
 def test_garbage_is_refused(garbage: str) -> None:
     with pytest.raises(Unauthorized):
         verify(garbage, Jwk("oct", k="x" * 64), ["HS256"])
@@ -122,7 +140,9 @@ CLAIMED: list[tuple[Any, tuple[str, ...], set[str]]] = [
 
 
 @pytest.mark.parametrize(("claimed", "granted", "aliases"), CLAIMED)
-def test_a_token_may_ask_for_less_but_never_for_more(claimed: Any, granted: tuple[str, ...], aliases: set[str]) -> None:
+def test_a_token_may_ask_for_less_but_never_for_more(
+    claimed: Any, granted: tuple[str, ...], aliases: set[str]
+) -> None:
     issuer = Issuer(
         issuer="https://i", audience="sluice", algorithms=("HS256",), secret=Secret(SECRET), aliases=granted,
         claims=Claims(tenant="org", aliases="models"),
@@ -136,7 +156,9 @@ def test_a_verified_token_is_remembered_until_it_expires(monkeypatch: pytest.Mon
     check = Verifier([ISSUER], clock=lambda: times[0], cache_size=2)
     first = check.principal(token())
     calls: list[str] = []
-    monkeypatch.setattr("sluice.identity.jwt.verify", lambda presented, key, algorithms: calls.append(presented) or b"")
+    monkeypatch.setattr(
+        "sluice.identity.jwt.verify", lambda presented, key, algorithms: calls.append(presented) or b""
+    )
     assert check.principal(token()) is first
     assert not calls
     times[0] = NOW + 90
@@ -170,7 +192,9 @@ def forged(header: dict[str, Any], secret: bytes) -> str:
 
 RSA = rsa.generate_private_key(65537, 2048)
 SMALL_RSA = rsa.generate_private_key(65537, 1024)
-P256, P384, P521 = (ec.generate_private_key(curve) for curve in (ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()))
+P256, P384, P521 = (
+    ec.generate_private_key(curve) for curve in (ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1())
+)
 ED = ed25519.Ed25519PrivateKey.generate()
 SETS = [
     ("RS256", RSA, RSAAlgorithm), ("PS384", RSA, RSAAlgorithm), ("RS512", RSA, RSAAlgorithm), ("ES256", P256, ECAlgorithm),
@@ -219,7 +243,9 @@ UNUSABLE: list[tuple[str, Any, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("key", "members"), [pytest.param(k, m, id=i) for i, k, m in UNUSABLE])
-def test_a_set_without_a_usable_key_is_refused_at_start(tmp_path: Path, key: Any, members: dict[str, Any]) -> None:
+def test_a_set_without_a_usable_key_is_refused_at_start(
+    tmp_path: Path, key: Any, members: dict[str, Any]
+) -> None:
     with pytest.raises(ConfigError, match="no key of jwks_file may verify RS256"):
         verifier(by_set(jwks(tmp_path, public(key, RSAAlgorithm, **members)), "RS256"))
 
@@ -232,7 +258,9 @@ def test_a_short_secret_is_refused_at_start(size: int, algorithm: str) -> None:
     verifier(Issuer(issuer="i", audience="a", algorithms=(algorithm,), secret=Secret("s" * (size + 1))))
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"keys": 1}', b'{"keys": [1]}', b'{"keys": [{"kty": 1}]}', b"\xff"])
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{}", b'{"keys": 1}', b'{"keys": [1]}', b'{"keys": [{"kty": 1}]}', b"\xff"]
+)
 def test_what_is_no_key_set_says_so(data: bytes) -> None:
     with pytest.raises(ValueError, match="not a JSON Web Key Set"):
         parse_jwks(data)
@@ -253,5 +281,10 @@ def test_only_a_bearer_is_a_token_and_a_known_key_comes_first() -> None:
     with pytest.raises(Unauthorized) as caught:
         authenticator.identify_now([(b"authorization", b"Bearer not-a-token")])
     assert caught.value.reason == "unknown_key"
-    with_key = Config(upstreams={}, aliases={}, jwt=(ISSUER,), keys=(Key(id="k", digest=digest_of(presented)),))
-    assert Authenticator(with_key).identify_now([(b"authorization", f"Bearer {presented}".encode())]).kind == "key"
+    with_key = Config(
+        upstreams={}, aliases={}, jwt=(ISSUER,), keys=(Key(id="k", digest=digest_of(presented)),)
+    )
+    assert (
+        Authenticator(with_key).identify_now([(b"authorization", f"Bearer {presented}".encode())]).kind
+        == "key"
+    )

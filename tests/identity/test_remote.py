@@ -48,7 +48,8 @@ class Alarm:
 
 
 class Gate:
-    """A verifier over the keys of one provider, asked as the gateway asks: without waiting, then once more."""
+    """A verifier over the keys of one provider, asked as the gateway asks: without waiting, then once
+    more."""
 
     def __init__(self, idp: Provider, **options: Any) -> None:
         self.now = 1000.0
@@ -199,7 +200,9 @@ async def test_strangers_do_not_keep_a_new_key_out(strangers: int) -> None:
         assert one.now - before <= remote.SPACING < remote.WAIT
 
 
-async def test_more_than_may_wait_are_refused_at_once_and_known_keys_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_than_may_wait_are_refused_at_once_and_known_keys_still_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(remote, "WAITERS", 5)
     async with gate("k1") as (idp, one):
         idp.gate.clear()
@@ -220,7 +223,9 @@ async def test_what_no_newer_set_could_verify_asks_nobody() -> None:
     async with gate("k1") as (idp, one):
         head, body, signature = idp.token("k1").split(".")
         stranger = jwt.encode({"iss": "https://nobody", "aud": "sluice", "sub": "u", "exp": 9e9}, "x" * 32)
-        hmac = jwt.encode({"iss": idp.url, "aud": "sluice", "sub": "u", "exp": 9e9}, "x" * 32, headers={"kid": "k9"})
+        hmac = jwt.encode(
+            {"iss": idp.url, "aud": "sluice", "sub": "u", "exp": 9e9}, "x" * 32, headers={"kid": "k9"}
+        )
         for token in (
             f"{head}.{body}.{signature[:-4]}AAAA",
             f"{head}.{body}.",
@@ -445,7 +450,12 @@ async def test_neither_proxies_nor_cookies_are_used(monkeypatch: pytest.MonkeyPa
         await one.alarm.ring()
         await one.alarm.ring()
         assert one.outcomes == ["ok"] * 3
-        assert [name for request in idp.requests for name in request.headers if name in ("Cookie", "Authorization")] == []
+        assert [
+            name
+            for request in idp.requests
+            for name in request.headers
+            if name in ("Cookie", "Authorization")
+        ] == []
 
 
 async def test_a_set_gives_only_keys_that_may_verify_the_issuers_algorithms() -> None:
@@ -462,8 +472,12 @@ async def test_a_set_gives_only_keys_that_may_verify_the_issuers_algorithms() ->
 async def test_an_algorithm_that_is_none_for_public_keys_is_refused_at_start(algorithm: str) -> None:
     async with provider() as idp:
         for options in ({}, {"discovery": True}):
-            config = Config(upstreams={}, aliases={}, jwt=(idp.issuer(algorithms=("ES256", algorithm), **options),))
-            with pytest.raises(ConfigError, match="needs a secret" if algorithm.startswith("HS") else "unknown algorithm"):
+            config = Config(
+                upstreams={}, aliases={}, jwt=(idp.issuer(algorithms=("ES256", algorithm), **options),)
+            )
+            with pytest.raises(
+                ConfigError, match="needs a secret" if algorithm.startswith("HS") else "unknown algorithm"
+            ):
                 Authenticator(config)
 
 
@@ -501,7 +515,9 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("metadata", "outcome"), [pytest.param(m, o, id=i) for i, m, o in WRONG])
 async def test_refuses_metadata_that_is_not_the_issuers_own(metadata: dict[str, Any], outcome: str) -> None:
     async with provider() as idp:
-        idp.metadata = {name: value.replace("SELF", idp.url) if value else value for name, value in metadata.items()}
+        idp.metadata = {
+            name: value.replace("SELF", idp.url) if value else value for name, value in metadata.items()
+        }
         assert await outcome_of(idp, discovery=True) == outcome
         assert idp.fetches == 0
 
@@ -510,6 +526,10 @@ async def test_refuses_metadata_that_is_not_the_issuers_own(metadata: dict[str, 
 
 
 def test_a_gateway_without_such_issuers_does_not_import_the_client() -> None:
-    program = "import sys, sluice.runtime.snapshot; sys.exit('aiohttp' in sys.modules or 'jwt' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=False, timeout=60)
+    program = (
+        "import sys, sluice.runtime.snapshot; sys.exit('aiohttp' in sys.modules or 'jwt' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=False, timeout=60
+    )
     assert done.returncode == 0

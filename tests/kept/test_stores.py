@@ -50,7 +50,9 @@ _names = (f"responses{number}" for number in itertools.count())
 KINDS = ("sqlite", "redis", "valkey", "cluster", "postgres")
 
 
-def opened(kind: str, request: pytest.FixtureRequest, directory: Path, clock: Clock, name: str) -> ResponseStore:
+def opened(
+    kind: str, request: pytest.FixtureRequest, directory: Path, clock: Clock, name: str
+) -> ResponseStore:
     """A store of this kind at the place of this name."""
     match kind:
         case "sqlite":
@@ -72,12 +74,18 @@ def with_keys(store: ResponseStore, *keys: bytes, plain: bool = True) -> Respons
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[ResponseStore]:
     kind, _, encrypted = request.param.partition(" ")
     found: ResponseStore
-    found = MemoryResponses(KEEP, clock) if kind == "memory" else opened(kind, request, tmp_path, clock, next(_names))
+    found = (
+        MemoryResponses(KEEP, clock)
+        if kind == "memory"
+        else opened(kind, request, tmp_path, clock, next(_names))
+    )
     yield with_keys(found, KEY) if encrypted else found
     await found.close()
 
 
-def kept(id: str = "resp_1", created: float = 1000.0, items: tuple[str, ...] = ("msg_1", "rs_1")) -> KeptResponse:
+def kept(
+    id: str = "resp_1", created: float = 1000.0, items: tuple[str, ...] = ("msg_1", "rs_1")
+) -> KeptResponse:
     return KeptResponse(id, "resp_0", created, b'[{"a":1}]', b'{"id":"x"}', items)
 
 
@@ -196,7 +204,9 @@ async def test_an_encrypted_response_opens_with_its_key_and_as_itself_alone(
     await inner.close()
 
 
-async def test_postgres_forgets_what_is_too_old_as_others_are_put(postgres: PostgresServer, clock: Clock) -> None:
+async def test_postgres_forgets_what_is_too_old_as_others_are_put(
+    postgres: PostgresServer, clock: Clock
+) -> None:
     url = f"{postgres.url}&schema={next(_names)}"
     store = PostgresResponses(url, KEEP, clock, timeout=10)
     await store.put("a", kept("old", items=("msg_old",)))
@@ -233,7 +243,12 @@ async def test_a_store_that_is_down_is_said_in_bounded_time() -> None:
         store = WatchedResponses(RedisResponses(server.url, KEEP, Clock(), timeout=0.5), Watch())
         await store.put("a", kept())
         server.kill()
-        for call in (store.get("a", "resp_1"), store.put("a", kept()), store.delete("a", "resp_1"), store.delete_of("a")):
+        for call in (
+            store.get("a", "resp_1"),
+            store.put("a", kept()),
+            store.delete("a", "resp_1"),
+            store.delete_of("a"),
+        ):
             with pytest.raises(ResponsesFailed):
                 await call
         await store.close()

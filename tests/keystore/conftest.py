@@ -66,7 +66,11 @@ def _maker(kind: str, request: Any, tmp_path: Path) -> Open:
         url, prefix = request.getfixturevalue(kind).url, next(_prefixes)
         return lambda: RedisKeys(url, prefix=prefix, timeout=10)
     if kind in ("postgres", "pgbouncer"):
-        base = request.getfixturevalue("postgres").url if kind == "postgres" else request.getfixturevalue("bouncer")
+        base = (
+            request.getfixturevalue("postgres").url
+            if kind == "postgres"
+            else request.getfixturevalue("bouncer")
+        )
         address = f"{base}&schema={next(_prefixes)}"
         return lambda: PostgresKeys(address, timeout=10)
     if kind == "sqlite":

@@ -175,7 +175,9 @@ async def processes(server: RedisServer, count: int = 2) -> AsyncIterator[list[P
             await process.close()
 
 
-async def test_a_frozen_server_costs_no_key_and_no_change_is_made_behind_ones_back(own_redis: RedisServer) -> None:
+async def test_a_frozen_server_costs_no_key_and_no_change_is_made_behind_ones_back(
+    own_redis: RedisServer,
+) -> None:
     store = RedisKeys(own_redis.url, prefix="p", timeout=HANG)
     process, other = Process(store), Process(RedisKeys(own_redis.url, prefix="p", timeout=HANG))
     await process.put(stored("a"), 0)
@@ -205,7 +207,10 @@ async def test_a_server_that_freezes_within_a_change_does_not_make_it_later(own_
             own_redis.stop()
             return await super()._evaluate(script, *arguments)
 
-    store, reader = Freezing(own_redis.url, prefix="p", timeout=0.3), Process(RedisKeys(own_redis.url, prefix="p"))
+    store, reader = (
+        Freezing(own_redis.url, prefix="p", timeout=0.3),
+        Process(RedisKeys(own_redis.url, prefix="p")),
+    )
     process = Process(store)
     with pytest.raises(Unavailable):
         await process.put(stored("late"), 0)

@@ -16,7 +16,9 @@ from tests.keystore.keys import stored
 
 
 @pytest.mark.parametrize("order", [(SqliteKeys, SqliteConversations), (SqliteConversations, SqliteKeys)])
-async def test_keys_and_conversations_share_a_file_whoever_comes_first(tmp_path: Path, order: tuple[type, type]) -> None:
+async def test_keys_and_conversations_share_a_file_whoever_comes_first(
+    tmp_path: Path, order: tuple[type, type]
+) -> None:
     for _ in range(2):
         for kind in order:
             store = kind(tmp_path / "state.db")
@@ -42,8 +44,12 @@ def newer(database: sqlite3.Connection) -> None:
     database.execute("INSERT INTO sluice_part VALUES ('keys', ?)", (len(module.MIGRATIONS) + 1,))
 
 
-@pytest.mark.parametrize(("make", "reason"), [(someone_elses, "another program's database"), (newer, "newer version")])
-def test_a_file_that_is_not_ours_is_refused(tmp_path: Path, make: Callable[[sqlite3.Connection], None], reason: str) -> None:
+@pytest.mark.parametrize(
+    ("make", "reason"), [(someone_elses, "another program's database"), (newer, "newer version")]
+)
+def test_a_file_that_is_not_ours_is_refused(
+    tmp_path: Path, make: Callable[[sqlite3.Connection], None], reason: str
+) -> None:
     path = tmp_path / "state.db"
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         make(database)
@@ -51,7 +57,9 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path: Path, make: Callable[[sqli
         SqliteKeys(path)
 
 
-async def test_a_file_that_another_holds_is_a_failure_in_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_another_holds_is_a_failure_in_bounded_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "BUSY", 0.0)
     store = SqliteKeys(tmp_path / "state.db")
     with contextlib.closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as database:

@@ -43,7 +43,9 @@ async def test_a_key_comes_back_as_it_was(opened: Callable[[], KeyStore]) -> Non
     assert [(limit.rate, limit.capacity) for limit in requests] == [(500 / 60, 20), (20000 / 86400, 20000)]
 
 
-@pytest.mark.parametrize("text", ["500/min", "0.1/s", "1/day", "333.33/h", "0.000001/min", "123456789012345/s", 0.25, 1e-7])
+@pytest.mark.parametrize(
+    "text", ["500/min", "0.1/s", "1/day", "333.33/h", "0.000001/min", "123456789012345/s", 0.25, 1e-7]
+)
 def test_a_rate_comes_back_to_the_bit(text: object) -> None:
     limits = KeyLimits(requests=Limit(rate=Rate.parse(text)))
     key = decode("k", 1, encode(stored("k", limits=limits))).key
@@ -102,7 +104,9 @@ async def test_more_than_a_page_is_read_page_by_page(opened: Open) -> None:
     store = opened()
     count = PAGE * 2 + 1 if type(store).__name__ == "MemoryKeys" else PAGE + 1
     for start in range(0, count, 100):
-        await asyncio.gather(*(store.put(stored(f"k{number}"), 0) for number in range(start, min(count, start + 100))))
+        await asyncio.gather(
+            *(store.put(stored(f"k{number}"), 0) for number in range(start, min(count, start + 100)))
+        )
     since, ids, pages = 0, [], 0
     while (page := await store.changes(since)).generation != since:
         since, pages = page.generation, pages + 1

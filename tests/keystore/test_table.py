@@ -40,7 +40,11 @@ def test_a_key_is_let_in_with_what_it_may_do() -> None:
     principal = lab.table.keyring.find("a")
     assert principal is not None
     assert (principal.key_id, principal.tenant, principal.bucket, principal.kind) == ("a", "t", "a", "key")
-    assert (principal.aliases, principal.default_alias, principal.origins) == ({"chat"}, "chat", ("https://x.example",))
+    assert (principal.aliases, principal.default_alias, principal.origins) == (
+        {"chat"},
+        "chat",
+        ("https://x.example",),
+    )
     assert lab.table.keyring.named("a") == principal
     assert (lab.found("b"), lab.table.keyring.named("b")) == (None, None)
 
@@ -143,7 +147,12 @@ def test_ten_thousand_keys_are_one_look_into_a_dict() -> None:
         lab.put(f"k{number}")
     keyring = lab.table.keyring
     counted = keyring._entries = Counted(keyring._entries)
-    assert [lab.found(secret) for secret in ("k0", "k5000", "k9999", "nobody")] == ["k0", "k5000", "k9999", None]
+    assert [lab.found(secret) for secret in ("k0", "k5000", "k9999", "nobody")] == [
+        "k0",
+        "k5000",
+        "k9999",
+        None,
+    ]
     assert counted.looks == 4
 
 

@@ -2,8 +2,8 @@
 
     python -m tests.limits.caller URL requests|tokens|slots|levels|hold CALLERS SECONDS LIMITS
 
-`URL` chooses the store (see STORES). It says "ready", waits for a line, and prints what it has counted as one line of
-JSON: when it began and ended by the store's own clock, in microseconds, and a list of counts by key.
+`URL` chooses the store (see STORES). It says "ready", waits for a line, and prints what it has counted as one
+line of JSON: when it began and ended by the store's own clock, in microseconds, and a list of counts by key.
 """
 
 import asyncio
@@ -87,9 +87,11 @@ class Work:
             self.counts[key][2] += max(0, used - amount)
 
     async def levels(self, key: str, name: str) -> None:
-        """Counts the tokens of calls that claim on every level above them: "user/tenant" on "tenant" and "team", too.
+        """Counts the tokens of calls that claim on every level above them: "user/tenant" on "tenant" and
+        "team", too.
 
-        What a call used is settled on all levels, while its place on the team is held. Places are under "streams".
+        What a call used is settled on all levels, while its place on the team is held. Places are under
+        "streams".
         """
         tenant = key.partition("/")[2]
         if not tenant:  # a level that other callers are under
@@ -105,7 +107,9 @@ class Work:
                 await self.pause(min(verdict.retry_after, 0.02 * chance.random()))
                 continue
             used = chance.randint(0, amount)
-            await self.store.settle([Claim(claim.key, claim.limit, used - amount) for claim in claims], [slot])
+            await self.store.settle(
+                [Claim(claim.key, claim.limit, used - amount) for claim in claims], [slot]
+            )
             for level in names:
                 self.counts[level][0] += used
 
@@ -138,10 +142,14 @@ class Work:
         self.ending = asyncio.create_task(self.over.wait())
         asyncio.get_running_loop().call_later(seconds, self.over.set)
         keys, me = [*self.limits], random.randbytes(8).hex()
-        await asyncio.gather(*(getattr(self, work)(keys[number % len(keys)], f"{me}.{number}") for number in range(callers)))
+        await asyncio.gather(
+            *(getattr(self, work)(keys[number % len(keys)], f"{me}.{number}") for number in range(callers))
+        )
 
 
-async def main(url: str, work: str, callers: int, seconds: float, limits: dict[str, tuple[float, float]]) -> None:
+async def main(
+    url: str, work: str, callers: int, seconds: float, limits: dict[str, tuple[float, float]]
+) -> None:
     store, now = STORES[url.partition(":")[0]](url)
     await store.take([])
     print("ready", flush=True)

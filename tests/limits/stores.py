@@ -91,9 +91,11 @@ class Expected(msgspec.Struct):
 
 
 class Oracle:
-    """Token buckets by the book: levels are exact, and time that runs backwards does not count. Slots with a lease.
+    """Token buckets by the book: levels are exact, and time that runs backwards does not count. Slots with a
+    lease.
 
-    `writes_only`: a call that changes nothing leaves no trace of when it was made, unless time had run backwards.
+    `writes_only`: a call that changes nothing leaves no trace of when it was made, unless time had run
+    backwards.
     """
 
     def __init__(self, *, writes_only: bool = False, lease: float = math.inf) -> None:
@@ -127,7 +129,9 @@ class Oracle:
         self._keep(before, after, now)
         if admitted:
             self._leases |= dict.fromkeys(slots, float(now) + self._lease)
-        places = [Fraction(slot.capacity - self._taken(slot, after_slots if admitted else held)) for slot in slots]
+        places = [
+            Fraction(slot.capacity - self._taken(slot, after_slots if admitted else held)) for slot in slots
+        ]
         return Expected(admitted, [after[claim.key] for claim in claims] + places, wait)
 
     def settle(self, claims: Sequence[Claim], now: Fraction, slots: Sequence[Slot] = ()) -> None:

@@ -1,4 +1,5 @@
-"""Any sequence of takes, settlings, renewals, crashes and passing time, in every store, against exact arithmetic."""
+"""Any sequence of takes, settlings, renewals, crashes and passing time, in every store, against exact
+arithmetic."""
 
 import asyncio
 import math
@@ -17,7 +18,9 @@ from tests.limits.stores import EPOCH, STEP, TRACELESS, Lab, Oracle, lab
 from tests.servers import RedisServer
 
 FULL = os.environ.get("SLUICE_FULL") == "1"
-FAST = settings(deadline=None, database=None, max_examples=2_000 if FULL else 60, suppress_health_check=list(HealthCheck))
+FAST = settings(
+    deadline=None, database=None, max_examples=2_000 if FULL else 60, suppress_health_check=list(HealthCheck)
+)
 
 # limits whose unit is a whole number of ticks: nothing is rounded, so the oracle must agree to the last digit
 EXACT = {
@@ -31,7 +34,11 @@ EXACT = {
 }
 PERIOD_ENDS = EPOCH / 64 + 1e9
 PLACES = {"x": 1, "y": 3}
-HOLDERS = [Slot(key, capacity, f"holder{number}") for key, capacity in PLACES.items() for number in range(capacity + 2)]
+HOLDERS = [
+    Slot(key, capacity, f"holder{number}")
+    for key, capacity in PLACES.items()
+    for number in range(capacity + 2)
+]
 HOURS = 2 * 3600 * 64
 eighths = st.integers(0, 96).map(lambda n: n / 8)
 signed = st.integers(-160, 400).map(lambda n: n / 8)
@@ -52,7 +59,9 @@ steps = st.one_of(
     st.tuples(st.just("settle"), some_claims(signed), some_slots),
     st.tuples(st.just("renew"), st.just(()), some_slots),
     st.tuples(
-        st.just("advance"), st.one_of(st.integers(0, 200), st.integers(0, 40 * 64), st.integers(-HOURS, HOURS)), st.just(())
+        st.just("advance"),
+        st.one_of(st.integers(0, 200), st.integers(0, 40 * 64), st.integers(-HOURS, HOURS)),
+        st.just(()),
     ),
 )
 
@@ -63,7 +72,9 @@ async def agrees(at: Lab, oracle: Oracle, sequence: list[tuple[str, Any, list[Sl
         now = Fraction(at.steps, 64)
         match step:
             case "advance":
-                if operand < 0:  # what a store makes of a lease that ended in what is the future again is its own affair
+                if (
+                    operand < 0
+                ):  # what a store makes of a lease that ended in what is the future again is its own affair
                     await at.store.settle((), list(oracle.lapsed(now)))
                     oracle.settle((), now, list(oracle.lapsed(now)))
                 at.steps += operand
@@ -101,9 +112,14 @@ def test_every_store_agrees_with_the_oracle(
 
 
 capacities = st.one_of(st.integers(1, 50), st.integers(1, 10**9), st.integers(4, 400).map(lambda n: n / 4))
-per_minute, per_day = st.integers(1, 10**6).map(lambda n: n / 60), st.integers(1, 10**5).map(lambda n: n / 86_400)
+per_minute, per_day = (
+    st.integers(1, 10**6).map(lambda n: n / 60),
+    st.integers(1, 10**5).map(lambda n: n / 86_400),
+)
 rates = st.one_of(st.floats(0.01, 1e6, allow_subnormal=False), per_minute, per_day)
-limits = st.builds(Limit, capacities.map(float), rates).filter(lambda limit: limit.capacity / limit.rate < 1e9)
+limits = st.builds(Limit, capacities.map(float), rates).filter(
+    lambda limit: limit.capacity / limit.rate < 1e9
+)
 asks = st.lists(st.tuples(st.floats(0, 3), st.integers(1, 8)), max_size=60)
 
 
@@ -125,7 +141,9 @@ def no_window_admits_too_much(limit: Limit, admitted: list[tuple[Fraction, float
 
 @FAST
 @given(limits, asks, st.floats(0, 1e6))
-@example(Limit(1.0, 3.0), [(1.0, 1), (0.0, 1)], 0.0)  # refused within the microsecond in which the last was taken
+@example(
+    Limit(1.0, 3.0), [(1.0, 1), (0.0, 1)], 0.0
+)  # refused within the microsecond in which the last was taken
 def test_memory_never_admits_more_than_capacity_and_rate_allow_and_hardly_less(
     limit: Limit, asked: list[tuple[float, int]], start: float
 ) -> None:

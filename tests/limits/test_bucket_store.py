@@ -57,7 +57,13 @@ async def test_names_the_claim_that_must_wait_longest(at: Lab) -> None:
 
 @pytest.mark.parametrize(
     ("amounts", "admitted", "remaining"),
-    [((4, 6), True, 0), ((6, 6), False, 10), ((10, 0), True, 0), ((0.5, 0.25), True, 9.25), ((4, 4, 4), False, 10)],
+    [
+        ((4, 6), True, 0),
+        ((6, 6), False, 10),
+        ((10, 0), True, 0),
+        ((0.5, 0.25), True, 9.25),
+        ((4, 4, 4), False, 10),
+    ],
 )
 async def test_one_bucket_may_be_claimed_twice_in_a_call(
     at: Lab, amounts: tuple[float, ...], admitted: bool, remaining: float
@@ -79,7 +85,9 @@ async def test_the_same_call_is_admitted_when_it_was_told_and_no_earlier(at: Lab
     assert (await at.store.take(claims)).admitted
 
 
-@pytest.mark.parametrize("claims", [[Claim("k", TEN, 10.5)], [Claim("a", TEN), Claim("k", TEN, 6), Claim("k", TEN, 6)]])
+@pytest.mark.parametrize(
+    "claims", [[Claim("k", TEN, 10.5)], [Claim("a", TEN), Claim("k", TEN, 6), Claim("k", TEN, 6)]]
+)
 async def test_what_exceeds_the_capacity_is_never_admitted(at: Lab, claims: list[Claim]) -> None:
     verdict = await at.store.take(claims)
     assert (verdict.admitted, verdict.retry_after, verdict.denied) == (False, math.inf, len(claims) - 1)
@@ -139,7 +147,9 @@ async def test_a_call_without_claims_is_admitted(at: Lab) -> None:
     await at.store.settle([])
 
 
-@pytest.mark.parametrize("key", ["", " ", "a\nb", "}{", "ключ", "\x00", "\ud800", "k" * 4096], ids=lambda key: ascii(key[:8]))
+@pytest.mark.parametrize(
+    "key", ["", " ", "a\nb", "}{", "ключ", "\x00", "\ud800", "k" * 4096], ids=lambda key: ascii(key[:8])
+)
 async def test_any_text_names_a_bucket(at: Lab, key: str) -> None:
     assert (await at.store.take([Claim(key, TEN, 10)])).admitted
     assert not (await at.store.take([Claim(key, TEN)])).admitted
@@ -175,7 +185,9 @@ async def test_only_finite_amounts_are_settled(at: Lab, amount: float) -> None:
 
 async def test_concurrent_calls_share_out_exactly_the_capacity(at: Lab) -> None:
     limit = Limit(capacity=57, rate=1)
-    verdicts = await asyncio.gather(*(at.store.take([Claim("k", limit), Claim(f"own{n}", TEN)]) for n in range(200)))
+    verdicts = await asyncio.gather(
+        *(at.store.take([Claim("k", limit), Claim(f"own{n}", TEN)]) for n in range(200))
+    )
     assert sum(verdict.admitted for verdict in verdicts) == 57
     assert sorted(verdict.levels[0].remaining for verdict in verdicts if verdict.admitted) == list(range(57))
 
@@ -254,7 +266,9 @@ async def test_giving_back_what_is_not_held_is_no_error(at: Lab) -> None:
     assert [level.remaining for level in verdict.levels] == [8, 1]
 
 
-async def test_a_slot_is_held_as_long_as_it_is_renewed_and_a_crashed_holders_comes_back_after_its_lease(at: Lab) -> None:
+async def test_a_slot_is_held_as_long_as_it_is_renewed_and_a_crashed_holders_comes_back_after_its_lease(
+    at: Lab,
+) -> None:
     await at.store.take([], [slot("alive"), slot("crashed")])
     for _ in range(3):
         at.advance(LEASE / 3 - 1)
@@ -267,7 +281,9 @@ async def test_a_slot_is_held_as_long_as_it_is_renewed_and_a_crashed_holders_com
     assert (await at.store.take([], [slot("third")])).admitted is not crashed
 
 
-async def test_a_clock_that_steps_back_holds_a_slot_no_longer_than_a_lease_from_when_it_is_asked_for(at: Lab) -> None:
+async def test_a_clock_that_steps_back_holds_a_slot_no_longer_than_a_lease_from_when_it_is_asked_for(
+    at: Lab,
+) -> None:
     await at.store.take([], [slot("crashed", capacity=1)])
     at.advance(-7200)
     assert not (await at.store.take([], [slot("next", capacity=1)])).admitted
@@ -276,7 +292,9 @@ async def test_a_clock_that_steps_back_holds_a_slot_no_longer_than_a_lease_from_
 
 
 async def test_concurrent_calls_never_hold_one_slot_too_many(at: Lab) -> None:
-    verdicts = await asyncio.gather(*(at.store.take([Claim("k", TEN, 0.01)], [slot(str(n), capacity=7)]) for n in range(100)))
+    verdicts = await asyncio.gather(
+        *(at.store.take([Claim("k", TEN, 0.01)], [slot(str(n), capacity=7)]) for n in range(100))
+    )
     assert sum(verdict.admitted for verdict in verdicts) == 7
     assert (await at.store.take([Claim("k", TEN, 0)])).levels[0].remaining == pytest.approx(9.93)
 
@@ -286,7 +304,9 @@ async def test_a_call_that_can_never_be_admitted_tells_all_levels_and_takes_noth
     rate, budgeted = Claim("r", Limit(10.0, 1.0), 4.0), msgspec.structs.replace(budget(3.0), holder="h")
     assert (await at.store.take([rate, budgeted], [slot("h")])).admitted
     for claims in ([rate, budget(0.0), NEVER], [budget(0.0), rate, NEVER]):
-        asked = [msgspec.structs.replace(claim, amount=0.0) if claim is not NEVER else claim for claim in claims]
+        asked = [
+            msgspec.structs.replace(claim, amount=0.0) if claim is not NEVER else claim for claim in claims
+        ]
         verdict = await at.store.take(asked, [slot(""), slot("", key="free")])
         assert not verdict.admitted
         levels = dict(zip([claim.key for claim in claims] + ["s", "free"], verdict.levels, strict=True))

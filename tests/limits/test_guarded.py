@@ -214,9 +214,17 @@ async def test_what_the_store_admitted_is_settled_there_when_it_is_back() -> Non
     assert verdict.by is None
     await guard.break_down()
     await guard.guarded.settle([REFUND], [SLOT])
-    assert (await guard.fallback.left(TOKENS), await guard.store.left(TOKENS), await guard.store.places(SLOT)) == (1000, 400, 3)
+    assert (
+        await guard.fallback.left(TOKENS),
+        await guard.store.left(TOKENS),
+        await guard.store.places(SLOT),
+    ) == (1000, 400, 3)
     await guard.recover()
-    assert (await guard.fallback.left(TOKENS), await guard.store.left(TOKENS), await guard.store.places(SLOT)) == (1000, 900, 4)
+    assert (
+        await guard.fallback.left(TOKENS),
+        await guard.store.left(TOKENS),
+        await guard.store.places(SLOT),
+    ) == (1000, 900, 4)
 
 
 @pytest.mark.parametrize("recovered", [False, True])
@@ -262,7 +270,9 @@ async def test_what_is_owed_to_the_store_is_bounded_and_paid_before_it_decides_a
 async def test_a_store_that_fails_again_while_it_is_paid_stays_left_alone() -> None:
     guard = Guard()
     await guard.break_down()
-    await guard.guarded.settle([Claim("bad", Limit(1, 1), math.nan)])  # a caller's mistake keeps nobody else from it
+    await guard.guarded.settle(
+        [Claim("bad", Limit(1, 1), math.nan)]
+    )  # a caller's mistake keeps nobody else from it
     await guard.guarded.settle([TOKENS])
     settle = guard.store.settle
 
@@ -279,7 +289,9 @@ async def test_a_store_that_fails_again_while_it_is_paid_stays_left_alone() -> N
 
 
 @pytest.mark.parametrize(("replicas", "places"), [(1, 4), (2, 2), (3, 1), (9, 1)])
-async def test_slots_are_divided_by_the_number_of_gateways_and_one_is_always_left(replicas: int, places: int) -> None:
+async def test_slots_are_divided_by_the_number_of_gateways_and_one_is_always_left(
+    replicas: int, places: int
+) -> None:
     guard = Guard(replicas=replicas)
     await guard.break_down()
     verdicts = [await guard.guarded.take([], [Slot("s", 4, str(number))]) for number in range(6)]

@@ -54,7 +54,9 @@ async def test_memory_is_bounded_even_where_no_bucket_is_full() -> None:
     assert len(store) < 600
 
 
-@pytest.mark.parametrize("claims", [[Claim("a", LIMIT)], [Claim("a", LIMIT), Claim("b", LIMIT)], [Claim("a", LIMIT, 9)], []])
+@pytest.mark.parametrize(
+    "claims", [[Claim("a", LIMIT)], [Claim("a", LIMIT), Claim("b", LIMIT)], [Claim("a", LIMIT, 9)], []]
+)
 def test_a_take_never_suspends(claims: list[Claim]) -> None:
     taking = MemoryStore(Clock()).take(claims)
     with pytest.raises(StopIteration):
@@ -88,5 +90,7 @@ async def test_a_budget_too_many_is_refused_and_no_other_forgotten_for_it() -> N
         assert (await store.take([Claim(f"k{number}", BUDGET, 2, expires=1e9)])).admitted
     with pytest.raises(Unavailable):
         await store.take([Claim("one more", BUDGET, expires=1e9)])
-    assert not any([(await store.take([Claim(f"k{number}", BUDGET, expires=1e9)])).admitted for number in range(100)])
+    assert not any(
+        [(await store.take([Claim(f"k{number}", BUDGET, expires=1e9)])).admitted for number in range(100)]
+    )
     assert (await store.take([Claim("refills", LIMIT)])).admitted

@@ -26,8 +26,9 @@ PROCESSES, CALLERS, SECONDS = (8, 200, 60) if FULL else (3, 9, 2)
 REQUESTS = {"a": (1, 7.0), "b": (20, 100.0), "c": (360_000, 100.0)}
 """By bucket: capacity and rate. All of them are asked for far more than they hold.
 
-The last one, which takes an hour to fill, is empty when they begin: what it has earned since has been admitted or is still
-in it, however slow the machine and the callers are. What a small bucket earns while it is full is nobody's.
+The last one, which takes an hour to fill, is empty when they begin: what it has earned since has been
+admitted or is still in it, however slow the machine and the callers are. What a small bucket earns while it
+is full is nobody's.
 """
 TOKENS = {"t": (2_000, 3_000.0), "u": (100, 500.0), "v": (3_600 * 1_234, 1_234.5)}
 LEVELS = {
@@ -58,7 +59,8 @@ def processes(number: int, *arguments: str) -> Iterator[list["subprocess.Popen[s
     """So many of caller.py, ready to begin."""
     command = [sys.executable, "-m", "tests.limits.caller", *arguments]
     started = [
-        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(number)
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(number)
     ]
     try:
         for process in started:
@@ -78,7 +80,8 @@ def begin(process: "subprocess.Popen[str]") -> None:
 
 
 class Counted:
-    """What all of them counted, and for how long: `longest` from the first that began to the last that ended (seconds)."""
+    """What all of them counted, and for how long: `longest` from the first that began to the last that ended
+    (seconds)."""
 
     def __init__(self, url: str, work: str, limits: dict[str, tuple[float, float]]) -> None:
         self._url = url
@@ -88,13 +91,19 @@ class Counted:
             emptied = asyncio.run(self._take(self._limit.capacity)) if work != "slots" else None
             for process in started:
                 begin(process)
-            self._found = [json.loads(process.stdout.readline()) for process in started if process.stdout is not None]
+            self._found = [
+                json.loads(process.stdout.readline()) for process in started if process.stdout is not None
+            ]
         if emptied is not None:
             looked = asyncio.run(self._take(0))
             self.left = looked[1]
-            self.earned = tuple(self._limit.rate * micros / 1e6 for micros in (looked[0] - emptied[2], looked[2] - emptied[0]))
+            self.earned = tuple(
+                self._limit.rate * micros / 1e6 for micros in (looked[0] - emptied[2], looked[2] - emptied[0])
+            )
             """By the large bucket from when it was empty: at least, and at most."""
-        self.longest = (max(end for _, end, _ in self._found) - min(start for start, _, _ in self._found)) / 1e6
+        self.longest = (
+            max(end for _, end, _ in self._found) - min(start for start, _, _ in self._found)
+        ) / 1e6
 
     def check(self, admitted: int) -> None:
         """What the large bucket has earned was admitted or is left, and no more."""
@@ -147,7 +156,8 @@ def test_tokens_that_are_settled_at_random_are_neither_minted_nor_lost(url: str)
 
 @pytest.mark.timeout(SECONDS * 3 + 120)
 def test_no_level_above_a_call_admits_too_much_and_none_is_charged_for_a_refusal_of_another(url: str) -> None:
-    """What a user takes is taken of its tenant and its team, too: a refusal by one leaves the others as they were."""
+    """What a user takes is taken of its tenant and its team, too: a refusal by one leaves the others as they
+    were."""
     counted = Counted(url, "levels", LEVELS)
     sums = {key: counted.sums(key)[0] for key in LEVELS}
     for key, (capacity, rate) in LEVELS.items():

@@ -27,7 +27,9 @@ HANG = 20
 
 
 @asynccontextmanager
-async def opened(url: str, prefix: str, timeout: float = 10) -> AsyncIterator[tuple[RedisStore, "client.Redis"]]:
+async def opened(
+    url: str, prefix: str, timeout: float = 10
+) -> AsyncIterator[tuple[RedisStore, "client.Redis"]]:
     store, raw = RedisStore(url, prefix=prefix, timeout=timeout), client.Redis.from_url(url.partition("?")[0])
     try:
         yield store, raw
@@ -58,7 +60,9 @@ async def test_one_call_is_one_round_trip(redis: RedisServer) -> None:
         await store.settle(claims, slots)
         calls = {name: figures["calls"] for name, figures in (await raw.info("commandstats")).items()}
         assert calls["cmdstat_evalsha"] == 3
-        assert not {"cmdstat_eval", "cmdstat_script|load", "cmdstat_ping", "cmdstat_client|setinfo"} & set(calls)
+        assert not {"cmdstat_eval", "cmdstat_script|load", "cmdstat_ping", "cmdstat_client|setinfo"} & set(
+            calls
+        )
 
 
 async def test_by_the_servers_own_clock_never_more_than_capacity_and_rate_allow(redis: RedisServer) -> None:
@@ -79,13 +83,21 @@ async def test_by_the_servers_own_clock_never_more_than_capacity_and_rate_allow(
 
 
 async def test_two_gateways_share_a_bucket_and_two_prefixes_do_not(redis: RedisServer) -> None:
-    async with opened(redis.url, "one") as (a, _), opened(redis.url, "one") as (b, _), opened(redis.url, "two") as (c, _):
-        verdicts = await asyncio.gather(*(store.take([Claim("k", LIMIT)]) for store in (a, b) for _ in range(20)))
+    async with (
+        opened(redis.url, "one") as (a, _),
+        opened(redis.url, "one") as (b, _),
+        opened(redis.url, "two") as (c, _),
+    ):
+        verdicts = await asyncio.gather(
+            *(store.take([Claim("k", LIMIT)]) for store in (a, b) for _ in range(20))
+        )
         assert sum(verdict.admitted for verdict in verdicts) == 10
         assert (await c.take([Claim("k", LIMIT, 10)])).admitted
 
 
-async def test_a_bucket_expires_soon_after_it_would_be_full_and_a_full_one_is_not_kept(redis: RedisServer) -> None:
+async def test_a_bucket_expires_soon_after_it_would_be_full_and_a_full_one_is_not_kept(
+    redis: RedisServer,
+) -> None:
     async with opened(redis.url, "ttl") as (store, raw):
         await store.take([Claim("k", LIMIT, 5)])
         assert 500_000 < await raw.pttl("{ttl}:k") <= 501_001
@@ -127,7 +139,9 @@ async def test_all_keys_of_a_prefix_share_a_slot(redis: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("state", ["", "x", "1 2 3", "1 2 3 4 5", "-1 2 3 4", "1e3 2 3 4", "nan 1 1 1"])
-async def test_a_foreign_value_under_our_key_fails_that_call_and_is_left_as_it_is(redis: RedisServer, state: str) -> None:
+async def test_a_foreign_value_under_our_key_fails_that_call_and_is_left_as_it_is(
+    redis: RedisServer, state: str
+) -> None:
     async with opened(redis.url, "foreign") as (store, raw):
         await raw.set("{foreign}:k", state)
         with pytest.raises(BucketStoreFailed, match="cannot be checked") as caught:
@@ -152,7 +166,9 @@ async def test_a_wrong_type_under_our_key_fails_that_call_only(redis: RedisServe
 
 
 @pytest.mark.parametrize("foreign", ["string", "list"])
-async def test_a_wrong_type_under_a_slots_key_fails_the_call_that_asks_for_it_only(redis: RedisServer, foreign: str) -> None:
+async def test_a_wrong_type_under_a_slots_key_fails_the_call_that_asks_for_it_only(
+    redis: RedisServer, foreign: str
+) -> None:
     async with opened(redis.url, f"slots-{foreign}") as (store, raw):
         tag = f"{{slots-{foreign}}}"
         await (raw.set(f"{tag}/bad", "x") if foreign == "string" else raw.rpush(f"{tag}/bad", "x"))
@@ -191,7 +207,11 @@ async def test_a_server_without_memory_takes_nothing(own_redis: RedisServer) -> 
         mine, other = Slot("s", 2, "mine"), Slot("s", 2, "other")
         await store.take([Claim("a", LIMIT, 3)], [mine])
         await raw.config_set("maxmemory", 1)
-        for claims, slots in (([Claim("a", LIMIT), Claim("b", LIMIT)], []), ([Claim("a", LIMIT)], [other]), ([], [other])):
+        for claims, slots in (
+            ([Claim("a", LIMIT), Claim("b", LIMIT)], []),
+            ([Claim("a", LIMIT)], [other]),
+            ([], [other]),
+        ):
             with pytest.raises(BucketStoreFailed) as caught:
                 await store.take(claims, slots)
             assert caught.value.reason == "oom"
@@ -311,7 +331,9 @@ async def delaying_proxy(port: int, chance: random.Random) -> AsyncIterator[str]
 
 
 @pytest.mark.timeout(OPERATIONS / 50 + 60)
-async def test_a_cancelled_call_never_leaves_its_reply_to_another_nor_keeps_its_connection(redis: RedisServer) -> None:
+async def test_a_cancelled_call_never_leaves_its_reply_to_another_nor_keeps_its_connection(
+    redis: RedisServer,
+) -> None:
     chance = random.Random(5)
     answered, cancelled = 0, 0
     connections, callers = 16, 40
@@ -356,7 +378,9 @@ async def test_who_is_cancelled_or_too_late_has_taken_nothing(
     redis: RedisServer, timeout: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """How many are of which kind is the machine's to decide, so nothing is asserted of that."""
-    monkeypatch.setattr("sluice.limits.redis.PATIENCE", HANG)  # however slow the machine, late replies are heard
+    monkeypatch.setattr(
+        "sluice.limits.redis.PATIENCE", HANG
+    )  # however slow the machine, late replies are heard
     chance = random.Random(7)
     callers, prefix = 40, f"given-back-{timeout}"
     admitted, late, cancelled = set(), 0, 0
@@ -417,7 +441,9 @@ async def test_a_slot_given_back_while_it_is_renewed_stays_given_back(redis: Red
             slot = Slot("s", 10, str(number))
             for _ in range(20):
                 await store.take([], [slot])
-                await asyncio.gather(store.renew([slot]), store.settle([], [slot]), store.take([Claim("k", LIMIT, 0)]))
+                await asyncio.gather(
+                    store.renew([slot]), store.settle([], [slot]), store.take([Claim("k", LIMIT, 0)])
+                )
 
         await asyncio.gather(*(caller(number) for number in range(10)))
         await store.close()
@@ -472,7 +498,9 @@ async def test_one_foreign_value_in_a_burst_fails_one_call(redis: RedisServer) -
         await raw.set("{one-bad}:k50", "x")
         calls = (store.take([Claim(f"k{number}", LIMIT)]) for number in range(100))
         found = await asyncio.gather(*calls, return_exceptions=True)
-        assert [number for number, answer in enumerate(found) if isinstance(answer, BucketStoreFailed)] == [50]
+        assert [number for number, answer in enumerate(found) if isinstance(answer, BucketStoreFailed)] == [
+            50
+        ]
 
 
 async def test_closing_lets_go_of_whoever_waits(own_redis: RedisServer) -> None:

@@ -1,6 +1,8 @@
-"""A guarded store in Redis whose server is stopped, killed, emptied, paused, filled up, spoiled or replaced by its replica.
+"""A guarded store in Redis whose server is stopped, killed, emptied, paused, filled up, spoiled or replaced
+by its replica.
 
-For each: who decided the calls, how many of them had to wait and for how long, and when the store decided again.
+For each: who decided the calls, how many of them had to wait and for how long, and when the store decided
+again.
 """
 
 import asyncio
@@ -25,7 +27,8 @@ HANG = 30
 
 
 class Watched:
-    """A guarded store, and how its calls fared: who decided, in how many seconds, and how many had asked the store in vain.
+    """A guarded store, and how its calls fared: who decided, in how many seconds, and how many had asked the
+    store in vain.
 
     The store is given all the time it needs until the test takes it away: `impatient`.
     """
@@ -80,7 +83,9 @@ async def watched(url: str) -> AsyncIterator[Watched]:
 
 
 @pytest.mark.parametrize("fault", ["stopped", "killed and restarted empty"])
-async def test_few_calls_wait_for_a_server_that_is_gone_and_it_decides_again_soon(own_redis: RedisServer, fault: str) -> None:
+async def test_few_calls_wait_for_a_server_that_is_gone_and_it_decides_again_soon(
+    own_redis: RedisServer, fault: str
+) -> None:
     async with watched(own_redis.url) as at, client.Redis(port=own_redis.port) as raw:
         await at.calls(20)
         at.patience(0.025)
@@ -108,7 +113,9 @@ async def test_few_calls_wait_for_a_server_that_is_gone_and_it_decides_again_soo
 
 
 @pytest.mark.parametrize("fault", ["without memory", "wrong type"])
-async def test_nobody_waits_for_a_server_that_answers_with_an_error(own_redis: RedisServer, fault: str) -> None:
+async def test_nobody_waits_for_a_server_that_answers_with_an_error(
+    own_redis: RedisServer, fault: str
+) -> None:
     async with watched(own_redis.url) as at, client.Redis(port=own_redis.port) as raw:
         await at.calls(20)
         if fault == "without memory":
@@ -129,7 +136,11 @@ async def test_nobody_waits_for_a_server_that_answers_with_an_error(own_redis: R
 @asynccontextmanager
 async def replicated() -> AsyncIterator[tuple[RedisServer, RedisSentinel]]:
     """A master whose replica is in step, and who promotes the one when the other is gone."""
-    with redis_server() as master, redis_server() as replica, tempfile.TemporaryDirectory(prefix="sentinel-") as directory:
+    with (
+        redis_server() as master,
+        redis_server() as replica,
+        tempfile.TemporaryDirectory(prefix="sentinel-") as directory,
+    ):
         sentinel = RedisSentinel(directory, master)
         async with client.Redis(port=replica.port) as raw, asyncio.timeout(HANG):
             await raw.execute_command("REPLICAOF", "127.0.0.1", str(master.port))
@@ -152,7 +163,9 @@ async def test_a_promoted_replica_decides_and_admits_at_most_one_burst_more() ->
     ):
         claim = [Claim("burst", BURST)]
         before = sum([(await at.guarded.take(claim)).admitted for _ in range(40)])
-        async with client.Redis(port=master.port) as raw:  # what has not reached the replica is lost with the master
+        async with client.Redis(
+            port=master.port
+        ) as raw:  # what has not reached the replica is lost with the master
             assert await raw.execute_command("WAIT", "1", str(HANG * 1000)) == 1
         master.kill()
         killed = time.monotonic()

@@ -33,8 +33,12 @@ async def admitted(store: Guarded, claim: Claim, calls: int) -> int:
     return sum([(await store.take([claim])).admitted for _ in range(calls)])
 
 
-@pytest.mark.parametrize(("replicas", "burst", "in_one_second"), [(1, 12, 4), (2, 6, 2), (3, 4, 1), (4, 3, 1), (100, 1, 0)])
-async def test_capacity_and_rate_are_divided_by_the_number_of_gateways(replicas: int, burst: int, in_one_second: int) -> None:
+@pytest.mark.parametrize(
+    ("replicas", "burst", "in_one_second"), [(1, 12, 4), (2, 6, 2), (3, 4, 1), (4, 3, 1), (100, 1, 0)]
+)
+async def test_capacity_and_rate_are_divided_by_the_number_of_gateways(
+    replicas: int, burst: int, in_one_second: int
+) -> None:
     clock = Clock()
     store = Guarded(Broken(), MemoryStore(clock), replicas=replicas)
     assert await admitted(store, Claim("k", WHOLE), 30) == burst

@@ -1,4 +1,5 @@
-"""Budgets in Redis when replies are lost, servers stall or processes are killed: what was spent is what was used."""
+"""Budgets in Redis when replies are lost, servers stall or processes are killed: what was spent is what was
+used."""
 
 import asyncio
 import contextlib
@@ -46,7 +47,8 @@ async def settled(guarded: Guarded, expected: float) -> Balance:
 
 
 class Cutter:
-    """A way to the server that passes everything on but a reply when the test says so: then it cuts the connection."""
+    """A way to the server that passes everything on but a reply when the test says so: then it cuts the
+    connection."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -90,7 +92,9 @@ async def guarded_through(port: int, prefix: str, **options: float) -> AsyncIter
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 7])
-async def test_replies_that_are_lost_charge_nothing_twice_and_nothing_for_nothing(redis: RedisServer, every: int) -> None:
+async def test_replies_that_are_lost_charge_nothing_twice_and_nothing_for_nothing(
+    redis: RedisServer, every: int
+) -> None:
     async with guarded_through(redis.port, f"lost{every}") as (guarded, cutter):
         replies = 0
 
@@ -112,7 +116,10 @@ async def test_replies_that_are_lost_charge_nothing_twice_and_nothing_for_nothin
 @pytest.mark.parametrize("when", ["before the call", "before the settlement"])
 @pytest.mark.parametrize("how", ["pause", "stop", "sleep"])
 async def test_a_stall_charges_what_was_used(own_redis: RedisServer, how: str, when: str) -> None:
-    async with guarded_through(own_redis.port, "stall", timeout=0.05) as (guarded, _), client.Redis(port=own_redis.port) as raw:
+    async with (
+        guarded_through(own_redis.port, "stall", timeout=0.05) as (guarded, _),
+        client.Redis(port=own_redis.port) as raw,
+    ):
 
         async def stall() -> None:
             match how:
@@ -175,10 +182,16 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.mark.parametrize("kind", ["redis", "shared"])
-async def test_what_a_killed_process_had_reserved_is_given_back(redis: RedisServer, kind: str, tmp_path: Path) -> None:
+async def test_what_a_killed_process_had_reserved_is_given_back(
+    redis: RedisServer, kind: str, tmp_path: Path
+) -> None:
     where = redis.url if kind == "redis" else f"{tmp_path}/limits"
-    store: BucketStore = RedisStore(where, prefix="dies", timeout=HANG, lease=0.2) if kind == "redis" else SharedStore(where)
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", DIES, kind, where, stdout=asyncio.subprocess.PIPE)
+    store: BucketStore = (
+        RedisStore(where, prefix="dies", timeout=HANG, lease=0.2) if kind == "redis" else SharedStore(where)
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", DIES, kind, where, stdout=asyncio.subprocess.PIPE
+    )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"holds\n"
     if kind == "shared":

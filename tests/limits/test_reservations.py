@@ -1,4 +1,5 @@
-"""What is reserved of a budget: charged when it is settled, once, and given back where nobody settles it. Every store."""
+"""What is reserved of a budget: charged when it is settled, once, and given back where nobody settles it.
+Every store."""
 
 import asyncio
 import math
@@ -28,7 +29,8 @@ async def balance(at: Lab, claim: Claim) -> Balance:
 
 
 def repeats(at: Lab) -> bool:
-    """Whether a settlement may come again: one that failed in the file was not done, and is never said to be another's."""
+    """Whether a settlement may come again: one that failed in the file was not done, and is never said to be
+    another's."""
     return not isinstance(at.store, SharedStore)
 
 
@@ -197,7 +199,8 @@ async def test_one_call_does_not_reserve_twice_of_one_budget(at: Lab) -> None:
 
 
 async def test_what_is_reserved_at_random_adds_up(at: Lab) -> None:
-    """Everybody who reserved either settles, or does not and is forgotten: what is spent is what was settled."""
+    """Everybody who reserved either settles, or does not and is forgotten: what is spent is what was
+    settled."""
     spent, amounts = 0.0, [0.25 * (number % 7 + 1) for number in range(60)]
     for number, amount in enumerate(amounts):
         claim = reserving(amount, f"h{number}", limit=Limit(10_000.0, 0.0))

@@ -1,4 +1,5 @@
-"""What only the store in a file that processes share has to do: survive deaths at any moment, wait for nobody, and forget."""
+"""What only the store in a file that processes share has to do: survive deaths at any moment, wait for
+nobody, and forget."""
 
 import asyncio
 import fcntl
@@ -38,7 +39,9 @@ class SharedLab(Lab):
 
     def another(self) -> SharedStore:
         """A second process's view of the same file."""
-        return SharedStore(self.path, clock=lambda: self.steps / 64, wall=lambda: self.steps / 64, **self.options)
+        return SharedStore(
+            self.path, clock=lambda: self.steps / 64, wall=lambda: self.steps / 64, **self.options
+        )
 
 
 @asynccontextmanager
@@ -81,7 +84,10 @@ def done(call: Coroutine[Any, Any, T]) -> T:
 
 async def test_processes_share_buckets_and_slots(at: SharedLab) -> None:
     other = at.another()
-    assert [(await store.take([Claim("k", HOUR, 6)])).admitted for store in (at.store, other)] == [True, False]
+    assert [(await store.take([Claim("k", HOUR, 6)])).admitted for store in (at.store, other)] == [
+        True,
+        False,
+    ]
     assert (await at.store.take([], [Slot("k", 1, "a")])).admitted
     assert not (await other.take([], [Slot("k", 1, "b")])).admitted
     await other.settle([], [Slot("k", 1, "a")])
@@ -124,7 +130,9 @@ def test_no_other_database_of_lmdb_is_touched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at_byte", [0, 1], ids=["version", "boot"])
-def test_a_file_of_another_boot_or_version_is_begun_anew_unless_it_is_in_use(tmp_path: Path, at_byte: int) -> None:
+def test_a_file_of_another_boot_or_version_is_begun_anew_unless_it_is_in_use(
+    tmp_path: Path, at_byte: int
+) -> None:
     path = tmp_path / "limits"
     store = SharedStore(path)
     done(store.take([Claim("k", HOUR, 6)]))
@@ -155,7 +163,9 @@ def test_a_file_that_was_being_begun_when_its_process_died_is_begun(tmp_path: Pa
         assert level_of(SharedStore(path), "k") == [10]
 
 
-@pytest.mark.parametrize("claims", [[Claim("a", HOUR)], [Claim("a", HOUR), Claim("b", HOUR)], [Claim("a", HOUR, 99)], []])
+@pytest.mark.parametrize(
+    "claims", [[Claim("a", HOUR)], [Claim("a", HOUR), Claim("b", HOUR)], [Claim("a", HOUR, 99)], []]
+)
 def test_a_take_does_not_suspend_where_nobody_holds_the_lock(tmp_path: Path, claims: list[Claim]) -> None:
     done(SharedStore(tmp_path / "limits").take(claims, [NOW]))
 
@@ -203,13 +213,17 @@ async def test_thousands_of_leases_end_together(at: SharedLab) -> None:
     at.advance(20)
     await at.store.renew(slots[:1000])
     at.advance(20)
-    levels = [(await at.store.take([], [Slot(f"k{key}", 1000, "new")])).levels[0].remaining for key in range(7)]
+    levels = [
+        (await at.store.take([], [Slot(f"k{key}", 1000, "new")])).levels[0].remaining for key in range(7)
+    ]
     assert sum(levels) == 7 * 999 - 1000
     at.advance(30)
     assert (await at.store.take([], [Slot("k0", 1, "only")])).admitted
 
 
-def test_a_killed_processs_places_are_free_at_once_and_a_stopped_ones_when_its_lease_ends(tmp_path: Path) -> None:
+def test_a_killed_processs_places_are_free_at_once_and_a_stopped_ones_when_its_lease_ends(
+    tmp_path: Path,
+) -> None:
     path, ahead = tmp_path / "limits", 0.0
     store = SharedStore(path, clock=lambda: time.monotonic() + ahead)
     wanted = Slot("k", 1, "a")
@@ -233,7 +247,8 @@ def test_a_killed_processs_places_are_free_at_once_and_a_stopped_ones_when_its_l
 
 
 class Dying:
-    """An environment, or a transaction of it, that fails at its `left`th write or commit: it is then aborted, as by a death."""
+    """An environment, or a transaction of it, that fails at its `left`th write or commit: it is then aborted,
+    as by a death."""
 
     def __init__(self, of: Any, left: list[int]) -> None:
         self._of = of
@@ -270,7 +285,9 @@ class Dying:
 KEYS = "abc"
 USED = [Claim(key, HOUR, 2) for key in KEYS]
 CALLS: dict[str, Callable[[SharedStore], Coroutine[Any, Any, object]]] = {
-    "take": lambda store: store.take([Claim(key, HOUR, 3) for key in "abcd"], [Slot("s", 3, "new"), Slot("t", 3, "new")]),
+    "take": lambda store: store.take(
+        [Claim(key, HOUR, 3) for key in "abcd"], [Slot("s", 3, "new"), Slot("t", 3, "new")]
+    ),
     "settle": lambda store: store.settle(
         [Claim("a", HOUR, 3), Claim("b", HOUR, -1), Claim("e", HOUR, 5)], [Slot("s", 3, "old")]
     ),
@@ -348,7 +365,9 @@ store._table.unlock()
 def holder(path: Path, of: str) -> Iterator["subprocess.Popen[str]"]:
     """A process that holds the table's lock, or a place."""
     command = [sys.executable, "-c", HOLDER, str(path), of]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
@@ -357,10 +376,16 @@ def holder(path: Path, of: str) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-async def test_a_stopped_process_that_holds_the_lock_makes_calls_fail_and_a_dead_one_does_not(at: SharedLab) -> None:
+async def test_a_stopped_process_that_holds_the_lock_makes_calls_fail_and_a_dead_one_does_not(
+    at: SharedLab,
+) -> None:
     with holder(at.path, "lock") as stopped:
         stopped.send_signal(signal.SIGSTOP)
-        for call in (at.store.take([Claim("k", HOUR)]), at.store.settle([Claim("k", HOUR)]), at.store.renew([NOW])):
+        for call in (
+            at.store.take([Claim("k", HOUR)]),
+            at.store.settle([Claim("k", HOUR)]),
+            at.store.renew([NOW]),
+        ):
             with pytest.raises(BucketStoreFailed) as failed:
                 await call
             assert failed.value.reason == "timeout"

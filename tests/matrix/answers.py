@@ -1,6 +1,7 @@
 """Answers as people mean them, and as the upstreams of each dialect stream them, by their own documentation.
 
-`COUNTS` and `ENDS` say which counts and which ends a dialect has words for; `seals` is what a vendor gives with its reasoning.
+`COUNTS` and `ENDS` say which counts and which ends a dialect has words for; `seals` is what a vendor gives
+with its reasoning.
 """
 
 import base64
@@ -17,7 +18,8 @@ from tests.matrix.talk import Call, Value, ids, names, objects, texts
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """`seal`: what its vendor wants to have back with the reasoning. `counts`: input, output, cached, reasoning."""
+    """`seal`: what its vendor wants to have back with the reasoning. `counts`: input, output, cached,
+    reasoning."""
 
     thought: str = ""
     seal: str = ""
@@ -72,7 +74,12 @@ def openai(answer: Answer) -> bytes:
     deltas += [{"reasoning_content": piece} for piece in answer.pieces(answer.thought)]
     deltas += [{"content": piece} for piece in answer.pieces(answer.text)]
     for at, call in enumerate(answer.calls):
-        begun = {"index": at, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
+        begun = {
+            "index": at,
+            "id": call.id,
+            "type": "function",
+            "function": {"name": call.name, "arguments": ""},
+        }
         deltas.append({"tool_calls": [begun]})
         written = answer.pieces(json.dumps(call.arguments))
         deltas += [{"tool_calls": [{"index": at, "function": {"arguments": piece}}]} for piece in written]
@@ -88,7 +95,11 @@ def openai(answer: Answer) -> bytes:
 
 def anthropic(answer: Answer) -> bytes:
     input, output, cached, reasoning = answer.counts
-    prompt = {"input_tokens": input - cached, "cache_read_input_tokens": cached, "cache_creation_input_tokens": 0}
+    prompt = {
+        "input_tokens": input - cached,
+        "cache_read_input_tokens": cached,
+        "cache_creation_input_tokens": 0,
+    }
     message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
                "stop_sequence": None, "usage": {**prompt, "output_tokens": 1}}  # fmt: skip
     events: list[Value] = [{"type": "message_start", "message": message}]
@@ -101,7 +112,9 @@ def anthropic(answer: Answer) -> bytes:
         said = [{"type": "text_delta", "text": piece} for piece in answer.pieces(answer.text)]
         blocks.append(({"type": "text", "text": ""}, said))
     for call in answer.calls:
-        written = [{"type": "input_json_delta", "partial_json": p} for p in answer.pieces(json.dumps(call.arguments))]
+        written = [
+            {"type": "input_json_delta", "partial_json": p} for p in answer.pieces(json.dumps(call.arguments))
+        ]
         blocks.append(({"type": "tool_use", "id": call.id, "name": call.name, "input": {}}, written))
     for at, (block, deltas) in enumerate(blocks):
         events.append({"type": "content_block_start", "index": at, "content_block": block})
@@ -117,7 +130,9 @@ def gemini(answer: Answer) -> bytes:
     input, output, cached, reasoning = answer.counts
     parts: list[Value] = [{"text": piece, "thought": True} for piece in answer.pieces(answer.thought)]
     said: list[Value] = [{"text": piece} for piece in answer.pieces(answer.text)]
-    calls: list[Value] = [{"functionCall": {"name": call.name, "args": call.arguments}} for call in answer.calls]
+    calls: list[Value] = [
+        {"functionCall": {"name": call.name, "args": call.arguments}} for call in answer.calls
+    ]
     sealed = [*calls, *said][:1] if answer.seal else []  # the first call has it, or the answer's text
     for part in sealed:
         part["thoughtSignature"] = answer.seal
@@ -129,7 +144,9 @@ def gemini(answer: Answer) -> bytes:
         "promptTokenCount": input, "candidatesTokenCount": output - reasoning, "thoughtsTokenCount": reasoning,
         "cachedContentTokenCount": cached, "totalTokenCount": input + output,
     }  # fmt: skip
-    return _sse(*[{**chunk, "modelVersion": "m", "responseId": "r"} for chunk in chunks], named=False).replace(b"\n", b"\r\n")
+    return _sse(
+        *[{**chunk, "modelVersion": "m", "responseId": "r"} for chunk in chunks], named=False
+    ).replace(b"\n", b"\r\n")
 
 
 def ollama(answer: Answer) -> bytes:
@@ -137,12 +154,19 @@ def ollama(answer: Answer) -> bytes:
     messages += [{"content": piece} for piece in answer.pieces(answer.text)]
     messages += [{"content": "", "tool_calls": [{"function": {"name": call.name, "arguments": call.arguments}}]}
                  for call in answer.calls]  # fmt: skip
-    lines: list[Value] = [{"message": {"role": "assistant", **message}, "done": False} for message in messages]
+    lines: list[Value] = [
+        {"message": {"role": "assistant", **message}, "done": False} for message in messages
+    ]
     reason = "length" if answer.end == "length" else "stop"
     counts = {"prompt_eval_count": answer.counts[0], "eval_count": answer.counts[1]}
-    lines.append({"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": reason, **counts})
+    lines.append(
+        {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": reason, **counts}
+    )
     return b"".join(
-        [json.dumps({"model": "m", "created_at": "2026-11-29T00:00:00Z", **line}).encode() + b"\n" for line in lines]
+        [
+            json.dumps({"model": "m", "created_at": "2026-11-29T00:00:00Z", **line}).encode() + b"\n"
+            for line in lines
+        ]
     )
 
 
@@ -162,14 +186,21 @@ def bedrock(answer: Answer) -> bytes:
         events += [("contentBlockStart", {"contentBlockIndex": at, "start": start})] if start else []
         events += [("contentBlockDelta", {"contentBlockIndex": at, "delta": delta}) for delta in deltas]
         events.append(("contentBlockStop", {"contentBlockIndex": at}))
-    ends = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "content_filtered"}
+    ends = {
+        "stop": "end_turn",
+        "length": "max_tokens",
+        "tool_calls": "tool_use",
+        "content_filter": "content_filtered",
+    }
     usage = {
         "inputTokens": input - cached,
         "outputTokens": output,
         "totalTokens": input + output,
         "cacheReadInputTokens": cached,
     }
-    return eventstreams.events(*events, ("messageStop", {"stopReason": ends[answer.end]}), ("metadata", {"usage": usage}))
+    return eventstreams.events(
+        *events, ("messageStop", {"stopReason": ends[answer.end]}), ("metadata", {"usage": usage})
+    )
 
 
 def cohere(answer: Answer) -> bytes:
@@ -178,7 +209,9 @@ def cohere(answer: Answer) -> bytes:
 
     def add(kind: str, index: int, **message: Any) -> None:
         events.append(
-            {"type": kind, "index": index, "delta": {"message": message}} if message else {"type": kind, "index": index}
+            {"type": kind, "index": index, "delta": {"message": message}}
+            if message
+            else {"type": kind, "index": index}
         )
 
     contents = [(kind, text) for kind, text in (("thinking", answer.thought), ("text", answer.text)) if text]
@@ -193,22 +226,42 @@ def cohere(answer: Answer) -> bytes:
         for piece in answer.pieces(json.dumps(call.arguments)):
             add("tool-call-delta", at, tool_calls={"function": {"arguments": piece}})
         add("tool-call-end", at)
-    ends = {"stop": "COMPLETE", "length": "MAX_TOKENS", "tool_calls": "TOOL_CALL", "content_filter": "COMPLETE"}
+    ends = {
+        "stop": "COMPLETE",
+        "length": "MAX_TOKENS",
+        "tool_calls": "TOOL_CALL",
+        "content_filter": "COMPLETE",
+    }
     tokens = {"input_tokens": input, "output_tokens": output, "reasoning_tokens": reasoning}
-    usage = {"billed_units": {"input_tokens": 1, "output_tokens": 1}, "tokens": tokens, "cached_tokens": cached}
+    usage = {
+        "billed_units": {"input_tokens": 1, "output_tokens": 1},
+        "tokens": tokens,
+        "cached_tokens": cached,
+    }
     events.append({"type": "message-end", "delta": {"finish_reason": ends[answer.end], "usage": usage}})
     return _sse(*events)
 
 
 def responses(answer: Answer) -> bytes:
-    events: list[Value] = [{"type": "response.created", "response": {"id": "resp_9", "model": "m", "status": "in_progress"}}]
+    events: list[Value] = [
+        {"type": "response.created", "response": {"id": "resp_9", "model": "m", "status": "in_progress"}}
+    ]
     output: list[Value] = []
 
     def item(begun: Value, kind: str, pieces: Iterator[str], done: Value) -> None:
         at = len(output)
-        events.append({"type": "response.output_item.added", "output_index": at, "item": {**begun, "status": "in_progress"}})
+        events.append(
+            {
+                "type": "response.output_item.added",
+                "output_index": at,
+                "item": {**begun, "status": "in_progress"},
+            }
+        )
         events.extend(
-            [{"type": f"response.{kind}.delta", "output_index": at, "item_id": begun["id"], "delta": p} for p in pieces]
+            [
+                {"type": f"response.{kind}.delta", "output_index": at, "item_id": begun["id"], "delta": p}
+                for p in pieces
+            ]
         )
         output.append({**begun, **done})
         events.append({"type": "response.output_item.done", "output_index": at, "item": output[-1]})
@@ -224,7 +277,13 @@ def responses(answer: Answer) -> bytes:
         item(begun, "output_text", answer.pieces(answer.text), {"content": said})
     for call in answer.calls:
         written = json.dumps(call.arguments)
-        begun = {"type": "function_call", "id": f"fc_{call.name}", "call_id": call.id, "name": call.name, "arguments": ""}
+        begun = {
+            "type": "function_call",
+            "id": f"fc_{call.name}",
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": "",
+        }
         item(begun, "function_call_arguments", answer.pieces(written), {"arguments": written})
     input, outputs, cached, reasoning = answer.counts
     usage = {"input_tokens": input, "input_tokens_details": {"cached_tokens": cached}, "output_tokens": outputs,

@@ -1,4 +1,5 @@
-"""A talk as the clients of each dialect send it, by their own documentation; written apart from what reads it.
+"""A talk as the clients of each dialect send it, by their own documentation; written apart from what reads
+it.
 
 `CAN` says what a dialect has words for; the rest of a talk is not written.
 """
@@ -55,13 +56,16 @@ def openai(talk: Talk, dialect: str = "openai") -> Value:
         body["tools"] = [
             {
                 "type": "function",
-                "function": {"name": t.name, "description": t.description, "parameters": t.parameters} | strict(t),
+                "function": {"name": t.name, "description": t.description, "parameters": t.parameters}
+                | strict(t),
             }
             for t in talk.tools
         ]
     if talk.choice:
         name = talk.choice.removeprefix("the ")
-        body["tool_choice"] = {"type": "function", "function": {"name": name}} if name != talk.choice else name
+        body["tool_choice"] = (
+            {"type": "function", "function": {"name": name}} if name != talk.choice else name
+        )
     if talk.one_call:
         body["parallel_tool_calls"] = False
     if talk.effort:
@@ -69,7 +73,10 @@ def openai(talk: Talk, dialect: str = "openai") -> Value:
     if talk.format == "json":
         body["response_format"] = {"type": "json_object"}
     elif talk.format:
-        body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": talk.format}}
+        body["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": talk.format},
+        }
     return body
 
 
@@ -83,7 +90,11 @@ def openai_said(turn: Said) -> Value:
     message: Value = {"role": "assistant", "content": turn.text or None if turn.calls else turn.text}
     if turn.calls:
         message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": json.dumps(call.arguments)}}
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": json.dumps(call.arguments)},
+            }
             for call in turn.calls
         ]
     return message | ({"reasoning_content": turn.thought} if turn.thought else {})
@@ -94,7 +105,9 @@ def openai_results(ids: list[str], results: tuple[Result, ...]) -> list[Value]:
     for id, result in zip(ids, results, strict=True):
         shown = [openai_part(picture) for picture in result.pictures]
         text = [openai_part(result.text)] if result.text else []
-        found.append({"role": "tool", "tool_call_id": id, "content": [*text, *shown] if shown else result.text})
+        found.append(
+            {"role": "tool", "tool_call_id": id, "content": [*text, *shown] if shown else result.text}
+        )
     return found
 
 
@@ -115,18 +128,26 @@ def anthropic(talk: Talk) -> Value:
             case Said():
                 ids = [call.id for call in turn.calls]
                 blocks = [{"type": "text", "text": turn.text}] if turn.text else []
-                blocks += [{"type": "tool_use", "id": c.id, "name": c.name, "input": c.arguments} for c in turn.calls]
+                blocks += [
+                    {"type": "tool_use", "id": c.id, "name": c.name, "input": c.arguments} for c in turn.calls
+                ]
                 messages.append({"role": "assistant", "content": blocks})
             case Results(results=results):
                 _join(messages, "user", anthropic_results(ids, results))
     names = {"stop": "stop_sequences"}
-    body: Value = {"model": "chat", "max_tokens": 4096, "messages": messages, **given(talk, "anthropic", names)}
+    body: Value = {
+        "model": "chat",
+        "max_tokens": 4096,
+        "messages": messages,
+        **given(talk, "anthropic", names),
+    }
     body["stream"] = talk.stream
     if talk.system:
         body["system"] = talk.system
     if talk.tools:
         body["tools"] = [
-            {"name": tool.name, "description": tool.description, "input_schema": tool.parameters} | strict(tool)
+            {"name": tool.name, "description": tool.description, "input_schema": tool.parameters}
+            | strict(tool)
             for tool in talk.tools
         ]
         if talk.choice or talk.one_call:
@@ -140,7 +161,10 @@ def anthropic(talk: Talk) -> Value:
         body["thinking"] = {"type": "adaptive"}
         body["output_config"] = {"effort": talk.effort}
     if isinstance(talk.format, dict):
-        body["output_config"] = {**body.get("output_config", {}), "format": {"type": "json_schema", "schema": talk.format}}
+        body["output_config"] = {
+            **body.get("output_config", {}),
+            "format": {"type": "json_schema", "schema": talk.format},
+        }
     return body
 
 
@@ -154,7 +178,10 @@ def _join(messages: list[Value], role: str, blocks: list[Value]) -> None:
 def anthropic_block(part: str | Picture) -> Value:
     if isinstance(part, str):
         return {"type": "text", "text": part}
-    return {"type": "image", "source": {"type": "base64", "media_type": f"image/{part.kind}", "data": part.data}}
+    return {
+        "type": "image",
+        "source": {"type": "base64", "media_type": f"image/{part.kind}", "data": part.data},
+    }
 
 
 def anthropic_results(ids: list[str], results: tuple[Result, ...]) -> list[Value]:
@@ -180,7 +207,9 @@ def responses(talk: Talk) -> Value:
             case User(content=(str(text),)):
                 items.append({"role": "user", "content": text})
             case User(content=content):
-                items.append({"type": "message", "role": "user", "content": [responses_part(part) for part in content]})
+                items.append(
+                    {"type": "message", "role": "user", "content": [responses_part(part) for part in content]}
+                )
             case Said():
                 ids = [call.id for call in turn.calls]
                 if turn.thought:
@@ -190,7 +219,12 @@ def responses(talk: Talk) -> Value:
                     said = [{"type": "output_text", "text": turn.text, "annotations": []}]
                     items.append({"type": "message", "role": "assistant", "content": said})
                 items += [
-                    {"type": "function_call", "call_id": c.id, "name": c.name, "arguments": json.dumps(c.arguments)}
+                    {
+                        "type": "function_call",
+                        "call_id": c.id,
+                        "name": c.name,
+                        "arguments": json.dumps(c.arguments),
+                    }
                     for c in turn.calls
                 ]
             case Results(results=results):
@@ -201,7 +235,13 @@ def responses(talk: Talk) -> Value:
         body["instructions"] = talk.system
     if talk.tools:
         body["tools"] = [
-            {"type": "function", "name": t.name, "description": t.description, "parameters": t.parameters, "strict": t.strict}
+            {
+                "type": "function",
+                "name": t.name,
+                "description": t.description,
+                "parameters": t.parameters,
+                "strict": t.strict,
+            }
             for t in talk.tools
         ]
     if talk.choice:
@@ -252,16 +292,25 @@ def ollama(talk: Talk) -> Value:
                     message["thinking"] = turn.thought
                 if calls:
                     message["tool_calls"] = [
-                        {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}} for call in calls
+                        {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
+                        for call in calls
                     ]
                 messages.append(message)
             case Results(results=results):
                 messages += ollama_results([(call.id, call.name) for call in calls], results)
     names = {"max_tokens": "num_predict"}
-    body: Value = {"model": "chat", "messages": messages, "stream": talk.stream, "options": given(talk, "ollama", names)}
+    body: Value = {
+        "model": "chat",
+        "messages": messages,
+        "stream": talk.stream,
+        "options": given(talk, "ollama", names),
+    }
     if talk.tools:
         body["tools"] = [
-            {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": t.parameters}}
+            {
+                "type": "function",
+                "function": {"name": t.name, "description": t.description, "parameters": t.parameters},
+            }
             for t in talk.tools
         ]
     if talk.effort:

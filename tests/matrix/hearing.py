@@ -1,5 +1,5 @@
-"""What the clients of each dialect have of an answer, streamed or whole, put together as their SDKs do; and what of it they
-send back in their next request (`again`)."""
+"""What the clients of each dialect have of an answer, streamed or whole, put together as their SDKs do; and
+what of it they send back in their next request (`again`)."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -11,7 +11,8 @@ from tests.matrix.talk import Call, Value
 
 
 class Heard(msgspec.Struct):
-    """`counts`: input, output, cached, reasoning; -1 where a dialect does not tell one. `again`: the assistant's messages."""
+    """`counts`: input, output, cached, reasoning; -1 where a dialect does not tell one. `again`: the
+    assistant's messages."""
 
     text: str = ""
     thought: str = ""
@@ -34,7 +35,11 @@ def openai(body: bytes, *, stream: bool) -> Heard:
     end, usage = "", None
     if not stream:
         value = json.loads(body)
-        message, end, usage = value["choices"][0]["message"], value["choices"][0]["finish_reason"], value["usage"]
+        message, end, usage = (
+            value["choices"][0]["message"],
+            value["choices"][0]["finish_reason"],
+            value["usage"],
+        )
     else:
         assert body.endswith(b"data: [DONE]\n\n")
         calls: dict[int, Value] = {}
@@ -46,11 +51,14 @@ def openai(body: bytes, *, stream: bool) -> Heard:
         if calls:
             message["tool_calls"] = list(calls.values())
     called = [
-        Call(c["id"], c["function"]["name"], json.loads(c["function"]["arguments"])) for c in message.get("tool_calls") or ()
+        Call(c["id"], c["function"]["name"], json.loads(c["function"]["arguments"]))
+        for c in message.get("tool_calls") or ()
     ]
     counts = (usage["prompt_tokens"], usage["completion_tokens"], usage["prompt_tokens_details"]["cached_tokens"],
               usage["completion_tokens_details"]["reasoning_tokens"])  # fmt: skip
-    return Heard(message["content"] or "", message.get("reasoning_content") or "", called, end, counts, [message])
+    return Heard(
+        message["content"] or "", message.get("reasoning_content") or "", called, end, counts, [message]
+    )
 
 
 def _add(message: Value, delta: Value, calls: dict[int, Value]) -> None:
@@ -60,7 +68,9 @@ def _add(message: Value, delta: Value, calls: dict[int, Value]) -> None:
     for name in ("thinking_blocks", "reasoning_details"):
         message.setdefault(name, []).extend(delta.get(name) or ())
     for piece in delta.get("tool_calls") or ():
-        call = calls.setdefault(piece["index"], {"type": "function", "function": {"name": "", "arguments": ""}})
+        call = calls.setdefault(
+            piece["index"], {"type": "function", "function": {"name": "", "arguments": ""}}
+        )
         call |= {name: piece[name] for name in ("id", "extra_content") if name in piece}
         for name in ("name", "arguments"):
             call["function"][name] += piece["function"].get(name) or ""
@@ -87,7 +97,8 @@ def widget(body: bytes, *, stream: bool) -> Heard:
     message: Value = {"role": "assistant", "content": heard.text}
     if calls:
         message["tool_calls"] = [
-            {"id": id, "type": "function", "function": {"name": name, "arguments": written}} for id, name, written in calls
+            {"id": id, "type": "function", "function": {"name": name, "arguments": written}}
+            for id, name, written in calls
         ]
     heard.again = [message]
     return heard
@@ -105,7 +116,11 @@ def anthropic(body: bytes, *, stream: bool) -> Heard:
                 case {"type": "content_block_start", "index": at, "content_block": dict(block)}:
                     assert at == len(message["content"])
                     message["content"].append({**block, "pieces": ""})
-                case {"type": "content_block_delta", "index": at, "delta": {"type": "input_json_delta", "partial_json": piece}}:
+                case {
+                    "type": "content_block_delta",
+                    "index": at,
+                    "delta": {"type": "input_json_delta", "partial_json": piece},
+                }:
                     message["content"][at]["pieces"] += piece
                 case {"type": "content_block_delta", "index": at, "delta": dict(delta)}:
                     name = delta["type"].removesuffix("_delta")
@@ -119,13 +134,17 @@ def anthropic(body: bytes, *, stream: bool) -> Heard:
     blocks = message["content"]
     text = "".join([block["text"] for block in blocks if block["type"] == "text"])
     thought = "".join([block["thinking"] for block in blocks if block["type"] == "thinking"])
-    calls = [Call(block["id"], block["name"], block["input"]) for block in blocks if block["type"] == "tool_use"]
+    calls = [
+        Call(block["id"], block["name"], block["input"]) for block in blocks if block["type"] == "tool_use"
+    ]
     ends = {"end_turn": "stop", "max_tokens": "length", "tool_use": "tool_calls", "refusal": "content_filter"}
     used = message["usage"]
     cached = used.get("cache_read_input_tokens") or 0
     counts = (used["input_tokens"] + cached + (used.get("cache_creation_input_tokens") or 0), used["output_tokens"], cached,
               (used.get("output_tokens_details") or {}).get("thinking_tokens", 0))  # fmt: skip
-    return Heard(text, thought, calls, ends[message["stop_reason"]], counts, [{"role": "assistant", "content": blocks}])
+    return Heard(
+        text, thought, calls, ends[message["stop_reason"]], counts, [{"role": "assistant", "content": blocks}]
+    )
 
 
 def responses(body: bytes, *, stream: bool) -> Heard:
@@ -161,8 +180,14 @@ def ollama(body: bytes, *, stream: bool) -> Heard:
         if line["done"]:
             heard.end = line["done_reason"]
             heard.counts = (line["prompt_eval_count"], line["eval_count"], -1, -1)
-    heard.calls = [Call(call.get("id", ""), call["function"]["name"], call["function"]["arguments"]) for call in calls]
-    again: Value = {"role": "assistant", "content": heard.text, **({"thinking": heard.thought} if heard.thought else {})}
+    heard.calls = [
+        Call(call.get("id", ""), call["function"]["name"], call["function"]["arguments"]) for call in calls
+    ]
+    again: Value = {
+        "role": "assistant",
+        "content": heard.text,
+        **({"thinking": heard.thought} if heard.thought else {}),
+    }
     heard.again = [again | ({"tool_calls": calls} if calls else {})]
     return heard
 

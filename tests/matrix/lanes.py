@@ -1,4 +1,5 @@
-"""The gateway between a client and an upstream of any two dialects, without sockets: its parts as the pipeline joins them."""
+"""The gateway between a client and an upstream of any two dialects, without sockets: its parts as the
+pipeline joins them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -76,7 +77,9 @@ def parsed(client: str, body: bytes, *, stream: bool) -> ChatRequest:
     if client == "widget":
         path = "/v1/chat/stream" if stream else "/v1/chat"
         head = Head({"accept": "application/x-ndjson; profile=full"})
-    [route] = [route for route in CLIENTS[client].routes() if isinstance(route, CallRoute) and route.path == path]
+    [route] = [
+        route for route in CLIENTS[client].routes() if isinstance(route, CallRoute) and route.path == path
+    ]
     chat = route.parse(body, head)
     assert isinstance(chat, ChatRequest)
     return chat

@@ -1,4 +1,5 @@
-"""Conversations as people mean them, whatever the dialect: what the matrix writes and reads, and how it makes them up.
+"""Conversations as people mean them, whatever the dialect: what the matrix writes and reads, and how it makes
+them up.
 
 Nothing here knows the gateway's own vocabulary: it is the oracle's.
 """
@@ -71,8 +72,8 @@ Effort = Literal["", "low", "medium", "high"]
 
 
 class Talk(msgspec.Struct, frozen=True):
-    """A request. `choice` is "", auto, none, required, or the name of a tool behind "the "; `format` is "", "json" or a schema;
-    `sampling` has OpenAI's names."""
+    """A request. `choice` is "", auto, none, required, or the name of a tool behind "the "; `format` is "",
+    "json" or a schema; `sampling` has OpenAI's names."""
 
     turns: tuple[Turn, ...]
     system: str = ""
@@ -87,7 +88,13 @@ class Talk(msgspec.Struct, frozen=True):
     @property
     def has_pictures(self) -> bool:
         contents = [part for turn in self.turns if isinstance(turn, User) for part in turn.content]
-        shown = [picture for turn in self.turns if isinstance(turn, Results) for r in turn.results for picture in r.pictures]
+        shown = [
+            picture
+            for turn in self.turns
+            if isinstance(turn, Results)
+            for r in turn.results
+            for picture in r.pictures
+        ]
         return bool(shown) or any(isinstance(part, Picture) for part in contents)
 
 
@@ -95,7 +102,8 @@ class Talk(msgspec.Struct, frozen=True):
 
 
 def normal(turns: list[Any], *, follow: bool = False) -> list[Any]:
-    """Turns with neighbouring ones of one role put together. `follow`: pictures of results stand in the user's next turn."""
+    """Turns with neighbouring ones of one role put together. `follow`: pictures of results stand in the
+    user's next turn."""
     found: list[Any] = []
     shown: list[Any] = []
     for turn in turns:
@@ -160,7 +168,10 @@ def texts_first(turns: list[Any]) -> list[Any]:
     for turn in turns:
         if turn[0] == "user":
             texts = "".join([part for part in turn[1] if isinstance(part, str)])
-            turn = ["user", [*([texts] if texts else []), *(part for part in turn[1] if not isinstance(part, str))]]
+            turn = [
+                "user",
+                [*([texts] if texts else []), *(part for part in turn[1] if not isinstance(part, str))],
+            ]
         found.append(turn)
     return found
 
@@ -184,7 +195,11 @@ ODD = [
     "{",
 ]
 characters = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-texts = st.lists(characters | st.sampled_from(ODD), min_size=1, max_size=4).map("".join).filter(lambda text: text.strip() != "")
+texts = (
+    st.lists(characters | st.sampled_from(ODD), min_size=1, max_size=4)
+    .map("".join)
+    .filter(lambda text: text.strip() != "")
+)
 names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 ids = st.one_of(
     st.from_regex(r"call_[A-Za-z0-9]{4,24}", fullmatch=True),
@@ -201,7 +216,11 @@ def pictures(draw: st.DrawFn) -> Picture:
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | characters,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | characters,
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(characters, inner, max_size=2),
     max_leaves=4,
 )
@@ -222,8 +241,17 @@ def schemas(draw: st.DrawFn) -> Value:
 
 @st.composite
 def results(draw: st.DrawFn) -> Result:
-    text = draw(texts | st.just("") | objects.map(json.dumps) | st.sampled_from(["[1, 2]", "null", "Error: gone", '{"a": ']))
-    return Result(text, tuple(draw(st.lists(pictures(), max_size=2))) if draw(st.booleans()) else (), draw(st.booleans()))
+    text = draw(
+        texts
+        | st.just("")
+        | objects.map(json.dumps)
+        | st.sampled_from(["[1, 2]", "null", "Error: gone", '{"a": '])
+    )
+    return Result(
+        text,
+        tuple(draw(st.lists(pictures(), max_size=2))) if draw(st.booleans()) else (),
+        draw(st.booleans()),
+    )
 
 
 @st.composite
@@ -249,7 +277,9 @@ def turns_of(draw: st.DrawFn, tools: tuple[Tool, ...]) -> tuple[Turn, ...]:
 @st.composite
 def talks(draw: st.DrawFn) -> Talk:
     names_of = draw(st.lists(names, max_size=3, unique=True))
-    tools = tuple([Tool(name, draw(texts | st.just("")), draw(schemas()), draw(st.booleans())) for name in names_of])
+    tools = tuple(
+        [Tool(name, draw(texts | st.just("")), draw(schemas()), draw(st.booleans())) for name in names_of]
+    )
     choices = ["", "auto", "none", "required", *(f"the {tool.name}" for tool in tools)]
     effort: Effort = draw(st.sampled_from(["", "", "low", "medium", "high"]))
     return Talk(
@@ -271,7 +301,9 @@ def samplings(draw: st.DrawFn) -> Value:
     found: Value = {
         "max_tokens": draw(st.none() | st.integers(1, 4000)),
         draw(st.sampled_from(["temperature", "top_p"])): draw(st.none() | st.sampled_from([0.25, 0.5, 0.95])),
-        draw(st.sampled_from(["frequency_penalty", "presence_penalty"])): draw(st.none() | st.sampled_from([0.0, 0.5, 1.0])),
+        draw(st.sampled_from(["frequency_penalty", "presence_penalty"])): draw(
+            st.none() | st.sampled_from([0.0, 0.5, 1.0])
+        ),
         "stop": draw(st.none() | st.lists(texts, min_size=1, max_size=2)),
         "seed": draw(st.none() | st.integers(0, 2**31 - 1)),
         "top_k": draw(st.none() | st.integers(1, 100)),

@@ -1,4 +1,5 @@
-"""A made-up answer of each upstream dialect means the same to a client of each dialect, streamed and whole, in any cut."""
+"""A made-up answer of each upstream dialect means the same to a client of each dialect, streamed and whole,
+in any cut."""
 
 import json
 from typing import Any
@@ -15,8 +16,15 @@ from tests.wire import cuts
 
 
 @bounded
-@given(answer=answers.answers(), stream=st.booleans(), seed=st.integers(0, 999), longest=st.sampled_from([1, 7, 60, 5000]))
-def test_an_answer_means_the_same_to_its_client(answer: Answer, stream: bool, seed: int, longest: int) -> None:
+@given(
+    answer=answers.answers(),
+    stream=st.booleans(),
+    seed=st.integers(0, 999),
+    longest=st.sampled_from([1, 7, 60, 5000]),
+)
+def test_an_answer_means_the_same_to_its_client(
+    answer: Answer, stream: bool, seed: int, longest: int
+) -> None:
     for client, upstream in PAIRS:
         if stream or client != "widget":  # whose whole answers are nothing but a text
             unlike = differences(client, upstream, answer, stream=stream, seed=seed, longest=longest)
@@ -30,7 +38,9 @@ def asked(client: str, *, stream: bool) -> Any:
     return parsed(client, json.dumps(body).encode(), stream=stream)
 
 
-def differences(client: str, upstream: str, answer: Answer, *, stream: bool, seed: int, longest: int) -> dict[str, Any]:
+def differences(
+    client: str, upstream: str, answer: Answer, *, stream: bool, seed: int, longest: int
+) -> dict[str, Any]:
     """What a client hears otherwise than it was meant, by its name: (heard, meant)."""
     body = answers.WRITERS[upstream](answer)
     out = answered(client, upstream, asked(client, stream=stream), cuts.random(body, seed, longest))
@@ -52,14 +62,18 @@ def differences(client: str, upstream: str, answer: Answer, *, stream: bool, see
         "end": heard.end,
         "counts": heard.counts,
     }
-    if not client == upstream in ("gemini", "ollama"):  # passed on as it came: these may give their calls no ids
+    if (
+        not client == upstream in ("gemini", "ollama")
+    ):  # passed on as it came: these may give their calls no ids
         assert len({call.id for call in heard.calls}) == len(heard.calls)
     return {name: (value, expected[name]) for name, value in found.items() if value != expected[name]}
 
 
 def _calls(upstream: str, calls: list[Call]) -> list[Call]:
     """Some upstreams give their calls no ids."""
-    return [Call("" if upstream in ("gemini", "ollama") else call.id, call.name, call.arguments) for call in calls]
+    return [
+        Call("" if upstream in ("gemini", "ollama") else call.id, call.name, call.arguments) for call in calls
+    ]
 
 
 def _counts(client: str, upstream: str, answer: Answer) -> tuple[int, int, int, int]:

@@ -1,6 +1,8 @@
-"""A tool loop that one vendor began goes on at another: for each client dialect, and any two upstream dialects.
+"""A tool loop that one vendor began goes on at another: for each client dialect, and any two upstream
+dialects.
 
-Ids fit the second vendor's form; what the first sealed goes back to it alone; no mark of ours reaches anybody.
+Ids fit the second vendor's form; what the first sealed goes back to it alone; no mark of ours reaches
+anybody.
 """
 
 import json
@@ -18,7 +20,9 @@ WEATHER = Tool("weather", "", {"type": "object", "properties": {"place": {"type"
 TALK = Talk((User(("Is it warm?",)),), "Be brief.", (WEATHER,))
 SEAL = "U2VhbGVkIGJ5IGl0cyBtYWtlcg=="
 ODD_IDS = ("functions.weather:0", "call " + "x" * 80)
-CALLS = tuple([Call(id, "weather", {"place": place}) for id, place in zip(ODD_IDS, ("Köln\u2028", "Ulm"), strict=True)])
+CALLS = tuple(
+    [Call(id, "weather", {"place": place}) for id, place in zip(ODD_IDS, ("Köln\u2028", "Ulm"), strict=True)]
+)
 PICTURE = Picture("png", "iVBORw0KGgoAAAAN")
 RESULTS = (Result("21 °C"), Result("gone", (PICTURE,), True))
 FORMS = {"anthropic": "[A-Za-z0-9_-]{1,64}", "bedrock": "[A-Za-z0-9_-]{1,64}"}
@@ -40,7 +44,10 @@ def second_turn(client: str, body: Value, heard: hearing.Heard) -> Value:
     ids = [call.id for call in heard.calls]
     match client:
         case "openai" | "widget":
-            return {**body, "messages": [*body["messages"], *heard.again, *clients.openai_results(ids, RESULTS)]}
+            return {
+                **body,
+                "messages": [*body["messages"], *heard.again, *clients.openai_results(ids, RESULTS)],
+            }
         case "anthropic":
             told = {"role": "user", "content": clients.anthropic_results(ids, RESULTS)}
             return {**body, "messages": [*body["messages"], *heard.again, told]}
@@ -61,8 +68,12 @@ def looped(client: str, first: str, second: Upstream, *, stream: bool) -> Value:
     if client in ("openai", "widget") and stream:
         body["stream_options"] = {"include_usage": True}
     chat = parsed(client, json.dumps(body).encode(), stream=stream)
-    answer = Answer("It may be.", SEAL if first in answers.SEALING else "", "I will look.", CALLS, "tool_calls")
-    heard = hearing.READERS[client](answered(client, first, chat, [answers.WRITERS[first](answer)]), stream=stream)
+    answer = Answer(
+        "It may be.", SEAL if first in answers.SEALING else "", "I will look.", CALLS, "tool_calls"
+    )
+    heard = hearing.READERS[client](
+        answered(client, first, chat, [answers.WRITERS[first](answer)]), stream=stream
+    )
     again = second_turn(client, body, heard)
     return sent(second, parsed(client, json.dumps(again).encode(), stream=stream))
 

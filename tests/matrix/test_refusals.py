@@ -1,7 +1,8 @@
-"""A refusal means the same to a client of each dialect, from an upstream of each, streamed and whole, in any cut.
+"""A refusal means the same to a client of each dialect, from an upstream of each, streamed and whole, in any
+cut.
 
-OpenAI's two APIs have a place for its text. Anthropic, Gemini and Bedrock tell by the reason for which an answer ended that it
-was refused; what was said before is a text.
+OpenAI's two APIs have a place for its text. Anthropic, Gemini and Bedrock tell by the reason for which an
+answer ended that it was refused; what was said before is a text.
 """
 
 import json
@@ -23,7 +24,10 @@ OPENAIS = frozenset({"openai", "responses"})
 
 def sse(*values: Value) -> bytes:
     return b"".join(
-        [b"event: %b\ndata: %b\n\n" % (str(v.get("type", "message")).encode(), json.dumps(v).encode()) for v in values]
+        [
+            b"event: %b\ndata: %b\n\n" % (str(v.get("type", "message")).encode(), json.dumps(v).encode())
+            for v in values
+        ]
     )
 
 
@@ -32,7 +36,10 @@ def openai(before: str) -> bytes:
     deltas += [{"refusal": NO[:9]}, {"refusal": NO[9:]}]
     choices: list[Value] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
     choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
-    chunks = [{"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [one]} for one in choices]
+    chunks = [
+        {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [one]}
+        for one in choices
+    ]
     usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
     chunks.append({**chunks[0], "choices": [], "usage": usage})
     return b"".join([b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks]) + b"data: [DONE]\n\n"
@@ -41,9 +48,17 @@ def openai(before: str) -> bytes:
 def responses(before: str) -> bytes:
     parts: list[Value] = [{"type": "output_text", "text": before, "annotations": []}] if before else []
     place = {"output_index": 0, "item_id": "msg_1", "content_index": len(parts)}
-    item = {"type": "message", "id": "msg_1", "role": "assistant", "content": [*parts, {"type": "refusal", "refusal": NO}]}
+    item = {
+        "type": "message",
+        "id": "msg_1",
+        "role": "assistant",
+        "content": [*parts, {"type": "refusal", "refusal": NO}],
+    }
     events: list[Value] = [
-        {"type": "response.created", "response": {"id": "resp_1", "model": "m", "status": "in_progress", "output": []}},
+        {
+            "type": "response.created",
+            "response": {"id": "resp_1", "model": "m", "status": "in_progress", "output": []},
+        },
         {"type": "response.output_item.added", "output_index": 0, "item": {**item, "content": []}},
     ]
     if before:
@@ -75,7 +90,11 @@ def anthropic(before: str) -> bytes:
 def gemini(before: str) -> bytes:
     content = {"content": {"role": "model", "parts": [{"text": before}]}} if before else {}
     usage = {"promptTokenCount": 3, "candidatesTokenCount": 4, "totalTokenCount": 7}
-    value = {"candidates": [{**content, "finishReason": "SAFETY", "index": 0}], "usageMetadata": usage, "modelVersion": "m"}
+    value = {
+        "candidates": [{**content, "finishReason": "SAFETY", "index": 0}],
+        "usageMetadata": usage,
+        "modelVersion": "m",
+    }
     return b"data: %b\r\n\r\n" % json.dumps(value).encode()
 
 
@@ -89,7 +108,13 @@ def bedrock(before: str) -> bytes:
     return b"".join(frames)
 
 
-WRITERS = {"openai": openai, "responses": responses, "anthropic": anthropic, "gemini": gemini, "bedrock": bedrock}
+WRITERS = {
+    "openai": openai,
+    "responses": responses,
+    "anthropic": anthropic,
+    "gemini": gemini,
+    "bedrock": bedrock,
+}
 
 
 def frames(body: bytes) -> list[Value]:
@@ -103,7 +128,9 @@ def heard(client: str, body: bytes, *, stream: bool) -> tuple[str, str, str]:
         case "openai" if stream:
             deltas = [choice["delta"] for chunk in frames(body) for choice in chunk["choices"]]
             ends = [choice["finish_reason"] for chunk in frames(body) for choice in chunk["choices"]]
-            text, refusal = ("".join([delta.get(name) or "" for delta in deltas]) for name in ("content", "refusal"))
+            text, refusal = (
+                "".join([delta.get(name) or "" for delta in deltas]) for name in ("content", "refusal")
+            )
             return text, refusal, ends[-1]
         case "openai":
             [choice] = json.loads(body)["choices"]
@@ -117,7 +144,11 @@ def heard(client: str, body: bytes, *, stream: bool) -> tuple[str, str, str]:
             for kind, whole in (("output_text", text), ("refusal", refusal)) if stream else ():
                 told = [event["delta"] for event in events if event["type"] == f"response.{kind}.delta"]
                 assert "".join(told) == whole
-            return text, refusal, (response.get("incomplete_details") or {"reason": response["status"]})["reason"]
+            return (
+                text,
+                refusal,
+                (response.get("incomplete_details") or {"reason": response["status"]})["reason"],
+            )
         case "anthropic":
             if not stream:
                 message = json.loads(body)
@@ -125,7 +156,11 @@ def heard(client: str, body: bytes, *, stream: bool) -> tuple[str, str, str]:
             deltas = [event["delta"] for event in frames(body) if "delta" in event]
             return "".join([delta.get("text", "") for delta in deltas]), "", deltas[-1]["stop_reason"]
         case "gemini":
-            candidates = [one for chunk in (frames(body) if stream else [json.loads(body)]) for one in chunk["candidates"]]
+            candidates = [
+                one
+                for chunk in (frames(body) if stream else [json.loads(body)])
+                for one in chunk["candidates"]
+            ]
             parts = [part for one in candidates for part in one.get("content", {}).get("parts", ())]
             return "".join([part["text"] for part in parts]), "", candidates[-1]["finishReason"]
         case "ollama":
@@ -155,16 +190,23 @@ def test_a_refusal_is_told_in_the_clients_own_way(client: str, upstream: str, be
     for stream in (True, False) if client != "widget" else (True,):
         chat: ChatRequest = asked(client, stream=stream)
         for reads in ([body], cuts.bytewise(body), cuts.random(body, 7, 60)):
-            assert heard(client, answered(client, upstream, chat, reads), stream=stream) == expected, (stream, len(reads))
+            assert heard(client, answered(client, upstream, chat, reads), stream=stream) == expected, (
+                stream,
+                len(reads),
+            )
 
 
 def test_a_refusal_goes_back_as_one_where_there_is_a_place_for_it() -> None:
     user = {"role": "user", "content": "?"}
     said = {"role": "assistant", "content": None, "refusal": NO}
-    chat = parsed("openai", json.dumps({"model": "chat", "messages": [user, said, user]}).encode(), stream=True)
+    chat = parsed(
+        "openai", json.dumps({"model": "chat", "messages": [user, said, user]}).encode(), stream=True
+    )
     assert sent(UPSTREAMS["responses"], chat)["input"][1]["content"] == [{"type": "refusal", "refusal": NO}]
     for upstream in ("anthropic", "gemini", "ollama", "bedrock", "cohere"):
         assert json.dumps(NO)[1:-1] in json.dumps(sent(UPSTREAMS[upstream], chat))
     part = {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": NO}]}
-    chat = parsed("responses", json.dumps({"model": "chat", "input": [user, part, user]}).encode(), stream=True)
+    chat = parsed(
+        "responses", json.dumps({"model": "chat", "input": [user, part, user]}).encode(), stream=True
+    )
     assert sent(UPSTREAMS["openai"], chat)["messages"][1] == {"role": "assistant", "content": NO}

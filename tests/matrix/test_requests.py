@@ -14,10 +14,14 @@ from tests.matrix.talk import Picture, Results, Talk, normal, talks, texts_first
 
 EXAMPLES = int(os.environ.get("SLUICE_MATRIX_EXAMPLES", "8"))
 """Of each pair of dialects; for a long look, 2000."""
-PAIRS = [(client, upstream) for client in CLIENTS for upstream in UPSTREAMS if not client == upstream == "gemini"]
+PAIRS = [
+    (client, upstream) for client in CLIENTS for upstream in UPSTREAMS if not client == upstream == "gemini"
+]
 """But for Gemini's own, whose requests are passed on as they came (tests/plugins/gemini)."""
 bounded = settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
 
@@ -114,4 +118,6 @@ def differences(talk: Talk, client: str, upstream: str) -> dict[str, Any]:
         "tools": seen.tools,
         "strict": seen.strict,
     }
-    return {name: (value, expected[name]) for name, value in found.items() if expected[name] not in (value, None)}
+    return {
+        name: (value, expected[name]) for name, value in found.items() if expected[name] not in (value, None)
+    }

@@ -1,4 +1,5 @@
-"""What an upstream of each dialect understands of a request, by its own documentation; written apart from what writes it.
+"""What an upstream of each dialect understands of a request, by its own documentation; written apart from
+what writes it.
 
 `TAKES` says what a dialect has words for.
 """
@@ -37,8 +38,8 @@ FROM_TOOLS = "From the tools' results:"
 
 
 class Seen(msgspec.Struct):
-    """`turns` as `talk.normal` takes them; `choice`, `format` and `sampling` as in a talk; `ids` of calls, in their order;
-    `strict`: of each tool, where a dialect says so."""
+    """`turns` as `talk.normal` takes them; `choice`, `format` and `sampling` as in a talk; `ids` of calls, in
+    their order; `strict`: of each tool, where a dialect says so."""
 
     turns: list[Any]
     system: str = ""
@@ -108,7 +109,13 @@ def openai(body: Value) -> Seen:
     turns = _Round(seen.turns, seen.ids)
     for message in body["messages"]:
         content = message.get("content")
-        parts = [openai_part(part) for part in content] if isinstance(content, list) else [content] if content else []
+        parts = (
+            [openai_part(part) for part in content]
+            if isinstance(content, list)
+            else [content]
+            if content
+            else []
+        )
         match message["role"]:
             case "system" | "developer":
                 seen.system += "".join(map(str, parts))
@@ -133,12 +140,25 @@ def openai(body: Value) -> Seen:
         seen.strict.append(function.get("strict") is True)
     seen.choice = _choice(body.get("tool_choice"))
     seen.one_call = body.get("parallel_tool_calls") is False
-    same = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "stop", "seed", "top_k", "max_tokens")
-    seen.sampling = _given(body, {name: name for name in same}) | _given(body, {"max_tokens": "max_completion_tokens"})
+    same = (
+        "temperature",
+        "top_p",
+        "frequency_penalty",
+        "presence_penalty",
+        "stop",
+        "seed",
+        "top_k",
+        "max_tokens",
+    )
+    seen.sampling = _given(body, {name: name for name in same}) | _given(
+        body, {"max_tokens": "max_completion_tokens"}
+    )
     seen.thinks = "reasoning_effort" in body
     wanted = body.get("response_format") or {}
     kind = wanted.get("type")
-    seen.format = wanted["json_schema"]["schema"] if kind == "json_schema" else "json" if kind == "json_object" else ""
+    seen.format = (
+        wanted["json_schema"]["schema"] if kind == "json_schema" else "json" if kind == "json_object" else ""
+    )
     return seen
 
 
@@ -163,7 +183,9 @@ def anthropic(body: Value) -> Seen:
         if message["role"] == "assistant":
             text = "".join([block["text"] for block in blocks if block["type"] == "text"])
             used = [block for block in blocks if block["type"] == "tool_use"]
-            turns.call(Said(text, tuple([Call(block["id"], block["name"], block["input"]) for block in used])))
+            turns.call(
+                Said(text, tuple([Call(block["id"], block["name"], block["input"]) for block in used]))
+            )
             continue
         content: list[Content] = []
         for block in blocks:
@@ -230,12 +252,16 @@ def gemini(body: Value) -> Seen:
         assert parts
         if content["role"] == "model":
             called = [part["functionCall"] for part in parts if "functionCall" in part]
-            calls = tuple([Call(str(at), call["name"], call.get("args", {})) for at, call in enumerate(called)])
+            calls = tuple(
+                [Call(str(at), call["name"], call.get("args", {})) for at, call in enumerate(called)]
+            )
             text = "".join([part.get("text", "") for part in parts if not part.get("thought")])
             turns.call(Said(text, calls))
             continue
         answered = [part["functionResponse"] for part in parts if "functionResponse" in part]
-        assert [answer["name"] for answer in answered] == [call.name for call in turns.calls]  # matched by their order
+        assert [answer["name"] for answer in answered] == [
+            call.name for call in turns.calls
+        ]  # matched by their order
         for at, answer in enumerate(answered):
             turns.result(str(at), _gemini_result(answer))
         said = [_gemini_part(part) for part in parts if "functionResponse" not in part]
@@ -245,7 +271,9 @@ def gemini(body: Value) -> Seen:
     seen.system = "".join([part["text"] for part in body.get("systemInstruction", {}).get("parts", ())])
     for tool in body.get("tools", ()):
         for declared in tool["functionDeclarations"]:
-            seen.tools.append((declared["name"], declared.get("description", ""), declared.get("parametersJsonSchema")))
+            seen.tools.append(
+                (declared["name"], declared.get("description", ""), declared.get("parametersJsonSchema"))
+            )
     calling = body.get("toolConfig", {}).get("functionCallingConfig", {})
     only = calling.get("allowedFunctionNames")
     modes = {"AUTO": "auto", "NONE": "none", "ANY": f"the {only[0]}" if only else "required"}
@@ -268,7 +296,8 @@ def _gemini_part(part: Value) -> Content:
 
 
 def _gemini_result(answer: Value) -> Result:
-    """https://ai.google.dev/api/caching#FunctionResponse: "output" is what the function gave, "error" what went wrong."""
+    """https://ai.google.dev/api/caching#FunctionResponse: "output" is what the function gave, "error" what
+    went wrong."""
     shown = tuple([p for part in answer.get("parts", ()) if isinstance(p := _gemini_part(part), Picture)])
     match answer["response"]:
         case {"output": str(text), **more} if not more:
@@ -295,10 +324,14 @@ def ollama(body: Value) -> Seen:
             case "user":
                 turns.user([*([text] if text else []), *images])
             case "assistant":
-                told = message.get("tool_calls", ())  # without ids, in what callers of the same dialect were passed on
+                told = message.get(
+                    "tool_calls", ()
+                )  # without ids, in what callers of the same dialect were passed on
                 called = [(call.get("id", f"call_{n}"), call["function"]) for n, call in enumerate(told)]
                 results = iter([id for id, _ in called])
-                turns.call(Said(text, tuple([Call(id, call["name"], call["arguments"]) for id, call in called])))
+                turns.call(
+                    Said(text, tuple([Call(id, call["name"], call["arguments"]) for id, call in called]))
+                )
             case "tool":
                 id = message.get("tool_call_id") or next(results)
                 [name] = [call.name for call in turns.calls if call.id == id]
@@ -350,14 +383,21 @@ def bedrock(body: Value) -> Seen:
         spec = tool["toolSpec"]
         seen.tools.append((spec["name"], spec.get("description", ""), spec["inputSchema"]["json"]))
     choice = config.get("toolChoice") or {"auto": {}}
-    seen.choice = "required" if "any" in choice else f"the {choice['tool']['name']}" if "tool" in choice else "auto"
+    seen.choice = (
+        "required" if "any" in choice else f"the {choice['tool']['name']}" if "tool" in choice else "auto"
+    )
     if own := more.get("tool_choice"):
         assert "toolChoice" not in config
         kinds = {"any": "required", "tool": f"the {own.get('name')}"}
         seen.choice = kinds.get(own["type"], own["type"])
         seen.one_call = own.get("disable_parallel_tool_use") is True
     inference = body.get("inferenceConfig", {})
-    names = {"max_tokens": "maxTokens", "temperature": "temperature", "top_p": "topP", "stop": "stopSequences"}
+    names = {
+        "max_tokens": "maxTokens",
+        "temperature": "temperature",
+        "top_p": "topP",
+        "stop": "stopSequences",
+    }
     seen.sampling = _given(inference, names) | _given(more, {"top_k": "top_k"})
     seen.thinks = (more.get("thinking") or {}).get("type") in ("enabled", "adaptive")
     if output := body.get("outputConfig"):
@@ -462,7 +502,9 @@ def responses(body: Value) -> Seen:
         seen.strict.append(tool["strict"])
     seen.choice = _choice(body.get("tool_choice"))
     seen.one_call = body.get("parallel_tool_calls") is False
-    seen.sampling = _given(body, {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_output_tokens"})
+    seen.sampling = _given(
+        body, {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_output_tokens"}
+    )
     seen.thinks = bool((body.get("reasoning") or {}).get("effort"))
     wanted = (body.get("text") or {}).get("format") or {}
     kind = wanted.get("type")

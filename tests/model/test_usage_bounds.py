@@ -42,7 +42,9 @@ def test_a_count_that_is_no_whole_number_in_bounds_is_not_believed(field: str, c
 
 
 @pytest.mark.parametrize("field", FIELDS)
-@pytest.mark.parametrize(("count", "whole"), [(0, 0), (1, 1), (MOST_TOKENS, MOST_TOKENS), (12.0, 12), (-0.0, 0), (1e9, 10**9)])
+@pytest.mark.parametrize(
+    ("count", "whole"), [(0, 0), (1, 1), (MOST_TOKENS, MOST_TOKENS), (12.0, 12), (-0.0, 0), (1e9, 10**9)]
+)
 def test_a_whole_number_in_bounds_is_believed_in_any_type(field: str, count: Any, whole: int) -> None:
     found = believed(Usage(**{field: count}))
     assert found is not None
@@ -66,5 +68,7 @@ def test_what_the_largest_usage_costs_at_the_largest_price_is_a_finite_number() 
 
 @pytest.mark.parametrize("name", ["input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"])
 def test_a_part_of_anthropic_s_input_below_zero_makes_no_sum_that_is_believed(name: str) -> None:
-    reported = anthropic_stream._Usage(**{"input_tokens": 10, "cache_read_input_tokens": 20, "output_tokens": 1, name: -5})
+    reported = anthropic_stream._Usage(
+        **{"input_tokens": 10, "cache_read_input_tokens": 20, "output_tokens": 1, name: -5}
+    )
     assert believed(anthropic_stream._usage(reported)) is None

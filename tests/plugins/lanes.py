@@ -1,4 +1,5 @@
-"""One answer of an upstream, through a decoder and an encoder, as each kind of client reads it: strictly, as SDKs do."""
+"""One answer of an upstream, through a decoder and an encoder, as each kind of client reads it: strictly, as
+SDKs do."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -36,7 +37,8 @@ class Heard(msgspec.Struct):
 
 
 def of_chunks(body: bytes) -> Heard:
-    """A stream of chat completions, as OpenAI's SDKs read it: deltas of calls belong together by their index."""
+    """A stream of chat completions, as OpenAI's SDKs read it: deltas of calls belong together by their
+    index."""
     heard = Heard()
     calls: dict[int, list[str]] = {}
     for frame in body.decode().split("\n\n"):
@@ -115,14 +117,17 @@ def of_lines(body: bytes) -> Heard:
 
 
 class Lane(msgspec.Struct, frozen=True):
-    """`verbatim`: the decoder hands on frames; `encoder` makes the client's bytes, and `read` is the client."""
+    """`verbatim`: the decoder hands on frames; `encoder` makes the client's bytes, and `read` is the
+    client."""
 
     encoder: Callable[[], Encoder]
     read: Callable[[bytes], Heard]
     verbatim: bool = False
 
 
-def _openai(*, stream: bool, verbatim: bool, reveal: bool = True, usage: bool = True) -> Callable[[], Encoder]:
+def _openai(
+    *, stream: bool, verbatim: bool, reveal: bool = True, usage: bool = True
+) -> Callable[[], Encoder]:
     chat = ChatRequest("openai", "chat", (), stream=stream, include_usage=usage)
     return lambda: Frontend().encoder(chat, Answer("req", "chat", 1, reveal=reveal), verbatim=verbatim)
 
@@ -190,7 +195,14 @@ def sse(*chunks: Value | str) -> bytes:
 
 def chunk(delta: Value | None = None, finish: Any = None, **top: Any) -> Value:
     choices = [{"index": 0, "delta": delta or {}, "finish_reason": finish}]
-    return {"id": "c-1", "object": "chat.completion.chunk", "created": 7, "model": "m", "choices": choices, **top}
+    return {
+        "id": "c-1",
+        "object": "chat.completion.chunk",
+        "created": 7,
+        "model": "m",
+        "choices": choices,
+        **top,
+    }
 
 
 def call(arguments: Any = None, *, name: str | None = None, **fields: Any) -> Value:
@@ -201,7 +213,9 @@ def call(arguments: Any = None, *, name: str | None = None, **fields: Any) -> Va
 
 def events(*found: Value) -> bytes:
     """A stream of Anthropic's."""
-    return b"".join(b"event: %b\ndata: %b\n\n" % (str(e.get("type")).encode(), json.dumps(e).encode()) for e in found)
+    return b"".join(
+        b"event: %b\ndata: %b\n\n" % (str(e.get("type")).encode(), json.dumps(e).encode()) for e in found
+    )
 
 
 def lines(*found: Value) -> bytes:

@@ -1,7 +1,9 @@
-"""Every recorded stream of Anthropic and Ollama says what the vendors' own SDKs made of it, however the bytes are cut.
+"""Every recorded stream of Anthropic and Ollama says what the vendors' own SDKs made of it, however the bytes
+are cut.
 
-The manifest's usage holds the vendor's own numbers. Anthropic's input_tokens leaves out what its cache was asked for, so
-our input is input_tokens + cache_read_input_tokens + cache_creation_input_tokens; Ollama's counts are taken as they are.
+The manifest's usage holds the vendor's own numbers. Anthropic's input_tokens leaves out what its cache was
+asked for, so our input is input_tokens + cache_read_input_tokens + cache_creation_input_tokens; Ollama's
+counts are taken as they are.
 """
 
 import json
@@ -87,7 +89,9 @@ def check(recorded: corpus.Recorded, events: list[StreamEvent]) -> None:
     assert sum(isinstance(event, Finished) for event in events) == 1
 
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == expected.text
-    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)) == (expected.reasoning or "")
+    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)) == (
+        expected.reasoning or ""
+    )
     check_calls(expected.tool_calls or [], whole_calls(events))
 
     assert finished.native == expected.finish_reason

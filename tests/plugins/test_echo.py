@@ -20,7 +20,9 @@ def said(role: Role, text: str) -> Message:
 
 
 def chat(*messages: Message, **more: Any) -> ChatRequest:
-    return ChatRequest(dialect="widget", model=None, messages=messages or (said("user", "Hello big world"),), **more)
+    return ChatRequest(
+        dialect="widget", model=None, messages=messages or (said("user", "Hello big world"),), **more
+    )
 
 
 async def pumped(echo: Echo, asked: ChatRequest) -> list[bytes]:
@@ -109,7 +111,9 @@ async def test_waits_before_the_first_token_and_between_the_others() -> None:
     async with echo.transport().send(echo.request(chat(), "m"), connect=1, headers=1) as response:
         await response.pump(lambda data: times.append(clock()))
     began, *tokens = times[:4]
-    assert [at >= began + wait - 0.002 for at, wait in zip(tokens, (0.02, 0.03, 0.04), strict=True)] == [True] * 3
+    assert [at >= began + wait - 0.002 for at, wait in zip(tokens, (0.02, 0.03, 0.04), strict=True)] == [
+        True
+    ] * 3
 
 
 # ---- from outside

@@ -1,4 +1,5 @@
-"""How answers end, how often their usage is told, and which calls and characters stand in them: every dialect and lane."""
+"""How answers end, how often their usage is told, and which calls and characters stand in them: every dialect
+and lane."""
 
 import itertools
 import json
@@ -82,7 +83,9 @@ ENDS: list[tuple[str, bytes, str, str, int]] = [
 
 
 @lanes
-@pytest.mark.parametrize(("body", "finish", "error", "missing"), [row[1:] for row in ENDS], ids=[row[0] for row in ENDS])
+@pytest.mark.parametrize(
+    ("body", "finish", "error", "missing"), [row[1:] for row in ENDS], ids=[row[0] for row in ENDS]
+)
 def test_openais_ends(name: str, body: bytes, finish: str, error: str, missing: int) -> None:
     lane = LANES[name]
     for reads in ([body], *cuts.single(body, 7), cuts.bytewise(body)):
@@ -105,7 +108,9 @@ def test_a_text_beside_a_failure_is_told(name: str) -> None:
 @lanes
 def test_usage_behind_content_is_an_end_where_an_upstream_is_known_for_it(name: str) -> None:
     assert openai(LANES[name], [sse(HI, USAGE)], usage_is_end=True).said == said("Hi", "stop")
-    assert openai(LANES[name], [sse(CALLED, USAGE)], usage_is_end=True).said == said("", "tool_calls", ("f", "{}"))
+    assert openai(LANES[name], [sse(CALLED, USAGE)], usage_is_end=True).said == said(
+        "", "tool_calls", ("f", "{}")
+    )
     assert openai(LANES[name], [sse(HI)], usage_is_end=True).error == CUT
     assert openai(LANES[name], [sse(USAGE)], usage_is_end=True).error
 
@@ -117,7 +122,12 @@ def test_the_providers_stop_is_kept_where_that_is_wanted(name: str) -> None:
 
 
 def whole(message: Value, finish: Any = "stop", usage: Any = None) -> Value:
-    return {"id": "c", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": usage}
+    return {
+        "id": "c",
+        "model": "m",
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "usage": usage,
+    }
 
 
 @lanes
@@ -132,14 +142,23 @@ def test_a_frame_that_is_a_whole_answer_is_one(name: str, content: Any) -> None:
 
 @lanes
 def test_a_message_that_repeats_what_was_said_is_no_second_answer(name: str) -> None:
-    last = {"id": "c", "model": "m", "choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}
+    last = {
+        "id": "c",
+        "model": "m",
+        "choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}],
+    }
     assert openai(LANES[name], [sse(HI, last, DONE)]).said == said("Hi", "stop")
 
 
 @lanes
 def test_chunks_may_be_lines_or_a_list(name: str) -> None:
     chunks = [HI, CALLED, chunk({}, "tool_calls")]
-    for body in (lines(*chunks), lines(*chunks)[:-1], json.dumps(chunks).encode(), json.dumps(chunks, indent=1).encode()):
+    for body in (
+        lines(*chunks),
+        lines(*chunks)[:-1],
+        json.dumps(chunks).encode(),
+        json.dumps(chunks, indent=1).encode(),
+    ):
         assert openai(LANES[name], [body]).said == said("Hi", "tool_calls", ("f", "{}"))
     assert openai(LANES[name], [lines(HI, CALLED, chunk({}, "error"))]).error == "stream_error"
     assert openai(LANES[name], [lines(HI, HI)]).error == CUT
@@ -160,9 +179,16 @@ def test_an_event_that_is_a_whole_message_is_one(name: str) -> None:
 
 def test_a_whole_answers_ends() -> None:
     text: Value = {"role": "assistant", "content": "Hi"}
-    calls: Value = {"content": None, "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}}]}
+    calls: Value = {
+        "content": None,
+        "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}}],
+    }
     assert document(whole(text, "")).said == document(whole(text, None)).said == said("Hi", "stop")
-    assert document(whole(calls, None)).said == document(whole(calls, "stop")).said == said("", "tool_calls", ("f", "{}"))
+    assert (
+        document(whole(calls, None)).said
+        == document(whole(calls, "stop")).said
+        == said("", "tool_calls", ("f", "{}"))
+    )
     assert document(whole(calls, "stop"), keep_stop=True).finish == "stop"
     assert document(whole(text, "network_error")).error == "stream_error"
     assert document(whole(text, "insufficient_system_resource")).error == "overloaded"
@@ -176,7 +202,11 @@ def test_a_whole_answers_ends() -> None:
 
 START: Value = {"type": "message_start", "message": {"id": "m", "model": "m", "usage": {"input_tokens": 5}}}
 TEXT: Value = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}}
-TOOL: Value = {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "id": "a", "name": "f"}}
+TOOL: Value = {
+    "type": "content_block_start",
+    "index": 1,
+    "content_block": {"type": "tool_use", "id": "a", "name": "f"},
+}
 STOP: Value = {"type": "message_stop"}
 BLOCK: Value = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
 
@@ -190,7 +220,11 @@ MESSAGE_ENDS: list[tuple[str, bytes, Any]] = [
     ("no message_stop", events(START, TEXT, ended("end_turn")), said("Hi", "stop")),
     ("no reason", events(START, TEXT, STOP), said("Hi", "stop")),
     ("no reason behind a call", events(START, TOOL, STOP), said("", "tool_calls", ("f", "{}"))),
-    ("end_turn behind a call", events(START, TOOL, ended("end_turn"), STOP), said("", "tool_calls", ("f", "{}"))),
+    (
+        "end_turn behind a call",
+        events(START, TOOL, ended("end_turn"), STOP),
+        said("", "tool_calls", ("f", "{}")),
+    ),
     ("an empty reason", events(START, TEXT, ended(""), STOP), said("Hi", "stop")),
     ("no empty line", events(START, TEXT, STOP)[:-1], said("Hi", "stop")),
     ("no line end", events(START, TEXT, ended("end_turn"))[:-2], said("Hi", "stop")),
@@ -200,7 +234,9 @@ MESSAGE_ENDS: list[tuple[str, bytes, Any]] = [
 
 
 @translated
-@pytest.mark.parametrize(("body", "expected"), [row[1:] for row in MESSAGE_ENDS], ids=[row[0] for row in MESSAGE_ENDS])
+@pytest.mark.parametrize(
+    ("body", "expected"), [row[1:] for row in MESSAGE_ENDS], ids=[row[0] for row in MESSAGE_ENDS]
+)
 def test_anthropics_ends(name: str, body: bytes, expected: Any) -> None:
     for reads in ([body], cuts.bytewise(body), *cuts.single(body, 11)):
         decoder = Anthropic().decoder()
@@ -250,22 +286,36 @@ def test_ollamas_ends(name: str) -> None:
 
 # usage
 
-ON_CHOICE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12, "prompt_tokens_details": {"cached_tokens": 1}}
+ON_CHOICE = {
+    "prompt_tokens": 5,
+    "completion_tokens": 7,
+    "total_tokens": 12,
+    "prompt_tokens_details": {"cached_tokens": 1},
+}
 USAGES: list[tuple[str, list[Any]]] = [
     ("on the finish", [HI, chunk({}, "stop", usage=ON_CHOICE)]),
     (
         "on every chunk",
-        [chunk({"content": "Hi"}, usage={**ON_CHOICE, "completion_tokens": 1}), chunk({}, "stop", usage=ON_CHOICE)],
+        [
+            chunk({"content": "Hi"}, usage={**ON_CHOICE, "completion_tokens": 1}),
+            chunk({}, "stop", usage=ON_CHOICE),
+        ],
     ),
     ("in a chunk of its own", [HI, chunk({}, "stop"), chunk(choices=[], usage=ON_CHOICE)]),
     ("twice", [HI, chunk({}, "stop", usage=ON_CHOICE), chunk(choices=[], usage=ON_CHOICE)]),
-    ("and then null", [HI, chunk({}, "stop", usage=ON_CHOICE), chunk(choices=[], usage={"prompt_tokens": None})]),
+    (
+        "and then null",
+        [HI, chunk({}, "stop", usage=ON_CHOICE), chunk(choices=[], usage={"prompt_tokens": None})],
+    ),
     ("partial", [HI, chunk({}, "stop", usage={"prompt_tokens": 5, "total_tokens": 12})]),
     ("without a total", [HI, chunk({}, "stop", usage={"prompt_tokens": 5, "completion_tokens": 7})]),
     ("in other words", [HI, chunk({}, "stop", usage={"input_tokens": 5, "output_tokens": 7})]),
     (
         "with a vendor's text",
-        [chunk({"content": "Hi"}, usage={**ON_CHOICE, "note": 'a "}{" b'}), chunk({}, "stop", usage=ON_CHOICE)],
+        [
+            chunk({"content": "Hi"}, usage={**ON_CHOICE, "note": 'a "}{" b'}),
+            chunk({}, "stop", usage=ON_CHOICE),
+        ],
     ),
 ]
 
@@ -280,7 +330,11 @@ def test_usage_is_told_once_and_only_where_it_was_asked_for(name: str, chunks: l
         if name in ("frames, unasked", "chunks"):
             continue
         [usage] = found.usages
-        assert (usage.get("prompt_tokens", 5), usage.get("completion_tokens", 7), usage.get("total_tokens", 12)) == (5, 7, 12)
+        assert (
+            usage.get("prompt_tokens", 5),
+            usage.get("completion_tokens", 7),
+            usage.get("total_tokens", 12),
+        ) == (5, 7, 12)
     assert openai(LANES["frames, unasked"], [body]).usages == []
 
 
@@ -294,15 +348,23 @@ def test_a_total_is_the_providers_own_word() -> None:
     beside = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 40}
     for name, lane in LANES.items():
         found = openai(lane, [sse(HI, chunk({}, "stop", usage=beside), DONE)])
-        assert [usage.get("total_tokens", 40) for usage in found.usages] == ([] if name == "frames, unasked" else [40])
+        assert [usage.get("total_tokens", 40) for usage in found.usages] == (
+            [] if name == "frames, unasked" else [40]
+        )
     assert document(whole({"content": "Hi"}, usage=beside)).usages == [beside]
 
 
 @pytest.mark.parametrize(
     ("usage", "told"),
     [
-        ({"prompt_tokens": 5, "completion_tokens": 7}, {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}),
-        ({"completion_tokens": 7, "total_tokens": 12}, {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}),
+        (
+            {"prompt_tokens": 5, "completion_tokens": 7},
+            {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12},
+        ),
+        (
+            {"completion_tokens": 7, "total_tokens": 12},
+            {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12},
+        ),
         ({"prompt_tokens": None, "x": 1}, None),
         ([], None),
         (None, None),
@@ -323,9 +385,21 @@ Delta = Value
 OSLO, ROME = '{"city":"Oslo"}', '{"city":"Rome"}'
 TWO = [("w", OSLO), ("w", ROME)]
 CALLS: list[tuple[str, list[Delta], list[tuple[str, str]]]] = [
-    ("one index, no ids", [call(OSLO, name="w", index=0, id="", type="function"), call(ROME, name="w", index=0)], TWO),
-    ("one index, two ids", [call(OSLO, name="w", index=0, id="a"), call(ROME, name="w", index=0, id="b")], TWO),
-    ("one index, one id twice", [call(OSLO, name="w", index=0, id="a"), call(ROME, name="w", index=0, id="a")], TWO),
+    (
+        "one index, no ids",
+        [call(OSLO, name="w", index=0, id="", type="function"), call(ROME, name="w", index=0)],
+        TWO,
+    ),
+    (
+        "one index, two ids",
+        [call(OSLO, name="w", index=0, id="a"), call(ROME, name="w", index=0, id="b")],
+        TWO,
+    ),
+    (
+        "one index, one id twice",
+        [call(OSLO, name="w", index=0, id="a"), call(ROME, name="w", index=0, id="a")],
+        TWO,
+    ),
     ("one index, the second nameless", [call(OSLO, name="w", index=0, id="a"), call(ROME, index=0)], TWO),
     (
         "one index, in pieces",
@@ -344,20 +418,43 @@ CALLS: list[tuple[str, list[Delta], list[tuple[str, str]]]] = [
         [call({"a": 1}, name="w", index=0), call({"a": 2}, name="w", index=0)],
         [("w", '{"a":1}'), ("w", '{"a":2}')],
     ),
-    ("one index, empty lists", [call([], name="w", index=0), call([], name="w", index=0)], [("w", "{}"), ("w", "{}")]),
+    (
+        "one index, empty lists",
+        [call([], name="w", index=0), call([], name="w", index=0)],
+        [("w", "{}"), ("w", "{}")],
+    ),
     ("no index, pieces", [call("", name="w", id="a"), call(OSLO[:5]), call(OSLO[5:])], [("w", OSLO)]),
-    ("no index, new ids", [call("", name="w", id="a"), call(OSLO), call("", name="w", id="b"), call(ROME)], TWO),
-    ("no index, new names", [call("", name="w"), call(OSLO), call("", name="v"), call(ROME)], [("w", OSLO), ("v", ROME)]),
+    (
+        "no index, new ids",
+        [call("", name="w", id="a"), call(OSLO), call("", name="w", id="b"), call(ROME)],
+        TWO,
+    ),
+    (
+        "no index, new names",
+        [call("", name="w"), call(OSLO), call("", name="v"), call(ROME)],
+        [("w", OSLO), ("v", ROME)],
+    ),
     (
         "no index, ids in turn",
-        [call("", name="w", id="a"), call("", name="w", id="b"), call(OSLO, id="a"), call(ROME[:3], id="b"), call(ROME[3:])],
+        [
+            call("", name="w", id="a"),
+            call("", name="w", id="b"),
+            call(OSLO, id="a"),
+            call(ROME[:3], id="b"),
+            call(ROME[3:]),
+        ],
         TWO,
     ),
     ("no index, an id alone", [call("", name="w", id="a"), call(OSLO), call(ROME, id="b")], TWO),
     ("an index only later", [call("", name="w", id="a"), call(OSLO, index=0)], [("w", OSLO)]),
     (
         "a name in pieces",
-        [call(name="get_", index=0, id="a"), call(name="wea", index=0), call("", name="ther", index=0), call(OSLO, index=0)],
+        [
+            call(name="get_", index=0, id="a"),
+            call(name="wea", index=0),
+            call("", name="ther", index=0),
+            call(OSLO, index=0),
+        ],
         [("get_weather", OSLO)],
     ),
     (
@@ -372,15 +469,27 @@ CALLS: list[tuple[str, list[Delta], list[tuple[str, str]]]] = [
     ),
     (
         "a name repeated",
-        [call("", name="w", index=0, id="a"), call(OSLO[:4], name="w", index=0, id="a"), call(OSLO[4:], name="w", index=0)],
+        [
+            call("", name="w", index=0, id="a"),
+            call(OSLO[:4], name="w", index=0, id="a"),
+            call(OSLO[4:], name="w", index=0),
+        ],
         [("w", OSLO)],
     ),
     (
         "an id for every piece",
-        [call("", name="w", index=0, id="a"), call(OSLO[:4], index=0, id="b"), call(OSLO[4:], index=0, id="c")],
+        [
+            call("", name="w", index=0, id="a"),
+            call(OSLO[:4], index=0, id="b"),
+            call(OSLO[4:], index=0, id="c"),
+        ],
         [("w", OSLO)],
     ),
-    ("brackets in texts", [call('{"a":"}{\\"', name="w", index=0, id="a"), call('{}"}', index=0)], [("w", '{"a":"}{\\"{}"}')]),
+    (
+        "brackets in texts",
+        [call('{"a":"}{\\"', name="w", index=0, id="a"), call('{}"}', index=0)],
+        [("w", '{"a":"}{\\"{}"}')],
+    ),
     (
         "nested ones",
         [call('{"a":', name="w", index=0, id="a"), call('{"b":1}', index=0), call("}", index=0)],
@@ -397,7 +506,11 @@ CALLS: list[tuple[str, list[Delta], list[tuple[str, str]]]] = [
         [call(None, name="w", index=0, id="a"), call(None, name="v", index=1, id="b")],
         [("w", "{}"), ("v", "{}")],
     ),
-    ("an entry that says nothing", [{"tool_calls": [{"index": 0}]}, call(OSLO, name="w", index=0, id="a")], [("w", OSLO)]),
+    (
+        "an entry that says nothing",
+        [{"tool_calls": [{"index": 0}]}, call(OSLO, name="w", index=0, id="a")],
+        [("w", OSLO)],
+    ),
     (
         "an entry that is empty",
         [{"tool_calls": [{}, call(OSLO, name="w", id="a")["tool_calls"][0], {"index": 7}]}],
@@ -405,7 +518,12 @@ CALLS: list[tuple[str, list[Delta], list[tuple[str, str]]]] = [
     ),
     (
         "in turns",
-        [call("", name="w", index=0, id="a"), call("", name="v", index=1, id="b"), call(OSLO, index=0), call(ROME, index=1)],
+        [
+            call("", name="w", index=0, id="a"),
+            call("", name="v", index=1, id="b"),
+            call(OSLO, index=0),
+            call(ROME, index=1),
+        ],
         [("w", OSLO), ("v", ROME)],
     ),
 ]
@@ -424,7 +542,8 @@ def test_openais_calls_are_told_apart(name: str, deltas: list[Delta], calls: lis
 
 
 @pytest.mark.parametrize(
-    "first", [call(OSLO, name="w", id="a"), call(OSLO, name="w", index=3, id="a"), call(OSLO, name="w", index=0)]
+    "first",
+    [call(OSLO, name="w", id="a"), call(OSLO, name="w", index=3, id="a"), call(OSLO, name="w", index=0)],
 )
 @pytest.mark.parametrize("type_", ["function", "", None])
 def test_a_call_that_is_put_right_has_a_type(first: Delta, type_: str | None) -> None:
@@ -450,12 +569,21 @@ def test_a_text_behind_a_name_comes_behind_its_call(name: str) -> None:
 
 
 def test_frames_in_the_standards_form_are_passed_on_to_the_byte() -> None:
-    deltas = [call("", name="w", index=0, id="a", type="function"), call(OSLO[:5], index=0), call(OSLO[5:], index=0)]
+    deltas = [
+        call("", name="w", index=0, id="a", type="function"),
+        call(OSLO[:5], index=0),
+        call(OSLO[5:], index=0),
+    ]
     deltas += [call("", name="v", index=1, id="b", type="function"), call("{}", index=1)]
     body = sse(*map(chunk, deltas), chunk({}, "tool_calls"))
     for reads in ([body], cuts.bytewise(body)):
         decoder = ChunkDecoder(verbatim=True)
-        frames = [e.data for read in [*map(decoder.feed, reads), decoder.close()] for e in read if hasattr(e, "data")]
+        frames = [
+            e.data
+            for read in [*map(decoder.feed, reads), decoder.close()]
+            for e in read
+            if hasattr(e, "data")
+        ]
         assert b"".join(frames) == body
 
 
@@ -480,7 +608,10 @@ def test_an_answer_with_several_choices_has_calls_in_each() -> None:
 
 ID_LESS: dict[str, Callable[[], tuple[Decoder, bytes]]] = {
     "openai": lambda: (ChunkDecoder(), sse(chunk(call("{}", name="f", index=0)), DONE)),
-    "anthropic": lambda: (MessagesDecoder(), events(START, {**TOOL, "content_block": {"type": "tool_use", "name": "f"}}, STOP)),
+    "anthropic": lambda: (
+        MessagesDecoder(),
+        events(START, {**TOOL, "content_block": {"type": "tool_use", "name": "f"}}, STOP),
+    ),
     "ollama": lambda: (ChatDecoder(), lines(TOOLS, line(done=True))),
 }
 
@@ -498,7 +629,14 @@ def test_calls_without_an_id_are_given_one_that_no_other_answer_has(name: str, d
 
 def test_frames_and_whole_answers_without_ids_are_given_some() -> None:
     body = sse(chunk(call("{}", name="f", index=0)), chunk(call("{}", name="g", index=1)), DONE)
-    answer = whole({"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}, {"id": "", "function": {"name": "g"}}]})
+    answer = whole(
+        {
+            "tool_calls": [
+                {"function": {"name": "f", "arguments": "{}"}},
+                {"id": "", "function": {"name": "g"}},
+            ]
+        }
+    )
     found = [
         id_
         for lane, _ in itertools.product(PASSED_ON.values(), range(2))
@@ -551,7 +689,9 @@ def test_an_id_of_an_earlier_call_is_given_to_no_other(name: str, deltas: list[A
 
 
 def test_an_id_of_an_earlier_call_is_none_in_whole_answers_and_other_dialects() -> None:
-    answer = whole({"tool_calls": [{"id": "call_0", "type": "function", "function": {"name": "f", "arguments": "{}"}}]})
+    answer = whole(
+        {"tool_calls": [{"id": "call_0", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}
+    )
     counted = line(message={"tool_calls": [{"id": "call_0", "function": {"name": "f", "arguments": {}}}]})
     block = {**TOOL, "content_block": {"type": "tool_use", "id": "call_0", "name": "f"}}
     for lane, decoder, body in [
@@ -569,9 +709,9 @@ def test_an_id_of_an_earlier_call_is_none_in_whole_answers_and_other_dialects() 
 # surrogates
 
 FACE = "\N{GRINNING FACE}"
-units = st.lists(st.sampled_from(["\ud83d", "\ude00", "a", "\N{GREEK SMALL LETTER ALPHA}", FACE, '"', "\\"]), max_size=4).map(
-    "".join
-)
+units = st.lists(
+    st.sampled_from(["\ud83d", "\ude00", "a", "\N{GREEK SMALL LETTER ALPHA}", FACE, '"', "\\"]), max_size=4
+).map("".join)
 pieces = st.lists(units, min_size=1, max_size=5)
 
 
@@ -585,7 +725,10 @@ def test_openais_halves_are_joined(found: list[str], name: str, done_alone: bool
     end = [DONE] if done_alone else [chunk({}, "stop"), DONE]
     texts = [chunk({"content": piece}, vendor={"\ud83d": ["\ude00"]}) for piece in ["<", *found]]
     thoughts = [chunk({"reasoning_content": piece}) for piece in found]
-    called = [chunk(call("", name="f", index=0, id="a")), *(chunk(call(piece, index=0)) for piece in ["[", *found])]
+    called = [
+        chunk(call("", name="f", index=0, id="a")),
+        *(chunk(call(piece, index=0)) for piece in ["[", *found]),
+    ]
     assert openai(LANES[name], [sse(*thoughts, *texts, *called, *end)]).said == said(
         "<" + whole_text(found), "tool_calls", ("f", "[" + whole_text(found)), reasoning=whole_text(found)
     )
@@ -595,9 +738,16 @@ def test_openais_halves_are_joined(found: list[str], name: str, done_alone: bool
 @settings(deadline=None)
 def test_anthropics_and_ollamas_halves_are_joined(found: list[str], name: str) -> None:
     deltas = [{**TEXT, "delta": {"type": "text_delta", "text": piece}} for piece in ["<", *found]]
-    thoughts = [{**TEXT, "index": 1, "delta": {"type": "thinking_delta", "thinking": piece}} for piece in found]
+    thoughts = [
+        {**TEXT, "index": 1, "delta": {"type": "thinking_delta", "thinking": piece}} for piece in found
+    ]
     body = events(
-        START, *thoughts, *deltas, {"type": "content_block_stop", "index": 0}, {"type": "content_block_stop", "index": 1}, STOP
+        START,
+        *thoughts,
+        *deltas,
+        {"type": "content_block_stop", "index": 0},
+        {"type": "content_block_stop", "index": 1},
+        STOP,
     )
     expected = said("<" + whole_text(found), "stop", reasoning=whole_text(found))
     assert heard(TRANSLATED[name], MessagesDecoder(), [body]).said == expected
@@ -607,7 +757,9 @@ def test_anthropics_and_ollamas_halves_are_joined(found: list[str], name: str) -
 
 
 def test_halves_in_names_ids_and_models_are_no_trouble() -> None:
-    odd = chunk(call("{}", name="f\ud83d", index=0, id="\ude00", type="function"), model="\ud83d", id="\ude00")
+    odd = chunk(
+        call("{}", name="f\ud83d", index=0, id="\ude00", type="function"), model="\ud83d", id="\ude00"
+    )
     for lane in LANES.values():
         assert openai(lane, [sse(odd, DONE)]).calls == [("f\N{REPLACEMENT CHARACTER}", "{}")]
     for decoder, body in (
@@ -619,7 +771,9 @@ def test_halves_in_names_ids_and_models_are_no_trouble() -> None:
 
 def test_entries_of_a_whole_answer_that_say_nothing_are_no_calls() -> None:
     entries: list[Value] = [{}, {"id": "a", "function": {"name": "f", "arguments": []}}, {"index": 3}]
-    assert document(whole({"content": "Hi", "tool_calls": entries}, "stop")).said == said("Hi", "tool_calls", ("f", "{}"))
+    assert document(whole({"content": "Hi", "tool_calls": entries}, "stop")).said == said(
+        "Hi", "tool_calls", ("f", "{}")
+    )
     assert document(whole({"content": "Hi", "tool_calls": [{}]}, "stop")).said == said("Hi", "stop")
 
 
@@ -648,7 +802,10 @@ def test_the_other_dialects_have_the_same_bound() -> None:
     assert len(heard(lane, Anthropic().decoder(), [events(START, tool, STOP)]).calls[0][1]) > len(IMAGE)
     assert heard(lane, Anthropic(max_event=1 << 20).decoder(), [events(START, tool, STOP)]).error == "garbled"
     assert heard(lane, Ollama().decoder(), [lines(line(IMAGE), line(done=True))]).text == IMAGE
-    assert heard(lane, Ollama(max_event=1 << 20).decoder(), [lines(line(IMAGE), line(done=True))]).error == "garbled"
+    assert (
+        heard(lane, Ollama(max_event=1 << 20).decoder(), [lines(line(IMAGE), line(done=True))]).error
+        == "garbled"
+    )
 
 
 def test_a_finish_that_fails_beside_content_is_an_error_behind_it() -> None:
@@ -668,4 +825,8 @@ def test_usage_is_known_of_an_answer_that_does_not_come_to_its_end() -> None:
         assert decoder.reported is None
         decoder.feed(body)
         told = decoder.reported
-        assert (told and (told.input, told.output)) == {"openai": (5, 7), "anthropic": (5, 0), "ollama": None}[name]
+        assert (told and (told.input, told.output)) == {
+            "openai": (5, 7),
+            "anthropic": (5, 0),
+            "ollama": None,
+        }[name]

@@ -1,4 +1,5 @@
-"""Text, reasoning, tool calls and finish do not depend on the type of any other field, in any dialect and lane."""
+"""Text, reasoning, tool calls and finish do not depend on the type of any other field, in any dialect and
+lane."""
 
 import copy
 import json
@@ -35,7 +36,9 @@ Path = tuple[str | int, ...]
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text("ab{1", max_size=3),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["x", "y"]), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["x", "y"]), inner, max_size=2)
+    ),
     max_leaves=4,
 )
 no_numbers = json_values.filter(lambda value: type(value) not in (int, float, str))
@@ -67,11 +70,16 @@ CHUNKS: list[Any] = [
 ]
 SAID = ("Hello", "Hm. ", [("f", '{"x":1}'), ("g", "{}")], "tool_calls", "")
 TOP: list[Path] = [
-    (name,) for name in ("id", "object", "created", "model", "system_fingerprint", "x_groq", "obfuscation", "usage")
+    (name,)
+    for name in ("id", "object", "created", "model", "system_fingerprint", "x_groq", "obfuscation", "usage")
 ]
 FIELDS: list[tuple[int, Path]] = [
     *((at, path) for at in range(len(CHUNKS)) for path in TOP),
-    *((at, ("choices", 0, name)) for at in range(9) for name in ("logprobs", "content_filter_results", "usage", "stop_reason")),
+    *(
+        (at, ("choices", 0, name))
+        for at in range(9)
+        for name in ("logprobs", "content_filter_results", "usage", "stop_reason")
+    ),
     *(
         (at, ("choices", 0, "delta", name))
         for at in range(9)
@@ -90,7 +98,9 @@ INDEXES: list[tuple[int, Path]] = [
 
 @given(st.sampled_from(FIELDS), json_values, st.sampled_from(sorted(LANES)))
 @settings(max_examples=400, deadline=None)
-def test_openai_says_the_same_whatever_stands_in_another_field(where: tuple[int, Path], odd: Any, name: str) -> None:
+def test_openai_says_the_same_whatever_stands_in_another_field(
+    where: tuple[int, Path], odd: Any, name: str
+) -> None:
     at, path = where
     body = sse(*CHUNKS[:at], with_field(CHUNKS[at], path, odd), *CHUNKS[at + 1 :], DONE)
     assert openai(LANES[name], [body]).said == SAID
@@ -98,7 +108,9 @@ def test_openai_says_the_same_whatever_stands_in_another_field(where: tuple[int,
 
 @given(st.sampled_from(INDEXES), no_numbers, st.sampled_from(sorted(LANES)))
 @settings(max_examples=200, deadline=None)
-def test_openai_says_the_same_whatever_stands_for_an_index(where: tuple[int, Path], odd: Any, name: str) -> None:
+def test_openai_says_the_same_whatever_stands_for_an_index(
+    where: tuple[int, Path], odd: Any, name: str
+) -> None:
     at, path = where
     body = sse(*CHUNKS[:at], with_field(CHUNKS[at], path, odd), *CHUNKS[at + 1 :], DONE)
     assert openai(LANES[name], [body]).said == SAID
@@ -153,7 +165,11 @@ def test_openai_choices_and_calls_that_stand_alone_are_lists_of_one(name: str) -
 def test_a_frame_is_lost_only_where_it_is_no_json() -> None:
     decoder = ChunkDecoder()
     body = sse(
-        *CHUNKS[:3], '{"choices":[{"delta":{"content":"l', with_field(CHUNKS[3], ("id",), [float("nan")]), *CHUNKS[4:], DONE
+        *CHUNKS[:3],
+        '{"choices":[{"delta":{"content":"l',
+        with_field(CHUNKS[3], ("id",), [float("nan")]),
+        *CHUNKS[4:],
+        DONE,
     )
     assert heard(LANES["chunks"], decoder, [body]).said == SAID
     assert (decoder.skipped, decoder.skipped_fields) == (1, 1)
@@ -217,7 +233,9 @@ def test_the_one_choice_of_a_whole_answer_is_the_first_whatever_its_index_is(ind
 @pytest.mark.parametrize("odd", ["5", 5.0, "x", -1, 10**12, 10**400, None, [], True])
 def test_the_usage_of_a_whole_answer_is_told_in_whole_numbers_or_not_at_all(name: str, odd: Any) -> None:
     for usage in document(with_field(ANSWER, ("usage", name), odd)).usages:
-        assert all(0 <= usage[count] <= 10**9 and int(usage[count]) == usage[count] for count in ANSWER["usage"])
+        assert all(
+            0 <= usage[count] <= 10**9 and int(usage[count]) == usage[count] for count in ANSWER["usage"]
+        )
         assert not any(isinstance(usage[count], bool) for count in ANSWER["usage"])
 
 
@@ -240,35 +258,80 @@ def test_a_call_of_a_whole_answer_is_a_call_whatever_its_arguments_are(arguments
 MESSAGE: list[Any] = [
     {
         "type": "message_start",
-        "message": {"id": "m1", "type": "message", "role": "assistant", "model": "m", "usage": {"input_tokens": 5}},
+        "message": {
+            "id": "m1",
+            "type": "message",
+            "role": "assistant",
+            "model": "m",
+            "usage": {"input_tokens": 5},
+        },
     },
-    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}},
+    {
+        "type": "content_block_start",
+        "index": 0,
+        "content_block": {"type": "thinking", "thinking": "", "signature": ""},
+    },
     {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "Hm. "}},
     {"type": "content_block_stop", "index": 0},
-    {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": "", "citations": None}},
+    {
+        "type": "content_block_start",
+        "index": 1,
+        "content_block": {"type": "text", "text": "", "citations": None},
+    },
     {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "Hel"}},
     {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "lo"}},
     {"type": "content_block_stop", "index": 1},
-    {"type": "content_block_start", "index": 2, "content_block": {"type": "tool_use", "id": "a", "name": "f", "input": {}}},
-    {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": '{"x":'}},
+    {
+        "type": "content_block_start",
+        "index": 2,
+        "content_block": {"type": "tool_use", "id": "a", "name": "f", "input": {}},
+    },
+    {
+        "type": "content_block_delta",
+        "index": 2,
+        "delta": {"type": "input_json_delta", "partial_json": '{"x":'},
+    },
     {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": "1}"}},
     {"type": "content_block_stop", "index": 2},
-    {"type": "content_block_start", "index": 3, "content_block": {"type": "tool_use", "id": "b", "name": "g", "input": {}}},
+    {
+        "type": "content_block_start",
+        "index": 3,
+        "content_block": {"type": "tool_use", "id": "b", "name": "g", "input": {}},
+    },
     {"type": "content_block_stop", "index": 3},
-    {"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": None}, "usage": {"output_tokens": 7}},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "tool_use", "stop_sequence": None},
+        "usage": {"output_tokens": 7},
+    },
     {"type": "message_stop"},
 ]
 MESSAGE_FIELDS: list[tuple[int, Path]] = [
-    *((0, ("message", name)) for name in ("id", "type", "role", "model", "usage", "content", "stop_reason", "container")),
+    *(
+        (0, ("message", name))
+        for name in ("id", "type", "role", "model", "usage", "content", "stop_reason", "container")
+    ),
     (0, ("message",)),
     *(
         (0, ("message", "usage", name))
         for name in ("input_tokens", "output_tokens", "cache_read_input_tokens", "server_tool_use")
     ),
     *((at, ("index",)) for at in range(1, 14)),
-    *((at, ("content_block", name)) for at in (1, 4) for name in ("signature", "citations", "id", "name", "input", "cache")),
+    *(
+        (at, ("content_block", name))
+        for at in (1, 4)
+        for name in ("signature", "citations", "id", "name", "input", "cache")
+    ),
     *((at, ("content_block", "id")) for at in (8, 12)),
-    *((14, path) for path in [("usage",), ("usage", "output_tokens"), ("usage", "input_tokens"), ("delta", "stop_sequence")]),
+    *(
+        (14, path)
+        for path in [
+            ("usage",),
+            ("usage", "output_tokens"),
+            ("usage", "input_tokens"),
+            ("delta", "stop_sequence"),
+        ]
+    ),
     *((at, ("vendor",)) for at in range(16)),
     *((at, ("message",)) for at in range(1, 16)),
     *((at, ("usage",)) for at in (3, 7, 15)),
@@ -281,7 +344,9 @@ def anthropic(lane: Lane, *found: Any) -> Heard:
 
 @given(st.sampled_from(MESSAGE_FIELDS), json_values, st.sampled_from(sorted(TRANSLATED)))
 @settings(max_examples=300, deadline=None)
-def test_anthropic_says_the_same_whatever_stands_in_another_field(where: tuple[int, Path], odd: Any, name: str) -> None:
+def test_anthropic_says_the_same_whatever_stands_in_another_field(
+    where: tuple[int, Path], odd: Any, name: str
+) -> None:
     at, path = where
     if path[-1] == "index" and type(odd) in (int, float, str):
         odd = [odd]  # another number is another block
@@ -292,7 +357,9 @@ def test_anthropic_says_the_same_whatever_stands_in_another_field(where: tuple[i
 @pytest.mark.parametrize("name", TRANSLATED)
 @pytest.mark.parametrize("at", [8, 9, 10])
 @pytest.mark.parametrize("odd", [None, "", "2", "9", 0, 1, 9, -1, 2.0])
-def test_anthropics_arguments_are_the_calls_that_is_under_way_whatever_their_index_is(name: str, at: int, odd: Any) -> None:
+def test_anthropics_arguments_are_the_calls_that_is_under_way_whatever_their_index_is(
+    name: str, at: int, odd: Any
+) -> None:
     changed = [*MESSAGE[:at], {**MESSAGE[at], "index": odd}, *MESSAGE[at + 1 :]]
     assert anthropic(TRANSLATED[name], *changed).said == SAID
 
@@ -315,7 +382,11 @@ def test_anthropics_stream_may_begin_with_anything_that_says_something(name: str
 @pytest.mark.parametrize("name", TRANSLATED)
 @pytest.mark.parametrize(("given", "arguments"), [({"a": {"b": 1}}, '{"a":{"b":1}}'), ([1], "[1]")])
 def test_anthropics_input_may_be_itself_in_place_of_its_text(name: str, given: Any, arguments: str) -> None:
-    delta = {"type": "content_block_delta", "index": 3, "delta": {"type": "input_json_delta", "partial_json": given}}
+    delta = {
+        "type": "content_block_delta",
+        "index": 3,
+        "delta": {"type": "input_json_delta", "partial_json": given},
+    }
     found = anthropic(TRANSLATED[name], *MESSAGE[:13], delta, *MESSAGE[13:])
     assert found.calls[-1] == ("g", arguments)
 
@@ -325,7 +396,10 @@ def test_anthropics_input_may_be_itself_in_place_of_its_text(name: str, given: A
 def test_anthropics_texts_are_read_for_what_they_are(name: str, odd: Any, text: str) -> None:
     changed = [*MESSAGE[:6], with_field(MESSAGE[6], ("delta", "text"), odd), *MESSAGE[7:]]
     assert anthropic(TRANSLATED[name], *changed).said == (f"Hel{text}", *SAID[1:])
-    untyped = [with_field(part, ("delta", "type"), odd) if at in (2, 5, 6, 9, 10) else part for at, part in enumerate(MESSAGE)]
+    untyped = [
+        with_field(part, ("delta", "type"), odd) if at in (2, 5, 6, 9, 10) else part
+        for at, part in enumerate(MESSAGE)
+    ]
     if not text:
         assert anthropic(TRANSLATED[name], *untyped).said == SAID
 
@@ -340,14 +414,22 @@ def test_a_call_of_anthropics_without_an_input_has_an_empty_one(name: str, empty
 # Ollama
 
 LINES: list[Any] = [
-    {"model": "m", "created_at": "2026", "message": {"role": "assistant", "content": "", "thinking": "Hm. "}, "done": False},
+    {
+        "model": "m",
+        "created_at": "2026",
+        "message": {"role": "assistant", "content": "", "thinking": "Hm. "},
+        "done": False,
+    },
     {"model": "m", "created_at": "2026", "message": {"role": "assistant", "content": "Hel"}, "done": False},
     {"model": "m", "created_at": "2026", "message": {"role": "assistant", "content": "lo"}, "done": False},
     {
         "model": "m",
         "message": {
             "content": "",
-            "tool_calls": [{"function": {"index": 0, "name": "f", "arguments": {"x": 1}}}, {"function": {"name": "g"}}],
+            "tool_calls": [
+                {"function": {"index": 0, "name": "f", "arguments": {"x": 1}}},
+                {"function": {"name": "g"}},
+            ],
         },
         "done": False,
     },
@@ -378,7 +460,9 @@ def ollama(lane: Lane, *found: Any) -> Heard:
 
 @given(st.sampled_from(LINE_FIELDS), json_values, st.sampled_from(sorted(TRANSLATED)))
 @settings(max_examples=300, deadline=None)
-def test_ollama_says_the_same_whatever_stands_in_another_field(where: tuple[int, Path], odd: Any, name: str) -> None:
+def test_ollama_says_the_same_whatever_stands_in_another_field(
+    where: tuple[int, Path], odd: Any, name: str
+) -> None:
     at, path = where
     changed = [*LINES[:at], with_field(LINES[at], path, odd), *LINES[at + 1 :]]
     assert ollama(TRANSLATED[name], *changed).said == SAID
@@ -394,7 +478,11 @@ def test_ollamas_texts_are_read_for_what_they_are(name: str, odd: Any, text: str
 @pytest.mark.parametrize("name", TRANSLATED)
 @pytest.mark.parametrize("empty", [{}, [], None, "", "null", "{}", 5])
 def test_a_call_of_ollamas_without_arguments_has_empty_ones(name: str, empty: Any) -> None:
-    changed = [*LINES[:3], with_field(LINES[3], ("message", "tool_calls", 1, "function", "arguments"), empty), *LINES[4:]]
+    changed = [
+        *LINES[:3],
+        with_field(LINES[3], ("message", "tool_calls", 1, "function", "arguments"), empty),
+        *LINES[4:],
+    ]
     assert ollama(TRANSLATED[name], *changed).said == SAID
 
 

@@ -10,8 +10,30 @@ import pytest
 from sluice.config.types import Secret
 from sluice.errors import BadRequest, UpstreamError, UpstreamErrorKind, UpstreamGarbled, UpstreamTruncated
 from sluice.frontends.openai.dialect import OpenAI as Frontend
-from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Reasoning, Role, Sampling, Text, Thought, Tool, ToolCall
-from sluice.model.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Usage
+from sluice.model.chat import (
+    ChatRequest,
+    Image,
+    Message,
+    Other,
+    Part,
+    Reasoning,
+    Role,
+    Sampling,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+)
+from sluice.model.events import (
+    Finished,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+)
 from sluice_plugins.ollama.backend import Ollama
 from tests.wire import cuts
 
@@ -46,7 +68,9 @@ def test_a_conversation_keeps_its_order_and_results_name_their_tool() -> None:
         {
             "role": "assistant",
             "content": "",
-            "tool_calls": [{"id": "call_0", "function": {"name": "weather", "arguments": {"city": "Berlin"}}}],
+            "tool_calls": [
+                {"id": "call_0", "function": {"name": "weather", "arguments": {"city": "Berlin"}}}
+            ],
         },
         {"role": "tool", "content": "sunny", "tool_call_id": "call_0", "tool_name": "weather"},
         {
@@ -59,7 +83,10 @@ def test_a_conversation_keeps_its_order_and_results_name_their_tool() -> None:
 
 
 TOOL = Tool("weather", "Tells it", {"type": "object", "properties": {}})
-WIRE_TOOL = {"type": "function", "function": {"name": "weather", "description": "Tells it", "parameters": TOOL.parameters}}
+WIRE_TOOL = {
+    "type": "function",
+    "function": {"name": "weather", "description": "Tells it", "parameters": TOOL.parameters},
+}
 
 FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"model": "example:1b", "stream": True}),
@@ -78,7 +105,9 @@ def test_fields_are_translated(chat: dict[str, Any], expected: dict[str, Any]) -
     assert {name: sent[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize("chat", [{}, {"tools": (TOOL,), "tool_choice": "none"}, {"response_format": {"type": "text"}}])
+@pytest.mark.parametrize(
+    "chat", [{}, {"tools": (TOOL,), "tool_choice": "none"}, {"response_format": {"type": "text"}}]
+)
 def test_nothing_is_sent_that_was_not_asked_for(chat: dict[str, Any]) -> None:
     assert set(body(**chat)) == {"model", "messages", "stream"}
 
@@ -91,7 +120,9 @@ def test_the_calls_own_sampling_goes_before_the_configured_options() -> None:
 
 
 BAD: dict[str, dict[str, Any]] = {
-    "arguments that are no object": {"messages": (said("assistant", tool_calls=(ToolCall("1", "f", "[1]"),)),)},
+    "arguments that are no object": {
+        "messages": (said("assistant", tool_calls=(ToolCall("1", "f", "[1]"),)),)
+    },
     "an image on the web": {"messages": (said("user", parts=(Image("https://example.com/a.png"),)),)},
     "audio": {"messages": (said("user", parts=(Other("input_audio", {}),)),)},
     "a call that must be": {"tools": (TOOL,), "tool_choice": "required"},
@@ -132,7 +163,10 @@ def fed(reads: Iterable[bytes]) -> tuple[list[StreamEvent], UpstreamError | None
 STARTED = Started(model="example:1b")
 
 STREAMS: dict[str, tuple[list[StreamEvent], UpstreamErrorKind | None]] = {
-    "text": ([STARTED, TextDelta("Grüß"), TextDelta(" dich 🌍"), Finished("stop", Usage(12, 5), "stop")], None),
+    "text": (
+        [STARTED, TextDelta("Grüß"), TextDelta(" dich 🌍"), Finished("stop", Usage(12, 5), "stop")],
+        None,
+    ),
     "thinking": (
         [
             STARTED,
@@ -176,7 +210,10 @@ def test_a_stream_says_the_same_in_every_cut(name: str) -> None:
 
 LINES: dict[str, tuple[bytes, list[StreamEvent]]] = {
     "no usage": (b'{"done":true}', [Started(), Finished("stop", None, "")]),
-    "a reason nobody knows": (b'{"done":true,"done_reason":"new"}', [Started(), Finished("stop", None, "new")]),
+    "a reason nobody knows": (
+        b'{"done":true,"done_reason":"new"}',
+        [Started(), Finished("stop", None, "new")],
+    ),
     "text in the last line": (
         b'{"message":{"content":"x"},"done":true,"done_reason":"stop"}',
         [Started(), TextDelta("x"), Finished("stop", None, "stop")],
@@ -251,7 +288,10 @@ def test_no_maximum_is_no_num_predict_and_the_configurations_stands() -> None:
     chat = Frontend().parse(msgspec.json.encode(wire), {})
     assert "options" not in msgspec.json.decode(Ollama().request(chat, "m").body)
     configured = Ollama(model_options={"num_predict": -1, "num_ctx": 99})
-    assert msgspec.json.decode(configured.request(chat, "m").body)["options"] == {"num_predict": -1, "num_ctx": 99}
+    assert msgspec.json.decode(configured.request(chat, "m").body)["options"] == {
+        "num_predict": -1,
+        "num_ctx": 99,
+    }
 
 
 EFFORTS: list[tuple[Reasoning | None, bool | str | None, bool | str | None]] = [
@@ -263,13 +303,18 @@ EFFORTS: list[tuple[Reasoning | None, bool | str | None, bool | str | None]] = [
 
 
 @pytest.mark.parametrize(("wish", "configured", "think"), EFFORTS)
-def test_an_effort_is_how_hard_it_thinks(wish: Reasoning | None, configured: Any, think: bool | str | None) -> None:
+def test_an_effort_is_how_hard_it_thinks(
+    wish: Reasoning | None, configured: Any, think: bool | str | None
+) -> None:
     assert body(Ollama(think=configured), reasoning=wish).get("think") == think
 
 
 def test_a_tool_that_failed_says_so_in_its_result() -> None:
     results = [said("tool", text, tool_call_id="t", failed=True) for text in ("gone", "error 5")]
-    assert [message["content"] for message in body(messages=(*results,))["messages"]] == ["Error: gone", "error 5"]
+    assert [message["content"] for message in body(messages=(*results,))["messages"]] == [
+        "Error: gone",
+        "error 5",
+    ]
 
 
 def test_earlier_reasoning_comes_back() -> None:

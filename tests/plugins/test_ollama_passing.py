@@ -52,7 +52,9 @@ def test_a_body_is_sent_as_it_came_but_for_the_models_name() -> None:
 
 def test_the_machine_is_the_operators() -> None:
     backend = Ollama(model_options={"num_ctx": 9, "min_p": 0.1}, keep_alive="1h", think="low")
-    found = sent(parsed(options={"num_gpu": 1, "num_ctx": 5, "num_thread": 3, "future": [1]}, keep_alive=0), backend)
+    found = sent(
+        parsed(options={"num_gpu": 1, "num_ctx": 5, "num_thread": 3, "future": [1]}, keep_alive=0), backend
+    )
     assert (found["options"], found["keep_alive"]) == ({"num_ctx": 5, "min_p": 0.1, "future": [1]}, "1h")
     assert found["think"] == "low"
     assert sent(parsed(think=False), backend)["think"] is False
@@ -81,7 +83,9 @@ def test_messages_that_ollama_would_refuse_are_written_anew() -> None:
 
 
 def test_rules_of_a_model_are_written_into_the_callers_object() -> None:
-    rules = ModelRules(drop=("top_k", "logprobs", "reasoning_effort"), cap={"temperature": 1.0, "max_tokens": 10})
+    rules = ModelRules(
+        drop=("top_k", "logprobs", "reasoning_effort"), cap={"temperature": 1.0, "max_tokens": 10}
+    )
     options = {"top_k": 3, "temperature": 2, "num_predict": 50, "top_p": 0.5, "num_ctx": 7}
     chat = Fitting(rules, dialect="ollama")(parsed(options=options, think=True, logprobs=True, keep=1))
     assert sent(chat) == {
@@ -98,7 +102,13 @@ def test_rules_of_a_model_are_written_into_the_callers_object() -> None:
 
 def line(content: str = "", **more: Any) -> dict[str, Any]:
     message = {"role": "assistant", "content": content, **more.pop("message", {})}
-    return {"model": "llama3", "created_at": "2026-11-30T00:00:00Z", "message": message, "done": False, **more}
+    return {
+        "model": "llama3",
+        "created_at": "2026-11-30T00:00:00Z",
+        "message": message,
+        "done": False,
+        **more,
+    }
 
 
 def lines(*values: dict[str, Any]) -> bytes:
@@ -128,7 +138,9 @@ def relayed(
     return out, None
 
 
-def whole(body: bytes, chat: ChatRequest | None = None, *, reveal: bool = True) -> tuple[bytes, UpstreamError | None]:
+def whole(
+    body: bytes, chat: ChatRequest | None = None, *, reveal: bool = True
+) -> tuple[bytes, UpstreamError | None]:
     chat = chat or parsed(stream=False)
     return relayed([body], chat, decoder=Ollama().whole_decoder(), reveal=reveal)
 
@@ -140,11 +152,16 @@ def test_lines_are_passed_on_as_they_came_in_any_cut() -> None:
 
 def test_an_alias_in_place_of_the_model_changes_the_name_only() -> None:
     body = TOLD.replace(b'"remote_host"', b'"remote_model":"gpt", "remote_host"')
-    named = body.replace(b'"model":"llama3"', b'"model":"chat"').replace(b'"remote_model":"gpt"', b'"remote_model":"chat"')
+    named = body.replace(b'"model":"llama3"', b'"model":"chat"').replace(
+        b'"remote_model":"gpt"', b'"remote_model":"chat"'
+    )
     for reads in cuts.exhaustive(body):
         assert relayed(reads, parsed(), reveal=False) == (named, None)
     mentions = lines(
-        line('the "model"', message={"tool_calls": [{"function": {"name": "f", "arguments": {"model": "m"}}}]}), END
+        line(
+            'the "model"', message={"tool_calls": [{"function": {"name": "f", "arguments": {"model": "m"}}}]}
+        ),
+        END,
     )
     out, _ = relayed([mentions], parsed(), reveal=False)
     first = json.loads(out.splitlines()[0])
@@ -180,9 +197,18 @@ def test_an_end_that_means_failure_is_not_passed_on_but_its_text_is() -> None:
 
 
 ODD: list[tuple[bytes, dict[str, Any]]] = [
-    (b'{"model":1,"message":{"role":"assistant","content":["a"]},"done":false}', {"model": "1", "done": False}),
-    (b'{"message":{"role":"assistant","content":"a","tool_calls":[{"function":{"name":"f","arguments":"{\\"b\\":1}"}}]}}', {}),
-    (b'{"message":{"role":"assistant","content":"a","tool_calls":[{"function":{"name":"f","arguments":[]}},{"x":1}]}}', {}),
+    (
+        b'{"model":1,"message":{"role":"assistant","content":["a"]},"done":false}',
+        {"model": "1", "done": False},
+    ),
+    (
+        b'{"message":{"role":"assistant","content":"a","tool_calls":[{"function":{"name":"f","arguments":"{\\"b\\":1}"}}]}}',
+        {},
+    ),
+    (
+        b'{"message":{"role":"assistant","content":"a","tool_calls":[{"function":{"name":"f","arguments":[]}},{"x":1}]}}',
+        {},
+    ),
 ]
 
 
@@ -209,7 +235,10 @@ def test_a_split_surrogate_pair_is_whole() -> None:
     generate = b'{"model":"m","response":"%b","done":false}\n'
     end = b'{"model":"m","response":"","done":true,"done_reason":"stop"}\n'
     out, _ = relayed([generate % b"a\\ud83c" + generate % b"\\udf0d" + end], generated())
-    assert "".join([json.loads(told)["response"] for told in out.splitlines()]) == "a\N{EARTH GLOBE EUROPE-AFRICA}"
+    assert (
+        "".join([json.loads(told)["response"] for told in out.splitlines()])
+        == "a\N{EARTH GLOBE EUROPE-AFRICA}"
+    )
 
 
 def test_a_whole_answer_is_passed_on_as_it_came() -> None:
@@ -257,5 +286,7 @@ def test_a_prompt_that_was_written_anew_as_a_chat_is_answered_as_a_prompt() -> N
         told = [json.loads(one) for one in out.splitlines()]
         assert ("".join([one["response"] for one in told]), error) == ("One two", None)
         assert [one["done"] for one in told] == [False] * (len(told) - 1) + [True]
-    out, error = whole(lines(END | {"message": {"role": "assistant", "content": "Hi"}}), generated(stream=False))
+    out, error = whole(
+        lines(END | {"message": {"role": "assistant", "content": "Hi"}}), generated(stream=False)
+    )
     assert (json.loads(out)["response"], error) == ("Hi", None)

@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
-from sluice.model.events import Finished, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted
+from sluice.model.events import (
+    Finished,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+)
 from sluice_plugins.anthropic.backend import Anthropic
 from sluice_plugins.ollama.backend import Ollama
 from tests.wire import cuts
@@ -50,7 +57,11 @@ RIGHT = {"text": "Héllo ", "reasoning": "Hm", "end": "stop", "usage": (5, 7), "
 
 @pytest.mark.parametrize(
     "written",
-    [json.dumps(MESSAGE), json.dumps(MESSAGE, indent=2), "\n \ufeff" + json.dumps(MESSAGE, ensure_ascii=False) + "\n"],
+    [
+        json.dumps(MESSAGE),
+        json.dumps(MESSAGE, indent=2),
+        "\n \ufeff" + json.dumps(MESSAGE, ensure_ascii=False) + "\n",
+    ],
 )
 def test_a_message_in_place_of_its_stream(written: str) -> None:
     for reads in cuts.exhaustive(written.encode()):

@@ -25,9 +25,17 @@ SHAPES: list[tuple[Any, str, str]] = [
     ({"detail": {"error": "Not so fast", "code": 429}}, "rate_limited", "Not so fast"),
     ({"errors": [{"message": "Overloaded"}]}, "overloaded", "Overloaded"),
     ({"base_resp": {"status_code": 1002, "status_msg": "Not so fast"}}, "rate_limited", "Not so fast"),
-    ({"choices": None, "base_resp": {"status_code": 1027, "status_msg": "Not that"}}, "content_policy", "Not that"),
+    (
+        {"choices": None, "base_resp": {"status_code": 1027, "status_msg": "Not that"}},
+        "content_policy",
+        "Not that",
+    ),
 ]
-FRAMED: dict[str, Callable[[], Any]] = {"openai": ChunkDecoder, "whole": DocumentDecoder, "anthropic": MessagesDecoder}
+FRAMED: dict[str, Callable[[], Any]] = {
+    "openai": ChunkDecoder,
+    "whole": DocumentDecoder,
+    "anthropic": MessagesDecoder,
+}
 
 
 def failure(decoder: Any, reads: list[bytes]) -> UpstreamError:
@@ -51,7 +59,9 @@ def test_a_frame_that_is_an_error_is_told(error: Any, kind: str, words: str, dia
 
 @pytest.mark.parametrize("decoder", [ChunkDecoder, DocumentDecoder])
 @pytest.mark.parametrize(("error", "kind", "words"), SHAPES)
-def test_a_document_that_is_an_error_is_told(error: Any, kind: str, words: str, decoder: Callable[[], Any]) -> None:
+def test_a_document_that_is_an_error_is_told(
+    error: Any, kind: str, words: str, decoder: Callable[[], Any]
+) -> None:
     for document in (error, [error]):
         told = failure(decoder(), [_json(document)])
         assert (told.kind, told.message) == (kind, words)
@@ -64,7 +74,9 @@ def test_a_line_that_is_an_error_is_told(code: object) -> None:
 
 
 @pytest.mark.parametrize(("error", "kind", "words"), [row for row in SHAPES if "choices" not in row[0]])
-def test_a_line_or_document_of_any_shape_is_told_by_the_other_dialects(error: Any, kind: str, words: str) -> None:
+def test_a_line_or_document_of_any_shape_is_told_by_the_other_dialects(
+    error: Any, kind: str, words: str
+) -> None:
     for decoder, body in (
         (ChatDecoder, _json(error) + b"\n"),
         (ChatDecoder, _json([error])),
@@ -81,7 +93,12 @@ def test_a_line_or_document_of_any_shape_is_told_by_the_other_dialects(error: An
 @pytest.mark.parametrize("decoder", [ChunkDecoder, DocumentDecoder])
 @pytest.mark.parametrize("place", ["delta", "message"])
 def test_an_error_within_a_choice_is_told(place: str, decoder: Callable[[], Any]) -> None:
-    choice = {"index": 0, place: {"content": ""}, "finish_reason": "error", "error": {"code": 429, "message": "Not so fast"}}
+    choice = {
+        "index": 0,
+        place: {"content": ""},
+        "finish_reason": "error",
+        "error": {"code": 429, "message": "Not so fast"},
+    }
     answer = _json({"id": "1", "choices": [choice]})
     for body in (answer, b"data: %b\n\n" % answer):
         told = failure(decoder(), [body])
@@ -90,7 +107,10 @@ def test_an_error_within_a_choice_is_told(place: str, decoder: Callable[[], Any]
 
 def test_a_line_behind_text_that_is_an_error_is_told() -> None:
     hi = _json({"model": "m", "message": {"role": "assistant", "content": "Hi"}, "done": False}) + b"\n"
-    assert failure(ChatDecoder(), [hi, _json({"code": 429, "message": "Not so fast"}) + b"\n"]).kind == "rate_limited"
+    assert (
+        failure(ChatDecoder(), [hi, _json({"code": 429, "message": "Not so fast"}) + b"\n"]).kind
+        == "rate_limited"
+    )
 
 
 def test_the_words_of_an_error_event_are_told_whatever_its_shape() -> None:
@@ -106,6 +126,10 @@ def test_the_words_of_an_error_event_are_told_whatever_its_shape() -> None:
 def test_a_success_that_tells_of_its_success_is_none() -> None:
     decoder = ChunkDecoder()
     text = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
-    last = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}, "base_resp": {"status_code": 0}}
+    last = {
+        "choices": [],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1},
+        "base_resp": {"status_code": 0},
+    }
     events = decoder.feed(b"data: %b\n\ndata: %b\n\ndata: [DONE]\n\n" % (_json(text), _json(last)))
     assert len(events) == 3

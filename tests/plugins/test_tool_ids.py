@@ -38,7 +38,11 @@ def mapped(ids: Ids, form: ToolIds) -> tuple[Ids, Ids]:
 
 
 any_ids = st.lists(
-    st.lists(st.text(max_size=70) | st.sampled_from(["a.b", "a_b", "call_0", "functions.w:0", ""]), min_size=1, max_size=4),
+    st.lists(
+        st.text(max_size=70) | st.sampled_from(["a.b", "a_b", "call_0", "functions.w:0", ""]),
+        min_size=1,
+        max_size=4,
+    ),
     min_size=1,
     max_size=4,
 )
@@ -53,7 +57,9 @@ def test_ids_fit_differ_and_are_the_same_in_results(form: ToolIds, ids: Ids) -> 
     flat = [id for called in calls for id in called]
     assert len(set(flat)) == len(flat)
     assert all(re.fullmatch(form, id) for id in flat)
-    assert mapped(ids, form) == (calls, results), "the same conversation, the same ids: prompt caches depend on it"
+    assert mapped(ids, form) == (calls, results), (
+        "the same conversation, the same ids: prompt caches depend on it"
+    )
 
 
 def test_what_fits_stays() -> None:
@@ -88,7 +94,9 @@ def test_messages_without_calls_are_the_same_object() -> None:
 def test_both_forms_of_a_request_get_the_same_ids(ids: Ids) -> None:
     wire: list[dict[str, Any]] = []
     for called in ids:
-        calls = [{"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}} for id in called]
+        calls = [
+            {"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}} for id in called
+        ]
         wire.append({"role": "assistant", "content": None, "tool_calls": calls})
         wire += [{"role": "tool", "tool_call_id": id, "content": "r"} for id in called]
     fitted = fitted_wire_ids(wire, FORMS[0])

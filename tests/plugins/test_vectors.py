@@ -18,7 +18,11 @@ from tests.plugins.gemini.test_passing import head
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "embeddings"
 BEDROCK = Bedrock(region="eu-central-1")
-TITAN, NOVA, ON_BEDROCK = "amazon.titan-embed-text-v2:0", "amazon.nova-2-multimodal-embeddings-v1:0", "eu.cohere.embed-v4:0"
+TITAN, NOVA, ON_BEDROCK = (
+    "amazon.titan-embed-text-v2:0",
+    "amazon.nova-2-multimodal-embeddings-v1:0",
+    "eu.cohere.embed-v4:0",
+)
 
 
 def asked(**fields: Any) -> Any:
@@ -39,7 +43,9 @@ def sent(backend: CarriesOperations, chat: Any, model: str) -> tuple[str, Any]:
 
 
 def test_cohere_is_asked_in_its_own_words() -> None:
-    url, body = sent(Cohere(), asked(input=["a", "b"], dimensions=256, encoding_format="base64", user="u"), "embed-v4.0")
+    url, body = sent(
+        Cohere(), asked(input=["a", "b"], dimensions=256, encoding_format="base64", user="u"), "embed-v4.0"
+    )
     assert url == "https://api.cohere.com/v2/embed"
     assert body == {
         "model": "embed-v4.0", "texts": ["a", "b"], "input_type": "search_document", "embedding_types": ["float"],
@@ -62,7 +68,10 @@ def test_callers_say_what_vectors_are_for(chat: Any, purpose: str) -> None:
 def test_models_on_bedrock_are_asked_in_their_makers_forms() -> None:
     chat = asked(input="a", dimensions=512, normalize=False)
     url, body = sent(BEDROCK, chat, TITAN)
-    assert url == "https://bedrock-runtime.eu-central-1.amazonaws.com/model/amazon.titan-embed-text-v2%3A0/invoke"
+    assert (
+        url
+        == "https://bedrock-runtime.eu-central-1.amazonaws.com/model/amazon.titan-embed-text-v2%3A0/invoke"
+    )
     assert body == {"inputText": "a", "dimensions": 512, "normalize": False}
     assert sent(BEDROCK, asked(input=["a"]), "amazon.titan-embed-text-v1")[1] == {"inputText": "a"}
     _, body = sent(BEDROCK, chat, "amazon.titan-embed-image-v1")
@@ -71,7 +80,9 @@ def test_models_on_bedrock_are_asked_in_their_makers_forms() -> None:
     assert body["singleEmbeddingParams"] == {
         "embeddingPurpose": "GENERIC_RETRIEVAL", "text": {"truncationMode": "NONE", "value": "a"}
     }  # fmt: skip
-    url, body = sent(BEDROCK, asked(input=["a", "b"]), f"arn:aws:bedrock:eu-central-1:1:inference-profile/{ON_BEDROCK}")
+    url, body = sent(
+        BEDROCK, asked(input=["a", "b"]), f"arn:aws:bedrock:eu-central-1:1:inference-profile/{ON_BEDROCK}"
+    )
     assert url.endswith("%3Ainference-profile%2Feu.cohere.embed-v4%3A0/invoke")
     assert body == {"texts": ["a", "b"], "input_type": "search_document", "embedding_types": ["float"]}
 
@@ -114,11 +125,14 @@ def test_answers_become_openais(backend: Any, name: str, vectors: Any, tokens: i
     assert [item["embedding"] for item in document["data"]] == vectors
     assert [item["index"] for item in document["data"]] == list(range(len(vectors)))
     assert usage == (Usage(tokens) if tokens is not None else None)
-    assert document.get("usage") == ({"prompt_tokens": tokens, "total_tokens": tokens} if tokens is not None else None)
+    assert document.get("usage") == (
+        {"prompt_tokens": tokens, "total_tokens": tokens} if tokens is not None else None
+    )
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"x-amzn-bedrock-input-token-count": "-1"}, {"x-amzn-bedrock-input-token-count": "9" * 20}]
+    "headers",
+    [{}, {"x-amzn-bedrock-input-token-count": "-1"}, {"x-amzn-bedrock-input-token-count": "9" * 20}],
 )
 def test_odd_counts_are_none(headers: dict[str, str]) -> None:
     assert decoded(BEDROCK, (GOLDEN / "bedrock_nova.json").read_bytes(), headers)[1] is None
@@ -159,6 +173,11 @@ print(json.dumps(paths))
 
 
 def test_botocore_asks_at_the_same_place() -> None:
-    models = [TITAN, NOVA, ON_BEDROCK, f"arn:aws:bedrock:eu-central-1:123456789012:inference-profile/{ON_BEDROCK}"]
+    models = [
+        TITAN,
+        NOVA,
+        ON_BEDROCK,
+        f"arn:aws:bedrock:eu-central-1:123456789012:inference-profile/{ON_BEDROCK}",
+    ]
     ours = [sent(BEDROCK, asked(input="a"), model)[0].partition(".com")[2] for model in models]
     assert ask("botocore", ORACLE, models) == ours

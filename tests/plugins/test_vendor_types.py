@@ -1,6 +1,8 @@
-"""Bodies that backends send, held against the types of the vendors' own SDKs, which `make test` installs into .cache.
+"""Bodies that backends send, held against the types of the vendors' own SDKs, which `make test` installs into
+.cache.
 
-Anthropic's are the parameters of `messages.create`, Ollama's the request of its client; OpenAI's SDK puts deltas together.
+Anthropic's are the parameters of `messages.create`, Ollama's the request of its client; OpenAI's SDK puts
+deltas together.
 """
 
 import json
@@ -22,12 +24,18 @@ from tests.frontends.openai.test_reasoning import BLOCKS, DETAILS, deltas
 
 PYTHON = Path(__file__).parents[2] / ".cache" / "clients-venv" / "bin" / "python"
 
-pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="the vendors' SDKs are not installed (scripts/test_tools.sh)")
+pytestmark = pytest.mark.skipif(
+    not PYTHON.exists(), reason="the vendors' SDKs are not installed (scripts/test_tools.sh)"
+)
 
 CACHE = {"type": "ephemeral", "ttl": "1h"}
 PDF = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERg=="}}
 PNG = {"type": "image_url", "image_url": {"url": "data:image/JPG;charset=x;base64,aGk="}}
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}, "cache_control": CACHE}
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object"}},
+    "cache_control": CACHE,
+}
 CALL = {"id": "functions.f:0", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
 ROUND = [
     {"role": "developer", "content": [{"type": "text", "text": "Be brief.", "cache_control": CACHE}]},
@@ -58,14 +66,18 @@ def body(backend: str, model: str, **fields: Any) -> dict[str, Any]:
     rules = rules_of(bundled_rules(), [], backend, "h", model)
     chat = Frontend().parse(json.dumps({**EVERYTHING, **fields}).encode(), {})
     plain: Anthropic | Ollama = Anthropic() if backend == "anthropic" else Ollama()
-    found: dict[str, Any] = msgspec.json.decode(with_rules(plain, rules).request(Fitting(rules)(chat), model).body)
+    found: dict[str, Any] = msgspec.json.decode(
+        with_rules(plain, rules).request(Fitting(rules)(chat), model).body
+    )
     return found
 
 
 def judged(script: str, given: Any) -> Any:
     """What the script, in the SDKs' Python, says of what it is given."""
     command = [str(PYTHON), "-c", script]
-    done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, check=True, timeout=100)
+    done = subprocess.run(
+        command, input=json.dumps(given), capture_output=True, text=True, check=True, timeout=100
+    )
     return json.loads(done.stdout)
 
 
@@ -125,4 +137,6 @@ print(json.dumps(kept))
 def test_openais_sdk_puts_thinking_blocks_together() -> None:
     kept = judged(OPENAI, deltas())
     assert kept["reasoning_details"] == DETAILS
-    assert [{name: value for name, value in block.items() if name != "index"} for block in kept["thinking_blocks"]] == BLOCKS
+    assert [
+        {name: value for name, value in block.items() if name != "index"} for block in kept["thinking_blocks"]
+    ] == BLOCKS

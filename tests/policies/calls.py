@@ -51,9 +51,16 @@ class Desk:
         return self.now
 
     def call(
-        self, key: KeyLimits = UNLIMITED, alias: Alias | None = None, *, name: str = "k", tokens: int | None = None
+        self,
+        key: KeyLimits = UNLIMITED,
+        alias: Alias | None = None,
+        *,
+        name: str = "k",
+        tokens: int | None = None,
     ) -> Call:
-        chat = ChatRequest("openai", "chat", (Message("user", (Text("12345678"),)),), sampling=Sampling(max_tokens=tokens))
+        chat = ChatRequest(
+            "openai", "chat", (Message("user", (Text("12345678"),)),), sampling=Sampling(max_tokens=tokens)
+        )
         principal = Principal(name, "tenant", name, frozenset("*"), limits=key)
         route = Route("chat", alias or Alias(tiers=()), [], RetryPolicy(), None, None)
         series = CallSeries(self.metrics, "openai", "chat")
@@ -87,7 +94,8 @@ async def turns(count: int = 10) -> None:
 
 
 class Slow:
-    """A store that answers after a few turns of the loop, or when `gate` is open; a cancelled take takes nothing."""
+    """A store that answers after a few turns of the loop, or when `gate` is open; a cancelled take takes
+    nothing."""
 
     def __init__(self, store: MemoryStore, *, lease: float = 30.0) -> None:
         self.store = store

@@ -5,7 +5,18 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sluice.config.types import Alias, Budget, Config, Issuer, Key, KeyLimits, Limits, Target, Tenant, Upstream
+from sluice.config.types import (
+    Alias,
+    Budget,
+    Config,
+    Issuer,
+    Key,
+    KeyLimits,
+    Limits,
+    Target,
+    Tenant,
+    Upstream,
+)
 from sluice.limits import Level, Limit
 from sluice.policies.budgets import (
     MARGIN,
@@ -85,7 +96,10 @@ def test_the_claims_are_one_bucket_per_period_that_never_refills() -> None:
     assert [claim.key for claim in claims] == ["budget:key:shop:2026-11-25", "budget:key:shop:2026-11"]
     assert [claim.limit for claim in claims] == [Limit(5, 0.0), Limit(100, 0.0)]
     assert {(claim.amount, claim.scope, claim.resource) for claim in claims} == {(0.25, "key", "budget")}
-    assert [claim.expires - MARGIN for claim in claims] == [at("2026-11-26T00:00:00"), at("2026-12-01T00:00:00")]
+    assert [claim.expires - MARGIN for claim in claims] == [
+        at("2026-11-26T00:00:00"),
+        at("2026-12-01T00:00:00"),
+    ]
     assert [seconds_left(claim, wall) for claim in claims] == [12 * 3600, 5.5 * 86400]
     assert seconds_left(claims[0], at("2026-11-26T00:00:01")) == 0
     assert budget_claims("p", Budget(), wall) == ()
@@ -112,10 +126,19 @@ CONFIG = Config(
     },
     aliases={"chat": Alias(tiers=TIERS, limits=KeyLimits(budget=Budget(day=50)))},
     keys=(
-        Key(id="shop", digest="sha256:" + "0" * 64, limits=KeyLimits(budget=Budget(day=5, week=20, month=50))),
+        Key(
+            id="shop", digest="sha256:" + "0" * 64, limits=KeyLimits(budget=Budget(day=5, week=20, month=50))
+        ),
         Key(id="free", digest="sha256:" + "1" * 64),
     ),
-    jwt=(Issuer(issuer="https://idp", audience="a", algorithms=("RS256",), plans={"gold": KeyLimits(budget=Budget(month=9))}),),
+    jwt=(
+        Issuer(
+            issuer="https://idp",
+            audience="a",
+            algorithms=("RS256",),
+            plans={"gold": KeyLimits(budget=Budget(month=9))},
+        ),
+    ),
     tenants={"shop": Tenant(limits=KeyLimits(budget=Budget(month=70)))},
     limits=Limits(overall=KeyLimits(budget=Budget(month=5000))),
 )
@@ -151,7 +174,11 @@ def test_a_restart_charges_what_was_spent_in_the_periods_that_run() -> None:
 
 
 def test_a_week_over_new_year_counts_from_its_monday() -> None:
-    rows = [row("2026-12-27", "shop", "s", 1), row("2026-12-28", "shop", "s", 2), row("2027-01-01", "shop", "s", 4)]
+    rows = [
+        row("2026-12-27", "shop", "s", 1),
+        row("2026-12-28", "shop", "s", 2),
+        row("2027-01-01", "shop", "s", 4),
+    ]
     found = charged(rows, at("2027-01-01T10:00:00"))
     assert found["budget:key:shop:2026-W53"] == 6
     assert found["budget:key:shop:2027-01"] == found["budget:key:shop:2027-01-01"] == 4

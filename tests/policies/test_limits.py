@@ -9,7 +9,18 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from sluice.config.types import Alias, Budget, KeyLimits, Limit, Limits, Queue, Rate, Seconds, Tenant, windows_of
+from sluice.config.types import (
+    Alias,
+    Budget,
+    KeyLimits,
+    Limit,
+    Limits,
+    Queue,
+    Rate,
+    Seconds,
+    Tenant,
+    windows_of,
+)
 from sluice.errors import RateLimited
 from sluice.frontends.openai.request import chat_of
 from sluice.limits import Claim, Slot
@@ -37,8 +48,12 @@ async def test_a_refused_call_is_admitted_exactly_when_it_was_told(seed: int) ->
     chance = random.Random(seed)
 
     def some(tokens: int) -> KeyLimits:
-        requests = tuple(window(chance.uniform(0.01, 3), chance.randint(1, 4)) for _ in range(chance.randint(0, 3)))
-        return KeyLimits(requests=requests, tokens=window(chance.uniform(1, 40), tokens) if chance.random() < 0.7 else ())
+        requests = tuple(
+            window(chance.uniform(0.01, 3), chance.randint(1, 4)) for _ in range(chance.randint(0, 3))
+        )
+        return KeyLimits(
+            requests=requests, tokens=window(chance.uniform(1, 40), tokens) if chance.random() < 0.7 else ()
+        )
 
     key, tenant, alias = some(60), Tenant(some(90)), Alias(tiers=(), limits=some(150))
     desk = Desk(limits=Limits(address=window(0.5, 5), overall=some(200)), tenants={"tenant": tenant})
@@ -175,7 +190,10 @@ async def test_an_address_without_anything_left_is_refused_without_asking_the_st
 
 
 async def test_one_round_trip_before_a_call_and_none_after_it_where_only_requests_are_counted() -> None:
-    plain, metered = KeyLimits(requests=window(1, 100)), KeyLimits(requests=window(1, 100), tokens=window(1, 9000), streams=3)
+    plain, metered = (
+        KeyLimits(requests=window(1, 100)),
+        KeyLimits(requests=window(1, 100), tokens=window(1, 9000), streams=3),
+    )
     for limits, expected in ((plain, ["take"]), (metered, ["take", "settle"])):
         store = Slow(MemoryStore(lambda: 0.0))
         desk = Desk(limits=Limits(overall=limits), tenants={"tenant": Tenant(limits)}, store=store)
@@ -296,7 +314,9 @@ async def test_whoever_gives_up_and_whenever_no_place_and_no_token_is_lost(seed:
 
     async def one(number: int) -> None:
         try:
-            admission = await desk.enter(desk.call(own, alias, name="abcd"[number % 4], tokens=chance.randint(1, 400)))
+            admission = await desk.enter(
+                desk.call(own, alias, name="abcd"[number % 4], tokens=chance.randint(1, 400))
+            )
         except RateLimited:
             return
         try:
@@ -316,9 +336,13 @@ async def test_whoever_gives_up_and_whenever_no_place_and_no_token_is_lost(seed:
     claim = bucket(alias.limits, "tokens", scope="alias:chat")
     verdict = await memory.take([Claim(claim.key, claim.limit, 0.0)])
     assert verdict.levels[0].remaining == pytest.approx(1000, abs=1e-3)
-    probe = [Slot(f"key:{name}:streams", 2, "probe") for name in "abcd"] + [Slot("alias:chat:streams", 3, "probe")]
+    probe = [Slot(f"key:{name}:streams", 2, "probe") for name in "abcd"] + [
+        Slot("alias:chat:streams", 3, "probe")
+    ]
     places = await memory.take([], probe)
-    assert [level.remaining for level in places.levels] == [1, 1, 1, 1, 2], "all are free, but for the probe's"
+    assert [level.remaining for level in places.levels] == [1, 1, 1, 1, 2], (
+        "all are free, but for the probe's"
+    )
 
 
 OUTPUT = 1024
@@ -368,7 +392,8 @@ async def test_a_maximum_of_nothing_does_not_pass_a_bucket_that_holds_less_than_
 
 @pytest.mark.parametrize("used", [Usage(output=10**400), Usage(output="12")], ids=["400 digits", "text"])  # type: ignore[arg-type]
 async def test_places_come_back_whatever_a_call_is_said_to_have_used(used: Usage) -> None:
-    """The relay lets no such usage by: should another way lead here, it costs the call's settling and no place."""
+    """The relay lets no such usage by: should another way lead here, it costs the call's settling and no
+    place."""
     limits = KeyLimits(streams=1, tokens=window(0.001, 1000))
     desk = Desk()
     for _ in range(3):

@@ -29,7 +29,9 @@ def test_nobody_is_lost_and_a_key_is_served_in_its_order(sequence: list[tuple[st
     for number, (step, key, choice) in enumerate(sequence):
         lines = queue.lines()
         assert len(queue) == sum(map(len, waiting.values()))
-        assert {line.key: list(line.items) for line in lines} == {key: items for key, items in waiting.items() if items}
+        assert {line.key: list(line.items) for line in lines} == {
+            key: items for key, items in waiting.items() if items
+        }
         if step == "join":
             queue.join(key, WEIGHTS[key], number)
             waiting[key].append(number)
@@ -45,7 +47,9 @@ def test_nobody_is_lost_and_a_key_is_served_in_its_order(sequence: list[tuple[st
 
 @FAST
 @given(st.lists(keys, max_size=30), st.integers(2, 60))
-def test_keys_that_always_have_someone_waiting_are_served_by_their_weights(before: list[str], rounds: int) -> None:
+def test_keys_that_always_have_someone_waiting_are_served_by_their_weights(
+    before: list[str], rounds: int
+) -> None:
     queue: FairQueue[int] = FairQueue()
     for key in (*before, *WEIGHTS):
         queue.join(key, WEIGHTS[key], 0)

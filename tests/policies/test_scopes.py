@@ -1,8 +1,22 @@
-"""Whose limits a call is under, and who is charged over a restart: callers' single aliases, teams above tenants."""
+"""Whose limits a call is under, and who is charged over a restart: callers' single aliases, teams above
+tenants."""
 
 import pytest
 
-from sluice.config.types import Alias, Budget, Config, Issuer, Key, KeyLimits, Limit, Limits, Rate, Target, Team, Tenant
+from sluice.config.types import (
+    Alias,
+    Budget,
+    Config,
+    Issuer,
+    Key,
+    KeyLimits,
+    Limit,
+    Limits,
+    Rate,
+    Target,
+    Team,
+    Tenant,
+)
 from sluice.errors import RateLimited
 from sluice.identity.principal import Principal
 from sluice.policies.scopes import Scopes, key_alias, single_alias, teams_above
@@ -49,7 +63,12 @@ def test_scopes_stand_from_the_narrowest_to_the_widest() -> None:
         ("alias", "chat"), ("overall", "all"),
     ]  # fmt: skip
     lone = Principal("k", "lone", "k", frozenset("*"))
-    assert [view.scope for view in scopes.of_call(lone, route("chat"), "")] == ["key", "tenant", "alias", "overall"]
+    assert [view.scope for view in scopes.of_call(lone, route("chat"), "")] == [
+        "key",
+        "tenant",
+        "alias",
+        "overall",
+    ]
     assert [*teams_above(None, teams)] == []
 
 
@@ -93,7 +112,10 @@ async def test_another_key_has_its_own_limit_of_the_alias() -> None:
 
 async def test_each_team_above_holds_and_a_refusal_takes_nothing_from_any_level() -> None:
     desk = Desk(
-        tenants={"tenant": Tenant(KeyLimits(requests=window(0.001, 9)), team="web"), "other": Tenant(team="web")},
+        tenants={
+            "tenant": Tenant(KeyLimits(requests=window(0.001, 9)), team="web"),
+            "other": Tenant(team="web"),
+        },
         teams={
             "web": Team(KeyLimits(requests=window(0.001, 3)), parent="company"),
             "company": Team(KeyLimits(requests=window(0.001, 4))),
@@ -133,12 +155,17 @@ CONFIG = Config(
         ),
     ),
     tenants={"acme": Tenant(team="web")},
-    teams={"web": Team(KeyLimits(budget=Budget(month=70)), parent="all"), "all": Team(KeyLimits(budget=Budget(month=90)))},
+    teams={
+        "web": Team(KeyLimits(budget=Budget(month=70)), parent="all"),
+        "all": Team(KeyLimits(budget=Budget(month=90))),
+    },
 )
 
 
 def row(key: str, tenant: str, alias: str, dollars: float) -> Row:
-    return Subject("2026-11-25", key, tenant, alias, "openai/m"), Figures(requests=1, nanos=round(dollars * 1e9))
+    return Subject("2026-11-25", key, tenant, alias, "openai/m"), Figures(
+        requests=1, nanos=round(dollars * 1e9)
+    )
 
 
 def test_a_restart_charges_single_aliases_and_every_team_above() -> None:
@@ -150,7 +177,9 @@ def test_a_restart_charges_single_aliases_and_every_team_above() -> None:
         row("dynamic", "acme", "chat", 16),
     ]
     others = {"dynamic": KeyLimits(aliases={"ch*": KeyLimits(budget=Budget(week=32))})}
-    charged = {claim.key: (claim.scope, claim.amount) for claim in opening_charges(rows, CONFIG, NOON, others)}
+    charged = {
+        claim.key: (claim.scope, claim.amount) for claim in opening_charges(rows, CONFIG, NOON, others)
+    }
     assert charged == {
         "budget:key_alias:shop|chat:2026-11-25": ("key_alias", 1),
         "budget:team:web:2026-11": ("team", 19),

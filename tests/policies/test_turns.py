@@ -61,7 +61,9 @@ class Desk:
         principal = Principal("k", "tenant", "k", frozenset("*"))
         return Call("id", 0.0, Widget(), principal, self.route, chat, self.series)
 
-    async def turn(self, message: str, answer: str, end: str = "done", *, complete_before: bool = True) -> Call:
+    async def turn(
+        self, message: str, answer: str, end: str = "done", *, complete_before: bool = True
+    ) -> Call:
         """One call through the policy; its end is written as the run would."""
         call = self.call(message)
         policy = self.turns(call)
@@ -92,7 +94,12 @@ async def test_a_turn_is_kept_and_stands_before_the_next() -> None:
     first = await desk.turn("one", " You said one ")
     assert prompt(first) == [("system", "Be brief"), ("user", "one")]
     second = await desk.turn("two", "You said two")
-    assert prompt(second) == [("system", "Be brief"), ("user", "one"), ("assistant", "You said one"), ("user", "two")]
+    assert prompt(second) == [
+        ("system", "Be brief"),
+        ("user", "one"),
+        ("assistant", "You said one"),
+        ("user", "two"),
+    ]
     assert first.conversation == second.conversation != ""
     assert await desk.kept() == [
         ("user", "one", False), ("assistant", "You said one", False),
@@ -144,7 +151,10 @@ async def test_turns_of_one_session_follow_one_another_and_say_that_they_wait() 
             call.finish("done")
             call.text = f"said {name}"
 
-    tasks = [asyncio.create_task(go(call, name)) for call, name in ((first, "one"), (second, "two"), (other, "three"))]
+    tasks = [
+        asyncio.create_task(go(call, name))
+        for call, name in ((first, "one"), (second, "two"), (other, "three"))
+    ]
     for _ in range(5):
         await asyncio.sleep(0)
     assert order == ["one", "three"]
@@ -227,7 +237,11 @@ async def test_the_history_is_as_much_as_the_alias_allows_and_begins_with_a_user
     desk = Desk(history=History(messages=3, tokens=1000))
     for name in ("one", "two"):
         await desk.turn(name, f"said {name}")
-    assert prompt(await desk.turn("three", "x")) == [("user", "two"), ("assistant", "said two"), ("user", "three")]
+    assert prompt(await desk.turn("three", "x")) == [
+        ("user", "two"),
+        ("assistant", "said two"),
+        ("user", "three"),
+    ]
     brief = Desk(history=History(tokens=3))
     await brief.turn("one", "A long answer, far beyond a budget of twelve letters")
     assert prompt(await brief.turn("two", "x")) == [("user", "two")]

@@ -50,13 +50,23 @@ def test_no_sum_drifts() -> None:
 
 
 MOVED = {
-    "m": (Price(input=2, output=2, since="2026-03-01"), Price(input=1, output=1), Price(input=3, output=3, since="2027-01-01"))
+    "m": (
+        Price(input=2, output=2, since="2026-03-01"),
+        Price(input=1, output=1),
+        Price(input=3, output=3, since="2027-01-01"),
+    )
 }
 
 
 @pytest.mark.parametrize(
     ("at", "dollars"),
-    [(0.0, 1), (since_of("2026-03-01") - 0.001, 1), (since_of("2026-03-01"), 2), (since_of("2027-01-01"), 3), (1e11, 3)],
+    [
+        (0.0, 1),
+        (since_of("2026-03-01") - 0.001, 1),
+        (since_of("2026-03-01"), 2),
+        (since_of("2027-01-01"), 3),
+        (1e11, 3),
+    ],
 )
 def test_the_price_is_that_of_the_time_of_the_call(at: float, dollars: float) -> None:
     price = PriceTable(MOVED).price_of("u", "m", at)
@@ -69,12 +79,16 @@ def test_before_the_first_date_nobody_knows_the_price() -> None:
     assert table.price_of("u", "m", since_of("2026-02-28")) is None
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("1970-01-01", 0), ("2024-02-29", 1709164800), ("2026-12-31", 1798675200)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("1970-01-01", 0), ("2024-02-29", 1709164800), ("2026-12-31", 1798675200)]
+)
 def test_a_date_is_its_midnight_in_utc(text: str, seconds: float) -> None:
     assert since_of(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["2025-02-29", "2026-13-01", "20260101", "2026-W01-1", "2026-1-1", "tomorrow", ""])
+@pytest.mark.parametrize(
+    "text", ["2025-02-29", "2026-13-01", "20260101", "2026-W01-1", "2026-1-1", "tomorrow", ""]
+)
 def test_what_is_no_date_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         since_of(text)
@@ -96,7 +110,13 @@ def priced(dollars: float) -> tuple[Price, ...]:
 )  # fmt: skip
 def test_a_name_is_looked_up_from_the_narrowest_to_the_widest(model: str, dollars: float | None) -> None:
     own = {"u/both": priced(1), "both": priced(2), "ours": priced(3)}
-    file = {"both": priced(9), "ours": priced(9), "theirs": priced(4), "exact": priced(5), "exact-20260131": priced(6)}
+    file = {
+        "both": priced(9),
+        "ours": priced(9),
+        "theirs": priced(4),
+        "exact": priced(5),
+        "exact-20260131": priced(6),
+    }
     price = PriceTable(own, lambda: PriceList(file, snapshots=True)).price_of("u", model, 0)
     assert (price.input if price is not None else None) == dollars
 
@@ -128,7 +148,13 @@ def test_the_table_that_comes_with_the_gateway_is_sound() -> None:
     assert found.snapshots
     table = PriceTable({}, lambda: found)
     now = since_of("2026-11-25")
-    for model in ("gpt-4o-mini-2024-07-18", "claude-sonnet-4-5-20250929", "gemini-2.5-flash", "gpt-5-mini", "claude-haiku-4-5"):
+    for model in (
+        "gpt-4o-mini-2024-07-18",
+        "claude-sonnet-4-5-20250929",
+        "gemini-2.5-flash",
+        "gpt-5-mini",
+        "claude-haiku-4-5",
+    ):
         price = table.price_of("any", model, now)
         assert price is not None
         assert 0 < price.input <= price.output
@@ -169,7 +195,9 @@ def problems_of(tmp_path: Path, text: str) -> list[str]:
         ("[", [r"prices.yaml:\d+:\d+: not YAML.*"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_in_a_file_is_named_with_its_place(tmp_path: Path, text: str, expected: list[str]) -> None:
+def test_what_is_wrong_in_a_file_is_named_with_its_place(
+    tmp_path: Path, text: str, expected: list[str]
+) -> None:
     found = problems_of(tmp_path, text)
     assert len(found) == len(expected), found
     assert all(re.fullmatch(pattern, line) for pattern, line in zip(expected, found, strict=True)), found
@@ -207,19 +235,27 @@ def test_problems_of_ones_own_file_are_the_configurations(tmp_path: Path) -> Non
     (tmp_path / "own.yaml").write_text("models: {echo: {input: 1}}")
     checked = check(config_at(tmp_path, f"prices: {{file: {tmp_path}/own.yaml}}"))
     assert checked.loaded is None
-    assert [str(problem) for problem in checked.problems] == [f'{tmp_path}/own.yaml:1:16: models.echo: missing key "output"']
+    assert [str(problem) for problem in checked.problems] == [
+        f'{tmp_path}/own.yaml:1:16: models.echo: missing key "output"'
+    ]
     [missing] = check(config_at(tmp_path, "prices: {file: /nowhere/prices.yaml}")).problems
     assert "cannot be read" in str(missing)
 
 
 def test_dates_in_the_configuration_are_checked_too(tmp_path: Path) -> None:
-    [problem] = check(config_at(tmp_path, "prices: {models: {m: {input: 1, output: 1, since: soon}}}")).problems
+    [problem] = check(
+        config_at(tmp_path, "prices: {models: {m: {input: 1, output: 1, since: soon}}}")
+    ).problems
     assert problem.path == "prices.models.m.since"
 
 
 def test_targets_without_a_price_are_warned_of_only_where_they_are_refused(tmp_path: Path) -> None:
-    assert not [w for w in check(config_at(tmp_path, "prices: {unknown: allow}")).warnings if "price" in w.message]
-    [warning] = [w for w in check(config_at(tmp_path, "prices: {unknown: refuse}")).warnings if "price" in w.message]
+    assert not [
+        w for w in check(config_at(tmp_path, "prices: {unknown: allow}")).warnings if "price" in w.message
+    ]
+    [warning] = [
+        w for w in check(config_at(tmp_path, "prices: {unknown: refuse}")).warnings if "price" in w.message
+    ]
     assert warning.path == "aliases.chat.tiers[0][0].model"
     assert "echo/echo has no price" in warning.message
 

@@ -1,4 +1,5 @@
-"""The addresses: both families where no host is given, an address in use is said, and left-overs are waited for."""
+"""The addresses: both families where no host is given, an address in use is said, and left-overs are waited
+for."""
 
 import errno
 import os
@@ -79,8 +80,14 @@ def test_an_address_in_use_is_named_with_its_option(option: str, shared: bool) -
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(CannotListen, match=rf"127\.0\.0\.1:{port} \(server\.{option}\).*in use.*another port"):
-            take_ports(Server(**{"listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0", option: f"127.0.0.1:{port}"}))
+        with pytest.raises(
+            CannotListen, match=rf"127\.0\.0\.1:{port} \(server\.{option}\).*in use.*another port"
+        ):
+            take_ports(
+                Server(
+                    **{"listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0", option: f"127.0.0.1:{port}"}
+                )
+            )
 
 
 def test_an_address_that_is_let_go_of_in_time_is_had(monkeypatch: pytest.MonkeyPatch) -> None:

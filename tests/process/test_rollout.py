@@ -31,7 +31,12 @@ class Scene:
         self.rounds = Rounds(lambda: self.now)
         self.sent: dict[int, list[ChannelRequest]] = {1: [], 2: [], 3: []}
         self.rollout = Rollout(
-            source, loaded, loaded, self.rounds, lambda: {pid: asked.append for pid, asked in self.sent.items()}, log=Log()
+            source,
+            loaded,
+            loaded,
+            self.rounds,
+            lambda: {pid: asked.append for pid, asked in self.sent.items()},
+            log=Log(),
         )
         self.ended: list[Reload] = []
 
@@ -79,7 +84,9 @@ def test_where_one_cannot_build_it_all_throw_it_away(scene: Scene) -> None:
     scene.answer(3)
     scene.answer(2, "no such thing")
     assert [(done.result, done.problems) for done in scene.ended] == [("failed", ("no such thing",))]
-    assert [[asked.what for asked in scene.sent[pid]] for pid in (1, 2, 3)] == [["prepare", "discard", "following"]] * 3
+    assert [[asked.what for asked in scene.sent[pid]] for pid in (1, 2, 3)] == [
+        ["prepare", "discard", "following"]
+    ] * 3
     assert scene.model == "NAME"
 
 
@@ -143,7 +150,9 @@ def test_messages_come_out_as_they_went_in_however_they_are_cut() -> None:
     data = b"".join(part for message in messages for part in framed(message))
     for size in (1, 3, 4096, len(data)):
         frames = Frames()
-        assert [found for at in range(0, len(data), size) for found in frames.feed(data[at : at + size])] == messages
+        assert [
+            found for at in range(0, len(data), size) for found in frames.feed(data[at : at + size])
+        ] == messages
 
 
 def test_a_file_is_read_when_it_has_stopped_changing() -> None:

@@ -1,4 +1,5 @@
-"""sd_notify and sd_listen_fds, as systemd speaks them: by a socket in NOTIFY_SOCKET, and by descriptors from 3 on."""
+"""sd_notify and sd_listen_fds, as systemd speaks them: by a socket in NOTIFY_SOCKET, and by descriptors from
+3 on."""
 
 import os
 import socket
@@ -45,7 +46,9 @@ def environ(count: int, names: str | None = None, pid: int | None = None) -> dic
         (1, "admin", ["admin"]),
     ],
 )
-def test_sockets_are_taken_by_their_names_or_in_their_order(count: int, names: str | None, expected: list[str]) -> None:
+def test_sockets_are_taken_by_their_names_or_in_their_order(
+    count: int, names: str | None, expected: list[str]
+) -> None:
     with listening(count) as passed:
         given = environ(count, names)
         found = inherited_sockets(given, passed[0])
@@ -57,16 +60,22 @@ def test_sockets_are_taken_by_their_names_or_in_their_order(count: int, names: s
             one.close()
 
 
-@pytest.mark.parametrize("given", [{}, environ(1, pid=1), environ(0), {"LISTEN_FDS": "1"}, environ(1) | {"LISTEN_FDS": "x"}])
+@pytest.mark.parametrize(
+    "given", [{}, environ(1, pid=1), environ(0), {"LISTEN_FDS": "1"}, environ(1) | {"LISTEN_FDS": "x"}]
+)
 def test_without_them_or_for_another_process_there_are_none(given: dict[str, str]) -> None:
     assert inherited_sockets(dict(given)) == {}
 
 
 @pytest.mark.parametrize(
-    ("count", "names"), [(3, None), (2, "api:api"), (2, "api:other"), (3, "api:admin:other"), (1, "api:admin")]
+    ("count", "names"),
+    [(3, None), (2, "api:api"), (2, "api:other"), (3, "api:admin:other"), (1, "api:admin")],
 )
 def test_others_are_refused_with_what_is_expected(count: int, names: str | None) -> None:
-    with listening(count) as passed, pytest.raises(CannotListen, match="expected one named api, and one named admin or none"):
+    with (
+        listening(count) as passed,
+        pytest.raises(CannotListen, match="expected one named api, and one named admin or none"),
+    ):
         inherited_sockets(environ(count, names), passed[0])
 
 
@@ -91,7 +100,10 @@ def manager(address: str, **more: str) -> Iterator[tuple[ServiceManager, socket.
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
 def test_what_the_manager_is_told(kind: str, tmp_path: Path) -> None:
-    with manager(str(tmp_path / "notify") if kind == "path" else f"@sluice/test/{os.getpid()}") as (told, heard):
+    with manager(str(tmp_path / "notify") if kind == "path" else f"@sluice/test/{os.getpid()}") as (
+        told,
+        heard,
+    ):
         told.ready()
         assert heard.recv(999).split(b"\n")[0] == b"READY=1"
         told.reloading()
@@ -118,11 +130,19 @@ def test_a_manager_that_does_not_listen_costs_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("usec", "pid", "every"),
-    [("30000000", None, 15.0), ("30000000", "self", 15.0), ("30000000", "1", None), ("0", None, None), ("x", None, None)],
+    [
+        ("30000000", None, 15.0),
+        ("30000000", "self", 15.0),
+        ("30000000", "1", None),
+        ("0", None, None),
+        ("x", None, None),
+    ],
 )
 def test_the_watchdog_is_beaten_twice_in_its_time_by_whom_it_is_for(
     usec: str, pid: str | None, every: float | None, tmp_path: Path
 ) -> None:
-    more = {"WATCHDOG_USEC": usec} | ({} if pid is None else {"WATCHDOG_PID": str(os.getpid()) if pid == "self" else pid})
+    more = {"WATCHDOG_USEC": usec} | (
+        {} if pid is None else {"WATCHDOG_PID": str(os.getpid()) if pid == "self" else pid}
+    )
     with manager(str(tmp_path / "notify"), **more) as (told, _):
         assert told.beat_every == every

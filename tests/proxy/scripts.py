@@ -1,4 +1,5 @@
-"""A pipeline over a transport that a test drives: scripts of what upstreams do, a client that keeps its answer, a clock."""
+"""A pipeline over a transport that a test drives: scripts of what upstreams do, a client that keeps its
+answer, a clock."""
 
 import asyncio
 import json
@@ -135,7 +136,9 @@ class Scripted:
         self.world = world
         self.scripts = scripts
 
-    def send(self, request: UpstreamRequest, *, connect: float, headers: float, reader: object = None) -> Sending:
+    def send(
+        self, request: UpstreamRequest, *, connect: float, headers: float, reader: object = None
+    ) -> Sending:
         return Sending(self.world, self.scripts.pop(0) if self.scripts else Script(refusal="connect_error"))
 
     async def close(self) -> None:
@@ -204,7 +207,12 @@ class Scene:
             )
             for name in ("one", "two")
         ]  # fmt: skip
-        config = Alias(tiers=((self.targets[0].spec,), (self.targets[1].spec,)), recovery=recovery, heartbeat=None, **alias)
+        config = Alias(
+            tiers=((self.targets[0].spec,), (self.targets[1].spec,)),
+            recovery=recovery,
+            heartbeat=None,
+            **alias,
+        )
         tiers = [RoutedTier([target]) for target in self.targets]
         inter_token = self.metrics.child("inter_token_seconds", "chat")
         self.route = Route("chat", config, tiers, RetryPolicy(), None, inter_token)
@@ -225,10 +233,13 @@ class Scene:
         principal = Principal("k", "k", "k", frozenset("*"))
         series = CallSeries(self.metrics, kind.name, "chat")
         conversation = "c" if frontend == "widget" else ""
-        return Call("id", self.world.now, kind, principal, self.route, chat, series, conversation=conversation)
+        return Call(
+            "id", self.world.now, kind, principal, self.route, chat, series, conversation=conversation
+        )
 
     async def play(self, task: "asyncio.Task[None]", steps: int) -> int:
-        """Let every attempt go by its script until the task is done or `steps` are used up; returns the steps left."""
+        """Let every attempt go by its script until the task is done or `steps` are used up; returns the steps
+        left."""
         played: set[int] = set()
         idle = 0
         while not task.done() and steps and idle < 50:

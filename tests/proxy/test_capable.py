@@ -1,4 +1,5 @@
-"""What backends say that they take, and what becomes of what they do not: each claim is held against the upstream's request."""
+"""What backends say that they take, and what becomes of what they do not: each claim is held against the
+upstream's request."""
 
 import json
 from collections.abc import Callable
@@ -24,13 +25,18 @@ from sluice.proxy.fitting import Fitting
 
 PNG = "data:image/png;base64,aW1hZ2U="
 TEXT_FILE = "data:text/plain;base64,aGVsbG8="
-TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {"q": {}}}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "look_up", "parameters": {"type": "object", "properties": {"q": {}}}},
+}
 SCHEMA = {"type": "object", "properties": {"mark_of_schema": {"type": "string"}}}
 CALLED = [
     {"role": "user", "content": "Hi"},
     {
         "role": "assistant",
-        "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}],
+        "tool_calls": [
+            {"id": "call_1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+        ],
     },
 ]
 
@@ -39,7 +45,14 @@ THINKS = ('"effort"', "reasoning_effort", "thinking", '"think"')
 
 
 def part(kind: str, **value: Any) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, {"type": kind, kind: value}]}]}
+    return {
+        "messages": [
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "What is it?"}, {"type": kind, kind: value}],
+            }
+        ]
+    }
 
 
 SAMPLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -93,7 +106,8 @@ SAMPLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "store": ({"store": True}, ('"store":true',)),
     "service_tier": ({"service_tier": "flex"}, ("flex",)),
 }  # fmt: skip
-"""Of each feature a request of Chat Completions, and texts one of which stands in an upstream's request that has it."""
+"""Of each feature a request of Chat Completions, and texts one of which stands in an upstream's request that
+has it."""
 MODELS = {
     "gemini": "gemini-2.5-flash", "bedrock": "anthropic.claude-sonnet-4-20250514-v1:0", "cohere": "command-a-reasoning-08-2025",
     "responses": "some-model", "openai": "some-model",
@@ -157,7 +171,9 @@ def test_a_sample_uses_its_feature(feature: str) -> None:
 
 @pytest.mark.parametrize("feature", FEATURES)
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_claimed_reaches_the_upstream_and_what_is_not_is_refused_or_dropped(name: str, feature: str) -> None:
+def test_what_is_claimed_reaches_the_upstream_and_what_is_not_is_refused_or_dropped(
+    name: str, feature: str
+) -> None:
     fields, marks = SAMPLES[feature]
     aimed = Aimed(name)
     chat = asked(**fields)
@@ -191,7 +207,11 @@ def test_what_is_claimed_reaches_the_upstream_and_what_is_not_is_refused_or_drop
 
 def plain(feature: str) -> dict[str, Any]:
     """The request that differs from a feature's by that feature alone."""
-    return {"tools": [TOOL]} if feature in ("tool_choice_required", "tool_choice_named", "parallel_tool_calls") else {}
+    return (
+        {"tools": [TOOL]}
+        if feature in ("tool_choice_required", "tool_choice_named", "parallel_tool_calls")
+        else {}
+    )
 
 
 @pytest.mark.parametrize(("fields", "dropped"), [
@@ -227,7 +247,9 @@ def test_what_the_configuration_drops_is_never_refused() -> None:
         {"type": "image", "source": {"type": "url", "url": "https://a.example/a.png"}},
     ]}]}, "messages"),
 ])  # fmt: skip
-def test_a_refusal_names_the_field_as_the_caller_knows_it(frontend: Any, body: dict[str, Any], param: str) -> None:
+def test_a_refusal_names_the_field_as_the_caller_knows_it(
+    frontend: Any, body: dict[str, Any], param: str
+) -> None:
     head = Head(parameters={"model": "a", "call": "generateContent"})
     parse = next(route.parse for route in frontend.routes() if hasattr(route, "parse"))
     with pytest.raises(BadRequest) as refused:

@@ -1,4 +1,5 @@
-"""What models take: the table's lines by model, an upstream's and a target's options after them, and requests that fit."""
+"""What models take: the table's lines by model, an upstream's and a target's options after them, and requests
+that fit."""
 
 import json
 from typing import Any
@@ -40,7 +41,11 @@ def test_every_line_says_where_it_was_read_and_when() -> None:
         assert line.date.startswith("2026-")
 
 
-NEITHER, ONE, BOTH = ({"temperature", "top_p", "top_k"}, ()), (set(), (("temperature", "top_p"),)), (set(), ())
+NEITHER, ONE, BOTH = (
+    ({"temperature", "top_p", "top_k"}, ()),
+    (set(), (("temperature", "top_p"),)),
+    (set(), ()),
+)
 SAMPLING = [
     ("claude-3-7-sonnet-20250219", BOTH), ("claude-3-5-sonnet-20241022", BOTH), ("claude-opus-4-20250514", BOTH),
     ("claude-sonnet-4-0", BOTH), ("claude-opus-4-1", ONE), ("claude-opus-4-1-20250805", ONE), ("claude-sonnet-4-5", ONE),
@@ -106,16 +111,36 @@ def test_developers_are_the_system_for_everyone_but_openai() -> None:
 
 def test_vendors_have_lines_of_their_own() -> None:
     mistral = found("openai", "mistral-small-latest", "api.mistral.ai")
-    assert (mistral.tool_ids, mistral.limit_name, mistral.rename["seed"]) == ("[A-Za-z0-9]{9}", "max_tokens", "random_seed")
+    assert (mistral.tool_ids, mistral.limit_name, mistral.rename["seed"]) == (
+        "[A-Za-z0-9]{9}",
+        "max_tokens",
+        "random_seed",
+    )
     assert "messages.name" in found("openai", "llama-3.3-70b", "api.groq.com").drop
     anthropic = found("anthropic", "m")
-    assert (anthropic.tool_ids, anthropic.blank_stops, "seed" in anthropic.drop) == ("[A-Za-z0-9_-]{1,64}", False, True)
+    assert (anthropic.tool_ids, anthropic.blank_stops, "seed" in anthropic.drop) == (
+        "[A-Za-z0-9_-]{1,64}",
+        False,
+        True,
+    )
     assert "logit_bias" in found("ollama", "m").drop
 
 
 VENDORS: list[tuple[str, str, str, set[str], str]] = [
-    ("cerebras", "api.cerebras.ai", "gpt-oss-120b", {"frequency_penalty", "presence_penalty", "logit_bias"}, ""),
-    ("xai", "api.x.ai", "grok-4-1-fast-reasoning", {"stop", "presence_penalty", "frequency_penalty", "reasoning_effort"}, ""),
+    (
+        "cerebras",
+        "api.cerebras.ai",
+        "gpt-oss-120b",
+        {"frequency_penalty", "presence_penalty", "logit_bias"},
+        "",
+    ),
+    (
+        "xai",
+        "api.x.ai",
+        "grok-4-1-fast-reasoning",
+        {"stop", "presence_penalty", "frequency_penalty", "reasoning_effort"},
+        "",
+    ),
     ("xai", "us.api.x.ai", "grok-4.20-non-reasoning", {"reasoning_effort"}, ""),
     ("xai", "api.x.ai", "grok-3", {"reasoning_effort"}, ""),
     ("xai", "api.x.ai", "grok-4.3", {"stop", "presence_penalty", "frequency_penalty"}, ""),
@@ -145,9 +170,16 @@ def test_what_nobody_knows_has_no_rules() -> None:
 
 @pytest.mark.parametrize("host", ["api.openai.com", "api.mistral.ai", "api.groq.com"])
 def test_other_vendors_reasoning_does_not_reach_who_refuses_it(host: str) -> None:
-    """A conversation that Anthropic began may go on at another target: its blocks come along in the history."""
+    """A conversation that Anthropic began may go on at another target: its blocks come along in the
+    history."""
     fitting = Fitting(found("openai", "m", host))
-    said = {"role": "assistant", "content": "x", "reasoning_content": "Hm.", "thinking_blocks": [{}], "reasoning_details": []}
+    said = {
+        "role": "assistant",
+        "content": "x",
+        "reasoning_content": "Hm.",
+        "thinking_blocks": [{}],
+        "reasoning_details": [],
+    }
     fitted = fitting(asked(messages=[PROSE, said, PROSE]))
     assert fitted.wire is not None
     assert fitted.wire["messages"] == [PROSE, {"role": "assistant", "content": "x"}, PROSE]
@@ -161,13 +193,20 @@ def test_other_vendors_reasoning_does_not_reach_who_refuses_it(host: str) -> Non
 def test_options_add_to_the_table_and_take_away_from_it() -> None:
     lines = [
         ModelRule(
-            "s", "d", drop=("seed", "user"), either=("temperature", "top_p"), rename={"a": "b"}, roles={"developer": "system"}
+            "s",
+            "d",
+            drop=("seed", "user"),
+            either=("temperature", "top_p"),
+            rename={"a": "b"},
+            roles={"developer": "system"},
         ),
         ModelRule("s", "d", model="^m$", default={"temperature": 1}),
         ModelRule("s", "d", model="^n$", force={"x": 1}),
     ]
     upstream = Overrides(drop=("!seed", "!top_p", "logprobs"), rename={"a": None, "c": "d"})
-    target = Overrides(drop=("!logprobs",), roles={"developer": None}, default={"temperature": 0.5}, force={"y": 2})
+    target = Overrides(
+        drop=("!logprobs",), roles={"developer": None}, default={"temperature": 0.5}, force={"y": 2}
+    )
     assert rules_of(lines, [upstream, target], "openai", "h", "m") == ModelRules(
         drop=frozenset({"user"}), rename={"c": "d"}, default={"temperature": 0.5}, force={"y": 2}
     )
@@ -178,14 +217,17 @@ def test_options_add_to_the_table_and_take_away_from_it() -> None:
 
 def test_a_request_that_no_rule_touches_is_the_same_object() -> None:
     chat = asked(temperature=1, max_tokens=5)
-    fitted, dropped = fit(chat, drop=frozenset({"seed"}), rename={"a": "b"}, roles={"developer": "system"}, plain_images=True)
+    fitted, dropped = fit(
+        chat, drop=frozenset({"seed"}), rename={"a": "b"}, roles={"developer": "system"}, plain_images=True
+    )
     assert fitted is chat
     assert dropped == []
 
 
 def test_dropped_fields_are_gone_from_both_forms_and_told() -> None:
     fitted, dropped = fit(
-        asked(seed=7, logit_bias={"1": 2}, top_p=None), drop=frozenset({"seed", "logit_bias", "top_p", "stop"})
+        asked(seed=7, logit_bias={"1": 2}, top_p=None),
+        drop=frozenset({"seed", "logit_bias", "top_p", "stop"}),
     )
     assert (fitted.sampling.seed, fitted.body) == (None, b"")
     assert fitted.wire is not None
@@ -210,7 +252,10 @@ def test_caps_defaults_and_what_is_forced() -> None:
         "default": {"top_p": 0.9, "reasoning_effort": "low", "service_tier": "flex"},
         "force": {"seed": 1, "store": False},
     }
-    fitted, _ = fit(asked(temperature=2, max_completion_tokens=500, top_logprobs=20, seed=9, reasoning_effort="high"), **rules)
+    fitted, _ = fit(
+        asked(temperature=2, max_completion_tokens=500, top_logprobs=20, seed=9, reasoning_effort="high"),
+        **rules,
+    )
     assert fitted.sampling == Sampling(100, 1.0, 0.9, (), 1)
     assert fitted.reasoning == Reasoning("high")
     assert fitted.wire == {
@@ -226,7 +271,9 @@ def test_a_limit_can_be_a_default_and_can_be_forced() -> None:
         fitted, _ = fit(asked(**fields), default={"max_tokens": 7})
         assert fitted.sampling.max_tokens == limit
         assert fitted.wire is not None
-        assert [fitted.wire[name] for name in ("max_tokens", "max_completion_tokens") if name in fitted.wire] == [limit]
+        assert [
+            fitted.wire[name] for name in ("max_tokens", "max_completion_tokens") if name in fitted.wire
+        ] == [limit]
     forced, _ = fit(asked(max_completion_tokens=3), force={"max_tokens": 9})
     assert forced.sampling.max_tokens == 9
 
@@ -255,7 +302,10 @@ def test_a_role_written_in_escapes_is_renamed_too() -> None:
 
 def test_images_are_spelled_plainly() -> None:
     url = "data:image/JPG;charset=utf-8;base64,aGk\n="
-    content = [{"type": "image_url", "image_url": {"url": url, "detail": "low"}}, {"type": "text", "text": "?"}]
+    content = [
+        {"type": "image_url", "image_url": {"url": url, "detail": "low"}},
+        {"type": "text", "text": "?"},
+    ]
     fitted, _ = fit(asked(messages=[{"role": "user", "content": content}]), plain_images=True)
     assert fitted.wire is not None
     image = {"url": "data:image/jpeg;base64,aGk=", "detail": "low"}
@@ -266,21 +316,36 @@ def test_images_are_spelled_plainly() -> None:
 
 def test_a_request_without_a_callers_object_is_fitted_as_well() -> None:
     chat = ChatRequest(
-        "", None, (Message("user", (Text("Hi"), Image("https://x/y"))),), sampling=Sampling(9, 1.5, 0.4, ("x",), 7)
+        "",
+        None,
+        (Message("user", (Text("Hi"), Image("https://x/y"))),),
+        sampling=Sampling(9, 1.5, 0.4, ("x",), 7),
     )
     fitted, dropped = fit(
-        chat, drop=frozenset({"seed"}), either=(("temperature", "top_p"),), cap={"temperature": 1}, default={"top_k": 3}
+        chat,
+        drop=frozenset({"seed"}),
+        either=(("temperature", "top_p"),),
+        cap={"temperature": 1},
+        default={"top_k": 3},
     )
     assert fitted.sampling == Sampling(9, 1.0, None, ("x",), None, top_k=3)
     assert dropped == ["seed", "top_p"]
     assert fitted.wire is None
 
 
-@pytest.mark.parametrize("fields", [{"max_tokens": 3}, {"max_tokens": 3.0, "n": 1, "top_k": 2.0}, {"stop": "x", "seed": 1}])
+@pytest.mark.parametrize(
+    "fields", [{"max_tokens": 3}, {"max_tokens": 3.0, "n": 1, "top_k": 2.0}, {"stop": "x", "seed": 1}]
+)
 def test_the_callers_own_request_is_never_changed(fields: dict[str, Any]) -> None:
     chat = asked(**fields)
     before = msgspec.structs.replace(chat), json.dumps(chat.wire)
-    fit(chat, drop=frozenset({"seed", "stop"}), cap={"max_tokens": 2}, force={"temperature": 1}, roles={"user": "system"})
+    fit(
+        chat,
+        drop=frozenset({"seed", "stop"}),
+        cap={"max_tokens": 2},
+        force={"temperature": 1},
+        roles={"user": "system"},
+    )
     assert (chat, json.dumps(chat.wire)) == before
 
 
@@ -306,7 +371,9 @@ def responses(**fields: Any) -> ChatRequest:
         ({"verbose": 1}, {"rename": {"verbose": "loud"}}, {"loud": 1}),
     ],
 )  # fmt: skip
-def test_rules_hold_in_another_dialects_object(fields: dict[str, Any], rules: dict[str, Any], sent: dict[str, Any]) -> None:
+def test_rules_hold_in_another_dialects_object(
+    fields: dict[str, Any], rules: dict[str, Any], sent: dict[str, Any]
+) -> None:
     chat, _ = fit(responses(**fields), **rules)
     assert chat.wire == {"model": "a", "input": "Hi", **sent}
     assert not chat.body
@@ -314,7 +381,10 @@ def test_rules_hold_in_another_dialects_object(fields: dict[str, Any], rules: di
 
 def test_another_dialects_object_that_no_rule_is_about_stays_as_it_came() -> None:
     given = responses(temperature=0.5, instructions="x")
-    assert fit(given, drop=frozenset({"seed"}), roles={"developer": "system"}, plain_images=True) == (given, [])
+    assert fit(given, drop=frozenset({"seed"}), roles={"developer": "system"}, plain_images=True) == (
+        given,
+        [],
+    )
 
 
 def test_what_cannot_be_written_into_another_dialects_object_leaves_it_to_be_written_anew() -> None:
@@ -327,7 +397,11 @@ def test_what_cannot_be_written_into_another_dialects_object_leaves_it_to_be_wri
 def test_tools_that_only_one_dialect_has_can_be_left_out() -> None:
     own = [{"type": "web_search"}, {"type": "function", "name": "f"}, {"type": "mcp"}]
     chat, dropped = fit(responses(tools=own), drop=frozenset({"tools.web_search", "tools.image_generation"}))
-    assert (chat.own_tools, chat.dialect_only, dropped) == (("mcp",), "tools: a tool of type mcp", ["tools.web_search"])
+    assert (chat.own_tools, chat.dialect_only, dropped) == (
+        ("mcp",),
+        "tools: a tool of type mcp",
+        ["tools.web_search"],
+    )
     chat, dropped = fit(responses(tools=own), drop=frozenset({"tools.web_search", "tools.mcp"}))
     assert (chat.own_tools, chat.dialect_only, dropped) == ((), "", ["tools.mcp", "tools.web_search"])
     assert chat.wire is not None

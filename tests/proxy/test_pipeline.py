@@ -1,5 +1,6 @@
-"""The pipeline over a transport that a test drives: any order of chunk, cut, stall, error, slow reader and leaving client
-keeps the grammar (one start, no text after the end, one end), loses and doubles no text, and leaves nothing behind."""
+"""The pipeline over a transport that a test drives: any order of chunk, cut, stall, error, slow reader and
+leaving client keeps the grammar (one start, no text after the end, one end), loses and doubles no text, and
+leaves nothing behind."""
 
 import asyncio
 import json
@@ -16,9 +17,31 @@ from sluice.config.types import Hedge
 from sluice.config.units import Seconds
 from sluice.errors import GatewayError, UpstreamError
 from sluice.proxy.call import Call
-from tests.proxy.scripts import ANSWER, ENDING, OPENING, WORDS, Client, Ending, Scene, Script, Scripted, begun, frame
+from tests.proxy.scripts import (
+    ANSWER,
+    ENDING,
+    OPENING,
+    WORDS,
+    Client,
+    Ending,
+    Scene,
+    Script,
+    Scripted,
+    begun,
+    frame,
+)
 
-REFUSALS = ["", "", "", "connect_error", "server_error", "rate_limited", "reset", "headers_timeout", "bad_request"]
+REFUSALS = [
+    "",
+    "",
+    "",
+    "connect_error",
+    "server_error",
+    "rate_limited",
+    "reset",
+    "headers_timeout",
+    "bad_request",
+]
 SCRIPTS = st.builds(
     Script,
     refusal=st.sampled_from(REFUSALS),
@@ -44,7 +67,9 @@ def test_any_order_of_what_can_happen_keeps_the_grammar(
     asyncio.run(one_call(scripts, recovery, leave_after, frontend))
 
 
-async def one_call(scripts: list[Script], recovery: Literal["error", "continue"], leave_after: int, frontend: str) -> None:
+async def one_call(
+    scripts: list[Script], recovery: Literal["error", "continue"], leave_after: int, frontend: str
+) -> None:
     scene = Scene(list(scripts), recovery=recovery)
     call = scene.call(frontend)
     task = asyncio.create_task(scene.pipeline.answer(call, scene.client))
@@ -109,7 +134,9 @@ def check_lines(client: Client, call: Call, outcome: object, left: bool) -> None
 def check_frames(client: Client, outcome: object, left: bool) -> None:
     frames = [part.removeprefix(b"data: ") for part in client.data.split(b"\n\n") if part]
     texts = [json.loads(part) for part in frames if part != b"[DONE]"]
-    tokens = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in texts if chunk.get("choices"))
+    tokens = "".join(
+        chunk["choices"][0]["delta"].get("content") or "" for chunk in texts if chunk.get("choices")
+    )
     assert ANSWER.startswith(tokens)
     errors = sum("error" in chunk for chunk in texts)
     assert errors + frames.count(b"[DONE]") == client.ends
@@ -142,7 +169,9 @@ async def test_a_hedge_leaves_one_winner_and_one_abandoned() -> None:
     first.push(OPENING + frame({"content": "late"}))
     while scene.world.open > 1:
         await asyncio.sleep(0)
-    assert scene.client.upstream is second, "a client that does not read holds the winner up, also when the other has gone"
+    assert scene.client.upstream is second, (
+        "a client that does not read holds the winner up, also when the other has gone"
+    )
     second.push(ENDING)
     second.finish()
     await task
@@ -152,7 +181,9 @@ async def test_a_hedge_leaves_one_winner_and_one_abandoned() -> None:
 
 
 @pytest.mark.parametrize("frontend", ["widget", "openai"])
-async def test_an_answer_is_complete_even_if_the_client_leaves_before_the_upstreams_body_ends(frontend: str) -> None:
+async def test_an_answer_is_complete_even_if_the_client_leaves_before_the_upstreams_body_ends(
+    frontend: str,
+) -> None:
     scene = Scene([Script()])
     call = scene.call(frontend)
     task = asyncio.create_task(scene.pipeline.answer(call, scene.client))
@@ -167,7 +198,9 @@ async def test_an_answer_is_complete_even_if_the_client_leaves_before_the_upstre
 
 
 @pytest.mark.parametrize("frontend", ["widget", "openai"])
-async def test_a_fault_of_ours_is_an_error_like_any_other(frontend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_of_ours_is_an_error_like_any_other(
+    frontend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     crashes: list[str] = []
     scene = Scene([Script()])
     scene.pipeline.crashed = lambda crash, request_id: crashes.append(type(crash).__name__)
@@ -210,7 +243,9 @@ async def test_reasoning_that_was_cut_is_said_once_and_so_is_the_role() -> None:
     scene.world.responses[0].push(OPENING + frame({"reasoning_content": "let me think"}))
     scene.world.responses[0].finish()
     await begun(scene, 2)
-    scene.world.responses[1].push(OPENING + frame({"reasoning_content": "let me think"}) + frame({"content": ANSWER}) + ENDING)
+    scene.world.responses[1].push(
+        OPENING + frame({"reasoning_content": "let me think"}) + frame({"content": ANSWER}) + ENDING
+    )
     scene.world.responses[1].finish()
     await task
     for once in (b'"role":', b"let me think", ANSWER.encode(), b"[DONE]"):
@@ -226,7 +261,9 @@ async def much_later(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.sleep(0)
 
 
-async def test_an_answer_that_is_not_streamed_is_not_hedged_once_it_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_that_is_not_streamed_is_not_hedged_once_it_has_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     scene = Scene([Script(), Script()], hedge=Hedge(after=Seconds(1000)))
     call = scene.call("openai")
     call.chat.stream = False
@@ -240,7 +277,9 @@ async def test_an_answer_that_is_not_streamed_is_not_hedged_once_it_has_begun(mo
     assert [attempt.outcome for attempt in call.attempts] == ["ok"]
 
 
-async def test_a_target_that_is_silent_until_the_alias_deadline_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_target_that_is_silent_until_the_alias_deadline_has_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     scene = Scene([Script()], timeout=Seconds(1000))
     call = scene.call("openai")
     task = asyncio.create_task(scene.pipeline.answer(call, scene.client))

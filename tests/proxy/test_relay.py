@@ -84,7 +84,12 @@ class WholeNames(Names):
 
 
 def relay(
-    *, whole: bool = False, accept_empty: bool = False, said: str = "", prefilled: bool = False, resumes: bool = False
+    *,
+    whole: bool = False,
+    accept_empty: bool = False,
+    said: str = "",
+    prefilled: bool = False,
+    resumes: bool = False,
 ) -> Relay:
     encoder = WholeNames() if whole else Names()
     r = Relay(Script(), encoder, whole, accept_empty, content_at=1.0, resumes=resumes)
@@ -117,7 +122,9 @@ def test_nothing_is_said_before_the_first_content() -> None:
         (Usage(-1, 9), Usage(7, 2)),
     ],
 )
-def test_what_a_cut_answer_used_is_what_was_told_of_it_and_else_about(reported: Usage | None, used: Usage) -> None:
+def test_what_a_cut_answer_used_is_what_was_told_of_it_and_else_about(
+    reported: Usage | None, used: Usage
+) -> None:
     r = relay()
     r.feed(b"sab", 2)
     r.decoder.reported = reported  # type: ignore[misc]
@@ -242,9 +249,16 @@ def test_a_client_that_can_starts_over_when_the_answer_is_another() -> None:
 
 @pytest.mark.parametrize(
     ("said", "answer", "new"),
-    [("a b ", b"_s_ab.", b"ab."), ("a ", b"ws a.", b"a."), ("x\n\n", b"s_nna.", b"a."), ("x\n", b"nwa.", b" a.")],
+    [
+        ("a b ", b"_s_ab.", b"ab."),
+        ("a ", b"ws a.", b"a."),
+        ("x\n\n", b"s_nna.", b"a."),
+        ("x\n", b"nwa.", b" a."),
+    ],
 )
-def test_white_space_that_the_prefill_did_without_is_not_said_twice(said: str, answer: bytes, new: bytes) -> None:
+def test_white_space_that_the_prefill_did_without_is_not_said_twice(
+    said: str, answer: bytes, new: bytes
+) -> None:
     whole = relay(said=said, prefilled=True)
     assert whole.feed(answer.replace(b" ", b""), 2) == new
     cut = relay(said=said, prefilled=True)
@@ -349,7 +363,8 @@ def test_what_is_not_said_yet_is_bounded_in_bytes(whole: bool, reads: list[bytes
 
 
 def test_the_events_of_a_whole_answer_are_not_kept() -> None:
-    """They are encoded as they come: an answer of many frames neither fills the memory nor takes a long turn at its end."""
+    """They are encoded as they come: an answer of many frames neither fills the memory nor takes a long turn
+    at its end."""
     encoded: list[int] = []
 
     class Counts(WholeNames):

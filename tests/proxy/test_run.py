@@ -1,4 +1,5 @@
-"""A call in flight: which phase it says it is in, which deadline ends it, and for which reason it says it ended."""
+"""A call in flight: which phase it says it is in, which deadline ends it, and for which reason it says it
+ended."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -238,7 +239,9 @@ async def test_a_client_that_read_nothing_for_a_moment_costs_its_upstream_nothin
 
 async def test_a_stream_gets_heartbeats_while_it_is_silent() -> None:
     scene = Scene([Script()])
-    scene.route = msgspec.structs.replace(scene.route, config=msgspec.structs.replace(scene.route.config, heartbeat=Seconds(2)))
+    scene.route = msgspec.structs.replace(
+        scene.route, config=msgspec.structs.replace(scene.route.config, heartbeat=Seconds(2))
+    )
     call = scene.call()
     task = started(scene, call)
     await begun(scene, 1)
@@ -315,7 +318,8 @@ async def test_a_process_that_leaves_ends_its_calls_in_band() -> None:
 
 
 async def test_the_first_reason_counts() -> None:
-    """A process that leaves behind the end of an answer takes nothing from it, and neither does a fault while it settles."""
+    """A process that leaves behind the end of an answer takes nothing from it, and neither does a fault while
+    it settles."""
     crashes: list[str] = []
     scene = Scene([Script()])
 

@@ -23,7 +23,11 @@ def shadowed(scripts: list[Script], **shadow: Any) -> Scene:
 def counted(scene: Scene, name: str) -> float:
     """The sum of a metric's series by frontend and alias."""
     lines = scene.metrics.exposition().decode().splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"sluice_{name}") and "chat" in line)
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in lines
+        if line.startswith(f"sluice_{name}") and "chat" in line
+    )
 
 
 async def test_a_shadow_counts_nowhere_in_the_caller_s_figures() -> None:
@@ -50,7 +54,8 @@ async def test_a_shadow_counts_nowhere_in_the_caller_s_figures() -> None:
     assert 'sluice_overhead_seconds_count{phase="request"} 1' in exposition
     assert scene.client.lines[-1]["message"] == ANSWER.strip()
     assert all(
-        f'upstream_attempts_total{{model="m",outcome="ok",upstream="{name}"}} 1' in exposition for name in ("one", "two")
+        f'upstream_attempts_total{{model="m",outcome="ok",upstream="{name}"}} 1' in exposition
+        for name in ("one", "two")
     )
 
 
@@ -112,7 +117,9 @@ async def test_a_fault_in_a_shadow_is_told_to_the_log_alone() -> None:
 
         async def close(self) -> None: ...
 
-    scene.route = msgspec.structs.replace(scene.route, shadow=msgspec.structs.replace(scene.targets[1], transport=Broken()))
+    scene.route = msgspec.structs.replace(
+        scene.route, shadow=msgspec.structs.replace(scene.targets[1], transport=Broken())
+    )
     call = scene.call()
     task = asyncio.create_task(scene.pipeline.answer(call, scene.client))
     await begun(scene, 1)
@@ -124,7 +131,9 @@ async def test_a_fault_in_a_shadow_is_told_to_the_log_alone() -> None:
     assert call.end == "done"
 
 
-async def test_only_a_share_of_calls_has_a_shadow_and_only_so_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_a_share_of_calls_has_a_shadow_and_only_so_many_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for share, most, count in ((0.4, 100, 0), (0.9, 100, 1), (0.9, 0, 0)):
         monkeypatch.setattr(shadows, "MOST", most)
         scene = shadowed([Script(), Script()], share=share)

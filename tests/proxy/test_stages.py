@@ -8,7 +8,16 @@ import pytest
 
 from sluice.backends.protocol import Decoder
 from sluice.errors import Forbidden, GatewayError, UpstreamError
-from sluice.model.events import Finished, ReasoningDelta, Started, StreamEvent, TextDelta, ToolCallStarted, Usage, Working
+from sluice.model.events import (
+    Finished,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallStarted,
+    Usage,
+    Working,
+)
 from sluice.proxy.stages import Stage, StagedDecoder
 from tests.proxy.scripts import ENDING, OPENING, Scene, Script, begun, frame
 
@@ -106,7 +115,12 @@ def test_an_end_that_comes_when_the_body_ends() -> None:
 
 def test_figures_are_the_decoder_s() -> None:
     decoder = StagedDecoder(Given(), [])
-    assert (decoder.skipped, decoder.skipped_fields, decoder.finish_missing, decoder.reported) == (3, 0, 0, Usage(1, 2))
+    assert (decoder.skipped, decoder.skipped_fields, decoder.finish_missing, decoder.reported) == (
+        3,
+        0,
+        0,
+        Usage(1, 2),
+    )
 
 
 # --- through the pipeline

@@ -9,7 +9,9 @@ from sluice.errors import ConfigError
 from tests.e2e.test_resume import config
 
 
-@pytest.mark.parametrize("store", ["memory", "redis://:secret@cache:6379/1", "rediss://cache", "unix:///run/redis.sock"])
+@pytest.mark.parametrize(
+    "store", ["memory", "redis://:secret@cache:6379/1", "rediss://cache", "unix:///run/redis.sock"]
+)
 def test_stores_of_streams(store: str, tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(config(f'"{store}"'))

@@ -59,13 +59,21 @@ CASES = {
     "several lines": (NDJSON, b'{"type":"start"}\n{"a":"}"}\n', [FIRST, b'{"a":"}","n":1}\n']),
     "a heartbeat": (NDJSON, b"\n", []),
     "an event": (SSE, b"data: {}\n\n", [b"data: {}\nid: abc:0\n\n"]),
-    "several events": (SSE, b"data: 1\n\ndata: [DONE]\n\n", [b"data: 1\nid: abc:0\n\n", b"data: [DONE]\nid: abc:1\n\n"]),
+    "several events": (
+        SSE,
+        b"data: 1\n\ndata: [DONE]\n\n",
+        [b"data: 1\nid: abc:0\n\n", b"data: [DONE]\nid: abc:1\n\n"],
+    ),
     "a comment": (SSE, b": keep-alive\n\n", []),
     "comments": (SSE, b": one\n:two\n\n", []),
     "a comment in an event": (SSE, b": hm\ndata: 1\n\n", [b": hm\ndata: 1\nid: abc:0\n\n"]),
     "an event with an id of its own": (SSE, b"id: 7\ndata: 1\n\n", [b"id: 7\ndata: 1\nid: abc:0\n\n"]),
     "an event of two lines": (SSE, b"event: x\ndata: 1\n\n", [b"event: x\ndata: 1\nid: abc:0\n\n"]),
-    "too many empty lines": (SSE, b"data: 1\n\n\ndata: 2\n\n", [b"data: 1\nid: abc:0\n\n", b"data: 2\nid: abc:1\n\n"]),
+    "too many empty lines": (
+        SSE,
+        b"data: 1\n\n\ndata: 2\n\n",
+        [b"data: 1\nid: abc:0\n\n", b"data: 2\nid: abc:1\n\n"],
+    ),
 }
 
 

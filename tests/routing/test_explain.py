@@ -27,7 +27,10 @@ BIG = Target(upstream="far", model="big", context=100_000)
 SMALL = Target(upstream="near", model="small", weight=3, vision=False, context=1000)
 EVEN = Target(upstream="far", model="even")
 CONFIG = Config(
-    upstreams={"near": Upstream(backend="echo", timeouts=Timeouts(idle=Seconds(7))), "far": Upstream(backend="echo")},
+    upstreams={
+        "near": Upstream(backend="echo", timeouts=Timeouts(idle=Seconds(7))),
+        "far": Upstream(backend="echo"),
+    },
     aliases={"chat": Alias(tiers=((SMALL, EVEN), (BIG,)), recovery="continue", hedge=Hedge())},
 )
 
@@ -47,7 +50,10 @@ def test_names_targets_in_order_with_their_deadlines_and_shares() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "reason"),
-    [(chat(Image("data:,")), "takes no images"), (chat(Text("x" * 8000)), "takes 1000 tokens, about 2000 were sent")],
+    [
+        (chat(Image("data:,")), "takes no images"),
+        (chat(Text("x" * 8000)), "takes 1000 tokens, about 2000 were sent"),
+    ],
 )
 def test_says_why_a_target_is_left_out(asked: ChatRequest, reason: str) -> None:
     lines = list(explain(CONFIG, "chat", asked))
@@ -80,7 +86,11 @@ def test_limits_of_the_alias_are_named() -> None:
     config = Config(
         upstreams={"u": Upstream(backend="echo")},
         aliases={"chat": Alias(tiers=((Target(upstream="u", model="m"),),), limits=KeyLimits(streams=3))},
-        keys=(Key(id="shop", digest="", limits=KeyLimits(aliases={"ch*": few, "code": few, "chat": KeyLimits()})),),
+        keys=(
+            Key(
+                id="shop", digest="", limits=KeyLimits(aliases={"ch*": few, "code": few, "chat": KeyLimits()})
+            ),
+        ),
         limits=Limits(overall=KeyLimits(tokens=Limit(rate=Rate(1)))),
     )
     assert [line for line in explain(config, "chat") if line.startswith("limits")] == [

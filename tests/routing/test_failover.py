@@ -22,7 +22,9 @@ class Clock:
 
 
 class Target:
-    def __init__(self, name: str, weight: float = 1.0, clock: Callable[[], float] = lambda: 0.0, **spec: Any) -> None:
+    def __init__(
+        self, name: str, weight: float = 1.0, clock: Callable[[], float] = lambda: 0.0, **spec: Any
+    ) -> None:
         self.name = self.label = name
         self.spec = Spec(upstream=name, model="m", weight=weight, **spec)
         self.health = Health(clock, BreakerPolicy(failures=1))
@@ -32,7 +34,9 @@ class Target:
         return self.name
 
 
-def queue(*tiers: list[Target], traits: CallTraits = NO_TRAITS, strategy: Strategy = "weighted") -> list[Target]:
+def queue(
+    *tiers: list[Target], traits: CallTraits = NO_TRAITS, strategy: Strategy = "weighted"
+) -> list[Target]:
     return queue_of([RoutedTier(tier, strategy) for tier in tiers], traits, lambda: 0.5)
 
 
@@ -111,19 +115,33 @@ def test_what_the_request_is_to_blame_for_is_told_to_the_caller(kind: UpstreamEr
 
 @pytest.mark.parametrize(
     ("retry_after", "steps"),
-    [(1.5, [("a", 0), ("a", 1.5)]), (2.0, [("a", 0), ("a", 2.0)]), (2.1, [("a", 0), ("b", 0)]), (None, [("a", 0), ("b", 0)])],
+    [
+        (1.5, [("a", 0), ("a", 1.5)]),
+        (2.0, [("a", 0), ("a", 2.0)]),
+        (2.1, [("a", 0), ("b", 0)]),
+        (None, [("a", 0), ("b", 0)]),
+    ],
 )
-def test_a_rate_limit_that_ends_soon_is_waited_out(retry_after: float | None, steps: list[tuple[str, float]]) -> None:
-    assert walk(plan_of([Target("a")], [Target("b")]), UpstreamError("rate_limited", retry_after=retry_after)) == steps
+def test_a_rate_limit_that_ends_soon_is_waited_out(
+    retry_after: float | None, steps: list[tuple[str, float]]
+) -> None:
+    assert (
+        walk(plan_of([Target("a")], [Target("b")]), UpstreamError("rate_limited", retry_after=retry_after))
+        == steps
+    )
 
 
 @pytest.mark.parametrize(
-    ("retry_after", "steps"), [(1.5, [("a", 0), ("a", 1.5)]), (30.0, [("a", 0), ("b", 0)]), (None, [("a", 0), ("a", 0.1)])]
+    ("retry_after", "steps"),
+    [(1.5, [("a", 0), ("a", 1.5)]), (30.0, [("a", 0), ("b", 0)]), (None, [("a", 0), ("a", 0.1)])],
 )
 def test_an_overloaded_target_that_says_for_how_long_is_believed(
     retry_after: float | None, steps: list[tuple[str, float]]
 ) -> None:
-    assert walk(plan_of([Target("a")], [Target("b")]), UpstreamError("overloaded", retry_after=retry_after)) == steps
+    assert (
+        walk(plan_of([Target("a")], [Target("b")]), UpstreamError("overloaded", retry_after=retry_after))
+        == steps
+    )
 
 
 def test_targets_that_are_not_well_are_passed_over() -> None:
@@ -145,7 +163,9 @@ def test_the_last_target_is_never_ejected() -> None:
 def test_a_burst_fails_over_freely_while_another_target_is_well() -> None:
     budget = RetryBudget(Clock())
     for _ in range(500):
-        assert walk(plan_of([Target("a")], [Target("b")], budget=budget), UpstreamError("connect_error"))[-1] == ("b", 0)
+        assert walk(plan_of([Target("a")], [Target("b")], budget=budget), UpstreamError("connect_error"))[
+            -1
+        ] == ("b", 0)
 
 
 def test_retries_at_a_sick_target_leave_the_way_to_a_well_one_free() -> None:
@@ -204,7 +224,10 @@ def test_cheapest_goes_by_price_and_unknown_prices_last() -> None:
 
 def test_affinity_keeps_a_session_on_its_target_when_others_leave() -> None:
     tier = [Target(name) for name in "abcd"]
-    home = {f"s{i}": queue(tier, traits=CallTraits(session=f"s{i}"), strategy="affinity")[0].name for i in range(200)}
+    home = {
+        f"s{i}": queue(tier, traits=CallTraits(session=f"s{i}"), strategy="affinity")[0].name
+        for i in range(200)
+    }
     assert set(home.values()) == set("abcd")
     fewer = [target for target in tier if target.name != "c"]
     for session, name in home.items():
@@ -237,21 +260,31 @@ def test_a_request_that_no_target_can_take_is_refused_with_the_reason() -> None:
 
 
 def test_a_request_that_is_too_long_goes_to_a_larger_context_only() -> None:
-    plan = plan_of([Target("small", context=8000)], [Target("same", context=8000)], [Target("large", context=100_000)])
+    plan = plan_of(
+        [Target("small", context=8000)], [Target("same", context=8000)], [Target("large", context=100_000)]
+    )
     assert walk(plan, UpstreamError("context_length")) == [("small", 0), ("large", 0)]
 
 
 def test_a_request_that_is_too_long_goes_to_a_context_that_nobody_has_told() -> None:
     errors = [UpstreamError("context_length"), UpstreamError("context_length")]
-    plan = plan_of([Target("small", context=8000)], [Target("same", context=8000)], [Target("untold")], [Target("too")])
+    plan = plan_of(
+        [Target("small", context=8000)], [Target("same", context=8000)], [Target("untold")], [Target("too")]
+    )
     assert walk(plan, *errors) == [("small", 0), ("untold", 0), ("too", 0)]
-    assert walk(plan_of([Target("untold")], [Target("small", context=8000)]), *errors) == [("untold", 0), ("small", 0)]
+    assert walk(plan_of([Target("untold")], [Target("small", context=8000)]), *errors) == [
+        ("untold", 0),
+        ("small", 0),
+    ]
 
 
 @pytest.mark.parametrize(
-    ("tokens", "window", "code"), [(900, 100, "context_length"), (50, 100, "no_fit_target"), (900, None, "no_fit_target")]
+    ("tokens", "window", "code"),
+    [(900, 100, "context_length"), (50, 100, "no_fit_target"), (900, None, "no_fit_target")],
 )
-def test_a_request_that_is_too_long_for_all_is_refused_as_such(tokens: int, window: int | None, code: str) -> None:
+def test_a_request_that_is_too_long_for_all_is_refused_as_such(
+    tokens: int, window: int | None, code: str
+) -> None:
     sees = window is not None and code == "context_length"
     tiers = [[Target("blind", vision=False)], [Target("small", vision=sees, context=window)]]
     with pytest.raises(BadRequest) as refused:

@@ -122,7 +122,8 @@ def test_errors_of_the_request_say_nothing_about_the_target() -> None:
 
 
 def test_a_target_that_hung_serves_again_within_sixteen_seconds_of_its_recovery() -> None:
-    """It accepts and never answers: whatever is sent to it fails by its deadline only, half a minute later."""
+    """It accepts and never answers: whatever is sent to it fails by its deadline only, half a minute
+    later."""
     for down_for in range(60, 91):
         clock = Clock()
         health = Health(clock)

@@ -65,7 +65,9 @@ class Clock:
         return self.now
 
 
-def pod(name: str, waiting: float = 0, running: float = 0, cache: float = 0.0, *, clock: Clock, ours: int = 0) -> Pod:
+def pod(
+    name: str, waiting: float = 0, running: float = 0, cache: float = 0.0, *, clock: Clock, ours: int = 0
+) -> Pod:
     """A server with fresh figures, and so many calls of ours in flight."""
     made = Pod(name, clock, 3.0)
     made.reported(Figures(waiting, running, cache), clock.now, 0)
@@ -223,7 +225,10 @@ def test_all_turns_of_a_conversation_go_to_one_server_in_every_process() -> None
     first, _ = choose([pod(name, clock=clock) for name in "abcd"], turn)
     elsewhere, how = choose([pod(name, clock=clock) for name in "abcd"], later)
     assert (elsewhere[0], how) == (first[0], "hash")
-    by_session = {choose([pod(name, clock=clock) for name in "abcd"], chat(text), session="t/1")[0][0] for text in "uvwxyz"}
+    by_session = {
+        choose([pod(name, clock=clock) for name in "abcd"], chat(text), session="t/1")[0][0]
+        for text in "uvwxyz"
+    }
     assert len(by_session) == 1
 
 
@@ -271,7 +276,9 @@ def test_a_server_that_appears_or_vanishes_moves_only_what_it_must() -> None:
     clock = Clock()
 
     def firsts(of: str) -> list[str]:
-        return [choose([pod(name, clock=clock) for name in of], chat(f"question {n}"))[0][0] for n in range(300)]
+        return [
+            choose([pod(name, clock=clock) for name in of], chat(f"question {n}"))[0][0] for n in range(300)
+        ]
 
     before, with_e, without_d = firsts("abcd"), firsts("abcde"), firsts("abc")
     assert all(new in (old, "e") for old, new in zip(before, with_e, strict=True))
@@ -296,7 +303,9 @@ def test_the_one_that_is_asked_remembers_the_prompt() -> None:
 class Target:
     """A target of one server, or of an upstream that is several."""
 
-    def __init__(self, label: str, at: Pod | None = None, *, servers: "Sequence[Target] | None" = None) -> None:
+    def __init__(
+        self, label: str, at: Pod | None = None, *, servers: "Sequence[Target] | None" = None
+    ) -> None:
         self.label, self.model = label, "m"
         self.pod = at
         self.spec = Spec(upstream=label, model="m")
@@ -321,7 +330,9 @@ def test_a_tier_tries_three_servers_at_most_the_healthy_ones_first() -> None:
     assert len(queue_of([tier], CallTraits(), half)) == PODS_TRIED
 
 
-@pytest.mark.parametrize("strategy", ["queue_depth", "prefix_cache", "weighted", "affinity", "least_in_flight"])
+@pytest.mark.parametrize(
+    "strategy", ["queue_depth", "prefix_cache", "weighted", "affinity", "least_in_flight"]
+)
 def test_every_strategy_orders_servers_and_an_upstream_whose_servers_are_not_known(strategy: Any) -> None:
     several, unknown = Target("up", servers=servers(2)), Target("other")
     for targets, count in (([several], 2), ([several, unknown], 3), ([unknown], 1)):
@@ -348,7 +359,12 @@ def test_the_whole_is_as_healthy_as_its_healthiest_server() -> None:
     one.failed(UpstreamError("server_error"))
     assert (health.closed, health.state, health.last_error) == (True, BreakerState.CLOSED, "server_error")
     other.failed(UpstreamError("reset"))
-    assert (health.closed, health.state, health.ready(), health.last_error) == (False, BreakerState.OPEN, False, "reset")
+    assert (health.closed, health.state, health.ready(), health.last_error) == (
+        False,
+        BreakerState.OPEN,
+        False,
+        "reset",
+    )
     health.keep(["b"])
     assert gone == ["a"]
     other.succeeded()

@@ -34,7 +34,14 @@ async def probed(status: int, health: Health, times: int) -> list[str]:
     async with RawServer(handler) as server:
         transport = HttpTransport(server.url + "/v1")
         try:
-            await watch(Probe(every=Seconds(7)), transport, server.url + "/v1/models", Timeouts(), [health], sleep=sleep)
+            await watch(
+                Probe(every=Seconds(7)),
+                transport,
+                server.url + "/v1/models",
+                Timeouts(),
+                [health],
+                sleep=sleep,
+            )
         except Enough:
             pass
         finally:

@@ -16,7 +16,9 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize(("said", "held"), [(5.0, 5.0), (0.0, COOL_DOWN), (86_400.0, PATIENCE), (float("inf"), PATIENCE)])
+@pytest.mark.parametrize(
+    ("said", "held"), [(5.0, 5.0), (0.0, COOL_DOWN), (86_400.0, PATIENCE), (float("inf"), PATIENCE)]
+)
 def test_it_is_ready_again_when_that_is_reset_and_never_later_than_a_minute(said: float, held: float) -> None:
     clock = Clock()
     health = Health(clock)

@@ -16,7 +16,9 @@ from tests.e2e.gateways import KEY
 from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, sized
 
 OLD, NEW = "sk-sluice-old", "sk-sluice-new"
-SERVER = 'server: {listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0", drain_delay: 0}\nlimits: {address: null}\n'
+SERVER = (
+    'server: {listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0", drain_delay: 0}\nlimits: {address: null}\n'
+)
 ENDS = b"data: [DONE]\n\n"
 
 
@@ -33,12 +35,19 @@ def loaded(text: str) -> Loaded:
 
 def event(text: str, finish: str | None = None, usage: dict[str, int] | None = None) -> bytes:
     choices = [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]
-    wire: dict[str, Any] = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices}
+    wire: dict[str, Any] = {
+        "id": "c",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "choices": choices,
+    }
     return b"data: " + json.dumps(wire | ({"usage": usage} if usage else {})).encode() + b"\n\n"
 
 
 class Provider(RawServer):
-    """Says "begin", waits until `gate` is open, and says " end"; whole answers come at once. A million tokens each way."""
+    """Says "begin", waits until `gate` is open, and says " end"; whole answers come at once. A million tokens
+    each way."""
 
     def __init__(self) -> None:
         super().__init__(self._answer)
@@ -51,8 +60,19 @@ class Provider(RawServer):
             peer.send(sized(b"{}"))
             return
         if not json.loads(request.body).get("stream"):
-            choice = {"index": 0, "message": {"role": "assistant", "content": "whole"}, "finish_reason": "stop"}
-            wire = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+            choice = {
+                "index": 0,
+                "message": {"role": "assistant", "content": "whole"},
+                "finish_reason": "stop",
+            }
+            wire = {
+                "id": "c",
+                "object": "chat.completion",
+                "created": 1,
+                "model": "m",
+                "choices": [choice],
+                "usage": usage,
+            }
             peer.send(sized(json.dumps(wire).encode(), 200, ("Content-Type", "application/json")))
             return
         peer.send(CHUNKED + chunk(event("begin")))
@@ -90,13 +110,19 @@ class Stream:
         assert lines[-2:] == ["data: [DONE]", ""], lines
         chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-2] if line.startswith("data: ")]
         assert not [chunk for chunk in chunks if "error" in chunk]
-        return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+        return "".join(
+            choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"]
+        )
 
 
-async def begin(client: aiohttp.ClientSession, alias: str = "chat", secret: str = KEY, prompt: str = "hi") -> Stream:
+async def begin(
+    client: aiohttp.ClientSession, alias: str = "chat", secret: str = KEY, prompt: str = "hi"
+) -> Stream:
     """Ask for a stream and wait for its first text."""
     body = {"model": alias, "stream": True, "messages": [{"role": "user", "content": prompt}]}
-    response = await client.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {secret}"})
+    response = await client.post(
+        "/v1/chat/completions", json=body, headers={"authorization": f"Bearer {secret}"}
+    )
     assert response.status == 200, await response.text()
     first = b""
     while b'"content":"' not in first.replace(b'"content":""', b"").replace(b'": "', b'":"'):
@@ -109,7 +135,9 @@ async def begin(client: aiohttp.ClientSession, alias: str = "chat", secret: str 
 async def whole(client: aiohttp.ClientSession, alias: str = "chat", secret: str = KEY) -> tuple[int, Any]:
     """The status and the body of a whole answer."""
     body = {"model": alias, "messages": [{"role": "user", "content": "hi"}]}
-    async with client.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {secret}"}) as response:
+    async with client.post(
+        "/v1/chat/completions", json=body, headers={"authorization": f"Bearer {secret}"}
+    ) as response:
         return response.status, await response.json()
 
 

@@ -25,7 +25,9 @@ def test_every_kind_of_store_is_an_engine() -> None:
 
 @pytest.mark.parametrize("state", STATES)
 def test_an_engine_builds_what_may_be_configured(state: str) -> None:
-    built = {kind for kind, engine in ENGINES.items() if getattr(type(engine), state) is not getattr(Engine, state)}
+    built = {
+        kind for kind, engine in ENGINES.items() if getattr(type(engine), state) is not getattr(Engine, state)
+    }
     assert built == {*STATES[state]}
 
 

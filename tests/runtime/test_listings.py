@@ -37,7 +37,11 @@ def test_what_is_no_list_is_an_error(body: bytes) -> None:
 
 def test_what_an_alias_stands_for() -> None:
     listing = {"gpt-a": NOTHING, "ft:x": NOTHING, "ft:": NOTHING}
-    assert names_in(listing, "openai/*", "*") == [("openai/gpt-a", "gpt-a"), ("openai/ft:x", "ft:x"), ("openai/ft:", "ft:")]
+    assert names_in(listing, "openai/*", "*") == [
+        ("openai/gpt-a", "gpt-a"),
+        ("openai/ft:x", "ft:x"),
+        ("openai/ft:", "ft:"),
+    ]
     assert names_in(listing, "tuned-*", "ft:*") == [("tuned-x", "ft:x")]
 
 

@@ -30,10 +30,18 @@ def test_limits_queues_and_connections_are_shown_as_they_are_configured() -> Non
     found = shown(metrics)
 
     def limit(name: str, scope: str, owner: str, resource: str, window: str) -> float | None:
-        return found.get(f'limit_{name}{{name="{owner}",resource="{resource}",scope="{scope}",window="{window}"}}')
+        return found.get(
+            f'limit_{name}{{name="{owner}",resource="{resource}",scope="{scope}",window="{window}"}}'
+        )
 
-    assert (limit("rate", "overall", "", "requests", "1"), limit("capacity", "overall", "", "requests", "1")) == (10, 10)
-    assert (limit("rate", "overall", "", "requests", "60"), limit("capacity", "overall", "", "requests", "60")) == (2, 30)
+    assert (
+        limit("rate", "overall", "", "requests", "1"),
+        limit("capacity", "overall", "", "requests", "1"),
+    ) == (10, 10)
+    assert (
+        limit("rate", "overall", "", "requests", "60"),
+        limit("capacity", "overall", "", "requests", "60"),
+    ) == (2, 30)
     assert limit("capacity", "overall", "", "budget", "day") == 5
     assert limit("rate", "address", "", "requests", "1") == 5
     assert limit("rate", "tenant", "acme", "tokens", "60") == 1000

@@ -46,7 +46,9 @@ def loaded(path: Path, *watches: Watch) -> Loaded:
     return msgspec.structs.replace(found, interceptors={"chat": watches})  # type: ignore[no-any-return]
 
 
-async def test_an_interceptor_is_kept_over_reloads_and_closed_behind_the_last_configuration(tmp_path: Path) -> None:
+async def test_an_interceptor_is_kept_over_reloads_and_closed_behind_the_last_configuration(
+    tmp_path: Path,
+) -> None:
     made.clear()
     async with gateway(CONFIG) as g:
         for watches in ([Watch(1)], [Watch(1), Watch(2)], [Watch(1)]):

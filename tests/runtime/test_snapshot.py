@@ -1,4 +1,5 @@
-"""Another configuration is taken while calls run: those go on by the old one, and new ones follow the new one at once."""
+"""Another configuration is taken while calls run: those go on by the old one, and new ones follow the new one
+at once."""
 
 import asyncio
 import gc
@@ -31,7 +32,9 @@ async def alone(g: Running) -> None:
 # --- under load
 
 
-async def test_a_swap_under_200_streams_cuts_none_and_new_calls_follow_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_swap_under_200_streams_cuts_none_and_new_calls_follow_it_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     gate = hold_echoes(monkeypatch)
 
     def config(chat: str, secret: str, price: int, more: str = "") -> str:
@@ -98,7 +101,9 @@ async def test_a_request_whose_body_comes_after_the_swap_ends_by_the_old_configu
 
 
 def upstreams(**urls: str) -> str:
-    sections = [f'  {name}: {{backend: openai, base_url: "{url}", api_key: sk-up}}' for name, url in urls.items()]
+    sections = [
+        f'  {name}: {{backend: openai, base_url: "{url}", api_key: sk-up}}' for name, url in urls.items()
+    ]
     aliases = [f"  {name}: {{tiers: [[{{upstream: {name}, model: m}}]]}}" for name in urls]
     return "\n".join(["upstreams:", *sections, "aliases:", *aliases, ""])
 
@@ -147,7 +152,9 @@ async def test_what_a_vanished_upstream_has_is_closed_when_its_last_call_has_end
 
 async def test_a_call_that_its_client_left_holds_its_snapshot_too() -> None:
     async with Provider() as slow:
-        text = (HEAD + upstreams(chat=slow.url)).replace("chat: {tiers", "chat: {on_disconnect: finish, tiers")
+        text = (HEAD + upstreams(chat=slow.url)).replace(
+            "chat: {tiers", "chat: {on_disconnect: finish, tiers"
+        )
         async with gateway(text) as g, client_of(g.url) as client:
             stream = await begin(client)
             stream.response.close()
@@ -209,7 +216,9 @@ class Choosy(Provider):
 
     async def _answer(self, request: Request, peer: Peer) -> None:
         if "sk-bad" in request.headers["authorization"]:
-            peer.send(sized(b'{"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}', 401))
+            peer.send(
+                sized(b'{"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}', 401)
+            )
         else:
             await super()._answer(request, peer)
 
@@ -255,7 +264,11 @@ async def test_a_budget_that_is_new_knows_what_was_spent() -> None:
         async with gateway(text) as g, client_of(g.url) as client:
             assert (await whole(client))[0] == 200  # one US dollar
             await until(lambda: len(g.requests) == 1)
-            await g.swap(loaded(text.replace("default_alias: chat", "default_alias: chat, limits: {budget: {month: 1}}")))
+            await g.swap(
+                loaded(
+                    text.replace("default_alias: chat", "default_alias: chat, limits: {budget: {month: 1}}")
+                )
+            )
             assert (await whole(client))[0] == 429
 
 
@@ -305,7 +318,9 @@ async def test_draining_waits_for_the_calls_of_all_snapshots(monkeypatch: pytest
         streams.append(await begin(client))
         hurry.set()
         draining = asyncio.create_task(g.drain(hurry))
-        await until(lambda: any(line["event"] == "draining" and line["in_flight"] == 2 for line in g.log_lines))
+        await until(
+            lambda: any(line["event"] == "draining" and line["in_flight"] == 2 for line in g.log_lines)
+        )
         assert not draining.done()
         gate.set()
         assert {await stream.text() for stream in streams} == {"You said: hi"}
@@ -314,7 +329,10 @@ async def test_draining_waits_for_the_calls_of_all_snapshots(monkeypatch: pytest
 
 async def test_what_only_a_restart_can_change_is_named_and_refused_as_a_whole() -> None:
     async with gateway(f"{HEAD}{ECHO}{CHAT}") as g:
-        new = HEAD.replace("drain_delay: 0", "drain_delay: 3s, write_idle: 5s") + 'state: "sqlite:elsewhere.db"\n'
+        new = (
+            HEAD.replace("drain_delay: 0", "drain_delay: 3s, write_idle: 5s")
+            + 'state: "sqlite:elsewhere.db"\n'
+        )
         before = shape(g)
         with pytest.raises(NeedsRestart) as refused:
             await g.swap(loaded(f"{new}{ECHO}{CHAT}log: {{level: debug, format: text}}\n"))
@@ -353,7 +371,9 @@ def shape(g: Running) -> tuple[object, ...]:
     """What must be as it was, where nothing has changed."""
     state = g.state
     shared = (state.transports, state.standings, state.key_sets, state.probes)
-    series = sorted(line.rpartition(b" ")[0] for line in g.runtime.exposition().splitlines() if b"sluice_" in line)
+    series = sorted(
+        line.rpartition(b" ")[0] for line in g.runtime.exposition().splitlines() if b"sluice_" in line
+    )
     return g.snapshots.current, g.clients.dispatch, [*map(len, shared)], len(asyncio.all_tasks()), series
 
 
@@ -388,7 +408,9 @@ async def test_a_swap_that_is_cancelled_changes_nothing(monkeypatch: pytest.Monk
         assert (await whole(client))[1]["choices"][0]["message"]["content"] == "whole"
 
 
-async def test_a_swap_that_is_under_way_when_the_gateway_closes_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_swap_that_is_under_way_when_the_gateway_closes_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     reached, goes_on = asyncio.Event(), asyncio.Event()
 
     async def slow(*_: object) -> None:
@@ -418,9 +440,14 @@ async def test_fifty_swaps_leave_nothing_behind() -> None:
     async with Provider() as one:
 
         def config(number: int) -> str:
-            names = upstreams(**{"chat": one.url, f"up-{number}": one.url}).replace("sk-up", "sk-up, probe: {every: 1h}")
+            names = upstreams(**{"chat": one.url, f"up-{number}": one.url}).replace(
+                "sk-up", "sk-up, probe: {every: 1h}"
+            )
             issuer = f'jwt: [{{issuer: "i-{number}", audience: a, algorithms: [RS256], jwks_url: "{one.url}/keys"}}]\n'
-            head = HEAD.replace("id: test", f"id: test-{number}") + "metrics: {key_label: true}\nlog: {level: error}\n"
+            head = (
+                HEAD.replace("id: test", f"id: test-{number}")
+                + "metrics: {key_label: true}\nlog: {level: error}\n"
+            )
             return head + issuer + names
 
         async with gateway(config(0)) as g, client_of(g.url) as client:
@@ -436,7 +463,13 @@ async def test_fifty_swaps_leave_nothing_behind() -> None:
                     await until(lambda: gc.collect() >= 0 and set(snapshots) == {g.snapshots.current})
                     await until(lambda: one.open <= 2)  # one idle, and the fetch of keys or none
                     state = g.state
-                    shared = (state.transports, state.standings, state.key_sets, state.probes, state.records.series)
+                    shared = (
+                        state.transports,
+                        state.standings,
+                        state.key_sets,
+                        state.probes,
+                        state.records.series,
+                    )
                     series = len(g.runtime.exposition().splitlines())
                     tasks = [task for task in asyncio.all_tasks() if "RawServer" not in repr(task)]
                     descriptors = len(os.listdir("/proc/self/fd"))

@@ -1,4 +1,5 @@
-"""A process's state: what is opened is closed in the reverse order, also where the opening fails or is cancelled halfway."""
+"""A process's state: what is opened is closed in the reverse order, also where the opening fails or is
+cancelled halfway."""
 
 import asyncio
 import gc
@@ -65,7 +66,9 @@ async def test_what_is_opened_is_closed_in_the_reverse_order(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("fails", OPENS)
-async def test_where_one_cannot_be_opened_those_before_it_are_closed(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+async def test_where_one_cannot_be_opened_those_before_it_are_closed(
+    monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
     watched, before = Watched(monkeypatch, fails), asyncio.all_tasks()
     with pytest.raises(OSError, match="cannot be opened"):
         async with state():
@@ -75,7 +78,9 @@ async def test_where_one_cannot_be_opened_those_before_it_are_closed(monkeypatch
     assert asyncio.all_tasks() == before
 
 
-async def test_an_opening_that_is_cancelled_closes_what_it_had_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_opening_that_is_cancelled_closes_what_it_had_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     watched, before, reached = Watched(monkeypatch), asyncio.all_tasks(), asyncio.Event()
 
     async def never(self: ProcessState) -> None:
@@ -92,7 +97,9 @@ async def test_an_opening_that_is_cancelled_closes_what_it_had_opened(monkeypatc
     assert asyncio.all_tasks() == before
 
 
-async def test_a_closing_that_is_cancelled_closes_everything_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_closing_that_is_cancelled_closes_everything_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     watched, before, reached = Watched(monkeypatch), asyncio.all_tasks(), asyncio.Event()
     opened = await state().__aenter__()
 

@@ -1,4 +1,5 @@
-"""Running an SDK's driver (`drivers/`): one process over all asks, in the environment that scripts/test_tools.sh made."""
+"""Running an SDK's driver (`drivers/`): one process over all asks, in the environment that
+scripts/test_tools.sh made."""
 
 import asyncio
 import json
@@ -53,7 +54,8 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Shown(msgspec.Struct):
-    """What the SDK shows of an answer. `calls` are pairs of name and arguments, `usage` the input and output tokens."""
+    """What the SDK shows of an answer. `calls` are pairs of name and arguments, `usage` the input and output
+    tokens."""
 
     name: str
     text: str = ""
@@ -80,7 +82,12 @@ def need(driver: str) -> None:
 async def answers(driver: str, asks: Sequence[Ask]) -> dict[str, Shown]:
     """What the SDK shows for each ask, by the ask's name. The process is given nothing of our environment."""
     with tempfile.TemporaryDirectory(dir=MODULES if driver.startswith("js_") else None) as home:
-        env = {"PATH": os.environ["PATH"], "HOME": home, "NO_PROXY": "127.0.0.1", "LANGSMITH_TRACING": "false"}
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": home,
+            "NO_PROXY": "127.0.0.1",
+            "LANGSMITH_TRACING": "false",
+        }
         if driver.startswith("js_"):  # node looks for packages beside the script and above it
             shutil.copytree(DRIVERS, home, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
             command = ["node", f"{home}/{driver}.mjs"]

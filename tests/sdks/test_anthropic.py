@@ -1,7 +1,8 @@
-"""Anthropic's own SDK reads every recorded stream of every protocol through the gateway, and whole answers, counts and lists.
+"""Anthropic's own SDK reads every recorded stream of every protocol through the gateway, and whole answers,
+counts and lists.
 
-Of recorded messages it must show the same as when it asks the provider directly; of other vendors' streams what the manifest
-says. The counts passed / all are written to the terminal.
+Of recorded messages it must show the same as when it asks the provider directly; of other vendors' streams
+what the manifest says. The counts passed / all are written to the terminal.
 """
 
 import json
@@ -31,7 +32,9 @@ async def test_a_recorded_message_shows_the_same_as_directly(pytestconfig: pytes
         gateway(configuration(provider.url, "anthropic", len(MESSAGES))) as running,
     ):
         directly = asks(provider.url, "k", [f"m{n}" for n in numbers])
-        shown = await answers(SDK, [*directly, *asks(running.url, KEY, [f"{lane}{n}" for n in numbers for lane in "fh"])])
+        shown = await answers(
+            SDK, [*directly, *asks(running.url, KEY, [f"{lane}{n}" for n in numbers for lane in "fh"])]
+        )
     wrong = {}
     for n in numbers:
         one = shown[f"m{n}"]
@@ -43,7 +46,10 @@ async def test_a_recorded_message_shows_the_same_as_directly(pytestconfig: pytes
                 same = all(getattr(one, field) == getattr(other, field) for field in FIELDS)
             if not same:
                 wrong[f"{lane} {MESSAGES[n].file}"] = (one, other)
-    report(pytestconfig, f"{SDK}, recorded messages, both lanes: {2 * len(MESSAGES) - len(wrong)} / {2 * len(MESSAGES)}")
+    report(
+        pytestconfig,
+        f"{SDK}, recorded messages, both lanes: {2 * len(MESSAGES) - len(wrong)} / {2 * len(MESSAGES)}",
+    )
     assert wrong == {}
 
 
@@ -65,7 +71,9 @@ def difference(recorded: corpus.Recorded, shown: Shown) -> str:
     ends_badly = fails(recorded) or is_cut(recorded)
     if (shown.error is not None) is not ends_badly:
         return f"error: {shown.error}"
-    if shown.text != expected.text + (expected.refusal or "") or shown.reasoning != (expected.reasoning or ""):
+    if shown.text != expected.text + (expected.refusal or "") or shown.reasoning != (
+        expected.reasoning or ""
+    ):
         return f"said {shown.text[-200:]!r}, {shown.reasoning[-200:]!r}"
     wanted = expected.tool_calls or []
     if recorded.file not in GLUED and not ends_badly:
@@ -93,7 +101,9 @@ async def test_whole_messages_counts_models_and_errors() -> None:
     config = f"{HEAD}\nupstreams: {{echo: {{backend: echo}}}}\naliases: {{chat: {tiers}, b: {tiers}, c: {tiers}}}\n"
     async with gateway(config) as running:
         [ask] = asks(running.url, KEY, ["chat"])
-        named = [ask.__class__(name, ask.base_url, ask.key, ask.body) for name in ("models:", "count:", "whole:")]
+        named = [
+            ask.__class__(name, ask.base_url, ask.key, ask.body) for name in ("models:", "count:", "whole:")
+        ]
         tools = {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}
         bound = ask.__class__("bound:", ask.base_url, ask.key, {**ask.body, **tools})
         unknown = ask.__class__("unknown:", ask.base_url, ask.key, {**ask.body, "model": "no"})

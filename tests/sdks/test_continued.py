@@ -1,5 +1,5 @@
-"""The vendors' own accumulators read what the gateway alone makes: an answer that another target has continued, one that ends
-in an error within the stream, and a refusal of another dialect."""
+"""The vendors' own accumulators read what the gateway alone makes: an answer that another target has
+continued, one that ends in an error within the stream, and a refusal of another dialect."""
 
 import json
 from typing import Any
@@ -24,7 +24,9 @@ aliases:
   refused: {{tiers: [[{{upstream: refuses, model: m}}]]}}
 """
 MESSAGES = [{"role": "user", "content": "?"}]
-SDKS: dict[str, tuple[str, dict[str, Any], object]] = {  # the rest of the address, what is sent, how a refusal ends
+SDKS: dict[
+    str, tuple[str, dict[str, Any], object]
+] = {  # the rest of the address, what is sent, how a refusal ends
     "py_openai_helper": ("/v1", {"messages": MESSAGES}, "stop"),
     "js_openai_helper": ("/v1", {"messages": MESSAGES}, "stop"),
     "py_openai_responses": ("/v1", {"input": "?"}, "completed"),
@@ -57,7 +59,9 @@ async def test_what_the_gateway_makes_is_read_by_the_vendors_own_accumulator(sdk
     path, body, end = SDKS[sdk]
     async with RawServer(provider) as up, gateway(CONFIG.replace("URL", up.url)) as running:
         names = ("continued", "broken", "refused")
-        shown = await answers(sdk, [Ask(name, running.url + path, KEY, {"model": name, **body}) for name in names])
+        shown = await answers(
+            sdk, [Ask(name, running.url + path, KEY, {"model": name, **body}) for name in names]
+        )
     continued, broken, refused = (shown[name] for name in names)
     assert (continued.text, continued.error) == ("Hallo Welt", None)
     assert broken.error is not None

@@ -1,4 +1,5 @@
-"""OpenAI's SDK reads every recorded stream in the Responses dialect, streamed and whole, and holds what the manifest says."""
+"""OpenAI's SDK reads every recorded stream in the Responses dialect, streamed and whole, and holds what the
+manifest says."""
 
 from itertools import zip_longest
 from typing import Any
@@ -16,7 +17,8 @@ DRIVER = "py_openai_responses"
 FINISH = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
 ODD = "ruby_llm-providers-bedrock-mantle-responses"
-"""A provider's stream that the SDK's accumulator cannot put together: a part is not announced. It is passed on as it came."""
+"""A provider's stream that the SDK's accumulator cannot put together: a part is not announced. It is passed
+on as it came."""
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.skipif(not RECORDED, reason=corpus.ABSENT)]
 
@@ -25,10 +27,19 @@ def held_of(recorded: corpus.Recorded, shown: Shown) -> Held:
     """What the SDK shows, in the words of the corpus' own test; it does not show ids and the cache."""
     names = {name for name, _ in shown.calls}
     ids = [call.id or "" for call in recorded.expected.tool_calls or () if call.name in names]
-    calls = [Call(name, arguments, id) for (name, arguments), id in zip_longest(shown.calls, ids[: len(shown.calls)])]
-    finish = FINISH.get(str(shown.finish)) or ("tool_calls" if calls else "stop" if shown.finish == "completed" else None)
+    calls = [
+        Call(name, arguments, id)
+        for (name, arguments), id in zip_longest(shown.calls, ids[: len(shown.calls)])
+    ]
+    finish = FINISH.get(str(shown.finish)) or (
+        "tool_calls" if calls else "stop" if shown.finish == "completed" else None
+    )
     read, written = shown.usage or (None, None)
-    cached = used(recorded.expected.usage)[2] if recorded.protocol.startswith("anthropic") and recorded.expected.usage else 0
+    cached = (
+        used(recorded.expected.usage)[2]
+        if recorded.protocol.startswith("anthropic") and recorded.expected.usage
+        else 0
+    )
     usage = None if read is None or written is None else (read, written, cached)
     held = Held(200, shown.text + shown.refusal, shown.reasoning, calls, finish, usage)
     if shown.error is not None:
@@ -49,14 +60,19 @@ def wrong(recorded: corpus.Recorded, name: str, shown: Shown) -> str:
 async def test_every_recorded_stream_is_read_by_openais_sdk(name: str, pytestconfig: pytest.Config) -> None:
     need(DRIVER)
     more: dict[str, Any] = {"whole": True} if name == "responses-whole" else {}
-    async with RawServer(replays(CUTS["random"])) as provider, gateway(configuration(provider.url)) as running:
+    async with (
+        RawServer(replays(CUTS["random"])) as provider,
+        gateway(configuration(provider.url)) as running,
+    ):
         asks = [
             Ask(str(number), f"{running.url}/v1", KEY, {"model": f"f{number}", "input": "?", **more})
             for number in range(len(RECORDED))
         ]
         shown = await answers(DRIVER, asks)
     failed = {
-        recorded.file: found for number, recorded in enumerate(RECORDED) if (found := wrong(recorded, name, shown[str(number)]))
+        recorded.file: found
+        for number, recorded in enumerate(RECORDED)
+        if (found := wrong(recorded, name, shown[str(number)]))
     }
     report(pytestconfig, f"openai's SDK, {name}: {len(RECORDED) - len(failed)} / {len(RECORDED)}")
     assert failed == {}

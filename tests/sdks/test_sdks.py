@@ -1,12 +1,14 @@
 """SDKs show the same of an answer through the gateway as when they ask the provider directly.
 
-Each SDK (`drivers/`) asks once directly and once through the gateway: for every recorded stream of the corpus that
-speaks OpenAI's dialect, with the model's name as the provider says it and hidden (`report_model: alias`), and for every
-case of ../shared/cases whose upstream speaks it. Text, reasoning, refusal, calls, finish reason, usage and error are
-compared. Anthropic's own reader is held beside the openai SDK that asks for the same stream through the gateway.
+Each SDK (`drivers/`) asks once directly and once through the gateway: for every recorded stream of the corpus
+that speaks OpenAI's dialect, with the model's name as the provider says it and hidden (`report_model:
+alias`), and for every case of ../shared/cases whose upstream speaks it. Text, reasoning, refusal, calls,
+finish reason, usage and error are compared. Anthropic's own reader is held beside the openai SDK that asks
+for the same stream through the gateway.
 
-Where the two differ on purpose, a row of `RIGHT` says why, and what is shown through the gateway must be what the
-manifest says. Of a case, its own expected.json says what is right. The counts passed / all are written to the terminal.
+Where the two differ on purpose, a row of `RIGHT` says why, and what is shown through the gateway must be what
+the manifest says. Of a case, its own expected.json says what is right. The counts passed / all are written to
+the terminal.
 """
 
 import importlib.util
@@ -70,7 +72,9 @@ def is_cut(recorded: corpus.Recorded) -> bool:
 
 def is_unreadable(recorded: corpus.Recorded) -> bool:
     """For some SDK: frames without data, tool calls without an index."""
-    return recorded.outcome == "ok_despite_sdk_error" or recorded.file.startswith("mistral/openinference-synchronous-streaming")
+    return recorded.outcome == "ok_despite_sdk_error" or recorded.file.startswith(
+        "mistral/openinference-synchronous-streaming"
+    )
 
 
 def says_usage(recorded: corpus.Recorded) -> bool:
@@ -78,12 +82,20 @@ def says_usage(recorded: corpus.Recorded) -> bool:
 
 
 RIGHT = [
-    Right("errors have the gateway's statuses and codes, in the provider's words", frozenset({"error"}), fails),
+    Right(
+        "errors have the gateway's statuses and codes, in the provider's words", frozenset({"error"}), fails
+    ),
     Right("a cut must not look like an answer", frozenset({"error", "finish", "usage"}), is_cut),
     Right("[DONE] behind content is an end, with a reason", frozenset(FIELDS), ends_without_a_reason),
-    Right("calls on one index, and a name that is repeated, are told apart", frozenset({"calls"}), lambda r: r.file in GLUED),
     Right(
-        "usage is told once, in the last chunk: SDKs add up what chunks say, or read the last", frozenset({"usage"}), says_usage
+        "calls on one index, and a name that is repeated, are told apart",
+        frozenset({"calls"}),
+        lambda r: r.file in GLUED,
+    ),
+    Right(
+        "usage is told once, in the last chunk: SDKs add up what chunks say, or read the last",
+        frozenset({"usage"}),
+        says_usage,
     ),
     Right("usage in a vendor's own place is read", frozenset({"usage"}), lambda r: r.file in UNSEEN),
     Right("what the SDK cannot read is put right", frozenset(FIELDS), is_unreadable),
@@ -96,7 +108,8 @@ RIGHT = [
 
 
 def wrong(recorded: corpus.Recorded, direct: Shown, through: Shown) -> list[str]:
-    """What the gateway's caller is shown otherwise, without a reason, or with one but not as the manifest says it."""
+    """What the gateway's caller is shown otherwise, without a reason, or with one but not as the manifest
+    says it."""
     found = []
     for field in FIELDS:
         one, other = getattr(direct, field), getattr(through, field)
@@ -109,14 +122,20 @@ def wrong(recorded: corpus.Recorded, direct: Shown, through: Shown) -> list[str]
 
 
 def same(one: Any, other: Any) -> bool:
-    """An SDK's own refusal is the same whatever it says: it names the frame, or the first field of several that it misses."""
-    if isinstance(one, Failure) and isinstance(other, Failure) and one.name.endswith(("TypeValidationError", "OpenAIError")):
+    """An SDK's own refusal is the same whatever it says: it names the frame, or the first field of several
+    that it misses."""
+    if (
+        isinstance(one, Failure)
+        and isinstance(other, Failure)
+        and one.name.endswith(("TypeValidationError", "OpenAIError"))
+    ):
         return one.name == other.name
     return bool(one == other)
 
 
 def promised(recorded: corpus.Recorded, field: str, through: Shown) -> bool:
-    """Whether this is what the manifest says, as far as the gateway keeps it (the tables of the backend's own tests)."""
+    """Whether this is what the manifest says, as far as the gateway keeps it (the tables of the backend's own
+    tests)."""
     expected = recorded.expected
     match field:
         case "text" | "refusal" | "reasoning":
@@ -125,7 +144,9 @@ def promised(recorded: corpus.Recorded, field: str, through: Shown) -> bool:
             wanted = expected.tool_calls or []
             if recorded.file in GLUED:
                 names = {name * 2 for name, _ in through.calls}
-                return names == {wanted[0].name} and "".join(a for _, a in through.calls) == wanted[0].arguments
+                return (
+                    names == {wanted[0].name} and "".join(a for _, a in through.calls) == wanted[0].arguments
+                )
             return len(wanted) == len(through.calls) and all(
                 name == want.name and same_json(arguments, want.arguments)
                 for (name, arguments), want in zip(through.calls, wanted, strict=True)
@@ -148,7 +169,9 @@ def replays(recordings: list[corpus.Recorded]) -> Callable[[Request, Peer], Any]
     async def handler(request: Request, peer: Peer) -> None:
         recorded = recordings[int(json.loads(request.body)["model"].removeprefix("m"))]
         if recorded.http_status != 200:
-            return peer.send(sized(recorded.body, recorded.http_status, ("Content-Type", recorded.content_type)))
+            return peer.send(
+                sized(recorded.body, recorded.http_status, ("Content-Type", recorded.content_type))
+            )
         peer.send(CHUNKED + chunk(recorded.body) + LAST_CHUNK)
 
     return handler
@@ -171,7 +194,9 @@ def asks(base_url: str, key: str, models: Iterable[str]) -> list[Ask]:
 
 @needs_corpus
 @pytest.mark.parametrize("sdk", SDKS)
-async def test_every_recorded_stream_shows_the_same_as_directly(sdk: str, pytestconfig: pytest.Config) -> None:
+async def test_every_recorded_stream_shows_the_same_as_directly(
+    sdk: str, pytestconfig: pytest.Config
+) -> None:
     need(sdk)
     numbers = range(len(RECORDED))
     async with (
@@ -182,7 +207,9 @@ async def test_every_recorded_stream_shows_the_same_as_directly(sdk: str, pytest
         through = asks(f"{running.url}/v1", KEY, [f"{lane}{n}" for n in numbers for lane in "fh"])
         shown = await answers(sdk, [*directly, *through])
     for lane, name in (("f", "the provider's name"), ("h", "the name hidden")):
-        compared = {RECORDED[n].file: wrong(RECORDED[n], shown[f"m{n}"], shown[f"{lane}{n}"]) for n in numbers}
+        compared = {
+            RECORDED[n].file: wrong(RECORDED[n], shown[f"m{n}"], shown[f"{lane}{n}"]) for n in numbers
+        }
         passed = sum(not found for found in compared.values())
         report(pytestconfig, f"{sdk}, recorded streams, {name}: {passed} / {len(compared)}")
         assert not {file: found for file, found in compared.items() if found}
@@ -223,11 +250,16 @@ def unlike(message: Shown, completion: Shown) -> list[str]:
         "usage": (message.usage, completion.usage),
         "error": (None, completion.error),
     }
-    return [f"{field}: {other!r}"[:300] + f", directly {one!r}"[:300] for field, (one, other) in pairs.items() if one != other]
+    return [
+        f"{field}: {other!r}"[:300] + f", directly {one!r}"[:300]
+        for field, (one, other) in pairs.items()
+        if one != other
+    ]
 
 
 def calls_of(completion: Shown, message: Shown) -> list[tuple[str, Any]]:
-    """Calls as anthropic's reader gives them: of arguments that the answer's length cut short, what it makes of the piece."""
+    """Calls as anthropic's reader gives them: of arguments that the answer's length cut short, what it makes
+    of the piece."""
     found = []
     for (name, arguments), (_, shown) in zip(completion.calls, message.calls, strict=False):
         try:
@@ -241,9 +273,11 @@ def calls_of(completion: Shown, message: Shown) -> list[tuple[str, Any]]:
 
 CASES = corpus.ROOT.parent / "cases"
 ODD_VALUES = {"odd-type-reasoning-object": ("reasoning", "x")}
-"""What is read for what it can be, where an SDK shows the odd value itself: the field, and what the gateway's callers see."""
+"""What is read for what it can be, where an SDK shows the odd value itself: the field, and what the gateway's
+callers see."""
 NAMED = {"status", "text", "reasoning", "tool_calls", "finish", "usage", "error"}
-"""What an SDK shows, as expected.json names it; what it says of headers, frames and requests is check.py's to judge."""
+"""What an SDK shows, as expected.json names it; what it says of headers, frames and requests is check.py's to
+judge."""
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -264,7 +298,8 @@ class Case(msgspec.Struct, frozen=True):
 
 
 def read_cases() -> list[Case]:
-    """Those whose upstream speaks OpenAI's dialect and whose requests an SDK can send; none where they are absent."""
+    """Those whose upstream speaks OpenAI's dialect and whose requests an SDK can send; none where they are
+    absent."""
     found = []
     for folder in sorted(path.parent for path in CASES.glob("*/expected.json")):
         config = (folder / "config.yaml").read_text()
@@ -282,7 +317,8 @@ def read_cases() -> list[Case]:
 
 
 def with_role(rule: dict[str, Any]) -> dict[str, Any]:
-    """The rule whose stream begins as providers' do: openai's helper for JavaScript refuses an answer without a role."""
+    """The rule whose stream begins as providers' do: openai's helper for JavaScript refuses an answer without
+    a role."""
     deltas = [entry["delta"] for entry in rule.get("sse", ()) if isinstance(entry, dict) and "delta" in entry]
     if deltas:
         deltas[0].setdefault("role", "assistant")
@@ -333,7 +369,9 @@ async def gateways(cases: list[Case], provider: str) -> AsyncIterator[dict[str, 
     async with AsyncExitStack() as stack:
         running = {}
         for case in cases:
-            config = case.config.replace("UPSTREAM", f"{provider}/{case.name}").replace("DIGEST", digest_of(KEY))
+            config = case.config.replace("UPSTREAM", f"{provider}/{case.name}").replace(
+                "DIGEST", digest_of(KEY)
+            )
             running[case.name] = await stack.enter_async_context(gateway(head + config))
         yield running
 
@@ -343,7 +381,9 @@ def misses(checks: ModuleType, case: Case, number: int, direct: Shown, through: 
     patterns = case.right[number]
     found = [line for pattern in patterns for line in checks.differences(pattern, as_call(through))]
     if direct.error is None and through.error is None:
-        spoken = {path.split(".")[0].replace("tool_calls", "calls") for pattern in patterns for path in pattern}
+        spoken = {
+            path.split(".")[0].replace("tool_calls", "calls") for pattern in patterns for path in pattern
+        }
         for field in FIELDS:
             one, other = getattr(direct, field), getattr(through, field)
             if field not in spoken and one != other and (field, other) != ODD_VALUES.get(case.name):
@@ -373,7 +413,11 @@ async def test_every_case_shows_what_is_right(sdk: str, pytestconfig: pytest.Con
             for number, body in enumerate(case.requests):
                 base_url, key, model = case.target(body["model"])
                 base_url = base_url.replace("UPSTREAM", f"{provider.url}/{case.name}")
-                plain = {"messages": body["messages"], "model": model, **{n: body[n] for n in ("tools",) if n in body}}
+                plain = {
+                    "messages": body["messages"],
+                    "model": model,
+                    **{n: body[n] for n in ("tools",) if n in body},
+                }
                 every.append(Ask(f"direct/{case.name}/{number}", base_url, key, plain))
                 every.append(Ask(f"through/{case.name}/{number}", f"{running[case.name].url}/v1", KEY, body))
         shown = await answers(sdk, every)
@@ -381,7 +425,9 @@ async def test_every_case_shows_what_is_right(sdk: str, pytestconfig: pytest.Con
         case.name: [
             line
             for number in range(len(case.requests))
-            for line in misses(checks, case, number, *(shown[f"{way}/{case.name}/{number}"] for way in ("direct", "through")))
+            for line in misses(
+                checks, case, number, *(shown[f"{way}/{case.name}/{number}"] for way in ("direct", "through"))
+            )
         ]
         for case in cases
     }

@@ -3,8 +3,8 @@
     async with served(answer, max_connections=2) as server:
         wire = await server.wire()
 
-When it is left nothing may be left: no connection, no task, no object of a connection (with the collector switched off),
-no complaint of the loop.
+When it is left nothing may be left: no connection, no task, no object of a connection (with the collector
+switched off), no complaint of the loop.
 """
 
 import asyncio
@@ -34,8 +34,8 @@ Answer = Callable[[HttpExchange], Awaitable[None]]
 
 
 class Served:
-    """`exchanges`: paths of the requests that came to be answered; `cancelled`: of those whose handler was cancelled;
-    `handshakes`: what those of TLS failed of."""
+    """`exchanges`: paths of the requests that came to be answered; `cancelled`: of those whose handler was
+    cancelled; `handshakes`: what those of TLS failed of."""
 
     def __init__(self, answer: Answer, config: Server, certificate: WatchedCertificate | None = None) -> None:
         self.answer = answer
@@ -103,7 +103,9 @@ class Served:
 
 
 @asynccontextmanager
-async def served(answer: Answer, certificate: WatchedCertificate | None = None, **config: Any) -> AsyncIterator[Served]:
+async def served(
+    answer: Answer, certificate: WatchedCertificate | None = None, **config: Any
+) -> AsyncIterator[Served]:
     loop = asyncio.get_running_loop()
     before = asyncio.all_tasks()
     gc.collect()
@@ -136,10 +138,16 @@ def being_cancelled() -> bool:
 
 
 def left_over() -> list[object]:
-    return [found for found in gc.get_objects() if isinstance(found, (ServerConnection, HttpExchange, RequestParser, Incoming))]
+    return [
+        found
+        for found in gc.get_objects()
+        if isinstance(found, (ServerConnection, HttpExchange, RequestParser, Incoming))
+    ]
 
 
 def reset(wire: Wire) -> None:
     """The client leaves with a TCP reset."""
-    wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wire.writer.get_extra_info("socket").setsockopt(
+        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+    )
     wire.writer.transport.abort()

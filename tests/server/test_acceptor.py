@@ -1,4 +1,5 @@
-"""Accepting: a bound on connections at a time, no descriptors left, an emptied queue at the end, and what sockets inherit."""
+"""Accepting: a bound on connections at a time, no descriptors left, an emptied queue at the end, and what
+sockets inherit."""
 
 import asyncio
 import errno
@@ -124,7 +125,9 @@ async def test_a_crowd_is_refused_and_those_that_are_served_go_on() -> None:
         assert [(await wire.answer()).status for wire in wires] == [200] * 3
 
 
-async def test_a_slow_reader_costs_the_kernel_little_and_a_fast_one_does_not_wait_for_acknowledgements() -> None:
+async def test_a_slow_reader_costs_the_kernel_little_and_a_fast_one_does_not_wait_for_acknowledgements() -> (
+    None
+):
     async with served(echo, send_buffer=32 << 10) as server:
         wire = await server.wire()
         assert (await wire.ask(GET)).status == 200
@@ -132,7 +135,9 @@ async def test_a_slow_reader_costs_the_kernel_little_and_a_fast_one_does_not_wai
         assert transport is not None
         accepted = transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 32 << 10
-        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) > 2 * (32 << 10), "the kernel's to choose"
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) > 2 * (32 << 10), (
+            "the kernel's to choose"
+        )
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 

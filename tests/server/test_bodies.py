@@ -8,7 +8,8 @@ TIMEOUT = 30.0
 
 
 def lasts(*pieces: tuple[float, int], rounds: int = 1) -> float:
-    """When a body is given up that comes in these pieces (seconds of silence before each, its bytes), over and over again."""
+    """When a body is given up that comes in these pieces (seconds of silence before each, its bytes), over
+    and over again."""
     now = 100.0
     pace = Pace(TIMEOUT, now)
     for _ in range(rounds):
@@ -32,8 +33,12 @@ PACES: list[tuple[str, list[tuple[float, int]], int, float]] = [
 ]
 
 
-@pytest.mark.parametrize(("pieces", "rounds", "bound"), [row[1:] for row in PACES], ids=[row[0] for row in PACES])
-def test_a_body_that_stalls_or_trickles_ends(pieces: list[tuple[float, int]], rounds: int, bound: float) -> None:
+@pytest.mark.parametrize(
+    ("pieces", "rounds", "bound"), [row[1:] for row in PACES], ids=[row[0] for row in PACES]
+)
+def test_a_body_that_stalls_or_trickles_ends(
+    pieces: list[tuple[float, int]], rounds: int, bound: float
+) -> None:
     assert 29.9 <= lasts(*pieces, rounds=rounds) <= bound
 
 

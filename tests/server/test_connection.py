@@ -78,7 +78,12 @@ async def test_a_connection_serves_one_request_after_the_other() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [get("/", "Connection: close"), get("/", version="1.0"), get("/", "Connection: keep-alive", version="1.0")]
+    "raw",
+    [
+        get("/", "Connection: close"),
+        get("/", version="1.0"),
+        get("/", "Connection: keep-alive", version="1.0"),
+    ],
 )
 async def test_the_last_answer_says_so_and_the_connection_is_closed(raw: bytes) -> None:
     async with served(echo) as server:
@@ -138,7 +143,9 @@ async def test_pipelined_requests_wait_in_order_while_the_first_is_answered() ->
         await until(lambda: len(server.connection._parser.waiting) == 9)
         assert server.paths == ["/0"]
         held.go.set()
-        assert [(await wire.answer()).body for _ in range(10)] == [f"first /{number}".encode() for number in range(10)]
+        assert [(await wire.answer()).body for _ in range(10)] == [
+            f"first /{number}".encode() for number in range(10)
+        ]
         assert server.paths == [f"/{number}" for number in range(10)]
 
 
@@ -159,7 +166,11 @@ async def test_the_body_of_a_pipelined_request_may_come_later(cut: int) -> None:
         await until(lambda: server.connection._parser.begun or len(server.connection._parser.waiting) == 1)
         wire.writer.write(raw[cut:] + get("/next"))
         held.go.set()
-        assert [len((await wire.answer()).body) for _ in range(3)] == [len("first /held"), len(body), len("/next")]
+        assert [len((await wire.answer()).body) for _ in range(3)] == [
+            len("first /held"),
+            len(body),
+            len("/next"),
+        ]
 
 
 async def test_a_client_that_leaves_is_heard_while_its_last_pipelined_request_is_answered() -> None:
@@ -180,7 +191,8 @@ async def test_a_client_that_leaves_is_heard_while_its_last_pipelined_request_is
 
 
 async def test_a_client_cannot_make_the_gateway_keep_what_it_pipelines() -> None:
-    """What is too much is thrown away, for a connection that is not read would not say when its client leaves."""
+    """What is too much is thrown away, for a connection that is not read would not say when its client
+    leaves."""
     held = Held()
     async with served(held) as server:
         client = await server.mute(get("/0"))
@@ -304,7 +316,9 @@ async def sending(server: Served, size: int, missing: int, path: str) -> Wire:
     return wire
 
 
-async def test_beyond_the_room_for_unfinished_bodies_the_one_that_was_silent_longest_is_answered_503() -> None:
+async def test_beyond_the_room_for_unfinished_bodies_the_one_that_was_silent_longest_is_answered_503() -> (
+    None
+):
     async with served(echo, body_memory=400_000) as server:
         first, second, third = [await sending(server, 100_000, 2, f"/{number}") for number in range(3)]
         first.writer.write(b"a")
@@ -312,7 +326,11 @@ async def test_beyond_the_room_for_unfinished_bodies_the_one_that_was_silent_lon
         fourth = await server.wire()
         fourth.writer.write(post("/", b"a" * 150_000)[:-2])
         answer = await second.answer()
-        assert (answer.status, answer.headers["connection"], answer.headers["retry-after"]) == (503, "close", "1")
+        assert (answer.status, answer.headers["connection"], answer.headers["retry-after"]) == (
+            503,
+            "close",
+            "1",
+        )
         assert await second.closed()
         for wire, rest, size in ((first, b"a", 100_000), (third, b"aa", 100_000), (fourth, b"aa", 150_000)):
             wire.writer.write(rest)
@@ -326,7 +344,9 @@ async def test_a_hundred_stalled_bodies_keep_no_more_than_there_is_room_for() ->
         wires = [await sending(server, 1 << 18, 1, f"/{number}") for number in range(100)]
         for wire in wires[:96]:
             assert (await wire.answer()).status == 503
-        kept = sum(len(c.exchange.request.content) for c in server.listener.connections if c.exchange is not None)
+        kept = sum(
+            len(c.exchange.request.content) for c in server.listener.connections if c.exchange is not None
+        )
         assert kept == server.listener.unfinished.size == 4 * ((1 << 18) - 1)
 
 
@@ -378,7 +398,9 @@ async def test_an_early_refusal_is_read_by_who_is_still_sending(head: bytes) -> 
         wire = await server.wire()
         wire.writer.write(head)
         for _ in range(160):
-            wire.writer.write(b"10000\r\n" + b"a" * (1 << 16) + b"\r\n" if head is CHUNKED else b"a" * (1 << 16))
+            wire.writer.write(
+                b"10000\r\n" + b"a" * (1 << 16) + b"\r\n" if head is CHUNKED else b"a" * (1 << 16)
+            )
             await wire.writer.drain()
         answer = await wire.answer()
         assert (answer.status, answer.headers["connection"], answer.body) == (401, "close", b"no")
@@ -601,7 +623,11 @@ async def test_one_connection_too_many_is_told_so_and_closed() -> None:
             assert (await wire.ask(GET)).status == 200
         third = await server.wire()
         answer = await third.answer()
-        assert (answer.status, answer.headers["connection"], answer.headers["retry-after"]) == (503, "close", "1")
+        assert (answer.status, answer.headers["connection"], answer.headers["retry-after"]) == (
+            503,
+            "close",
+            "1",
+        )
         assert await third.closed()
         assert (await second.ask(GET)).status == 200
         first.writer.close()
@@ -719,7 +745,9 @@ async def test_answers_that_nobody_reads_are_not_piled_up() -> None:
     async with served(large) as server:
         client = await server.mute(GET)
         while not server.connection._blocked:
-            with contextlib.suppress(BlockingIOError):  # the kernel takes no more; the server may not have read it yet
+            with contextlib.suppress(
+                BlockingIOError
+            ):  # the kernel takes no more; the server may not have read it yet
                 client.send(GET * 10)
             await asyncio.sleep(0)
         for _ in range(1000):
@@ -733,7 +761,9 @@ async def test_answers_that_nobody_reads_are_not_piled_up() -> None:
         assert len(server.paths) == answered
 
 
-@pytest.mark.parametrize("raw", [get("/", "Connection: close"), get("/", version="1.0"), GET, GET * 2, GET + b"hello\r\n"])
+@pytest.mark.parametrize(
+    "raw", [get("/", "Connection: close"), get("/", version="1.0"), GET, GET * 2, GET + b"hello\r\n"]
+)
 async def test_an_answer_that_is_never_read_ends_with_its_connection(raw: bytes) -> None:
     async def large(exchange: HttpExchange) -> None:
         exchange.reply(200, b"a" * LARGE)

@@ -32,8 +32,12 @@ class Outcome:
             parser.feed(read)
         self.parser = parser
         self.error, self.begun = parser.error, parser.begun
-        self.requests = [f"{r.method} {r.target} {r.body().decode('latin-1')}".strip() for r in parser.waiting if r.over]
-        self.heads = [(r.version, r.fields, r.keep_alive, r.length, r.size, r.over, r.broken) for r in parser.waiting]
+        self.requests = [
+            f"{r.method} {r.target} {r.body().decode('latin-1')}".strip() for r in parser.waiting if r.over
+        ]
+        self.heads = [
+            (r.version, r.fields, r.keep_alive, r.length, r.size, r.over, r.broken) for r in parser.waiting
+        ]
 
 
 def seen(outcome: Outcome) -> tuple[object, ...]:
@@ -100,7 +104,8 @@ def test_good_requests_are_the_same_under_every_cut(raw: bytes, requests: list[s
 
 
 @pytest.mark.parametrize(
-    "host", ["x", "x:80", "x:", "", "127.0.0.1:8080", "[::1]", "[fe80::1%25eth0]:80", "a_b.c~d", "%41", " x \t"]
+    "host",
+    ["x", "x:80", "x:", "", "127.0.0.1:8080", "[::1]", "[fe80::1%25eth0]:80", "a_b.c~d", "%41", " x \t"],
 )
 def test_these_are_hosts(host: str) -> None:
     for version in ("1.0", "1.1"):
@@ -113,7 +118,24 @@ def test_these_are_hosts(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["a b", "a,b", "u@x", "x/y", "x?y", "x#y", "http://x", "a:b:c", "x:8o", "::1", "[::1", "[]", "[::1]x", "é", "<x>", '"x"'],
+    [
+        "a b",
+        "a,b",
+        "u@x",
+        "x/y",
+        "x?y",
+        "x#y",
+        "http://x",
+        "a:b:c",
+        "x:8o",
+        "::1",
+        "[::1",
+        "[]",
+        "[::1]x",
+        "é",
+        "<x>",
+        '"x"',
+    ],
 )
 def test_these_are_not(host: str) -> None:
     for version in ("1.0", "1.1"):
@@ -266,7 +288,16 @@ def test_what_has_not_come_whole_is_waited_for(raw: bytes, begun: bool) -> None:
 
 
 def test_header_names_are_lower_case_and_repeated_ones_joined() -> None:
-    headers = "HOST: x", "X-A:  1 \t", "x-a: 2", "Empty:", "Latin: \xe9", "Authorization: a", "authorization: b", "x-api_key: c"
+    headers = (
+        "HOST: x",
+        "X-A:  1 \t",
+        "x-a: 2",
+        "Empty:",
+        "Latin: \xe9",
+        "Authorization: a",
+        "authorization: b",
+        "x-api_key: c",
+    )
     for reads in exhaustive(request("GET / HTTP/1.1", *headers)):
         (head,) = Outcome(reads).parser.waiting
         assert head.fields == {
@@ -300,7 +331,9 @@ BOUNDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("within", "beyond"), [case[1:] for case in BOUNDS], ids=[case[0] for case in BOUNDS])
+@pytest.mark.parametrize(
+    ("within", "beyond"), [case[1:] for case in BOUNDS], ids=[case[0] for case in BOUNDS]
+)
 def test_bounds_are_the_same_whole_and_byte_by_byte(within: bytes, beyond: bytes) -> None:
     for raw, error in ((within, False), (beyond, True)):
         for reads in ([raw], bytewise(raw), [raw[:100], raw[100:]], [raw[:-1], raw[-1:]]):
@@ -322,7 +355,9 @@ ENDLESS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("start", "piece", "bound"), [case[1:] for case in ENDLESS], ids=[case[0] for case in ENDLESS])
+@pytest.mark.parametrize(
+    ("start", "piece", "bound"), [case[1:] for case in ENDLESS], ids=[case[0] for case in ENDLESS]
+)
 def test_what_does_not_end_is_refused(start: bytes, piece: bytes, bound: int) -> None:
     for each in (piece, piece * 50):
         parser = RequestParser(LIMIT)
@@ -373,7 +408,10 @@ def test_no_more_than_the_limit_of_a_body_is_kept(size: int) -> None:
 # --- any bytes
 
 
-@given(st.sampled_from([case[1] for case in GOOD] + [case[1] for case in REFUSED] + [case[1] for case in CUT]), st.data())
+@given(
+    st.sampled_from([case[1] for case in GOOD] + [case[1] for case in REFUSED] + [case[1] for case in CUT]),
+    st.data(),
+)
 def test_any_cuts_yield_the_same_requests(raw: bytes, data: st.DataObject) -> None:
     raw = NEXT + raw
     at = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=12)))
@@ -396,7 +434,9 @@ def test_no_bytes_make_it_raise(raw: bytes) -> None:
         assert seen(Outcome([start + raw])) == seen(Outcome(bytewise(start + raw)))
 
 
-@pytest.mark.parametrize("raw", [case[1] for case in GOOD + REFUSED + CUT], ids=[case[0] for case in GOOD + REFUSED + CUT])  # type: ignore[operator]
+@pytest.mark.parametrize(
+    "raw", [case[1] for case in GOOD + REFUSED + CUT], ids=[case[0] for case in GOOD + REFUSED + CUT]
+)  # type: ignore[operator]
 def test_a_closed_parser_waits_for_no_collector(raw: bytes) -> None:
     class Traced(RequestParser):  # RequestParser itself has slots, and no room for weak references
         __slots__ = ("__weakref__",)
@@ -467,7 +507,9 @@ def test_what_the_rfcs_refuse_is_refused_and_what_they_allow_is_taken() -> None:
     print(f"\nown_h1: {len(rows)} requests, {len(TAKEN)} deviations:")
     for name, reason in TAKEN.items():
         print(f"    {name}: {reason}")
-    others = {name for name, found in said.items() if found != next(r["expect"] for r in rows if r["name"] == name)}
+    others = {
+        name for name, found in said.items() if found != next(r["expect"] for r in rows if r["name"] == name)
+    }
     assert others == TAKEN.keys()
     assert {said[name] for name in TAKEN} == {"accept"}
 
@@ -502,7 +544,8 @@ DIFFERENT = {
 
 @pytest.mark.skipif(not vectors("gunicorn_h1"), reason=f"there are no vectors in {SECURITY / 'gunicorn_h1'}")
 def test_gunicorn_and_the_parser_differ_only_where_it_is_said_why() -> None:
-    """Rows that need gunicorn's settings apart. HTTP/1.1 without a Host, of which it has many, is given one."""
+    """Rows that need gunicorn's settings apart. HTTP/1.1 without a Host, of which it has many, is given
+    one."""
     rows = [row for row in vectors("gunicorn_h1") if not row["needs_settings"]]
     different = set()
     for row in rows:
@@ -519,7 +562,8 @@ def test_gunicorn_and_the_parser_differ_only_where_it_is_said_why() -> None:
 
 
 def hosted(raw: bytes) -> bytes:
-    """With a Host in each HTTP/1.1 head that has none (in the first only, where what follows may be a body of some length)."""
+    """With a Host in each HTTP/1.1 head that has none (in the first only, where what follows may be a body of
+    some length)."""
     heads = raw.split(b"\r\n\r\n")
     count = 1 if b"content-length:" in raw.lower() else len(heads)
     return b"\r\n\r\n".join([*map(_hosted, heads[:count]), *heads[count:]])
@@ -557,7 +601,9 @@ def test_what_is_kept_is_known_and_can_be_given_up(raw: bytes, least: int) -> No
         assert parser.kept == least if taken else parser.kept >= least
         parser.give_up()
         assert (parser.kept, parser.unfinished, parser.waiting, parser.error) == (0, False, [], True)
-        assert [(request.given_up, request.over, request.body()) for request in taken] == [(True, False, b"")] * len(taken)
+        assert [(request.given_up, request.over, request.body()) for request in taken] == [
+            (True, False, b"")
+        ] * len(taken)
         parser.feed(NEXT)
         assert parser.waiting == []
 
@@ -595,7 +641,16 @@ def both(data: bytes) -> tuple[tuple[object, ...], tuple[object, ...]]:
             for head in parser.waiting:
                 body = head.body() if head.over else b""
                 seen_.append(
-                    (head.method, head.target, head.version, head.fields, head.keep_alive, head.length, head.size, body)
+                    (
+                        head.method,
+                        head.target,
+                        head.version,
+                        head.fields,
+                        head.keep_alive,
+                        head.length,
+                        head.size,
+                        body,
+                    )
                 )
             parser.waiting.clear()
         found.append(tuple(seen_))

@@ -30,7 +30,8 @@ BLOCK = 10_000
 
 
 class Client:
-    """One connection. `answers`: by stream, the status, the body so far, and how it ended: "end", or the code of a reset."""
+    """One connection. `answers`: by stream, the status, the body so far, and how it ended: "end", or the code
+    of a reset."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -47,7 +48,14 @@ class Client:
     def flush(self) -> None:
         self.writer.write(self.h2.data_to_send())
 
-    def ask(self, path: str, *more: tuple[str, str], method: str = "GET", body: bytes | None = None, ends: bool = True) -> int:
+    def ask(
+        self,
+        path: str,
+        *more: tuple[str, str],
+        method: str = "GET",
+        body: bytes | None = None,
+        ends: bool = True,
+    ) -> int:
         id: int = self.h2.get_next_available_stream_id()
         head = [(":method", method), (":path", path), (":scheme", "http"), (":authority", "x"), *more]
         self.h2.send_headers(id, head, end_stream=body is None and ends)
@@ -125,7 +133,11 @@ async def test_an_answer_has_the_fields_of_http_1_without_those_of_connections()
         id = caller.ask("/a?b=c")
         assert await caller.answer(id) == (200, b"/a")
         found = caller.headers[id]
-        assert (found["content-length"], found["cache-control"], found["x-frame-options"]) == ("2", "no-store", "DENY")
+        assert (found["content-length"], found["cache-control"], found["x-frame-options"]) == (
+            "2",
+            "no-store",
+            "DENY",
+        )
         assert not {"connection", "transfer-encoding", "keep-alive"} & set(found)
         wire = await server.wire()
         over_http_1 = (await wire.ask(get("/a?b=c"))).headers
@@ -244,7 +256,11 @@ async def test_a_handler_that_fails_resets_its_stream_alone() -> None:
         caller = await client(server)
         ids = [caller.ask(path) for path in ("/begun", "/silent", "/well")]
         await caller.until(lambda: len(caller.ends) == 3)
-        assert [caller.ends[id] for id in ids] == [ErrorCodes.INTERNAL_ERROR, ErrorCodes.INTERNAL_ERROR, "end"]
+        assert [caller.ends[id] for id in ids] == [
+            ErrorCodes.INTERNAL_ERROR,
+            ErrorCodes.INTERNAL_ERROR,
+            "end",
+        ]
         await until(lambda: len(server.complaints) == 2)
         server.complaints.clear()
 
@@ -286,7 +302,11 @@ async def test_a_client_that_leaves_takes_everything_with_it(leaves: str) -> Non
         for number in range(3):
             caller.ask(f"/{number}")
         await until(lambda: len(server.paths) == 3)
-        {"orderly": caller.writer.close, "by reset": caller.writer.transport.abort, "half": caller.writer.write_eof}[leaves]()
+        {
+            "orderly": caller.writer.close,
+            "by reset": caller.writer.transport.abort,
+            "half": caller.writer.write_eof,
+        }[leaves]()
         await server.emptied()
         await until(lambda: sorted(server.cancelled) == ["/0", "/1", "/2"])
         await until(lambda: server.listener.streams == 0)
@@ -330,7 +350,9 @@ async def test_a_stream_without_a_window_holds_back_its_writer_and_no_other_stre
     endless = Endless()
     async with served(endless, http2=True, send_buffer=50_000) as server:
         caller = await client(server)
-        caller.h2.increment_flow_control_window(1 << 20)  # of the connection: only the stream's window is small
+        caller.h2.increment_flow_control_window(
+            1 << 20
+        )  # of the connection: only the stream's window is small
         caller.acknowledge = False
         id = caller.ask("/endless")
         await endless.held_back.wait()
@@ -435,7 +457,9 @@ def flood_of_empty_data(caller: Client) -> None:
 
 
 @pytest.mark.parametrize("flood", [flood_of_resets, flood_of_pings, flood_of_settings, flood_of_empty_data])
-async def test_a_flood_of_frames_that_ask_for_nothing_ends_the_connection(flood: Callable[[Client], None]) -> None:
+async def test_a_flood_of_frames_that_ask_for_nothing_ends_the_connection(
+    flood: Callable[[Client], None],
+) -> None:
     held = Held()
     async with served(held, http2=True) as server:
         caller = await client(server)
@@ -480,7 +504,8 @@ async def test_streams_of_all_connections_are_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [[("x-a", "b" * 9000)], [("host", "a b")], [("a", "b" * 7000)] * 9, [(f"x-{n}", "") for n in range(300)]]
+    "more",
+    [[("x-a", "b" * 9000)], [("host", "a b")], [("a", "b" * 7000)] * 9, [(f"x-{n}", "") for n in range(300)]],
 )
 async def test_a_head_that_http_1_would_refuse_is_refused(more: list[tuple[str, str]]) -> None:
     async with served(echo, http2=True) as server:
@@ -504,7 +529,12 @@ HELD = [
     (frame(1, 60_000 // 4) + frame(9, 100)) * 20,
     frame(6, 8) * 9,
 ]
-BEYOND = [frame(0, 16_385), frame(1, 16_384) + frame(9, 16_384) * 4, b"\xff" * 9, frame(1, 10_000) + frame(9, 10_000) * 6]
+BEYOND = [
+    frame(0, 16_385),
+    frame(1, 16_384) + frame(9, 16_384) * 4,
+    b"\xff" * 9,
+    frame(1, 10_000) + frame(9, 10_000) * 6,
+]
 
 
 @pytest.mark.parametrize(("raw", "held"), [*((raw, True) for raw in HELD), *((raw, False) for raw in BEYOND)])

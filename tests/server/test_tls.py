@@ -1,4 +1,5 @@
-"""A listener with TLS: the same connections behind a handshake; who is let in; files that are replaced; clients that stall."""
+"""A listener with TLS: the same connections behind a handshake; who is let in; files that are replaced;
+clients that stall."""
 
 import asyncio
 import contextlib
@@ -166,7 +167,9 @@ async def test_only_clients_with_a_certificate_of_the_authority_are_let_in(pki: 
         wire = await server.wire(pki.client(pki.clients))
         assert (await wire.ask(GET)).status == 200
         for number, stranger in enumerate((None, trustme.CA()), 1):
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):  # TLS 1.3 says so behind the client's handshake
+            with contextlib.suppress(
+                OSError, asyncio.IncompleteReadError
+            ):  # TLS 1.3 says so behind the client's handshake
                 refused = await server.wire(pki.client(stranger))
                 await refused.ask(GET)
                 raise AssertionError("it was let in")
@@ -238,7 +241,9 @@ class Watched:
     def __init__(self, options: ServerTls) -> None:
         self.replaced: list[Served] = []
         self.failed: list[str] = []
-        self.certificate = WatchedCertificate(options, failed=self.failed.append, replaced=self.replaced.append)
+        self.certificate = WatchedCertificate(
+            options, failed=self.failed.append, replaced=self.replaced.append
+        )
 
     async def look(self) -> None:
         await self.certificate.look()

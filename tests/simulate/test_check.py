@@ -1,4 +1,5 @@
-"""The script that holds the simulation against a running gateway: what is near enough, and that each of its scenarios runs."""
+"""The script that holds the simulation against a running gateway: what is near enough, and that each of its
+scenarios runs."""
 
 import pytest
 

@@ -40,7 +40,9 @@ def test_a_generated_trace_needs_no_key_no_upstream_and_no_waiting(config: str) 
 
 def test_a_recorded_trace_is_replayed_as_text_and_as_a_file(config: str, tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
-    trace.write_text("time,model,input_tokens,output_tokens\n" + "".join(f"{n},gpt-4,50,20\n" for n in range(30)))
+    trace.write_text(
+        "time,model,input_tokens,output_tokens\n" + "".join(f"{n},gpt-4,50,20\n" for n in range(30))
+    )
     refused = simulate(str(trace), "--config", config)
     assert refused.exit_code == 1
     assert isinstance(refused.exception, ConfigError)

@@ -60,7 +60,9 @@ def even(count: int, every: float = 1.0, **fields: Any) -> Iterable[Arrival]:
     return [Arrival(number * every, **arrival) for number in range(count)]
 
 
-def run(loaded: Any, arrivals: Iterable[Arrival], scenario: Scenario | None = None, **upstreams: UpstreamModel) -> Simulated:
+def run(
+    loaded: Any, arrivals: Iterable[Arrival], scenario: Scenario | None = None, **upstreams: UpstreamModel
+) -> Simulated:
     found = scenario or Scenario(upstreams={"a": STEADY, "b": STEADY, **upstreams})
     simulated = simulate(loaded, found, iter(arrivals), began=1_800_000_000.0)
     assert simulated.crashes == []
@@ -127,7 +129,9 @@ def test_replicas_share_their_limits() -> None:
 
 
 def test_streams_at_a_time_are_limited() -> None:
-    measured = run(config(key={"streams": 2}), even(30, every=0.6)).measured  # each takes 1.5 s: the third finds two
+    measured = run(
+        config(key={"streams": 2}), even(30, every=0.6)
+    ).measured  # each takes 1.5 s: the third finds two
     assert measured.all.outcomes["ok"] == 20
     assert measured.refusals == {"key streams": 10}
 
@@ -140,7 +144,9 @@ def test_a_queue_makes_calls_wait_in_place_of_a_refusal() -> None:
 
 
 def test_an_outage_opens_the_breaker_and_calls_fail_over() -> None:
-    down = UpstreamModel(first_token=always(0.5), token=always(0.01), outages=(Outage(at=Seconds(10), lasts=Seconds(30)),))
+    down = UpstreamModel(
+        first_token=always(0.5), token=always(0.01), outages=(Outage(at=Seconds(10), lasts=Seconds(30)),)
+    )
     simulated = run(config(), even(60), a=down)
     measured = simulated.measured
     assert measured.all.outcomes == {"ok": 60}
@@ -170,7 +176,9 @@ def test_calls_fail_over_before_the_first_token(kind: Any, outcome: str) -> None
 @pytest.mark.parametrize(("kind", "error"), [("stall", "idle_timeout"), ("cut", "truncated")])
 def test_a_stream_that_breaks_later_is_an_error_in_it(kind: Any, error: str) -> None:
     broken = UpstreamModel(
-        first_token=always(0.5), token=always(0.01), outages=(Outage(at=Seconds(0), lasts=Seconds(99), kind=kind),)
+        first_token=always(0.5),
+        token=always(0.01),
+        outages=(Outage(at=Seconds(0), lasts=Seconds(99), kind=kind),),
     )
     simulated = run(config({"recovery": "error"}, timeouts={"idle": "5s"}), even(1), a=broken)
     assert simulated.measured.all.outcomes == {f"broken: {error}": 1}
@@ -205,7 +213,9 @@ def test_a_hedge_takes_over_where_the_first_target_is_slow() -> None:
 
 
 def test_a_provider_s_own_limit_is_met_by_the_other_upstream() -> None:
-    limited = UpstreamModel(first_token=always(0.5), token=always(0.01), requests=Limit(rate=Rate.parse("60/min"), burst=5))
+    limited = UpstreamModel(
+        first_token=always(0.5), token=always(0.01), requests=Limit(rate=Rate.parse("60/min"), burst=5)
+    )
     simulated = run(config(), even(100, every=0.1), a=limited)
     assert simulated.measured.all.outcomes == {"ok": 100}
     assert 1 <= simulated.upstreams["a/m"].refused < 50  # the cool-down keeps most calls away
@@ -310,7 +320,11 @@ def test_a_timeline_sums_what_is_open_in_each_second() -> None:
 
 def test_the_replicas_that_are_needed_are_those_of_the_scarcest() -> None:
     replica = ReplicaModel(request=Seconds(0.001), token=Seconds(0.0001), load=0.5, streams=100)
-    assert needed([1000.0] * 20, [5000.0] * 20, [120.0], replica)["by"] == {"cpu": 3, "memory": 1, "streams": 2}
+    assert needed([1000.0] * 20, [5000.0] * 20, [120.0], replica)["by"] == {
+        "cpu": 3,
+        "memory": 1,
+        "streams": 2,
+    }
     assert needed([0.0], [], [950.0], replica)["for"] == "streams"
     assert needed([], [], [], replica)["replicas"] == 1
 

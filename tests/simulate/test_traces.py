@@ -22,7 +22,10 @@ def test_azure_s_traces_are_read(tmp_path: Path) -> None:
         tmp_path,
         "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,109\n",
     )
-    assert [(round(row.at, 3), row.input, row.output) for row in found.arrivals] == [(0.0, 374, 44), (4.315, 396, 109)]
+    assert [(round(row.at, 3), row.input, row.output) for row in found.arrivals] == [
+        (0.0, 374, 44),
+        (4.315, 396, 109),
+    ]
     assert found.began == pytest.approx(1700158546.68, abs=0.01)
 
 
@@ -59,7 +62,9 @@ def test_the_gateway_s_own_records_are_read(tmp_path: Path) -> None:
     lines = [record(), record(timestamp="2026-11-30T12:00:11Z", duration=6.0), record(alias=None)]
     found = trace(tmp_path, "\n".join(lines))
     assert [row.at for row in found.arrivals] == [0.0, 1.0]  # the second ended later, and came earlier
-    assert [(row.alias, row.key, row.input, row.output) for row in found.arrivals] == [("chat", "web", 20, 31)] * 2
+    assert [(row.alias, row.key, row.input, row.output) for row in found.arrivals] == [
+        ("chat", "web", 20, 31)
+    ] * 2
     assert found.skipped == 1
     assert [(one.target, one.first_token, one.token) for one in found.attempts] == [
         ("a/m", 0.5, pytest.approx(0.1)),

@@ -47,7 +47,9 @@ def test_a_file_is_of_one_period(tmp_path: Path) -> None:
     assert len(rotated(path)) == 1
 
 
-def test_a_disk_that_is_full_leaves_no_half_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_leaves_no_half_of_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "calls.jsonl"
     file = RotatingFile(RecordFile(path=str(path)))
     file.write(b"one\n")
@@ -82,5 +84,7 @@ for number in range(100):
     writers = [subprocess.Popen([sys.executable, "-c", code, name]) for name in "abc"]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]
     lines = [line for found in tmp_path.iterdir() for line in found.read_text().splitlines()]
-    assert sorted(lines) == sorted(f"{name}-{number}" for name in "abc" for number in range(100) for _ in range(2))
+    assert sorted(lines) == sorted(
+        f"{name}-{number}" for name in "abc" for number in range(100) for _ in range(2)
+    )
     assert len(list(tmp_path.iterdir())) > 2

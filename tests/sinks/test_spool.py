@@ -1,4 +1,5 @@
-"""What becomes of records whose sink is slow, away, or refuses; and of those on disk when a process is gone."""
+"""What becomes of records whose sink is slow, away, or refuses; and of those on disk when a process is
+gone."""
 
 import asyncio
 import json
@@ -57,7 +58,9 @@ class Bench:
         self.now = 1000.0
         self.counts: Counter[str] = Counter()
         self.said: list[str] = []
-        config = Records(name="a/b", file=RecordFile(path="unused"), **{"batch": 2, "interval": Seconds(0.01), **options})
+        config = Records(
+            name="a/b", file=RecordFile(path="unused"), **{"batch": 2, "interval": Seconds(0.01), **options}
+        )
         self.spool = Spool(
             config,
             sink,
@@ -212,7 +215,9 @@ async def test_what_is_left_at_the_end_and_not_taken_is_counted_where_it_cannot_
     assert bench.counts == {"dropped": 3}
 
 
-async def test_a_disk_that_is_full_keeps_records_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disk_that_is_full_keeps_records_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sink = Sink("again", "again")
     bench = Bench(sink, spill=str(tmp_path))
 

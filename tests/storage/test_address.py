@@ -74,9 +74,17 @@ def test_a_store_is_of_its_kind(text: str, expected: Local | RedisAddress) -> No
         ("sqlite:", ("memory", "sqlite"), "expected memory or sqlite:PATH"),
         ("shared:x", ("memory", "sqlite"), "expected memory or sqlite:PATH"),
         ("redis://a", ("memory", "sqlite"), "expected memory or sqlite:PATH"),
-        ("sqlite:x", ("memory", "shared", "redis"), "expected memory, shared:PATH or a redis://, rediss:// or unix:// URL"),
+        (
+            "sqlite:x",
+            ("memory", "shared", "redis"),
+            "expected memory, shared:PATH or a redis://, rediss:// or unix:// URL",
+        ),
         (f"redis://{SECRET}", ("memory", "sqlite"), "expected memory or sqlite:PATH"),
-        ("redis://a:x", ("memory", "redis"), "character 11: expected a port from 1 to 65535 (a password ends in @)"),
+        (
+            "redis://a:x",
+            ("memory", "redis"),
+            "character 11: expected a port from 1 to 65535 (a password ends in @)",
+        ),
     ],
 )
 def test_a_store_of_another_kind_is_refused(text: str, kinds: tuple[Kind, ...], expected: str) -> None:
@@ -148,7 +156,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "expected"), BAD, ids=[text for text, _ in BAD])
-def test_an_address_that_makes_no_sense_is_refused_with_the_place_and_not_quoted(text: str, expected: str) -> None:
+def test_an_address_that_makes_no_sense_is_refused_with_the_place_and_not_quoted(
+    text: str, expected: str
+) -> None:
     with pytest.raises(ValueError, match=re.escape(expected)) as refused:
         address_of(text)
     assert SECRET not in str(refused.value)
@@ -159,7 +169,11 @@ def test_an_address_that_makes_no_sense_is_refused_with_the_place_and_not_quoted
 def test_whatever_is_wrong_with_an_address_is_a_value_error(text: str) -> None:
     for character in "#/?@:%&=,[] \0é+":
         for at in range(len(text) + 1):
-            for changed in (text[:at] + character + text[at:], text[:at] + character + text[at + 1 :], text[:at]):
+            for changed in (
+                text[:at] + character + text[at:],
+                text[:at] + character + text[at + 1 :],
+                text[:at],
+            ):
                 try:
                     address_of(changed)
                 except ValueError:

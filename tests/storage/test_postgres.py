@@ -1,4 +1,5 @@
-"""The client of PostgreSQL: migrations beside the version before, and servers that refuse, freeze, die and come back."""
+"""The client of PostgreSQL: migrations beside the version before, and servers that refuse, freeze, die and
+come back."""
 
 import asyncio
 import contextlib
@@ -87,7 +88,9 @@ async def test_of_many_that_start_at_once_one_migrates(postgres: PostgresServer)
         assert await count(clients[0]) == 10
 
 
-async def test_a_version_that_cannot_live_with_the_tables_refuses_to_use_them(postgres: PostgresServer) -> None:
+async def test_a_version_that_cannot_live_with_the_tables_refuses_to_use_them(
+    postgres: PostgresServer,
+) -> None:
     async with client(postgres, "breaking", NEW) as new:
         await add(new, "a")
     async with client(postgres, "breaking", BREAKING) as newest:
@@ -98,7 +101,9 @@ async def test_a_version_that_cannot_live_with_the_tables_refuses_to_use_them(po
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(postgres: PostgresServer) -> None:
-    async with client(postgres, "half", StoreTables("things", (FIRST, "CREATE TABLE {s}.other (x nonsense)"))) as broken:
+    async with client(
+        postgres, "half", StoreTables("things", (FIRST, "CREATE TABLE {s}.other (x nonsense)"))
+    ) as broken:
         with pytest.raises(PostgresFailed):
             await add(broken, "a")
     async with client(postgres, "half", OLD) as old:
@@ -115,7 +120,9 @@ async def test_our_own_stores_work_beside_their_next_version(postgres: PostgresS
         tables = ("sluice_conversation", "sluice_turn", "sluice_lease", "sluice_lease_waiting")
         more = [f"ALTER TABLE {{s}}.{table} ADD COLUMN later text NOT NULL DEFAULT ''" for table in tables]
         async with (
-            client(postgres, "ours", StoreTables(part.name, (*part.migrations, ";".join(more)))) as next_version,
+            client(
+                postgres, "ours", StoreTables(part.name, (*part.migrations, ";".join(more)))
+            ) as next_version,
             next_version.asking(),
         ):
             pass
@@ -164,9 +171,9 @@ async def test_what_is_wrong_with_a_server_has_its_reason(postgres: PostgresServ
     assert await reasons(f"postgresql://postgres@{base}/frozen?sslmode=disable") == {"readonly"}
     assert await reasons(f"postgresql://postgres@{base}/postgres?sslmode=require") <= {"tls", "connection"}
     assert await reasons(f"postgresql://postgres@127.0.0.1:{free_port()}/postgres") == {"connection"}
-    assert await reasons(f"postgresql://postgres@127.0.0.1:{free_port()},{base}/postgres?sslmode=disable&schema=second") == {
-        None
-    }
+    assert await reasons(
+        f"postgresql://postgres@127.0.0.1:{free_port()},{base}/postgres?sslmode=disable&schema=second"
+    ) == {None}
 
 
 async def test_a_server_that_is_frozen_is_a_failure_in_bounded_time_and_works_again_at_once(

@@ -1,4 +1,5 @@
-"""The client of Redis and everybody who uses it, against real servers that refuse, are demoted or are not there."""
+"""The client of Redis and everybody who uses it, against real servers that refuse, are demoted or are not
+there."""
 
 import asyncio
 import itertools
@@ -98,7 +99,9 @@ def usage(url: str) -> User:
 
 def resume(url: str) -> User:
     reasons: list[Reason] = []
-    store = RedisJournals(f"{url}{'&' if '?' in url else '?'}timeout={HANG}s", prefix=next(_prefixes), failed=reasons.append)
+    store = RedisJournals(
+        f"{url}{'&' if '?' in url else '?'}timeout={HANG}s", prefix=next(_prefixes), failed=reasons.append
+    )
     numbers = iter(range(1000))
 
     async def find() -> None:
@@ -149,7 +152,9 @@ async def opened(using: Callable[[str], User], url: str) -> AsyncIterator[User]:
         await user.close()
 
 
-@pytest.fixture(scope="module", params=redis_binaries() or [None], ids=lambda path: (path or "none").split("/")[1])
+@pytest.fixture(
+    scope="module", params=redis_binaries() or [None], ids=lambda path: (path or "none").split("/")[1]
+)
 def guarded(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A server with a password, and with users that may do less; of every version at hand."""
     options = ["--requirepass", PASSWORD, "--user", "nothing", "on", f">{PASSWORD}", "~*", "+@connection"]
@@ -234,8 +239,15 @@ async def test_what_a_server_cannot_do_has_its_reason(
 
 
 async def test_a_node_of_a_cluster_that_has_other_keys_is_known_as_such(using: Callable[[str], User]) -> None:
-    with redis_server(None, "--cluster-enabled", "yes") as here, redis_server(None, "--cluster-enabled", "yes") as there:
-        async with client.Redis(port=here.port) as raw, client.Redis(port=there.port) as other, asyncio.timeout(HANG):
+    with (
+        redis_server(None, "--cluster-enabled", "yes") as here,
+        redis_server(None, "--cluster-enabled", "yes") as there,
+    ):
+        async with (
+            client.Redis(port=here.port) as raw,
+            client.Redis(port=there.port) as other,
+            asyncio.timeout(HANG),
+        ):
             name = await other.execute_command("CLUSTER", "MYID")
             await raw.execute_command("CLUSTER", "MEET", "127.0.0.1", there.port)
             while name not in await raw.execute_command("CLUSTER", "NODES"):
@@ -249,8 +261,14 @@ async def test_a_node_of_a_cluster_that_has_other_keys_is_known_as_such(using: C
 
 
 @pytest.mark.parametrize("first", ["read", "write"])
-async def test_a_demoted_master_that_keeps_its_connections_is_left(using: Callable[[str], User], first: str) -> None:
-    with redis_server() as old, redis_server() as new, tempfile.TemporaryDirectory(prefix="sentinel-") as directory:
+async def test_a_demoted_master_that_keeps_its_connections_is_left(
+    using: Callable[[str], User], first: str
+) -> None:
+    with (
+        redis_server() as old,
+        redis_server() as new,
+        tempfile.TemporaryDirectory(prefix="sentinel-") as directory,
+    ):
         sentinel = RedisSentinel(directory, old)
         sentinel.start()
         try:
@@ -277,8 +295,11 @@ async def test_a_demoted_master_that_keeps_its_connections_is_left(using: Callab
             sentinel.kill()
 
 
-async def test_a_host_that_has_become_a_replica_is_left_too_and_found_again(using: Callable[[str], User]) -> None:
-    """Without sentinels the name is all there is: it is resolved again, and once it is a master's it serves."""
+async def test_a_host_that_has_become_a_replica_is_left_too_and_found_again(
+    using: Callable[[str], User],
+) -> None:
+    """Without sentinels the name is all there is: it is resolved again, and once it is a master's it
+    serves."""
     with redis_server() as server:
         async with opened(using, server.url) as user, client.Redis(port=server.port) as raw:
             assert await user.write() is None
@@ -305,7 +326,9 @@ async def far_away(port: int, seconds: float) -> AsyncIterator[str]:
 
     async def link(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", port)
-        tasks.update(asyncio.create_task(one) for one in (pump(reader, back, 0.0), pump(there, writer, seconds)))
+        tasks.update(
+            asyncio.create_task(one) for one in (pump(reader, back, 0.0), pump(there, writer, seconds))
+        )
 
     async with await asyncio.start_server(link, "127.0.0.1", 0) as server:
         yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"

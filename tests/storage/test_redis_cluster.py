@@ -1,4 +1,5 @@
-"""What uses Redis, on a cluster whose slots move and whose masters die; and the client by itself, told what nodes answer."""
+"""What uses Redis, on a cluster whose slots move and whose masters die; and the client by itself, told what
+nodes answer."""
 
 import asyncio
 import itertools
@@ -22,7 +23,9 @@ from tests.storage.test_redis import HANG, PASSWORD, USERS, User, opened
 _names = (f"moves{number}" for number in itertools.count())
 
 
-@pytest.fixture(scope="module", params=cluster_binaries() or [None], ids=lambda path: (path or "none").rpartition("/")[2])
+@pytest.fixture(
+    scope="module", params=cluster_binaries() or [None], ids=lambda path: (path or "none").rpartition("/")[2]
+)
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """One for all tests here, of every server at hand."""
     with redis_cluster(request.param) as found:
@@ -39,7 +42,9 @@ def client_of(url: str) -> RedisClient:
     return RedisClient(address_of(url), connections=4, wait=HANG)
 
 
-async def test_everybody_uses_a_cluster_and_finds_its_nodes_from_one(cluster: Cluster, using: Callable[[str], User]) -> None:
+async def test_everybody_uses_a_cluster_and_finds_its_nodes_from_one(
+    cluster: Cluster, using: Callable[[str], User]
+) -> None:
     url = f"redis-cluster://127.0.0.1:{free_port()},127.0.0.1:{cluster.nodes[5].port}?connect_timeout={HANG}s"
     async with opened(using, url) as user:
         for _ in range(20):  # of some users each is of another slot
@@ -72,7 +77,8 @@ async def moving(cluster: Cluster, key: str) -> tuple[int, int, int]:
 
 
 async def test_a_slot_that_moves_is_followed_key_by_key(cluster: Cluster) -> None:
-    """Keys that have gone are asked for behind ASKING, those that have not where they were; afterwards all are there."""
+    """Keys that have gone are asked for behind ASKING, those that have not where they were; afterwards all
+    are there."""
     name, client = f"{{{next(_names)}}}", client_of(cluster.url)
     async with client.asking(3 * HANG) as raw:
         for number in range(10):
@@ -130,7 +136,9 @@ async def test_limits_hold_while_their_slot_moves_about(cluster: Cluster) -> Non
     async def calls() -> int:
         admitted = 0
         for _ in range(100):
-            admitted += (await store.take([Claim("k", Limit(300.0, 1e-6)), Claim("other", Limit(500.0, 1e-6))])).admitted
+            admitted += (
+                await store.take([Claim("k", Limit(300.0, 1e-6)), Claim("other", Limit(500.0, 1e-6))])
+            ).admitted
         return admitted
 
     async def moves() -> None:
@@ -147,15 +155,20 @@ async def test_limits_hold_while_their_slot_moves_about(cluster: Cluster) -> Non
     await store.close()
 
 
-@pytest.mark.parametrize("binary", cluster_binaries() or [None], ids=lambda path: (path or "none").rpartition("/")[2])
+@pytest.mark.parametrize(
+    "binary", cluster_binaries() or [None], ids=lambda path: (path or "none").rpartition("/")[2]
+)
 async def test_a_master_that_dies_is_followed_by_its_replica(binary: str | None) -> None:
-    """While nobody serves its slots the reason is told, the others are served, and what was acknowledged is there."""
+    """While nobody serves its slots the reason is told, the others are served, and what was acknowledged is
+    there."""
     with redis_cluster(binary, timeout=1500) as cluster:
         users = {name: USERS[name](cluster.url) for name in USERS}
         client, name = client_of(cluster.url), next(_names)
         for user in users.values():
             assert await user.write() is None
-        slots = {key: cluster.owner(cluster.slot(key)) for key in (f"{name}:{number}" for number in range(60))}
+        slots = {
+            key: cluster.owner(cluster.slot(key)) for key in (f"{name}:{number}" for number in range(60))
+        }
         async with client.asking(HANG) as raw:
             for key in slots:
                 await raw.set(key, key)
@@ -229,9 +242,13 @@ async def test_passwords_and_tls_are_those_of_all_nodes(tmp_path: Path) -> None:
     own.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
     right, trust = f":{PASSWORD}@", f"&ssl_ca_certs={tmp_path}/ca.pem"
     cases = ((right, trust, None), (":wrong@", trust, "wrongpass"), ("", trust, "noauth"), (right, "", "tls"))
-    with redis_cluster(None, "--requirepass", PASSWORD, "--masterauth", PASSWORD, password=PASSWORD, tls=tmp_path) as cluster:
+    with redis_cluster(
+        None, "--requirepass", PASSWORD, "--masterauth", PASSWORD, password=PASSWORD, tls=tmp_path
+    ) as cluster:
         for login, options, reason in cases:
-            client = client_of(f"rediss+cluster://{login}127.0.0.1:{cluster.nodes[2].port}?connect_timeout=30{options}")
+            client = client_of(
+                f"rediss+cluster://{login}127.0.0.1:{cluster.nodes[2].port}?connect_timeout=30{options}"
+            )
             for number in range(9):
                 try:
                     async with client.asking(HANG) as raw:

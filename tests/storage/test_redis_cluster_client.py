@@ -1,4 +1,5 @@
-"""The client of clusters alone: nodes that answer what the test says, time and chance of the test's choosing."""
+"""The client of clusters alone: nodes that answer what the test says, time and chance of the test's
+choosing."""
 
 import asyncio
 import itertools
@@ -36,7 +37,8 @@ def test_the_keys_are_where_the_tests_have_them() -> None:
 
 
 class Nodes:
-    """All nodes together: `sent` has what each was sent, `answer` says what it answers, an exception as the lost connection."""
+    """All nodes together: `sent` has what each was sent, `answer` says what it answers, an exception as the
+    lost connection."""
 
     def __init__(self, answer: Answer) -> None:
         self.sent: list[tuple[Address, tuple[Any, ...]]] = []
@@ -50,7 +52,11 @@ class Nodes:
         self.dropped.append(pool.address)
 
     def commands(self, *addresses: Address) -> list[tuple[Any, ...]]:
-        return [command for address, command in self.sent if address in (addresses or (address,)) and command[0] != "CLUSTER"]
+        return [
+            command
+            for address, command in self.sent
+            if address in (addresses or (address,)) and command[0] != "CLUSTER"
+        ]
 
     @property
     def lookups(self) -> list[Address]:
@@ -120,11 +126,14 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def cluster_of(nodes: Nodes, clock: Clock, *seeds: Address) -> Cluster:
-    return Cluster(seeds or (A,), nodes.pool, nodes.drop, patience=60, clock=clock, shuffle=lambda found: None)
+    return Cluster(
+        seeds or (A,), nodes.pool, nodes.drop, patience=60, clock=clock, shuffle=lambda found: None
+    )
 
 
 def answers(*known: tuple[str, Any], slots: Any = HALVES) -> Answer:
-    """The map, and to commands of a name the one answer, or those of a list one after the other; "OK" to others."""
+    """The map, and to commands of a name the one answer, or those of a list one after the other; "OK" to
+    others."""
     table = {name: iter(what) if isinstance(what, list) else itertools.repeat(what) for name, what in known}
 
     def answer(address: Address, command: tuple[Any, ...]) -> Any:
@@ -159,7 +168,9 @@ async def test_a_slot_that_has_moved_is_asked_for_at_once_and_remembered(clock: 
 async def test_a_node_that_does_not_say_its_host_is_the_one_that_was_asked(clock: Clock) -> None:
     slots = [[0, 8191, [b"", 1, b"id"]], [8192, 16383, [None, 2, b"id", []], [b"?", 7, b"id", []]]]
     moved = MovedError(f"{key_slot(HIGH.encode())} :9")
-    cluster = cluster_of(nodes := Nodes(answers(("GET", [b"1", moved, b"2"]), slots=slots)), clock, ("seed", 5))
+    cluster = cluster_of(
+        nodes := Nodes(answers(("GET", [b"1", moved, b"2"]), slots=slots)), clock, ("seed", 5)
+    )
     assert [await cluster.get(LOW), await cluster.get(HIGH)] == [b"1", b"2"]
     assert [address for address, _ in nodes.sent] == [("seed", 5), ("seed", 1), ("seed", 2), ("seed", 9)]
 
@@ -174,13 +185,17 @@ async def test_a_key_on_its_way_is_asked_for_behind_asking_and_the_map_stays(clo
 
 async def test_what_asking_is_refused_with_is_the_commands_error(clock: Clock) -> None:
     ask = AskError(f"{key_slot(LOW.encode())} c:3")
-    cluster = cluster_of(Nodes(answers(("GET", [ask, b"1"]), ("ASKING", ResponseError("NOPERM asking")))), clock)
+    cluster = cluster_of(
+        Nodes(answers(("GET", [ask, b"1"]), ("ASKING", ResponseError("NOPERM asking")))), clock
+    )
     with pytest.raises(ResponseError, match="NOPERM"):
         await cluster.get(LOW)
 
 
 @pytest.mark.parametrize("transaction", [False, True])
-async def test_nodes_that_only_redirect_are_given_up(clock: Clock, pauses: list[float], transaction: bool) -> None:
+async def test_nodes_that_only_redirect_are_given_up(
+    clock: Clock, pauses: list[float], transaction: bool
+) -> None:
     again = TryAgainError("multiple keys")
     cluster = cluster_of(nodes := Nodes(answers(("SET", again))), clock)
     pipeline = cluster.pipeline(transaction=transaction)
@@ -194,7 +209,11 @@ async def test_nodes_that_only_redirect_are_given_up(clock: Clock, pauses: list[
 async def test_two_nodes_that_name_each_other_are_given_up(clock: Clock, pauses: list[float]) -> None:
     def answer(address: Address, command: tuple[Any, ...]) -> Any:
         slot = key_slot(LOW.encode())
-        return HALVES if command[0] == "CLUSTER" else MovedError(f"{slot} b:2" if address == A else f"{slot} a:1")
+        return (
+            HALVES
+            if command[0] == "CLUSTER"
+            else MovedError(f"{slot} b:2" if address == A else f"{slot} a:1")
+        )
 
     cluster = cluster_of(nodes := Nodes(answer), clock)
     with pytest.raises(MovedError):
@@ -233,7 +252,9 @@ async def test_nothing_is_written_behind_a_node_that_failed(clock: Clock) -> Non
     assert nodes.commands() == [("SET", LOW, 1)]
 
 
-async def test_after_a_failure_the_map_is_looked_up_at_others_first_and_not_all_the_time(clock: Clock) -> None:
+async def test_after_a_failure_the_map_is_looked_up_at_others_first_and_not_all_the_time(
+    clock: Clock,
+) -> None:
     lost = False
 
     def answer(address: Address, command: tuple[Any, ...]) -> Any:

@@ -77,7 +77,8 @@ HEXADECIMAL = "00112233445566778899aabbccddeeff" * 2
 
 
 @pytest.mark.parametrize(
-    "text", [f"{BASE64}\n{HEXADECIMAL}", f" {BASE64},{HEXADECIMAL}\r\n", f"{BASE64[:-1]} {HEXADECIMAL.upper()}"]
+    "text",
+    [f"{BASE64}\n{HEXADECIMAL}", f" {BASE64},{HEXADECIMAL}\r\n", f"{BASE64[:-1]} {HEXADECIMAL.upper()}"],
 )
 def test_keys_stand_in_lines_or_between_commas(text: str) -> None:
     first, second = DataKeys.parse(text).keys()

@@ -1,5 +1,5 @@
-"""The messages of io.prometheus.client, for Google's protobuf library, with the numbers and types of the official file
-(https://github.com/prometheus/client_model/blob/master/io/prometheus/client/metrics.proto)."""
+"""The messages of io.prometheus.client, for Google's protobuf library, with the numbers and types of the
+official file (https://github.com/prometheus/client_model/blob/master/io/prometheus/client/metrics.proto)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -38,7 +38,9 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
     file = descriptor_pb2.FileDescriptorProto(
         name="metrics.proto", package=PACKAGE, syntax="proto2", dependency=["google/protobuf/timestamp.proto"]
     )
-    file.enum_type.add(name="MetricType", value=[{"name": name, "number": number} for number, name in enumerate(TYPES)])
+    file.enum_type.add(
+        name="MetricType", value=[{"name": name, "number": number} for number, name in enumerate(TYPES)]
+    )
     kinds = descriptor_pb2.FieldDescriptorProto
     for message, fields in MESSAGES.items():
         made = file.message_type.add(name=message)

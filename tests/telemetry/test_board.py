@@ -1,4 +1,5 @@
-"""Series that several processes share: the same places, sums of everybody, and nothing lost with a process."""
+"""Series that several processes share: the same places, sums of everybody, and nothing lost with a
+process."""
 
 import os
 import random

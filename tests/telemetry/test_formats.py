@@ -28,7 +28,10 @@ TEXT = "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
         ("application/openmetrics-text;q=0", "text"),
         ("application/openmetrics-text;q=odd", "text"),
         ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text", "text"),
-        ('Application/Vnd.Google.Protobuf; PROTO="io.prometheus.client.MetricFamily" ; encoding = delimited', "protobuf"),
+        (
+            'Application/Vnd.Google.Protobuf; PROTO="io.prometheus.client.MetricFamily" ; encoding = delimited',
+            "protobuf",
+        ),
         (";;,=;,", "text"),
     ],
 )

@@ -49,7 +49,10 @@ def line(number: int) -> bytes:
 def numbers(taken: bytes) -> list[Any]:
     """The numbers of whole lines, and what was said about lines that are missing."""
     assert taken.endswith(b"\n") or not taken
-    return [found.get("n", (found.get("event"), found.get("lines"))) for found in map(json.loads, taken.splitlines())]
+    return [
+        found.get("n", (found.get("event"), found.get("lines")))
+        for found in map(json.loads, taken.splitlines())
+    ]
 
 
 def test_what_a_slow_reader_does_not_take_is_kept_up_to_a_bound_then_counted_and_said_once() -> None:
@@ -144,7 +147,8 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def fill(number: int) -> int:
-    """Fill a pipe or socket until it takes nothing. Returns the bytes; the descriptor is a waiting one, as before."""
+    """Fill a pipe or socket until it takes nothing. Returns the bytes; the descriptor is a waiting one, as
+    before."""
     os.set_blocking(number, False)
     filled = 0
     try:
@@ -190,7 +194,9 @@ WAYS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_full_pipe_takes_nothing_and_nobody_waits(way: str, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_pipe_takes_nothing_and_nobody_waits(
+    way: str, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     WAYS[way](monkeypatch)
     reads, writes = pipe
     filled = fill(writes)
@@ -206,7 +212,9 @@ def test_a_full_pipe_takes_nothing_and_nobody_waits(way: str, pipe: tuple[int, i
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_pipe_whose_reader_has_left_is_an_error_now_and_later(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_whose_reader_has_left_is_an_error_now_and_later(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     WAYS[way](monkeypatch)
     for before in (True, False):
         reads, writes = os.pipe()
@@ -297,7 +305,9 @@ def test_text_lines_are_short_and_cannot_move_the_cursor() -> None:
     lines = LogLines(out, render=text_line)
     log = open_log(lines, "info", wall=lambda: 0.0)
     open_lines(lines, "info", wall=lambda: 0.0)(Finished(alias="chat", attempts=["a/b ok", "c"]))
-    log.warning("odd", detail="\x1b[2J\x9b2J two", empty=None, number=1.5, request_id="r", who=ValueError("x"))
+    log.warning(
+        "odd", detail="\x1b[2J\x9b2J two", empty=None, number=1.5, request_id="r", who=ValueError("x")
+    )
     text = out.getvalue().decode()
     assert text.splitlines() == [
         '00:00:00 request alias=chat attempts="a/b ok",c',

@@ -13,7 +13,20 @@ from sluice.telemetry.records import DetachedLine, RequestLine
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/logs.md").read_text()
-WRITERS = {"debug", "info", "warning", "error", "say", "begin", "end", "seen", "unseen", "_line", "warn", "_warn"}
+WRITERS = {
+    "debug",
+    "info",
+    "warning",
+    "error",
+    "say",
+    "begin",
+    "end",
+    "seen",
+    "unseen",
+    "_line",
+    "warn",
+    "_warn",
+}
 LEVELS = {"debug", "info", "warning", "error"}
 ELSEWHERE = {"request", "detached", "log_lines_dropped", "account_refused", "credentials_refused"}
 """Events whose names stand in other places than in a call that writes them."""
@@ -30,10 +43,16 @@ def written() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "gateway").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and _name(node.func) in WRITERS and "watches" not in ast.unparse(node.func):
+            if (
+                isinstance(node, ast.Call)
+                and _name(node.func) in WRITERS
+                and "watches" not in ast.unparse(node.func)
+            ):
                 for argument in node.args[:3]:
                     if isinstance(argument, ast.Constant) and _is_event(argument.value):
-                        found.setdefault(argument.value, set()).update(word.arg for word in node.keywords if word.arg)
+                        found.setdefault(argument.value, set()).update(
+                            word.arg for word in node.keywords if word.arg
+                        )
     return found
 
 
@@ -42,7 +61,11 @@ def _name(function: ast.expr) -> str:
 
 
 def _is_event(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[a-z]+(_[a-z]+)*", value) is not None and value not in LEVELS
+    return (
+        isinstance(value, str)
+        and re.fullmatch(r"[a-z]+(_[a-z]+)*", value) is not None
+        and value not in LEVELS
+    )
 
 
 def test_every_event_is_documented_and_no_other() -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 from sluice.telemetry.metrics import TABLE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
-EXPORTED = {f"sluice_{name}{'_total' if spec.kind == 'counter' else ''}": spec for name, spec in TABLE.items()}
+EXPORTED = {
+    f"sluice_{name}{'_total' if spec.kind == 'counter' else ''}": spec for name, spec in TABLE.items()
+}
 
 
 def test_every_metric_stands_there_with_its_type_and_labels() -> None:

@@ -1,4 +1,5 @@
-"""Native histograms: cells that both kinds of buckets are sums of, and messages as Google's library reads them."""
+"""Native histograms: cells that both kinds of buckets are sums of, and messages as Google's library reads
+them."""
 
 import math
 import random
@@ -51,10 +52,16 @@ def buckets_of(found: Native) -> dict[int, int]:
 def test_each_value_is_in_the_bucket_that_the_specification_gives_it(buckets: tuple[float, ...]) -> None:
     grid, chance = grid_of(buckets), random.Random(1)
     edges = [
-        edge for bound in (*grid.bounds, *buckets) for edge in (bound, math.nextafter(bound, 0), math.nextafter(bound, 1e9))
+        edge
+        for bound in (*grid.bounds, *buckets)
+        for edge in (bound, math.nextafter(bound, 0), math.nextafter(bound, 1e9))
     ]
     top = grid.indexes[-1]
-    for value in (*edges, *[chance.lognormvariate(math.log(buckets[len(buckets) // 2]), 2) for _ in range(500)], 0.0):
+    for value in (
+        *edges,
+        *[chance.lognormvariate(math.log(buckets[len(buckets) // 2]), 2) for _ in range(500)],
+        0.0,
+    ):
         series = refined(buckets)
         series.observe(value)
         found = native(series, buckets)
@@ -92,7 +99,9 @@ def test_what_was_counted_before_stands_in_the_middle_of_its_bucket_and_changes_
     series.observe(0.052)
     after = buckets_of(native(series, FIRST_TOKEN))
     more = {index: count - buckets_of(before).get(index, 0) for index, count in after.items()}
-    assert {index: count for index, count in more.items() if count} == {math.ceil(math.log2(0.052) * STEPS): 1}
+    assert {index: count for index, count in more.items() if count} == {
+        math.ceil(math.log2(0.052) * STEPS): 1
+    }
 
 
 def test_a_cell_that_is_ahead_of_its_bucket_is_believed() -> None:
@@ -141,8 +150,14 @@ def test_messages_say_what_the_text_says() -> None:
     assert [bucket.cumulative_count for bucket in duration.bucket] == [1, *[2] * 13]
     assert duration.schema == 2
     assert duration.zero_count + len(duration.positive_delta) > 0
-    assert {"process_cpu_seconds_total", "process_resident_memory_bytes", "python_info"} <= {f.name for f in families(data)}
-    shown = {line.split()[2] for line in scraped(metrics, "text").decode().splitlines() if line.startswith("# TYPE")}
+    assert {"process_cpu_seconds_total", "process_resident_memory_bytes", "python_info"} <= {
+        f.name for f in families(data)
+    }
+    shown = {
+        line.split()[2]
+        for line in scraped(metrics, "text").decode().splitlines()
+        if line.startswith("# TYPE")
+    }
     assert {family.name for family in families(data)} <= shown
 
 
@@ -152,7 +167,9 @@ def test_openmetrics_is_read_by_its_parser_and_has_the_same_samples() -> None:
     metrics.child("request_duration_seconds", "openai", "chat").observe(0.4)
 
     def samples(families: Any) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-        found = [sample for family in families for sample in family.samples if sample.name.startswith("sluice_")]
+        found = [
+            sample for family in families for sample in family.samples if sample.name.startswith("sluice_")
+        ]
         return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in found}
 
     ours = samples(openmetrics(scraped(metrics, "openmetrics").decode()))
@@ -167,7 +184,9 @@ def test_workers_are_summed_and_count_in_cells_once_somebody_has_asked() -> None
     first = [metrics.child("time_to_first_token_seconds", "openai", "chat") for metrics in several]
 
     def found() -> Any:
-        [metric] = message(merged.text(range(4), range(4), "protobuf"), "sluice_time_to_first_token_seconds").metric
+        [metric] = message(
+            merged.text(range(4), range(4), "protobuf"), "sluice_time_to_first_token_seconds"
+        ).metric
         return metric.histogram
 
     first[0].observe(0.06)
@@ -179,7 +198,9 @@ def test_workers_are_summed_and_count_in_cells_once_somebody_has_asked() -> None
         series.observe(0.052)
     late = several[0].child("time_to_first_token_seconds", "openai", "later")
     late.observe(0.052)
-    metrics = message(merged.text(range(4), range(4), "protobuf"), "sluice_time_to_first_token_seconds").metric
+    metrics = message(
+        merged.text(range(4), range(4), "protobuf"), "sluice_time_to_first_token_seconds"
+    ).metric
     after = next(m.histogram for m in metrics if any(pair.value == "chat" for pair in m.label))
     later = next(m.histogram for m in metrics if any(pair.value == "later" for pair in m.label))
     assert (before.sample_count, after.sample_count, later.sample_count) == (1, 3, 1)

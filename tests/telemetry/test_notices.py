@@ -55,7 +55,9 @@ class Desk:
 def test_a_breaker_that_opens_and_closes_is_said_once_each_and_once_a_minute_between() -> None:
     desk = Desk()
     desk.fail(desk.second, 2)
-    assert desk.log.lines == [("warning", "breaker_open", {"upstream": "other", "model": "n", "error": "server_error"})]
+    assert desk.log.lines == [
+        ("warning", "breaker_open", {"upstream": "other", "model": "n", "error": "server_error"})
+    ]
     for _ in range(10):  # each probe fails
         desk.wait(15)
         desk.fail(desk.second, 1)
@@ -64,7 +66,11 @@ def test_a_breaker_that_opens_and_closes_is_said_once_each_and_once_a_minute_bet
     desk.second.begin()
     desk.second.succeeded()
     assert desk.log.lines[3:] == [
-        ("warning", "breaker_closed", {"upstream": "other", "model": "n", "error": "server_error", "lasted": 150.0})
+        (
+            "warning",
+            "breaker_closed",
+            {"upstream": "other", "model": "n", "error": "server_error", "lasted": 150.0},
+        )
     ]
     desk.wait(200)
     assert len(desk.log.lines) == 4
@@ -97,7 +103,11 @@ def test_refused_credentials_are_an_error_once_then_once_a_minute_with_their_num
         desk.wait(1 if desk.first.closed else 0)
         desk.clock.now += 0.1
     refusals = [line for line in desk.log.lines if line[1] == "credentials_refused"]
-    assert refusals[0] == ("error", "credentials_refused", {"upstream": "up", "model": "m", "upstream_status": 401})
+    assert refusals[0] == (
+        "error",
+        "credentials_refused",
+        {"upstream": "up", "model": "m", "upstream_status": 401},
+    )
     assert len(refusals) == 2
     assert refusals[1][2]["times"] > 500
 

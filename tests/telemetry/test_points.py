@@ -11,7 +11,8 @@ from sluice.telemetry.metrics import FIRST_TOKEN, TABLE, Metrics
 from sluice.telemetry.points import request
 
 pb = pytest.importorskip(
-    "opentelemetry.proto.collector.metrics.v1.metrics_service_pb2", reason="opentelemetry-proto is not installed"
+    "opentelemetry.proto.collector.metrics.v1.metrics_service_pb2",
+    reason="opentelemetry-proto is not installed",
 )
 ODD = 'odd "name"\\\n ü'
 
@@ -21,7 +22,10 @@ def read(body: bytes) -> dict[str, Any]:
     [resource] = pb.ExportMetricsServiceRequest.FromString(body).resource_metrics
     [scope] = resource.scope_metrics
     assert scope.scope.name == "sluice"
-    assert {pair.key: pair.value.string_value for pair in resource.resource.attributes} == {"service.name": "s", "empty": ""}
+    assert {pair.key: pair.value.string_value for pair in resource.resource.attributes} == {
+        "service.name": "s",
+        "empty": "",
+    }
     return {metric.name: metric for metric in scope.metrics}
 
 
@@ -48,10 +52,20 @@ def test_a_request_has_counters_gauges_and_histograms(workers: int) -> None:
         count(metrics)
     times = max(workers, 1)
     merged = MergedExposition(board, lambda: [])
-    found = requested(merged.text(range(3), range(3), "otlp") if workers else b"".join(several[0].slices(lambda: 0.0, "otlp")))
+    found = requested(
+        merged.text(range(3), range(3), "otlp")
+        if workers
+        else b"".join(several[0].slices(lambda: 0.0, "otlp"))
+    )
     [requests] = found["sluice_requests"].sum.data_points
-    assert (labels(requests), requests.as_double) == ({"frontend": "openai", "alias": ODD, "code": "2xx"}, 3 * times)
-    assert (found["sluice_requests"].sum.is_monotonic, found["sluice_requests"].sum.aggregation_temporality) == (True, 2)
+    assert (labels(requests), requests.as_double) == (
+        {"frontend": "openai", "alias": ODD, "code": "2xx"},
+        3 * times,
+    )
+    assert (
+        found["sluice_requests"].sum.is_monotonic,
+        found["sluice_requests"].sum.aggregation_temporality,
+    ) == (True, 2)
     assert 0 < requests.start_time_unix_nano <= requests.time_unix_nano
     assert [point.as_double for point in found["sluice_streams_in_flight"].gauge.data_points] == [2 * times]
     first = found["sluice_time_to_first_token_seconds"]
@@ -60,14 +74,19 @@ def test_a_request_has_counters_gauges_and_histograms(workers: int) -> None:
     assert [*point.explicit_bounds] == [*map(float, FIRST_TOKEN)]
     assert (sum(point.bucket_counts), len(point.bucket_counts)) == (3 * times, len(FIRST_TOKEN) + 1)
     assert point.bucket_counts[-1] == times
-    assert found["process_cpu_seconds" if not workers else "python_info"].WhichOneof("data") in ("sum", "gauge")
+    assert found["process_cpu_seconds" if not workers else "python_info"].WhichOneof("data") in (
+        "sum",
+        "gauge",
+    )
 
 
 def test_what_is_pushed_is_what_is_scraped() -> None:
     metrics = Metrics("1")
     count(metrics)
     pushed = requested(b"".join(metrics.slices(lambda: 0.0, "otlp")))
-    scraped = {family.name: family for family in text_string_to_metric_families(metrics.exposition().decode())}
+    scraped = {
+        family.name: family for family in text_string_to_metric_families(metrics.exposition().decode())
+    }
     assert {name for name in pushed if name.startswith("sluice_")} == {
         name for name, family in scraped.items() if name.removeprefix("sluice_") in TABLE and family.samples
     }

@@ -1,4 +1,5 @@
-"""What is counted and logged of requests, calls and faults: one line and one count each, and never content."""
+"""What is counted and logged of requests, calls and faults: one line and one count each, and never
+content."""
 
 from collections.abc import Callable
 from typing import Any
@@ -68,11 +69,21 @@ class Desk:
         return call
 
     def finished(
-        self, status: int, call: Call | None, error: GatewayError | None = None, principal: Principal | None = PRINCIPAL
+        self,
+        status: int,
+        call: Call | None,
+        error: GatewayError | None = None,
+        principal: Principal | None = PRINCIPAL,
     ) -> dict[str, Any]:
         """The line of a request that has ended, as it is written."""
         self.records.finished(
-            Exchange(status), call, error, request_id="r", frontend="openai", principal=principal, address="192.0.2.1"
+            Exchange(status),
+            call,
+            error,
+            request_id="r",
+            frontend="openai",
+            principal=principal,
+            address="192.0.2.1",
         )
         self.flush()
         line = msgspec.to_builtins(self.lines[-1])
@@ -120,7 +131,9 @@ def test_what_ended_well_may_wait_and_errors_do_not() -> None:
     for error, size in ((None, 7), (UpstreamError("server_error"), NOW)):
         call = desk.call(attempt())
         call.error = error
-        desk.records.finished(Exchange(200), call, None, request_id="r", frontend="openai", principal=PRINCIPAL)
+        desk.records.finished(
+            Exchange(200), call, None, request_id="r", frontend="openai", principal=PRINCIPAL
+        )
         assert [waiting[2] for waiting in desk.waiting] == [size]
         assert not desk.lines
         desk.waiting.clear()
@@ -129,7 +142,12 @@ def test_what_ended_well_may_wait_and_errors_do_not() -> None:
 def test_a_request_that_became_no_call_is_counted_under_other() -> None:
     desk = Desk()
     line = desk.finished(404, None, ModelNotFound("no"), None)
-    assert (line["end"], line["error"], line["key"], line["status"]) == ("refused", "model_not_found", None, 404)
+    assert (line["end"], line["error"], line["key"], line["status"]) == (
+        "refused",
+        "model_not_found",
+        None,
+        404,
+    )
     assert "alias" not in line
     assert not desk.used
     assert desk.metric(f'sluice_requests_total{{alias="{OTHER}",code="4xx",frontend="openai"}}') == 1
@@ -140,14 +158,24 @@ def test_a_request_whose_answer_never_began_has_no_status_and_no_count() -> None
     call = desk.call()
     call.end = "client_gone"
     line = desk.finished(0, call)
-    assert (line["status"], line["end"], line["target"], line["tokens_in"]) == (None, "client_gone", None, None)
+    assert (line["status"], line["end"], line["target"], line["tokens_in"]) == (
+        None,
+        "client_gone",
+        None,
+        None,
+    )
     assert desk.metric('sluice_requests_total{alias="chat",code="2xx",frontend="openai"}') == 0
 
 
 @pytest.mark.parametrize(
     ("status", "error", "level", "more"),
     [
-        (429, RateLimited(1.0, scope="key", resource="tokens"), "info", {"scope": "key", "resource": "tokens"}),
+        (
+            429,
+            RateLimited(1.0, scope="key", resource="tokens"),
+            "info",
+            {"scope": "key", "resource": "tokens"},
+        ),
         (503, NoCapacity(1.0, "streams"), "warning", {"scope": "upstream", "resource": "streams"}),
         (401, Unauthorized("unknown_key"), "info", {"address": "192.0.2.1", "reason": "unknown_key"}),
         (502, UpstreamError("server_error"), "warning", {}),
@@ -169,7 +197,11 @@ def test_an_error_within_an_answer_is_the_line_s() -> None:
     error = call.error = UpstreamError("reset", "connection to 10.0.0.1 lost", status=0)
     call.end = "upstream_error"
     line = desk.finished(200, call)
-    assert (line["error"], line["detail"], line["end"]) == (error.code, "connection to 10.0.0.1 lost", "upstream_error")
+    assert (line["error"], line["detail"], line["end"]) == (
+        error.code,
+        "connection to 10.0.0.1 lost",
+        "upstream_error",
+    )
     assert desk.used == [(call, True)]
 
 
@@ -218,7 +250,12 @@ def test_what_is_no_chat_is_logged_with_its_route() -> None:
     desk = Desk()
     desk.records.other(Exchange(500), request_id="r", frontend="widget", route="/v1/models")
     desk.records.other(
-        Exchange(401), Unauthorized("expired"), request_id="r", frontend="openai", route="other", address="192.0.2.1"
+        Exchange(401),
+        Unauthorized("expired"),
+        request_id="r",
+        frontend="openai",
+        route="other",
+        address="192.0.2.1",
     )
     assert [(line["level"], line["route"], line["status"]) for line in desk.logged] == [
         ("warning", "/v1/models", 500),

@@ -13,12 +13,17 @@ ODD = 'odd "name"\\\n{0} %s \x01 ü'
 
 
 def parsed(text: str) -> dict[str, tuple[str, str, dict[tuple[str, tuple[tuple[str, str], ...]], float]]]:
-    """By family: type, help, and the value of each sample by its name and labels; without the times of creation."""
+    """By family: type, help, and the value of each sample by its name and labels; without the times of
+    creation."""
     return {
         family.name: (
             family.type,
             family.documentation,
-            {(s.name, tuple(sorted(s.labels.items()))): s.value for s in family.samples if not s.name.endswith("_created")},
+            {
+                (s.name, tuple(sorted(s.labels.items()))): s.value
+                for s in family.samples
+                if not s.name.endswith("_created")
+            },
         )
         for family in text_string_to_metric_families(text)
     }
@@ -54,7 +59,9 @@ def test_every_kind_says_what_prometheus_clients_own_would() -> None:
         for family in ours:
             found = parsed(written(family))
             assert found == {
-                name: found_of for name, found_of in parsed(generate_latest(registry).decode()).items() if name in found
+                name: found_of
+                for name, found_of in parsed(generate_latest(registry).decode()).items()
+                if name in found
             }
             assert len(found) == 1
 
@@ -63,11 +70,19 @@ def test_numbers_that_are_none_are_written_as_prometheus_reads_them() -> None:
     family = Family("gauge", "g", "help", ["a"])
     for value in (float("inf"), float("-inf"), 1e300, 5e-324):
         family.child((repr(value),)).set(value)  # type: ignore[union-attr]
-    assert [line.rpartition(" ")[2] for line in written(family).splitlines()[2:]] == ["+Inf", "-Inf", "1e+300", "5e-324"]
+    assert [line.rpartition(" ")[2] for line in written(family).splitlines()[2:]] == [
+        "+Inf",
+        "-Inf",
+        "1e+300",
+        "5e-324",
+    ]
 
 
 def test_what_nothing_has_used_is_not_shown() -> None:
-    counter, histogram = Family("counter", "c", "help", ["a"]), Family("histogram", "h", "help", ["a"], (1.0,))
+    counter, histogram = (
+        Family("counter", "c", "help", ["a"]),
+        Family("histogram", "h", "help", ["a"], (1.0,)),
+    )
     series = counter.child(("idle",))
     kept = counter.child(("kept",))
     kept.kept = True

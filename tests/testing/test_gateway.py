@@ -48,7 +48,11 @@ def test_the_echo_model_answers_and_is_counted() -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_scripted_model_answers_fails_and_breaks_in_turn(stream: bool) -> None:
     with gateway(
-        {"aliases": {"scripted": {"tiers": [[{"upstream": "scripted", "model": "m"}]], "retry": {"same_target": 0}}}}
+        {
+            "aliases": {
+                "scripted": {"tiers": [[{"upstream": "scripted", "model": "m"}]], "retry": {"same_target": 0}}
+            }
+        }
     ) as gw:
         gw.upstream.answers("One", " two", delay=0.001)
         gw.upstream.fails(429, "Slow down", retry_after=3)
@@ -68,7 +72,10 @@ def test_a_target_that_stalls_is_left_for_the_next_one() -> None:
     with gateway() as slow:
         slow.upstream.stalls()
         tiers = [[{"upstream": "slow", "model": "m"}], [{"upstream": "echo", "model": "echo"}]]
-        config = {"upstreams": {"slow": brief | {"base_url": slow.upstream.url}}, "aliases": {"both": {"tiers": tiers}}}
+        config = {
+            "upstreams": {"slow": brief | {"base_url": slow.upstream.url}},
+            "aliases": {"both": {"tiers": tiers}},
+        }
         with gateway(config) as gw:
             assert "said" in ask(gw, "both", stream=True)[1]
             assert gw.metric("sluice_upstream_attempts_total", upstream="echo", outcome="ok") == 1
@@ -114,12 +121,15 @@ def test_that_has_an_alias_of_its_own(sluice_gateway):
 
 
 def test_a_users_tests_find_the_fixture_and_pay_nothing_for_it_unasked(tmp_path: Path) -> None:
-    """The entry point is read from pyproject.toml, for an environment may have been made before it was written there."""
+    """The entry point is read from pyproject.toml, for an environment may have been made before it was
+    written there."""
     entries = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
     info = tmp_path / "installed" / "sluice_entry-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sluice-entry\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[pytest11]\n" + "".join(f"{name} = {at}\n" for name, at in entries.items()))
+    (info / "entry_points.txt").write_text(
+        "[pytest11]\n" + "".join(f"{name} = {at}\n" for name, at in entries.items())
+    )
     (tmp_path / "test_users.py").write_text(USERS)
     (tmp_path / "test_others.py").write_text(OTHERS)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")

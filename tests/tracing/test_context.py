@@ -16,10 +16,15 @@ def context(headers: dict[str, str], share: float = 1.0) -> TraceContext:
 
 @pytest.mark.parametrize(("flags", "sampled"), [("01", True), ("00", False), ("03", True), ("02", False)])
 def test_a_callers_trace_is_gone_on_with_as_the_caller_samples(flags: str, sampled: bool) -> None:
-    found = context({"traceparent": f"00-{TRACE}-{PARENT}-{flags}", "tracestate": "a=1"}, share=0.0 if sampled else 1.0)
+    found = context(
+        {"traceparent": f"00-{TRACE}-{PARENT}-{flags}", "tracestate": "a=1"}, share=0.0 if sampled else 1.0
+    )
     assert (found.trace, found.parent, found.sampled, found.known) == (TRACE, PARENT, sampled, True)
     lines = found.attempt_lines()
-    assert lines == f"traceparent: 00-{TRACE}-{found.attempts[0]}-0{int(sampled)}\r\ntracestate: a=1\r\n".encode()
+    assert (
+        lines
+        == f"traceparent: 00-{TRACE}-{found.attempts[0]}-0{int(sampled)}\r\ntracestate: a=1\r\n".encode()
+    )
     assert found.attempts[0] not in (PARENT, found.span)
 
 

@@ -12,7 +12,16 @@ ATTRIBUTES: dict[str, Value] = {
     "text": "ü🌍", "empty": "", "true": True, "false": False, "zero": 0, "small": 127, "large": 2**63 - 1, "below": -3,
     "double": 0.25, "list": ("a", ""), "numbers": (1, 2), "none of them": (), "long": "x" * 300,
 }  # fmt: skip
-SPAN = Span("0a" * 16, "0b" * 8, "0c" * 8, "chat m", CLIENT, 1_700_000_000_000_000_001, 1_700_000_000_000_000_999, ATTRIBUTES)
+SPAN = Span(
+    "0a" * 16,
+    "0b" * 8,
+    "0c" * 8,
+    "chat m",
+    CLIENT,
+    1_700_000_000_000_000_001,
+    1_700_000_000_000_000_999,
+    ATTRIBUTES,
+)
 
 
 def value(any_value: object) -> Value:
@@ -22,13 +31,27 @@ def value(any_value: object) -> Value:
 
 
 def test_the_official_messages_read_what_was_written() -> None:
-    root = Span("0a" * 16, "0d" * 8, "", "chat alias", 2, 5, 6, {}, [SpanEvent("first_token", 5, {"n": 1})], "truncated", "a=1")
+    root = Span(
+        "0a" * 16,
+        "0d" * 8,
+        "",
+        "chat alias",
+        2,
+        5,
+        6,
+        {},
+        [SpanEvent("first_token", 5, {"n": 1})],
+        "truncated",
+        "a=1",
+    )
     request = pb.ExportTraceServiceRequest.FromString(
         traces([SPAN, root], {"service.name": "sluice"}, scope="sluice", version="1", schema="https://x/1")
     )
     (resource,) = request.resource_spans
     (scope,) = resource.scope_spans
-    assert {pair.key: pair.value.string_value for pair in resource.resource.attributes} == {"service.name": "sluice"}
+    assert {pair.key: pair.value.string_value for pair in resource.resource.attributes} == {
+        "service.name": "sluice"
+    }
     assert (scope.scope.name, scope.scope.version, scope.schema_url) == ("sluice", "1", "https://x/1")
     first, second = scope.spans
     assert (first.trace_id, first.span_id, first.parent_span_id) == (b"\n" * 16, b"\x0b" * 8, b"\x0c" * 8)

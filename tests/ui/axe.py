@@ -1,4 +1,5 @@
-"""axe-core's rules of accessibility (https://github.com/dequelabs/axe-core), run in a page of the tests' Chromium."""
+"""axe-core's rules of accessibility (https://github.com/dequelabs/axe-core), run in a page of the tests'
+Chromium."""
 
 from pathlib import Path
 

@@ -1,6 +1,8 @@
-"""Chromium without a window, by its DevTools protocol (https://chromedevtools.github.io/devtools-protocol/); no other tools.
+"""Chromium without a window, by its DevTools protocol (https://chromedevtools.github.io/devtools-protocol/);
+no other tools.
 
-A `Page` fails its test for every error that the console shows: broken scripts, refused requests, violations of the policy.
+A `Page` fails its test for every error that the console shows: broken scripts, refused requests, violations
+of the policy.
 """
 
 import asyncio
@@ -57,7 +59,9 @@ class Page:
                 details = params["exceptionDetails"]
                 self.problems.append(details.get("exception", {}).get("description") or details["text"])
             case "Runtime.consoleAPICalled" if params["type"] in ("error", "warning", "assert"):
-                self.problems.append(" ".join(str(one.get("value", one.get("description"))) for one in params["args"]))
+                self.problems.append(
+                    " ".join(str(one.get("value", one.get("description"))) for one in params["args"])
+                )
             case "Log.entryAdded" if params["entry"]["level"] in ("error", "warning"):
                 self.problems.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
 
@@ -94,7 +98,9 @@ class Page:
 
     async def type(self, selector: str, text: str) -> None:
         """As a person would: into the field that has the focus."""
-        await self.js(f"(document.querySelector({json.dumps(selector)}).focus(), document.activeElement.select?.())")
+        await self.js(
+            f"(document.querySelector({json.dumps(selector)}).focus(), document.activeElement.select?.())"
+        )
         await self.send("Input.insertText", text=text)
 
     async def press(self, key: str, code: int, text: str = "") -> None:
@@ -109,9 +115,17 @@ class Page:
         await self.js(f"{find}.click()")
 
     async def size(self, width: int, height: int = 900, *, dark: bool = False) -> None:
-        await self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        await self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         scheme = "dark" if dark else "light"
-        await self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        await self.send(
+            "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
+        )
 
     async def picture(self, name: str) -> None:
         """A screenshot, where SCREENSHOTS names a folder for them."""

@@ -25,7 +25,9 @@ OTHER_KEY = rsa.generate_private_key(65537, 2048)
 
 
 @asynccontextmanager
-async def certified(redirect_uri: str, *, secret: str = "", groups_in: str = "id_token") -> AsyncIterator[str]:
+async def certified(
+    redirect_uri: str, *, secret: str = "", groups_in: str = "id_token"
+) -> AsyncIterator[str]:
     """The issuer of a running oidc-provider whose client is "sluice"; `groups_in`: id_token or userinfo."""
     node = shutil.which("node")
     if node is None or not (NODE / "node_modules/oidc-provider").is_dir():
@@ -46,10 +48,15 @@ async def certified(redirect_uri: str, *, secret: str = "", groups_in: str = "id
 
 async def person(url: str, name: str, redirect_uri: str) -> str:
     """Where oidc-provider sends the browser of somebody who signs in as `name`, and agrees."""
-    async with asyncio.timeout(HANG), aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
+    async with (
+        asyncio.timeout(HANG),
+        aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser,
+    ):
         form: dict[str, str] | None = None
         for _ in range(12):
-            async with browser.request("GET" if form is None else "POST", url, data=form, allow_redirects=False) as response:
+            async with browser.request(
+                "GET" if form is None else "POST", url, data=form, allow_redirects=False
+            ) as response:
                 page = await response.text()
                 if response.status in (302, 303):
                     url, form = urljoin(url, response.headers["location"]), None
@@ -67,7 +74,8 @@ async def person(url: str, name: str, redirect_uri: str) -> str:
 
 
 class Hostile:
-    """A provider that answers as it is told: `claims` replace those of the ID token, `token` the token itself."""
+    """A provider that answers as it is told: `claims` replace those of the ID token, `token` the token
+    itself."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -87,7 +95,9 @@ class Hostile:
         """What the browser comes back with from `url`: the query of the callback."""
         asked = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
         self.codes[code] = asked
-        return "&".join(f"{name}={value}" for name, value in {"code": code, "state": asked["state"], **more}.items())
+        return "&".join(
+            f"{name}={value}" for name, value in {"code": code, "state": asked["state"], **more}.items()
+        )
 
     async def _discovery(self, request: web.Request) -> web.StreamResponse:
         self.discoveries += 1
@@ -98,7 +108,11 @@ class Hostile:
             "userinfo_endpoint": "me",
         }
         return web.json_response(
-            {"issuer": self.url, **{name: f"{self.url}/{path}" for name, path in places.items()}, **self.metadata}
+            {
+                "issuer": self.url,
+                **{name: f"{self.url}/{path}" for name, path in places.items()},
+                **self.metadata,
+            }
         )
 
     async def _token(self, request: web.Request) -> web.StreamResponse:
@@ -112,11 +126,17 @@ class Hostile:
             "nonce": known["nonce"], "groups": ["staff"],
         }  # fmt: skip
         claims = {name: value for name, value in {**usual, **self.claims}.items() if value is not None}
-        token = self.token if self.token is not None else jwt.encode(claims, self.key, self.algorithm, self.header)
+        token = (
+            self.token
+            if self.token is not None
+            else jwt.encode(claims, self.key, self.algorithm, self.header)
+        )
         return web.json_response({"id_token": token, "access_token": "at", "token_type": "Bearer"})
 
     async def _jwks(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response({"keys": [{**RSAAlgorithm.to_jwk(KEY.public_key(), as_dict=True), "kid": "k1", "use": "sig"}]})
+        return web.json_response(
+            {"keys": [{**RSAAlgorithm.to_jwk(KEY.public_key(), as_dict=True), "kid": "k1", "use": "sig"}]}
+        )
 
     async def _me(self, request: web.Request) -> web.StreamResponse:
         return web.Response(body=json.dumps(self.userinfo).encode(), content_type="application/json")

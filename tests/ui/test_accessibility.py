@@ -1,4 +1,5 @@
-"""Every page breaks no rule of axe-core's: in both themes, on a phone's width, with its dialogs open, and the widget's demo."""
+"""Every page breaks no rule of axe-core's: in both themes, on a phone's width, with its dialogs open, and the
+widget's demo."""
 
 import pytest
 

@@ -20,7 +20,9 @@ async def test_the_widget_is_served_to_any_page_and_revalidated() -> None:
         assert answer.answer == WIDGET.read_bytes()
         assert answer.told["access-control-allow-origin"] == "*"
         assert answer.told["cache-control"].startswith("public, max-age=")
-        again = await there.ask("GET", "/widget/chat-widget.js", headers={"if-none-match": answer.told["etag"]})
+        again = await there.ask(
+            "GET", "/widget/chat-widget.js", headers={"if-none-match": answer.told["etag"]}
+        )
         assert (again.status, again.answer) == (304, b"")
 
 
@@ -35,7 +37,15 @@ async def test_there_is_none_without_its_dialect_and_no_demo_unless_asked_for() 
 def test_it_is_small_and_reads_nothing_as_html() -> None:
     source = WIDGET.read_text()
     assert len(gzip.compress(source.encode())) < 30_000
-    for sink in (".innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "import("):
+    for sink in (
+        ".innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "new Function",
+        "import(",
+    ):
         assert sink not in source
 
 
@@ -48,11 +58,15 @@ async def test_the_demo_gets_a_token_for_its_origin_alone() -> None:
         assert (await there.ask("GET", "/demo/chat.yaml", key="")).status == 404
         token = await there.ask("POST", "/demo/token", {}, key="", headers={"origin": PAGE})
         assert token.status == 200
-        chat = FakeRequest("POST", "/v1/chat", {"sessionId": "s", "message": "hi"}, {"origin": PAGE}, key=token.json["token"])
+        chat = FakeRequest(
+            "POST", "/v1/chat", {"sessionId": "s", "message": "hi"}, {"origin": PAGE}, key=token.json["token"]
+        )
         await there.clients(chat)
         assert chat.status == 200
         for origin in ("https://other.example.com", ""):
-            assert (await there.ask("POST", "/demo/token", {}, key="", headers={"origin": origin})).status == 403
+            assert (
+                await there.ask("POST", "/demo/token", {}, key="", headers={"origin": origin})
+            ).status == 403
         assert KEY not in str(there.log)
 
 

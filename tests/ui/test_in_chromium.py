@@ -1,4 +1,5 @@
-"""The pages in a browser: every one opened, in both themes and on a phone's width, and used as a person would."""
+"""The pages in a browser: every one opened, in both themes and on a phone's width, and used as a person
+would."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -53,7 +54,10 @@ async def use(there: OnSluice) -> None:
     async with aiohttp.ClientSession(headers={"x-api-key": KEY}) as session:
         for number in range(5):
             turn = {"sessionId": "visitor-1", "message": f"Question {number}, of some length"}
-            for path, body in (("/v1/chat/stream", turn), ("/v1/chat/completions", {"model": "nobody", "messages": []})):
+            for path, body in (
+                ("/v1/chat/stream", turn),
+                ("/v1/chat/completions", {"model": "nobody", "messages": []}),
+            ):
                 async with session.post(there.url + path, json=body) as response:
                     await response.read()
 
@@ -77,7 +81,9 @@ async def test_a_wrong_key_is_refused_and_reloading_keeps_the_session() -> None:
     async with opened() as (tab, there):
         await sign_in(tab, "sk-wrong")
         await tab.until("document.body.innerText.includes('not an admin key')")
-        tab.problems = [problem for problem in tab.problems if "401" not in problem]  # the browser says each, too
+        tab.problems = [
+            problem for problem in tab.problems if "401" not in problem
+        ]  # the browser says each, too
         await sign_in(tab)
         await tab.until("document.querySelector('nav')")
         await tab.open(f"{there.admin_url}/ui/")
@@ -88,18 +94,24 @@ async def test_a_wrong_key_is_refused_and_reloading_keeps_the_session() -> None:
         await tab.until("document.querySelector('input[name=key]')")
 
 
-@pytest.mark.parametrize("dialect", ["openai chat", "openai responses", "anthropic", "widget (NDJSON)", "ollama", "gemini"])
+@pytest.mark.parametrize(
+    "dialect", ["openai chat", "openai responses", "anthropic", "widget (NDJSON)", "ollama", "gemini"]
+)
 async def test_the_playground_streams_in_each_dialect(dialect: str) -> None:
     async with opened() as (tab, there):
         await sign_in(tab)
         await show(tab, "playground")
         await tab.until("document.querySelectorAll('form select').length === 3")
         choose = "select.value = chosen; select.dispatchEvent(new Event('change', {bubbles: true}))"
-        await tab.js(f"((select, chosen) => {{ {choose} }})(document.querySelectorAll('form select')[1], {dialect!r})")
+        await tab.js(
+            f"((select, chosen) => {{ {choose} }})(document.querySelectorAll('form select')[1], {dialect!r})"
+        )
         await tab.type("form textarea", "one two three four five six <b>seven</b>")
         await tab.click("Send")
         await tab.until("document.querySelector('#answer').innerText.includes('<b>seven</b>')")
-        await tab.until("![...document.querySelectorAll('button')].find((one) => one.textContent === 'Send').disabled")
+        await tab.until(
+            "![...document.querySelectorAll('button')].find((one) => one.textContent === 'Send').disabled"
+        )
         figures = await tab.js("document.querySelector('section .tiles').innerText")
         assert "200" in figures
         await tab.picture(f"playground-{dialect.split()[0]}")

@@ -1,4 +1,5 @@
-"""Signing in by an OpenID provider: at a real one, and at one that lies. The gateway's side has no sockets."""
+"""Signing in by an OpenID provider: at a real one, and at one that lies. The gateway's side has no
+sockets."""
 
 import asyncio
 import subprocess
@@ -50,7 +51,11 @@ class Visitor:
         for given in request.told.getall("set-cookie", []):
             name, _, rest = given.partition("=")
             value = rest.partition(";")[0]
-            self.cookies = {**self.cookies, name: value} if value else {k: v for k, v in self.cookies.items() if k != name}
+            self.cookies = (
+                {**self.cookies, name: value}
+                if value
+                else {k: v for k, v in self.cookies.items() if k != name}
+            )
         return request
 
     async def begin(self) -> str:
@@ -94,7 +99,9 @@ async def visited(idp: Hostile, more: str = "", **options: str) -> AsyncIterator
         ("nobody", None, "", "id_token"),
     ],
 )
-async def test_people_sign_in_at_a_certified_provider(name: str, role: str | None, secret: str, groups_in: str) -> None:
+async def test_people_sign_in_at_a_certified_provider(
+    name: str, role: str | None, secret: str, groups_in: str
+) -> None:
     async with certified(CALLBACK, secret=secret, groups_in=groups_in) as issuer:
         more = f", client_secret: '{secret}'" if secret else ""
         async with served(config(issuer, more)) as there:
@@ -112,7 +119,9 @@ async def test_people_sign_in_at_a_certified_provider(name: str, role: str | Non
             assert (await user.ask("GET", "/admin/keys")).status == 200
             again = Visitor(there)
             again.cookies = {k: v for k, v in user.cookies.items() if k.endswith("_oidc")}
-            assert await again.back(urlsplit(came_back).query) == "expired"  # the ticket is gone with the first return
+            assert (
+                await again.back(urlsplit(came_back).query) == "expired"
+            )  # the ticket is gone with the first return
             left = await user.ask("DELETE", "/ui/session")
             assert left.json["leave"] == f"{issuer}/session/end?client_id=sluice"
             assert not (await user.who())["signed_in"]
@@ -226,7 +235,9 @@ async def test_nobody_is_led_to_another_place() -> None:
             assert (await user.ask("POST", "/ui/oidc", {"page": place})).status == 400, place
         for origin in ("https://evil.example.com", "null", ""):
             assert (await user.ask("POST", "/ui/oidc", {"page": PAGE}, origin=origin)).status == 400
-        query = idp.authorize(await user.begin(), next="https%3A%2F%2Fevil.example.com", redirect="//evil.example.com")
+        query = idp.authorize(
+            await user.begin(), next="https%3A%2F%2Fevil.example.com", redirect="//evil.example.com"
+        )
         assert await user.back(query) == ""
 
 
@@ -238,7 +249,10 @@ async def test_a_form_of_another_site_begins_nothing() -> None:
 
 
 async def test_a_configured_address_is_the_only_one() -> None:
-    async with hostile() as idp, visited(idp, ", redirect_uri: 'https://pages.example.com/ui/oidc/callback'") as user:
+    async with (
+        hostile() as idp,
+        visited(idp, ", redirect_uri: 'https://pages.example.com/ui/oidc/callback'") as user,
+    ):
         refused = await user.ask("POST", "/ui/oidc", {"page": PAGE})
         assert refused.status == 400
         assert "https://pages.example.com/ui/" in refused.answer.decode()
@@ -314,7 +328,10 @@ def test_an_attempt_that_takes_too_long_is_over() -> None:
     flow = Flows(b"seed", oidc, clock).begin(CALLBACK)
     clock.now += PATIENCE - 1
     assert Flows(b"seed", oidc, clock).back(flow.ticket, flow.state) == flow  # any worker knows it
-    for other in (Flows(b"another", oidc, clock), Flows(b"seed", msgspec.structs.replace(oidc, client_id="x"), clock)):
+    for other in (
+        Flows(b"another", oidc, clock),
+        Flows(b"seed", msgspec.structs.replace(oidc, client_id="x"), clock),
+    ):
         with pytest.raises(SignInFailed, match="forged_ticket"):
             other.back(flow.ticket, flow.state)
     clock.now += 1
@@ -394,13 +411,16 @@ async def test_nothing_secret_is_logged() -> None:
         asked = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
         assert await user.back(idp.authorize(url, code="the-code")) == ""
         text = str(user.there.log) + "".join(user.cookies.values())
-        assert not any(word in text for word in ("s3cret-of", "the-code", asked["nonce"], asked["state"], "eyJhbGci"))
+        assert not any(
+            word in text for word in ("s3cret-of", "the-code", asked["nonce"], asked["state"], "eyJhbGci")
+        )
 
 
 def test_without_it_nothing_of_it_is_imported(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(
-        CONFIG.replace("admin: {", "admin: {ui: true, ") + 'server: {listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0"}\n'
+        CONFIG.replace("admin: {", "admin: {ui: true, ")
+        + 'server: {listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0"}\n'
     )
     script = (
         "import asyncio, io, sys\n"
@@ -413,5 +433,7 @@ def test_without_it_nothing_of_it_is_imported(tmp_path: Path) -> None:
         "off = ('sluice.ui.oidc', 'sluice.identity.provider', 'sluice.identity.oidc', 'jwt', 'aiohttp')\n"
         "print([name for name in sys.modules if name.startswith(off)])"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.strip() == "[]"

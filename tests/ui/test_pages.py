@@ -78,7 +78,9 @@ def test_what_is_off_is_not_imported(tmp_path: Path) -> None:
         "print([name for name in sys.modules if name.startswith(off)])"
     )
     file.write_text(CONFIG + 'server: {listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0"}\n')
-    done = subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -114,14 +116,27 @@ def test_pages_have_no_inline_code_and_nothing_from_elsewhere() -> None:
     gateway = Path(__file__).parents[2] / "gateway/sluice"
     for page in [*gateway.glob("ui/static/*.html"), *gateway.glob("embed/*.html")]:
         text = page.read_text()
-        for forbidden in ("<style", " style=", "javascript:", " onclick", " onload", "http://", "https://", "//cdn"):
+        for forbidden in (
+            "<style",
+            " style=",
+            "javascript:",
+            " onclick",
+            " onload",
+            "http://",
+            "https://",
+            "//cdn",
+        ):
             assert forbidden not in text, (page, forbidden)
         assert text.count("<script") == text.count("<script ")  # each has a src
 
 
 async def test_signing_in_gives_a_cookie_that_no_script_and_no_other_site_has() -> None:
     async with browser() as user:
-        assert (await user.ask("GET", "/ui/session")).json == {"signed_in": False, "possible": True, "oidc": None}
+        assert (await user.ask("GET", "/ui/session")).json == {
+            "signed_in": False,
+            "possible": True,
+            "oidc": None,
+        }
         done = await user.sign_in()
         assert done.status == 200
         attributes = done.told["set-cookie"].split("; ")[1:]
@@ -148,7 +163,9 @@ async def test_a_cookie_does_nothing_on_the_clients_port() -> None:
     async with served(WITH_UI) as there:
         user = Browser(there)
         await user.sign_in()
-        request = FakeRequest("GET", "/admin/keys", headers={"cookie": user.cookie, "x-sluice-csrf": user.token}, key="")
+        request = FakeRequest(
+            "GET", "/admin/keys", headers={"cookie": user.cookie, "x-sluice-csrf": user.token}, key=""
+        )
         await there.clients(request)
         assert request.status == 401
         request = FakeRequest("GET", "/ui/")
@@ -176,7 +193,9 @@ async def test_guessing_is_bounded_and_logged_without_what_was_guessed() -> None
         assert "guess" not in json.dumps(lines)
 
 
-@pytest.mark.parametrize("body", [{}, {"key": 1}, {"key": None}, {"key": "ü"}, {"key": "x" * 5000}, {"key": ["x"]}])
+@pytest.mark.parametrize(
+    "body", [{}, {"key": 1}, {"key": None}, {"key": "ü"}, {"key": "x" * 5000}, {"key": ["x"]}]
+)
 async def test_what_is_no_key_is_a_bad_request(body: Any) -> None:
     async with browser() as user:
         assert (await user.ask("POST", "/ui/session", body)).status == 400
@@ -186,7 +205,9 @@ async def test_another_site_cannot_sign_a_browser_in() -> None:
     """A form of another site can send this content type, and none that needs no preflight is taken."""
     async with browser() as user:
         for content_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
-            assert (await user.ask("POST", "/ui/session", {"key": ADMIN}, content_type=content_type)).status == 415
+            assert (
+                await user.ask("POST", "/ui/session", {"key": ADMIN}, content_type=content_type)
+            ).status == 415
 
 
 # the sessions themselves
@@ -257,7 +278,11 @@ def test_a_changed_cookie_is_refused(change: Callable[[str], str]) -> None:
 def test_another_admin_key_or_another_start_ends_all_sessions() -> None:
     clock = Clock()
     cookie = sessions_of(clock).begin(KEY).cookie
-    for other in (sessions_of(clock, digest="sha256:e"), sessions_of(clock, b"another"), sessions_of(clock, digest=None)):
+    for other in (
+        sessions_of(clock, digest="sha256:e"),
+        sessions_of(clock, b"another"),
+        sessions_of(clock, digest=None),
+    ):
         with pytest.raises(Unauthorized):
             opened(other, cookie)
     assert opened(sessions_of(clock), cookie)

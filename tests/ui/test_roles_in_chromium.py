@@ -1,4 +1,5 @@
-"""The pages of a viewer, of people whom an OpenID provider signs in, and of gateways with one worker and with three."""
+"""The pages of a viewer, of people whom an OpenID provider signs in, and of gateways with one worker and with
+three."""
 
 import asyncio
 import socket
@@ -19,13 +20,16 @@ from tests.ui.test_in_chromium import CONFIG, show, sign_in
 
 VIEWER = "sk-sluice-viewer"
 WITH_VIEWER = CONFIG.replace(
-    "admin: {ui: true, ", f'admin: {{ui: true, keys: [{{id: looks, digest: "{digest_of(VIEWER)}", role: viewer}}], '
+    "admin: {ui: true, ",
+    f'admin: {{ui: true, keys: [{{id: looks, digest: "{digest_of(VIEWER)}", role: viewer}}], ',
 )
 READ = ("overview", "aliases", "keys", "usage", "calls", "configuration")
 
 
 async def buttons(tab: Page) -> set[str]:
-    found: list[str] = await tab.js("[...document.querySelectorAll('button')].map((one) => one.textContent.trim())")
+    found: list[str] = await tab.js(
+        "[...document.querySelectorAll('button')].map((one) => one.textContent.trim())"
+    )
     return set(found)
 
 
@@ -62,7 +66,8 @@ async def test_a_viewer_is_shown_what_it_may_read_and_no_button_that_would_be_re
 
 
 async def arrived(tab: Page, condition: str) -> None:
-    """Waits until it holds of the page that the tab is on its way to: what is asked of one that is left is not answered."""
+    """Waits until it holds of the page that the tab is on its way to: what is asked of one that is left is
+    not answered."""
     async with asyncio.timeout(HANG):
         while True:
             with suppress(AssertionError):
@@ -111,7 +116,10 @@ async def test_people_sign_in_by_their_provider_and_out_again(name: str, role: s
             await tab.open(f"{there.admin_url}/ui/")
             await tab.click("Sign out")
             await tab.until("document.querySelector('a[rel=noreferrer]')")
-            assert await tab.js("document.querySelector('a[rel=noreferrer]').href") == f"{issuer}/session/end?client_id=sluice"
+            assert (
+                await tab.js("document.querySelector('a[rel=noreferrer]').href")
+                == f"{issuer}/session/end?client_id=sluice"
+            )
             await tab.picture("oidc-signed-out")
             assert not tab.problems
 
@@ -130,7 +138,10 @@ async def of_workers(workers: int) -> AsyncIterator[tuple[Page, GatewayProcess]]
 
 
 async def states(there: GatewayProcess) -> dict[str, Any]:
-    return {f"{one['upstream']}/{one['model']}": one["state"] for one in (await shown(there, "/admin/targets"))["targets"]}
+    return {
+        f"{one['upstream']}/{one['model']}": one["state"]
+        for one in (await shown(there, "/admin/targets"))["targets"]
+    }
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -141,13 +152,20 @@ async def test_targets_are_switched_and_calls_of_all_workers_are_seen(workers: i
         await show(tab, "calls")
         await tab.until("document.querySelectorAll('td button').length === 12")
         await show(tab, "overview")
-        await tab.until(f"document.body.innerText.includes('{workers} {'process' if workers == 1 else 'workers'}')")
+        await tab.until(
+            f"document.body.innerText.includes('{workers} {'process' if workers == 1 else 'workers'}')"
+        )
         await tab.until(
             "[...document.querySelectorAll('tr')].some((row) => /Answered 2xx\\s+1[2-9]|[2-9]\\d/.test(row.innerText))"
         )
         await show(tab, "aliases")
         card = "[...document.querySelectorAll('section')].find((one) => one.querySelector('h2')?.textContent === 'chat')"
-        for verb, state in (("disable", "disabled"), ("enable", "enabled"), ("drain", "drained"), ("enable", "enabled")):
+        for verb, state in (
+            ("disable", "disabled"),
+            ("enable", "enabled"),
+            ("drain", "drained"),
+            ("enable", "enabled"),
+        ):
             button = f"[...{card}.querySelectorAll('button')].find((one) => one.textContent === '{verb}')"
             await tab.until(button)
             await tab.js(f"{button}.click()")
@@ -164,9 +182,13 @@ async def test_a_changed_file_is_checked_compared_and_applied(workers: int) -> N
     async with of_workers(workers) as (tab, there):
         await show(tab, "configuration")
         text = there.path.read_text()
-        there.path.write_text(text.replace("aliases:\n", "aliases:\n  added: {tiers: [[{upstream: echo, model: m}]]}\n"))
+        there.path.write_text(
+            text.replace("aliases:\n", "aliases:\n  added: {tiers: [[{upstream: echo, model: m}]]}\n")
+        )
         await tab.click("Check and compare")
-        await tab.until("[...document.querySelectorAll('.plus')].some((line) => line.innerText.includes('added'))")
+        await tab.until(
+            "[...document.querySelectorAll('.plus')].some((line) => line.innerText.includes('added'))"
+        )
         await tab.picture(f"compared-{workers}")
         await tab.click("Apply")
         await tab.until("document.body.innerText.includes('follows the file now')")
@@ -175,4 +197,6 @@ async def test_a_changed_file_is_checked_compared_and_applied(workers: int) -> N
         there.path.write_text(text + "nonsense: 1\n")
         await tab.click("Check and compare")
         await tab.until("document.body.innerText.includes('1 problem')")
-        assert await tab.js("[...document.querySelectorAll('button')].find((one) => one.textContent === 'Apply').disabled")
+        assert await tab.js(
+            "[...document.querySelectorAll('button')].find((one) => one.textContent === 'Apply').disabled"
+        )

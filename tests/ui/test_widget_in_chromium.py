@@ -1,4 +1,5 @@
-"""The chat widget in a browser: streams, history, stop, retry, resume, markdown that is no HTML, the embed's short way."""
+"""The chat widget in a browser: streams, history, stop, retry, resume, markdown that is no HTML, the embed's
+short way."""
 
 import asyncio
 import json
@@ -69,7 +70,8 @@ async def site(gateway_url: str) -> AsyncIterator[tuple[Pages, str]]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
     pages.html = (
-        f'<script src="{gateway_url}/widget/chat-widget.js" defer></script><sluice-chat data-token-url="/token"></sluice-chat>'
+        f'<script src="{gateway_url}/widget/chat-widget.js" defer></script>'
+        '<sluice-chat data-token-url="/token"></sluice-chat>'
     )
     try:
         yield pages, f"http://{host}:{port}"
@@ -92,7 +94,11 @@ async def say(tab: Page, text: str) -> None:
 
 def answered(*pieces: str, **done: Any) -> list[Any]:
     tokens = [{"type": "token", "token": piece} for piece in pieces]
-    return [{"type": "start", "conversationId": "c"}, *tokens, {"type": "done", "message": "".join(pieces), **done}]
+    return [
+        {"type": "start", "conversationId": "c"},
+        *tokens,
+        {"type": "done", "message": "".join(pieces), **done},
+    ]
 
 
 async def test_a_conversation_streams_and_is_there_after_a_reload() -> None:
@@ -155,7 +161,11 @@ async def test_a_broken_stream_is_gone_on_with() -> None:
     async with embedded() as (tab, pages, url):
         broken = asyncio.Event()
         pages.answers = [
-            [{"type": "start", "streamId": "st/1", "n": 0}, {"type": "token", "token": "one ", "n": 1}, broken],
+            [
+                {"type": "start", "streamId": "st/1", "n": 0},
+                {"type": "token", "token": "one ", "n": 1},
+                broken,
+            ],
             [{"type": "token", "token": "two", "n": 2}, {"type": "done", "message": "one two", "n": 3}],
         ]
         await tab.open(url)
@@ -205,7 +215,9 @@ async def test_the_demo_chats_with_the_gateway_and_can_be_stopped() -> None:
         await tab.size(360)
         await tab.open(f"{there.url}/demo")
         await say(tab, "Hello from the demo")
-        await tab.until(f"{ROOT}.querySelectorAll('.assistant')[1]?.innerText.includes('Hello from the demo')")
+        await tab.until(
+            f"{ROOT}.querySelectorAll('.assistant')[1]?.innerText.includes('Hello from the demo')"
+        )
         await tab.until(f"{ROOT}.querySelector('form button').textContent === 'Send'")
         assert await tab.js("document.documentElement.scrollWidth") <= 360
         await tab.picture("widget-demo")
@@ -224,7 +236,8 @@ async def test_the_demo_chats_with_the_gateway_and_can_be_stopped() -> None:
 
 @asynccontextmanager
 async def demonstrated() -> AsyncIterator[OnSluice]:
-    """A gateway with the demo on, whose key knows the port that it listens on: bound once to find a free one."""
+    """A gateway with the demo on, whose key knows the port that it listens on: bound once to find a free
+    one."""
     from socket import create_server
 
     with create_server(("127.0.0.1", 0)) as probe:

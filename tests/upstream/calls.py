@@ -23,7 +23,9 @@ class Caller:
         self.transports.append(HttpTransport(url, **options))
         return self.transports[-1]
 
-    def send(self, url: str, *, connect: float = LONG, headers: float = LONG, body: bytes = b"{}") -> UpstreamExchange:
+    def send(
+        self, url: str, *, connect: float = LONG, headers: float = LONG, body: bytes = b"{}"
+    ) -> UpstreamExchange:
         if not self.transports:
             self.transport(url)
         return self.transports[-1].send(request(url, body), connect=connect, headers=headers)

@@ -115,7 +115,9 @@ async def test_an_answer_comes_as_it_is_and_nothing_is_told() -> None:
     ("key", "told"),
     [("bad", ("bad_credentials", 15.0)), ("poor", ("billing", 15.0)), ("busy", ("rate_limited", 20.0))],
 )
-async def test_a_refused_credential_is_left_alone_and_the_next_one_asked(key: str, told: tuple[str, float]) -> None:
+async def test_a_refused_credential_is_left_alone_and_the_next_one_asked(
+    key: str, told: tuple[str, float]
+) -> None:
     async with sender(Key(key), Key("good")) as sending:
         assert [await sending.send() for _ in range(4)] == [(200, b"fine")] * 4
         assert sending.seen() == [key, "good", "good", "good", "good"]
@@ -140,9 +142,14 @@ async def test_each_is_asked_once_and_the_shortest_wait_is_told() -> None:
         async with sending.transport.send(request(sending.url), connect=LONG, headers=LONG) as response:
             error = upstream_error(response.status, response.headers, await response.read(1000))
         assert sorted(sending.seen()) == ["bad", "busier", "busy"]
-        assert (error.kind, error.retry_after) == ("rate_limited", 15.0)  # then the refused one is tried again
+        assert (error.kind, error.retry_after) == (
+            "rate_limited",
+            15.0,
+        )  # then the refused one is tried again
         assert "slow down" in error.message
-        assert (await sending.send())[0] == 401  # of those that are left alone, the one that is soonest usable
+        assert (await sending.send())[
+            0
+        ] == 401  # of those that are left alone, the one that is soonest usable
 
 
 async def test_one_that_has_something_new_is_asked_once_more() -> None:
@@ -208,7 +215,9 @@ class Reading:
 async def test_a_reader_sees_the_answer_and_no_refusal_before_it() -> None:
     async with sender(Key("bad"), Key("good")) as sending:
         reader = Reading()
-        async with sending.transport.send(request(sending.url), connect=LONG, headers=LONG, reader=reader) as response:
+        async with sending.transport.send(
+            request(sending.url), connect=LONG, headers=LONG, reader=reader
+        ) as response:
             await response.pump(reader._take)
         assert (reader.statuses, reader.body) == ([200], b"fine")
 

@@ -7,7 +7,17 @@ import pytest
 
 from sluice.errors import UpstreamError
 from sluice.upstream.exchange import MAX_EARLY
-from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, chunked, raw_server, sized
+from tests.fakes.rawserver import (
+    CHUNKED,
+    LAST_CHUNK,
+    Peer,
+    RawServer,
+    Request,
+    chunk,
+    chunked,
+    raw_server,
+    sized,
+)
 from tests.upstream.calls import Caller, pumped, until
 
 

@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.rawserver import CHUNKED, Peer, RawServer, Request, authority, black_hole, chunk, chunked, raw_server
+from tests.fakes.rawserver import (
+    CHUNKED,
+    Peer,
+    RawServer,
+    Request,
+    authority,
+    black_hole,
+    chunk,
+    chunked,
+    raw_server,
+)
 from tests.upstream.calls import Caller, pumped, request, until
 
 
@@ -141,7 +151,9 @@ async def test_leaving_early_closes_the_socket(caller: Caller) -> None:
         assert caller.transports[0].open == 0
 
 
-async def test_an_error_of_the_caller_closes_the_socket_unless_the_answer_was_read_to_its_end(caller: Caller) -> None:
+async def test_an_error_of_the_caller_closes_the_socket_unless_the_answer_was_read_to_its_end(
+    caller: Caller,
+) -> None:
     async def handler(request: Request, peer: Peer) -> None:
         peer.send(chunked(b"ok"))
 

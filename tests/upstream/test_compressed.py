@@ -31,7 +31,9 @@ async def test_a_compressed_body_is_read_and_its_connection_used_again(caller: C
 async def test_a_stream_is_decompressed_as_it_comes(caller: Caller) -> None:
     packed = gzip.compress(TEXT)
     head = CHUNKED[:-2] + b"Content-Encoding: gzip\r\n\r\n"
-    async with raw_server(answering(head, *(chunk(packed[at : at + 1]) for at in range(len(packed))), LAST_CHUNK)) as server:  # type: ignore[arg-type]
+    async with raw_server(
+        answering(head, *(chunk(packed[at : at + 1]) for at in range(len(packed))), LAST_CHUNK)
+    ) as server:  # type: ignore[arg-type]
         async with caller.send(server.url) as response:
             assert await pumped(response) == TEXT
         await caller.transports[0].close()

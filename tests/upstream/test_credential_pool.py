@@ -7,7 +7,13 @@ import pytest
 
 from sluice.backends.transport import UpstreamRequest
 from sluice.errors import UpstreamError, UpstreamErrorKind
-from sluice.upstream.credential_pool import CredentialPool, CredentialState, PooledCredential, Reason, reason_of
+from sluice.upstream.credential_pool import (
+    CredentialPool,
+    CredentialState,
+    PooledCredential,
+    Reason,
+    reason_of,
+)
 
 
 class Plain:
@@ -44,7 +50,9 @@ class Pool:
 
     def __init__(self, *weights: float) -> None:
         self.now = 0.0
-        self.members = [PooledCredential(str(at), weight, Plain(), Watching()) for at, weight in enumerate(weights)]
+        self.members = [
+            PooledCredential(str(at), weight, Plain(), Watching()) for at, weight in enumerate(weights)
+        ]
         self.pool = CredentialPool(self.members, lambda: self.now, lambda: 0.0)
 
     def names(self, count: int) -> str:
@@ -137,5 +145,7 @@ def test_a_single_one_is_always_taken() -> None:
         ("server_error", None),
     ],
 )
-def test_only_the_account_is_blamed_for_what_is_its_fault(kind: UpstreamErrorKind, reason: Reason | None) -> None:
+def test_only_the_account_is_blamed_for_what_is_its_fault(
+    kind: UpstreamErrorKind, reason: Reason | None
+) -> None:
     assert reason_of(UpstreamError(kind)) == reason

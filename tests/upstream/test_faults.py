@@ -5,7 +5,17 @@ import asyncio
 import pytest
 
 from sluice.errors import CONNECTION, UpstreamError
-from tests.fakes.rawserver import CHUNKED, Peer, Request, black_hole, chunk, chunked, raw_server, refused_url, sized
+from tests.fakes.rawserver import (
+    CHUNKED,
+    Peer,
+    Request,
+    black_hole,
+    chunk,
+    chunked,
+    raw_server,
+    refused_url,
+    sized,
+)
 from tests.upstream.calls import LONG, Caller, pumped, until
 
 BRIEF = 0.05
@@ -35,7 +45,9 @@ async def test_a_name_that_does_not_exist(caller: Caller) -> None:
     assert (await refused(caller, "http://no-such-host.invalid:80")).kind == "dns_error"
 
 
-async def test_a_resolver_that_hangs_costs_the_connect_time(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_resolver_that_hangs_costs_the_connect_time(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def hang(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
@@ -97,14 +109,22 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "bad chunk size": (CHUNKED + b"zz\r\nabc\r\n", "garbled"),
     "chunked and a length": (CHUNKED[:-2] + b"Content-Length: 3\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "garbled"),
     "two lengths": (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", "garbled"),
-    "5000 headers": (b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(5000)) + b"\r\n", "garbled"),
+    "5000 headers": (
+        b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(5000)) + b"\r\n",
+        "garbled",
+    ),
     "not HTTP": (b"SSH-2.0-OpenSSH_9.2\r\n", "garbled"),
-    "switch of protocols": (b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", "garbled"),
+    "switch of protocols": (
+        b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+        "garbled",
+    ),
 }
 
 
 @pytest.mark.parametrize(("raw", "kind"), BROKEN.values(), ids=BROKEN.keys())
-async def test_a_broken_answer_is_an_error_and_its_connection_is_closed(raw: bytes, kind: str, caller: Caller) -> None:
+async def test_a_broken_answer_is_an_error_and_its_connection_is_closed(
+    raw: bytes, kind: str, caller: Caller
+) -> None:
     async def handler(request: Request, peer: Peer) -> None:
         peer.send(raw)
         peer.close()
@@ -171,7 +191,9 @@ WHOLE: dict[str, tuple[bytes, int, bytes, bool]] = {
 
 @pytest.mark.parametrize("by_byte", [False, True], ids=["at once", "slow drip"])
 @pytest.mark.parametrize(("raw", "status", "body", "reused"), WHOLE.values(), ids=WHOLE.keys())
-async def test_a_whole_answer(raw: bytes, status: int, body: bytes, reused: bool, by_byte: bool, caller: Caller) -> None:
+async def test_a_whole_answer(
+    raw: bytes, status: int, body: bytes, reused: bool, by_byte: bool, caller: Caller
+) -> None:
     async def handler(request: Request, peer: Peer) -> None:
         await peer.drip(raw, 1 if by_byte else len(raw))
         if not reused:
@@ -203,7 +225,9 @@ async def test_an_extra_response_sent_later_never_answers_the_next_request(calle
         await caller.transports[0].close()
 
 
-async def test_an_error_answers_beginning_is_read_and_an_endless_rest_is_not_waited_for(caller: Caller) -> None:
+async def test_an_error_answers_beginning_is_read_and_an_endless_rest_is_not_waited_for(
+    caller: Caller,
+) -> None:
     async def handler(request: Request, peer: Peer) -> None:
         peer.send(b"HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\n")
         while not peer.closed.is_set():

@@ -18,7 +18,9 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class Outcome:
-    def __init__(self, reads: list[bytes], *, eof: bool = True, method: str = "POST", max_head: int = 1000) -> None:
+    def __init__(
+        self, reads: list[bytes], *, eof: bool = True, method: str = "POST", max_head: int = 1000
+    ) -> None:
         parser = ResponseParser("upstream:80", max_head=max_head, max_headers=20)
         parser.expect(method)
         self.body = b""
@@ -62,11 +64,20 @@ COMPLETE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("raw", "status", "body", "reusable"), [c[1:] for c in COMPLETE], ids=[c[0] for c in COMPLETE])
-def test_a_complete_response_is_the_same_under_every_cut(raw: bytes, status: int, body: bytes, reusable: bool) -> None:
+@pytest.mark.parametrize(
+    ("raw", "status", "body", "reusable"), [c[1:] for c in COMPLETE], ids=[c[0] for c in COMPLETE]
+)
+def test_a_complete_response_is_the_same_under_every_cut(
+    raw: bytes, status: int, body: bytes, reusable: bool
+) -> None:
     for reads in exhaustive(raw):
         outcome = Outcome(reads)
-        assert (outcome.kind, outcome.status, outcome.body, outcome.reusable) == ("complete", status, body, reusable), reads
+        assert (outcome.kind, outcome.status, outcome.body, outcome.reusable) == (
+            "complete",
+            status,
+            body,
+            reusable,
+        ), reads
 
 
 REFUSED = [
@@ -145,7 +156,9 @@ def test_a_cut_response_is_never_complete(raw: bytes, kind: str) -> None:
         assert Outcome(reads).kind == kind
 
 
-@pytest.mark.parametrize("extra", [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nX", b"garbage", b"0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "extra", [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nX", b"garbage", b"0\r\n\r\n"]
+)
 @pytest.mark.parametrize("raw", [c[1] for c in COMPLETE if c[4]], ids=[c[0] for c in COMPLETE if c[4]])
 def test_bytes_behind_a_response_leave_it_good_and_its_connection_unusable(raw: bytes, extra: bytes) -> None:
     outcome = Outcome([raw + extra])
@@ -179,7 +192,9 @@ def test_the_answer_to_head_has_no_body() -> None:
 
 
 def test_header_names_are_lower_case_and_repeated_ones_joined() -> None:
-    outcome = Outcome([b"HTTP/1.1 200 OK\r\nX-A:  1 \r\nx-a: 2\r\nEmpty:\r\nLatin: \xe9\r\nContent-Length: 0\r\n\r\n"])
+    outcome = Outcome(
+        [b"HTTP/1.1 200 OK\r\nX-A:  1 \r\nx-a: 2\r\nEmpty:\r\nLatin: \xe9\r\nContent-Length: 0\r\n\r\n"]
+    )
     assert outcome.headers == {"x-a": "1, 2", "empty": "", "latin": "é", "content-length": "0"}
 
 
@@ -236,7 +251,9 @@ def test_odd_heads_are_the_same_in_any_cut(raw: bytes) -> None:
         assert seen(Outcome(reads)) == expected, reads
 
 
-@given(st.sampled_from([c[1] for c in COMPLETE] + [c[1] for c in REFUSED[:-4]] + [c[1] for c in CUT]), st.data())
+@given(
+    st.sampled_from([c[1] for c in COMPLETE] + [c[1] for c in REFUSED[:-4]] + [c[1] for c in CUT]), st.data()
+)
 def test_any_cuts_yield_the_same_events(raw: bytes, data: st.DataObject) -> None:
     at = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=12)))
     reads = [raw[a:b] for a, b in zip([0, *at], [*at, len(raw)], strict=True) if a < b]
@@ -260,12 +277,15 @@ def test_no_bytes_make_it_raise(raw: bytes) -> None:
 # --- the vectors of llhttp: as strict as aiohttp at least
 
 BEHIND_CLOSE = "Data after `Connection: close`"
-"""The response before it stays good here, and the connection is closed: there is nothing to confuse it with."""
+"""The response before it stays good here, and the connection is closed: there is nothing to confuse it
+with."""
 
 
 def vectors() -> list[pytest.param]:  # type: ignore[valid-type]
     if not VECTORS.exists():
-        return [pytest.param(None, marks=pytest.mark.skip(reason=f"llhttp's vectors are not here ({VECTORS})"))]
+        return [
+            pytest.param(None, marks=pytest.mark.skip(reason=f"llhttp's vectors are not here ({VECTORS})"))
+        ]
     rows = (json.loads(line) for line in VECTORS.read_text().splitlines())
     return [pytest.param(row, id=row["name"]) for row in rows if row["type"] == "response"]
 

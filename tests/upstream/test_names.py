@@ -109,7 +109,9 @@ async def test_after_an_address_that_refuses_new_connections_begin_with_the_othe
 async def test_a_connection_that_is_old_gets_no_further_call(caller: Caller) -> None:
     clock = Clock()
     async with raw_server(answer) as server:
-        transport = caller.transport(server.url, clock=clock, max_age=600.0, chance=lambda: 0.5, keepalive=1e9)
+        transport = caller.transport(
+            server.url, clock=clock, max_age=600.0, chance=lambda: 0.5, keepalive=1e9
+        )
         await caller.whole(server.url)
         clock.now = 539.0
         await caller.whole(server.url)

@@ -97,12 +97,22 @@ async def second_call_breaks(request: Request, peer: Peer) -> None:
 
 async def test_a_call_on_a_stale_connection_is_not_sent_again_and_says_so(caller: Caller) -> None:
     async with raw_server(second_call_breaks) as server:
-        await asyncio.gather(caller.whole(server.url), caller.whole(server.url))  # two idle ones, both will be stale
+        await asyncio.gather(
+            caller.whole(server.url), caller.whole(server.url)
+        )  # two idle ones, both will be stale
         with pytest.raises(StaleConnection) as failed:
             await caller.whole(server.url)
         transport = caller.transports[0]
-        assert (failed.value.kind, len(server.requests), transport.open, transport.dialed) == ("reset", 3, 0, 2)
-        assert await caller.whole(server.url) == (200, b"ok")  # a new connection: the other idle one is not to be trusted
+        assert (failed.value.kind, len(server.requests), transport.open, transport.dialed) == (
+            "reset",
+            3,
+            0,
+            2,
+        )
+        assert await caller.whole(server.url) == (
+            200,
+            b"ok",
+        )  # a new connection: the other idle one is not to be trusted
         assert (transport.open, transport.idle, transport.dialed) == (1, 1, 3)
         await transport.close()
 
@@ -178,7 +188,9 @@ async def test_a_call_that_got_a_byte_is_not_called_stale(caller: Caller) -> Non
 
 
 @pytest.mark.parametrize("connections", [1, 3])
-async def test_the_bulkhead_holds_and_waiters_are_served_in_their_order(connections: int, caller: Caller) -> None:
+async def test_the_bulkhead_holds_and_waiters_are_served_in_their_order(
+    connections: int, caller: Caller
+) -> None:
     served: list[int] = []
     release = asyncio.Event()
 
@@ -264,7 +276,9 @@ async def test_close_spares_calls_in_flight_and_closes_their_connections_afterwa
         assert await pumped(response) == b"late"
 
 
-async def test_addresses_are_asked_for_once_and_again_after_their_time(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_addresses_are_asked_for_once_and_again_after_their_time(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock, lookups = Clock(), 0
     async with raw_server(second_call_breaks) as server:
         transport = caller.transport(server.url, clock=clock)

@@ -1,4 +1,5 @@
-"""Who reads a response from the socket's callbacks on: when it is told what, and what becomes of what it raises."""
+"""Who reads a response from the socket's callbacks on: when it is told what, and what becomes of what it
+raises."""
 
 import asyncio
 

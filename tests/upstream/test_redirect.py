@@ -34,7 +34,9 @@ async def test_the_same_request_goes_to_where_it_leads(status: int, location: st
 )  # fmt: skip
 async def test_others_are_left_to_who_asked(status: int, location: str, caller: Caller) -> None:
     async def handler(request: Request, peer: Peer) -> None:
-        peer.send(sized(b"elsewhere", status, ("Location", location.format(host=server.url.partition("://")[2]))))
+        peer.send(
+            sized(b"elsewhere", status, ("Location", location.format(host=server.url.partition("://")[2])))
+        )
 
     async with raw_server(handler) as server, caller.send(server.url) as response:
         assert response.status == status

@@ -25,7 +25,9 @@ def test_a_given_user_agent_replaces_ours() -> None:
 
 
 def test_credentials_replace_what_the_request_calls_the_same() -> None:
-    head = heads(credentials=(("Authorization", "mine"),)).of(UpstreamRequest(URL, (("authorization", "stray"),), b""))
+    head = heads(credentials=(("Authorization", "mine"),)).of(
+        UpstreamRequest(URL, (("authorization", "stray"),), b"")
+    )
     assert b"stray" not in head
     assert b"mine" in head
 
@@ -98,7 +100,16 @@ def test_an_origin_is_scheme_host_and_port(url: str, origin: Origin) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "api.example.com", "ftp://a", "https://", "https://u:p@host/", "http://a:99999/", "http://a\r\nb/", "http://a /"],
+    [
+        "",
+        "api.example.com",
+        "ftp://a",
+        "https://",
+        "https://u:p@host/",
+        "http://a:99999/",
+        "http://a\r\nb/",
+        "http://a /",
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError):

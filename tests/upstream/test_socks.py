@@ -21,7 +21,9 @@ OPEN = b"\x05\x00"
 BOUND = b"\x05\x00\x00\x01\x7f\x00\x00\x01\x04\x38"
 
 
-def spoken(replies: bytes, host: str = "api.example", user: str = "", password: str = "") -> tuple[bytes, bytes]:
+def spoken(
+    replies: bytes, host: str = "api.example", user: str = "", password: str = ""
+) -> tuple[bytes, bytes]:
     """What is sent to a proxy that says `replies`, and what is left of these at the end."""
     steps = conversation(host, 443, user, password)
     sent = b""
@@ -65,7 +67,9 @@ def test_not_a_byte_behind_the_reply_is_taken(bound: bytes) -> None:
 def test_a_user_is_offered_and_sent_only_where_it_is_asked_for() -> None:
     offered = b"\x05\x02\x00\x02"
     assert spoken(OPEN + BOUND, user="me", password="pw")[0].startswith(offered + b"\x05\x01")
-    assert spoken(b"\x05\x02" + b"\x01\x00" + BOUND, user="me", password="pw")[0].startswith(offered + b"\x01\x02me\x02pw\x05")
+    assert spoken(b"\x05\x02" + b"\x01\x00" + BOUND, user="me", password="pw")[0].startswith(
+        offered + b"\x01\x02me\x02pw\x05"
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,7 +171,9 @@ async def test_socks5_looks_the_name_up_here(caller: Caller) -> None:
 async def test_tls_goes_through_socks_with_a_user(caller: Caller) -> None:
     wants = b"\x01\x02me\x04p@ss"
     async with socks(wants=wants) as through, raw_server(answer, tls=authority().server) as server:
-        transport = caller.transport(server.url, tls=trusted(), proxy=f"socks5h://me:p%40ss@127.0.0.1:{through.port}")
+        transport = caller.transport(
+            server.url, tls=trusted(), proxy=f"socks5h://me:p%40ss@127.0.0.1:{through.port}"
+        )
         assert await caller.whole(server.url) == (200, b"ok")
         await transport.close()
         caller.transport(server.url, tls=trusted(), proxy=f"socks5h://me:wrng@127.0.0.1:{through.port}")
@@ -210,7 +216,9 @@ async def tls_proxy(reply: bytes = ESTABLISHED, tls: ssl.SSLContext | None = Non
 
 
 @pytest.mark.parametrize("inner", [True, False], ids=["https", "http"])
-async def test_calls_go_through_a_proxy_that_speaks_tls(inner: bool, caller: Caller, proxies_authority: None) -> None:
+async def test_calls_go_through_a_proxy_that_speaks_tls(
+    inner: bool, caller: Caller, proxies_authority: None
+) -> None:
     tls = authority().server if inner else None
     big = b"x" * 300_000
 
@@ -247,7 +255,9 @@ async def test_a_tls_proxy_that_will_not_is_a_connect_error(
         assert words in failed.value.detail
 
 
-async def test_a_tls_proxy_that_is_not_trusted_is_a_tls_error(caller: Caller, proxies_authority: None) -> None:
+async def test_a_tls_proxy_that_is_not_trusted_is_a_tls_error(
+    caller: Caller, proxies_authority: None
+) -> None:
     async with tls_proxy(tls=authority().stranger) as through:
         caller.transport("http://localhost:9", proxy=through.url)
         with pytest.raises(UpstreamError) as failed:

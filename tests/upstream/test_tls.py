@@ -28,9 +28,12 @@ async def test_a_trusted_server_is_spoken_to_and_its_connection_kept(caller: Cal
 
 
 @pytest.mark.parametrize(
-    ("context", "words"), [("stranger", "certificate is not trusted"), ("wrong name", "certificate is not trusted")]
+    ("context", "words"),
+    [("stranger", "certificate is not trusted"), ("wrong name", "certificate is not trusted")],
 )
-async def test_a_certificate_that_does_not_fit_is_a_tls_error(context: str, words: str, caller: Caller) -> None:
+async def test_a_certificate_that_does_not_fit_is_a_tls_error(
+    context: str, words: str, caller: Caller
+) -> None:
     served = authority().stranger if context == "stranger" else authority().server
     async with raw_server(answer, tls=served) as server:
         url = server.url if context == "stranger" else server.url.replace("localhost", "127.0.0.1")

@@ -73,7 +73,9 @@ async def test_calls_go_through_the_tunnel_and_its_connection_is_kept(caller: Ca
 
 async def test_tls_is_between_us_and_the_upstream_whoever_carries_it(caller: Caller) -> None:
     async with proxy() as through, raw_server(answer, tls=authority().server) as server:
-        transport = caller.transport(server.url, tls=trusted(), proxy=through.url.replace("//", "//user:p%40ss@"))
+        transport = caller.transport(
+            server.url, tls=trusted(), proxy=through.url.replace("//", "//user:p%40ss@")
+        )
         assert await caller.whole(server.url) == (200, b"ok")
         assert f"Proxy-Authorization: Basic {base64.b64encode(b'user:p@ss').decode()}\r\n" in through.heads[0]
         assert "roxy-authorization" not in server.requests[0].headers
@@ -83,7 +85,10 @@ async def test_tls_is_between_us_and_the_upstream_whoever_carries_it(caller: Cal
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "refused with status 407"),
+        (
+            b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+            "refused with status 407",
+        ),
         (b"HTTP/1.1 503 no\r\n\r\n", "refused with status 503"),
         (b"", "hung up"),
         (b"HTTP/1.1 200 OK\r\n", "hung up"),

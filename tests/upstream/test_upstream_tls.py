@@ -1,4 +1,5 @@
-"""An upstream's `tls`: authorities, client certificates, names, versions, replaced files; and what failures are called."""
+"""An upstream's `tls`: authorities, client certificates, names, versions, replaced files; and what failures
+are called."""
 
 import contextlib
 import os
@@ -62,7 +63,8 @@ def pki(tmp_path: Path) -> Pki:
 
 
 class AlertingServer:
-    """Speaks TLS from a thread with OpenSSL's own sockets: asyncio's server hangs up without the alert that others send."""
+    """Speaks TLS from a thread with OpenSSL's own sockets: asyncio's server hangs up without the alert that
+    others send."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
@@ -115,7 +117,9 @@ async def failure(caller: Caller, server: "RawServer | AlertingServer", options:
     return failed.value
 
 
-async def test_a_private_authority_stands_in_place_of_the_systems_or_beside_them(caller: Caller, pki: Pki) -> None:
+async def test_a_private_authority_stands_in_place_of_the_systems_or_beside_them(
+    caller: Caller, pki: Pki
+) -> None:
     async with raw_server(answer, tls=pki.server()) as server:
         for beside in (None, True, False):
             caller.transport(server.url, tls=WatchedTls(UpstreamTls(ca=pki.ca_file(), system_store=beside)))
@@ -159,7 +163,9 @@ async def test_a_client_certificate_is_shown(newest: ssl.TLSVersion, caller: Cal
 
 
 @pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_client_certificate_that_is_refused_is_called_so(newest: ssl.TLSVersion, caller: Caller, pki: Pki) -> None:
+async def test_a_client_certificate_that_is_refused_is_called_so(
+    newest: ssl.TLSVersion, caller: Caller, pki: Pki
+) -> None:
     """TLS 1.3 tells of it behind the handshake, when the request is under way."""
     context = pki.server(wants_client=True)
     context.maximum_version = newest
@@ -211,7 +217,9 @@ async def test_replaced_files_are_used_by_new_connections(caller: Caller, pki: P
     (pki.path / "second" / "ca.pem").write_bytes(pki.ca.cert_pem.bytes())
     (pki.path / "data").symlink_to("first")
     replaced: list[bool] = []
-    tls = WatchedTls(UpstreamTls(ca=str(pki.path / "data" / "ca.pem")), replaced=lambda: replaced.append(True))
+    tls = WatchedTls(
+        UpstreamTls(ca=str(pki.path / "data" / "ca.pem")), replaced=lambda: replaced.append(True)
+    )
     async with raw_server(answer, tls=pki.server()) as server:
         caller.transport(server.url, tls=tls)
         with pytest.raises(TlsFailed):
@@ -239,7 +247,9 @@ async def test_files_that_are_of_no_use_leave_the_last_good_ones(caller: Caller,
         await again()
         assert options.cert is not None
         other = pki.clients.issue_cert("new@example.com")
-        Path(options.cert).write_bytes(b"".join(part.bytes() for part in other.cert_chain_pems))  # its key comes later
+        Path(options.cert).write_bytes(
+            b"".join(part.bytes() for part in other.cert_chain_pems)
+        )  # its key comes later
         await again()
         await again()
         assert len(said) == 1
@@ -261,7 +271,10 @@ async def test_files_that_are_of_no_use_leave_the_last_good_ones(caller: Caller,
         ({"ca": "garbage"}, "ca: .*garbage holds no certificates"),
         ({"cert": "ca.pem"}, "hold no certificate with its key"),
         ({"cert": "client.pem", "key": "other.key"}, "is not the key of the certificate"),
-        ({"cert": "client.pem", "key": "locked.key", "key_password": Secret("canary")}, "key_password is not the key's"),
+        (
+            {"cert": "client.pem", "key": "locked.key", "key_password": Secret("canary")},
+            "key_password is not the key's",
+        ),
         ({"cert": "client.pem", "key": "locked.key"}, "key_password is not the key's"),
     ],
 )
@@ -276,11 +289,17 @@ def test_files_that_cannot_be_used_are_named(options: dict[str, object], words: 
     key = load(Path(client["key"]).read_bytes(), None)
     locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"right"))
     pki.write("locked.key", locked)
-    placed = {name: str(pki.path / value) if name != "key_password" else value for name, value in options.items()}
+    placed = {
+        name: str(pki.path / value) if name != "key_password" else value for name, value in options.items()
+    }
     with pytest.raises(ValueError, match=words) as refused:
         context_of(UpstreamTls(**placed))  # type: ignore[arg-type]
     assert "canary" not in str(refused.value)
-    right = {"cert": str(pki.path / "client.pem"), "key": str(pki.path / "locked.key"), "key_password": Secret("right")}
+    right = {
+        "cert": str(pki.path / "client.pem"),
+        "key": str(pki.path / "locked.key"),
+        "key_password": Secret("right"),
+    }
     context_of(UpstreamTls(**right))  # type: ignore[arg-type]
 
 

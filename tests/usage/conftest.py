@@ -44,7 +44,9 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         case "sqlite":
             kept = SqliteUsage(tmp_path / "usage.db")
         case "postgres":
-            kept = PostgresUsage(f"{request.getfixturevalue('postgres').url}&schema={next(_prefixes)}", timeout=10)
+            kept = PostgresUsage(
+                f"{request.getfixturevalue('postgres').url}&schema={next(_prefixes)}", timeout=10
+            )
         case "pgbouncer":
             kept = PostgresUsage(f"{request.getfixturevalue('bouncer')}&schema={next(_prefixes)}", timeout=10)
         case kind:

@@ -11,7 +11,18 @@ import pytest
 from sluice.model.events import Usage
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import Call
-from sluice.usage import BATCH, LARGEST, Figures, Row, RowRefused, Subject, UsageBatch, UsageFailed, UsageStore, sound
+from sluice.usage import (
+    BATCH,
+    LARGEST,
+    Figures,
+    Row,
+    RowRefused,
+    Subject,
+    UsageBatch,
+    UsageFailed,
+    UsageStore,
+    sound,
+)
 from sluice.usage.ledger import OTHER, UsageLedger
 from sluice.usage.memory import MemoryUsage
 
@@ -20,15 +31,24 @@ DAY = "2026-11-25"
 NO_USAGE = Usage()
 
 
-def attempt(model: str = "openai/m", used: Usage = NO_USAGE, cost: float | None = None, *, reported: bool = True) -> Attempt:
+def attempt(
+    model: str = "openai/m", used: Usage = NO_USAGE, cost: float | None = None, *, reported: bool = True
+) -> Attempt:
     target: Any = SimpleNamespace(label=model)
     return Attempt(target, 0.0, usage=used if reported else None, used=used, cost=cost)
 
 
-def call(*attempts: Attempt, key: str = "shop", answered: Attempt | None = None, tags: Sequence[tuple[str, str]] = ()) -> Call:
+def call(
+    *attempts: Attempt,
+    key: str = "shop",
+    answered: Attempt | None = None,
+    tags: Sequence[tuple[str, str]] = (),
+) -> Call:
     principal = SimpleNamespace(key_id=key, tenant="acme")
     route = SimpleNamespace(name="chat")
-    of = SimpleNamespace(principal=principal, route=route, attempts=list(attempts), answered=answered, tags=tags)
+    of = SimpleNamespace(
+        principal=principal, route=route, attempts=list(attempts), answered=answered, tags=tags
+    )
     return cast(Call, of)
 
 
@@ -107,7 +127,11 @@ async def test_a_call_belongs_to_the_utc_day_on_which_it_ended() -> None:
         book.add(call(), failed=False)
     await book.flush()
     days = ("2026-11-24", DAY, "2026-11-26")
-    assert [sum(figures.requests for figures in (await held(book, day)).values()) for day in days] == [1, 3, 1]
+    assert [sum(figures.requests for figures in (await held(book, day)).values()) for day in days] == [
+        1,
+        3,
+        1,
+    ]
 
 
 async def test_a_batch_that_fails_is_kept_and_brought_again() -> None:
@@ -178,7 +202,11 @@ async def test_while_the_store_is_down_what_waits_is_bounded_and_the_sums_stay_r
     assert await book.flush()
     rows = await held(book)
     assert len(rows) <= 22
-    assert sum(figures.requests for figures in rows.values()) == sum(figures.input for figures in rows.values()) == 50
+    assert (
+        sum(figures.requests for figures in rows.values())
+        == sum(figures.input for figures in rows.values())
+        == 50
+    )
     assert rows[Subject(DAY, OTHER, OTHER, OTHER, OTHER)].requests == len(folded) > 0
 
 
@@ -198,7 +226,9 @@ class Picky(Flaky):
 
 
 @pytest.mark.parametrize("bad", [["k0"], ["k3"], [f"k{2 * BATCH}"], ["k1", "k499", "k500", "k777"]])
-async def test_a_row_that_is_refused_is_put_aside_and_all_others_arrive_once(bad: list[str], store: UsageStore) -> None:
+async def test_a_row_that_is_refused_is_put_aside_and_all_others_arrive_once(
+    bad: list[str], store: UsageStore
+) -> None:
     aside: list[Row] = []
     picky = Picky(store, *bad)
     book = ledger(picky, put_aside=aside.append)
@@ -343,7 +373,9 @@ async def test_old_hours_are_forgotten_before_their_days() -> None:
 async def test_a_call_counts_once_under_each_of_its_tags_with_all_that_it_used() -> None:
     book = ledger()
     cut, answered = attempt("a/m", Usage(10, 3), 0.001), attempt("b/m", Usage(20, 5), 0.002)
-    book.add(call(cut, answered, answered=answered, tags=[("project", "alpha"), ("feature", "")]), failed=False)
+    book.add(
+        call(cut, answered, answered=answered, tags=[("project", "alpha"), ("feature", "")]), failed=False
+    )
     book.add(call(tags=[("project", "beta"), ("feature", "")]), failed=True)
     await book.flush()
     project = dict(await book.store.of_day(DAY, "tag:project"))

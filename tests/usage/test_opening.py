@@ -1,4 +1,5 @@
-"""Budgets over a restart: a store that knows nothing is told what was spent, once; one that knows is left alone."""
+"""Budgets over a restart: a store that knows nothing is told what was spent, once; one that knows is left
+alone."""
 
 import asyncio
 
@@ -44,7 +45,11 @@ async def buckets(request: pytest.FixtureRequest) -> BucketStore:
 
 async def usage(dollars: float) -> UsageStore:
     store = MemoryUsage()
-    await store.add(UsageBatch("w", 1, DAY, [(Subject(DAY, "shop", "t", "chat", "up/m"), Figures(nanos=round(dollars * 1e9)))]))
+    await store.add(
+        UsageBatch(
+            "w", 1, DAY, [(Subject(DAY, "shop", "t", "chat", "up/m"), Figures(nanos=round(dollars * 1e9)))]
+        )
+    )
     return store
 
 

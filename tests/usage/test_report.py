@@ -74,12 +74,23 @@ def test_costs_are_exact_in_json_however_large() -> None:
 
 def test_by_the_hour_it_is_today_and_the_day_before() -> None:
     query = usage_query({"by": "model,hour"}, "", TODAY)
-    assert (query.first, query.last, query.by, query.dimension) == (date(2026, 11, 24), TODAY, ("hour", "model"), "hour")
-    rows = [(subject._replace(value=hour), figures) for hour in ("23", "09") for subject, figures in [row("a"), row("b")]]
+    assert (query.first, query.last, query.by, query.dimension) == (
+        date(2026, 11, 24),
+        TODAY,
+        ("hour", "model"),
+        "hour",
+    )
+    rows = [
+        (subject._replace(value=hour), figures)
+        for hour in ("23", "09")
+        for subject, figures in [row("a"), row("b")]
+    ]
     assert [(subject.day, subject.value, f.requests) for subject, f in summed(rows, "hour")] == [
         ("2026-11-25", "09", 2), ("2026-11-25", "23", 2),
     ]  # fmt: skip
-    answer = msgspec.json.decode(as_json(UsageQuery(TODAY, TODAY, ("hour",), False, "hour"), summed(rows, "hour")))
+    answer = msgspec.json.decode(
+        as_json(UsageQuery(TODAY, TODAY, ("hour",), False, "hour"), summed(rows, "hour"))
+    )
     assert [one["hour"] for one in answer["rows"]] == ["2026-11-25T09:00Z", "2026-11-25T23:00Z"]
 
 

@@ -1,4 +1,5 @@
-"""What every usage store keeps: sums, each batch once; and what the ones in files and servers do beside that."""
+"""What every usage store keeps: sums, each batch once; and what the ones in files and servers do beside
+that."""
 
 import asyncio
 import random
@@ -41,7 +42,9 @@ async def test_a_batch_that_is_brought_again_is_not_counted_again(store: UsageSt
 
 
 @pytest.mark.parametrize("nanos", [2**63, 2**70, 10**400])
-async def test_a_row_that_no_store_can_keep_is_refused_and_nothing_of_its_batch_is_kept(store: UsageStore, nanos: int) -> None:
+async def test_a_row_that_no_store_can_keep_is_refused_and_nothing_of_its_batch_is_kept(
+    store: UsageStore, nanos: int
+) -> None:
     if isinstance(store, MemoryUsage):  # it keeps any number
         return
     await store.add(batch(1, (SHOP, FULL)))
@@ -110,7 +113,10 @@ async def test_many_writers_at_once_lose_nothing(store: UsageStore) -> None:
 
     async def write(writer: int) -> None:
         for number in range(1, 11):
-            rows = [(subject, Figures(requests=1, nanos=dice.randrange(1, 10**9))) for subject in dice.sample(subjects, 3)]
+            rows = [
+                (subject, Figures(requests=1, nanos=dice.randrange(1, 10**9)))
+                for subject in dice.sample(subjects, 3)
+            ]
             for subject, figures in rows:
                 expected[subject] = expected.get(subject, 0) + figures.nanos
             await store.add(batch(number, *rows, writer=f"w{writer}"))
@@ -140,7 +146,9 @@ async def test_a_file_keeps_it_over_a_restart_and_may_be_that_of_the_conversatio
 
 async def test_two_processes_may_use_one_file(tmp_path: Path) -> None:
     stores = [SqliteUsage(tmp_path / "usage.db") for _ in range(2)]
-    await asyncio.gather(*(s.add(batch(n, (SHOP, FULL), writer=str(i))) for i, s in enumerate(stores) for n in range(1, 9)))
+    await asyncio.gather(
+        *(s.add(batch(n, (SHOP, FULL), writer=str(i))) for i, s in enumerate(stores) for n in range(1, 9))
+    )
     assert (await held(stores[0]))[SHOP].requests == 16
     for store in stores:
         await store.close()

@@ -1,4 +1,5 @@
-"""What only the aiohttp application does: mounting, configurations of three kinds, admin, logging, and what `serve` imports.
+"""What only the aiohttp application does: mounting, configurations of three kinds, admin, logging, and what
+`serve` imports.
 
 The API itself is tested by the contract tests in tests/e2e, which run on it as well.
 """
@@ -38,10 +39,14 @@ ASKED = {"sessionId": "s", "message": "hi"}
 def config(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     path = tmp_path / "gateway.yaml"
     path.write_text(json.dumps(CONFIG))
-    return {"mapping": lambda: CONFIG, "path": lambda: path, "loaded": lambda: load(str(path))}[request.param]()
+    return {"mapping": lambda: CONFIG, "path": lambda: path, "loaded": lambda: load(str(path))}[
+        request.param
+    ]()
 
 
-async def test_is_made_of_a_path_a_mapping_or_what_was_loaded(config: Any, aiohttp_client: AiohttpClient) -> None:
+async def test_is_made_of_a_path_a_mapping_or_what_was_loaded(
+    config: Any, aiohttp_client: AiohttpClient
+) -> None:
     client = await aiohttp_client(application(config))
     async with client.post("/v1/chat", json=ASKED, headers=HEADERS) as response:
         assert (await response.json())["message"] == "You said: hi"
@@ -70,14 +75,18 @@ async def test_the_admin_application_shows_the_same_gateway(aiohttp_client: Aioh
             assert response.status == status, path
 
 
-async def test_the_admin_application_of_one_that_does_not_run_is_unavailable(aiohttp_client: AiohttpClient) -> None:
+async def test_the_admin_application_of_one_that_does_not_run_is_unavailable(
+    aiohttp_client: AiohttpClient,
+) -> None:
     client = await aiohttp_client(admin(application(CONFIG)))
     async with client.get("/readyz") as response:
         assert response.status == 503
 
 
 @pytest.mark.parametrize("path", ["/ab/v1/models", "/ab/v1/models?x", "/ab/v1/mod%65ls"])
-async def test_paths_below_the_prefix_are_read_as_they_were_sent(path: str, aiohttp_client: AiohttpClient) -> None:
+async def test_paths_below_the_prefix_are_read_as_they_were_sent(
+    path: str, aiohttp_client: AiohttpClient
+) -> None:
     root = web.Application()
     root.add_subapp("/ab/", application(CONFIG))
     server = (await aiohttp_client(root)).server
@@ -85,11 +94,15 @@ async def test_paths_below_the_prefix_are_read_as_they_were_sent(path: str, aioh
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\n\r\n".encode())
     status = (await reader.readline()).split()[1]
     writer.close()
-    assert status == (b"404" if path.endswith("%65ls") else b"200")  # no escape is undone, as on our own server
+    assert status == (
+        b"404" if path.endswith("%65ls") else b"200"
+    )  # no escape is undone, as on our own server
 
 
 @pytest.mark.parametrize("mounted", [False, True])
-async def test_a_compressed_body_is_read_whoever_decompresses_it(mounted: bool, aiohttp_client: AiohttpClient) -> None:
+async def test_a_compressed_body_is_read_whoever_decompresses_it(
+    mounted: bool, aiohttp_client: AiohttpClient
+) -> None:
     app = root = application(CONFIG)
     if mounted:
         root = web.Application()
@@ -101,7 +114,9 @@ async def test_a_compressed_body_is_read_whoever_decompresses_it(mounted: bool, 
         assert (response.status, (await response.json())["message"]) == (200, "You said: hi")
 
 
-async def test_a_body_that_the_hosts_middleware_has_read_is_still_there(aiohttp_client: AiohttpClient) -> None:
+async def test_a_body_that_the_hosts_middleware_has_read_is_still_there(
+    aiohttp_client: AiohttpClient,
+) -> None:
     @web.middleware
     async def reads(request: web.Request, handler: Any) -> web.StreamResponse:
         await request.read()
@@ -127,12 +142,22 @@ async def test_the_process_is_left_alone_and_lines_go_to_a_logger(
 ) -> None:
     caplog.set_level(logging.INFO, "sluice")
     root = logging.getLogger()
-    before = (list(root.handlers), root.level, signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+    before = (
+        list(root.handlers),
+        root.level,
+        signal.getsignal(signal.SIGTERM),
+        signal.getsignal(signal.SIGINT),
+    )
     client = await aiohttp_client(application(CONFIG))
     async with client.post("/v1/chat", json=ASKED, headers=HEADERS) as response:
         await response.read()
     await client.close()
-    assert before == (root.handlers, root.level, signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+    assert before == (
+        root.handlers,
+        root.level,
+        signal.getsignal(signal.SIGTERM),
+        signal.getsignal(signal.SIGINT),
+    )
     lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "sluice"]
     assert [(line["status"], line["key"]) for line in lines if line["event"] == "request"] == [(200, "test")]
 
@@ -150,7 +175,9 @@ async def main():
         print(sorted(name for name in sys.modules if name.startswith(("aiohttp", "sluice.web", "sluice.testing"))))
 asyncio.run(main())
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.stdout.strip() == "[]", done.stderr
 
 
@@ -171,7 +198,9 @@ web.run_app(application({slow!r}), sock=taken, print=None, access_log=None)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         client = HTTPConnection("127.0.0.1", int(process.stdout.readline()), timeout=120)
-        client.request("POST", "/v1/chat/stream", json.dumps(ASKED), {**HEADERS, "Content-Type": "application/json"})
+        client.request(
+            "POST", "/v1/chat/stream", json.dumps(ASKED), {**HEADERS, "Content-Type": "application/json"}
+        )
         response = client.getresponse()
         assert b'"start"' in response.readline()
         process.terminate()

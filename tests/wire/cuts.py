@@ -1,4 +1,5 @@
-"""The ways to cut a body into reads that a test of a sans-io parser wants: one cut anywhere, byte by byte, at random."""
+"""The ways to cut a body into reads that a test of a sans-io parser wants: one cut anywhere, byte by byte, at
+random."""
 
 from collections.abc import Iterator
 from random import Random

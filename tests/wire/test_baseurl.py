@@ -15,14 +15,23 @@ CHAT = "http://h:1/api/chat"
 @pytest.mark.parametrize(
     ("backend", "written", "url"),
     [
-        *((OpenAI, written, OPENAI) for written in ("https://h/v1", "https://h/v1/", OPENAI, OPENAI + "/", "https://h/v1//")),
+        *(
+            (OpenAI, written, OPENAI)
+            for written in ("https://h/v1", "https://h/v1/", OPENAI, OPENAI + "/", "https://h/v1//")
+        ),
         (OpenAI, "https://h", "https://h/chat/completions"),
         (OpenAI, "https://h/openai/d?api-version=1", "https://h/openai/d/chat/completions?api-version=1"),
         (OpenAI, "https://h/d/chat/completions?api-version=1", "https://h/d/chat/completions?api-version=1"),
-        *((Anthropic, written, MESSAGES) for written in ("https://h", "https://h/", "https://h/v1", "https://h/v1/", MESSAGES)),
+        *(
+            (Anthropic, written, MESSAGES)
+            for written in ("https://h", "https://h/", "https://h/v1", "https://h/v1/", MESSAGES)
+        ),
         (Anthropic, "https://h/anthropic?api-version=1", "https://h/anthropic/v1/messages?api-version=1"),
         (Anthropic, "https://h/anthropic/v1/messages/?a=1&b=2", "https://h/anthropic/v1/messages?a=1&b=2"),
-        *((Ollama, written, CHAT) for written in ("http://h:1", "http://h:1/", "http://h:1/api", "http://h:1/v1/", CHAT)),
+        *(
+            (Ollama, written, CHAT)
+            for written in ("http://h:1", "http://h:1/", "http://h:1/api", "http://h:1/v1/", CHAT)
+        ),
         (Ollama, "http://h:1/x?y=z", "http://h:1/x/api/chat?y=z"),
     ],
 )

@@ -109,6 +109,8 @@ def test_flipped_bits_are_never_another_error(name: str) -> None:
 
 def test_a_window_of_more_than_8_mebibytes_is_refused() -> None:
     packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 25})
-    wide = packer.compress(TEXT) + packer.flush()  # a stream of unknown length: its window is what was asked for
+    wide = (
+        packer.compress(TEXT) + packer.flush()
+    )  # a stream of unknown length: its window is what was asked for
     with pytest.raises(BrokenCoding):
         decoded(wide, "zstd", 1 << 23)

@@ -296,7 +296,10 @@ def test_a_code_with_a_dot_is_at_least_what_stands_before_it() -> None:
         ("AccessDenied.Unpurchased", "bad_credentials"),
         ("Nobody.Knows", "bad_request"),
     ):
-        assert upstream_error(400, {}, msgspec.json.encode({"error": {"message": "No", "code": code}})).kind == kind
+        assert (
+            upstream_error(400, {}, msgspec.json.encode({"error": {"message": "No", "code": code}})).kind
+            == kind
+        )
 
 
 def coarse(row: table.Row, words: str) -> object:
@@ -327,7 +330,11 @@ def test_the_callers_own_parameters_stay_the_callers(words: str) -> None:
 @pytest.mark.parametrize("row", table.WORDS, ids=lambda row: row.match[:60])
 def test_no_row_is_without_an_example(row: table.Row) -> None:
     texts = THE_CALLERS_OWN if row.kind == "bad_request" else WORDS[row.kind]
-    pattern = row.match[3:] if row.match.startswith("re:") else ".{0,160}".join(map(re.escape, re.split(" ?… ?", row.match)))
+    pattern = (
+        row.match[3:]
+        if row.match.startswith("re:")
+        else ".{0,160}".join(map(re.escape, re.split(" ?… ?", row.match)))
+    )
     plain = [" ".join(re.sub(r"[`\"*]|(?<!\w)'|'(?!\w)", "", words.lower()).split()) for words in texts]
     assert [words for words in plain if re.search(pattern, words)]
 

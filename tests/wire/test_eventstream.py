@@ -1,4 +1,5 @@
-"""Binary event streams of AWS: every type of header, both checksums, bounds, every cut; botocore's own parser agrees."""
+"""Binary event streams of AWS: every type of header, both checksums, bounds, every cut; botocore's own parser
+agrees."""
 
 import base64
 import random
@@ -46,8 +47,15 @@ def test_every_type_of_header_is_read_however_the_bytes_are_cut() -> None:
 
 
 def test_a_header_of_another_type_is_no_text_and_of_a_doubled_one_the_first_counts() -> None:
-    [found] = told([message(header("n", 5) + header("a", "x") + header("a", "y") + header("long", "z" * 300))])
-    assert (found.text("n"), found.text("a"), found.text("absent"), len(found.text("long"))) == ("", "x", "", 300)
+    [found] = told(
+        [message(header("n", 5) + header("a", "x") + header("a", "y") + header("long", "z" * 300))]
+    )
+    assert (found.text("n"), found.text("a"), found.text("absent"), len(found.text("long"))) == (
+        "",
+        "x",
+        "",
+        300,
+    )
 
 
 @pytest.mark.parametrize("at", range(len(message({"a": "b"}, b"payload"))))
@@ -138,7 +146,11 @@ def odd_message(chance: random.Random) -> bytes:
         size = {2: 8, 3: 16, 4: 32}.get(kind, 64)
         value: object = chance.randint(-(2 ** (size - 1)), 2 ** (size - 1) - 1)
         if kind in (6, 7):
-            value = chance.randbytes(chance.randint(0, 400)) if kind == 6 else "\u00fc\u2028" * chance.randint(0, 200)
+            value = (
+                chance.randbytes(chance.randint(0, 400))
+                if kind == 6
+                else "\u00fc\u2028" * chance.randint(0, 200)
+            )
         headers += header(name, chance.randbytes(16) if kind == 9 else value, kind)
     return message(headers, chance.randbytes(chance.randint(0, 3000)))
 

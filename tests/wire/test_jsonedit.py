@@ -1,4 +1,5 @@
-"""Texts that are edited at one place mean what they would mean decoded, changed and written anew, and keep all other bytes."""
+"""Texts that are edited at one place mean what they would mean decoded, changed and written anew, and keep
+all other bytes."""
 
 import json
 import random
@@ -13,8 +14,12 @@ from sluice.wire.jsonedit import with_known_string, with_member, with_string, wi
 
 KEY = b'"model"'
 NEW = b'"a\\"b"'
-NAMES = st.sampled_from(["model", "model", "model", "usage", "usage", 'x"model', "x", "\\", '"', "{}", "ä", ""])
-TEXTS = st.sampled_from(["m", "m", "model", '"model":"m"', '{"model":"m"}', "", "\\", '"', "{", "}", "ä", "\\u0041"])
+NAMES = st.sampled_from(
+    ["model", "model", "model", "usage", "usage", 'x"model', "x", "\\", '"', "{}", "ä", ""]
+)
+TEXTS = st.sampled_from(
+    ["m", "m", "model", '"model":"m"', '{"model":"m"}', "", "\\", '"', "{", "}", "ä", "\\u0041"]
+)
 SCALARS = TEXTS | TEXTS | st.sampled_from([None, True, 0, -1.5e-7])
 
 
@@ -31,7 +36,8 @@ OBJECTS = st.lists(st.tuples(NAMES, VALUES), max_size=4).map(Pairs)
 
 
 class Writer:
-    """Writes JSON in any of the ways in which it can be written. `plain`: its names without escapes that need not be."""
+    """Writes JSON in any of the ways in which it can be written. `plain`: its names without escapes that need
+    not be."""
 
     def __init__(self, chance: random.Random, *, plain: bool = False) -> None:
         self._chance = chance
@@ -43,7 +49,9 @@ class Writer:
 
     def _white(self) -> str:
         chance = self._chance
-        return "".join(chance.choices(" \t\r\n", k=chance.randint(1, 3))) if chance.random() < self._odd else ""
+        return (
+            "".join(chance.choices(" \t\r\n", k=chance.randint(1, 3))) if chance.random() < self._odd else ""
+        )
 
     def _value(self, value: Any) -> str:
         match value:
@@ -110,7 +118,9 @@ def test_a_plain_member_is_always_found(pairs: Pairs, text: str, at: int, chance
     known = with_known_string(written, KEY, NEW)
     assert (known is None) == (written.count(KEY) != 1)
     if known is not None:
-        assert pairs_of(known) == [(name, 'a"b' if name == "model" else value) for name, value in pairs_of(written)]
+        assert pairs_of(known) == [
+            (name, 'a"b' if name == "model" else value) for name, value in pairs_of(written)
+        ]
         if b"\\u00" not in written:
             assert with_string(written, KEY, NEW) == known
 
@@ -125,7 +135,9 @@ def test_a_member_more_is_what_would_be_written(pairs: Pairs, chance: random.Ran
 
 
 @given(OBJECTS, OBJECTS, st.integers(0, 6), st.randoms(use_true_random=False))
-def test_a_member_less_is_what_would_be_written(pairs: Pairs, usage: Pairs, at: int, chance: random.Random) -> None:
+def test_a_member_less_is_what_would_be_written(
+    pairs: Pairs, usage: Pairs, at: int, chance: random.Random
+) -> None:
     pairs = Pairs([pair for pair in pairs if pair[0] != "usage"])
     pairs.insert(at, ("usage", usage))
     text = Writer(chance).text(pairs).encode()

@@ -1,4 +1,5 @@
-"""A caller's JSON, strictly: what is no object of RFC 8259 in UTF-8 is refused with a reason that quotes nothing."""
+"""A caller's JSON, strictly: what is no object of RFC 8259 in UTF-8 is refused with a reason that quotes
+nothing."""
 
 import contextlib
 import json
@@ -67,13 +68,29 @@ REFUSED: list[tuple[str, bytes, str]] = [
         b'{"x":"]]\\"]]","a":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}",
         "nests more",
     ),
-    ("too deep in the middle", b'{"a":[' + b"[]," * 300 + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b",[]]}", "nests more"),
-    ("too deep, arrays and objects in turn", b'{"a":' + b'[{"a":' * 100 + b"1" + b"}]" * 100 + b"}", "nests more"),
+    (
+        "too deep in the middle",
+        b'{"a":[' + b"[]," * 300 + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b",[]]}",
+        "nests more",
+    ),
+    (
+        "too deep, arrays and objects in turn",
+        b'{"a":' + b'[{"a":' * 100 + b"1" + b"}]" * 100 + b"}",
+        "nests more",
+    ),
     ("too many numbers", b'{"a":[' + b"1," * 100_000 + b"1]}", "more than 100000 values"),
     ("too many empty arrays", b'{"a":[' + b"[]," * 100_000 + b"[]]}", "more than 100000 values"),
     ("too many empty strings", b'{"a":[' + b'"",' * 100_000 + b'""]}', "more than 100000 values"),
-    ("too many keys", b"{" + b",".join(b'"%d":1' % n for n in range(100_001)) + b"}", "more than 100000 values"),
-    ("too many values with spaces between them", b'{"a":[' + b"1 , " * 100_000 + b"1]}", "more than 100000 values"),
+    (
+        "too many keys",
+        b"{" + b",".join(b'"%d":1' % n for n in range(100_001)) + b"}",
+        "more than 100000 values",
+    ),
+    (
+        "too many values with spaces between them",
+        b'{"a":[' + b"1 , " * 100_000 + b"1]}",
+        "more than 100000 values",
+    ),
     (
         "too many values behind commas in a string",
         b'{"x":"' + b",\\\\" * 9 + b'","a":[' + b"1," * 100_000 + b"1]}",
@@ -86,7 +103,11 @@ REFUSED: list[tuple[str, bytes, str]] = [
 ACCEPTED: list[tuple[str, bytes, dict[str, Any]]] = [
     ("empty", b"{}", {}),
     ("blanks around", b' \r\n\t{"a" : 1 }\n', {"a": 1}),
-    ("every kind", b'{"a":[1,-0.5,2e3,true,false,null,"",{}]}', {"a": [1, -0.5, 2000.0, True, False, None, "", {}]}),
+    (
+        "every kind",
+        b'{"a":[1,-0.5,2e3,true,false,null,"",{}]}',
+        {"a": [1, -0.5, 2000.0, True, False, None, "", {}]},
+    ),
     ("4300 digits", b'{"a":' + b"9" * 4300 + b"}", {"a": int("9" * 4300)}),
     ("a number too small for a double", b'{"a":1e-999}', {"a": 0.0}),
     ("a pair of surrogates", b'{"a":"\\ud83d\\ude00"}', {"a": "\U0001f600"}),
@@ -98,12 +119,24 @@ ACCEPTED: list[tuple[str, bytes, dict[str, Any]]] = [
     ("the same key in two objects", b'{"a":{"k":1},"b":{"k":1}}', {"a": {"k": 1}, "b": {"k": 1}}),
     ("brackets in a string", b'{"a":"' + b"[{" * 1000 + b'"}', {"a": "[{" * 1000}),
     ("as many values as may be", b'{"a":[' + b"1," * 99_997 + b"1]}", {"a": [1] * 99_998}),
-    ("more commas in a string than there may be values", b'{"a":"' + b"," * 300_000 + b'"}', {"a": "," * 300_000}),
+    (
+        "more commas in a string than there may be values",
+        b'{"a":"' + b"," * 300_000 + b'"}',
+        {"a": "," * 300_000},
+    ),
     ("more brackets in a string", b'{"a":"' + b"[{" * 200_000 + b'"}', {"a": "[{" * 200_000}),
-    ("more of them behind an escaped quote", b'{"a":"\\\\\\"' + b",[" * 200_000 + b'"}', {"a": '\\"' + ",[" * 200_000}),
+    (
+        "more of them behind an escaped quote",
+        b'{"a":"\\\\\\"' + b",[" * 200_000 + b'"}',
+        {"a": '\\"' + ",[" * 200_000},
+    ),
     ("closing brackets in a string", b'{"a":[["' + b"]" * 300 + b'"]]}', {"a": [["]" * 300]]}),
     ("300 arrays beside each other", b'{"a":[' + b"[]," * 300 + b"[]]}", {"a": [[]] * 301}),
-    ("thousands of the smallest doubles", b'{"a":[' + b"5e-324," * 9000 + b"5e-324]}", {"a": [5e-324] * 9001}),
+    (
+        "thousands of the smallest doubles",
+        b'{"a":[' + b"5e-324," * 9000 + b"5e-324]}",
+        {"a": [5e-324] * 9001},
+    ),
     ("many flat objects", b'{"a":[' + b",".join([b"{}"] * 1000) + b"]}", {"a": [{}] * 1000}),
 ]
 
@@ -116,7 +149,9 @@ def test_refuses_with_a_reason(body: bytes, reason: str) -> None:
     assert refused.value.details == [{"field": "body", "reason": refused.value.message}]
 
 
-@pytest.mark.parametrize(("body", "expected"), [row[1:] for row in ACCEPTED], ids=[row[0] for row in ACCEPTED])
+@pytest.mark.parametrize(
+    ("body", "expected"), [row[1:] for row in ACCEPTED], ids=[row[0] for row in ACCEPTED]
+)
 def test_accepts(body: bytes, expected: dict[str, Any]) -> None:
     assert parse_object(body) == expected
 
@@ -178,7 +213,12 @@ def test_numbers_that_one_parser_is_slow_at_are_left_to_the_other(number: bytes,
 
 
 def test_a_reason_never_repeats_the_body() -> None:
-    for body in (b'{"sk-secret": nul}', b'{"sk-secret":1,"sk-secret":2}', b'{"sk-secret":"\\ud800"}', b'"sk-secret"'):
+    for body in (
+        b'{"sk-secret": nul}',
+        b'{"sk-secret":1,"sk-secret":2}',
+        b'{"sk-secret":"\\ud800"}',
+        b'"sk-secret"',
+    ):
         with pytest.raises(BadRequest) as refused:
             parse_object(body)
         assert "secret" not in str(refused.value)
@@ -209,8 +249,13 @@ def test_every_json_of_the_suite_is_accepted_but_for_documented_reasons() -> Non
         if "duplicated_key" not in path.name:
             assert parse_object(b'{"a":' + body + b"}") == {"a": json.loads(body)}
     assert accepted
-    assert set(reasons) == {"The body must be a JSON object", "The body holds an object with the same key twice"}
-    assert all("duplicated_key" in name for name in reasons["The body holds an object with the same key twice"])
+    assert set(reasons) == {
+        "The body must be a JSON object",
+        "The body holds an object with the same key twice",
+    }
+    assert all(
+        "duplicated_key" in name for name in reasons["The body holds an object with the same key twice"]
+    )
 
 
 @needs_vectors
@@ -264,7 +309,8 @@ def test_a_doubled_key_is_seen_however_it_is_written(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"a":"b\\":c"}', b'{"a : b":" :","c" : [":",{"d":"\\":"}]}', b'{":":":"}', b'{"a":[[{"b":{}}]]}']
+    "body",
+    [b'{"a":"b\\":c"}', b'{"a : b":" :","c" : [":",{"d":"\\":"}]}', b'{":":":"}', b'{"a":[[{"b":{}}]]}'],
 )
 def test_what_looks_doubled_and_is_not_is_taken(body: bytes) -> None:
     assert parse_object(body) == json.loads(body)
@@ -297,7 +343,9 @@ def test_no_depth_is_one_too_many_for_a_reason() -> None:
                 parse_object(b'{"a":' + spaced + b"[" * depth + b"]" * depth + b"}")
 
 
-def test_values_of_slow_numbers_are_read_by_the_scanner_that_is_quick_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_of_slow_numbers_are_read_by_the_scanner_that_is_quick_with_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def slow(text: bytes) -> None:
         raise AssertionError("14 microseconds a number")
 

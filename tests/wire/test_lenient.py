@@ -9,7 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.wire.jsontext import MAX_DEPTH
-from sluice.wire.lenient import Halves, encoded, fit, is_object, parse, read, text_of, truth_of, whole_characters, whole_number
+from sluice.wire.lenient import (
+    Halves,
+    encoded,
+    fit,
+    is_object,
+    parse,
+    read,
+    text_of,
+    truth_of,
+    whole_characters,
+    whole_number,
+)
 
 HIGH, LOW, BOTH, LOST = "\ud83d", "\ude00", "\N{GRINNING FACE}", "\N{REPLACEMENT CHARACTER}"
 
@@ -62,7 +73,9 @@ FITTED: list[tuple[dict[str, Any], dict[str, Any], int]] = [
 
 
 @pytest.mark.parametrize(("value", "fitted", "odd"), FITTED)
-def test_each_field_is_what_its_type_asks_for_or_not_there(value: dict[str, Any], fitted: dict[str, Any], odd: int) -> None:
+def test_each_field_is_what_its_type_asks_for_or_not_there(
+    value: dict[str, Any], fitted: dict[str, Any], odd: int
+) -> None:
     assert fit(value, Outer) == (fitted, odd)
     assert msgspec.convert(fitted, Outer) == read(json.dumps(value).encode(), Outer)[0]
 
@@ -73,9 +86,14 @@ def test_json_that_a_field_only_hands_on_is_kept_as_text() -> None:
 
 
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=["Cs"]), max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=3),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["text", "count", "type", "x"]), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["text", "count", "type", "x"]), inner, max_size=3)
     ),
     max_leaves=8,
 )
@@ -107,7 +125,9 @@ def test_what_nearly_is_json_is_read(data: bytes, value: Any) -> None:
     assert parse(data) == value
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b'{"a"', b"{}{}", b"data: {}", b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1)])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b'{"a"', b"{}{}", b"data: {}", b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1)]
+)
 def test_what_is_no_json_or_too_much_of_it_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse(data)
@@ -128,12 +148,22 @@ def test_values_stand_for_texts_numbers_and_truths() -> None:
     assert [whole_number(value) for value in (1, 1.9, "2", "x", True, None, [], float("nan"), "9" * 999)] == [
         1, 1, 2, None, None, None, None, None, None,
     ]  # fmt: skip
-    assert [truth_of(value) for value in (True, 0, "False", "no", 2, None, [])] == [True, False, False, None, None, None, None]
+    assert [truth_of(value) for value in (True, 0, "False", "no", 2, None, [])] == [
+        True,
+        False,
+        False,
+        None,
+        None,
+        None,
+        None,
+    ]
 
 
 # surrogates
 
-units = st.lists(st.sampled_from([HIGH, LOW, "a", "\N{GREEK SMALL LETTER ALPHA}", BOTH]), max_size=8).map("".join)
+units = st.lists(st.sampled_from([HIGH, LOW, "a", "\N{GREEK SMALL LETTER ALPHA}", BOTH]), max_size=8).map(
+    "".join
+)
 
 
 def in_whole_characters(text: str) -> str:
@@ -150,7 +180,11 @@ def test_halves_are_joined_over_pieces_and_lone_ones_replaced(pieces: list[str])
 
 def test_texts_are_joined_apart() -> None:
     halves = Halves()
-    assert [halves.join(("a",), "x" + HIGH), halves.join(("b",), LOW), halves.join(("a",), LOW)] == ["x", LOST, BOTH]
+    assert [halves.join(("a",), "x" + HIGH), halves.join(("b",), LOW), halves.join(("a",), LOW)] == [
+        "x",
+        LOST,
+        BOTH,
+    ]
 
 
 @given(st.dictionaries(units, st.lists(units | st.integers() | st.floats(), max_size=2), max_size=3))

@@ -1,4 +1,5 @@
-"""Secrets and internal addresses in a provider's words are masked, wherever they stand; ordinary words stay as they are."""
+"""Secrets and internal addresses in a provider's words are masked, wherever they stand; ordinary words stay
+as they are."""
 
 import json
 from base64 import b64encode, urlsafe_b64encode
@@ -205,7 +206,23 @@ def test_ordinary_words_stay(text: str) -> None:
     assert shown("bad_request", text) == text
 
 
-BETWEEN = ["the", "model", "was", "not", "found", "in", "limit", "is", "invalid", "your", "key:", "value", "(and)", ",", "."]
+BETWEEN = [
+    "the",
+    "model",
+    "was",
+    "not",
+    "found",
+    "in",
+    "limit",
+    "is",
+    "invalid",
+    "your",
+    "key:",
+    "value",
+    "(and)",
+    ",",
+    ".",
+]
 WORDS = st.lists(st.sampled_from(BETWEEN), max_size=8)
 
 

@@ -61,7 +61,9 @@ def test_what_has_no_boundary_is_refused(given: str) -> None:
         boundary_of(given)
 
 
-@pytest.mark.parametrize("body", [FILE + MODEL + END, b"preamble\r\n" + MODEL + FILE + END + b"\r\n--B\r\nepilogue"])
+@pytest.mark.parametrize(
+    "body", [FILE + MODEL + END, b"preamble\r\n" + MODEL + FILE + END + b"\r\n--B\r\nepilogue"]
+)
 def test_pieces_make_no_difference(body: bytes) -> None:
     whole = parts_of(body, "B")
     assert [(part.name, part.value) for part in whole if not part.file] == [("model", b"chat")]

@@ -61,7 +61,14 @@ def test_reads_a_duration(value: object, seconds: float | None) -> None:
     ("headers", "seconds"),
     [
         ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "6m0s"}, 360.0),
-        ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-tokens": "6m0s"}, 1.0),
+        (
+            {
+                "x-ratelimit-reset-requests": "1s",
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-tokens": "6m0s",
+            },
+            1.0,
+        ),
         ({"x-ratelimit-reset": "1792567710000"}, 2.0),
         ({"x-ratelimit-reset": "1792567718"}, 10.0),
         ({"x-ratelimit-reset": "1792560000"}, 0.0),

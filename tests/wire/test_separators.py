@@ -8,7 +8,8 @@ from sluice.wire.separators import without_separators
 
 
 @pytest.mark.parametrize(
-    "text", ["", "plain", "é \u2027\u202a \u0084\u0086 😀", "a\u2028b\u2029c\u0085d", "\u0085" * 3, "\\u2028\u2028"]
+    "text",
+    ["", "plain", "é \u2027\u202a \u0084\u0086 😀", "a\u2028b\u2029c\u0085d", "\u0085" * 3, "\\u2028\u2028"],
 )
 def test_the_value_is_the_same_and_has_one_line(text: str) -> None:
     written = without_separators(json.dumps({"token": text}, ensure_ascii=False).encode())

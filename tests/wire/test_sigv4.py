@@ -28,7 +28,13 @@ SUITE = [
         {},
         "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
     ),
-    ("get-unreserved", "GET", LETTERS, {}, "07ef7494c76fa4850883e2b006601f940f8a34d404d0cfa977f52a65bbf5f24f"),
+    (
+        "get-unreserved",
+        "GET",
+        LETTERS,
+        {},
+        "07ef7494c76fa4850883e2b006601f940f8a34d404d0cfa977f52a65bbf5f24f",
+    ),
     (
         "post-header-key-sort",
         "POST",
@@ -37,13 +43,29 @@ SUITE = [
         "c5410059b04c1ee005303aed430f6e6645f61f4dc9e1461ec8f8916fdf18852c",
     ),
     ("get-slash", "GET", "//", {}, "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
-    ("get-slash-dot-slash", "GET", "/./", {}, "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
-    ("get-relative", "GET", "/example/..", {}, "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
+    (
+        "get-slash-dot-slash",
+        "GET",
+        "/./",
+        {},
+        "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31",
+    ),
+    (
+        "get-relative",
+        "GET",
+        "/example/..",
+        {},
+        "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("name", "method", "path", "headers", "signature"), SUITE, ids=[row[0] for row in SUITE])
-def test_the_published_suite(name: str, method: str, path: str, headers: dict[str, str], signature: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "method", "path", "headers", "signature"), SUITE, ids=[row[0] for row in SUITE]
+)
+def test_the_published_suite(
+    name: str, method: str, path: str, headers: dict[str, str], signature: str
+) -> None:
     signed = {"host": "example.amazonaws.com", "x-amz-date": STAMP, **headers}
     given = Signer("us-east-1", "service").authorization(EXAMPLE, method, HOST + path, signed, b"")
     names = ";".join(sorted(signed))
@@ -57,10 +79,15 @@ def test_the_example_of_the_documentation() -> None:
     kind = "application/x-www-form-urlencoded; charset=utf-8"
     signed = {"host": "iam.amazonaws.com", "x-amz-date": STAMP, "content-type": kind}
     request = canonical_request("GET", url, signed, sha256(b"").hexdigest())
-    assert sha256(request.encode()).hexdigest() == "f536975d06c0309214f805bb90ccff089219ecd68b2577efef23edd43b7e1a59"
+    assert (
+        sha256(request.encode()).hexdigest()
+        == "f536975d06c0309214f805bb90ccff089219ecd68b2577efef23edd43b7e1a59"
+    )
     headers = dict(Signer("us-east-1", "iam").headers(EXAMPLE, "GET", url, b"", at=AT, content_type=kind))
     assert headers["x-amz-date"] == STAMP
-    assert headers["authorization"].endswith("5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7")
+    assert headers["authorization"].endswith(
+        "5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7"
+    )
 
 
 def test_a_key_is_derived_anew_for_other_keys_and_days() -> None:
@@ -76,7 +103,12 @@ def test_a_key_is_derived_anew_for_other_keys_and_days() -> None:
 
 
 def test_hosts_are_signed_as_they_are_sent() -> None:
-    urls = ("https://a.example:443/x", "https://A.example:8443", "http://[::1]:80/", "http://127.0.0.1:8080/v1?a=b")
+    urls = (
+        "https://a.example:443/x",
+        "https://A.example:8443",
+        "http://[::1]:80/",
+        "http://127.0.0.1:8080/v1?a=b",
+    )
     assert [host_of(url) for url in urls] == ["a.example", "a.example:8443", "[::1]", "127.0.0.1:8080"]
 
 
@@ -137,7 +169,9 @@ def cases(count: int) -> list[dict[str, Any]]:
                 "method": chance.choice(("GET", "POST", "PUT")),
                 "url": url,
                 "body": chance.choice(("", "{}", '{"text": "é\\n"}', "x" * 5000)),
-                "type": chance.choice(("application/json", "application/x-www-form-urlencoded; charset=utf-8", "a  b")),
+                "type": chance.choice(
+                    ("application/json", "application/x-www-form-urlencoded; charset=utf-8", "a  b")
+                ),
                 "key": "AKIA" + "".join(chance.choices("ABCDEFGH234567", k=16)),
                 "secret": "".join(chance.choices(LETTERS, k=40)),
                 "token": chance.choice(("", "".join(chance.choices(LETTERS, k=300)))),
@@ -162,7 +196,9 @@ def test_botocore_signs_the_same() -> None:
                 content_type=case["type"],
             )
         )
-        assert stamp == given["x-amz-date"] == datetime.fromtimestamp(case["at"], UTC).strftime("%Y%m%dT%H%M%SZ")
+        assert (
+            stamp == given["x-amz-date"] == datetime.fromtimestamp(case["at"], UTC).strftime("%Y%m%dT%H%M%SZ")
+        )
         assert given["authorization"] == authorization, case
 
 
@@ -191,11 +227,15 @@ def test_the_examples_of_s3_have_their_signatures(
         "x-amz-content-sha256": sha256(body).hexdigest(), **headers,
     }  # fmt: skip
     signer = Signer("us-east-1", "s3")
-    found = signer.authorization(EXAMPLE_OF_S3, method, f"https://examplebucket.s3.amazonaws.com{path}", signed, body)
+    found = signer.authorization(
+        EXAMPLE_OF_S3, method, f"https://examplebucket.s3.amazonaws.com{path}", signed, body
+    )
     assert found.endswith(f"Signature={signature}")
 
 
 def test_the_path_of_s3_is_signed_as_it_is_sent() -> None:
     """A key may hold "//" and "..", which are no steps of a path there."""
-    found = canonical_request("PUT", "https://s3.example/b/a//../x%20y", {"host": "s3.example"}, "0", path=lambda path: path)
+    found = canonical_request(
+        "PUT", "https://s3.example/b/a//../x%20y", {"host": "s3.example"}, "0", path=lambda path: path
+    )
     assert found.splitlines()[1] == "/b/a//../x%20y"

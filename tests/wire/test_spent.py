@@ -48,5 +48,7 @@ DATE = {"date": "Tue, 14 Nov 2023 22:13:20 GMT"}
         ({"x-ratelimit-remaining-requests": "-" + "9" * 5000}, None),
     ],
 )  # fmt: skip
-def test_the_wait_is_the_one_of_the_limit_that_is_used_up(headers: dict[str, str], seconds: float | None) -> None:
+def test_the_wait_is_the_one_of_the_limit_that_is_used_up(
+    headers: dict[str, str], seconds: float | None
+) -> None:
     assert spent_for({**DATE, **headers}, lambda: NOW) == seconds

@@ -1,4 +1,5 @@
-"""Server-sent events: the standard's grammar as a table, and the vectors of ../shared/security/sse, in all cuts."""
+"""Server-sent events: the standard's grammar as a table, and the vectors of ../shared/security/sse, in all
+cuts."""
 
 import base64
 from collections.abc import Iterable
@@ -20,7 +21,11 @@ GRAMMAR: list[tuple[str, bytes, list[tuple[str, bytes]]]] = [
     ("only one space is dropped", b"data:  x\n\n", [("message", b" x")]),
     ("carriage returns", b"data: x\r\rdata: y\r\r", [("message", b"x"), ("message", b"y")]),
     ("both", b"event: e\r\ndata: x\r\n\r\ndata: y\r\n\r\n", [("e", b"x"), ("message", b"y")]),
-    ("mixed", b"data: x\r\n\rdata: y\n\r\ndata: z\r\n\n", [("message", b"x"), ("message", b"y"), ("message", b"z")]),
+    (
+        "mixed",
+        b"data: x\r\n\rdata: y\n\r\ndata: z\r\n\n",
+        [("message", b"x"), ("message", b"y"), ("message", b"z")],
+    ),
     ("several lines", b"data: {\ndata:  1\ndata\ndata: }\n\n", [("message", b"{\n 1\n\n}")]),
     ("byte order mark", b"\xef\xbb\xbfdata: x\n\n", [("message", b"x")]),
     ("byte order mark within", b"data: x\n\n\xef\xbb\xbfdata: y\n\n", [("message", b"x")]),
@@ -55,7 +60,11 @@ def test_reads_the_grammar_in_any_cut(body: bytes, expected: list[tuple[str, byt
 
 def vectors() -> list[Any]:
     if not VECTORS.exists():
-        return [pytest.param(None, marks=pytest.mark.skip(reason=f"the SSE vectors are not here ({VECTORS})"), id="absent")]
+        return [
+            pytest.param(
+                None, marks=pytest.mark.skip(reason=f"the SSE vectors are not here ({VECTORS})"), id="absent"
+            )
+        ]
     rows = [msgspec.json.decode(line) for line in VECTORS.read_bytes().splitlines()]
     return [pytest.param(row, id=row["name"]) for row in rows]
 
@@ -129,7 +138,9 @@ def test_a_read_of_whole_frames_is_handed_on_without_a_copy() -> None:
         (b"\ndata: 1\n\n", None),
     ],
 )
-def test_payloads_are_given_only_where_every_frame_is_one_line(body: bytes, expected: list[bytes] | None) -> None:
+def test_payloads_are_given_only_where_every_frame_is_one_line(
+    body: bytes, expected: list[bytes] | None
+) -> None:
     assert sse.payloads(body) == expected
     if expected is not None:
         assert [event.data for event in events([body])] == expected

@@ -5,7 +5,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from sluice.wire.upstream_errors import MAX_MESSAGE, conceal, reported_error, stream_error, tells_error, upstream_error
+from sluice.wire.upstream_errors import (
+    MAX_MESSAGE,
+    conceal,
+    reported_error,
+    stream_error,
+    tells_error,
+    upstream_error,
+)
 
 
 def openai(message: str = "No", code: Any = None, type_: str = "invalid_request_error") -> dict[str, Any]:
@@ -32,13 +39,29 @@ ANSWERS: list[tuple[int, Any, str, str]] = [
     ),
     (413, openai("Too large"), "context_length", "Too large"),
     (413, b"", "context_length", "context length"),
-    (413, b"<html><head><title>413 Request Entity Too Large</title></head></html>", "context_length", "context length"),
-    (422, {"detail": [{"loc": ["body"], "msg": "Field required", "type": "missing"}]}, "bad_request", "Field required"),
+    (
+        413,
+        b"<html><head><title>413 Request Entity Too Large</title></head></html>",
+        "context_length",
+        "context length",
+    ),
+    (
+        422,
+        {"detail": [{"loc": ["body"], "msg": "Field required", "type": "missing"}]},
+        "bad_request",
+        "Field required",
+    ),
     (422, {"detail": "Unprocessable"}, "bad_request", "Unprocessable"),
     (400, openai("Blocked", "content_policy_violation"), "content_policy", "Blocked"),
     (
         400,
-        {"error": {"code": "content_filter", "message": "Filtered", "innererror": {"code": "ResponsibleAIPolicyViolation"}}},
+        {
+            "error": {
+                "code": "content_filter",
+                "message": "Filtered",
+                "innererror": {"code": "ResponsibleAIPolicyViolation"},
+            }
+        },
         "content_policy",
         "Filtered",
     ),
@@ -48,7 +71,12 @@ ANSWERS: list[tuple[int, Any, str, str]] = [
         "content_policy",
         "m requires moderation on X. Your input was flagged",
     ),
-    (401, openai("Incorrect API key provided: sk-abcd***wxyz", "invalid_api_key"), "bad_credentials", REFUSED),
+    (
+        401,
+        openai("Incorrect API key provided: sk-abcd***wxyz", "invalid_api_key"),
+        "bad_credentials",
+        REFUSED,
+    ),
     (403, {"message": "Forbidden"}, "bad_credentials", REFUSED),
     (
         400,
@@ -94,10 +122,20 @@ ANSWERS: list[tuple[int, Any, str, str]] = [
     (500, {"error": {"type": "overloaded_error", "message": "Overloaded"}}, "overloaded", "Overloaded"),
     (502, b"<html>502</html>", "server_error", "server error"),
     (503, {"message": "Service Unavailable"}, "overloaded", "Service Unavailable"),
-    (529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "overloaded", "Overloaded"),
+    (
+        529,
+        {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+        "overloaded",
+        "Overloaded",
+    ),
     (302, b"", "server_error", "server error"),
     # the shapes
-    (400, {"code": "Client specified an invalid argument", "error": "prompt too long"}, "context_length", "prompt too long"),
+    (
+        400,
+        {"code": "Client specified an invalid argument", "error": "prompt too long"},
+        "context_length",
+        "prompt too long",
+    ),
     (
         422,
         {"object": "error", "message": {"detail": [{"msg": "No more", "loc": ["x"], "input": "mine"}]}},
@@ -110,7 +148,12 @@ ANSWERS: list[tuple[int, Any, str, str]] = [
     (400, {"title": "Bad", "status": 400, "detail": "More"}, "bad_request", "More"),
     (400, {"title": "Bad", "status": 400}, "bad_request", "Bad"),
     (400, {"title": "Too Long", "detail": "prompt is too long"}, "context_length", "prompt is too long"),
-    (400, {"error": {"message": '{"error":{"code":400,"message":"API key expired."}}'}}, "bad_credentials", REFUSED),
+    (
+        400,
+        {"error": {"message": '{"error":{"code":400,"message":"API key expired."}}'}},
+        "bad_credentials",
+        REFUSED,
+    ),
     (
         400,
         {
@@ -125,15 +168,39 @@ ANSWERS: list[tuple[int, Any, str, str]] = [
     ),
     (
         400,
-        [{"error": {"code": 400, "message": "No", "status": "INVALID_ARGUMENT", "details": [{"reason": "API_KEY_INVALID"}]}}],
+        [
+            {
+                "error": {
+                    "code": 400,
+                    "message": "No",
+                    "status": "INVALID_ARGUMENT",
+                    "details": [{"reason": "API_KEY_INVALID"}],
+                }
+            }
+        ],
         "bad_credentials",
         REFUSED,
     ),
-    (200, {"base_resp": {"status_code": 1008, "status_msg": "no balance"}}, "billing", f"{UNPAID}: no balance"),
+    (
+        200,
+        {"base_resp": {"status_code": 1008, "status_msg": "no balance"}},
+        "billing",
+        f"{UNPAID}: no balance",
+    ),
     (400, b"The prompt is too long", "context_length", "The prompt is too long"),
-    (429, b'data: {"error":{"message":"Not so fast","code":"rate_limit_exceeded"}}\n\n', "rate_limited", "Not so fast"),
+    (
+        429,
+        b'data: {"error":{"message":"Not so fast","code":"rate_limit_exceeded"}}\n\n',
+        "rate_limited",
+        "Not so fast",
+    ),
     (400, b"\xef\xbb\xbf" + b'{"error":{"message":"With a mark"}}', "bad_request", "With a mark"),
-    (400, b'{"error":{"message":"Input is too long for requested model", "cut": "', "context_length", "context length"),
+    (
+        400,
+        b'{"error":{"message":"Input is too long for requested model", "cut": "',
+        "context_length",
+        "context length",
+    ),
     (
         500,
         {"error": {"message": "the input length exceeds the context length"}},
@@ -152,8 +219,18 @@ ANSWERS: list[tuple[int, Any, str, str]] = [
         "billing",
         f"{UNPAID}: used all available credits",
     ),
-    (498, {"error": {"message": "Flex tier is full", "type": "invalid_request_error"}}, "overloaded", "Flex tier is full"),
-    (403, {"error": "Content violates usage guidelines."}, "content_policy", "Content violates usage guidelines."),
+    (
+        498,
+        {"error": {"message": "Flex tier is full", "type": "invalid_request_error"}},
+        "overloaded",
+        "Flex tier is full",
+    ),
+    (
+        403,
+        {"error": "Content violates usage guidelines."},
+        "content_policy",
+        "Content violates usage guidelines.",
+    ),
     (401, {"error": {"message": "the context length is exceeded"}}, "bad_credentials", REFUSED),
 ]
 
@@ -166,15 +243,32 @@ def test_knows_what_an_answer_means(status: int, body: Any, kind: str, message: 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"\xff\xfe", b'{"error":', b"null", b"7", b'"x"', b"[]", b'{"error":null}', b'{"error":{"code":{}}}', b"[" * 100_000],
+    [
+        b"",
+        b"\xff\xfe",
+        b'{"error":',
+        b"null",
+        b"7",
+        b'"x"',
+        b"[]",
+        b'{"error":null}',
+        b'{"error":{"code":{}}}',
+        b"[" * 100_000,
+    ],
 )
 def test_never_raises(body: bytes) -> None:
     assert upstream_error(500, {}, body).kind == "server_error"
 
 
 def test_shows_neither_keys_nor_accounts_nor_control_characters_nor_novels() -> None:
-    body = openai("Limit of org-a1B2c3D4e5 with sk-proj-abc_DEF-123456 and Bearer abcdef.ghijkl\r\nset-cookie: x" + "y" * 9999)
-    assert upstream_error(429, {}, msgspec.json.encode(body)).message == "Limit of *** with *** and ***  set-cookie:"
+    body = openai(
+        "Limit of org-a1B2c3D4e5 with sk-proj-abc_DEF-123456 and Bearer abcdef.ghijkl\r\nset-cookie: x"
+        + "y" * 9999
+    )
+    assert (
+        upstream_error(429, {}, msgspec.json.encode(body)).message
+        == "Limit of *** with *** and ***  set-cookie:"
+    )
     message = upstream_error(429, {}, msgspec.json.encode(openai("word " * 9999))).message
     assert len(message) == MAX_MESSAGE
 
@@ -183,13 +277,25 @@ def test_shows_neither_keys_nor_accounts_nor_control_characters_nor_novels() -> 
     ("error", "kind", "message"),
     [
         ({"error": {"message": "Boom", "type": "server_error"}}, "server_error", "Boom"),
-        ({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "overloaded", "Overloaded"),
+        (
+            {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+            "overloaded",
+            "Overloaded",
+        ),
         ({"error": {"message": "Busy", "code": 503}}, "overloaded", "Busy"),
-        ({"error": {"message": "No tool", "code": "tool_use_failed", "status_code": 400}}, "stream_error", "No tool"),
+        (
+            {"error": {"message": "No tool", "code": "tool_use_failed", "status_code": 400}},
+            "stream_error",
+            "No tool",
+        ),
         ({"error": {"message": "Busy", "code": "429"}}, "rate_limited", "Busy"),
         ({"error": {"message": "Wrong", "code": 400}}, "bad_request", "Wrong"),
         ({"error": {"message": "Late", "code": 408}}, "server_error", "Late"),
-        ({"object": "error", "message": "Wrong", "type": "BadRequestError", "code": 400}, "bad_request", "Wrong"),
+        (
+            {"object": "error", "message": "Wrong", "type": "BadRequestError", "code": 400},
+            "bad_request",
+            "Wrong",
+        ),
         ({"type": "request_too_large", "message": "Large"}, "context_length", "Large"),
         ({"type": "invalid_request_error", "message": "Wrong"}, "bad_request", "Wrong"),
         ([{"error": {"code": 503, "status": "UNAVAILABLE", "message": "Later"}}], "overloaded", "Later"),
@@ -262,13 +368,20 @@ def test_an_error_with_a_letter_that_is_none_is_still_an_error() -> None:
         ({}, {"error": {"message": "please wait 350ms"}}, 0.35),
         ({}, {"error": {"message": "try again later, in 2 requests"}}, None),
         (
-            {"x-ratelimit-reset-requests": "6m0s", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-tokens": "1s"},
+            {
+                "x-ratelimit-reset-requests": "6m0s",
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-tokens": "1s",
+            },
             {},
             360.0,
         ),
         ({"x-ratelimit-reset-requests": "2m59.56s", "x-ratelimit-reset-tokens": "7.66s"}, {}, 179.56),
         (
-            {"anthropic-ratelimit-tokens-reset": "2026-10-21T07:30:00Z", "date": "Wed, 21 Oct 2026 07:28:00 GMT"},
+            {
+                "anthropic-ratelimit-tokens-reset": "2026-10-21T07:30:00Z",
+                "date": "Wed, 21 Oct 2026 07:28:00 GMT",
+            },
             {},
             120.0,
         ),
@@ -293,7 +406,9 @@ def test_a_wait_within_a_stream_is_heard() -> None:
 
 
 def test_the_upstreams_own_key_is_masked_where_it_is_known() -> None:
-    error = upstream_error(400, {}, msgspec.json.encode(openai("Model plain-own-key-1 for plain.own.key is not it")))
+    error = upstream_error(
+        400, {}, msgspec.json.encode(openai("Model plain-own-key-1 for plain.own.key is not it"))
+    )
     conceal(error, ["plain.own.key"])
     assert error.message == "Model plain-own-key-1 for *** is not it"
     assert error.words == ""

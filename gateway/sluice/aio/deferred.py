@@ -1,7 +1,7 @@
 """Defers work that no caller waits for, such as counting and logging finished calls, and does it in batches.
 
-No answer waits for this work then, and code that runs many times in a row finds the processor's caches warm: it
-costs half of what it does between two calls (bench/PROFILE.md). A reader of the counters flushes first.
+No answer waits for this work then, and code that runs many times in a row finds the processor's caches warm:
+it costs half of what it does between two calls (bench/PROFILE.md). A reader of the counters flushes first.
 """
 
 from collections.abc import Callable
@@ -24,14 +24,17 @@ def at_once(work: Callable[..., object], *args: Any, size: int = 0) -> None:
 
 
 class DeferredWork:
-    """A Schedule whose `flush` is to be called some twenty times a second. `crashed` gets what the work raises.
+    """A Schedule whose `flush` is to be called some twenty times a second. `crashed` gets what the work
+    raises.
 
-    `soon`: calls something in the event loop's next turn, where nothing may wait longer: others count what is counted here,
-    also when this process is killed.
+    `soon`: calls something in the event loop's next turn, where nothing may wait longer: others count what is
+    counted here, also when this process is killed.
     """
 
     def __init__(
-        self, crashed: Callable[[Exception], object], soon: Callable[[Callable[[], object]], object] | None = None
+        self,
+        crashed: Callable[[Exception], object],
+        soon: Callable[[Callable[[], object]], object] | None = None,
     ) -> None:
         self._crashed = crashed
         self._soon = soon

@@ -1,7 +1,8 @@
 """A stretch of a task's work that can be ended from outside with an error of our own, wherever it waits.
 
-What `asyncio.timeout` does for a deadline, for any reason: the task is cancelled, and where that cancellation leaves the
-stretch it becomes the error. A cancellation that comes from elsewhere (the client left) passes through untouched.
+What `asyncio.timeout` does for a deadline, for any reason: the task is cancelled, and where that cancellation
+leaves the stretch it becomes the error. A cancellation that comes from elsewhere (the client left) passes
+through untouched.
 """
 
 import asyncio
@@ -31,7 +32,9 @@ class Scope:
     def __enter__(self) -> "Scope":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         if self._error is None:
             return
         ours = self._task.uncancel() <= self._cancelling

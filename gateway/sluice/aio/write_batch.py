@@ -1,21 +1,25 @@
 """Writes of one turn of the event loop, made together at its end.
 
-A write to a socket wakes its reader, on another CPU by an interrupt, and the kernel's code on the way there drives the
-interpreter's out of the caches. Made in a row, most writes find their readers awake: under load a request costs a sixth
-less so (bench/PROFILE.md). Where only a FEW exchanges are under way there is nothing to be gained, and no write waits.
+A write to a socket wakes its reader, on another CPU by an interrupt, and the kernel's code on the way there
+drives the interpreter's out of the caches. Made in a row, most writes find their readers awake: under load a
+request costs a sixth less so (bench/PROFILE.md). Where only a FEW exchanges are under way there is nothing to
+be gained, and no write waits.
 
-Everything that is written to a transport goes through here, and whoever closes one, or its writing side, flushes first.
+Everything that is written to a transport goes through here, and whoever closes one, or its writing side,
+flushes first.
 """
 
 import asyncio
 
 FEW = 4
 LARGE = 16 << 10
-"""Bytes that do not wait: what a turn can read of a fast upstream is more than a client that does not read may cost."""
+"""Bytes that do not wait: what a turn can read of a fast upstream is more than a client that does not read
+may cost."""
 
 
 class WriteBatch:
-    """Collects writes. `users` is the number of exchanges in flight: each adds itself at its start, and takes itself off."""
+    """Collects writes. `users` is the number of exchanges in flight: each adds itself at its start, and takes
+    itself off."""
 
     __slots__ = ("_loop", "_waiting", "users")
 
@@ -41,7 +45,8 @@ class WriteBatch:
         return transport in self._waiting
 
     def flush(self) -> None:
-        """Hands the pending writes to their transports. Those to a closing transport are dropped, as without a batch."""
+        """Hands the pending writes to their transports. Those to a closing transport are dropped, as without
+        a batch."""
         waiting, self._waiting = self._waiting, {}
         for transport, data in waiting.items():
             if not transport.is_closing():

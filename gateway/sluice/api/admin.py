@@ -37,7 +37,12 @@ class Resource(Protocol):
 
 
 def admin_routes(
-    runtime: Snapshot, admit: Admit, bodies: Bodies, wall: Callable[[], float] = time.time, *, operators: bool = False
+    runtime: Snapshot,
+    admit: Admit,
+    bodies: Bodies,
+    wall: Callable[[], float] = time.time,
+    *,
+    operators: bool = False,
 ) -> list[OwnRoute]:
     """Returns all admin routes of one snapshot. Those that control the process exist on the admin port only
     (`operators`).
@@ -55,7 +60,9 @@ def admin_routes(
         *((AdminProcess(runtime, wall),) if operators else ()),
     )
     routes = [route for resource in resources for route in resource.routes()]
-    return [OwnRoute(route.method, route.path, _handler(route, admit, bodies, runtime.log)) for route in routes]
+    return [
+        OwnRoute(route.method, route.path, _handler(route, admit, bodies, runtime.log)) for route in routes
+    ]
 
 
 def _handler(route: AdminRoute, admit: Admit, bodies: Bodies, log: Any) -> Handler:
@@ -65,14 +72,24 @@ def _handler(route: AdminRoute, admit: Admit, bodies: Bodies, log: Any) -> Handl
     async def answer(request: Request, request_id: str) -> None:
         operator = await admit(request)
         check_role(operator, needed, name)
-        body: Mapping[str, object] = await bodies.optional_object(request) if route.method in WITH_BODY else {}
-        reply = await route.answer(AdminRequest(request_id, request.parameters, request.query, request.headers, dict(body)))
+        body: Mapping[str, object] = (
+            await bodies.optional_object(request) if route.method in WITH_BODY else {}
+        )
+        reply = await route.answer(
+            AdminRequest(request_id, request.parameters, request.query, request.headers, dict(body))
+        )
         if isinstance(reply, Streamed):
             await _send(request, reply)
         else:
             request.reply(reply.status, reply.body, reply.headers, reply.content_type)
         if needed == "operator":
-            log.info("admin_action", operator=operator.name, route=name, status=request.status, request_id=request_id)
+            log.info(
+                "admin_action",
+                operator=operator.name,
+                route=name,
+                status=request.status,
+                request_id=request_id,
+            )
 
     return answer
 

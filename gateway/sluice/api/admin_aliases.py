@@ -50,7 +50,11 @@ class AdminAliases:
 
     async def _list(self, request: AdminRequest) -> Reply:
         runtime, state = self._runtime, self._runtime.state
-        workers = (await state.fleet.targets()).workers if state.fleet is not None else [(0, states_of(runtime, state))]
+        workers = (
+            (await state.fleet.targets()).workers
+            if state.fleet is not None
+            else [(0, states_of(runtime, state))]
+        )
         known = targets_of_all(states for _, states in workers)
         aliases = [_alias(name, route, known) for name, route in runtime.routes.items()]
         upstreams = [_upstream(name, upstream) for name, upstream in runtime.config.upstreams.items()]
@@ -60,11 +64,16 @@ class AdminAliases:
         """Lists the configured tenants, and the teams above them."""
         config = self._runtime.config
         teams = [_team(name, team) for name, team in config.teams.items()]
-        return reply({"tenants": [_tenant(name, tenant) for name, tenant in config.tenants.items()], "teams": teams})
+        return reply(
+            {"tenants": [_tenant(name, tenant) for name, tenant in config.tenants.items()], "teams": teams}
+        )
 
     async def _explain(self, request: AdminRequest) -> Reply:
         """Explains how a call would be routed. Raises BadRequest, NotFound."""
-        from sluice.routing.explain import explain, request_of  # it reads two dialects, which may be switched off
+        from sluice.routing.explain import (
+            explain,
+            request_of,
+        )  # it reads two dialects, which may be switched off
         from sluice.runtime.abilities import abilities
 
         explanation = read(request.body, Explanation, Report(""))
@@ -124,8 +133,16 @@ def _upstream(name: str, upstream: Upstream) -> dict[str, Any]:
 
 
 def _team(name: str, team: Team) -> dict[str, Any]:
-    return {"team": name, "parent": team.parent, "limits": msgspec.to_builtins(team.limits, enc_hook=json_unit)}
+    return {
+        "team": name,
+        "parent": team.parent,
+        "limits": msgspec.to_builtins(team.limits, enc_hook=json_unit),
+    }
 
 
 def _tenant(name: str, tenant: Tenant) -> dict[str, Any]:
-    return {"tenant": name, "team": tenant.team, "limits": msgspec.to_builtins(tenant.limits, enc_hook=json_unit)}
+    return {
+        "tenant": name,
+        "team": tenant.team,
+        "limits": msgspec.to_builtins(tenant.limits, enc_hook=json_unit),
+    }

@@ -46,7 +46,9 @@ class Correction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class AdminBudgets:
     """`store`: the store of limits; `log` gets every correction; `wall` gives seconds since the epoch."""
 
-    def __init__(self, store: BucketStore, config: Config, keys: KeyTable, log: Any, wall: Callable[[], float]) -> None:
+    def __init__(
+        self, store: BucketStore, config: Config, keys: KeyTable, log: Any, wall: Callable[[], float]
+    ) -> None:
         self._store = store
         self._config = config
         self._keys = keys
@@ -54,7 +56,10 @@ class AdminBudgets:
         self._wall = wall
 
     def routes(self) -> list[AdminRoute]:
-        return [AdminRoute("GET", "/admin/budgets", self._list), AdminRoute("PATCH", "/admin/budgets", self._correct)]
+        return [
+            AdminRoute("GET", "/admin/budgets", self._list),
+            AdminRoute("PATCH", "/admin/budgets", self._correct),
+        ]
 
     async def _list(self, request: AdminRequest) -> Reply:
         return reply(await self.listed(request.query, request.limit))
@@ -74,11 +79,17 @@ class AdminBudgets:
         if "owner" in query:
             scope = query.get("scope", "key")
             name = _name(scope, query["owner"], query.get("user", ""))
-            return {"budgets": await self._shown({(scope, name): self._budget(budgets, scope, name)}), "next": None}
+            return {
+                "budgets": await self._shown({(scope, name): self._budget(budgets, scope, name)}),
+                "next": None,
+            }
         of_scope = (owner for owner in budgets.named if query.get("scope", owner[0]) == owner[0])
         owners = sorted((owner for owner in of_scope if _place(owner) > query.get("after", "")), key=_place)
         page = {owner: budgets.named[owner] for owner in owners[:limit]}
-        return {"budgets": await self._shown(page), "next": _place(owners[limit - 1]) if len(owners) > limit else None}
+        return {
+            "budgets": await self._shown(page),
+            "next": _place(owners[limit - 1]) if len(owners) > limit else None,
+        }
 
     async def correct(self, wire: dict[str, Any]) -> dict[str, Any]:
         """Corrects the budget, and returns its new state. Raises BadRequest, NotFound, Unavailable."""
@@ -87,7 +98,11 @@ class AdminBudgets:
         budget = self._budget(self._budgets(), correction.scope, owner)
         if getattr(budget, correction.period) is None:
             raise NotFound(f"This budget has no limit for a {correction.period}")
-        claim = next(claim for period, claim in self._claims((correction.scope, owner), budget) if period == correction.period)
+        claim = next(
+            claim
+            for period, claim in self._claims((correction.scope, owner), budget)
+            if period == correction.period
+        )
         [before] = await self._store.balances([claim])
         change = correction.spent - before.spent
         if change:
@@ -122,7 +137,9 @@ class AdminBudgets:
 
     async def _shown(self, owners: Mapping[Owner, Budget]) -> list[dict[str, Any]]:
         correction = [
-            (owner, period, claim) for owner, budget in owners.items() for period, claim in self._claims(owner, budget)
+            (owner, period, claim)
+            for owner, budget in owners.items()
+            for period, claim in self._claims(owner, budget)
         ]
         balances = await self._store.balances([claim for _, _, claim in correction]) if correction else []
         return [self._object(*one, balance) for one, balance in zip(correction, balances, strict=True)]

@@ -18,12 +18,17 @@ class AdminCalls:
         return [AdminRoute("GET", "/admin/calls", self._list)]
 
     async def _list(self, request: AdminRequest) -> Reply:
-        """Lists calls, newest first; `next` is the `before` of the next page. Raises NotFound if none are kept."""
+        """Lists calls, newest first; `next` is the `before` of the next page. Raises NotFound if none are
+        kept."""
         if self._state.recent is None:
             raise NotFound("Calls are remembered only with admin.ui: true")
         query = _query(request)
         fleet = self._state.fleet
-        found = await fleet.calls(query) if fleet is not None else RecentCalls([(0, calls_of(self._state, query))])
+        found = (
+            await fleet.calls(query)
+            if fleet is not None
+            else RecentCalls([(0, calls_of(self._state, query))])
+        )
         whole = together(query, [_named(number, calls) for number, calls in found.workers])
         more = str(whole.calls[-1][0]) if len(whole.calls) == query.limit else None
         calls = [call for _, call in whole.calls]
@@ -37,7 +42,9 @@ def _query(request: AdminRequest) -> CallQuery:
         place = Place.read(before) if before else None
     except ValueError as error:
         raise BadRequest(f"before: {error}", param="before") from None
-    return CallQuery(request.limit, place, {name: request.query[name] for name in FILTERS if request.query.get(name)})
+    return CallQuery(
+        request.limit, place, {name: request.query[name] for name in FILTERS if request.query.get(name)}
+    )
 
 
 def _named(number: int, found: Found) -> Found:

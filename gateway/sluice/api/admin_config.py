@@ -59,7 +59,12 @@ class AdminConfig:
             return {}
         running, loaded = self._runtime.config, checked.loaded
         difference = unified_diff(
-            yaml_of(running).splitlines(), yaml_of(loaded.config).splitlines(), "running", "file", n=3, lineterm=""
+            yaml_of(running).splitlines(),
+            yaml_of(loaded.config).splitlines(),
+            "running",
+            "file",
+            n=3,
+            lineterm="",
         )
         return {
             "hash": loaded.hash,

@@ -1,4 +1,5 @@
-"""/v1/admin/conversations and /v1/admin/conversations/{id}: reads and deletes the stored messages of sessions."""
+"""/v1/admin/conversations and /v1/admin/conversations/{id}: reads and deletes the stored messages of
+sessions."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -41,7 +42,12 @@ class AdminConversations:
         if found is None:
             return _not_found(request)
         conversation, turns = found
-        return reply({"conversation": conversation_object(conversation), "messages": [message_object(turn) for turn in turns]})
+        return reply(
+            {
+                "conversation": conversation_object(conversation),
+                "messages": [message_object(turn) for turn in turns],
+            }
+        )
 
     async def delete(self, request: AdminRequest) -> Reply:
         id = request.parameters["id"]
@@ -49,7 +55,8 @@ class AdminConversations:
         return reply({"id": id, "deleted": True}) if deleted else _not_found(request)
 
     async def reencrypt(self, request: AdminRequest) -> Reply:
-        """Encrypts some conversations again, with the first key; `next` is where the next request continues."""
+        """Encrypts some conversations again, with the first key; `next` is where the next request
+        continues."""
         if not self._encrypted():
             raise BadRequest("There is no key to encrypt with: set encryption.keys", param="encryption.keys")
         try:
@@ -58,18 +65,27 @@ class AdminConversations:
             raise BadRequest("after must be the next of an answer before", param="after") from None
         done = [await self._from_store(self._store.reseal(conversation.id)) for conversation in page]
         messages, unreadable = sum(one.messages for one in done), sum(one.unreadable for one in done)
-        body = {"conversations": len(page), "messages": messages, "unreadable": unreadable, "next": after or None}
+        body = {
+            "conversations": len(page),
+            "messages": messages,
+            "unreadable": unreadable,
+            "next": after or None,
+        }
         return reply(body)
 
     async def delete_of(self, request: AdminRequest) -> Reply:
         """Deletes all conversations of one tenant, those of its sessions with a prefix, or one session's.
         Never those of all tenants.
         """
-        tenant, session, prefix = (request.query.get(name) for name in ("tenant", "session", "session_prefix"))
+        tenant, session, prefix = (
+            request.query.get(name) for name in ("tenant", "session", "session_prefix")
+        )
         if not tenant:
             raise BadRequest("Say whose: ?tenant=NAME", param="tenant")
         if prefix == "" or (prefix and session is not None):
-            raise BadRequest("session_prefix: what sessions begin with, and not beside session", param="session_prefix")
+            raise BadRequest(
+                "session_prefix: what sessions begin with, and not beside session", param="session_prefix"
+            )
         if session is None:
             return reply({"deleted": await self._from_store(self._store.delete_of(tenant, prefix or ""))})
         deleted = await self._from_store(self._delete_session(tenant, session))

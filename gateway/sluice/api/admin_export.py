@@ -46,7 +46,9 @@ class AdminExport:
         for name in ("tenant", "session_prefix"):
             if request.query.get(name) == "":  # the empty variable of a script must not mean all
                 raise BadRequest(f"{name} is empty: leave it out", param=name)
-        lines = self._conversation_lines(request.query.get("tenant", ""), request.query.get("session_prefix", ""))
+        lines = self._conversation_lines(
+            request.query.get("tenant", ""), request.query.get("session_prefix", "")
+        )
         return Streamed("application/x-ndjson", lines)
 
     async def responses(self, request: AdminRequest) -> Streamed:
@@ -54,7 +56,13 @@ class AdminExport:
 
     async def forget_responses(self, request: AdminRequest) -> Reply:
         tenant = _tenant(request)
-        return reply({"deleted": await _from_store(self._responses.delete_of(tenant)) if self._responses is not None else 0})
+        return reply(
+            {
+                "deleted": await _from_store(self._responses.delete_of(tenant))
+                if self._responses is not None
+                else 0
+            }
+        )
 
     async def _conversation_lines(self, tenant: str, prefix: str) -> AsyncIterator[bytes]:
         after, more = "", True

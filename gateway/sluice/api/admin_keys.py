@@ -121,10 +121,14 @@ class AdminKeys:
         return key_object(await self._change("update", id, patched))
 
     async def disable(self, id: str, wire: dict[str, Any]) -> dict[str, Any]:
-        return key_object(await self._change("disable", id, lambda key: msgspec.structs.replace(key, enabled=False)))
+        return key_object(
+            await self._change("disable", id, lambda key: msgspec.structs.replace(key, enabled=False))
+        )
 
     async def enable(self, id: str, wire: dict[str, Any]) -> dict[str, Any]:
-        return key_object(await self._change("enable", id, lambda key: msgspec.structs.replace(key, enabled=True)))
+        return key_object(
+            await self._change("enable", id, lambda key: msgspec.structs.replace(key, enabled=True))
+        )
 
     async def rotate(self, id: str, wire: dict[str, Any]) -> dict[str, Any]:
         """Makes a new secret for the key, shown only in this answer. A secret that is still in an earlier
@@ -182,7 +186,8 @@ class AdminKeys:
         return self._configured.get(id) or (entry.key if entry is not None else None)
 
     def _check(self, grant: NamedGrant, report: Report, wire: dict[str, Any]) -> None:
-        """Checks the values of given fields. An alias that has been removed since does not invalidate the others."""
+        """Checks the values of given fields. An alias that has been removed since does not invalidate the
+        others."""
         Checks(report, (), self._aliases).section((), grant)
         problems = [problem for problem in report.problems if re.split(r"[.\[]", problem.path)[0] in wire]
         if problems:

@@ -24,7 +24,9 @@ class AdminOverview:
 
     async def _overview(self, request: AdminRequest) -> Reply:
         fleet = self._runtime.state.fleet
-        found = await fleet.overview() if fleet is not None else overview_of(self._runtime, self._runtime.state)
+        found = (
+            await fleet.overview() if fleet is not None else overview_of(self._runtime, self._runtime.state)
+        )
         return reply({**self._process(), **_figures(found), **self._configured()})
 
     def _process(self) -> dict[str, Any]:

@@ -31,7 +31,10 @@ class AdminProcess:
 
     def routes(self) -> list[AdminRoute]:
         target = "/admin/targets/{upstream}/{+model}"
-        switches = [AdminRoute("POST", f"{target}/{verb}", partial(self.switch, state)) for verb, state in SWITCHES.items()]
+        switches = [
+            AdminRoute("POST", f"{target}/{verb}", partial(self.switch, state))
+            for verb, state in SWITCHES.items()
+        ]
         return [
             AdminRoute("POST", "/admin/reload", self.reload),
             AdminRoute("POST", "/admin/restart", self.restart),
@@ -76,7 +79,8 @@ class AdminProcess:
         return reply({"targets": targets, "missing_workers": found.missing})
 
     async def switch(self, state: str | None, request: AdminRequest) -> Reply:
-        """Switches a target off or on, in all workers. Raises NotFound if the configuration has no such target."""
+        """Switches a target off or on, in all workers. Raises NotFound if the configuration has no such
+        target."""
         upstream, model = request.parameters["upstream"], request.parameters["model"]
         if (upstream, model) not in self._runtime.names.targets:
             raise NotFound("There is no such target: GET /admin/targets lists them")
@@ -109,7 +113,13 @@ def _target(known: list[tuple[int, TargetState]], off: dict[str, str], now: floa
     state = off.get(whole.label, "enabled")
     if state == "draining" and not whole.in_flight:
         state = "drained"
-    found = {"upstream": whole.upstream, "model": whole.model, "state": state, "aliases": whole.aliases, **_figures(whole, now)}
+    found = {
+        "upstream": whole.upstream,
+        "model": whole.model,
+        "state": state,
+        "aliases": whole.aliases,
+        **_figures(whole, now),
+    }
     if len(known) > 1:
         found["workers"] = [{"worker": number, **_figures(one, now)} for number, one in known]
     return found

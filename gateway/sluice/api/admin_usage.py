@@ -54,21 +54,26 @@ def usage_query(query: Mapping[str, str], accept: str, today: date) -> UsageQuer
     first = _day(query, "from", first - timedelta(1) if dimension == HOUR else first.replace(day=1))
     if not timedelta(0) <= last - first <= timedelta(KEPT_DAYS):
         raise BadRequest(f"from must not be after to, nor more than {KEPT_DAYS} days before it", param="from")
-    kind = query.get("format") or ("csv" if accept.partition(";")[0].strip().lower() == "text/csv" else "json")
+    kind = query.get("format") or (
+        "csv" if accept.partition(";")[0].strip().lower() == "text/csv" else "json"
+    )
     if kind not in ("csv", "json"):
         raise BadRequest("format is json or csv", param="format")
     return UsageQuery(first, last, by, kind == "csv", dimension)
 
 
 def _by(text: str) -> tuple[tuple[str, ...], str]:
-    """Returns the fields to group by, in the order of answers, and the dimension among them. Raises BadRequest."""
+    """Returns the fields to group by, in the order of answers, and the dimension among them. Raises
+    BadRequest."""
     given = {name.strip() for name in text.split(",") if name.strip()}
     tags = [name for name in given if name.startswith(TAG)]
     if not given <= {*BY, *tags} or any(not _TAG_NAME.fullmatch(tag) for tag in tags):
         raise BadRequest(f"by is a list of {', '.join(BY)} and {TAG}NAME", param="by")
     if len(tags) + (HOUR in given) > 1:
         raise BadRequest("by has hour or one tag, not several of them: each is counted by itself", param="by")
-    return tuple(name for name in (*BY, *tags) if name in given), tags[0] if tags else HOUR if HOUR in given else ""
+    return tuple(name for name in (*BY, *tags) if name in given), tags[
+        0
+    ] if tags else HOUR if HOUR in given else ""
 
 
 def _day(query: Mapping[str, str], name: str, default: date) -> date:
@@ -201,7 +206,9 @@ def _each(figures: Figures) -> list[tuple[str, int]]:
 
 def _numbers(figures: Figures) -> dict[str, Any]:
     texts = ((name, _dollars(value) if name == "nanos" else str(value)) for name, value in _each(figures))
-    return {NAMES[name]: msgspec.Raw(text.encode()) for name, text in texts}  # sums may be longer than 64 bits
+    return {
+        NAMES[name]: msgspec.Raw(text.encode()) for name, text in texts
+    }  # sums may be longer than 64 bits
 
 
 def _dollars(nanos: int) -> str:

@@ -45,7 +45,9 @@ class Api:
     the admin port.
     """
 
-    def __init__(self, runtime: Snapshot, *, operators: bool = False, callers: type[Callers] = Callers) -> None:
+    def __init__(
+        self, runtime: Snapshot, *, operators: bool = False, callers: type[Callers] = Callers
+    ) -> None:
         self._runtime = runtime
         frontends = [] if operators else [*runtime.frontends.values()]
         self._cors = Cors(runtime.origins, runtime.frontends.values())
@@ -90,7 +92,12 @@ class Api:
         greeting = OwnRoute("GET", "/", self._greet, quiet=True)
         more = [greeting, *Probes(runtime).routes(), *admin_routes(runtime, callers.admit_operator, bodies)]
         more += CallerLimits(runtime, callers).routes()
-        return [*TokenRoutes(runtime, callers, bodies).routes(), *Embed(runtime, callers).routes(), described, *more]
+        return [
+            *TokenRoutes(runtime, callers, bodies).routes(),
+            *Embed(runtime, callers).routes(),
+            described,
+            *more,
+        ]
 
     def _called_by_path(self) -> dict[str, CallEntry]:
         """Returns the calls whose route depends on the path alone: most requests."""
@@ -102,7 +109,8 @@ class Api:
         return found
 
     async def _greet(self, request: Request, request_id: str) -> None:
-        """Answers /: clients check here, by HEAD and without a key, that the server lives. A GET lists the paths."""
+        """Answers /: clients check here, by HEAD and without a key, that the server lives. A GET lists the
+        paths."""
         if request.method != "HEAD":
             raise NotFound(self._nothing)
         request.reply(200, b"", content_type="text/plain; charset=utf-8")
@@ -148,8 +156,11 @@ class Api:
             )
         del refused  # its traceback refers to this frame
 
-    def _handler_of(self, request: Request, place: ServedPath | None, choice: MethodRoute | None) -> Handler | None:
-        """Returns the handler of this request to a served path; None if the request has been answered already."""
+    def _handler_of(
+        self, request: Request, place: ServedPath | None, choice: MethodRoute | None
+    ) -> Handler | None:
+        """Returns the handler of this request to a served path; None if the request has been answered
+        already."""
         if place is None:
             raise NotFound(self._nothing)
         if request.method == "OPTIONS":
@@ -190,7 +201,9 @@ class Answers:
 
 def _nothing(frontends: Iterable[Frontend]) -> str:
     """Returns the error for a path without a route."""
-    paths = dict.fromkeys(route.path for frontend in frontends for route in frontend.routes() if "{" not in route.path)
+    paths = dict.fromkeys(
+        route.path for frontend in frontends for route in frontend.routes() if "{" not in route.path
+    )
     if not paths:
         return "There is nothing at this path"
     return f"There is nothing at this path. Served are {', '.join((*paths, OPENAPI))}"

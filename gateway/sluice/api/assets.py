@@ -39,7 +39,8 @@ class Asset(msgspec.Struct, frozen=True):
 
 
 class Assets:
-    """Loads the files in a package's folder, by path. `more`: headers of every response; `cache`: its Cache-Control."""
+    """Loads the files in a package's folder, by path. `more`: headers of every response; `cache`: its
+    Cache-Control."""
 
     def __init__(self, package: str, folder: str, *, cache: str = "no-cache", more: Headers = ()) -> None:
         self._find: Callable[[], Traversable] = lambda: files(package).joinpath(folder)
@@ -58,10 +59,21 @@ class Assets:
     def _load(self, name: str) -> Asset:
         place, pieces = self._find(), PurePosixPath(name).parts
         content_type = TYPES.get(PurePosixPath(name).suffix)
-        if content_type is None or not pieces or any(not piece.strip(".") or "\\" in piece for piece in pieces) or "\0" in name:
+        if (
+            content_type is None
+            or not pieces
+            or any(not piece.strip(".") or "\\" in piece for piece in pieces)
+            or "\0" in name
+        ):
             raise NotFound("There is no such file")
-        for piece in pieces:  # piece by piece, among existing entries: a request's path never reaches the file system
-            found = next((inner for inner in place.iterdir() if inner.name == piece), None) if place.is_dir() else None
+        for (
+            piece
+        ) in pieces:  # piece by piece, among existing entries: a request's path never reaches the file system
+            found = (
+                next((inner for inner in place.iterdir() if inner.name == piece), None)
+                if place.is_dir()
+                else None
+            )
             if found is None:
                 raise NotFound("There is no such file")
             place = found

@@ -23,9 +23,13 @@ BodyNow = Callable[[Request], bytes | None]
 
 
 def body_now(request: Request) -> bytes | None:
-    """Returns the body of a request with a JSON content type. Raises UnsupportedMediaType for another one, or none."""
+    """Returns the body of a request with a JSON content type. Raises UnsupportedMediaType for another one, or
+    none."""
     media_type = request.headers.get("content-type", "")
-    if media_type != "application/json" and media_type.partition(";")[0].strip().lower() != "application/json":
+    if (
+        media_type != "application/json"
+        and media_type.partition(";")[0].strip().lower() != "application/json"
+    ):
         raise UnsupportedMediaType("Send application/json")
     return any_body_now(request)
 
@@ -56,17 +60,25 @@ class Bodies:
     form; a large one is written to one of the `spools`.
     """
 
-    def __init__(self, limit: int, beside: Callable[..., Awaitable[Any]], form_limit: int, spools: FormSpools) -> None:
+    def __init__(
+        self, limit: int, beside: Callable[..., Awaitable[Any]], form_limit: int, spools: FormSpools
+    ) -> None:
         self._limit = limit
         self._beside = beside
         self._form_limit = form_limit if limit >= LEAST else limit
         self._spools = spools
 
     async def form(self, request: Request) -> "bytes | SpooledForm":
-        """Waits for the body of a form; a large one is written to a file. Raises what `late` does, and Unavailable."""
+        """Waits for the body of a form; a large one is written to a file. Raises what `late` does, and
+        Unavailable."""
         pieces = getattr(request, "pieces", None)
         length = int(request.headers.get("content-length", -1))
-        if pieces is None or "content-encoding" in request.headers or 0 <= length <= LEAST or self._form_limit <= LEAST:
+        if (
+            pieces is None
+            or "content-encoding" in request.headers
+            or 0 <= length <= LEAST
+            or self._form_limit <= LEAST
+        ):
             return await self.late(request)
         try:
             boundary = boundary_of(request.headers.get("content-type", ""))
@@ -84,7 +96,8 @@ class Bodies:
         return spooled
 
     async def late(self, request: Request) -> bytes:
-        """Waits for the body, and decompresses it. Raises UnsupportedMediaType, PayloadTooLarge, BadRequest."""
+        """Waits for the body, and decompresses it. Raises UnsupportedMediaType, PayloadTooLarge,
+        BadRequest."""
         coding = request.headers.get("content-encoding", "")
         if not coding:
             return await request.body()
@@ -95,9 +108,13 @@ class Bodies:
             ContentDecoder(coding)  # an unknown coding is refused before the body is read
             body = await request.body()
             small = len(body) <= INLINE
-            decompressed = decoded(body, coding, limit) if small else await self._beside(decoded, body, coding, limit)
+            decompressed = (
+                decoded(body, coding, limit) if small else await self._beside(decoded, body, coding, limit)
+            )
         except UnknownCoding:
-            raise UnsupportedMediaType("Send the body as it is, or as gzip, deflate, br or zstd", codings=True) from None
+            raise UnsupportedMediaType(
+                "Send the body as it is, or as gzip, deflate, br or zstd", codings=True
+            ) from None
         except BrokenCoding as broken:
             raise BadRequest(f"The body cannot be decoded by its Content-Encoding: {broken}") from None
         if decompressed is None:

@@ -45,7 +45,8 @@ class Callers:
         await self._runtime.limits.charge(address)
 
     def admit(self, request: Request, address: str) -> None:
-        """Refuses an address whose limit is used up, before its credentials are checked. Raises RateLimited."""
+        """Refuses an address whose limit is used up, before its credentials are checked. Raises
+        RateLimited."""
         if "origin" in request.headers:
             request.extra += self._cors.headers(request)
         self._check(address)
@@ -65,7 +66,9 @@ class Callers:
                 raise Forbidden("This key may not be used from this origin")
         return principal
 
-    async def unrecognized(self, why: GatewayError, request: Request, address: str, hidden: tuple[str, ...] = ()) -> Principal:
+    async def unrecognized(
+        self, why: GatewayError, request: Request, address: str, hidden: tuple[str, ...] = ()
+    ) -> Principal:
         """Handles unknown credentials: the attempt is charged to its address; a token whose issuer's keys are
         not known yet waits once.
         """

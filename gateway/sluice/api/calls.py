@@ -52,7 +52,12 @@ class Calls:
     """Answers the calls of one snapshot. Errors are rendered, counted and logged here; nothing is raised."""
 
     def __init__(
-        self, runtime: Snapshot, callers: Callers, bodies: Bodies, refusals: Refusals, resumable: ResumableStreams
+        self,
+        runtime: Snapshot,
+        callers: Callers,
+        bodies: Bodies,
+        refusals: Refusals,
+        resumable: ResumableStreams,
     ) -> None:
         self._runtime = runtime
         self._callers = callers
@@ -121,7 +126,13 @@ class Calls:
             error = self._refusals.crashed(request, frontend, crash, request_id)
         finally:
             self._finished(
-                request, call, error, request_id=request_id, frontend=frontend.name, principal=principal, address=address
+                request,
+                call,
+                error,
+                request_id=request_id,
+                frontend=frontend.name,
+                principal=principal,
+                address=address,
             )
             if error is not None:
                 without_frames(error)
@@ -137,7 +148,9 @@ class Calls:
                 writer.detach()
                 self._runtime.outlives(call, task)
 
-    def _call(self, chat: ChatRequest, request: Request, request_id: str, entry: CallEntry, principal: Principal) -> Call:
+    def _call(
+        self, chat: ChatRequest, request: Request, request_id: str, entry: CallEntry, principal: Principal
+    ) -> Call:
         """Reads the request, and makes its call. Raises ModelNotFound, Forbidden, BadRequest."""
         runtime = self._runtime
         name = chat.model or principal.default_alias or ""
@@ -147,7 +160,9 @@ class Calls:
         if route is None and name:
             route = runtime.wildcards.route_of(name, principal.may)
         if route is None or route.wildcard or not principal.may(name):
-            what = "Say which model to use" if not name else "There is no such model, or this key may not use it"
+            what = (
+                "Say which model to use" if not name else "There is no such model, or this key may not use it"
+            )
             raise ModelNotFound(what, param="model")
         if principal.session_prefix and chat.session is not None:
             session = principal.session(chat.session)
@@ -158,7 +173,9 @@ class Calls:
             chat = entry.prepare(chat, route.config)
         headers, frontend = request.headers, entry.frontend
         series = runtime.records.series[frontend.name, route.name]
-        traits = NO_TRAITS if route.single_target else traits_of(chat, principal.key_id, principal.tenant, headers)
+        traits = (
+            NO_TRAITS if route.single_target else traits_of(chat, principal.key_id, principal.tenant, headers)
+        )
         call = Call(request_id, request.received, frontend, principal, route, chat, series, traits)
         if runtime.tracer is None:
             call.lines = own_lines(request_id, headers)

@@ -52,7 +52,11 @@ class Cors:
         origin = request.headers.get("origin", "")
         if origin not in self._origins or not is_for_pages(request.path):
             return []
-        return [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", self._exposed), ("Vary", "Origin")]
+        return [
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Expose-Headers", self._exposed),
+            ("Vary", "Origin"),
+        ]
 
     def preflight(self, request: Request, allowed: str) -> None:
         """Answers an OPTIONS request; the path has the methods `allowed`."""

@@ -49,16 +49,23 @@ class Embed:
     def _answer(self, request: Request, name: str) -> None:
         from sluice.api.assets import Assets
 
-        cache = "public, max-age=300, stale-while-revalidate=86400" if name == "chat-widget.js" else "no-cache"
-        assets = self._runtime.state.once(f"embed {cache}", lambda: Assets("sluice.embed", ".", cache=cache, more=READ_BY_ALL))
+        cache = (
+            "public, max-age=300, stale-while-revalidate=86400" if name == "chat-widget.js" else "no-cache"
+        )
+        assets = self._runtime.state.once(
+            f"embed {cache}", lambda: Assets("sluice.embed", ".", cache=cache, more=READ_BY_ALL)
+        )
         assets.answer(request, name)
 
     async def _token(self, request: Request, request_id: str) -> None:
-        """Makes a token for the requesting page, whose origin must be one of the key's. Raises NotFound, Forbidden."""
+        """Makes a token for the requesting page, whose origin must be one of the key's. Raises NotFound,
+        Forbidden."""
         await self._callers.anybody(request)
         authenticator = self._runtime.authenticator
         owner = authenticator.key(self._runtime.config.server.demo or "")
         if owner is None:
             raise NotFound("The demo's key may not be used")
-        wanted = TokenRequest(request.headers.get("origin", ""), session_prefix=DEMO_PREFIX, own_sessions=True)
+        wanted = TokenRequest(
+            request.headers.get("origin", ""), session_prefix=DEMO_PREFIX, own_sessions=True
+        )
         request.reply(200, _json(token_object(authenticator.mint(owner, wanted))), NOT_STORED)

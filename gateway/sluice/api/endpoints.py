@@ -39,8 +39,14 @@ class Received(msgspec.Struct, frozen=True, eq=False):
         routes = self._runtime.routes
         catalogue = self._runtime.catalogue
         known = dict.fromkeys(catalogue.names(principal.may))
-        granted = [(name, covering(routes, name)) for name in principal.aliases if name not in known and name not in routes]
-        shown = [name for name, alias in granted if alias and not (name.endswith("*") and catalogue.expands(alias))]
+        granted = [
+            (name, covering(routes, name))
+            for name in principal.aliases
+            if name not in known and name not in routes
+        ]
+        shown = [
+            name for name, alias in granted if alias and not (name.endswith("*") and catalogue.expands(alias))
+        ]
         return [*known, *sorted(shown)]
 
     def facts(self, model: str) -> Facts:
@@ -49,7 +55,11 @@ class Received(msgspec.Struct, frozen=True, eq=False):
     @property
     def kept(self) -> KeptForCaller | None:
         policy, principal = self._runtime.kept, self._principal
-        return OfTenant(policy, policy.store, principal.tenant) if policy.store is not None and principal is not None else None
+        return (
+            OfTenant(policy, policy.store, principal.tenant)
+            if policy.store is not None and principal is not None
+            else None
+        )
 
     async def json(self) -> dict[str, Any]:
         return await self._bodies.object(self.head, self._body_now)

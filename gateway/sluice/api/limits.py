@@ -34,13 +34,19 @@ class CallerLimits:
         if principal.kind == "browser":
             raise Forbidden("A page's token may not see what its key has left")
         names = self._runtime.end_users
-        user = names.known(principal, request.query.get("user", ""), request.headers) if names is not None else ""
+        user = (
+            names.known(principal, request.query.get("user", ""), request.headers)
+            if names is not None
+            else ""
+        )
         body = await self._limits_of(principal, request.query.get("model", ""), user)
         request.reply(200, _json(body), NOT_STORED)
 
     async def _limits_of(self, principal: Principal, model: str, user: str) -> dict[str, Any]:
         routes, limits = self._runtime.routes, self._runtime.limits
-        route = (routes.get(model) or self._runtime.wildcards.route_of(model, principal.may)) if model else None
+        route = (
+            (routes.get(model) or self._runtime.wildcards.route_of(model, principal.may)) if model else None
+        )
         if model and (route is None or route.wildcard or not principal.may(model)):
             raise ModelNotFound("There is no such model, or this key may not use it", param="model")
         found = await limits.left(principal, route, user)

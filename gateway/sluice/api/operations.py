@@ -26,7 +26,12 @@ class OperationCalls(Calls):
     """The calls of one operation, such as embeddings."""
 
     def __init__(
-        self, runtime: Snapshot, callers: Callers, bodies: Bodies, refusals: Refusals, streams: ResumableStreams
+        self,
+        runtime: Snapshot,
+        callers: Callers,
+        bodies: Bodies,
+        refusals: Refusals,
+        streams: ResumableStreams,
     ) -> None:
         super().__init__(runtime, callers, bodies, refusals, streams)
         self._count: Any = runtime.metrics.child
@@ -49,7 +54,9 @@ class OperationCalls(Calls):
         writer.write(cast(OperationRequest, call.chat).otherwise, last=True)
         call.finish("done")
 
-    def _call(self, chat: ChatRequest, request: Request, request_id: str, entry: CallEntry, principal: Principal) -> Call:
+    def _call(
+        self, chat: ChatRequest, request: Request, request_id: str, entry: CallEntry, principal: Principal
+    ) -> Call:
         """Makes the call. Raises BadRequest if no target of the alias carries the operation."""
         call = super()._call(chat, request, request_id, entry, principal)
         route = self._route(call.route, entry, chat.dialect)

@@ -48,12 +48,18 @@ class Refusals:
         """Writes the error. `known`: the headers that the response would have had."""
         status = frontend.status(error)
         try:
-            request.reply(status, _json(frontend.error(error, request_id)), [*known, *headers_of(error, status)])
-        except Exception as crash:  # nothing has been sent: a response that cannot be written can still be replaced
+            request.reply(
+                status, _json(frontend.error(error, request_id)), [*known, *headers_of(error, status)]
+            )
+        except (
+            Exception
+        ) as crash:  # nothing has been sent: a response that cannot be written can still be replaced
             self._records.crashed(crash, request_id)
             request.reply(500, _json(frontend.error(GatewayError("Internal server error"), request_id)))
 
-    def crashed(self, request: Request, frontend: Envelope, crash: Exception, request_id: str) -> GatewayError:
+    def crashed(
+        self, request: Request, frontend: Envelope, crash: Exception, request_id: str
+    ) -> GatewayError:
         """Logs an unexpected exception (its place, not its text), and returns the error for the caller."""
         self._records.crashed(crash, request_id)
         error = GatewayError("Internal server error")
@@ -69,7 +75,9 @@ def headers_of(error: GatewayError, status: int) -> list[tuple[str, str]]:
     match error:
         case RateLimited(headers=limits, retry_after=seconds, final=final):
             return [*limits, *_retry_after(seconds, final=final)]
-        case UpstreamError(retry_after=float(seconds)) | Unavailable(retry_after=float(seconds)) if status in (429, 503, 529):
+        case UpstreamError(retry_after=float(seconds)) | Unavailable(retry_after=float(seconds)) if (
+            status in (429, 503, 529)
+        ):
             return _retry_after(seconds)
         case MethodNotAllowed(allowed=allowed):
             return [("Allow", allowed)]
@@ -82,7 +90,8 @@ def headers_of(error: GatewayError, status: int) -> list[tuple[str, str]]:
 
 
 def _retry_after(seconds: float, *, final: bool = False) -> list[tuple[str, str]]:
-    """Returns `Retry-After` in whole seconds (RFC 9110 10.2.3), rounded up, and the exact `retry-after-ms`."""
+    """Returns `Retry-After` in whole seconds (RFC 9110 10.2.3), rounded up, and the exact
+    `retry-after-ms`."""
     never = [("x-should-retry", "false")]
     if seconds == float("inf"):
         return never

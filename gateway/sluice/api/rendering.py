@@ -70,9 +70,16 @@ def message_object(turn: Turn) -> dict[str, Any]:
 
 
 def key_object(key: NamedGrant) -> dict[str, Any]:
-    """Returns a key without its secret and its digests: a configured one, or one made through the admin API."""
-    fields: dict[str, Any] = {"id": key.id, "tenant": key.owner, "source": "config" if isinstance(key, Key) else "admin"}
-    fields |= {name: getattr(key, name) for name in ("aliases", "default_alias", "origins", "expires", "enabled")}
+    """Returns a key without its secret and its digests: a configured one, or one made through the admin
+    API."""
+    fields: dict[str, Any] = {
+        "id": key.id,
+        "tenant": key.owner,
+        "source": "config" if isinstance(key, Key) else "admin",
+    }
+    fields |= {
+        name: getattr(key, name) for name in ("aliases", "default_alias", "origins", "expires", "enabled")
+    }
     fields["limits"] = msgspec.to_builtins(key.limits, enc_hook=json_unit)
     if key.log_content is not None:
         fields["log_content"] = key.log_content

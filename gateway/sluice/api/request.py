@@ -32,7 +32,11 @@ class Request(ResponseWriter, Protocol):
     def body_now(self) -> bytes | None: ...
     async def body(self) -> bytes: ...
     def reply(
-        self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), content_type: str = "application/json"
+        self,
+        status: int,
+        body: bytes,
+        headers: Sequence[tuple[str, str]] = (),
+        content_type: str = "application/json",
     ) -> None: ...
     async def writable(self) -> None: ...
 
@@ -76,13 +80,19 @@ class RenamingRequest:
 
     __slots__ = ("_inner", "_rename", "write")
 
-    def __init__(self, inner: Request, rename: Callable[[Sequence[tuple[str, str]]], Sequence[tuple[str, str]]]) -> None:
+    def __init__(
+        self, inner: Request, rename: Callable[[Sequence[tuple[str, str]]], Sequence[tuple[str, str]]]
+    ) -> None:
         object.__setattr__(self, "_inner", inner)
         object.__setattr__(self, "_rename", rename)
         object.__setattr__(self, "write", inner.write)
 
     def reply(
-        self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), content_type: str = "application/json"
+        self,
+        status: int,
+        body: bytes,
+        headers: Sequence[tuple[str, str]] = (),
+        content_type: str = "application/json",
     ) -> None:
         self._inner.reply(status, body, self._rename(headers), content_type)
 

@@ -29,11 +29,15 @@ class Resuming:
                 others = {"OPTIONS", *place.methods} - {"GET"}
                 raise MethodNotAllowed(place.allowed if stream else ", ".join(sorted(others)))
             principal = await self._callers.identify(request, frontend.credential_parameters)
-            await self._resume(resume_point(stream, request.query.get("after", ""), last), request, principal, request_id)
+            await self._resume(
+                resume_point(stream, request.query.get("after", ""), last), request, principal, request_id
+            )
 
         return resume
 
-    async def _resume(self, point: ResumePoint, request: Request, principal: Principal, request_id: str) -> None:
+    async def _resume(
+        self, point: ResumePoint, request: Request, principal: Principal, request_id: str
+    ) -> None:
         refused = False
         try:
             await self._streams.resume(point, request, principal, request_id)

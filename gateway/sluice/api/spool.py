@@ -70,7 +70,9 @@ class SpooledForm:
             start += len(piece)
             yield piece
 
-    async def receive(self, pieces: AsyncIterator[bytes], boundary: str, beside: Callable[..., Awaitable[Any]]) -> None:
+    async def receive(
+        self, pieces: AsyncIterator[bytes], boundary: str, beside: Callable[..., Awaitable[Any]]
+    ) -> None:
         """Reads the whole form. Raises ValueError for an invalid one, Unavailable, OSError, and what `pieces`
         raises.
         """

@@ -43,8 +43,8 @@ class MethodRoute(msgspec.Struct, frozen=True, eq=False):
 class ServedPath(msgspec.Struct, eq=False):
     """A path that is served. `quiet`: see OwnRoute; calls have log lines of their own.
 
-    `label` is how logs name it, with `*` for parameters: calls by each of their paths, other routes by their first one.
-    `resumes`: its GET resumes a stream, so there is no HEAD.
+    `label` is how logs name it, with `*` for parameters: calls by each of their paths, other routes by their
+    first one. `resumes`: its GET resumes a stream, so there is no HEAD.
     """
 
     label: str
@@ -84,7 +84,9 @@ class RouteTable:
         for route in own:
             place = self._place(route.path, route.path)
             place.quiet |= route.quiet
-            place.methods.setdefault(route.method, []).append(MethodRoute(route.handler, names=_names_in(route.path)))
+            place.methods.setdefault(route.method, []).append(
+                MethodRoute(route.handler, names=_names_in(route.path))
+            )
         for frontend in frontends:
             for offered in frontend.routes():
                 for path in (offered.path, *offered.also):
@@ -135,12 +137,14 @@ def _check(frontend: Frontend, other: Frontend | None, what: str) -> None:
     """Raises ConfigError if nothing distinguishes the requests of two owners of a route."""
     if other is None or other.marker == frontend.marker:
         whose = f'frontend "{other.name}"' if other is not None else "the gateway itself"
-        raise ConfigError([f'frontend "{frontend.name}": {what} is a route of {whose}, too (server.frontends)'])
+        raise ConfigError(
+            [f'frontend "{frontend.name}": {what} is a route of {whose}, too (server.frontends)']
+        )
 
 
 class PathClaims:
-    """Chooses the frontend that renders the error for an unknown path, by the path's beginning. The gateway's `own`
-    paths, and those that no frontend claims, are left to `rest`: who claims "/", or `default`."""
+    """Chooses the frontend that renders the error for an unknown path, by the path's beginning. The gateway's
+    `own` paths, and those that no frontend claims, are left to `rest`: who claims "/", or `default`."""
 
     def __init__(self, frontends: Iterable[Frontend], own: Iterable[str], default: Envelope) -> None:
         claims: dict[str, list[Envelope]] = {}
@@ -152,12 +156,15 @@ class PathClaims:
         self._claims = sorted(claims.items(), key=lambda claim: -len(claim[0]))
 
     def of(self, path: str, headers: Mapping[str, str]) -> Envelope:
-        claimants = next((claimants for prefix, claimants in self._claims if path.startswith(prefix)), [self.rest])
+        claimants = next(
+            (claimants for prefix, claimants in self._claims if path.startswith(prefix)), [self.rest]
+        )
         return _chosen(claimants, claimants, headers)
 
 
 def _chosen(choices: Sequence[T], envelopes: Sequence[Envelope | None], headers: Mapping[str, str]) -> T:
-    """Chooses one frontend: the one whose marker header is sent, else one without a marker, else the first."""
+    """Chooses one frontend: the one whose marker header is sent, else one without a marker, else the
+    first."""
     if len(choices) == 1:
         return choices[0]
     markers = [envelope.marker if envelope is not None else "" for envelope in envelopes]
@@ -167,7 +174,8 @@ def _chosen(choices: Sequence[T], envelopes: Sequence[Envelope | None], headers:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """Returns the pattern of a path: each `{name}` matches at least one character, and slashes only in a `{+name}`."""
+    """Returns the pattern of a path: each `{name}` matches at least one character, and slashes only in a
+    `{+name}`."""
     pieces, at = [], 0
     for match in PARAMETER.finditer(path):
         pieces += [re.escape(path[at : match.start()]), "(.+)" if match[1] else "([^/]+)"]

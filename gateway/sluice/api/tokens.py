@@ -27,7 +27,9 @@ class TokenRoutes:
     async def mint(self, request: Request, request_id: str) -> None:
         principal = await self._callers.identify(request)
         wanted = token_request(await self._bodies.object(request))
-        request.reply(200, _json(token_object(self._runtime.authenticator.mint(principal, wanted))), NOT_STORED)
+        request.reply(
+            200, _json(token_object(self._runtime.authenticator.mint(principal, wanted))), NOT_STORED
+        )
 
     async def renew(self, request: Request, request_id: str) -> None:
         """Renews a page's token, within the time in which it may be renewed."""

@@ -18,11 +18,15 @@ def fail(*lines: str) -> NoReturn:
 
 def of_a_running_one(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say which gateway is asked: `url` and `path`."""
-    command = click.option("--url", help="Of the admin port. Default: server.admin_listen of the configuration.")(command)
+    command = click.option(
+        "--url", help="Of the admin port. Default: server.admin_listen of the configuration."
+    )(command)
     return click.option("--config", "path", metavar="PATH", help="Default: as for serve.")(command)
 
 
-def call_admin(url: str | None, path: str | None, method: str, at: str, body: object = None) -> tuple[int, Any]:
+def call_admin(
+    url: str | None, path: str | None, method: str, at: str, body: object = None
+) -> tuple[int, Any]:
     """The status and the JSON that the running gateway answers."""
     from sluice.process.asking import NoAdminAnswer, ask
 
@@ -46,7 +50,11 @@ def problem_of(answer: Any) -> str:
     """Why the gateway refused, in one line."""
     if not isinstance(answer, dict):
         return str(answer)
-    details = [f"{one.get('field')}: {one.get('reason')}" for one in answer.get("details") or () if isinstance(one, dict)]
+    details = [
+        f"{one.get('field')}: {one.get('reason')}"
+        for one in answer.get("details") or ()
+        if isinstance(one, dict)
+    ]
     error = answer.get("error", answer)
     message = error.get("message", error) if isinstance(error, dict) else error
     return "; ".join([str(message), *details, *([answer["reason"]] if answer.get("reason") else [])])

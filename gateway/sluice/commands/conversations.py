@@ -10,7 +10,8 @@ from sluice.commands.admin_api import copied, fail, of_a_running_one, wanted
 
 @click.group()
 def conversations() -> None:
-    """Export and delete what the running gateway keeps of tenants and persons. The admin key is $SLUICE_ADMIN_KEY."""
+    """Export and delete what the running gateway keeps of tenants and persons. The admin key is
+    $SLUICE_ADMIN_KEY."""
 
 
 @conversations.command()
@@ -20,7 +21,9 @@ def conversations() -> None:
 def export(*, url: str | None, path: str | None, tenant: str | None, session_prefix: str | None) -> None:
     """Print what was said, as a JSON object per line."""
     wished = {"tenant": tenant, "session_prefix": session_prefix}
-    query = {name: value for name, value in wished.items() if value is not None}  # an empty one is refused, and not all
+    query = {
+        name: value for name, value in wished.items() if value is not None
+    }  # an empty one is refused, and not all
     copied(url, path, f"/v1/admin/conversations/export?{urlencode(query)}")
     if tenant and not session_prefix:
         copied(url, path, f"/v1/admin/responses/export?{urlencode({'tenant': tenant})}")
@@ -44,11 +47,14 @@ def delete(*, url: str | None, path: str | None, tenant: str, **which: str | Non
 @conversations.command()
 @of_a_running_one
 def reencrypt(*, url: str | None, path: str | None) -> None:
-    """Encrypt all conversations by the first key, so that the others can be taken out. It can be run again."""
+    """Encrypt all conversations by the first key, so that the others can be taken out. It can be run
+    again."""
     total = {"conversations": 0, "messages": 0, "unreadable": 0}
     after: str | None = ""
     while after is not None:
-        answer: Any = wanted(url, path, "POST", f"/v1/admin/conversations/reencrypt?{urlencode({'after': after})}")
+        answer: Any = wanted(
+            url, path, "POST", f"/v1/admin/conversations/reencrypt?{urlencode({'after': after})}"
+        )
         total = {name: number + answer[name] for name, number in total.items()}
         after = answer["next"]
     click.echo(f"conversations looked at: {total['conversations']}")

@@ -14,12 +14,17 @@ MODELS: Mapping[str, str] = {
     "openai": "gpt-5-mini", "anthropic": "claude-haiku-4-5", "gemini": "gemini-2.5-flash", "ollama": "llama3.2", "echo": "echo",
 }  # fmt: skip
 """What is taken of a provider where nobody says which model; of any other it has to be said."""
-KEYS: Mapping[str, str] = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
+KEYS: Mapping[str, str] = {
+    "openai": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "gemini": "GEMINI_API_KEY",
+}
 """Environment variables of backends that are no vendors."""
 
 
 class Provider(msgspec.Struct, frozen=True):
-    """`variable`: the environment variable of its key; "" where it needs none. `named`: the variable is the vendor's own."""
+    """`variable`: the environment variable of its key; "" where it needs none. `named`: the variable is the
+    vendor's own."""
 
     name: str
     model: str
@@ -49,7 +54,9 @@ def chosen(text: str) -> Provider:
     name, _, model = text.partition("=")
     vendor = bundled_vendors().get(name)
     if vendor is None and name not in installed():
-        raise ValueError(f"{name}: no such provider; there are {', '.join(sorted((*MODELS, *bundled_vendors())))}")
+        raise ValueError(
+            f"{name}: no such provider; there are {', '.join(sorted((*MODELS, *bundled_vendors())))}"
+        )
     model = model or MODELS.get(name, "")
     if not model:
         raise ValueError(f"{name}: say which model, as --provider {name}=MODEL")
@@ -60,13 +67,16 @@ def chosen(text: str) -> Provider:
 
 
 def written(wish: Wish) -> FirstConfig:
-    """The file's text and the keys whose digests it has. Raises ValueError where `check` would not pass it."""
+    """The file's text and the keys whose digests it has. Raises ValueError where `check` would not pass
+    it."""
     key, admin_key = new_key(), new_key()
     host, _, port = wish.listen.rpartition(":")
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65534:
         raise ValueError("--listen: expected HOST:PORT, such as 127.0.0.1:8080")
     upstreams = "\n".join(map(_upstream, wish.providers))
-    tiers = "\n".join(f"      - - {{ upstream: {one.name}, model: {_quoted(one.model)} }}" for one in wish.providers)
+    tiers = "\n".join(
+        f"      - - {{ upstream: {one.name}, model: {_quoted(one.model)} }}" for one in wish.providers
+    )
     text = f"""\
 # Made by `sluice init`. All options: config/gateway.example.yaml; what is wrong here: `sluice check`.
 
@@ -111,4 +121,8 @@ def _upstream(one: Provider) -> str:
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if not re.fullmatch(r"[A-Za-z][\w.-]*", text) else text
+    return (
+        '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        if not re.fullmatch(r"[A-Za-z][\w.-]*", text)
+        else text
+    )

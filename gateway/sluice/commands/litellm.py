@@ -1,4 +1,5 @@
-"""LiteLLM's config.yaml -> a configuration of ours. Every value of it is carried over, or named with its line and why not.
+"""LiteLLM's config.yaml -> a configuration of ours. Every value of it is carried over, or named with its line
+and why not.
 
 The format: https://docs.litellm.ai/docs/proxy/config_settings
 """
@@ -38,7 +39,8 @@ REQUEST_FIELDS = frozenset(
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """`notes` are lines "LINE: path: what became of it", of values that were not carried over. `carried`: how many were."""
+    """`notes` are lines "LINE: path: what became of it", of values that were not carried over. `carried`: how
+    many were."""
 
     text: str
     notes: tuple[str, ...]
@@ -54,7 +56,8 @@ def imported(data: bytes) -> Imported:
 
 
 def grouped(notes: tuple[str, ...]) -> list[str]:
-    """The notes for reading: those that say the same of the same key in other places are one, with their lines behind it."""
+    """The notes for reading: those that say the same of the same key in other places are one, with their
+    lines behind it."""
     lines: dict[tuple[str, str], list[str]] = {}
     first: dict[tuple[str, str], str] = {}
     for note in notes:
@@ -64,7 +67,11 @@ def grouped(notes: tuple[str, ...]) -> list[str]:
         lines.setdefault(key, []).append(line)
     return [
         first[key]
-        + (f" (also lines {', '.join(dict.fromkeys(more))})" if (more := [at for at in others if at != others[0]]) else "")
+        + (
+            f" (also lines {', '.join(dict.fromkeys(more))})"
+            if (more := [at for at in others if at != others[0]])
+            else ""
+        )
         for key, others in lines.items()
     ]
 
@@ -94,7 +101,10 @@ class Import:
             config["prices"] = {"models": self._prices}
         body = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
         return (
-            "".join(f"# {line}\n" for line in ("Made of LiteLLM's configuration by `sluice import litellm`.", *self._todo))
+            "".join(
+                f"# {line}\n"
+                for line in ("Made of LiteLLM's configuration by `sluice import litellm`.", *self._todo)
+            )
             + body
         )
 
@@ -119,7 +129,9 @@ class Import:
         source.take(*here, "litellm_params", "model")
         source.take(*here, "litellm_params", "custom_llm_provider")
         if alias != name:
-            source.leave(f'callers name it "{alias}": names have no spaces or other signs', *here, "model_name")
+            source.leave(
+                f'callers name it "{alias}": names have no spaces or other signs', *here, "model_name"
+            )
         upstream, rest = self._upstreams.name(here, provider, rest)
         target: dict[str, Any] = {"upstream": upstream, "model": rest}
         self._target_options(here, target)
@@ -131,7 +143,9 @@ class Import:
         if (weight := self._source.number(*params, "weight")) is not None:
             target["weight"] = weight
         timeouts = {}
-        if total := self._source.number(*params, "timeout") or self._source.number(*params, "request_timeout"):
+        if total := self._source.number(*params, "timeout") or self._source.number(
+            *params, "request_timeout"
+        ):
             timeouts["total"] = f"{total:g}s"
         if first := self._source.number(*params, "stream_timeout"):
             timeouts["first_token"] = f"{first:g}s"
@@ -192,7 +206,8 @@ class Import:
             self._source.take("router_settings", "routing_strategy")
         elif given is not None:
             reason = (
-                "no such strategy here: targets are drawn by weight, and left out while their own limits (rpm, tpm) are used up"
+                "no such strategy here: targets are drawn by weight, "
+                "and left out while their own limits (rpm, tpm) are used up"
             )
             self._source.leave(reason, "router_settings", "routing_strategy")
         return "" if strategy == "weighted" else strategy
@@ -237,7 +252,11 @@ class Import:
             return False
         for alias in of:
             tiers = aliases[alias]["tiers"]
-            tiers += [self._targets[other] for other in names if other != alias and self._targets[other] not in tiers]
+            tiers += [
+                self._targets[other]
+                for other in names
+                if other != alias and self._targets[other] not in tiers
+            ]
         return True
 
     def _renamed(self) -> dict[str, str]:
@@ -259,7 +278,9 @@ class Import:
         key = self._source.get("general_settings", "master_key")
         if isinstance(key, str) and (name := variable_of(key)):
             made = f'{name}_DIGEST="$(printf %s "${name}" | sluice keys hash)"'
-            self._source.leave(f"a key is configured by its digest: set {made}", "general_settings", "master_key")
+            self._source.leave(
+                f"a key is configured by its digest: set {made}", "general_settings", "master_key"
+            )
             self._todo.append(f"To do: export {made}")
             digest = f"${{{name}_DIGEST}}"
         elif isinstance(key, str) and key:
@@ -293,7 +314,9 @@ class Import:
             secret = f":{variables(self._source.take('router_settings', 'redis_password'))}@"
         elif password is not None:
             secret = ":${REDIS_PASSWORD}@"  # noqa: S105  a variable's name
-            self._source.leave("a password in the file: set REDIS_PASSWORD to it", "router_settings", "redis_password")
+            self._source.leave(
+                "a password in the file: set REDIS_PASSWORD to it", "router_settings", "redis_password"
+            )
         config.setdefault("limits", {})["store"] = f"redis://{secret}{host}:{port}"
 
 

@@ -11,7 +11,9 @@ _DATABASE = "no database is needed: dynamic keys and usage are kept by admin.sto
 _PAGES = "the pages are signed in to with the admin key, or by admin.oidc"
 _RETRIES = "which failures are tried again is fixed (README, Routing); how often: the alias's retry"
 _KEYS = "keys with limits and an end are made by /admin/keys, or stand in `keys`"
-_CONTEXT = "give targets their `context`: too long a request goes to one that has room, in whichever tier it is"
+_CONTEXT = (
+    "give targets their `context`: too long a request goes to one that has room, in whichever tier it is"
+)
 _TOKENS = "prices here are for tokens (prices.models)"
 REASONS: Mapping[str, str] = {
     "drop_params": "fields that a model refuses are left out by the table of models (config/models.yaml) anyway",
@@ -117,7 +119,8 @@ REASONS: Mapping[str, str] = {
     "mock_response": "backend: echo answers by itself",
     "model_info": "what LiteLLM's own lists tell of the model; nothing is decided by it here",
 }
-"""Why a value is not carried over, or where it is said here: by the innermost key of its path that stands here."""
+"""Why a value is not carried over, or where it is said here: by the innermost key of its path that stands
+here."""
 UNKNOWN = "nothing here is known to mean the same: see whether you need it"
 
 

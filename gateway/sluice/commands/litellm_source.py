@@ -1,4 +1,5 @@
-"""A file of LiteLLM's, and which of its values were carried over: the others are named with their line and the reason."""
+"""A file of LiteLLM's, and which of its values were carried over: the others are named with their line and
+the reason."""
 
 import re
 from collections.abc import Iterator
@@ -98,7 +99,8 @@ _VARIABLE = re.compile(r"os\.environ/(\w+)|\$\{(\w+)\}")
 
 
 def variable_of(text: str) -> str:
-    """The environment variable that a text is: os.environ/NAME, or ${NAME} as templates write it. "" where it is none."""
+    """The environment variable that a text is: os.environ/NAME, or ${NAME} as templates write it. "" where it
+    is none."""
     found = _VARIABLE.fullmatch(text)
     return found[1] or found[2] if found else ""
 

@@ -25,13 +25,15 @@ MAKERS: Mapping[str, str] = {
     "claude-": "anthropic", "gemini-": "vertex_ai", "command-": "cohere", "mistral-": "mistral", "deepseek-": "deepseek",
     "grok-": "xai",
 }  # fmt: skip
-"""The provider of models that are named without one, by what their names begin with; of all others: openai."""
+"""The provider of models that are named without one, by what their names begin with; of all others:
+openai."""
 GOOGLE = ("gemini", "vertex-anthropic")
 BEDROCK_PATHS = re.compile(r"(?:converse/|invoke/|converse_like/)?(?:(?P<region>[a-z]{2}(?:-[a-z]+)+-\d)/)?")
 
 
 def provider_of(model: str, stated: str = "") -> tuple[str, str]:
-    """The provider of a `model` of LiteLLM's, and the model as that names it. `stated`: custom_llm_provider."""
+    """The provider of a `model` of LiteLLM's, and the model as that names it. `stated`:
+    custom_llm_provider."""
     provider, slash, rest = model.partition("/")
     if stated and provider != stated:
         return stated, model
@@ -61,7 +63,8 @@ class Upstreams:
         return f'no backend for "{provider}": with an address that speaks OpenAI\'s dialect, backend: openai'
 
     def name(self, here: Path, provider: str, model: str) -> tuple[str, str]:
-        """The section that says how this deployment is reached, the same where another has it, too; and its model."""
+        """The section that says how this deployment is reached, the same where another has it, too; and its
+        model."""
         section: dict[str, Any] = {"backend": (backend := _backend(provider))}
         places = tuple(self._places(here))
         if backend == "bedrock":
@@ -83,7 +86,8 @@ class Upstreams:
         return name, model
 
     def _places(self, here: Path) -> Iterator[Path]:
-        """Returns the places of a deployment's parameters: itself, and the entry of credential_list that it names."""
+        """Returns the places of a deployment's parameters: itself, and the entry of credential_list that it
+        names."""
         yield (*here, "litellm_params")
         wanted = self._source.get(*here, "litellm_params", "litellm_credential_name")
         known = self._source.get("credential_list")
@@ -94,7 +98,9 @@ class Upstreams:
                 yield ("credential_list", at, "credential_values")
 
     def _text(self, places: tuple[Path, ...], *names: str) -> str:
-        return next((text for place in places for name in names if (text := self._source.text(*place, name))), "")
+        return next(
+            (text for place in places for name in names if (text := self._source.text(*place, name))), ""
+        )
 
     def _address(self, places: tuple[Path, ...], provider: str, section: dict[str, Any]) -> None:
         base = self._text(places, "api_base", "base_url")
@@ -154,7 +160,10 @@ class Upstreams:
         for place in places:
             file = self._source.get(*place, "vertex_credentials")
             if isinstance(file, str) and file.endswith(".json"):
-                section["credentials"] = {"kind": "google", "file": variables(self._source.take(*place, "vertex_credentials"))}
+                section["credentials"] = {
+                    "kind": "google",
+                    "file": variables(self._source.take(*place, "vertex_credentials")),
+                }
 
     def _bedrock(self, places: tuple[Path, ...], model: str, section: dict[str, Any]) -> str:
         path = BEDROCK_PATHS.match(model)

@@ -1,4 +1,5 @@
-"""Commands that need no running gateway, or talk to one as a client: init, chat, import, models, completion."""
+"""Commands that need no running gateway, or talk to one as a client: init, chat, import, models,
+completion."""
 
 import sys
 
@@ -8,14 +9,20 @@ from sluice.commands.admin_api import fail
 
 
 @click.command()
-@click.option("--provider", "providers", multiple=True, metavar="NAME[=MODEL]", help="openai, groq=MODEL …; repeat it.")
+@click.option(
+    "--provider", "providers", multiple=True, metavar="NAME[=MODEL]", help="openai, groq=MODEL …; repeat it."
+)
 @click.option("--alias", default="chat", show_default=True, help="What callers name as the model.")
-@click.option("--key-id", default="my-app", show_default=True, metavar="ID", help="The name of the first key.")
+@click.option(
+    "--key-id", default="my-app", show_default=True, metavar="ID", help="The name of the first key."
+)
 @click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT")
 @click.option("--output", default="gateway.yaml", show_default=True, metavar="FILE")
 @click.option("--ui/--no-ui", default=True, show_default=True, help="Pages for operators on the admin port.")
 @click.option("--force", is_flag=True, help="Write over FILE where it is there.")
-def init(*, providers: tuple[str, ...], alias: str, key_id: str, listen: str, output: str, ui: bool, force: bool) -> None:
+def init(
+    *, providers: tuple[str, ...], alias: str, key_id: str, listen: str, output: str, ui: bool, force: bool
+) -> None:
     """Write a first configuration, with a key and an admin key, which are printed this once.
 
     Without --provider it asks.
@@ -29,7 +36,9 @@ def init(*, providers: tuple[str, ...], alias: str, key_id: str, listen: str, ou
     if not providers:
         if not sys.stdin.isatty():
             fail("sluice: --provider NAME is needed where nobody can be asked, such as --provider openai")
-        text = click.prompt("Providers (openai, anthropic, gemini, ollama, groq …; several with commas)", default="openai")
+        text = click.prompt(
+            "Providers (openai, anthropic, gemini, ollama, groq …; several with commas)", default="openai"
+        )
         providers = tuple(name for name in text.replace(",", " ").split() if name)
     try:
         first = written(Wish(tuple(map(chosen, providers)), alias, key_id, listen, ui))
@@ -53,8 +62,8 @@ def init(*, providers: tuple[str, ...], alias: str, key_id: str, listen: str, ou
 def chat(*, message: tuple[str, ...], url: str, model: str | None, system: str | None, raw: bool) -> None:
     """Chat with a gateway in the terminal. The key is $SLUICE_API_KEY.
 
-    With MESSAGE, or text on standard input, it prints one answer. Else: /new begins anew, Ctrl-C stops an answer,
-    Ctrl-D leaves.
+    With MESSAGE, or text on standard input, it prints one answer. Else: /new begins anew, Ctrl-C stops an
+    answer, Ctrl-D leaves.
     """
     import os
 
@@ -82,7 +91,8 @@ def import_() -> None:
 @click.option("--output", metavar="FILE", help="Default: standard output.")
 @click.option("--strict", is_flag=True, help="Exit code 1 where anything could not be carried over.")
 def litellm(file: str, output: str | None, strict: bool) -> None:
-    """Make a configuration of LiteLLM's config.yaml. Every line of it is carried over, or named with the reason on stderr."""
+    """Make a configuration of LiteLLM's config.yaml. Every line of it is carried over, or named with the
+    reason on stderr."""
     from pathlib import Path
 
     from sluice.commands.litellm import grouped, imported
@@ -123,7 +133,9 @@ def models() -> None:
     """About the table of models: what they take of requests, and what is known of them."""
 
 
-_TO = click.option("--to", "place", metavar="PATH", help="Another table than the one that comes with the gateway.")
+_TO = click.option(
+    "--to", "place", metavar="PATH", help="Another table than the one that comes with the gateway."
+)
 
 
 @models.command("list")
@@ -143,10 +155,11 @@ def list_models(part: str, place: str | None, *, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--force", is_flag=True, help="Also where FILE is older than the table.")
 def update_models(file: str, place: str | None, *, dry_run: bool, force: bool) -> None:
-    """Put FILE in place of the table, and print what changes. FILE is looked through before anything is written.
+    """Put FILE in place of the table, and print what changes. FILE is looked through before anything is
+    written.
 
-    A running gateway follows it at its next reload. Where the package may not be written to, use --to PATH, and name PATH
-    in the configuration (models.file).
+    A running gateway follows it at its next reload. Where the package may not be written to, use --to PATH,
+    and name PATH in the configuration (models.file).
     """
     from sluice.commands.models import update
 

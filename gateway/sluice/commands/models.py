@@ -22,7 +22,10 @@ def show(part: str, place: str | None, *, as_json: bool) -> None:
     width = max(map(len, found), default=0)
     for name, facts in found.items():
         click.echo(f"{name:{width}}  {_summary(facts)}")
-    click.echo(f"{len(found)} of {len(table.models)} models, {len(table.rules)} rules, updated {table.updated}", err=True)
+    click.echo(
+        f"{len(found)} of {len(table.models)} models, {len(table.rules)} rules, updated {table.updated}",
+        err=True,
+    )
 
 
 def update(file: str, place: str | None, *, dry_run: bool, force: bool) -> None:
@@ -35,7 +38,9 @@ def update(file: str, place: str | None, *, dry_run: bool, force: bool) -> None:
     new = table_of(data, file)
     old = read_table(target) if target.exists() else ModelTable("", (), lambda: {})
     if new.updated < old.updated and not force:
-        fail(f"{file}: is of {new.updated}, the table of {old.updated}; --force puts it in place nevertheless")
+        fail(
+            f"{file}: is of {new.updated}, the table of {old.updated}; --force puts it in place nevertheless"
+        )
     changes = [*_of_rules(old, new), *_of_models(old.models, new.models)]
     for change in changes:
         click.echo(change)
@@ -43,7 +48,9 @@ def update(file: str, place: str | None, *, dry_run: bool, force: bool) -> None:
         click.echo(f"{target}: {len(changes)} changes, not written", err=True)
         return
     _write(target, data)
-    click.echo(f"{target}: {len(changes)} changes, updated {old.updated or 'never'} -> {new.updated}", err=True)
+    click.echo(
+        f"{target}: {len(changes)} changes, updated {old.updated or 'never'} -> {new.updated}", err=True
+    )
 
 
 def _of_rules(old: ModelTable, new: ModelTable) -> Iterator[str]:
@@ -68,7 +75,9 @@ def _shown(line: ModelRule) -> str:
     """A rule without where it comes from: what it is for, and what it does."""
     fields = msgspec.to_builtins(line)
     values = {
-        name: value for name, value in fields.items() if name not in ("source", "date") and value not in (None, [], {}, ())
+        name: value
+        for name, value in fields.items()
+        if name not in ("source", "date") and value not in (None, [], {}, ())
     }
     return msgspec.json.encode(values).decode()
 

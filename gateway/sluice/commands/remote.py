@@ -1,4 +1,5 @@
-"""Commands that ask a running gateway by its admin API: keys, usage, targets, calls. The admin key is $SLUICE_ADMIN_KEY."""
+"""Commands that ask a running gateway by its admin API: keys, usage, targets, calls. The admin key is
+$SLUICE_ADMIN_KEY."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +42,10 @@ def list_keys(*, url: str | None, path: str | None, as_json: bool) -> None:
         page = wanted(url, path, "GET", f"/admin/keys?{urlencode({'limit': 200, 'after': after})}")
         found += page["keys"]
         after = page["next"]
-    rows = [[key["id"], key["tenant"], key["source"], key["enabled"], key["aliases"], key["expires"]] for key in found]
+    rows = [
+        [key["id"], key["tenant"], key["source"], key["enabled"], key["aliases"], key["expires"]]
+        for key in found
+    ]
     show(found, rows, ("ID", "TENANT", "SOURCE", "ENABLED", "ALIASES", "EXPIRES"), as_json=as_json)
 
 
@@ -60,7 +64,9 @@ def list_keys(*, url: str | None, path: str | None, as_json: bool) -> None:
 @as_json
 def make_key(*, url: str | None, path: str | None, key_id: str, as_json: bool, **given: Any) -> None:
     """Make a key in the running gateway, and print it: this once."""
-    budget = {name: given[f"budget_{name}"] for name in ("day", "month") if given[f"budget_{name}"] is not None}
+    budget = {
+        name: given[f"budget_{name}"] for name in ("day", "month") if given[f"budget_{name}"] is not None
+    }
     limits = {name: {"rate": given[name]} for name in RATES if given[name]}
     limits |= {"streams": given["streams"]} if given["streams"] else {}
     limits |= {"budget": budget} if budget else {}
@@ -125,15 +131,24 @@ KEYS = (
 @click.command()
 @click.option("--from", "first", metavar="DAY", help="The first day. Default: the first of the month.")
 @click.option("--to", "last", metavar="DAY", help="The last day. Default: today.")
-@click.option("--by", default="day,model", show_default=True, help="Any of day, hour, key, tenant, alias, model, tag:NAME.")
+@click.option(
+    "--by",
+    default="day,model",
+    show_default=True,
+    help="Any of day, hour, key, tenant, alias, model, tag:NAME.",
+)
 @of_a_running_one
 @as_json
-def usage(*, url: str | None, path: str | None, first: str | None, last: str | None, by: str, as_json: bool) -> None:
+def usage(
+    *, url: str | None, path: str | None, first: str | None, last: str | None, by: str, as_json: bool
+) -> None:
     """Print what was used of the running gateway: calls, tokens, cost."""
     query = {name: value for name, value in (("from", first), ("to", last)) if value} | {"by": by}
     answer = wanted(url, path, "GET", f"/admin/usage?{urlencode(query)}")
     figures = ("requests", "errors", "input_tokens", "output_tokens", "cost_usd")
-    rows = [[*(row[name] for name in answer["by"]), *(row[name] for name in figures)] for row in answer["rows"]]
+    rows = [
+        [*(row[name] for name in answer["by"]), *(row[name] for name in figures)] for row in answer["rows"]
+    ]
     if answer["by"]:
         blank = [""] * (len(answer["by"]) - 1)
         rows.append(["total", *blank, *(answer["total"][name] for name in figures)])
@@ -149,7 +164,14 @@ def usage(*, url: str | None, path: str | None, first: str | None, last: str | N
 @of_a_running_one
 @as_json
 def calls(
-    *, url: str | None, path: str | None, limit: int, alias: str | None, key_id: str | None, errors: bool, as_json: bool
+    *,
+    url: str | None,
+    path: str | None,
+    limit: int,
+    alias: str | None,
+    key_id: str | None,
+    errors: bool,
+    as_json: bool,
 ) -> None:
     """Print the last calls of the running gateway (with admin.ui), the newest first."""
     from datetime import UTC, datetime
@@ -157,7 +179,19 @@ def calls(
     wished = (("alias", alias), ("key", key_id), ("error", "*" if errors else None))
     query = {"limit": str(limit)} | {name: value for name, value in wished if value}
     answer = wanted(url, path, "GET", f"/admin/calls?{urlencode(query)}")
-    names = ("alias", "target", "key", "status", "end", "error", "ttft", "duration", "tokens_in", "tokens_out", "cost_usd")
+    names = (
+        "alias",
+        "target",
+        "key",
+        "status",
+        "end",
+        "error",
+        "ttft",
+        "duration",
+        "tokens_in",
+        "tokens_out",
+        "cost_usd",
+    )
     rows = [
         [datetime.fromtimestamp(call["at"], UTC).strftime("%H:%M:%S"), *(call.get(name) for name in names)]
         for call in answer["calls"]
@@ -176,8 +210,15 @@ def targets(context: click.Context, *, url: str | None, path: str | None, as_jso
         return
     answer = wanted(url, path, "GET", "/admin/targets")
     names = ("state", "breaker", "in_flight", "first_token_seconds", "last_error", "aliases")
-    rows = [[f"{one['upstream']}/{one['model']}", *(one.get(name) for name in names)] for one in answer["targets"]]
-    show(answer, rows, ("TARGET", "STATE", "BREAKER", "IN FLIGHT", "FIRST TOKEN", "LAST ERROR", "ALIASES"), as_json=as_json)
+    rows = [
+        [f"{one['upstream']}/{one['model']}", *(one.get(name) for name in names)] for one in answer["targets"]
+    ]
+    show(
+        answer,
+        rows,
+        ("TARGET", "STATE", "BREAKER", "IN FLIGHT", "FIRST TOKEN", "LAST ERROR", "ALIASES"),
+        as_json=as_json,
+    )
 
 
 def _control(verb: str, text: str) -> click.Command:

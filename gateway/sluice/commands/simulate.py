@@ -1,4 +1,5 @@
-"""`sluice simulate`: what a configuration would do with traffic, without a gateway, an upstream or waiting."""
+"""`sluice simulate`: what a configuration would do with traffic, without a gateway, an upstream or
+waiting."""
 
 import sys
 
@@ -12,25 +13,60 @@ SELDOM = (100_000, 20, 20)
 
 @click.command()
 @click.argument("trace")
-@click.option("--config", "path", metavar="PATH", help="Default: as for serve. Variables that are not set need not be.")
-@click.option("--scenario", "scenario_path", metavar="FILE", help="Arrivals, clients, upstreams, replicas: docs/simulate.md.")
-@click.option("--alias", metavar="ALIAS", help="All calls are for this one. Default: as the trace says, or drawn from all.")
-@click.option("--rate", metavar="RATE", help="Of a generated trace, such as 50/s. Default: the scenario's, or 10/s.")
 @click.option(
-    "--for", "lasts", metavar="TIME", help="How long arrivals are generated, such as 10m. Default: the scenario's, or 10m."
-)
-@click.option("--replicas", type=click.IntRange(1, 1000), help="Processes of the gateway, which share their limits.")
-@click.option(
-    "--seed", type=int, help="Another seed is another run; the same one is the same run. Default: the scenario's, or 1."
+    "--config", "path", metavar="PATH", help="Default: as for serve. Variables that are not set need not be."
 )
 @click.option(
-    "--unit", type=click.Choice(["s", "ms"]), default="s", show_default=True, help="Of a trace's times that are numbers."
+    "--scenario",
+    "scenario_path",
+    metavar="FILE",
+    help="Arrivals, clients, upstreams, replicas: docs/simulate.md.",
 )
 @click.option(
-    "--speed", type=click.FloatRange(min=0.001), default=1.0, show_default=True, help="Arrivals so many times as fast."
+    "--alias",
+    metavar="ALIAS",
+    help="All calls are for this one. Default: as the trace says, or drawn from all.",
 )
-@click.option("--json", "json_path", metavar="FILE", help="Also write the figures as JSON; - writes them in place of the text.")
-@click.option("--plot", "plot_path", metavar="FILE", help="Also draw a picture (.png, .svg); needs matplotlib.")
+@click.option(
+    "--rate", metavar="RATE", help="Of a generated trace, such as 50/s. Default: the scenario's, or 10/s."
+)
+@click.option(
+    "--for",
+    "lasts",
+    metavar="TIME",
+    help="How long arrivals are generated, such as 10m. Default: the scenario's, or 10m.",
+)
+@click.option(
+    "--replicas", type=click.IntRange(1, 1000), help="Processes of the gateway, which share their limits."
+)
+@click.option(
+    "--seed",
+    type=int,
+    help="Another seed is another run; the same one is the same run. Default: the scenario's, or 1.",
+)
+@click.option(
+    "--unit",
+    type=click.Choice(["s", "ms"]),
+    default="s",
+    show_default=True,
+    help="Of a trace's times that are numbers.",
+)
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0.001),
+    default=1.0,
+    show_default=True,
+    help="Arrivals so many times as fast.",
+)
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    help="Also write the figures as JSON; - writes them in place of the text.",
+)
+@click.option(
+    "--plot", "plot_path", metavar="FILE", help="Also draw a picture (.png, .svg); needs matplotlib."
+)
 def simulate(
     *,
     trace: str,
@@ -46,10 +82,11 @@ def simulate(
     json_path: str | None,
     plot_path: str | None,
 ) -> None:
-    """Replay TRACE against modelled upstreams, through the gateway's own routing, limits, queues and breakers.
+    """Replay TRACE against modelled upstreams, through the gateway's own routing, limits, queues and
+    breakers.
 
-    TRACE is a file (CSV, JSON lines, or the gateway's own call records), or a pattern that is generated: even, poisson, bursts,
-    diurnal. Prints latencies, refusals, cost, and how many replicas that needs.
+    TRACE is a file (CSV, JSON lines, or the gateway's own call records), or a pattern that is generated:
+    even, poisson, bursts, diurnal. Prints latencies, refusals, cost, and how many replicas that needs.
     """
     import gc
     import json
@@ -88,7 +125,9 @@ def simulate(
 
     gc.freeze()
     gc.set_threshold(*SELDOM)
-    simulated = run(ready.loaded, ready.scenario, ready.arrivals, began=ready.began, observed=ready.observed, told=told)
+    simulated = run(
+        ready.loaded, ready.scenario, ready.arrivals, began=ready.began, observed=ready.observed, told=told
+    )
     if shows:
         click.echo("\r\033[K", nl=False, err=True)
     found = document(simulated, ready.scenario)

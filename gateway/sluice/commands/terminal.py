@@ -24,7 +24,9 @@ class TerminalClient:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Refused(f"--url: expected http://HOST:PORT, found {url}")
         self._parts = parts
-        self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+        self._headers = {"content-type": "application/json"} | (
+            {"authorization": f"Bearer {key}"} if key else {}
+        )
 
     def model(self) -> str:
         """The first model that the key may use. Raises Refused."""
@@ -50,7 +52,9 @@ class TerminalClient:
         host = parts.hostname or ""
         connection: HTTPConnection
         if parts.scheme == "https":
-            connection = HTTPSConnection(host, parts.port, timeout=TIMEOUT, context=ssl.create_default_context())
+            connection = HTTPSConnection(
+                host, parts.port, timeout=TIMEOUT, context=ssl.create_default_context()
+            )
         else:
             connection = HTTPConnection(host, parts.port, timeout=TIMEOUT)
         try:
@@ -78,7 +82,9 @@ def _reason(response: HTTPResponse) -> str:
 class Talk:
     """`out` is the terminal; `raw`: the stream's own lines are printed."""
 
-    def __init__(self, client: TerminalClient, model: str, system: str, out: TextIO, *, raw: bool = False) -> None:
+    def __init__(
+        self, client: TerminalClient, model: str, system: str, out: TextIO, *, raw: bool = False
+    ) -> None:
         self._client = client
         self._model = model
         self._out = out
@@ -107,7 +113,8 @@ class Talk:
                     self._out.write(f"{error}\n")
 
     def say(self, text: str) -> None:
-        """One turn. Ctrl-C ends the answer: what has come of it is part of the conversation. Raises Refused."""
+        """One turn. Ctrl-C ends the answer: what has come of it is part of the conversation. Raises
+        Refused."""
         message = {"role": "user", "content": text}
         body = {"model": self._model, "stream": True, "messages": [*self._system, *self.messages, message]}
         answer = ""
@@ -149,15 +156,22 @@ def text_of(line: bytes) -> tuple[str, str]:
     if not isinstance(data, dict):
         return "", ""
     if error := data.get("error"):
-        return "", str(error.get("message") or error.get("code") or "error") if isinstance(error, dict) else str(error)
+        return "", str(error.get("message") or error.get("code") or "error") if isinstance(
+            error, dict
+        ) else str(error)
     choices = data.get("choices")
-    delta = choices[0].get("delta") if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+    delta = (
+        choices[0].get("delta")
+        if isinstance(choices, list) and choices and isinstance(choices[0], dict)
+        else None
+    )
     content = delta.get("content") if isinstance(delta, dict) else None
     return (content, "") if isinstance(content, str) else ("", "")
 
 
 def harmless(text: str) -> str:
-    """Without what could move a terminal's cursor or tell it anything: control characters but for line feeds and tabs."""
+    """Without what could move a terminal's cursor or tell it anything: control characters but for line feeds
+    and tabs."""
     return "".join(character for character in text if character in "\n\t" or not _controls(character))
 
 

@@ -22,7 +22,8 @@ def check_admin(report: Report, path: Path, admin: Admin) -> None:
 
 
 def discoverable(text: str) -> None:
-    """Raises ValueError where this issuer can have no discovery document (OpenID Connect Discovery 1.0 section 4)."""
+    """Raises ValueError where this issuer can have no discovery document (OpenID Connect Discovery 1.0
+    section 4)."""
     check_url(text)
     if "?" in text:
         raise ValueError("has a query, so nothing can be discovered below it")
@@ -52,7 +53,10 @@ def _oidc(report: Report, path: Path, oidc: Oidc) -> None:
     if isinstance(oidc.scopes, tuple) and INVALID not in oidc.scopes:
         if "openid" not in oidc.scopes:
             report.problem((*path, "scopes"), "openid must be among them: without it no ID token is given")
-        if any(not scope or not scope.isascii() or not scope.isprintable() or " " in scope for scope in oidc.scopes):
+        if any(
+            not scope or not scope.isascii() or not scope.isprintable() or " " in scope
+            for scope in oidc.scopes
+        ):
             report.problem((*path, "scopes"), "each must be one word, such as email")
     known = isinstance(oidc.algorithms, tuple) and INVALID not in oidc.algorithms
     if known and (problem := unfit(oidc.algorithms) if oidc.algorithms else "needs at least one algorithm"):
@@ -60,7 +64,10 @@ def _oidc(report: Report, path: Path, oidc: Oidc) -> None:
     if oidc.redirect_uri is not None:
         _try(report, (*path, "redirect_uri"), oidc.redirect_uri, _callback)
     if isinstance(oidc.roles, OidcRoles) and oidc.roles.viewer == () and oidc.roles.operator == ():
-        report.problem((*path, "roles"), "nobody is let in: write roles: { claim: groups, viewer: [NAME], operator: [NAME] }")
+        report.problem(
+            (*path, "roles"),
+            "nobody is let in: write roles: { claim: groups, viewer: [NAME], operator: [NAME] }",
+        )
 
 
 def _callback(text: str) -> None:

@@ -1,7 +1,7 @@
 """Checks a configuration beyond its types: references, options that exclude each other, addresses, dates.
 
-Each check looks at one section, wherever it stands, and reports by path; positions are the report's business. Values
-that were already found wrong are INVALID and skipped, so one mistake is one line.
+Each check looks at one section, wherever it stands, and reports by path; positions are the report's business.
+Values that were already found wrong are INVALID and skipped, so one mistake is one line.
 """
 
 import re
@@ -61,7 +61,8 @@ from sluice.storage.address import CONVERSATIONS, DRIVERS, LIMITS, RESUME, Kind,
 from sluice.wire.forwarding import check_forward
 
 DEVELOPMENT_KEYS = frozenset({"sha256:f54ca937b7efefe972b761a7b8dc7dd477c073770dec53b33fe59a66f6ef9a9f"})
-"""The digest of sk-sluice-dev, the key of config/gateway.dev.yaml. It is public, so nothing is given away by comparing it."""
+"""The digest of sk-sluice-dev, the key of config/gateway.dev.yaml. It is public, so nothing is given away by
+comparing it."""
 
 
 LONGEST_PATH = 103
@@ -73,18 +74,28 @@ def address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or (":" in host) != bracketed or " " in host:
+    if (
+        not colon
+        or not port.isascii()
+        or not port.isdigit()
+        or int(port) > 65535
+        or (":" in host) != bracketed
+        or " " in host
+    ):
         raise ValueError("expected host:port, such as 127.0.0.1:8080 or [::1]:8080, or unix:/path")
     return host, int(port)
 
 
 def unix_path(text: str) -> str | None:
-    """The path of a Unix socket that is written as unix:/path; None for any other address. Raises ValueError."""
+    """The path of a Unix socket that is written as unix:/path; None for any other address. Raises
+    ValueError."""
     if not text.startswith("unix:"):
         return None
     path = text.removeprefix("unix:")
     if not path or "\0" in path or len(path.encode("utf-8", "surrogatepass")) > LONGEST_PATH:
-        raise ValueError(f"expected unix:/path, of at most {LONGEST_PATH} bytes, such as unix:/run/sluice/api.sock")
+        raise ValueError(
+            f"expected unix:/path, of at most {LONGEST_PATH} bytes, such as unix:/run/sluice/api.sock"
+        )
     return path
 
 
@@ -94,7 +105,8 @@ def _listening(text: str) -> None:
 
 
 class Checks:
-    """`upstreams` and `aliases` are the names that the file declares, valid or not. Call `section` for each, then `whole`."""
+    """`upstreams` and `aliases` are the names that the file declares, valid or not. Call `section` for each,
+    then `whole`."""
 
     def __init__(self, report: Report, upstreams: Iterable[str], aliases: Iterable[str]) -> None:
         self._report = report
@@ -129,7 +141,13 @@ class Checks:
                 self._upstream(path, section)
                 self._fitted(path, section)
             case ServerTls():
-                if INVALID not in (section.cert, section.key, section.key_password, section.client_ca, section.min_version):
+                if INVALID not in (
+                    section.cert,
+                    section.key,
+                    section.key_password,
+                    section.client_ca,
+                    section.min_version,
+                ):
                     self._try(path, lambda _: _served_files(section), "")
             case UpstreamTls():
                 self._tls(path, section)
@@ -162,7 +180,8 @@ class Checks:
         self._try(path, lambda text: _installed(store_of(text, *kinds).kind), text)
 
     def _fitted(self, path: Path, section: Upstream | Target) -> None:
-        """Checks changes of requests: not of what the gateway sets itself, and only to values that a caller could send."""
+        """Checks changes of requests: not of what the gateway sets itself, and only to values that a caller
+        could send."""
         for option in ("drop", "rename", "default", "force"):
             for name in getattr(section, option) or ():
                 if isinstance(name, str) and name.removeprefix("!") in OURS:
@@ -226,7 +245,9 @@ class Checks:
             and isinstance(server.body_memory, int)
             and server.body_memory < server.body_limit
         ):
-            self._report.problem((*path, "body_memory"), "must be at least body_limit: else no such body could ever arrive")
+            self._report.problem(
+                (*path, "body_memory"), "must be at least body_limit: else no such body could ever arrive"
+            )
 
     def _upstream(self, path: Path, upstream: Upstream) -> None:
         if isinstance(upstream.proxy, Secret):
@@ -237,18 +258,34 @@ class Checks:
         check_pooled(self._report.problem, path, upstream)
         check_picker(self._report.problem, path, upstream)
         address = upstream.options.get("base_url")
-        if upstream.tls not in (UpstreamTls(), INVALID) and isinstance(address, str) and address.startswith("http://"):
-            self._report.problem((*path, "tls"), "the address is an http:// one: nothing is spoken in TLS there")
+        if (
+            upstream.tls not in (UpstreamTls(), INVALID)
+            and isinstance(address, str)
+            and address.startswith("http://")
+        ):
+            self._report.problem(
+                (*path, "tls"), "the address is an http:// one: nothing is spoken in TLS there"
+            )
         for name in upstream.forward:
             self._try((*path, "forward", name), check_forward, name)
 
     def _tls(self, path: Path, tls: UpstreamTls) -> None:
-        if INVALID in (tls.ca, tls.system_store, tls.cert, tls.key, tls.key_password, tls.server_name, tls.min_version):
+        if INVALID in (
+            tls.ca,
+            tls.system_store,
+            tls.cert,
+            tls.key,
+            tls.key_password,
+            tls.server_name,
+            tls.min_version,
+        ):
             return
         if tls.cert is None and (tls.key is not None or tls.key_password is not None):
             self._report.problem(path, "key and key_password belong to a cert, which is missing")
         elif tls.ca is None and not tls.uses_system_store:
-            self._report.problem((*path, "system_store"), "without it and without a ca no upstream is believed")
+            self._report.problem(
+                (*path, "system_store"), "without it and without a ca no upstream is believed"
+            )
         elif tls != UpstreamTls():
             self._try(path, lambda _: _tls_files(tls), "")
         if tls.server_name is not None:
@@ -270,7 +307,9 @@ class Checks:
             if not targets:
                 self._report.problem((*path, "tiers", index), "needs at least one target")
             elif targets is not INVALID and len(targets) > 1 and all(_unwanted(target) for target in targets):
-                self._report.problem((*path, "tiers", index), "every target has weight 0: none would be asked")
+                self._report.problem(
+                    (*path, "tiers", index), "every target has weight 0: none would be asked"
+                )
 
     def _no_wildcard(self, path: Path, tier: tuple[Target, ...] | Tier) -> None:
         targets = targets_of(tier)
@@ -284,7 +323,9 @@ class Checks:
         if not canary.keys and canary.header is None:
             self._report.problem(path, "needs keys or a header to know its callers by")
         if isinstance(canary.header, str) and not re.fullmatch(r"[A-Za-z0-9-]+:\s*\S.*", canary.header):
-            self._report.problem((*path, "header"), 'expected a header and its value, such as "x-canary: yes"')
+            self._report.problem(
+                (*path, "header"), 'expected a header and its value, such as "x-canary: yes"'
+            )
 
     def _caller(self, path: Path, caller: NamedGrant | Issuer) -> None:
         """Checks the common part of keys and issuers: the aliases and the origins that they allow."""
@@ -304,7 +345,9 @@ class Checks:
         mine = [name for name in allowed if _is_text(name)]
         for name in limits.aliases:
             at = (*path, "aliases", name)
-            if not any(covering([name], alias) for alias in self._aliases) and not self._known_alias(at, name):
+            if not any(covering([name], alias) for alias in self._aliases) and not self._known_alias(
+                at, name
+            ):
                 continue
             if "*" not in mine and not any(_overlap(name, one) for one in mine):
                 self._report.warning(at, "this caller may not use this alias")
@@ -342,11 +385,18 @@ class Checks:
     def _issuer(self, path: Path, issuer: Issuer) -> None:
         self._once("issuer", issuer.issuer, (*path, "issuer"))
         self._caller(path, issuer)
-        given = [value for value in (issuer.secret, issuer.jwks_file, issuer.jwks_url, issuer.discovery or None) if value]
+        given = [
+            value
+            for value in (issuer.secret, issuer.jwks_file, issuer.jwks_url, issuer.discovery or None)
+            if value
+        ]
         for name, plan in issuer.plans.items() if isinstance(issuer.plans, dict) else ():
             self._single_aliases((*path, "plans", name), plan, issuer.aliases)
         if len(given) != 1:
-            if not any(self._report.has_problem_at((*path, name)) for name in ("secret", "jwks_file", "jwks_url", "discovery")):
+            if not any(
+                self._report.has_problem_at((*path, name))
+                for name in ("secret", "jwks_file", "jwks_url", "discovery")
+            ):
                 self._report.problem(path, "needs exactly one of secret, jwks_file, jwks_url and discovery")
             return
         if issuer.jwks_url is not None:
@@ -389,7 +439,11 @@ class Checks:
         self._addresses(config)
         self._development_key(config)
         self._demo(config)
-        if isinstance(config.server, Server) and isinstance(config.server.workers, int) and config.server.workers > 1:
+        if (
+            isinstance(config.server, Server)
+            and isinstance(config.server.workers, int)
+            and config.server.workers > 1
+        ):
             for path, text in not_shared(config):
                 self._report.warning(path, text)
 
@@ -403,7 +457,9 @@ class Checks:
         if key is None:
             self._report.problem(at, f'no key has the id "{name}"')
         elif not key.origins or config.tokens is None:
-            self._report.problem(at, "needs `tokens.secret`, and `origins` of its key: the page chats with a browser token")
+            self._report.problem(
+                at, "needs `tokens.secret`, and `origins` of its key: the page chats with a browser token"
+            )
 
     def _bounds(self, config: Config) -> None:
         for name, declared in (("upstreams", self._upstreams), ("aliases", self._aliases)):
@@ -422,7 +478,9 @@ class Checks:
         server = config.server
         if not isinstance(server, Server):
             return
-        if all(_on_loopback(listen) for listen in (server.listen, server.admin_listen) if isinstance(listen, str)):
+        if all(
+            _on_loopback(listen) for listen in (server.listen, server.admin_listen) if isinstance(listen, str)
+        ):
             return
         text = "this is the digest of the development key, which everybody knows: use it on 127.0.0.1 only (`sluice keys new`)"
         for index, key in enumerate(config.keys):
@@ -441,7 +499,9 @@ class Checks:
             self._report.warning(("upstreams", name), "no alias uses this upstream")
         if isinstance(config.admin, Admin) and config.admin.usable:  # keys can be made later
             return
-        callers: list[Key | Issuer] = [caller for caller in (*config.keys, *config.jwt) if isinstance(caller, Key | Issuer)]
+        callers: list[Key | Issuer] = [
+            caller for caller in (*config.keys, *config.jwt) if isinstance(caller, Key | Issuer)
+        ]
         if not config.keys and not config.jwt:
             self._report.warning((), "no keys and no jwt: nobody can call this gateway (`sluice keys new`)")
             return
@@ -462,7 +522,10 @@ def not_shared(config: Config) -> Iterator[tuple[Path, str]]:
     """Yields the options that several workers would not share: their place, and the consequence."""
     state = config.state.reveal() if isinstance(config.state, Secret) else ""
     if state == "memory":
-        yield ("state",), "each worker keeps its own conversations: a turn that another worker answers does not know them"
+        yield (
+            ("state",),
+            "each worker keeps its own conversations: a turn that another worker answers does not know them",
+        )
     elif state.startswith("sqlite:"):
         yield ("state",), "turns of one session at two workers at once are not put in order"
     aliases = config.aliases.values() if isinstance(config.aliases, dict) else ()
@@ -470,11 +533,15 @@ def not_shared(config: Config) -> Iterator[tuple[Path, str]]:
     if resumable and isinstance(config.resume, Secret) and config.resume.reveal() == "memory":
         yield ("resume",), "a stream can only be resumed at the worker that began it: use a redis:// URL"
     if isinstance(config.responses, Responses) and config.responses.store == "memory":
-        yield ("responses", "store"), "each worker keeps its own responses: use sqlite:PATH, redis:// or postgresql://"
+        yield (
+            ("responses", "store"),
+            "each worker keeps its own responses: use sqlite:PATH, redis:// or postgresql://",
+        )
 
 
 def _on_loopback(listen: str) -> bool:
-    """Returns whether only this machine can reach a listener; an address that cannot be read has its own problem."""
+    """Returns whether only this machine can reach a listener; an address that cannot be read has its own
+    problem."""
     if listen.startswith("unix:"):
         return True
     try:
@@ -526,7 +593,13 @@ def _host_name(text: str) -> None:
 
 def _origin(text: str) -> None:
     scheme, separator, host = text.partition("://")
-    if not separator or not scheme.isalnum() or not host or any(c in "/?#*@ " for c in host) or text != text.lower():
+    if (
+        not separator
+        or not scheme.isalnum()
+        or not host
+        or any(c in "/?#*@ " for c in host)
+        or text != text.lower()
+    ):
         raise ValueError("expected an exact origin in lower case, such as https://app.example.com")
 
 

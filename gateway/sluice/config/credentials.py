@@ -1,4 +1,5 @@
-"""Reading the `credentials` of upstreams: an entry's own keys, those of the kind that it names, then all of one upstream."""
+"""Reading the `credentials` of upstreams: an entry's own keys, those of the kind that it names, then all of
+one upstream."""
 
 from collections.abc import Mapping as Environment
 from typing import Any, cast
@@ -14,7 +15,8 @@ from sluice.config.yamltext import Mapping
 
 
 class CredentialReading:
-    """`found`: the credentials of each upstream that has any. `blind`: files and commands that they name are not looked at."""
+    """`found`: the credentials of each upstream that has any. `blind`: files and commands that they name are
+    not looked at."""
 
     def __init__(self, report: Report, environ: Environment[str, str], *, blind: bool) -> None:
         self._report = report
@@ -46,14 +48,18 @@ class CredentialReading:
         except (ValueError, TypeError) as error:  # its __post_init__ refuses
             self._report.problem(path, str(error), node.at)
 
-    def of_upstream(self, upstream: Upstream, kind: type[msgspec.Struct], backend: Backend | None, path: Path) -> None:
+    def of_upstream(
+        self, upstream: Upstream, kind: type[msgspec.Struct], backend: Backend | None, path: Path
+    ) -> None:
         """All of one upstream: whether they fit its backend (None: that could not be made) and each other."""
         at = (*path, "credentials")
         given = credentials_of(upstream)
         if not isinstance(given, tuple) or INVALID in given:
             return
         if upstream.options.get("api_key") is not None:
-            self._report.problem(at, "stands beside api_key: make that one of the credentials ({ api_key: … })")
+            self._report.problem(
+                at, "stands beside api_key: make that one of the credentials ({ api_key: … })"
+            )
         if not given and not self._report.has_problem_at(at):
             self._report.problem(at, "needs at least one")
         elif given and all(credential.weight == 0 for credential in given):
@@ -64,7 +70,9 @@ class CredentialReading:
             place = (*at, index) if isinstance(upstream.credentials, tuple) else at
             name = credential.name or str(index + 1)
             if name in names:
-                self._report.problem((*place, "name"), f'another credential of this upstream is called "{name}"')
+                self._report.problem(
+                    (*place, "name"), f'another credential of this upstream is called "{name}"'
+                )
             names.add(name)
             if place in self._kinds:
                 made = self._kinds[place]
@@ -84,4 +92,6 @@ class CredentialReading:
         fitting = kinds_of(backend)
         if kind not in fitting:
             known = f"it takes {', '.join(fitting)}" if fitting else "it takes none"
-            self._report.problem(path, f'"{kind}" is no kind of credentials for the backend "{name}": {known}')
+            self._report.problem(
+                path, f'"{kind}" is no kind of credentials for the backend "{name}": {known}'
+            )

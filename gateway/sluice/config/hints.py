@@ -1,11 +1,25 @@
 """Hints for common mistakes in the file: options in the form of other gateways, and near misses.
 
-Each message shows what to write. Nothing here repeats a value of the file, which may be a secret in the wrong place.
+Each message shows what to write. Nothing here repeats a value of the file, which may be a secret in the wrong
+place.
 """
 
 from collections.abc import Mapping as Table
 
-from sluice.config.types import Alias, Budget, Issuer, Key, Limit, Queue, Records, ServerTls, Target, Tier, Timeouts, Upstream
+from sluice.config.types import (
+    Alias,
+    Budget,
+    Issuer,
+    Key,
+    Limit,
+    Queue,
+    Records,
+    ServerTls,
+    Target,
+    Tier,
+    Timeouts,
+    Upstream,
+)
 from sluice.config.yamltext import Mapping, Node, Scalar
 
 EXAMPLES: Table[type, str] = {
@@ -66,7 +80,11 @@ def about_section(kind: type) -> str:
 def about_names(kind: type) -> str:
     """An example of a section of named sections of this type."""
     example = EXAMPLES.get(kind)
-    return f"expected names, each with a section: {{ NAME: {example} }}" if example else "expected a section (key: value)"
+    return (
+        f"expected names, each with a section: {{ NAME: {example} }}"
+        if example
+        else "expected a section (key: value)"
+    )
 
 
 def about_list(node: Node) -> str:
@@ -76,7 +94,12 @@ def about_list(node: Node) -> str:
 
 def flat_tier(kind: type, node: Node) -> bool:
     """Returns whether a target stands where a tier is expected."""
-    return kind is Tier and isinstance(node, Mapping) and "upstream" in node.entries and "targets" not in node.entries
+    return (
+        kind is Tier
+        and isinstance(node, Mapping)
+        and "upstream" in node.entries
+        and "targets" not in node.entries
+    )
 
 
 FLAT_TIER = "a target stands where a tier (a list of targets) is expected: write tiers: [[{ upstream: NAME, model: NAME }]]"

@@ -1,7 +1,9 @@
-"""${VAR}, ${VAR:-default} and ${file:/path} inside the text values of the configuration; `$$` is a dollar sign.
+"""${VAR}, ${VAR:-default} and ${file:/path} inside the text values of the configuration; `$$` is a dollar
+sign.
 
-It happens after YAML was parsed, so what is inserted can never change the structure of the file. What comes out is read
-by the type that it is for: "${N}" may be a number, and a key of digits stays text. Problems name variables, not values.
+It happens after YAML was parsed, so what is inserted can never change the structure of the file. What comes
+out is read by the type that it is for: "${N}" may be a number, and a key of digits stays text. Problems name
+variables, not values.
 """
 
 import re
@@ -26,13 +28,20 @@ class _NotLookedUp(Exception):
 
 
 class Expansion:
-    """`environ` and `read_file` are where references are looked up; `problem` is called for each that does not exist.
+    """`environ` and `read_file` are where references are looked up; `problem` is called for each that does
+    not exist.
 
-    `blind`: nothing is looked up, and what is not there is no problem (`unknown` counts it); its node is Broken.
+    `blind`: nothing is looked up, and what is not there is no problem (`unknown` counts it); its node is
+    Broken.
     """
 
     def __init__(
-        self, environ: Mapping[str, str], read_file: Callable[[str], str], problem: Problem, *, blind: bool = False
+        self,
+        environ: Mapping[str, str],
+        read_file: Callable[[str], str],
+        problem: Problem,
+        *,
+        blind: bool = False,
     ) -> None:
         self._environ = environ
         self._read_file = read_file
@@ -45,9 +54,13 @@ class Expansion:
             case Scalar(value=str()) if "$" in node.text:
                 return self._scalar(node, path)
             case Sequence():
-                return Sequence(node.at, tuple(self.tree(item, (*path, index)) for index, item in enumerate(node.items)))
+                return Sequence(
+                    node.at, tuple(self.tree(item, (*path, index)) for index, item in enumerate(node.items))
+                )
             case Tree():
-                entries = {key: YamlEntry(e.at, self.tree(e.node, (*path, key))) for key, e in node.entries.items()}
+                entries = {
+                    key: YamlEntry(e.at, self.tree(e.node, (*path, key))) for key, e in node.entries.items()
+                }
                 return Tree(node.at, entries)
         return node
 

@@ -1,4 +1,5 @@
-"""A caller's JSON as the configuration's walk reads it, so that options have one syntax and one parser wherever they stand."""
+"""A caller's JSON as the configuration's walk reads it, so that options have one syntax and one parser
+wherever they stand."""
 
 from typing import Any, TypeVar
 
@@ -17,7 +18,8 @@ _LARGEST = 2**63
 
 
 def read(wire: dict[str, Any], kind: type[T], report: Report) -> T:
-    """`wire` as a `kind`. Raises BadRequest with every problem, those that `report` holds already included."""
+    """`wire` as a `kind`. Raises BadRequest with every problem, those that `report` holds already
+    included."""
     value: T = Walk(report).value(node_of(wire), inspect.type_info(kind))
     if report.problems:
         raise refusal(report.problems)

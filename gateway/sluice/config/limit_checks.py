@@ -1,6 +1,8 @@
-"""Limits that no usual call fits in: what is reserved for one that sets no maximum is more than the bucket ever holds.
+"""Limits that no usual call fits in: what is reserved for one that sets no maximum is more than the bucket
+ever holds.
 
-Such a limit refuses every call for ever, so `check` calls it an error instead of leaving it to callers to find out.
+Such a limit refuses every call for ever, so `check` calls it an error instead of leaving it to callers to
+find out.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +20,8 @@ from sluice.pricing.prices import PriceTable
 def check_reservations(
     config: Config, backends: Mapping[str, Backend], prices: PriceTable, report: Report, wall: float
 ) -> None:
-    """Report each limit of what is metered whose burst is below the default reservation, at its own place in the file."""
+    """Report each limit of what is metered whose burst is below the default reservation, at its own place in
+    the file."""
 
     def of_target(target: TargetConfig, *, priced: bool) -> Amounts:
         """Returns the reservation of a call without a maximum and with an empty prompt.
@@ -31,7 +34,9 @@ def check_reservations(
 
     def of_alias(alias: Alias, *, priced: bool) -> Amounts:
         """A call reserves what the dearest of its targets may cost."""
-        return most_of(of_target(target, priced=priced) for tier in alias.tiers for target in targets_of(tier))
+        return most_of(
+            of_target(target, priced=priced) for tier in alias.tiers for target in targets_of(tier)
+        )
 
     for path, limits, aliases, upstream in _limited(config):
         for resource in METERED:
@@ -41,10 +46,16 @@ def check_reservations(
             priced = resource.unit == "US dollars"
             if upstream:
                 tiers = [tier for alias in config.aliases.values() for tier in alias.tiers]
-                targets = [target for tier in tiers for target in targets_of(tier) if target.upstream == upstream]
+                targets = [
+                    target for tier in tiers for target in targets_of(tier) if target.upstream == upstream
+                ]
                 least = [of_target(target, priced=priced) for target in targets]
             else:
-                least = [of_alias(config.aliases[name], priced=priced) for name in aliases if name in config.aliases]
+                least = [
+                    of_alias(config.aliases[name], priced=priced)
+                    for name in aliases
+                    if name in config.aliases
+                ]
             if not least:
                 continue
             needed = getattr(least_of(least), resource.name)
@@ -63,7 +74,8 @@ def _message(resource: Resource, capacity: float, needed: float) -> str:
 
 
 def _limited(config: Config) -> Iterator[tuple[Path, CallLimits, list[str], str]]:
-    """Every section of limits: its path, the aliases that it holds for, and the upstream where it is one's."""
+    """Every section of limits: its path, the aliases that it holds for, and the upstream where it is
+    one's."""
     every = list(config.aliases)
 
     def of(names: tuple[str, ...]) -> list[str]:
@@ -93,5 +105,7 @@ def _of_caller(
 ) -> Iterator[tuple[Path, CallLimits, list[str], str]]:
     yield path, limits, aliases, ""
     for name, single in limits.aliases.items():
-        covered = [alias for alias in every if alias == name or covering([name], alias) or covering([alias], name)]
+        covered = [
+            alias for alias in every if alias == name or covering([name], alias) or covering([alias], name)
+        ]
         yield (*path, "aliases", name), single, covered, ""

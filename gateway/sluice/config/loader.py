@@ -1,8 +1,10 @@
-"""Reading the configuration: bytes -> YAML with positions -> ${VAR} expanded -> types -> checks across sections.
+"""Reading the configuration: bytes -> YAML with positions -> ${VAR} expanded -> types -> checks across
+sections.
 
-Every stage reports all it finds, so one run of `sluice check` names every mistake. An upstream's section is read twice
-over: its own fields by `Upstream`, everything beside them by the Struct of the backend that it names. Where it names a vendor,
-the vendor's entries are put beneath its own before that (`sluice.config.vendors`).
+Every stage reports all it finds, so one run of `sluice check` names every mistake. An upstream's section is
+read twice over: its own fields by `Upstream`, everything beside them by the Struct of the backend that it
+names. Where it names a vendor, the vendor's entries are put beneath its own before that
+(`sluice.config.vendors`).
 """
 
 import hashlib
@@ -49,14 +51,15 @@ FindBackend = Callable[[str], type[msgspec.Struct]]
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A configuration that can be used. `backends`: one instance per upstream, by the upstream's name. `credentials`: those of
-    upstreams that have any beside their backend's own key.
+    """A configuration that can be used. `backends`: one instance per upstream, by the upstream's name.
+    `credentials`: those of upstreams that have any beside their backend's own key.
 
-    `frontends`: the client dialects that are served, by name. `interceptors` and `stages`: those of aliases that have any.
-    `warnings` are complete lines, ready to print. `hash` names the file's bytes (before ${VAR}), for metrics and logs.
-    `seed` is drawn by lot: what is signed for as long as the gateway runs, by any of its processes, is signed with it.
-    `prices` reads the table that comes with the gateway at first use; it raises ConfigError where that is broken. `models` is
-    the configuration's own table of models; None: the one that comes with the gateway (`models_of`).
+    `frontends`: the client dialects that are served, by name. `interceptors` and `stages`: those of aliases
+    that have any. `warnings` are complete lines, ready to print. `hash` names the file's bytes (before
+    ${VAR}), for metrics and logs. `seed` is drawn by lot: what is signed for as long as the gateway runs, by
+    any of its processes, is signed with it. `prices` reads the table that comes with the gateway at first
+    use; it raises ConfigError where that is broken. `models` is the configuration's own table of models;
+    None: the one that comes with the gateway (`models_of`).
     """
 
     path: str
@@ -82,9 +85,14 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 def load(
-    path: str, *, environ: Environment[str, str] = os.environ, find: FindBackend = find_backend, data: bytes | None = None
+    path: str,
+    *,
+    environ: Environment[str, str] = os.environ,
+    find: FindBackend = find_backend,
+    data: bytes | None = None,
 ) -> Loaded:
-    """The configuration in the file at `path`. Raises ConfigError with every problem as file:line:column: path: message.
+    """The configuration in the file at `path`. Raises ConfigError with every problem as file:line:column:
+    path: message.
 
     `data`: the file's bytes, where somebody else has read them.
     """
@@ -92,7 +100,8 @@ def load(
 
 
 def load_mapping(sections: Environment[str, Any], *, environ: Environment[str, str] = os.environ) -> Loaded:
-    """The configuration whose sections are given as they would be written in a file. Raises ConfigError, as `load` does."""
+    """The configuration whose sections are given as they would be written in a file. Raises ConfigError, as
+    `load` does."""
     report = Report("configuration")
     data = json.dumps(dict(sections), ensure_ascii=False, default=str, indent=1).encode()  # JSON is YAML, too
     try:
@@ -117,7 +126,8 @@ def check(
 ) -> Checked:
     """Like `load`, but returns the problems as values. Never raises for anything in the file.
 
-    `blind`: ${VAR} and ${file:…} are not looked up. Values that they stand for are then not judged, and nothing is loaded.
+    `blind`: ${VAR} and ${file:…} are not looked up. Values that they stand for are then not judged, and
+    nothing is loaded.
     """
     report = Report(path)
     try:
@@ -131,7 +141,8 @@ def check(
 
 
 def check_text(data: bytes, *, find: FindBackend = find_backend) -> Checked:
-    """Like `check`, for a text that is no file yet. ${VAR} and ${file:…} are not looked up, and nothing is loaded."""
+    """Like `check`, for a text that is no file yet. ${VAR} and ${file:…} are not looked up, and nothing is
+    loaded."""
     report = Report("text")
     try:
         if len(data) > MAX_FILE:
@@ -147,7 +158,9 @@ def _checked(
 ) -> Checked:
     """Raises YamlError where the text is not YAML."""
     root = read(data)
-    expansion = Expansion(environ, _read_text, lambda at, node, text: report.problem(at, text, node.at), blind=blind)
+    expansion = Expansion(
+        environ, _read_text, lambda at, node, text: report.problem(at, text, node.at), blind=blind
+    )
     config = reading.config(expansion.tree(root))
     if report.problems or expansion.unknown or reading.presets.unknown:
         return _outcome(report, None)
@@ -211,15 +224,20 @@ def _check_expansions(config: Config, backends: Environment[str, Backend], repor
         path = ("aliases", name, "expand")
         target = next((target for target in targets_of(alias.tiers[0]) if "*" in target.model), None)
         if not name.endswith("*") or target is None:
-            report.problem(path, "is for aliases that end in *, with a target in their first tier whose model has a *")
+            report.problem(
+                path, "is for aliases that end in *, with a target in their first tier whose model has a *"
+            )
             continue
         backend = backends[target.upstream]
         if not isinstance(backend, ListsModels) or backend.listing() is None:
-            report.problem(path, f"the upstream {target.upstream} has no list of models that this backend knows")
+            report.problem(
+                path, f"the upstream {target.upstream} has no list of models that this backend knows"
+            )
 
 
 def models_of(loaded: Loaded) -> ModelTable:
-    """The table of models that a configuration goes by. Raises ConfigError where the one that comes with us is broken."""
+    """The table of models that a configuration goes by. Raises ConfigError where the one that comes with us
+    is broken."""
     return loaded.models or bundled_table()
 
 
@@ -232,7 +250,8 @@ def _frontends(config: Config, report: Report) -> dict[str, Frontend]:
             found[name] = find_frontend(name)
         except LookupError as error:
             report.problem(
-                at if names is None else (*at, number), f"{error.args[0]}{suggestion(name, {*installed()} - {name})}"
+                at if names is None else (*at, number),
+                f"{error.args[0]}{suggestion(name, {*installed()} - {name})}",
             )
     if not found and not report.problems:
         report.problem(at, f"at least one is needed; installed: {', '.join(installed())}")
@@ -247,27 +266,37 @@ def _targets(config: Config) -> Iterator[tuple[KeyPath, str, str]]:
             within = ("targets",) if isinstance(tier, Tier) else ()
             for index, target in enumerate(targets_of(tier)):
                 if "*" not in target.model:  # its models' prices are looked up when they are asked for
-                    yield ("aliases", name, "tiers", number, *within, index, "model"), target.upstream, target.model
+                    yield (
+                        ("aliases", name, "tiers", number, *within, index, "model"),
+                        target.upstream,
+                        target.model,
+                    )
 
 
 def with_workers(loaded: Loaded, workers: int) -> Loaded:
     """With another number of workers than the file's, and a warning for what these would not share."""
     config, warnings = loaded.config, loaded.warnings
     if workers > 1 and config.server.workers == 1:
-        warnings += tuple(f"{loaded.path}: {'.'.join(map(str, path))}: {text}" for path, text in not_shared(config))
+        warnings += tuple(
+            f"{loaded.path}: {'.'.join(map(str, path))}: {text}" for path, text in not_shared(config)
+        )
     server = msgspec.structs.replace(config.server, workers=workers)
-    return msgspec.structs.replace(loaded, config=msgspec.structs.replace(config, server=server), warnings=warnings)
+    return msgspec.structs.replace(
+        loaded, config=msgspec.structs.replace(config, server=server), warnings=warnings
+    )
 
 
 def locate(given: str | None, environ: Environment[str, str] = os.environ) -> str:
-    """Returns the path of the file: the one given, else $SLUICE_CONFIG, else the first of DEFAULTS that exists.
-    Raises ConfigError."""
+    """Returns the path of the file: the one given, else $SLUICE_CONFIG, else the first of DEFAULTS that
+    exists. Raises ConfigError."""
     if chosen := given or environ.get("SLUICE_CONFIG"):
         return chosen
     for path in DEFAULTS:
         if Path(path).is_file():
             return path
-    raise ConfigError([f"no configuration: give --config PATH or $SLUICE_CONFIG (looked for {' and '.join(DEFAULTS)})"])
+    raise ConfigError(
+        [f"no configuration: give --config PATH or $SLUICE_CONFIG (looked for {' and '.join(DEFAULTS)})"]
+    )
 
 
 def _outcome(report: Report, loaded: Loaded | None) -> Checked:
@@ -291,7 +320,9 @@ def _read_text(path: str) -> str:
 class _Reading:
     """One walk over one file: its sections, and the backends that its upstreams name."""
 
-    def __init__(self, report: Report, find: FindBackend, environ: Environment[str, str], *, blind: bool = False) -> None:
+    def __init__(
+        self, report: Report, find: FindBackend, environ: Environment[str, str], *, blind: bool = False
+    ) -> None:
         self._report = report
         self._find = find
         self.presets = Presets(report, environ, _read_text, blind=blind)
@@ -321,7 +352,11 @@ class _Reading:
         backend = self._backend(node, values["backend"], path)
         if backend is None:
             return Upstream(**values, vendor=vendor)
-        options = [field for field in fields_of(backend) if field.encode_name not in {field.encode_name for field in own}]
+        options = [
+            field
+            for field in fields_of(backend)
+            if field.encode_name not in {field.encode_name for field in own}
+        ]
         walk.unknown(node, [field.encode_name for field in (*own, *options)], path)
         before = len(self._report.problems)
         given = walk.fields(node, options, path)
@@ -358,16 +393,22 @@ class _Reading:
             self._report.problem((*path, "backend"), f"{error.args[0]}{similar(name)}")
             return None
 
-    def _construct(self, backend: type[msgspec.Struct], options: dict[str, Any], node: Mapping, path: KeyPath) -> None:
+    def _construct(
+        self, backend: type[msgspec.Struct], options: dict[str, Any], node: Mapping, path: KeyPath
+    ) -> None:
         try:
             made = self.backends[str(path[-1])] = cast(Backend, backend(**options))
             _check_sendable(made)
-        except (ValueError, TypeError) as error:  # its __post_init__ refuses, or what it would send cannot be sent
+        except (
+            ValueError,
+            TypeError,
+        ) as error:  # its __post_init__ refuses, or what it would send cannot be sent
             self._report.problem(path, str(error), node.at)
 
 
 def _check_sendable(backend: Backend) -> None:
-    """Raises ValueError where no request of the backend's could be sent: for its address, its key or a header."""
+    """Raises ValueError where no request of the backend's could be sent: for its address, its key or a
+    header."""
     base_url = getattr(backend, "base_url", "")
     if not base_url or not hasattr(backend, "request"):
         return

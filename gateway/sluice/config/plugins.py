@@ -1,4 +1,5 @@
-"""Reading the `interceptors` and `stages` of aliases: an entry's name, and the options of the plugin that it names."""
+"""Reading the `interceptors` and `stages` of aliases: an entry's name, and the options of the plugin that it
+names."""
 
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,8 +39,11 @@ class PluginReading:
             self.stages.setdefault(str(path[1]), []).append(cast("StageKind", made))
         return Stage(name=name, options=options)
 
-    def _entry(self, walk: Walk, node: Mapping, path: Path, group: str) -> tuple[Any, dict[str, Any], msgspec.Struct | None]:
-        """The plugin's name, its options, and the plugin with these; None where something is wrong with them."""
+    def _entry(
+        self, walk: Walk, node: Mapping, path: Path, group: str
+    ) -> tuple[Any, dict[str, Any], msgspec.Struct | None]:
+        """The plugin's name, its options, and the plugin with these; None where something is wrong with
+        them."""
         [named] = [field for field in fields_of(Stage) if field.name == "name"]
         name = walk.fields(node, [named], path)["name"]
         if name is INVALID:
@@ -47,7 +51,9 @@ class PluginReading:
         try:
             plugin = struct_of(group, name, group.partition(".")[2].removesuffix("s"))
         except LookupError as error:
-            self._report.problem((*path, "name"), f"{error.args[0]}{suggestion(name, entrypoints.installed(group))}")
+            self._report.problem(
+                (*path, "name"), f"{error.args[0]}{suggestion(name, entrypoints.installed(group))}"
+            )
             return name, {}, None
         options = fields_of(plugin)
         walk.unknown(node, ["name", *(field.encode_name for field in options)], path)
@@ -56,7 +62,9 @@ class PluginReading:
         sound = len(self._report.problems) == before and INVALID not in given.values()
         return name, given, self._make(plugin, given, node, path) if sound else None
 
-    def _make(self, plugin: type[msgspec.Struct], options: dict[str, Any], node: Mapping, path: Path) -> msgspec.Struct | None:
+    def _make(
+        self, plugin: type[msgspec.Struct], options: dict[str, Any], node: Mapping, path: Path
+    ) -> msgspec.Struct | None:
         try:
             return plugin(**options)
         except (ValueError, TypeError) as error:  # its __post_init__ refuses

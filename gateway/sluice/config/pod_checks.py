@@ -27,7 +27,9 @@ def check_pods(problem: Problem, path: Path, pods: Pods) -> None:
         if isinstance(value, float) and value < least:
             problem((*path, name), f"must be at least {least * 1000:g}ms")
     if isinstance(pods.stale, float) and isinstance(pods.every, float) and pods.stale < pods.every:
-        problem((*path, "stale"), "must be at least `every`: else all figures are stale before the next ones come")
+        problem(
+            (*path, "stale"), "must be at least `every`: else all figures are stale before the next ones come"
+        )
     if isinstance(pods.metrics, str) and not pods.metrics.startswith("/"):
         problem((*path, "metrics"), 'expected a path, such as "/metrics"')
 
@@ -41,7 +43,10 @@ def check_pooled(problem: Problem, path: Path, upstream: Upstream) -> None:
     if upstream.probe is not None:
         problem((*path, "probe"), "the metrics of its `pods` are read anyway: leave it out")
     if "base_url" not in upstream.options:
-        problem((*path, "pods"), "needs a backend with a base_url, whose host, port and path its servers have in common")
+        problem(
+            (*path, "pods"),
+            "needs a backend with a base_url, whose host, port and path its servers have in common",
+        )
 
 
 def check_picker(problem: Problem, path: Path, upstream: Upstream) -> None:
@@ -52,13 +57,18 @@ def check_picker(problem: Problem, path: Path, upstream: Upstream) -> None:
     if not isinstance(picker, Picker):
         return
     if find_spec("h2") is None:
-        problem((*path, "picker"), "gRPC needs h2, which is not installed: pip install 'sluice-gateway[http2]'")
+        problem(
+            (*path, "picker"), "gRPC needs h2, which is not installed: pip install 'sluice-gateway[http2]'"
+        )
     if upstream.pods is not None:
         problem((*path, "picker"), "either the picker chooses, or the gateway among `pods`")
     if upstream.proxy is not None:
         problem((*path, "picker"), "servers behind a proxy cannot be asked one by one: leave out `proxy`")
     if "base_url" not in upstream.options:
-        problem((*path, "picker"), "needs a backend with a base_url, whose host and path requests to its servers have")
+        problem(
+            (*path, "picker"),
+            "needs a backend with a base_url, whose host and path requests to its servers have",
+        )
     if isinstance(picker.timeout, float) and picker.timeout <= 0:
         problem((*path, "picker", "timeout"), "must be more than 0")
     if picker.tls is False and (picker.ca is not None or picker.verify is False):
@@ -79,10 +89,20 @@ def check_strategies(problem: Problem, config: Config) -> None:
     """The strategies that go by queues or caches need upstreams with pods."""
     if not isinstance(config.upstreams, dict) or not isinstance(config.aliases, dict):
         return
-    without = {name for name, upstream in config.upstreams.items() if isinstance(upstream, Upstream) and upstream.pods is None}
+    without = {
+        name
+        for name, upstream in config.upstreams.items()
+        if isinstance(upstream, Upstream) and upstream.pods is None
+    }
     for name, alias in config.aliases.items():
-        for at, tier in enumerate(alias.tiers if isinstance(alias, Alias) and isinstance(alias.tiers, tuple) else ()):
-            if not isinstance(tier, Tier) or tier.strategy not in BY_PODS or not isinstance(tier.targets, tuple):
+        for at, tier in enumerate(
+            alias.tiers if isinstance(alias, Alias) and isinstance(alias.tiers, tuple) else ()
+        ):
+            if (
+                not isinstance(tier, Tier)
+                or tier.strategy not in BY_PODS
+                or not isinstance(tier.targets, tuple)
+            ):
                 continue
             for target in tier.targets:
                 if getattr(target, "upstream", None) in without:

@@ -53,7 +53,8 @@ def read_prices(path: Path) -> tuple[PriceList, Report]:
 
 
 def bundled_prices() -> PriceList:
-    """The table that comes with the gateway, in its package or in a clone. Raises ConfigError where it is broken."""
+    """The table that comes with the gateway, in its package or in a clone. Raises ConfigError where it is
+    broken."""
     found, report = read_prices(BESIDE if BESIDE.is_file() else IN_A_CLONE)
     if report.problems:
         raise ConfigError([str(problem) for problem in sorted(report.problems)])

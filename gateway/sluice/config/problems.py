@@ -58,5 +58,8 @@ class Report:
         return self._line(path, "", None).line
 
     def _line(self, path: Path, message: str, at: TextPosition | None) -> Problem:
-        at = at or next((self._marks[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._marks), TextPosition())
+        at = at or next(
+            (self._marks[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._marks),
+            TextPosition(),
+        )
         return Problem(self.file, at.line, at.column, path_text(path), message)

@@ -6,7 +6,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sluice.config.problems import Path, Report
-from sluice.config.types import Alias, Config, Key, Log, RecordBucket, RecordFile, RecordOtlp, Records, RecordWebhook
+from sluice.config.types import (
+    Alias,
+    Config,
+    Key,
+    Log,
+    RecordBucket,
+    RecordFile,
+    RecordOtlp,
+    Records,
+    RecordWebhook,
+)
 
 _KINDS = ("file", "webhook", "s3", "otlp")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
@@ -38,7 +48,10 @@ def _check_bucket(bucket: RecordBucket, say: Say) -> None:
     if bucket.endpoint is not None:
         _check_url(bucket.endpoint, ("s3", "endpoint"), say)
     if isinstance(bucket.bucket, str) and not _BUCKET.fullmatch(bucket.bucket):
-        say(("s3", "bucket"), "expected the name of a bucket: 3 to 63 lower-case letters, digits, dots and hyphens")
+        say(
+            ("s3", "bucket"),
+            "expected the name of a bucket: 3 to 63 lower-case letters, digits, dots and hyphens",
+        )
     if isinstance(bucket.prefix, str) and not _PREFIX.fullmatch(bucket.prefix):
         say(("s3", "prefix"), "expected letters, digits and any of ! _ . * ' ( ) = / -, such as sluice/")
 
@@ -77,8 +90,14 @@ def _hashes(config: Config) -> list[Path]:
     found: list[Path] = [("log", "content")] if config.log.content == "hash" else []
     if isinstance(config.aliases, dict):
         aliases = config.aliases.items()
-        found += [("aliases", n, "log_content") for n, a in aliases if isinstance(a, Alias) and a.log_content == "hash"]
+        found += [
+            ("aliases", n, "log_content")
+            for n, a in aliases
+            if isinstance(a, Alias) and a.log_content == "hash"
+        ]
     if isinstance(config.keys, tuple):
         keys = enumerate(config.keys)
-        found += [("keys", n, "log_content") for n, k in keys if isinstance(k, Key) and k.log_content == "hash"]
+        found += [
+            ("keys", n, "log_content") for n, k in keys if isinstance(k, Key) and k.log_content == "hash"
+        ]
     return found

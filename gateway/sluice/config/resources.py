@@ -1,8 +1,9 @@
 """The resources that token buckets limit: one row for each option of `CallLimits` whose value is a rate.
 
-Everything that goes through the limits of somebody (claims, headers, /v1/limits, metrics, checks, commands) reads this table.
-A new one is an option of `CallLimits`, a row here and, if it is metered, a field of `policies.claims.Amounts`. Calls at a
-time (`streams`) and money by the calendar (`budget`) are no rates, and not here.
+Everything that goes through the limits of somebody (claims, headers, /v1/limits, metrics, checks, commands)
+reads this table. A new one is an option of `CallLimits`, a row here and, if it is metered, a field of
+`policies.claims.Amounts`. Calls at a time (`streams`) and money by the calendar (`budget`) are no rates, and
+not here.
 """
 
 from collections.abc import Iterator
@@ -16,9 +17,9 @@ from sluice.config.types import CallLimits, Limit, windows_of
 class Resource(msgspec.Struct, frozen=True):
     """`name` is the option in `CallLimits`, and the value of `resource` in metrics, errors and /v1/limits.
 
-    `metered`: what a call may use is reserved before it and settled after it, as the field of the same name in `Amounts`; of
-    any other each call takes one. `shown`: answers tell what is left in `x-ratelimit-*-NAME`. `whole`: callers are told whole
-    units. `example`: a rate, for help texts.
+    `metered`: what a call may use is reserved before it and settled after it, as the field of the same name
+    in `Amounts`; of any other each call takes one. `shown`: answers tell what is left in
+    `x-ratelimit-*-NAME`. `whole`: callers are told whole units. `example`: a rate, for help texts.
     """
 
     name: str

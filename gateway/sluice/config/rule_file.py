@@ -1,7 +1,8 @@
-"""Reading the table of models (config/models.yaml): what they take of requests, and what is known of them for lists.
+"""Reading the table of models (config/models.yaml): what they take of requests, and what is known of them for
+lists.
 
-The one that comes with the gateway is read when the first configuration is made ready: some milliseconds. It is read again
-where it has changed, so that a reload follows `sluice models update`.
+The one that comes with the gateway is read when the first configuration is made ready: some milliseconds. It
+is read again where it has changed, so that a reload follows `sluice models update`.
 """
 
 import re
@@ -82,12 +83,15 @@ def bundled_rules() -> Sequence[ModelRule]:
 
 @lru_cache(2)
 def _bundled(path: Path, changed: int, size: int) -> ModelTable:
-    """Its models are read when somebody asks for a list: they take longer than its rules, and stand behind them."""
+    """Its models are read when somebody asks for a list: they take longer than its rules, and stand behind
+    them."""
     data = _bytes_of(path)
     rules, behind, _ = data.partition(b"\nmodels:\n")
     if not behind:
         return table_of(data, str(path))
-    return msgspec.structs.replace(table_of(rules, str(path)), known=cache(lambda: table_of(data, str(path)).models))
+    return msgspec.structs.replace(
+        table_of(rules, str(path)), known=cache(lambda: table_of(data, str(path)).models)
+    )
 
 
 def read_table(path: Path) -> ModelTable:

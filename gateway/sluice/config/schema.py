@@ -1,8 +1,8 @@
 """The configuration's types as JSON Schema (draft 2020-12), for editors that complete and check YAML.
 
-Written by `sluice config schema`. It follows the types; references between sections are `sluice check`'s work.
-An upstream's options follow the backend or the vendor that it names, for every backend given here, and are open for others;
-so do a credential's with its kind, and an interceptor's and a stage's with its name.
+Written by `sluice config schema`. It follows the types; references between sections are `sluice check`'s
+work. An upstream's options follow the backend or the vendor that it names, for every backend given here, and
+are open for others; so do a credential's with its kind, and an interceptor's and a stage's with its name.
 """
 
 import ast
@@ -36,7 +36,8 @@ def json_schema(
     interceptors: Structs | None = None,
     stages: Structs | None = None,
 ) -> Schema:
-    """The schema of the whole file; `backends` by the name that an upstream gives, and all others by theirs."""
+    """The schema of the whole file; `backends` by the name that an upstream gives, and all others by
+    theirs."""
     schemas = _Schemas(
         {
             Upstream: ("backend", backends or {}),
@@ -46,7 +47,12 @@ def json_schema(
         }
     )
     root = schemas.of(inspect.type_info(Config))
-    return {"$schema": DRAFT, "title": "Sluice configuration", **root, "$defs": dict(sorted(schemas.defs.items()))}
+    return {
+        "$schema": DRAFT,
+        "title": "Sluice configuration",
+        **root,
+        "$defs": dict(sorted(schemas.defs.items())),
+    }
 
 
 class _Schemas:
@@ -85,7 +91,9 @@ class _Schemas:
         return _without_none(
             type="object",
             description=_description(kind.cls),
-            properties={field.encode_name: self._property(field, comments.get(field.name)) for field in kind.fields},
+            properties={
+                field.encode_name: self._property(field, comments.get(field.name)) for field in kind.fields
+            },
             required=[field.encode_name for field in kind.fields if field.required] or None,
             additionalProperties=False,
         )
@@ -111,7 +119,9 @@ class _Schemas:
             section["allOf"] = [self._options(key, name, plugins, section) for name in sorted(plugins)]
         return section
 
-    def _options(self, key: str, name: str, plugins: Mapping[str, type[msgspec.Struct]], open_: Schema) -> Schema:
+    def _options(
+        self, key: str, name: str, plugins: Mapping[str, type[msgspec.Struct]], open_: Schema
+    ) -> Schema:
         info = inspect.type_info(plugins[name])
         assert isinstance(info, inspect.StructType)
         own = {key: True for key in open_["properties"]}
@@ -125,9 +135,12 @@ class _Schemas:
 
 
 def _vendors(key: str, plugins: Mapping[str, type[msgspec.Struct]]) -> dict[str, str]:
-    """The backend of each vendor that is no backend itself. `key` names the plugin: vendors are named where backends are."""
+    """The backend of each vendor that is no backend itself. `key` names the plugin: vendors are named where
+    backends are."""
     known = bundled_vendors().items() if key == "backend" else ()
-    return {name: vendor.backend for name, vendor in known if vendor.backend in plugins and name not in plugins}
+    return {
+        name: vendor.backend for name, vendor in known if vendor.backend in plugins and name not in plugins
+    }
 
 
 def comments_of(cls: type) -> dict[str, str]:
@@ -145,7 +158,9 @@ def comments_of(cls: type) -> dict[str, str]:
         (struct,) = ast.parse(source).body
         for field in struct.body if isinstance(struct, ast.ClassDef) else ():
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                lines = range(field.lineno, (field.end_lineno or field.lineno) + 1)  # the formatter wraps long ones
+                lines = range(
+                    field.lineno, (field.end_lineno or field.lineno) + 1
+                )  # the formatter wraps long ones
                 if written := " ".join([comments[line] for line in lines if line in comments]):
                     found[field.target.id] = written
     return found
@@ -155,7 +170,9 @@ def _scalar(kind: inspect.Type) -> Schema:
     match kind:
         case inspect.StrType():
             pattern = kind.pattern.replace(r"\Z", "$") if kind.pattern else None
-            return _without_none(type="string", pattern=pattern, minLength=kind.min_length, maxLength=kind.max_length)
+            return _without_none(
+                type="string", pattern=pattern, minLength=kind.min_length, maxLength=kind.max_length
+            )
         case inspect.BoolType():
             return _or_reference(type="boolean")
         case inspect.IntType():
@@ -172,7 +189,11 @@ def _scalar(kind: inspect.Type) -> Schema:
             limit: Schema = {"exclusiveMinimum": 0} if issubclass(cls, Rate) else {"minimum": 0}
             return {"type": [base, "string"], **limit, "pattern": pattern, "description": _description(cls)}
         case inspect.CustomType(cls=cls) if issubclass(cls, Secret):
-            return {"type": "string", "minLength": 1, "description": "A secret: ${VAR} or ${file:/path}. It is never shown."}
+            return {
+                "type": "string",
+                "minLength": 1,
+                "description": "A secret: ${VAR} or ${file:/path}. It is never shown.",
+            }
     return {}
 
 
@@ -185,9 +206,14 @@ def _or_reference(**schema: Any) -> Schema:
 
 
 def _sentence(comment: str) -> str:
-    """The comment with a capital, except where it begins with the name or form of a value ("max_tokens", "sha256:…")."""
+    """The comment with a capital, except where it begins with the name or form of a value ("max_tokens",
+    "sha256:…")."""
     first = comment.split(" ", 1)[0]
-    return f"{comment[0].upper()}{comment[1:]}" if first.rstrip(",:;").translate({39: None, 45: None}).isalpha() else comment
+    return (
+        f"{comment[0].upper()}{comment[1:]}"
+        if first.rstrip(",:;").translate({39: None, 45: None}).isalpha()
+        else comment
+    )
 
 
 def _description(cls: type) -> str | None:

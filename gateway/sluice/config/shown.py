@@ -10,13 +10,18 @@ from sluice.config.types import Config, Upstream
 from sluice.config.units import Bytes, Rate, Seconds, Secret
 
 MASK = "***"
-_SECRET_NAME = re.compile(r"(?i)(?:\b|_|-)(?:key|token|secret|password|passphrase|authorization|cookie|credentials?)\Z")
+_SECRET_NAME = re.compile(
+    r"(?i)(?:\b|_|-)(?:key|token|secret|password|passphrase|authorization|cookie|credentials?)\Z"
+)
 _USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,30}://)[^\s/@]{1,300}@")
-_CREDENTIAL_PARAMETER = re.compile(r"(?i)([?&](?:[\w-]*(?:key|token|secret|password|sig|signature))=)[^&#\s]+")
+_CREDENTIAL_PARAMETER = re.compile(
+    r"(?i)([?&](?:[\w-]*(?:key|token|secret|password|sig|signature))=)[^&#\s]+"
+)
 
 
 def shown(config: Config) -> dict[str, Any]:
-    """Values that JSON and YAML have, in the syntax of the configuration. What stands at its default is left out."""
+    """Values that JSON and YAML have, in the syntax of the configuration. What stands at its default is left
+    out."""
     found = _struct(config)
     return found if isinstance(found, dict) else {}
 
@@ -60,7 +65,10 @@ def _value(value: Any, *, headers: bool = False) -> Any:
         case msgspec.Struct():
             return _struct(value)
         case Mapping():
-            return {str(name): MASK if headers and inner else _option(str(name), inner) for name, inner in value.items()}
+            return {
+                str(name): MASK if headers and inner else _option(str(name), inner)
+                for name, inner in value.items()
+            }
         case list() | tuple() | set() | frozenset():
             return [_value(inner) for inner in value]
         case None | bool() | int() | float():

@@ -30,5 +30,9 @@ def check_tags(config: Config, report: Report) -> None:
             elif tag.header.lower() in SECRET:
                 report.problem((*at, "header"), "holds a credential, which must not be in a report")
         for index, value in enumerate(tag.values if isinstance(tag.values, tuple) else ()):
-            if isinstance(value, str) and not (0 < len(value) <= LONGEST and value.isprintable() and value == value.strip()):
-                report.problem((*at, "values", index), f"expected text of 1 to {LONGEST} characters that can be seen")
+            if isinstance(value, str) and not (
+                0 < len(value) <= LONGEST and value.isprintable() and value == value.strip()
+            ):
+                report.problem(
+                    (*at, "values", index), f"expected text of 1 to {LONGEST} characters that can be seen"
+                )

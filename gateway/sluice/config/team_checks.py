@@ -10,7 +10,8 @@ DEEPEST = 8
 
 
 def check_teams(config: Config, report: Report) -> None:
-    """Report tenants and teams whose team or parent does not exist, circles, trees that are too deep, and unused teams."""
+    """Report tenants and teams whose team or parent does not exist, circles, trees that are too deep, and
+    unused teams."""
     if not isinstance(config.teams, dict) or not isinstance(config.tenants, dict):
         return
     teams = {name: team for name, team in config.teams.items() if isinstance(team, Team)}

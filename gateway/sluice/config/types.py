@@ -35,11 +35,15 @@ AliasName = Annotated[
 ]
 Digest = Annotated[
     str,
-    Meta(pattern=r"^sha256:[0-9a-f]{64}\Z", description="sha256: and 64 hex digits, as `sluice keys hash` prints them"),
+    Meta(
+        pattern=r"^sha256:[0-9a-f]{64}\Z",
+        description="sha256: and 64 hex digits, as `sluice keys hash` prints them",
+    ),
 ]
 Count = Annotated[int, Meta(ge=1)]
 Address = Annotated[
-    str, Meta(description='host:port in quotes, such as "127.0.0.1:8080", "[::1]:8080" or ":8080"; or unix:/path')
+    str,
+    Meta(description='host:port in quotes, such as "127.0.0.1:8080", "[::1]:8080" or ":8080"; or unix:/path'),
 ]
 
 
@@ -57,7 +61,9 @@ class ServerTls(_Section, frozen=True):
     cert: str  # a file with the certificate that is shown (PEM, with its chain)
     key: str | None = None  # a file with its key (PEM); null: it is in cert, too
     key_password: Secret | None = None  # of an encrypted key
-    client_ca: str | None = None  # a file of certificates (PEM or DER): only clients with a certificate of theirs are let in
+    client_ca: str | None = (
+        None  # a file of certificates (PEM or DER): only clients with a certificate of theirs are let in
+    )
     min_version: Literal["1.2", "1.3"] = "1.2"  # the oldest version of TLS that is spoken
 
 
@@ -66,13 +72,21 @@ class Server(_Section, frozen=True):
 
     listen: Address = "127.0.0.1:8080"  # host:port of the API, or unix:/path
     admin_listen: Address = "127.0.0.1:8081"  # host:port of metrics, probes and admin routes, or unix:/path
-    socket_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"  # who may connect to Unix sockets, in octal
+    socket_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = (
+        "0660"  # who may connect to Unix sockets, in octal
+    )
     tls: ServerTls | None = None  # https on `listen`; null: plain HTTP, as behind a proxy that ends TLS
     http2: bool = False  # also HTTP/2 on `listen`: by ALPN with tls, else by prior knowledge (h2c); needs the extra [http2]
-    trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For or Forwarded is believed, rightmost first
+    trusted_proxies: tuple[
+        str, ...
+    ] = ()  # networks whose X-Forwarded-For or Forwarded is believed, rightmost first
     body_limit: Bytes = Bytes(4 << 20)  # bytes of a request's body, decompressed
-    form_limit: Bytes = Bytes(100 << 20)  # bytes of a form (recordings, images); with a body_limit below 1MiB: as that
-    form_spool: Bytes = Bytes(1 << 30)  # bytes of temporary files that large forms may take together, in each process
+    form_limit: Bytes = Bytes(
+        100 << 20
+    )  # bytes of a form (recordings, images); with a body_limit below 1MiB: as that
+    form_spool: Bytes = Bytes(
+        1 << 30
+    )  # bytes of temporary files that large forms may take together, in each process
     form_directory: str | None = None  # where these are; null: where temporary files go (TMPDIR, /tmp)
     body_timeout: Seconds = Seconds(30)  # of silence, or of less than 1 KiB a second on average
     body_memory: Bytes = Bytes(64 << 20)  # for unfinished bodies of all connections together, in each process
@@ -85,8 +99,12 @@ class Server(_Section, frozen=True):
     watch: bool = False  # reload when this file is changed; SIGHUP and POST /admin/reload do it, too
     drain_delay: Seconds = Seconds(5)  # after SIGTERM: not ready, still serving
     drain_timeout: Seconds = Seconds(60)  # then: streams may finish for so long
-    demo: Name | None = None  # a key with origins: a page at /demo shows the chat widget in its name; null: no page
-    frontends: tuple[str, ...] | None = None  # client dialects that are served; default: all that are installed
+    demo: Name | None = (
+        None  # a key with origins: a page at /demo shows the chat widget in its name; null: no page
+    )
+    frontends: tuple[str, ...] | None = (
+        None  # client dialects that are served; default: all that are installed
+    )
 
 
 class Timeouts(_Section, frozen=True):
@@ -104,7 +122,8 @@ class Timeouts(_Section, frozen=True):
 
 
 class Limit(_Section, frozen=True):
-    """A token bucket: `rate` refills it, `burst` is its capacity (default: one window's worth: 500 of 500/min, at least 1)."""
+    """A token bucket: `rate` refills it, `burst` is its capacity (default: one window's worth: 500 of
+    500/min, at least 1)."""
 
     rate: Rate  # how fast the bucket refills, such as 10/s or 500/min
     burst: Annotated[float, Meta(gt=0)] | None = None  # how much it holds; default: one window's worth
@@ -115,7 +134,8 @@ class Limit(_Section, frozen=True):
 
 
 class Budget(_Section, frozen=True):
-    """US dollars per calendar day, week (from Monday) and month, in UTC. From `soft` (a share) on callers are warned."""
+    """US dollars per calendar day, week (from Monday) and month, in UTC. From `soft` (a share) on callers are
+    warned."""
 
     day: Annotated[float, Meta(gt=0)] | None = None  # US dollars a day
     week: Annotated[float, Meta(gt=0)] | None = None  # US dollars a week, from Monday
@@ -124,7 +144,8 @@ class Budget(_Section, frozen=True):
 
 
 class CallLimits(_Section, frozen=True):
-    """What may be taken: calls, tokens (input and output), US dollars, streams at a time. Several windows each, all hold.
+    """What may be taken: calls, tokens (input and output), US dollars, streams at a time. Several windows
+    each, all hold.
 
     `weight`: the share of a key in the queue of an alias that has one.
     """
@@ -138,13 +159,16 @@ class CallLimits(_Section, frozen=True):
 
 
 class KeyLimits(CallLimits, frozen=True):
-    """What a caller may take: of everything, and in `aliases` of single ones, whose limits hold beside those of everything.
+    """What a caller may take: of everything, and in `aliases` of single ones, whose limits hold beside those
+    of everything.
 
-    The alias's own name decides, or the name that the caller gave where a wildcard answers it; else the longest name here that
-    ends in * and covers it.
+    The alias's own name decides, or the name that the caller gave where a wildcard answers it; else the
+    longest name here that ends in * and covers it.
     """
 
-    aliases: dict[AliasName, CallLimits] = {}  # of one alias, or of all names that one with * at its end covers
+    aliases: dict[
+        AliasName, CallLimits
+    ] = {}  # of one alias, or of all names that one with * at its end covers
 
 
 def windows_of(limit: Limit | tuple[Limit, ...]) -> tuple[Limit, ...]:
@@ -152,7 +176,8 @@ def windows_of(limit: Limit | tuple[Limit, ...]) -> tuple[Limit, ...]:
 
 
 class Queue(_Section, frozen=True):
-    """In place of an immediate 429: wait for up to `timeout`, with at most `size` others, fairly by key and its weight."""
+    """In place of an immediate 429: wait for up to `timeout`, with at most `size` others, fairly by key and
+    its weight."""
 
     size: Count = 100  # calls that wait at most
     timeout: Seconds = Seconds(10)  # how long one waits at most
@@ -173,7 +198,8 @@ class Team(_Section, frozen=True):
 
 
 class Breaker(_Section, frozen=True):
-    """When a target gets no calls: after `failures` in a row or a share of them, for `open_for`, doubling to `open_max`."""
+    """When a target gets no calls: after `failures` in a row or a share of them, for `open_for`, doubling to
+    `open_max`."""
 
     failures: Count = 5  # failures in a row that open it
     error_rate: Annotated[float, Meta(gt=0, le=1)] | None = 0.5  # of at least 20 calls within 30 s
@@ -182,19 +208,23 @@ class Breaker(_Section, frozen=True):
 
 
 class Probe(_Section, frozen=True):
-    """GET `path` (below base_url) of the upstream at intervals; it spends no tokens, and any answer below 500 means healthy."""
+    """GET `path` (below base_url) of the upstream at intervals; it spends no tokens, and any answer below 500
+    means healthy."""
 
     path: str = "/models"  # below base_url
     every: Seconds = Seconds(10)  # time between two probes
 
 
 class Pods(_Section, frozen=True):
-    """The servers of an upstream that is several: pods of vLLM or SGLang with the same models, each asked by its own address.
+    """The servers of an upstream that is several: pods of vLLM or SGLang with the same models, each asked by
+    its own address.
 
     Their queues are what the strategies `queue_depth` and `prefix_cache` go by.
     """
 
-    addresses: tuple[str, ...] = ()  # host:port of each; none: all addresses of base_url's host (a headless service)
+    addresses: tuple[
+        str, ...
+    ] = ()  # host:port of each; none: all addresses of base_url's host (a headless service)
     resolve: Seconds = Seconds(2)  # how often these addresses are looked up
     metrics: str | None = "/metrics"  # path of each server's metrics (Prometheus); null: it has none
     every: Seconds = Seconds(0.5)  # how often these are read, by each process
@@ -204,26 +234,31 @@ class Pods(_Section, frozen=True):
 
 
 class Picker(_Section, frozen=True):
-    """An endpoint picker (llm-d, Gateway API inference extension): says for each request which servers are to be asked.
+    """An endpoint picker (llm-d, Gateway API inference extension): says for each request which servers are to
+    be asked.
 
     It is asked by gRPC (Envoy's external processing).
     """
 
     address: str  # host:port of its gRPC service
     tls: bool = False  # whether it is spoken to in TLS
-    ca: str | None = None  # a file of certificates (PEM) that its own may come from; null: the system's authorities
+    ca: str | None = (
+        None  # a file of certificates (PEM) that its own may come from; null: the system's authorities
+    )
     verify: bool = True  # false: any certificate will do, as pickers make their own at the start
     timeout: Seconds = Seconds(10)  # for its answer; a picker may hold requests back until a server has room
-    when_down: Literal["refuse", "service"] = "refuse"  # without its answer: the next target, or base_url's own address
+    when_down: Literal["refuse", "service"] = (
+        "refuse"  # without its answer: the next target, or base_url's own address
+    )
 
 
 class _Fitted(_Section, frozen=True, kw_only=True):
-    """What is changed in requests, beside what the table of models says (config/models.yaml). Fields are named as in OpenAI's
-    dialect, whatever the upstream speaks; "messages.x" is a field of messages. A null, or "!" before a name of `drop`, takes
-    a rule of the table (or the upstream's) away.
+    """What is changed in requests, beside what the table of models says (config/models.yaml). Fields are
+    named as in OpenAI's dialect, whatever the upstream speaks; "messages.x" is a field of messages. A null,
+    or "!" before a name of `drop`, takes a rule of the table (or the upstream's) away.
 
-    `drop`: fields that are left out. `rename`: other names for them. `default`: fields where the caller gives none. `force`:
-    fields whatever the caller gives. `roles`: other names of messages' roles.
+    `drop`: fields that are left out. `rename`: other names for them. `default`: fields where the caller gives
+    none. `force`: fields whatever the caller gives. `roles`: other names of messages' roles.
     """
 
     drop: tuple[str, ...] = ()  # fields of a request that are left out
@@ -248,7 +283,8 @@ class Credential(_Section, frozen=True):
 class UpstreamTls(_Section, frozen=True):
     """TLS to an https upstream. Files that are replaced are used by new connections, without a restart.
 
-    `system_store` null: the system's authorities are believed where no `ca` is given. `cert` may hold the key, too.
+    `system_store` null: the system's authorities are believed where no `ca` is given. `cert` may hold the
+    key, too.
     """
 
     ca: str | None = None  # a file of certificates (PEM or DER) whose upstreams are believed
@@ -256,7 +292,9 @@ class UpstreamTls(_Section, frozen=True):
     cert: str | None = None  # a file with the certificate that we show (PEM, with its chain)
     key: str | None = None  # a file with the key of cert (PEM); null: it is in cert, too
     key_password: Secret | None = None  # of an encrypted key
-    server_name: str | None = None  # the name that is asked for (SNI) and checked, in place of the address's host
+    server_name: str | None = (
+        None  # the name that is asked for (SNI) and checked, in place of the address's host
+    )
     min_version: Literal["1.2", "1.3"] = "1.2"  # the oldest version of TLS that is spoken
 
     @property
@@ -265,28 +303,42 @@ class UpstreamTls(_Section, frozen=True):
 
 
 class Upstream(_Fitted, frozen=True, kw_only=True):
-    """One provider account or server. Every other key beside these is an option of the backend (base_url, api_key …).
+    """One provider account or server. Every other key beside these is an option of the backend (base_url,
+    api_key …).
 
-    `drop`, `rename`, `default`, `force` and `roles` change requests to it. Never keys of the file: `options`, the backend's
-    options as they were validated, for showing the configuration only; `vendor`, the one that `backend` names.
+    `drop`, `rename`, `default`, `force` and `roles` change requests to it. Never keys of the file: `options`,
+    the backend's options as they were validated, for showing the configuration only; `vendor`, the one that
+    `backend` names.
     """
 
     backend: str  # the dialect that it speaks: openai, anthropic, ollama, echo, or a plugin's; or a vendor: groq, deepseek …
     timeouts: Timeouts = Timeouts()  # deadlines by phase
     breaker: Breaker = Breaker()  # when its targets get no calls
     probe: Probe | None = None  # a cheap request every so often; null: none
-    pods: Pods | None = None  # the servers that it consists of, each asked by itself; null: one address, whatever is behind it
+    pods: Pods | None = (
+        None  # the servers that it consists of, each asked by itself; null: one address, whatever is behind it
+    )
     picker: Picker | None = None  # who says for each request which of its servers are asked; null: nobody
     max_connections: Count = 1024  # open and opening ones (of pods: to each); further calls wait for one
-    max_connection_age: Seconds | None = Seconds(600)  # older ones get no further call, so new addresses are seen; null: any
-    rate_headers: bool = True  # calls go to another target while its answers say that nothing remains of a limit
+    max_connection_age: Seconds | None = Seconds(
+        600
+    )  # older ones get no further call, so new addresses are seen; null: any
+    rate_headers: bool = (
+        True  # calls go to another target while its answers say that nothing remains of a limit
+    )
     max_before_content: Bytes = Bytes(1 << 20)  # of a stream, before its first content
     max_answer: Bytes = Bytes(64 << 20)  # of an answer whose caller wants it in one piece
-    proxy: Secret | None = None  # to tunnel through: http, https, socks5 or socks5h://[user:password@]host:port; "env"; null
+    proxy: Secret | None = (
+        None  # to tunnel through: http, https, socks5 or socks5h://[user:password@]host:port; "env"; null
+    )
     tls: UpstreamTls = UpstreamTls()  # whom of https upstreams we believe, and the certificate that we show
     limits: CallLimits = CallLimits()  # of all calls to it: a target whose limits are used up is skipped
-    forward: dict[str, Literal["any"] | tuple[str, ...]] = {}  # the callers' headers that it gets, with the values that may be
-    credentials: Credential | tuple[Credential, ...] = ()  # in place of the backend's api_key: one account, or several
+    forward: dict[
+        str, Literal["any"] | tuple[str, ...]
+    ] = {}  # the callers' headers that it gets, with the values that may be
+    credentials: (
+        Credential | tuple[Credential, ...]
+    ) = ()  # in place of the backend's api_key: one account, or several
     options: dict[str, Any] = {}  # the backend's own options
     vendor: str = ""  # the vendor that backend names
 
@@ -296,7 +348,8 @@ COMPUTED = frozenset({"options", "vendor"})
 
 
 class Canary(_Section, frozen=True):
-    """Callers for whom a target's weight is `weight`: those with one of `keys`, or whose `header` has this value."""
+    """Callers for whom a target's weight is `weight`: those with one of `keys`, or whose `header` has this
+    value."""
 
     weight: Annotated[float, Meta(ge=0)]  # the weight for these callers
     keys: tuple[str, ...] = ()  # ids of keys
@@ -311,27 +364,41 @@ class Target(_Fitted, frozen=True, kw_only=True):
 
     upstream: str  # its name in upstreams
     model: str  # the model as the provider names it; * in it: what the caller's name has in place of the alias's *
-    weight: Annotated[float, Meta(ge=0)] = 1.0  # its share of the calls of its tier; 0: only where nothing else is left
+    weight: Annotated[float, Meta(ge=0)] = (
+        1.0  # its share of the calls of its tier; 0: only where nothing else is left
+    )
     timeouts: Timeouts | None = None  # in place of the upstream's
     context: Count | None = None  # tokens that the model takes; null: not known, never a reason to skip it
     vision: bool = True  # whether it takes images
     tools: bool = True  # whether it takes tools
     prefill: bool = False  # it continues an assistant message that ends the request
-    price: Annotated[float, Meta(ge=0)] | None = None  # of a million tokens, in any unit, for the strategy `cheapest`
+    price: Annotated[float, Meta(ge=0)] | None = (
+        None  # of a million tokens, in any unit, for the strategy `cheapest`
+    )
     canary: Canary | None = None  # callers for whom its weight differs
 
 
 Strategy = Literal[
-    "weighted", "round_robin", "least_in_flight", "lowest_ttft", "cheapest", "affinity", "queue_depth", "prefix_cache"
+    "weighted",
+    "round_robin",
+    "least_in_flight",
+    "lowest_ttft",
+    "cheapest",
+    "affinity",
+    "queue_depth",
+    "prefix_cache",
 ]
 
 
 class Tier(_Section, frozen=True):
-    """Targets of the same rank. `affinity` keeps calls that share a session, key or prompt prefix on one target."""
+    """Targets of the same rank. `affinity` keeps calls that share a session, key or prompt prefix on one
+    target."""
 
     targets: tuple[Target, ...]  # the targets of this tier
     strategy: Strategy = "weighted"  # the order in which they are tried
-    affinity: Literal["session", "key", "prefix"] = "session"  # what keeps callers at one target, for the strategy affinity
+    affinity: Literal["session", "key", "prefix"] = (
+        "session"  # what keeps callers at one target, for the strategy affinity
+    )
 
 
 def credentials_of(upstream: Upstream) -> tuple[Credential, ...]:
@@ -346,7 +413,8 @@ def covering(names: Iterable[str], name: str) -> str:
 
 
 def heeds_limits(upstream: Upstream) -> bool:
-    """Whether what its answers say of limits is about the target: with several accounts it is about the one that was asked."""
+    """Whether what its answers say of limits is about the target: with several accounts it is about the one
+    that was asked."""
     return upstream.rate_headers and len(credentials_of(upstream)) < 2
 
 
@@ -362,7 +430,8 @@ class History(_Section, frozen=True):
 
 
 class Retry(_Section, frozen=True):
-    """After a server error the same target is tried again, `backoff` later; a Retry-After up to the bound is waited out."""
+    """After a server error the same target is tried again, `backoff` later; a Retry-After up to the bound is
+    waited out."""
 
     same_target: Annotated[int, Meta(ge=0, le=5)] = 1  # further tries at one target
     backoff: Seconds = Seconds(0.1)  # the wait before a further try, doubling, at random within it
@@ -370,7 +439,8 @@ class Retry(_Section, frozen=True):
 
 
 class Hedge(_Section, frozen=True):
-    """Send to a second target, too, when the first has no content after `after`; null: after its own 95th percentile."""
+    """Send to a second target, too, when the first has no content after `after`; null: after its own 95th
+    percentile."""
 
     after: Seconds | None = None  # time without content; null: the 95th percentile of the first target
 
@@ -394,7 +464,8 @@ class Interceptor(_Section, frozen=True):
 
 
 class Stage(_Section, frozen=True):
-    """A plugin that sees an alias's answers, and may change them. Every other key beside its name is one of its options.
+    """A plugin that sees an alias's answers, and may change them. Every other key beside its name is one of
+    its options.
 
     `options` are these as they were validated: never a key of the file.
     """
@@ -404,9 +475,12 @@ class Stage(_Section, frozen=True):
 
 
 class Alias(_Section, frozen=True):
-    """What callers name as the model: tiers are tried in order. A tier is a list of targets, or a section with a strategy."""
+    """What callers name as the model: tiers are tried in order. A tier is a list of targets, or a section
+    with a strategy."""
 
-    tiers: tuple[tuple[Target, ...] | Tier, ...]  # lists of targets: the first that can answers, the others are its fallbacks
+    tiers: tuple[
+        tuple[Target, ...] | Tier, ...
+    ]  # lists of targets: the first that can answers, the others are its fallbacks
     system: str = ""  # a system prompt before the messages of widgets
     history: History = History()  # what of a conversation is sent again
     max_message_chars: Count = 4000  # characters of one message of a widget
@@ -414,9 +488,13 @@ class Alias(_Section, frozen=True):
     report_model: Literal["target", "alias"] = "target"  # whether callers see the target's model or the alias
     timeout: Seconds | None = None  # the whole call, all attempts together
     retry: Retry = Retry()  # tries at the same target
-    recovery: Literal["error", "continue"] | None = None  # of a cut stream; null: continue where another target exists
+    recovery: Literal["error", "continue"] | None = (
+        None  # of a cut stream; null: continue where another target exists
+    )
     fall_back_on_content_policy: bool = False  # else the refusal is passed on
-    unsupported: Literal["refuse", "drop"] | None = None  # fields that no target can express; null: drop preferences alone
+    unsupported: Literal["refuse", "drop"] | None = (
+        None  # fields that no target can express; null: drop preferences alone
+    )
     on_disconnect: Literal["cancel", "finish"] = "cancel"  # what becomes of a call whose client leaves
     finish_limit: Seconds = Seconds(60)  # with `finish`: for so long after the client has left
     hedge: Hedge | None = None  # a second target beside a slow first one; null: never
@@ -447,7 +525,9 @@ class Grant(_Section, frozen=True):
     origins: tuple[str, ...] = ()  # browser origins that may use it, exact ("https://app.example.com")
     expires: str | None = None  # RFC 3339
     enabled: bool = True  # false: it is refused
-    log_content: Content | None = None  # what call records may have of its calls' texts at most; null: what the alias's may
+    log_content: Content | None = (
+        None  # what call records may have of its calls' texts at most; null: what the alias's may
+    )
 
 
 class NamedGrant(Grant, frozen=True, kw_only=True):
@@ -469,10 +549,11 @@ class Key(NamedGrant, frozen=True, kw_only=True):
 
 
 class Claims(_Section, frozen=True):
-    """Names of claims: `tenant` (default: sub), `aliases` (a list or a space-separated text; absent: the issuer's).
+    """Names of claims: `tenant` (default: sub), `aliases` (a list or a space-separated text; absent: the
+    issuer's).
 
-    `plan` names one of the issuer's `plans`; absent, or another: the issuer's `limits`. `user` is who `limits.end_users` are
-    told apart by, with the source `token`.
+    `plan` names one of the issuer's `plans`; absent, or another: the issuer's `limits`. `user` is who
+    `limits.end_users` are told apart by, with the source `token`.
     """
 
     tenant: str = "sub"  # the claim of the tenant
@@ -482,12 +563,14 @@ class Claims(_Section, frozen=True):
 
 
 class Issuer(_Section, frozen=True):
-    """Whose JWTs are accepted (RFC 7519). Exactly one of `secret`, `jwks_file`, `jwks_url` (RFC 7517) and `discovery`.
+    """Whose JWTs are accepted (RFC 7519). Exactly one of `secret`, `jwks_file`, `jwks_url` (RFC 7517) and
+    `discovery`.
 
-    `discovery`: the key set's address stands in the issuer's /.well-known/openid-configuration (OpenID Connect Discovery).
+    `discovery`: the key set's address stands in the issuer's /.well-known/openid-configuration (OpenID
+    Connect Discovery).
 
-    The tenant is the claim behind `tenant_prefix` (default: the issuer and "|", so that nobody who may choose a subject
-    can choose another's tenant; "" where the issuer's tenants are the same as the keys').
+    The tenant is the claim behind `tenant_prefix` (default: the issuer and "|", so that nobody who may choose
+    a subject can choose another's tenant; "" where the issuer's tenants are the same as the keys').
     """
 
     issuer: str  # the `iss` of its tokens
@@ -508,9 +591,11 @@ class Issuer(_Section, frozen=True):
 
 
 class BrowserTokens(_Section, frozen=True):
-    """POST /v1/tokens: a key with `origins` mints tokens for pages, bound to an origin, an alias and a session prefix.
+    """POST /v1/tokens: a key with `origins` mints tokens for pages, bound to an origin, an alias and a
+    session prefix.
 
-    `longest`: how long one can live. `renewable`: for how long after it was minted a page can renew it; null: never.
+    `longest`: how long one can live. `renewable`: for how long after it was minted a page can renew it; null:
+    never.
     """
 
     secret: Secret  # what tokens are signed with: 32 bytes or more
@@ -530,24 +615,33 @@ EndUserSource = Annotated[
 class EndUsers(CallLimits, frozen=True, kw_only=True):
     """What each person may take that a tenant's keys act for, by all keys of the tenant together.
 
-    `source`: where its name is, the first one that has any. `body`: OpenAI's `user` or `safety_identifier`, Anthropic's
-    `metadata.user_id`; `header:NAME`; `token`: the claim `jwt.claims.user`, or the session prefix of a page's token.
+    `source`: where its name is, the first one that has any. `body`: OpenAI's `user` or `safety_identifier`,
+    Anthropic's `metadata.user_id`; `header:NAME`; `token`: the claim `jwt.claims.user`, or the session prefix
+    of a page's token.
     """
 
-    source: tuple[EndUserSource, ...] = ("body",)  # where the name is read: body, token, header:NAME; the first decides
-    missing: Literal["allow", "refuse"] = "allow"  # a call that names nobody: only the other limits hold, or 400
-    most: Annotated[int, Meta(ge=1, le=100_000)] = 10_000  # of one tenant, in each process; further ones share one's limits
+    source: tuple[EndUserSource, ...] = (
+        "body",
+    )  # where the name is read: body, token, header:NAME; the first decides
+    missing: Literal["allow", "refuse"] = (
+        "allow"  # a call that names nobody: only the other limits hold, or 400
+    )
+    most: Annotated[int, Meta(ge=1, le=100_000)] = (
+        10_000  # of one tenant, in each process; further ones share one's limits
+    )
 
 
 class Limits(_Section, frozen=True):
-    """`store`: "memory", "shared:PATH" (workers of one host) or a URL of Redis: redis://, rediss://, unix://, where
-    Sentinel chooses the server redis+sentinel://host:port,host:port/service/db, of a cluster
+    """`store`: "memory", "shared:PATH" (workers of one host) or a URL of Redis: redis://, rediss://, unix://,
+    where Sentinel chooses the server redis+sentinel://host:port,host:port/service/db, of a cluster
     redis+cluster://host:port,host:port; with ?timeout=250ms where it is far away.
 
-    `address`: per client address, strangers included; null: none. Behind a proxy it needs `server.trusted_proxies`.
-    `overall`: all calls together. `output_tokens`: what is reserved for an answer where the caller sets no maximum.
+    `address`: per client address, strangers included; null: none. Behind a proxy it needs
+    `server.trusted_proxies`. `overall`: all calls together. `output_tokens`: what is reserved for an answer
+    where the caller sets no maximum.
 
-    When the store does not answer: `open` counts in this process, with the limits divided by `replicas`; `closed` refuses.
+    When the store does not answer: `open` counts in this process, with the limits divided by `replicas`;
+    `closed` refuses.
     """
 
     store: Secret = Secret("memory")  # memory, shared:PATH, or a redis:// URL
@@ -562,17 +656,21 @@ class Limits(_Section, frozen=True):
 
 
 class Responses(_Section, frozen=True):
-    """Where answers of /v1/responses go that callers want kept (`store`), and may refer to in their next request."""
+    """Where answers of /v1/responses go that callers want kept (`store`), and may refer to in their next
+    request."""
 
-    store: Secret | None = None  # memory, sqlite:PATH, a redis:// or a postgresql:// URL, also that of `state`; null: no
+    store: Secret | None = (
+        None  # memory, sqlite:PATH, a redis:// or a postgresql:// URL, also that of `state`; null: no
+    )
     keep: Seconds = Seconds(30 * 86400)  # how long one is kept
 
 
 class Encryption(_Section, frozen=True):
-    """AES-256-GCM of the messages of conversations (`state`) and of kept responses (`responses`), in every store but memory.
+    """AES-256-GCM of the messages of conversations (`state`) and of kept responses (`responses`), in every
+    store but memory.
 
-    The first of `keys` encrypts, all decrypt: a new one is put before the others. Tenants, names of sessions, ids and times are
-    not encrypted.
+    The first of `keys` encrypts, all decrypt: a new one is put before the others. Tenants, names of sessions,
+    ids and times are not encrypted.
     """
 
     keys: DataKeys | None = None  # 32 random bytes each, in base64, one a line; null: no encryption
@@ -580,9 +678,11 @@ class Encryption(_Section, frozen=True):
 
 
 class Retention(_Section, frozen=True):
-    """How long conversations (`state`) are kept. What is older or more is deleted once a minute, beside the calls.
+    """How long conversations (`state`) are kept. What is older or more is deleted once a minute, beside the
+    calls.
 
-    null: as the store keeps them: for ever; in Redis for 30 days, and 1,000 messages; in memory 10,000 of 1,000 messages.
+    null: as the store keeps them: for ever; in Redis for 30 days, and 1,000 messages; in memory 10,000 of
+    1,000 messages.
     """
 
     age: Seconds | None = None  # since the last turn; null: as the store
@@ -595,7 +695,8 @@ Role = Literal["viewer", "operator"]
 
 
 class AdminKey(_Section, frozen=True):
-    """A further key of the admin API, sent as x-admin-api-key. A viewer reads, but no conversations; an operator does all."""
+    """A further key of the admin API, sent as x-admin-api-key. A viewer reads, but no conversations; an
+    operator does all."""
 
     id: Name  # what the log calls it
     digest: Digest  # sha256:… of the key, as `sluice keys hash` prints it
@@ -603,9 +704,11 @@ class AdminKey(_Section, frozen=True):
 
 
 class OidcRoles(_Section, frozen=True):
-    """Who has which role, by a claim of the ID token (or of userinfo): a value, or one of a list. Nobody else is let in.
+    """Who has which role, by a claim of the ID token (or of userinfo): a value, or one of a list. Nobody else
+    is let in.
 
-    `claim` may lead into an object: realm_access.roles. "*" among the values is anybody whom the provider signs in.
+    `claim` may lead into an object: realm_access.roles. "*" among the values is anybody whom the provider
+    signs in.
     """
 
     claim: str = "groups"  # the claim, or a path to it such as realm_access.roles
@@ -614,27 +717,39 @@ class OidcRoles(_Section, frozen=True):
 
 
 class Oidc(_Section, frozen=True):
-    """Signing in to the pages by an OpenID provider: authorization code with PKCE (OpenID Connect Core 1.0, RFC 7636).
+    """Signing in to the pages by an OpenID provider: authorization code with PKCE (OpenID Connect Core 1.0,
+    RFC 7636).
 
-    To be registered there: the pages' address and /ui/oidc/callback, such as https://ops.example.com/ui/oidc/callback.
+    To be registered there: the pages' address and /ui/oidc/callback, such as
+    https://ops.example.com/ui/oidc/callback.
     """
 
     issuer: str  # the provider's issuer, whose /.well-known/openid-configuration is read
     client_id: str  # what the provider calls this gateway
-    client_secret: Secret | None = None  # the client's secret; null: a public client, which PKCE alone protects
-    scopes: tuple[str, ...] = ("openid", "profile", "email")  # scopes that are asked for; openid must be among them
+    client_secret: Secret | None = (
+        None  # the client's secret; null: a public client, which PKCE alone protects
+    )
+    scopes: tuple[str, ...] = (
+        "openid",
+        "profile",
+        "email",
+    )  # scopes that are asked for; openid must be among them
     algorithms: tuple[str, ...] = ("RS256",)  # signatures of ID tokens that are accepted
-    redirect_uri: str | None = None  # the callback's address as browsers see it; null: by the address of the page
+    redirect_uri: str | None = (
+        None  # the callback's address as browsers see it; null: by the address of the page
+    )
     name: str | None = None  # what the button to sign in calls the provider; null: its host
     roles: OidcRoles = OidcRoles()  # who is let in, and in which role
 
 
 class Admin(_Section, frozen=True):
-    """Who may use /v1/admin and /admin: the digest of the key sent as x-admin-api-key. Without it those routes answer 401.
+    """Who may use /v1/admin and /admin: the digest of the key sent as x-admin-api-key. Without it those
+    routes answer 401.
 
-    `keys`: further keys, each with its role. `store`: where dynamic keys and usage are kept: "memory", "sqlite:PATH", a URL of
-    Redis or a postgresql:// one; null: as `state`. `pepper`: dynamic keys are kept as HMAC-SHA-256 under it, else as SHA-256;
-    another pepper invalidates all of them. `ui`: pages for operators on the admin port, under /ui/.
+    `keys`: further keys, each with its role. `store`: where dynamic keys and usage are kept: "memory",
+    "sqlite:PATH", a URL of Redis or a postgresql:// one; null: as `state`. `pepper`: dynamic keys are kept as
+    HMAC-SHA-256 under it, else as SHA-256; another pepper invalidates all of them. `ui`: pages for operators
+    on the admin port, under /ui/.
     """
 
     digest: Digest | None = None  # sha256:… of an operator's key; null: see keys, oidc
@@ -665,16 +780,20 @@ class Tag(_Section, frozen=True):
 class UsageReport(_Section, frozen=True):
     """What usage is kept by, beside the day, the key, the tenant, the alias and the model."""
 
-    hourly_days: Annotated[int, Meta(ge=0, le=400)] = 8  # days for which it is also kept by the hour; 0: not at all
+    hourly_days: Annotated[int, Meta(ge=0, le=400)] = (
+        8  # days for which it is also kept by the hour; 0: not at all
+    )
     tags: dict[Name, Tag] = {}  # what calls say of themselves, by the name in reports (tag:NAME)
 
 
 MOST_EXPENSIVE = 1_000_000
-"""US dollars for a million tokens: a dollar for each. What is more is a mistake, or a price for a single token."""
+"""US dollars for a million tokens: a dollar for each. What is more is a mistake, or a price for a single
+token."""
 
 
 class Price(_Section, frozen=True):
-    """US dollars for a million tokens. `cached_input` null: as input; `reasoning` null: as output; `since`: a date."""
+    """US dollars for a million tokens. `cached_input` null: as input; `reasoning` null: as output; `since`: a
+    date."""
 
     input: Annotated[float, Meta(ge=0, le=MOST_EXPENSIVE)]  # US dollars for a million tokens of input
     output: Annotated[float, Meta(ge=0, le=MOST_EXPENSIVE)]  # US dollars for a million tokens of output
@@ -686,8 +805,8 @@ class Price(_Section, frozen=True):
 class Prices(_Section, frozen=True):
     """What tokens cost: `file` (default: the table that comes with the gateway), `models` before it.
 
-    A model is named "upstream/model" or "model". `unknown`: a call whose model has no price goes on, or is refused.
-    `header`: answers say what they cost (whole ones; streams say it in their log line and usage).
+    A model is named "upstream/model" or "model". `unknown`: a call whose model has no price goes on, or is
+    refused. `header`: answers say what they cost (whole ones; streams say it in their log line and usage).
     """
 
     file: str | None = None  # a table in place of the one that comes along
@@ -697,16 +816,19 @@ class Prices(_Section, frozen=True):
 
 
 class Models(_Section, frozen=True):
-    """What models take of requests, and what is known of them: `file` in place of the table that comes with the gateway."""
+    """What models take of requests, and what is known of them: `file` in place of the table that comes with
+    the gateway."""
 
     file: str | None = None  # a table in place of the one that comes along (sluice models update --to)
 
 
 class Log(_Section, frozen=True):
-    """One line per request at info; why things go wrong at debug. `format` auto: short text on a terminal, JSON otherwise.
+    """One line per request at info; why things go wrong at debug. `format` auto: short text on a terminal,
+    JSON otherwise.
 
-    `content` is what call records (`records`) have of prompts and answers; log lines never have any. An alias and a key may
-    have a `log_content` each: the stricter one holds. `hash`: a digest under `hash_key`, for comparing.
+    `content` is what call records (`records`) have of prompts and answers; log lines never have any. An alias
+    and a key may have a `log_content` each: the stricter one holds. `hash`: a digest under `hash_key`, for
+    comparing.
     """
 
     level: Literal["debug", "info", "warning", "error"] = "info"  # debug, info, warning or error
@@ -736,8 +858,8 @@ class Metrics(_Section, frozen=True):
 class Tracing(_Section, frozen=True, kw_only=True):
     """OpenTelemetry's traces, by OTLP over HTTP: a span for each call and each attempt, without content.
 
-    A caller's `traceparent` says whether its calls are traced; of all others `sample` are, and beside them those that end in an
-    error or take as long as `slow`.
+    A caller's `traceparent` says whether its calls are traced; of all others `sample` are, and beside them
+    those that end in an error or take as long as `slow`.
     """
 
     endpoint: str  # the receiver's base URL: http://collector:4318
@@ -745,7 +867,9 @@ class Tracing(_Section, frozen=True, kw_only=True):
     sample: Annotated[float, Meta(ge=0, le=1)] = 1.0  # the share of calls that are traced
     errors: bool = True  # whether every call that ends in an error is traced
     slow: Seconds | None = None  # calls that take as long are all traced; null: no such rule
-    semconv: Literal["1.36", "1.37", "1.41"] = "1.37"  # the version of the conventions for names of attributes
+    semconv: Literal["1.36", "1.37", "1.41"] = (
+        "1.37"  # the version of the conventions for names of attributes
+    )
     service: str = "sluice"  # service.name
     attributes: dict[str, str] = {}  # more attributes of the resource: deployment.environment.name
     interval: Seconds = Seconds(2.0)  # how long a span waits for others
@@ -753,7 +877,8 @@ class Tracing(_Section, frozen=True, kw_only=True):
 
 
 class RecordFile(_Section, frozen=True, kw_only=True):
-    """A file of JSON lines. It is put aside when it would be larger than `size`, or when a period of `age` begins."""
+    """A file of JSON lines. It is put aside when it would be larger than `size`, or when a period of `age`
+    begins."""
 
     path: str  # the file; those put aside are beside it, with their time behind the name
     size: Bytes = Bytes(64 << 20)  # bytes of a file
@@ -796,7 +921,8 @@ class RecordOtlp(_Section, frozen=True, kw_only=True):
 class Records(_Section, frozen=True, kw_only=True):
     """Where a record of each call goes: exactly one of `file`, `webhook`, `s3` and `otlp`.
 
-    A batch that could not be delivered is kept in the directory `spill`, if there is one, and tried again until it is.
+    A batch that could not be delivered is kept in the directory `spill`, if there is one, and tried again
+    until it is.
     """
 
     name: Name  # what metrics, logs and spilled files call it
@@ -806,13 +932,16 @@ class Records(_Section, frozen=True, kw_only=True):
     otlp: RecordOtlp | None = None  # an OTLP receiver
     batch: Count = 500  # records of a batch at most
     interval: Seconds = Seconds(2)  # how long a record waits for others
-    buffer: Bytes = Bytes(16 << 20)  # bytes of records that wait in memory, in each process; more are dropped, and counted
+    buffer: Bytes = Bytes(
+        16 << 20
+    )  # bytes of records that wait in memory, in each process; more are dropped, and counted
     spill: str | None = None  # a directory for batches that could not be delivered; null: they wait in memory
     spill_max: Bytes = Bytes(1 << 30)  # bytes in that directory
 
 
 class Config(_Section, frozen=True):
-    """The whole file: who answers (`upstreams`), what callers may name (`aliases`), who may call (`keys`, `jwt`)."""
+    """The whole file: who answers (`upstreams`), what callers may name (`aliases`), who may call (`keys`,
+    `jwt`)."""
 
     upstreams: dict[Name, Upstream]  # provider accounts and servers, by name
     aliases: dict[AliasName, Alias]  # what callers name as the model

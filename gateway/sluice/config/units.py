@@ -1,7 +1,7 @@
 """The scalars of the configuration: durations, sizes, rates and secrets, each with the text it is written as.
 
-`parse` takes what stands in the file (a number or text) and raises ValueError with a sentence that says what is
-expected and never repeats what was given: it may be a secret in the wrong place.
+`parse` takes what stands in the file (a number or text) and raises ValueError with a sentence that says what
+is expected and never repeats what was given: it may be a secret in the wrong place.
 """
 
 import base64
@@ -14,7 +14,16 @@ LONGEST_BARE = 3600
 """Seconds: from here on a duration has to say its unit."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KB": 1000, "KiB": 1 << 10, "MB": 10**6, "MiB": 1 << 20, "GB": 10**9, "GiB": 1 << 30}
-_RATES = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "hour": 3600.0, "day": 86400.0, "d": 86400.0}
+_RATES = {
+    "s": 1.0,
+    "sec": 1.0,
+    "min": 60.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "hour": 3600.0,
+    "day": 86400.0,
+    "d": 86400.0,
+}
 QUOTED = frozenset(("\"\"", "''", "``", "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}",
     "\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}"))  # fmt: skip
 """First and last characters of what is in quotes."""
@@ -66,7 +75,8 @@ class Bytes(int):
 
 
 class Rate(float):
-    """Units per second, written as "10/s", "500/min", "20000/h" or "1000000/day"; a bare number is per second.
+    """Units per second, written as "10/s", "500/min", "20000/h" or "1000000/day"; a bare number is per
+    second.
 
     `window`: the seconds of the unit it was written in.
     """
@@ -86,12 +96,18 @@ class Rate(float):
             case int() | float() if not isinstance(value, bool) and math.isfinite(value) and value > 0:
                 return cls(value)
         meant = (
-            re.fullmatch(rf"({_NUMBER}) ?(?:per|an?|each) ?(s|sec|second|m|min|minute|h|hour|d|day)s?", value.strip(), re.ASCII)
+            re.fullmatch(
+                rf"({_NUMBER}) ?(?:per|an?|each) ?(s|sec|second|m|min|minute|h|hour|d|day)s?",
+                value.strip(),
+                re.ASCII,
+            )
             if isinstance(value, str)
             else None
         )
         if meant:
-            unit = {"second": "s", "sec": "s", "m": "min", "minute": "min", "hour": "h", "d": "day"}.get(meant[2], meant[2])
+            unit = {"second": "s", "sec": "s", "m": "min", "minute": "min", "hour": "h", "d": "day"}.get(
+                meant[2], meant[2]
+            )
             raise ValueError(f"expected {cls.expected}: write {meant[1]}/{unit}")
         raise ValueError(f"expected {cls.expected}")
 
@@ -133,9 +149,13 @@ class Secret(str):
         if len(value) > 1 and value[0] + value[-1] in QUOTED:
             raise ValueError("is in quotes itself: take them off where it is set")
         if not value.isprintable():
-            raise ValueError("holds a character that cannot be seen, such as one from a page that it was copied from")
+            raise ValueError(
+                "holds a character that cannot be seen, such as one from a page that it was copied from"
+            )
         if re.fullmatch(r"\$[A-Z_][A-Z0-9_]*|\{\{.*\}\}|<[^<>]*>", value):
-            raise ValueError('is a placeholder: write "${NAME}" for a variable of the environment (and $$ for a dollar sign)')
+            raise ValueError(
+                'is a placeholder: write "${NAME}" for a variable of the environment (and $$ for a dollar sign)'
+            )
         if cls.alone and re.match(r"bearer ", value, re.IGNORECASE):
             raise ValueError('begins with "Bearer": write what follows it')
         return cls(value)
@@ -176,7 +196,9 @@ def _key_of(text: str) -> bytes:
     if re.fullmatch(r"[0-9a-fA-F]{64}", text):
         return bytes.fromhex(text)
     try:
-        return base64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True)
+        return base64.b64decode(
+            text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True
+        )
     except ValueError:
         return b""
 

@@ -1,8 +1,10 @@
-"""A tree of YAML -> instances of msgspec Structs, by their type annotations, with every problem reported at once.
+"""A tree of YAML -> instances of msgspec Structs, by their type annotations, with every problem reported at
+once.
 
-`msgspec.convert` stops at the first problem and knows no positions; this walks the same annotations with both. What is
-wrong becomes its default, or INVALID where there is none, so that the walk (and the checks after it) can go on.
-Problems never repeat a value: it may be a secret in the wrong place. Names of keys and sections are repeated.
+`msgspec.convert` stops at the first problem and knows no positions; this walks the same annotations with
+both. What is wrong becomes its default, or INVALID where there is none, so that the walk (and the checks
+after it) can go on. Problems never repeat a value: it may be a secret in the wrong place. Names of keys and
+sections are repeated.
 """
 
 import math
@@ -38,7 +40,8 @@ def fields_of(struct: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
 
 
 class Walk:
-    """`special` reads Structs whose keys are not only their own fields. `sections`: each Struct built, with its path."""
+    """`special` reads Structs whose keys are not only their own fields. `sections`: each Struct built, with
+    its path."""
 
     def __init__(self, report: Report, special: dict[type, Special] | None = None) -> None:
         self.report = report
@@ -100,7 +103,9 @@ class Walk:
     def _dict(self, node: Node, kind: inspect.DictType, path: Path) -> Any:
         if not isinstance(node, Mapping):
             section = kind.value_type
-            return self._wrong(node, path, about_names(section.cls if isinstance(section, inspect.StructType) else object))
+            return self._wrong(
+                node, path, about_names(section.cls if isinstance(section, inspect.StructType) else object)
+            )
         values = {}
         for key, entry in node.entries.items():
             name = Scalar(entry.at, key, key, plain=False)
@@ -108,7 +113,9 @@ class Walk:
                 values[key] = self.value(entry.node, kind.value_type, (*path, key))
         return values
 
-    def _items(self, node: Node, item: inspect.Type, path: Path, container: Callable[[list[Any]], Any]) -> Any:
+    def _items(
+        self, node: Node, item: inspect.Type, path: Path, container: Callable[[list[Any]], Any]
+    ) -> Any:
         if not isinstance(node, Sequence):
             return self._wrong(node, path, about_list(node))
         return container([self.value(child, item, (*path, index)) for index, child in enumerate(node.items)])
@@ -150,7 +157,9 @@ def _shape_fits(node: Node, kind: inspect.Type) -> bool:
             return isinstance(kind, inspect.StructType | inspect.DictType)
         case Sequence():
             return isinstance(kind, inspect.VarTupleType | inspect.ListType | inspect.FrozenSetType)
-    return not isinstance(kind, inspect.StructType | inspect.DictType | inspect.VarTupleType | inspect.ListType)
+    return not isinstance(
+        kind, inspect.StructType | inspect.DictType | inspect.VarTupleType | inspect.ListType
+    )
 
 
 def _absent(node: Scalar, others: list[inspect.Type]) -> bool:
@@ -192,9 +201,13 @@ def scalar(node: Scalar, kind: inspect.Type) -> Any:
             return value
         case inspect.IntType(), int(value) if not isinstance(value, bool):
             return _number_within(value, kind)
-        case inspect.FloatType(), int(value) | float(value) if not isinstance(value, bool) and math.isfinite(value):
+        case inspect.FloatType(), int(value) | float(value) if not isinstance(value, bool) and math.isfinite(
+            value
+        ):
             return _number_within(float(value), kind)
-    raise ValueError(f"expected {_EXPECTED.get(type(kind), 'a value that this option can hold')}{_quote_hint(node, kind)}")
+    raise ValueError(
+        f"expected {_EXPECTED.get(type(kind), 'a value that this option can hold')}{_quote_hint(node, kind)}"
+    )
 
 
 def _described(node: Scalar, kind: inspect.Metadata) -> Any:

@@ -30,10 +30,10 @@ KEY_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-ke
 class Vendor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One vendor. `options` are entries of an upstream's section, the backend's options among them.
 
-    `base_url` may have ${VAR} in it, and is null where each user has another. `api_key_env` is the environment variable
-    that the vendor's own tools read; `key_optional`: there may be none (servers of one's own); `key_header`: where a key is
-    sent as it is, in place of the backend's own way. `probe_path` is the default
-    of `probe.path`. `source` is where it was read, at `date`.
+    `base_url` may have ${VAR} in it, and is null where each user has another. `api_key_env` is the
+    environment variable that the vendor's own tools read; `key_optional`: there may be none (servers of one's
+    own); `key_header`: where a key is sent as it is, in place of the backend's own way. `probe_path` is the
+    default of `probe.path`. `source` is where it was read, at `date`.
     """
 
     title: str
@@ -64,9 +64,12 @@ def bundled_vendors() -> dict[str, Vendor]:
 
 
 class Presets:
-    """Completes the sections of upstreams that name a vendor. `unknown` counts what was not looked up (`blind`)."""
+    """Completes the sections of upstreams that name a vendor. `unknown` counts what was not looked up
+    (`blind`)."""
 
-    def __init__(self, report: Report, environ: Environment[str, str], read_file: Callable[[str], str], *, blind: bool) -> None:
+    def __init__(
+        self, report: Report, environ: Environment[str, str], read_file: Callable[[str], str], *, blind: bool
+    ) -> None:
         self._report = report
         self._environ = environ
         self._read_file = read_file
@@ -74,7 +77,8 @@ class Presets:
         self.unknown = 0
 
     def completed(self, name: str, node: Mapping, path: KeyPath) -> Mapping | None:
-        """The section with the entries of the vendor called `name` beneath its own; None where there is no such vendor."""
+        """The section with the entries of the vendor called `name` beneath its own; None where there is no
+        such vendor."""
         vendor = bundled_vendors().get(name)
         if vendor is None:
             return None
@@ -95,7 +99,9 @@ class Presets:
     def _base_url(self, name: str, template: str, path: KeyPath, at: TextPosition) -> Node:
         def problem(_: KeyPath, node: Node, message: str) -> None:
             self._report.problem(
-                (*path, "backend"), f'{message}, which the address of "{name}" needs: set it, or write base_url', at
+                (*path, "backend"),
+                f'{message}, which the address of "{name}" needs: set it, or write base_url',
+                at,
             )
 
         expansion = Expansion(self._environ, self._read_file, problem, blind=self._blind)
@@ -111,7 +117,9 @@ class Presets:
             return Scalar(at, value, value, expanded=True)
         if not vendor.key_optional:
             self._report.problem(
-                path, f"{vendor.title} needs a key: set the environment variable {variable}, or write api_key", at
+                path,
+                f"{vendor.title} needs a key: set the environment variable {variable}, or write api_key",
+                at,
             )
         return None
 
@@ -136,9 +144,16 @@ def beneath(node: Mapping, defaults: Mapping) -> Mapping:
 def _with_header(entries: dict[str, YamlEntry], header: str | None) -> dict[str, YamlEntry]:
     """The entries with `api_key` turned into a credential with the vendor's own header, if it has one."""
     key = entries.get("api_key")
-    if header is None or key is None or "credentials" in entries or (isinstance(key.node, Scalar) and key.node.value is None):
+    if (
+        header is None
+        or key is None
+        or "credentials" in entries
+        or (isinstance(key.node, Scalar) and key.node.value is None)
+    ):
         return entries
-    credential = Mapping(key.at, {"api_key": key, "header": YamlEntry(key.at, Scalar(key.at, header, header))})
+    credential = Mapping(
+        key.at, {"api_key": key, "header": YamlEntry(key.at, Scalar(key.at, header, header))}
+    )
     return {name: entry for name, entry in entries.items() if name != "api_key"} | {
         "credentials": YamlEntry(key.at, credential)
     }

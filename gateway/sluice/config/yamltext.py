@@ -1,8 +1,9 @@
 """YAML text -> a tree that remembers where everything stood.
 
-The rules are those of the YAML 1.2 core schema (https://yaml.org/spec/1.2.2/#103-core-schema): `no` is text, `012` is
-twelve, `1:30` is text. One document; duplicate keys are refused; anchors, aliases and merge keys (`<<`) work within
-bounds that a bomb of aliases or brackets cannot pass. Only libyaml's parser is used, nothing is ever constructed.
+The rules are those of the YAML 1.2 core schema (https://yaml.org/spec/1.2.2/#103-core-schema): `no` is text,
+`012` is twelve, `1:30` is text. One document; duplicate keys are refused; anchors, aliases and merge keys
+(`<<`) work within bounds that a bomb of aliases or brackets cannot pass. Only libyaml's parser is used,
+nothing is ever constructed.
 """
 
 import re
@@ -26,7 +27,8 @@ class TextPosition(msgspec.Struct, frozen=True, order=True):
 
 
 class Scalar(msgspec.Struct, frozen=True):
-    """`text` as written, `value` as the core schema reads it; `plain`: not quoted; `expanded`: ${VAR} was in it."""
+    """`text` as written, `value` as the core schema reads it; `plain`: not quoted; `expanded`: ${VAR} was in
+    it."""
 
     at: TextPosition
     text: str
@@ -104,7 +106,9 @@ def read(data: bytes) -> Node:
         problem = error.problem or error.context or "cannot be read"
         raise YamlError(at, f"not YAML: {problem}{_hint(text, at)}") from None
     except yaml.reader.ReaderError as error:
-        raise YamlError(_at(text[: error.position]), "not YAML: a character that YAML does not allow") from None
+        raise YamlError(
+            _at(text[: error.position]), "not YAML: a character that YAML does not allow"
+        ) from None
 
 
 def _one_escape(pair: re.Match[str]) -> str:
@@ -120,7 +124,10 @@ def _hint(text: str, at: TextPosition) -> str:
     if "\t" in line[: len(line) - len(line.lstrip())] or line[at.column - 1 : at.column] == "\t":
         return " (indent with spaces: YAML knows no tabs)"
     before = lines[at.line - 2] if at.line > 1 else ""
-    if any(re.search(r"[{,:\[]\s*\$\{", candidate) and "{" in candidate.split("${")[0] for candidate in (line, before)):
+    if any(
+        re.search(r"[{,:\[]\s*\$\{", candidate) and "{" in candidate.split("${")[0]
+        for candidate in (line, before)
+    ):
         return ' (within { } write "${NAME}" in quotes)'
     return ""
 
@@ -141,11 +148,14 @@ def _mark(mark: Any) -> TextPosition:
 
 
 class _Tree:
-    """Builds nodes from libyaml's events and their marks. Its composer would recurse without a bound, and end the process."""
+    """Builds nodes from libyaml's events and their marks. Its composer would recurse without a bound, and end
+    the process."""
 
     def __init__(self, events: Iterator[Any]) -> None:
         self._events = events
-        self._anchors: dict[str, tuple[Node, int]] = {}  # a node is known once it is complete: it cannot hold itself
+        self._anchors: dict[
+            str, tuple[Node, int]
+        ] = {}  # a node is known once it is complete: it cannot hold itself
         self._depth = 0
         self._count = 0
         self._aliased = 0
@@ -155,7 +165,9 @@ class _Tree:
         for event in self._events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if root is not None:
-                    raise YamlError(_mark(event.start_mark), "not YAML: a second document; one file is one document")
+                    raise YamlError(
+                        _mark(event.start_mark), "not YAML: a second document; one file is one document"
+                    )
                 root = self._node(next(self._events))
         return root or Mapping(TextPosition(), {})
 

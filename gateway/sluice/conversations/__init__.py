@@ -1,9 +1,9 @@
 """History of each (tenant, sessionId), behind one protocol: memory, sqlite, redis. One test suite for all.
 
-Stores that several hosts share also put the turns of a session in order (`SharedConversations`): a turn has a *lease* of its
-session from before its history is read until its messages are stored. A lease that runs out may be taken by another turn;
-then the first one's messages are refused (its *holder* is checked by whatever stores them), so that no turn is stored behind
-one that did not know it.
+Stores that several hosts share also put the turns of a session in order (`SharedConversations`): a turn has a
+*lease* of its session from before its history is read until its messages are stored. A lease that runs out
+may be taken by another turn; then the first one's messages are refused (its *holder* is checked by whatever
+stores them), so that no turn is stored behind one that did not know it.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ from sluice.storage import Reason
 
 
 class ConversationsFailed(OSError):
-    """The store did not answer, or with an error: nobody knows whether it was done. `reason` as in `sluice.storage`."""
+    """The store did not answer, or with an error: nobody knows whether it was done. `reason` as in
+    `sluice.storage`."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -29,7 +30,8 @@ class TurnSuperseded(Exception):
 class Turn(msgspec.Struct, frozen=True, gc=False):
     """One message as history holds it. `created` in seconds since the epoch.
 
-    `thoughts`: what the provider of an assistant's message wants to have back of its reasoning; JSON, "" where there is none.
+    `thoughts`: what the provider of an assistant's message wants to have back of its reasoning; JSON, ""
+    where there is none.
     """
 
     role: Literal["user", "assistant"]
@@ -51,9 +53,8 @@ class Conversation(msgspec.Struct, frozen=True, gc=False):
 
 
 class Retention(msgspec.Struct, frozen=True):
-    """The bounds of what is kept. `age`: seconds since the last turn; `messages`: the latest of a conversation;
-    `conversations`: of a
-    tenant, those whose last turn is newest. None: no such bound."""
+    """The bounds of what is kept. `age`: seconds since the last turn; `messages`: the latest of a
+    conversation; `conversations`: of a tenant, those whose last turn is newest. None: no such bound."""
 
     age: float | None = None
     messages: int | None = None
@@ -61,7 +62,8 @@ class Retention(msgspec.Struct, frozen=True):
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """The numbers that one step of a sweep has deleted; `more`: there may be more to delete or to look at now."""
+    """The numbers that one step of a sweep has deleted; `more`: there may be more to delete or to look at
+    now."""
 
     conversations: int = 0
     messages: int = 0
@@ -111,11 +113,12 @@ class ConversationStore(Protocol):
         ...
 
     async def page(self, after: str, limit: int, tenant: str = "") -> tuple[list[Conversation], str]:
-        """Some `limit` conversations, of one tenant or ("") of all, behind `after`; and what the next page comes behind.
+        """Some `limit` conversations, of one tenant or ("") of all, behind `after`; and what the next page
+        comes behind.
 
-        "" is what the first page comes behind, and what follows the last one. A page may be empty though others follow. A
-        conversation that is there from the first page to the last is in one of them, or in two. Raises ValueError where
-        `after` is none of ours.
+        "" is what the first page comes behind, and what follows the last one. A page may be empty though
+        others follow. A conversation that is there from the first page to the last is in one of them, or in
+        two. Raises ValueError where `after` is none of ours.
         """
         ...
 
@@ -124,7 +127,8 @@ class ConversationStore(Protocol):
         ...
 
     async def reseal(self, id: str) -> Resealed:
-        """Encrypt what is stored of a conversation by the first key, where it is not. Nothing where there are no keys."""
+        """Encrypt what is stored of a conversation by the first key, where it is not. Nothing where there are
+        no keys."""
         ...
 
     async def sweep(self, retention: Retention, now: float) -> Swept:
@@ -150,13 +154,14 @@ class Begun(msgspec.Struct, frozen=True, gc=False):
 
 
 class SharedConversations(ConversationStore, Protocol):
-    """A store that the gateways of several hosts share. Every call is bounded in time and may raise ConversationsFailed."""
+    """A store that the gateways of several hosts share. Every call is bounded in time and may raise
+    ConversationsFailed."""
 
     async def begin(self, lease: Lease, limit: int) -> Begun | None:
         """Take the lease, and read the last `limit` messages.
 
-        None while another turn has it, or waits for it since longer. Asking has a place in the queue then, which is kept
-        for WAITING seconds after each asking.
+        None while another turn has it, or waits for it since longer. Asking has a place in the queue then,
+        which is kept for WAITING seconds after each asking.
         """
         ...
 
@@ -181,6 +186,7 @@ class SharedConversations(ConversationStore, Protocol):
 
 
 LEASE = 10.0
-"""Seconds for which a lease is held without being renewed: so long a session waits for a gateway that was killed."""
+"""Seconds for which a lease is held without being renewed: so long a session waits for a gateway that was
+killed."""
 WAITING = 3.0
 """Seconds after which who no longer asks has lost its place in the queue for a lease."""

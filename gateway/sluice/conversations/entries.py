@@ -22,7 +22,8 @@ _decode = msgspec.msgpack.Decoder(Turn).decode
 
 
 def written(turn: Turn) -> bytes:
-    """MessagePack: a map, so that a version that knows more fields and one that knows fewer read each other's.
+    """MessagePack: a map, so that a version that knows more fields and one that knows fewer read each
+    other's.
 
     Raises OSError where a text is not Unicode.
     """
@@ -102,7 +103,8 @@ class Entries(msgspec.Struct, frozen=True, eq=False):
             raise ConversationsFailed("reply") from error
 
     def resealed(self, stored: Sequence[bytes], digest: bytes) -> tuple[list[bytes | None], int]:
-        """Turns as they would be stored now, None for one that is so or cannot be decrypted; and how many cannot."""
+        """Turns as they would be stored now, None for one that is so or cannot be decrypted; and how many
+        cannot."""
         found: list[bytes | None] = []
         unreadable = 0
         for data in stored:
@@ -128,7 +130,8 @@ class Entries(msgspec.Struct, frozen=True, eq=False):
         return self.seals.seal(raw(last.content[:PREVIEW]), digest, b"preview")
 
     def preview_of(self, data: bytes, digest: bytes) -> str:
-        """ "" where it cannot be decrypted: a list of conversations is there for those that can, and to delete the others."""
+        """ "" where it cannot be decrypted: a list of conversations is there for those that can, and to delete
+        the others."""
         try:
             return self.seals.open(data, digest, b"preview").decode("utf-8", "replace")
         except Unreadable:

@@ -1,4 +1,5 @@
-"""Turns of a session in order over several hosts: a lease for each turn that runs, taken, renewed and given back."""
+"""Turns of a session in order over several hosts: a lease for each turn that runs, taken, renewed and given
+back."""
 
 import asyncio
 import secrets
@@ -49,10 +50,14 @@ class Leases:
         self._down: ConversationsFailed | None = None
         self._trying = False
 
-    async def begin(self, tenant: str, session: str, limit: int, waiting: Callable[[int], Any]) -> tuple[Lease, Begun]:
-        """The lease of the session, as soon as it is this turn's, and its last `limit` messages. Safe to cancel.
+    async def begin(
+        self, tenant: str, session: str, limit: int, waiting: Callable[[int], Any]
+    ) -> tuple[Lease, Begun]:
+        """The lease of the session, as soon as it is this turn's, and its last `limit` messages. Safe to
+        cancel.
 
-        `waiting` is told +1 and -1 around the time that another turn has it. Raises ConversationsFailed, Unavailable.
+        `waiting` is told +1 and -1 around the time that another turn has it. Raises ConversationsFailed,
+        Unavailable.
         """
         lease = Lease(tenant, session, secrets.token_urlsafe(16))
         try:
@@ -79,7 +84,8 @@ class Leases:
         raise Unavailable("A turn of this session is still running elsewhere")
 
     async def _ask(self, lease: Lease, limit: int) -> Begun | None:
-        """While the store is down one call at a time finds out whether it still is; the others do not wait for it."""
+        """While the store is down one call at a time finds out whether it still is; the others do not wait
+        for it."""
         if self._down is not None and self._trying:
             raise ConversationsFailed(self._down.reason)
         self._trying = self._down is not None
@@ -129,7 +135,8 @@ class Leases:
         return task
 
     async def close(self) -> None:
-        """Ends with the last lease given back, or the store's timeout. What is held still runs out by itself."""
+        """Ends with the last lease given back, or the store's timeout. What is held still runs out by
+        itself."""
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait([self._renewing])

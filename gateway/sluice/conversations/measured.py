@@ -44,7 +44,9 @@ class Series(Protocol):
 class Measured:
     """`kind` names the store in metrics; `clock` in seconds, monotonic."""
 
-    def __init__(self, store: ConversationStore, series: Series, kind: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: ConversationStore, series: Series, kind: str, clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._clock = clock
         self._seconds = series.children("conversation_store_seconds", (kind,), OPERATIONS)
@@ -83,7 +85,9 @@ class Measured:
     def delete_of(self, tenant: str, prefix: str = "") -> Coroutine[Any, Any, int]:
         return self._timed("delete", self._store.delete_of(tenant, prefix))
 
-    def page(self, after: str, limit: int, tenant: str = "") -> Coroutine[Any, Any, tuple[list[Conversation], str]]:
+    def page(
+        self, after: str, limit: int, tenant: str = ""
+    ) -> Coroutine[Any, Any, tuple[list[Conversation], str]]:
         return self._timed("page", self._store.page(after, limit, tenant))
 
     def messages(self, id: str, start: int, limit: int) -> Coroutine[Any, Any, list[Turn]]:
@@ -110,7 +114,13 @@ class MeasuredShared(Measured):
     """Like `Measured`, for a store that orders turns itself and may be down."""
 
     def __init__(
-        self, store: SharedConversations, series: Series, kind: str, clock: Callable[[], float], *, watch: Watch
+        self,
+        store: SharedConversations,
+        series: Series,
+        kind: str,
+        clock: Callable[[], float],
+        *,
+        watch: Watch,
     ) -> None:
         super().__init__(store, series, kind, clock)
         self._shared = store

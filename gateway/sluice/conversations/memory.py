@@ -1,4 +1,5 @@
-"""Conversations in this process's memory: gone with it. Bounded, the ones that were quiet longest are forgotten first."""
+"""Conversations in this process's memory: gone with it. Bounded, the ones that were quiet longest are
+forgotten first."""
 
 import secrets
 from collections import OrderedDict
@@ -23,14 +24,20 @@ class _Kept(msgspec.Struct):
 
 class MemoryConversations:
     def __init__(
-        self, *, conversations: int = MAX_CONVERSATIONS, turns: int = MAX_TURNS, characters: int = MAX_CHARACTERS
+        self,
+        *,
+        conversations: int = MAX_CONVERSATIONS,
+        turns: int = MAX_TURNS,
+        characters: int = MAX_CHARACTERS,
     ) -> None:
         self._max = conversations
         self._max_characters = characters
         self._characters = 0
         self._max_turns = turns
         self._ids: OrderedDict[tuple[str, str], str] = OrderedDict()
-        self._new: OrderedDict[tuple[str, str], str] = OrderedDict()  # given, but nothing stored: they push nobody out
+        self._new: OrderedDict[tuple[str, str], str] = (
+            OrderedDict()
+        )  # given, but nothing stored: they push nobody out
         self._kept: OrderedDict[str, _Kept] = OrderedDict()  # by id; the one updated last is last
 
     async def open(self, tenant: str, session: str) -> str:

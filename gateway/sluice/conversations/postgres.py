@@ -1,14 +1,16 @@
-"""Conversations in PostgreSQL (13 or newer), for any number of hosts, also behind a pooler in transaction mode.
+"""Conversations in PostgreSQL (13 or newer), for any number of hosts, also behind a pooler in transaction
+mode.
 
-    sluice_conversation   a session that has a turn; `done`: the holder that stored the last one
-    sluice_turn           its messages, as `entries` writes them, in the order of `number`
-    sluice_lease          who has the session's lease, and until when; of any session that ever had a turn lately
-    sluice_lease_waiting  who waits for it, since when, and when they last asked
+    sluice_conversation   a session that has a turn; `done`: the holder that stored the last one sluice_turn
+    its messages, as `entries` writes them, in the order of `number` sluice_lease          who has the
+    session's lease, and until when; of any session that ever had a turn lately sluice_lease_waiting  who
+    waits for it, since when, and when they last asked
 
-Texts are bytes, for PostgreSQL's texts cannot hold U+0000. Leases are unlogged: taking one waits for no disk, and after a
-crash of the server there are none, which lets a turn that had one store (nobody can have taken it since, without a row).
-`finish` is one statement, in which the row of the lease is what concurrent turns wait for each other at. One index of
-`sluice_conversation` is unique, beside its key: with two, first turns that come at once could lock each other out.
+Texts are bytes, for PostgreSQL's texts cannot hold U+0000. Leases are unlogged: taking one waits for no disk,
+and after a crash of the server there are none, which lets a turn that had one store (nobody can have taken it
+since, without a row). `finish` is one statement, in which the row of the lease is what concurrent turns wait
+for each other at. One index of `sluice_conversation` is unique, beside its key: with two, first turns that
+come at once could lock each other out.
 """
 
 import math
@@ -135,7 +137,8 @@ BEGIN = """
     ) AS turn ON true
     WHERE c.digest = $1 ORDER BY turn.number
 """
-"""A statement of its own: what TAKE waited for was stored after TAKE began, and so is not in what TAKE could read."""
+"""A statement of its own: what TAKE waited for was stored after TAKE began, and so is not in what TAKE could
+read."""
 RENEW = """
     UPDATE {s}.sluice_lease SET until = clock_timestamp() + make_interval(secs => $3) WHERE digest = $1 AND holder = $2
     RETURNING 1
@@ -213,12 +216,15 @@ OPEN = "SELECT id FROM {s}.sluice_conversation WHERE digest = $1"
 
 
 class PostgresConversations:
-    """`url` as `storage.postgres_address` reads it. `timeout` in seconds for each call; None: the address's, else TIMEOUT.
+    """`url` as `storage.postgres_address` reads it. `timeout` in seconds for each call; None: the address's,
+    else TIMEOUT.
 
     Raises ConversationsFailed; OSError for text that is not Unicode.
     """
 
-    def __init__(self, url: str, *, timeout: float | None = None, seals: sealing.Seals = sealing.NOTHING) -> None:
+    def __init__(
+        self, url: str, *, timeout: float | None = None, seals: sealing.Seals = sealing.NOTHING
+    ) -> None:
         address = address_of(url)
         timeout = timeout if timeout is not None else address.timeout or TIMEOUT
         self._client = PostgresClient(address, TABLES, connections=CONNECTIONS, timeout=timeout)
@@ -234,7 +240,9 @@ class PostgresConversations:
         return str(found[0][0]) if found else self._unstored.of(digest)
 
     async def recent(self, id: str, limit: int) -> list[Turn]:
-        return self._turns([data for (data,) in reversed(await self._rows(RECENT, _known(id), max(0, limit)))], digest_in(id))
+        return self._turns(
+            [data for (data,) in reversed(await self._rows(RECENT, _known(id), max(0, limit)))], digest_in(id)
+        )
 
     async def append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
         if turns:
@@ -261,12 +269,20 @@ class PostgresConversations:
         return count
 
     async def page(self, after: str, limit: int, tenant: str = "") -> tuple[list[Conversation], str]:
-        of = (PAGE_OF, number_of(after), limit, digest_of(tenant, "")) if tenant else (PAGE, number_of(after), limit)
+        of = (
+            (PAGE_OF, number_of(after), limit, digest_of(tenant, ""))
+            if tenant
+            else (PAGE, number_of(after), limit)
+        )
         rows = await self._rows(*of)
-        return [self._conversation(tuple(row)[1:]) for row in rows], str(rows[-1][0]) if len(rows) == limit else ""
+        return [self._conversation(tuple(row)[1:]) for row in rows], str(rows[-1][0]) if len(
+            rows
+        ) == limit else ""
 
     async def messages(self, id: str, start: int, limit: int) -> list[Turn]:
-        return self._turns([data for (data,) in await self._rows(MESSAGES, _known(id), start, limit)], digest_in(id))
+        return self._turns(
+            [data for (data,) in await self._rows(MESSAGES, _known(id), start, limit)], digest_in(id)
+        )
 
     async def reseal(self, id: str) -> Resealed:
         if not self._entries.seals.on:
@@ -372,5 +388,6 @@ class PostgresConversations:
 
 
 def _known(id: str) -> str:
-    """The id, or nothing's where none of ours looks like it: PostgreSQL takes no U+0000 and no half of a pair."""
+    """The id, or nothing's where none of ours looks like it: PostgreSQL takes no U+0000 and no half of a
+    pair."""
     return id if id.isascii() and "\0" not in id else ""

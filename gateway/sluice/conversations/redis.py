@@ -5,17 +5,18 @@
     {prefix}:conversation:{digest}:lease   hash: holder, until, and when each holder that waits has last asked
     {prefix}:conversation:{digest}:queue   sorted set: holders that wait for the lease, by when they came
     {prefix}:conversations                 sorted set: the digests, by when their last turn was stored
-    {prefix}:conversations:tenants         sorted set: digests of tenants, by when a turn of theirs was last stored
-    {prefix}:conversations:of:{tenant}     sorted set: as {prefix}:conversations, of one tenant
+    {prefix}:conversations:tenants         sorted set: digests of tenants, by when a turn of theirs was last
+    stored {prefix}:conversations:of:{tenant}     sorted set: as {prefix}:conversations, of one tenant
 
-The digest of (tenant, session) is a hash tag, so the keys of a session share a slot of a cluster, and everything that is
-done to a session is one script and one round trip. The list of all conversations is elsewhere: a session stands there
-from just before its first turn is stored, and who reads it skips what is not there. The lists by tenant are kept only where
-conversations are counted by tenant (`by_tenant`).
+The digest of (tenant, session) is a hash tag, so the keys of a session share a slot of a cluster, and
+everything that is done to a session is one script and one round trip. The list of all conversations is
+elsewhere: a session stands there from just before its first turn is stored, and who reads it skips what is
+not there. The lists by tenant are kept only where conversations are counted by tenant (`by_tenant`).
 
-A conversation expires `keep` seconds after its last turn; of a long one the oldest messages are dropped, beyond `messages`
-or MAX_BYTES. The time is the server's. A lease outlives its end by FENCE seconds, so that a turn whose lease ran out long
-ago finds out who has taken it; where the server has lost everything meanwhile, the turn begins the conversation anew.
+A conversation expires `keep` seconds after its last turn; of a long one the oldest messages are dropped,
+beyond `messages` or MAX_BYTES. The time is the server's. A lease outlives its end by FENCE seconds, so that a
+turn whose lease ran out long ago finds out who has taken it; where the server has lost everything meanwhile,
+the turn begins the conversation anew.
 """
 
 import hashlib
@@ -38,7 +39,16 @@ from sluice.conversations import (
     Turn,
     TurnSuperseded,
 )
-from sluice.conversations.entries import RESEALED, Entries, Unstored, digest_in, digest_of, letters, number_of, raw
+from sluice.conversations.entries import (
+    RESEALED,
+    Entries,
+    Unstored,
+    digest_in,
+    digest_of,
+    letters,
+    number_of,
+    raw,
+)
 from sluice.storage import sealing
 from sluice.storage.address import address_of
 from sluice.storage.redis import RedisClient, RedisFailed, answer_of_master
@@ -63,7 +73,8 @@ PAGE = 200
 
 
 class RedisConversations:
-    """`url` as `storage.address` reads it. `timeout` in seconds for each call; None: the address's, else TIMEOUT.
+    """`url` as `storage.address` reads it. `timeout` in seconds for each call; None: the address's, else
+    TIMEOUT.
 
     `keep` in seconds. Raises ConversationsFailed; OSError for text that is not Unicode.
     """
@@ -187,7 +198,8 @@ class RedisConversations:
                 return count
 
     async def page(self, after: str, limit: int, tenant: str = "") -> tuple[list[Conversation], str]:
-        """By SCAN, for the order of the list changes with every turn: pages are of about `limit`, and of one tenant smaller."""
+        """By SCAN, for the order of the list changes with every turn: pages are of about `limit`, and of one
+        tenant smaller."""
         mine = raw(tenant)
         async with self._asking() as client:
             cursor, entries = await client.zscan(self._list, cursor=number_of(after), count=limit)
@@ -208,7 +220,8 @@ class RedisConversations:
         return self._turns(turns, digest_in(id)) if kept == id.encode() else []
 
     async def reseal(self, id: str) -> Resealed:
-        """Messages that a turn pushes out meanwhile change the places of the others, which are left for the next time then."""
+        """Messages that a turn pushes out meanwhile change the places of the others, which are left for the
+        next time then."""
         if not self._entries.seals.on:
             return Resealed()
         keys, digest, start, done, unreadable = self._keys(_digest_in(id))[:2], digest_in(id), 0, 0, 0
@@ -221,7 +234,9 @@ class RedisConversations:
             if kept != id.encode():
                 return Resealed(done, unreadable)
             new, failed = self._entries.resealed(turns, digest)
-            preview = self._entries.resealed_preview(last, digest) if last is not None and start == 0 else None
+            preview = (
+                self._entries.resealed_preview(last, digest) if last is not None and start == 0 else None
+            )
             arguments: list[Any] = [last, preview] if preview is not None else ["", ""]
             for place, (old, fresh) in enumerate(zip(turns, new, strict=True), start):
                 if fresh is not None:
@@ -238,7 +253,9 @@ class RedisConversations:
         async with self._asking() as client:
             if retention.age is not None:
                 until = now - retention.age
-                old = await client.zrange(self._list, "-inf", until, byscore=True, offset=0, num=STEP, withscores=True)
+                old = await client.zrange(
+                    self._list, "-inf", until, byscore=True, offset=0, num=STEP, withscores=True
+                )
                 dropped += await self._drop([name for name, _ in old], until)
                 if old:  # by their scores: a session whose next turn has begun meanwhile stays listed
                     await client.zremrangebyscore(self._list, "-inf", old[-1][1])
@@ -247,11 +264,15 @@ class RedisConversations:
         if retention.conversations is None:
             return Swept(dropped)
         async with self._asking() as client:
-            tenants = await client.zrange(self._tenants, self._swept, "+inf", byscore=True, offset=0, num=STEP, withscores=True)
+            tenants = await client.zrange(
+                self._tenants, self._swept, "+inf", byscore=True, offset=0, num=STEP, withscores=True
+            )
             for tenant, at in tenants:
                 of = f"{self._list}:of:{tenant.decode()}"
                 surplus = max(0, await client.zcard(of) - retention.conversations)
-                oldest = await client.zrange(of, 0, min(surplus, STEP) - 1, withscores=True) if surplus else []
+                oldest = (
+                    await client.zrange(of, 0, min(surplus, STEP) - 1, withscores=True) if surplus else []
+                )
                 if oldest:
                     names = [name for name, _ in oldest]
                     dropped += await self._drop(names, oldest[-1][1])
@@ -275,7 +296,9 @@ class RedisConversations:
         digest = digest_of(lease.tenant, lease.session)
         times = (_milliseconds(LEASE), _milliseconds(WAITING), FENCE)
         async with self._asking():
-            taken, *found = await self._begin(self._keys(letters(digest)), [lease.holder, *times, max(0, limit)])
+            taken, *found = await self._begin(
+                self._keys(letters(digest)), [lease.holder, *times, max(0, limit)]
+            )
             if not taken:
                 return None
         [id, turns] = found
@@ -312,9 +335,16 @@ class RedisConversations:
             repr(last.created),
             self._entries.preview(last, digest),
         )
-        arguments = [lease.holder, *self._bounds, FENCE, *of, *[self._entries.written(turn, digest) for turn in turns]]
+        arguments = [
+            lease.holder,
+            *self._bounds,
+            FENCE,
+            *of,
+            *[self._entries.written(turn, digest) for turn in turns],
+        ]
         async with self._asking() as client:
-            # before the turn: it may be listed without one, which is skipped, but not be there without being listed
+            # before the turn: it may be listed without one, which is skipped, but not be there without being
+            # listed
             at = now()
             await client.zadd(self._list, {name: at})
             if self._by_tenant:

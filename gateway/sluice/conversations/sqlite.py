@@ -1,9 +1,11 @@
 """Conversations in an SQLite file: they survive a restart, and any death of the process.
 
-A turn that is encrypted is a BLOB in `content`, as `entries` writes it whole; so is an encrypted preview in `last_message`.
-How the file is worked in is `sluice.storage.sqlite`. One transaction per turn: its messages are all there or none is.
+A turn that is encrypted is a BLOB in `content`, as `entries` writes it whole; so is an encrypted preview in
+`last_message`. How the file is worked in is `sluice.storage.sqlite`. One transaction per turn: its messages
+are all there or none is.
 
-The schema's version stands in `user_version`; each entry of MIGRATIONS leads to the next one. Released entries never change.
+The schema's version stands in `user_version`; each entry of MIGRATIONS leads to the next one. Released
+entries never change.
 """
 
 import math
@@ -59,7 +61,9 @@ KEEP = """
     INSERT INTO conversation (id, tenant, session, created, updated, last_message) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (tenant, session) DO UPDATE SET updated = excluded.updated, last_message = excluded.last_message
 """
-ADD = "INSERT INTO turn (conversation, role, content, created, interrupted, thoughts) VALUES (?, ?, ?, ?, ?, ?)"
+ADD = (
+    "INSERT INTO turn (conversation, role, content, created, interrupted, thoughts) VALUES (?, ?, ?, ?, ?, ?)"
+)
 FIND = "SELECT id, number FROM conversation WHERE tenant = ? AND session = ?"
 LATEST = """
     SELECT role, content, turn.created, interrupted, thoughts
@@ -81,9 +85,12 @@ TRIM = """
         ) ORDER BY number LIMIT ?3
     )
 """
-TOO_MANY = "SELECT number FROM conversation WHERE tenant = ? ORDER BY updated DESC, number DESC LIMIT ? OFFSET ?"
+TOO_MANY = (
+    "SELECT number FROM conversation WHERE tenant = ? ORDER BY updated DESC, number DESC LIMIT ? OFFSET ?"
+)
 BY_TENANT = "CREATE INDEX IF NOT EXISTS conversation_tenant_updated ON conversation (tenant, updated, number)"
-"""Made where conversations are counted by tenant: a schema's version of its own would keep older gateways out."""
+"""Made where conversations are counted by tenant: a schema's version of its own would keep older gateways
+out."""
 COLUMNS = "SELECT id, tenant, session, created, updated, last_message FROM conversation"
 NEWEST = f"{COLUMNS} ORDER BY updated DESC, number DESC LIMIT ?"
 NAMES = "SELECT tenant, session FROM conversation WHERE id = ?"
@@ -104,7 +111,8 @@ MESSAGES = """
 class SqliteConversations:
     """Opens `path`, or makes it; its directory must exist.
 
-    Raises OSError, with `filename`, here where the file cannot be used and from each call that the file cannot serve.
+    Raises OSError, with `filename`, here where the file cannot be used and from each call that the file
+    cannot serve.
     """
 
     def __init__(self, path: Path, seals: sealing.Seals = sealing.NOTHING) -> None:
@@ -146,7 +154,9 @@ class SqliteConversations:
         return await self._file.run(self._delete, "id = ?", id) > 0
 
     async def delete_of(self, tenant: str, prefix: str = "") -> int:
-        return await self._file.run(self._delete, "tenant = ? AND substr(session, 1, ?) = ?", tenant, len(prefix), prefix)
+        return await self._file.run(
+            self._delete, "tenant = ? AND substr(session, 1, ?) = ?", tenant, len(prefix), prefix
+        )
 
     async def page(self, after: str, limit: int, tenant: str = "") -> tuple[list[Conversation], str]:
         return await self._file.run(self._page, number_of(after), limit, tenant)
@@ -201,7 +211,9 @@ class SqliteConversations:
     def _listed(self, row: Sequence[Any]) -> Conversation:
         id, tenant, session, created, updated, last = row
         if type(last) is bytes or self._seals.on:
-            last = self._entries.preview_of(last if type(last) is bytes else last.encode(), digest_of(tenant, session))
+            last = self._entries.preview_of(
+                last if type(last) is bytes else last.encode(), digest_of(tenant, session)
+            )
         return Conversation(id, tenant, session, created, updated, last)
 
     def _page(self, after: int, limit: int, tenant: str) -> tuple[list[Conversation], str]:
@@ -236,7 +248,8 @@ class SqliteConversations:
         return (self._listed(row), self._recent(id, MAX_TURNS)) if row is not None else None
 
     def _delete(self, which: str, *values: object) -> int:
-        """`secure_delete` has SQLite write over what was deleted; the checkpoint takes it out of the file's log."""
+        """`secure_delete` has SQLite write over what was deleted; the checkpoint takes it out of the file's
+        log."""
         database = self._database
         database.execute("PRAGMA secure_delete = ON")
         with transaction(database):
@@ -273,7 +286,8 @@ class SqliteConversations:
         return Swept(conversations, messages, more or len(rows) == STEP)
 
     def _reseal(self, id: str, after: int) -> tuple[int, int, int | None]:
-        """Of some messages behind `after`: how many were written, how many not, and what the next ones come behind."""
+        """Of some messages behind `after`: how many were written, how many not, and what the next ones come
+        behind."""
         names = self._database.execute(NAMES, (id,)).fetchone()
         if names is None:
             return 0, 0, None
@@ -289,9 +303,13 @@ class SqliteConversations:
                 except ConversationsFailed:
                     unreadable += 1
                     continue
-                self._database.execute("UPDATE turn SET content = ?, thoughts = '' WHERE number = ?", (data, number))
+                self._database.execute(
+                    "UPDATE turn SET content = ?, thoughts = '' WHERE number = ?", (data, number)
+                )
                 done += 1
-            [last] = self._database.execute("SELECT last_message FROM conversation WHERE id = ?", (id,)).fetchone()
+            [last] = self._database.execute(
+                "SELECT last_message FROM conversation WHERE id = ?", (id,)
+            ).fetchone()
             preview = self._entries.resealed_preview(last if type(last) is bytes else last.encode(), digest)
             if preview is not None:
                 self._database.execute("UPDATE conversation SET last_message = ? WHERE id = ?", (preview, id))

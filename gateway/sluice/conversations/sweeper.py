@@ -21,9 +21,11 @@ class Store(Protocol):
 
 
 class Sweeper:
-    """`swept` is told what each sweep has deleted, where it was something; `failed` the operation and its error.
+    """`swept` is told what each sweep has deleted, where it was something; `failed` the operation and its
+    error.
 
-    `sleep`, `wall` and `chance` are asyncio's, the clock's and the random generator's. Several processes may sweep one store.
+    `sleep`, `wall` and `chance` are asyncio's, the clock's and the random generator's. Several processes may
+    sweep one store.
     """
 
     def __init__(

@@ -15,7 +15,8 @@ MAX_WAITING = 256
 
 
 class Turnstile:
-    """`waiting` is told +1 and -1 as turns begin and end to wait. Sessions with nobody in them are forgotten."""
+    """`waiting` is told +1 and -1 as turns begin and end to wait. Sessions with nobody in them are
+    forgotten."""
 
     def __init__(self, waiting: Callable[[int], Any] = lambda _: None) -> None:
         self._waiting = waiting
@@ -25,7 +26,8 @@ class Turnstile:
         return len(self._queues)
 
     def turn(self, tenant: str, session: str, waiting: Callable[[int], Any] | None = None) -> "TurnPlace":
-        """Waits for the turn before it. Raises Unavailable where too many wait already. Safe to cancel at any point.
+        """Waits for the turn before it. Raises Unavailable where too many wait already. Safe to cancel at any
+        point.
 
         `waiting` is told in place of the turnstile's own.
         """
@@ -42,7 +44,9 @@ class Turnstile:
         if not self._call_next(self._queues[key]):
             del self._queues[key]
 
-    async def _wait(self, key: Key, queue: deque[asyncio.Future[None]], waiting: Callable[[int], Any]) -> None:
+    async def _wait(
+        self, key: Key, queue: deque[asyncio.Future[None]], waiting: Callable[[int], Any]
+    ) -> None:
         if len(queue) >= MAX_WAITING:
             raise Unavailable("Too many turns of this session are waiting")
         called = asyncio.get_running_loop().create_future()
@@ -51,7 +55,9 @@ class Turnstile:
         try:
             await called
         except BaseException:
-            if called.done() and not called.cancelled():  # called and cancelled at once: the turn goes on to the next
+            if (
+                called.done() and not called.cancelled()
+            ):  # called and cancelled at once: the turn goes on to the next
                 self.leave(key)
             elif called in queue:  # else whoever left meanwhile has passed it over
                 queue.remove(called)
@@ -81,7 +87,9 @@ class TurnPlace:
     async def __aenter__(self) -> None:
         await self._turnstile.enter(self._key, self._waiting)
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self.leave()
 
     def leave(self) -> None:

@@ -1,9 +1,9 @@
 """The interface of frontends: each is one client dialect, as a plugin. Discovery is by entry point
 `sluice.frontends` (`registry.py`).
 
-A frontend has routes, reads their requests, writes answers and errors, and names the headers that its clients know.
-It is pure: bytes -> ChatRequest, events -> bytes, errors -> a status and a
-JSON object; no sockets, no clock.
+A frontend has routes, reads their requests, writes answers and errors, and names the headers that its clients
+know. It is pure: bytes -> ChatRequest, events -> bytes, errors -> a status and a JSON object; no sockets, no
+clock.
 """
 
 import re
@@ -49,9 +49,9 @@ class Encoder(Protocol):
     """Events -> the client's bytes; sans-io.
 
     Of a stream: one per call, kept over failed attempts (nothing is fed before commit). Of a whole answer:
-    one per attempt, fed as the answer comes; it writes nothing before the end. An encoder of frames that another
-    one could not continue has `continues = False`: a cut answer then ends. One of raw bytes without a place for an
-    error has `cuts = True`: an error after the first of them closes the connection.
+    one per attempt, fed as the answer comes; it writes nothing before the end. An encoder of frames that
+    another one could not continue has `continues = False`: a cut answer then ends. One of raw bytes without a
+    place for an error has `cuts = True`: an error after the first of them closes the connection.
 
     One whose stream has a state (blocks that are open) also has `go_on_from(other)`: it is called where the
     attempt that continues a cut answer has another encoder than the cut one, which passed frames on.
@@ -60,15 +60,18 @@ class Encoder(Protocol):
     content_type: str
 
     def start(self) -> bytes:
-        """Returns the bytes that may be sent before the model is called (b"" in dialects that send nothing then)."""
+        """Returns the bytes that may be sent before the model is called (b"" in dialects that send nothing
+        then)."""
         ...
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
-        """Returns the client's bytes; b"": nothing yet. After Finished the answer is complete, terminator included."""
+        """Returns the client's bytes; b"": nothing yet. After Finished the answer is complete, terminator
+        included."""
         ...
 
     def fail(self, error: GatewayError) -> bytes:
-        """Returns the in-band error that ends a stream, terminator included; nothing may be encoded after it."""
+        """Returns the in-band error that ends a stream, terminator included; nothing may be encoded after
+        it."""
         ...
 
     def resume(self, started: Started) -> None:
@@ -143,10 +146,10 @@ class Uploaded(StoredForm, Protocol):
 
 
 class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """A POST that is a call. `also`: other names of its path. `operation`: the operation of upstreams, if that is
-    not chat; `parse` then gives an OperationRequest, and the answer is an upstream's own, which speaks
-    the request's `dialect`. `form`: its body is a form (multipart/form-data), and no JSON; a large one is
-    given to `parse` as an `Uploaded`.
+    """A POST that is a call. `also`: other names of its path. `operation`: the operation of upstreams, if
+    that is not chat; `parse` then gives an OperationRequest, and the answer is an upstream's own, which
+    speaks the request's `dialect`. `form`: its body is a form (multipart/form-data), and no JSON; a large one
+    is given to `parse` as an `Uploaded`.
 
     In a path `{name}` is a parameter, one segment or a part of one; `{+name}` may hold slashes (RFC 6570
     3.2.3).
@@ -163,7 +166,8 @@ class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResumeRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """A GET that resumes a stream: the one of the path's parameter `stream`, or else of the header `Last-Event-ID`."""
+    """A GET that resumes a stream: the one of the path's parameter `stream`, or else of the header
+    `Last-Event-ID`."""
 
     path: str
     also: tuple[str, ...] = ()
@@ -216,7 +220,8 @@ class Inquiry(Protocol):
         ...
 
     async def json(self) -> dict[str, Any]:
-        """Returns the body, an object. Raises GatewayError: UnsupportedMediaType, PayloadTooLarge, BadRequest …"""
+        """Returns the body, an object. Raises GatewayError: UnsupportedMediaType, PayloadTooLarge, BadRequest
+        …"""
         ...
 
 
@@ -265,7 +270,8 @@ class Envelope(Protocol):
     id_headers: ClassVar[tuple[str, ...]] = ()
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
-        """Returns the JSON object of an error before a stream has begun; within one the encoder's `fail` writes it."""
+        """Returns the JSON object of an error before a stream has begun; within one the encoder's `fail`
+        writes it."""
         ...
 
     def status(self, error: GatewayError) -> int:
@@ -310,7 +316,8 @@ class Frontend(Envelope, Protocol):
         ...
 
     def other_name(self, model: str) -> str:
-        """Returns another name of a model, for when no alias is called `model`: clients of Ollama append ":latest"."""
+        """Returns another name of a model, for when no alias is called `model`: clients of Ollama append
+        ":latest"."""
         return ""
 
 

@@ -44,7 +44,8 @@ def whole_number(value: float, name: str) -> int:
 
 
 def check_names(found: dict[str, Any], known: frozenset[str], at: str) -> None:
-    """Raises BadRequest for a name that differs by case from a known one, or from another one in the same object.
+    """Raises BadRequest for a name that differs by case from a known one, or from another one in the same
+    object.
 
     Go's encoding/json and others read `Model` as `model`, and the last one counts."""
     if found.keys() <= known:

@@ -21,7 +21,11 @@ class OpenCalls:
         the first of all.
         """
         found = [call for call in self._calls if call.id == id] if id else []
-        found = found or [call for call in self._calls if call.name == name] or ([] if name or id else self._calls[:1])
+        found = (
+            found
+            or [call for call in self._calls if call.name == name]
+            or ([] if name or id else self._calls[:1])
+        )
         if not found:
             return id or name or "call"
         self._calls.remove(found[0])

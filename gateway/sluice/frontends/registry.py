@@ -1,4 +1,5 @@
-"""The frontends that are installed: entry points `sluice.frontends`. Only those that are switched on are imported."""
+"""The frontends that are installed: entry points `sluice.frontends`. Only those that are switched on are
+imported."""
 
 from collections.abc import Iterable
 from itertools import product
@@ -16,16 +17,20 @@ def installed() -> list[str]:
 
 
 def find_frontend(name: str) -> Frontend:
-    """Returns the frontend called `name`. Raises LookupError, listing those that exist, or why it cannot be loaded."""
+    """Returns the frontend called `name`. Raises LookupError, listing those that exist, or why it cannot be
+    loaded."""
     found = entrypoints.load(GROUP, "frontend", name)
     called = getattr(found, "name", None)
     if not isinstance(found, type) or called != name:
-        raise LookupError(f'frontend "{name}" cannot be loaded: {found!r} is not a class whose name is "{name}"')
+        raise LookupError(
+            f'frontend "{name}" cannot be loaded: {found!r} is not a class whose name is "{name}"'
+        )
     return cast(Frontend, found())
 
 
 def conflicts(frontends: Iterable[Frontend]) -> list[str]:
-    """Finds ambiguous routes: those that two of these frontends have, with no marker header or the same one."""
+    """Finds ambiguous routes: those that two of these frontends have, with no marker header or the same
+    one."""
     owners: dict[tuple[str, str, str], str] = {}
     found = []
     for frontend in frontends:

@@ -19,7 +19,8 @@ class WholeCall(msgspec.Struct, frozen=True):
 
 
 class WholeCalls:
-    """The calls of one answer in their order, without tools that the provider ran itself: a client would run them."""
+    """The calls of one answer in their order, without tools that the provider ran itself: a client would run
+    them."""
 
     __slots__ = ("_open", "returned", "unreadable")
 
@@ -29,7 +30,8 @@ class WholeCalls:
         self.unreadable = False
 
     def take(self, event: ToolCallStarted | ToolCallDelta) -> list[WholeCall]:
-        """Returns the calls that are known to be complete: another one has begun, and their arguments are an object."""
+        """Returns the calls that are known to be complete: another one has begun, and their arguments are an
+        object."""
         if isinstance(event, ToolCallDelta):
             if event.index in self._open:
                 self._open[event.index][1].append(event.arguments)
@@ -57,13 +59,16 @@ class WholeCalls:
             if arguments is None:
                 self.unreadable = True
                 continue
-            found.append(WholeCall(self.returned, event.id or new_call_id(), event.name, arguments, event.signature))
+            found.append(
+                WholeCall(self.returned, event.id or new_call_id(), event.name, arguments, event.signature)
+            )
             self.returned += 1
         return found
 
 
 def _object(text: str) -> msgspec.Raw | None:
-    """Returns the text of a JSON object in one line (it has line ends only between values); None for anything else."""
+    """Returns the text of a JSON object in one line (it has line ends only between values); None for anything
+    else."""
     try:
         msgspec.json.decode(text, type=dict[str, Any])
         return msgspec.Raw(text.replace("\r", " ").replace("\n", " ").encode())

@@ -15,9 +15,9 @@ from sluice.identity.principal import Principal
 class Authenticator:
     """Authenticates callers by key, JWT or browser token. `clock` gives seconds since the epoch.
 
-    `dynamic`: keys that come and go. `names`: of headers that may hold a credential, lower case, beside HEADERS. `key_set`
-    gives the keys of an issuer that publishes them; somebody else sees to it that they are fetched.
-    Raises ConfigError where an issuer's configured keys cannot be used (they are read here, once).
+    `dynamic`: keys that come and go. `names`: of headers that may hold a credential, lower case, beside
+    HEADERS. `key_set` gives the keys of an issuer that publishes them; somebody else sees to it that they are
+    fetched. Raises ConfigError where an issuer's configured keys cannot be used (they are read here, once).
     """
 
     def __init__(
@@ -32,21 +32,27 @@ class Authenticator:
         self._names = HEADERS.union(name.encode() for name in names)
         self._keyring = Keyring(config.keys, clock)
         self._dynamic = dynamic if dynamic is not None else Keyring((), clock)
-        fetched = {issuer.issuer: (key_set or _unfetched)(issuer) for issuer in config.jwt if is_remote(issuer)}
+        fetched = {
+            issuer.issuer: (key_set or _unfetched)(issuer) for issuer in config.jwt if is_remote(issuer)
+        }
         self._verifier = Verifier(config.jwt, clock=clock, fetched=fetched) if config.jwt else None
-        self._browser = BrowserTokens(config.tokens, self.key, config.aliases, clock) if config.tokens else None
+        self._browser = (
+            BrowserTokens(config.tokens, self.key, config.aliases, clock) if config.tokens else None
+        )
 
     def known_now(self, fields: Mapping[str, str]) -> Principal | None:
-        """The caller whose key is the one credential among these fields (by lower-case name), which is most callers. None says
-        nothing: `identify_now` is the judge. Raises Unauthorized for a key that may not be used any more."""
+        """The caller whose key is the one credential among these fields (by lower-case name), which is most
+        callers. None says nothing: `identify_now` is the judge. Raises Unauthorized for a key that may not be
+        used any more."""
         secret = only_secret(fields, self._others)
         return self._keyring.find(secret) or self._dynamic.find(secret) if secret else None
 
     def identify_now(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
         """The caller behind raw header pairs.
 
-        Raises Unauthorized(reason), reasons as `auth_failures_total` names them. KeysWanted is where it would have to wait, for
-        the key of a JWT that may have been published meanwhile: await its `keys.renew()`, and call this once more.
+        Raises Unauthorized(reason), reasons as `auth_failures_total` names them. KeysWanted is where it would
+        have to wait, for the key of a JWT that may have been published meanwhile: await its `keys.renew()`,
+        and call this once more.
         """
         credential = credentials_of(headers, self._names)
         if credential is None:

@@ -1,9 +1,9 @@
 """Determines the client's network address: the connection's own, or the one that trusted proxies report.
 
-`X-Forwarded-For`, or `Forwarded` (RFC 7239), is read from the right: each hop is believed only if the one before it is a
-configured proxy, so that no caller can choose its own address. A hop may have a port, brackets and an IPv6 zone. If a
-header cannot be parsed, or the two differ (one of them is the caller's then), the connection's own address counts. IPv6
-addresses count per /64, the smallest network that a caller has.
+`X-Forwarded-For`, or `Forwarded` (RFC 7239), is read from the right: each hop is believed only if the one
+before it is a configured proxy, so that no caller can choose its own address. A hop may have a port, brackets
+and an IPv6 zone. If a header cannot be parsed, or the two differ (one of them is the caller's then), the
+connection's own address counts. IPv6 addresses count per /64, the smallest network that a caller has.
 """
 
 import re
@@ -32,8 +32,9 @@ def client_addresses(
 ) -> Callable[[str, Mapping[str, str]], str]:
     """A function (peer, headers) -> the client's address as text; "unknown" where there is none.
 
-    `unreadable` gets one of HEADERS for each request whose header could not be parsed. `unheeded` gets, once, the header
-    that was received although no proxies are configured: then all callers behind a proxy have one address.
+    `unreadable` gets one of HEADERS for each request whose header could not be parsed. `unheeded` gets, once,
+    the header that was received although no proxies are configured: then all callers behind a proxy have one
+    address.
     """
     networks = [ip_network(network) for network in trusted_proxies]
     watched = not networks
@@ -47,7 +48,8 @@ def client_addresses(
         return _bucket(address), trusted
 
     def client_of(peer: str, hops: Sequence[str]) -> str:
-        """The first hop from the right that is no trusted proxy, or the leftmost one; UNKNOWN where one cannot be read."""
+        """The first hop from the right that is no trusted proxy, or the leftmost one; UNKNOWN where one
+        cannot be read."""
         address = peer
         for hop in reversed(hops[-MAX_HOPS:]):
             address, trusted = known(hop) if len(hop) <= LONGEST_HOP else (UNKNOWN, False)
@@ -86,7 +88,8 @@ def _listed(text: str) -> list[str]:
 
 
 def forwarded_for(text: str) -> list[str]:
-    """The `for` of each element of a Forwarded header (RFC 7239 4), "" of one that has none; [""] where it has no such form."""
+    """The `for` of each element of a Forwarded header (RFC 7239 4), "" of one that has none; [""] where it
+    has no such form."""
     hops: list[str] = []
     named: str | None = None
     at = pairs = 0

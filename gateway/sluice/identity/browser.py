@@ -1,15 +1,17 @@
 """Short-lived tokens for web pages, minted by a key for one origin, alias and session prefix.
 
-A compact JWS (RFC 7515) by HMAC-SHA-256, typed explicitly (RFC 8725 section 3.11). All of ours begin with the same header,
-letter for letter, so there is no algorithm to choose and nothing to parse before the signature is verified.
+A compact JWS (RFC 7515) by HMAC-SHA-256, typed explicitly (RFC 8725 section 3.11). All of ours begin with the
+same header, letter for letter, so there is no algorithm to choose and nothing to parse before the signature
+is verified.
 
-A token is valid only while its key is: the key is looked up for every request, and if it was disabled, has expired, was
-deleted or lost the permission, its tokens are refused. Limits are counted in the key's own buckets, so a hundred pages
-share the limits of one key.
+A token is valid only while its key is: the key is looked up for every request, and if it was disabled, has
+expired, was deleted or lost the permission, its tokens are refused. Limits are counted in the key's own
+buckets, so a hundred pages share the limits of one key.
 
-A page may name sessions by ids of its own making (`own_sessions`): they are put behind the token's prefix, so that each token
-has a namespace of its own, and no id that a page sends can reach another visitor's conversation. A page that stays open
-renews its token; what it was bound to stays, and so does the time until which it can be renewed.
+A page may name sessions by ids of its own making (`own_sessions`): they are put behind the token's prefix, so
+that each token has a namespace of its own, and no id that a page sends can reach another visitor's
+conversation. A page that stays open renews its token; what it was bound to stays, and so does the time until
+which it can be renewed.
 """
 
 import base64
@@ -42,8 +44,8 @@ PrincipalOfKey = Callable[[str], Principal | None]
 
 
 class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """A request for a token. None: the key's default alias, a random prefix, SECONDS (or the configured maximum), and
-    `own_sessions` if the prefix is random."""
+    """A request for a token. None: the key's default alias, a random prefix, SECONDS (or the configured
+    maximum), and `own_sessions` if the prefix is random."""
 
     origin: str
     alias: str | None = None
@@ -53,8 +55,8 @@ class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
 
 
 class Minted(msgspec.Struct, frozen=True):
-    """A token and what it is good for; `expires` and `renewable_until` in seconds since the epoch, the latter None where it
-    cannot be renewed."""
+    """A token and what it is good for; `expires` and `renewable_until` in seconds since the epoch, the latter
+    None where it cannot be renewed."""
 
     token: str
     expires: int
@@ -83,7 +85,8 @@ def is_browser_token(secret: str) -> bool:
 
 
 def token_request(wire: dict[str, Any]) -> TokenRequest:
-    """Parse the body of a request for a token. Raises BadRequest, also for unknown fields, which would have no effect."""
+    """Parse the body of a request for a token. Raises BadRequest, also for unknown fields, which would have
+    no effect."""
     try:
         return msgspec.convert(wire, TokenRequest)
     except msgspec.ValidationError:
@@ -94,7 +97,10 @@ def token_request(wire: dict[str, Any]) -> TokenRequest:
     if wrong or missing:
         field = (missing or wrong)[0]
         raise _refused(field, "is required" if missing else f"must be {_KINDS[fields[field]]}")
-    raise _refused("body", "has a field that is not known; there are origin, alias, sessionPrefix, seconds and ownSessions")
+    raise _refused(
+        "body",
+        "has a field that is not known; there are origin, alias, sessionPrefix, seconds and ownSessions",
+    )
 
 
 _KINDS = {str: "text", int: "a whole number", bool: "true or false"}
@@ -146,8 +152,8 @@ class BrowserTokens:
         return self._signed(claims)
 
     def renew(self, token: str, origin: str) -> Minted:
-        """Renew a token with the same lifetime, for a page that stays open. An expired one can be renewed for GRACE seconds
-        (a suspended page), and none beyond the time set with its first one.
+        """Renew a token with the same lifetime, for a page that stays open. An expired one can be renewed for
+        GRACE seconds (a suspended page), and none beyond the time set with its first one.
 
         Raises Unauthorized as `principal` does, Forbidden for another origin than the token's.
         """
@@ -171,7 +177,8 @@ class BrowserTokens:
         return Minted(token, claims.exp, claims.origin, claims.alias, claims.session, until)
 
     def principal(self, token: str) -> Principal:
-        """The page's principal. Raises Unauthorized: "bad_signature", "expired", or "revoked" (its key lost the permission)."""
+        """The page's principal. Raises Unauthorized: "bad_signature", "expired", or "revoked" (its key lost
+        the permission)."""
         claims = self._claims(token)
         if claims.exp <= self._clock():
             raise Unauthorized("expired")
@@ -193,12 +200,20 @@ class BrowserTokens:
         if not hmac.compare_digest(_base64url(self._sign(signed)), signature):
             raise Unauthorized("bad_signature")
         try:
-            return msgspec.json.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)), type=_Claims)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, binascii.Error):  # another's, by the same secret
+            return msgspec.json.decode(
+                base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)), type=_Claims
+            )
+        except (
+            msgspec.DecodeError,
+            UnicodeDecodeError,
+            RecursionError,
+            binascii.Error,
+        ):  # another's, by the same secret
             raise Unauthorized("bad_signature") from None
 
     def _owner(self, claims: _Claims) -> Principal:
-        """The key that minted the token. Raises Unauthorized("revoked") if it lacks the token's permissions now."""
+        """The key that minted the token. Raises Unauthorized("revoked") if it lacks the token's permissions
+        now."""
         owner = self._principal_of_key(claims.key)
         if (
             owner is None

@@ -2,9 +2,10 @@
 
 Sets that are fetched are kept by `sluice.identity.remote`; what a key may do is decided here for all of them.
 
-Reading and judging a set needs no cryptography, so `sluice check` can do it; PyJWT sees only keys that passed. A key is
-used for an algorithm only where its type, curve, `alg`, `use` and `key_ops` allow that algorithm (RFC 7517 sections
-4.2-4.4) and it is long enough (RFC 7518 sections 3.2-3.5). Problems never quote a key.
+Reading and judging a set needs no cryptography, so `sluice check` can do it; PyJWT sees only keys that
+passed. A key is used for an algorithm only where its type, curve, `alg`, `use` and `key_ops` allow that
+algorithm (RFC 7517 sections 4.2-4.4) and it is long enough (RFC 7518 sections 3.2-3.5). Problems never quote
+a key.
 """
 
 import base64
@@ -26,11 +27,18 @@ _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 _RSA_OCTETS = 256
 
-ALGORITHMS: dict[str, tuple[str, ...]] = {"oct": tuple(_HMAC), "RSA": _RSA, "EC": tuple(_CURVES), "OKP": ("EdDSA",)}
+ALGORITHMS: dict[str, tuple[str, ...]] = {
+    "oct": tuple(_HMAC),
+    "RSA": _RSA,
+    "EC": tuple(_CURVES),
+    "OKP": ("EdDSA",),
+}
 """What we verify, by type of key. `none` is not among them and never will be."""
 
 _KNOWN = frozenset(name for names in ALGORITHMS.values() for name in names)
-_MISSPELT = {"ES521": "ES512"}  # not registered, but what RFC 7520's own vectors and older libraries write for P-521
+_MISSPELT = {
+    "ES521": "ES512"
+}  # not registered, but what RFC 7520's own vectors and older libraries write for P-521
 
 
 class Jwk(msgspec.Struct, frozen=True):
@@ -83,7 +91,8 @@ class KeySource(Protocol):
         ...
 
     async def renew(self) -> None:
-        """Wait for keys that are newer, for seconds at most. Raises Unavailable where there are none at all even then."""
+        """Wait for keys that are newer, for seconds at most. Raises Unavailable where there are none at all
+        even then."""
         ...
 
 
@@ -108,7 +117,8 @@ class _Kind(msgspec.Struct, frozen=True):
 
 
 def read_jwks(path: str) -> tuple[Jwk, ...]:
-    """The keys in a JWKS file; keys of a type that we do not know are left out (RFC 7517 section 5). Raises ValueError."""
+    """The keys in a JWKS file; keys of a type that we do not know are left out (RFC 7517 section 5). Raises
+    ValueError."""
     try:
         with Path(path).open("rb") as file:
             data = file.read(MAX_FILE + 1)
@@ -120,7 +130,8 @@ def read_jwks(path: str) -> tuple[Jwk, ...]:
 
 
 def parse_jwks(data: bytes, name: str = "the key set") -> tuple[Jwk, ...]:
-    """The keys of a JWK Set; one of an unknown type, or with a member of a wrong type, is left out (RFC 7517 section 5).
+    """The keys of a JWK Set; one of an unknown type, or with a member of a wrong type, is left out (RFC 7517
+    section 5).
 
     Raises ValueError for what is no set at all, `name` saying which.
     """
@@ -157,13 +168,20 @@ def is_remote(issuer: Issuer) -> bool:
 
 
 def check_url(text: str) -> None:
-    """Raises ValueError unless keys may be fetched from this address: https, or http where it is this machine."""
+    """Raises ValueError unless keys may be fetched from this address: https, or http where it is this
+    machine."""
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         host = ""
-    if not host or not text.isascii() or not text.isprintable() or " " in text or parts.scheme not in ("https", "http"):
+    if (
+        not host
+        or not text.isascii()
+        or not text.isprintable()
+        or " " in text
+        or parts.scheme not in ("https", "http")
+    ):
         raise ValueError("expected a URL such as https://login.example.com/jwks.json")
     if parts.username is not None or parts.fragment:
         raise ValueError("must have neither a user nor a fragment")
@@ -179,7 +197,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def unfit(algorithms: Sequence[str]) -> str:
-    """Why these algorithms cannot be used with a set that is fetched, whatever will be in it; empty where they can.
+    """Why these algorithms cannot be used with a set that is fetched, whatever will be in it; empty where
+    they can.
 
     What anyone can fetch is no secret, so HMAC is refused (RFC 8725 section 2.1).
     """

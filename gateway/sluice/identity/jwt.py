@@ -1,12 +1,16 @@
-"""JSON Web Tokens (RFC 7519) as credentials, by the advice of RFC 8725. Signatures are PyJWT's work, the rest is here.
+"""JSON Web Tokens (RFC 7519) as credentials, by the advice of RFC 8725. Signatures are PyJWT's work, the rest
+is here.
 
-The token names its issuer; the issuer's configuration alone says which algorithms and keys may verify it. Only then are
-its claims read: exp, iss and aud are required, nbf is kept. A verified token is remembered by the SHA-256 of the whole
-token for as long as its key is its issuer's, so that a stream of calls pays for one signature; nothing that failed is.
+The token names its issuer; the issuer's configuration alone says which algorithms and keys may verify it.
+Only then are its claims read: exp, iss and aud are required, nbf is kept. A verified token is remembered by
+the SHA-256 of the whole token for as long as its key is its issuer's, so that a stream of calls pays for one
+signature; nothing that failed is.
 
-Nothing here waits. Where a key may have been published since the set was last fetched, KeysWanted says whom to ask.
+Nothing here waits. Where a key may have been published since the set was last fetched, KeysWanted says whom
+to ask.
 
-Importing this module imports neither PyJWT nor cryptography: `Verifier` does, so only a gateway with issuers pays for it.
+Importing this module imports neither PyJWT nor cryptography: `Verifier` does, so only a gateway with issuers
+pays for it.
 """
 
 import base64
@@ -47,7 +51,8 @@ class _Claims(msgspec.Struct, frozen=True):
 
 
 class KeysWanted(Unauthorized):
-    """The token's key is not known yet: await `keys.renew()`, then ask once more. Who does not wait has refused it."""
+    """The token's key is not known yet: await `keys.renew()`, then ask once more. Who does not wait has
+    refused it."""
 
     def __init__(self, keys: KeySource) -> None:
         super().__init__("unknown_key")
@@ -70,8 +75,8 @@ def looks_like_jwt(secret: str) -> bool:
 def verify(token: str, key: Jwk, algorithms: Collection[str]) -> bytes:
     """The payload of a compact JWS (RFC 7515) whose signature `key` verifies with one of `algorithms`.
 
-    Raises Unauthorized("bad_signature") for everything else: not compact, not base64url, an algorithm that is not
-    allowed or not this key's, any critical extension, a key that may not verify, a wrong signature.
+    Raises Unauthorized("bad_signature") for everything else: not compact, not base64url, an algorithm that is
+    not allowed or not this key's, any critical extension, a key that may not verify, a wrong signature.
     """
     from jwt.api_jwk import PyJWK
     from jwt.api_jws import PyJWS
@@ -83,19 +88,23 @@ def verify(token: str, key: Jwk, algorithms: Collection[str]) -> bytes:
     try:
         members = {name: value for name, value in msgspec.to_builtins(key).items() if value is not None}
         prepared = PyJWK(members, header.alg)
-        payload: bytes = PyJWS([header.alg]).decode(token, prepared, [header.alg], {"enforce_minimum_key_length": True})
+        payload: bytes = PyJWS([header.alg]).decode(
+            token, prepared, [header.alg], {"enforce_minimum_key_length": True}
+        )
     except (PyJWTError, ValueError, TypeError):
         raise Unauthorized("bad_signature") from None
     return payload
 
 
 def key_of(token: str, keys: Sequence[Jwk]) -> Jwk:
-    """The key that the header of a compact JWS leads to, of those that may verify its algorithm. Raises Unauthorized."""
+    """The key that the header of a compact JWS leads to, of those that may verify its algorithm. Raises
+    Unauthorized."""
     return _choose(keys, _header(token))
 
 
 class Verifier:
-    """Tokens -> principals. `clock` gives seconds since the epoch. `fetched`: the sets of issuers whose keys are fetched.
+    """Tokens -> principals. `clock` gives seconds since the epoch. `fetched`: the sets of issuers whose keys
+    are fetched.
 
     Raises ConfigError for keys or algorithms that cannot be used.
     """
@@ -109,13 +118,16 @@ class Verifier:
         fetched: Mapping[str, KeySource] | None = None,
     ) -> None:
         fetched = fetched or {}
-        self._issuers = {issuer.issuer: (issuer, fetched.get(issuer.issuer) or keys_of(issuer)) for issuer in issuers}
+        self._issuers = {
+            issuer.issuer: (issuer, fetched.get(issuer.issuer) or keys_of(issuer)) for issuer in issuers
+        }
         self._clock = clock
         self._cache: OrderedDict[bytes, _Verified] = OrderedDict()
         self._cache_size = cache_size
 
     def principal(self, token: str) -> Principal:
-        """The principal of this token. Raises Unauthorized with the reason; KeysWanted if waiting may help."""
+        """The principal of this token. Raises Unauthorized with the reason; KeysWanted if waiting may
+        help."""
         digest = hashlib.sha256(token.encode()).digest()
         if (known := self._cache.get(digest)) is not None:
             if known.end > self._clock() and known.key in known.source.keys:
@@ -169,7 +181,8 @@ def _key(issuer: Issuer, source: KeySource, header: _Header) -> Jwk:
 
 
 def _choose(keys: Sequence[Jwk], header: _Header) -> Jwk:
-    """By `kid` where the token names one and keys have names, else the only key that may verify its algorithm."""
+    """By `kid` where the token names one and keys have names, else the only key that may verify its
+    algorithm."""
     fitting = [key for key in keys if key.verifies(header.alg)]
     if header.kid is not None:
         fitting = [key for key in fitting if key.kid in (header.kid, None)]
@@ -198,7 +211,9 @@ def _header(token: str) -> _Header:
     if (parts := _COMPACT(token)) is None:
         raise Unauthorized("bad_signature")
     header = _decoded(_segment(parts[1]), _Header, "bad_signature")
-    if header.crit is not None or not header.b64:  # we understand no critical extension (RFC 7515 section 4.1.11)
+    if (
+        header.crit is not None or not header.b64
+    ):  # we understand no critical extension (RFC 7515 section 4.1.11)
         raise Unauthorized("bad_signature")
     return header
 

@@ -39,7 +39,9 @@ class PresentedCredential(msgspec.Struct, frozen=True, gc=False):
         return "PresentedCredential(***)"
 
 
-def credentials_of(headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes] = HEADERS) -> PresentedCredential | None:
+def credentials_of(
+    headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes] = HEADERS
+) -> PresentedCredential | None:
     """The one credential among raw header pairs (names in any case), or None. An empty header counts as
     absent.
 
@@ -76,7 +78,9 @@ def only_secret(fields: Mapping[str, str], others: frozenset[str] = frozenset())
     """
     key = fields.get("x-api-key")
     bearer = fields.get("authorization")
-    if not fields.keys().isdisjoint(others):  # looks up each of the others, which are few, and not each of the fields
+    if not fields.keys().isdisjoint(
+        others
+    ):  # looks up each of the others, which are few, and not each of the fields
         return ""
     if bearer is not None:
         if key is not None:
@@ -102,7 +106,10 @@ class Keyring:
     """Keys, found by what `digest` makes of them. `clock` gives seconds since the epoch."""
 
     def __init__(
-        self, keys: Sequence[Key], clock: Callable[[], float] = time.time, digest: Callable[[bytes], bytes] = _sha256
+        self,
+        keys: Sequence[Key],
+        clock: Callable[[], float] = time.time,
+        digest: Callable[[bytes], bytes] = _sha256,
     ) -> None:
         self._entries: dict[bytes, _Entry] = {}
         self._by_id: dict[str, list[_Entry]] = {}
@@ -143,7 +150,9 @@ class Keyring:
     def named(self, key_id: str) -> Principal | None:
         """The key of this id, for what was made in its name; None where it could not be used itself."""
         entry = next(iter(self._by_id.get(key_id, ())), None)
-        return entry.principal if entry is not None and entry.enabled and entry.expires > self._clock() else None
+        return (
+            entry.principal if entry is not None and entry.enabled and entry.expires > self._clock() else None
+        )
 
 
 def _entry(key: NamedGrant, digest: bytes, until: float) -> _Entry:

@@ -1,8 +1,10 @@
-"""Signing people in by an OpenID provider (OpenID Connect Core 1.0, authorization code flow), without the network.
+"""Signing people in by an OpenID provider (OpenID Connect Core 1.0, authorization code flow), without the
+network.
 
-The browser is sent to the provider with a state, a nonce and a PKCE challenge (RFC 7636, S256), all made from one secret in a
-cookie of its own. It comes back with a code; `sluice.identity.provider` exchanges that for an ID token, whose claims say who
-somebody is and in which role. The advice of RFC 9700 (OAuth 2.0 Security Best Current Practice) is followed throughout.
+The browser is sent to the provider with a state, a nonce and a PKCE challenge (RFC 7636, S256), all made from
+one secret in a cookie of its own. It comes back with a code; `sluice.identity.provider` exchanges that for an
+ID token, whose claims say who somebody is and in which role. The advice of RFC 9700 (OAuth 2.0 Security Best
+Current Practice) is followed throughout.
 """
 
 import base64
@@ -32,8 +34,9 @@ MOST_VALUES = 10_000
 """Of a claim: who is a member of more groups is not let in by those behind."""
 
 Reason = Literal["expired", "denied", "provider", "token", "role"]
-"""Why somebody was not signed in: the attempt is not this browser's or too old; the provider, or the person, refused; the
-provider cannot be asked, or its answer not be used; its ID token cannot be believed; it gives no role here."""
+"""Why somebody was not signed in: the attempt is not this browser's or too old; the provider, or the person,
+refused; the provider cannot be asked, or its answer not be used; its ID token cannot be believed; it gives no
+role here."""
 
 _json = msgspec.json.Encoder().encode
 
@@ -61,7 +64,8 @@ class Metadata(msgspec.Struct, frozen=True):
 
 
 def metadata_of(data: bytes, issuer: str) -> Metadata:
-    """The provider's document. Raises ValueError where it is not this issuer's, or leads to places that are not protected."""
+    """The provider's document. Raises ValueError where it is not this issuer's, or leads to places that are
+    not protected."""
     try:
         found = msgspec.json.decode(data, type=Metadata)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -116,10 +120,13 @@ class Flows:
         return self._of(_Ticket(secrets.token_urlsafe(32), int(self._wall()) + PATIENCE, redirect_uri))
 
     def back(self, ticket: str, state: str) -> Flow:
-        """The attempt of a browser that has this cookie and comes back with this state. Raises SignInFailed("expired")."""
+        """The attempt of a browser that has this cookie and comes back with this state. Raises
+        SignInFailed("expired")."""
         content, _, _ = ticket.partition(".")
         try:
-            found = _ticket(base64.b64decode(content + "=" * (-len(content) % 4), altchars=b"-_", validate=True))
+            found = _ticket(
+                base64.b64decode(content + "=" * (-len(content) % 4), altchars=b"-_", validate=True)
+            )
         except (ValueError, msgspec.DecodeError):
             raise SignInFailed("expired", "no_ticket") from None
         flow = self._of(found)
@@ -159,7 +166,11 @@ def authorization_url(metadata: Metadata, oidc: Oidc, flow: Flow) -> str:
 def leaving_url(metadata: Metadata, oidc: Oidc) -> str | None:
     """Returns the provider's URL for signing out (RP-Initiated Logout 1.0); None if it has none."""
     url = metadata.end_session_endpoint
-    return None if url is None else f"{url}{'&' if '?' in url else '?'}{urlencode({'client_id': oidc.client_id})}"
+    return (
+        None
+        if url is None
+        else f"{url}{'&' if '?' in url else '?'}{urlencode({'client_id': oidc.client_id})}"
+    )
 
 
 def check_issuer(metadata: Metadata, given: str | None) -> None:
@@ -182,7 +193,8 @@ class _Claims(msgspec.Struct, frozen=True):
 
 
 def claims_of(token: str, keys: Sequence[Jwk], oidc: Oidc, *, nonce: str, now: float) -> Mapping[str, Any]:
-    """The claims of an ID token that was validated by Core 1.0 section 3.1.3.7. Raises SignInFailed("token")."""
+    """The claims of an ID token that was validated by Core 1.0 section 3.1.3.7. Raises
+    SignInFailed("token")."""
     try:
         if len(token) > LONGEST_TOKEN:
             raise Unauthorized("bad_signature")
@@ -204,7 +216,9 @@ def claims_of(token: str, keys: Sequence[Jwk], oidc: Oidc, *, nonce: str, now: f
         raise SignInFailed("token", "expired")
     if max(claims.iat, claims.nbf) - LEEWAY > now:
         raise SignInFailed("token", "not_yet_valid")
-    if claims.nonce is None or not hmac.compare_digest(claims.nonce.encode("utf-8", "replace"), nonce.encode()):
+    if claims.nonce is None or not hmac.compare_digest(
+        claims.nonce.encode("utf-8", "replace"), nonce.encode()
+    ):
         raise SignInFailed("token", "wrong_nonce")
     if not claims.sub:
         raise SignInFailed("token", "no_subject")
@@ -237,11 +251,16 @@ def _values(claims: Mapping[str, Any], name: str) -> frozenset[str]:
     found = _found(claims, name)
     if isinstance(found, str):
         return frozenset((found,))
-    return frozenset(one for one in found[:MOST_VALUES] if isinstance(one, str)) if isinstance(found, list) else frozenset()
+    return (
+        frozenset(one for one in found[:MOST_VALUES] if isinstance(one, str))
+        if isinstance(found, list)
+        else frozenset()
+    )
 
 
 def _found(claims: Mapping[str, Any], name: str) -> Any:
-    """A claim by its name, which may have dots of its own (https://example.com/groups), else by a path into objects."""
+    """A claim by its name, which may have dots of its own (https://example.com/groups), else by a path into
+    objects."""
     if name in claims:
         return claims[name]
     found: Any = claims

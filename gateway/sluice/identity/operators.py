@@ -14,7 +14,8 @@ FIRST = "admin"
 
 
 class Operator(msgspec.Struct, frozen=True):
-    """Somebody who uses the admin API: `name` is the id of an admin key, or the subject that an OpenID provider gave."""
+    """Somebody who uses the admin API: `name` is the id of an admin key, or the subject that an OpenID
+    provider gave."""
 
     name: str
     role: Role
@@ -34,7 +35,8 @@ class Operators:
         return len(self._keys)
 
     def of(self, headers: Iterable[tuple[bytes, bytes]]) -> Operator:
-        """The operator of the key in `x-admin-api-key`, given once among these raw pairs. Raises Unauthorized.
+        """The operator of the key in `x-admin-api-key`, given once among these raw pairs. Raises
+        Unauthorized.
 
         The comparison takes the same time whichever key it is.
         """

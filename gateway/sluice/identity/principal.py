@@ -12,10 +12,10 @@ EVERY = "*"
 class Principal(msgspec.Struct, frozen=True):
     """An authenticated caller.
 
-    `key_id` comes from the configuration (for a JWT "jwt:" and the issuer), so it may be a label; `tenant` owns history
-    and usage; `bucket` is what per-key limits are counted under: the key, or one subject of an issuer. `user` is whom a JWT is
-    about. Sessions of a caller with a `session_prefix` must begin with it, or are put behind it where the caller has
-    `own_sessions`.
+    `key_id` comes from the configuration (for a JWT "jwt:" and the issuer), so it may be a label; `tenant`
+    owns history and usage; `bucket` is what per-key limits are counted under: the key, or one subject of an
+    issuer. `user` is whom a JWT is about. Sessions of a caller with a `session_prefix` must begin with it, or
+    are put behind it where the caller has `own_sessions`.
     """
 
     key_id: str
@@ -32,8 +32,8 @@ class Principal(msgspec.Struct, frozen=True):
     user: str = ""
 
     def session(self, requested: str) -> str | None:
-        """The session for the id that a caller sent: unmodified if it begins with the caller's prefix, else prefixed if it
-        has `own_sessions`; None if the caller may not use it."""
+        """The session for the id that a caller sent: unmodified if it begins with the caller's prefix, else
+        prefixed if it has `own_sessions`; None if the caller may not use it."""
         if not self.session_prefix or requested.startswith(self.session_prefix):
             return requested
         return f"{self.session_prefix}:{requested}" if self.own_sessions else None
@@ -44,7 +44,8 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 def default_of(aliases: frozenset[str], configured: str | None) -> str | None:
-    """The alias that answers where the caller names none: the configured one if it is allowed, else the only one."""
+    """The alias that answers where the caller names none: the configured one if it is allowed, else the only
+    one."""
     if configured is not None:
         return configured if EVERY in aliases or configured in aliases else None
     return next(iter(aliases)) if len(aliases) == 1 and EVERY not in aliases else None

@@ -1,7 +1,8 @@
 """Asks an OpenID provider: for its metadata, for the tokens of a code, for its keys, for what userinfo says.
 
-As in `sluice.identity.remote`: https, or http to this very machine; no redirects, no proxies, no cookies, one deadline and one
-size for everything. Keys are fetched for each sign-in: those are rare, and a key that was withdrawn verifies nothing any more.
+As in `sluice.identity.remote`: https, or http to this very machine; no redirects, no proxies, no cookies, one
+deadline and one size for everything. Keys are fetched for each sign-in: those are rare, and a key that was
+withdrawn verifies nothing any more.
 """
 
 import asyncio
@@ -21,7 +22,8 @@ from sluice.identity.remote import DEADLINE, FetchFailed, client, get, read
 LIFE = 300.0
 """Seconds that metadata is used."""
 PAUSE = 2.0
-"""Seconds after a failure in which the provider is not asked again: who waits for it, too, is told the same."""
+"""Seconds after a failure in which the provider is not asked again: who waits for it, too, is told the
+same."""
 LONGEST_CODE = 4_096
 
 T = TypeVar("T")
@@ -72,7 +74,8 @@ class Discovery:
 
 
 async def exchange(metadata: Metadata, oidc: Oidc, flow: Flow, code: str) -> Tokens:
-    """The tokens of a code (Core 1.0 section 3.1.3; RFC 7636 section 4.5). Raises SignInFailed("provider")."""
+    """The tokens of a code (Core 1.0 section 3.1.3; RFC 7636 section 4.5). Raises
+    SignInFailed("provider")."""
     form = {
         "grant_type": "authorization_code",
         "code": code[:LONGEST_CODE],
@@ -83,13 +86,18 @@ async def exchange(metadata: Metadata, oidc: Oidc, flow: Flow, code: str) -> Tok
     if oidc.client_secret is None:
         form["client_id"] = oidc.client_id
     elif "client_secret_basic" in metadata.token_endpoint_auth_methods_supported:
-        name, secret = quote_plus(oidc.client_id), quote_plus(oidc.client_secret.reveal())  # RFC 6749 section 2.3.1
+        name, secret = (
+            quote_plus(oidc.client_id),
+            quote_plus(oidc.client_secret.reveal()),
+        )  # RFC 6749 section 2.3.1
         headers["Authorization"] = f"Basic {b64encode(f'{name}:{secret}'.encode()).decode()}"
     else:
         form |= {"client_id": oidc.client_id, "client_secret": oidc.client_secret.reveal()}
 
     async def ask(session: aiohttp.ClientSession) -> bytes:
-        async with session.post(metadata.token_endpoint, data=form, headers=headers, allow_redirects=False) as response:
+        async with session.post(
+            metadata.token_endpoint, data=form, headers=headers, allow_redirects=False
+        ) as response:
             data = await read(response)
             if response.status != 200:
                 raise SignInFailed("provider", f"the token endpoint answered {response.status}")
@@ -115,8 +123,8 @@ async def keys(metadata: Metadata) -> tuple[Jwk, ...]:
 
 
 async def userinfo(metadata: Metadata, tokens: Tokens, subject: object) -> Mapping[str, Any]:
-    """Returns the userinfo claims of this subject (Core 1.0 section 5.3); none if the provider has no userinfo
-    endpoint. Raises SignInFailed."""
+    """Returns the userinfo claims of this subject (Core 1.0 section 5.3); none if the provider has no
+    userinfo endpoint. Raises SignInFailed."""
     url = metadata.userinfo_endpoint
     if url is None or not tokens.access_token:
         return {}
@@ -130,7 +138,9 @@ async def userinfo(metadata: Metadata, tokens: Tokens, subject: object) -> Mappi
         found: dict[str, Any] = msgspec.json.decode(await _within(ask), type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise SignInFailed("provider", "userinfo is no JSON object") from None
-    return found if found.get("sub") == subject else {}  # section 5.3.2: of another subject it is not to be used
+    return (
+        found if found.get("sub") == subject else {}
+    )  # section 5.3.2: of another subject it is not to be used
 
 
 async def _within(ask: Callable[[aiohttp.ClientSession], Any]) -> bytes:

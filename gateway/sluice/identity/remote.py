@@ -1,14 +1,16 @@
 """Fetches key sets, by URL (RFC 7517) or OpenID Connect Discovery 1.0, and caches them per issuer.
 
-A set is fetched in the background: at start, then ahead of the end of its life (Cache-Control's max-age within bounds).
-Requests read `keys` without waiting, with one exception: a token with an unknown key waits for the running fetch, or starts
-one. A newly published key cannot be distinguished from an invented one, so such fetches are rate limited (BURST at once,
-then one every SPACING) and a token that comes too early waits for the next one instead of being refused: invented key ids,
-however many, delay a key rotation by SPACING at most. At most WAITERS wait; further tokens are refused at once. While the
-address cannot be reached the last keys stay in use, for a day. A key that a newer set does not list is dropped.
+A set is fetched in the background: at start, then ahead of the end of its life (Cache-Control's max-age
+within bounds). Requests read `keys` without waiting, with one exception: a token with an unknown key waits
+for the running fetch, or starts one. A newly published key cannot be distinguished from an invented one, so
+such fetches are rate limited (BURST at once, then one every SPACING) and a token that comes too early waits
+for the next one instead of being refused: invented key ids, however many, delay a key rotation by SPACING at
+most. At most WAITERS wait; further tokens are refused at once. While the address cannot be reached the last
+keys stay in use, for a day. A key that a newer set does not list is dropped.
 
-Only https, or http to this very machine; no redirects, no proxies, no cookies, one deadline and one size for everything.
-This module and `sluice.identity.provider` alone import aiohttp's client, and they are imported only where an issuer needs it.
+Only https, or http to this very machine; no redirects, no proxies, no cookies, one deadline and one size for
+everything. This module and `sluice.identity.provider` alone import aiohttp's client, and they are imported
+only where an issuer needs it.
 """
 
 import asyncio
@@ -30,7 +32,8 @@ DEADLINE, CONNECT, READ = 10.0, 3.0, 5.0
 WAIT = 5.0
 """Seconds that a request waits for keys."""
 SPACING, BURST = 4.0, 3
-"""Seconds between two fetches started by tokens with unknown keys, shorter than WAIT; how many are allowed at once."""
+"""Seconds between two fetches started by tokens with unknown keys, shorter than WAIT; how many are allowed at
+once."""
 WAITERS = 100
 """Requests of one issuer that wait for keys at a time."""
 LIFE, SHORTEST, LONGEST = 300.0, 60.0, 3600.0
@@ -42,7 +45,15 @@ STALE = 24 * 3600.0
 """Seconds that keys stay in use while their address cannot be reached."""
 
 Outcome = Literal["ok", "unreachable", "timeout", "bad_status", "too_large", "invalid", "wrong_issuer"]
-OUTCOMES: tuple[Outcome, ...] = ("ok", "unreachable", "timeout", "bad_status", "too_large", "invalid", "wrong_issuer")
+OUTCOMES: tuple[Outcome, ...] = (
+    "ok",
+    "unreachable",
+    "timeout",
+    "bad_status",
+    "too_large",
+    "invalid",
+    "wrong_issuer",
+)
 
 _MAX_AGE = re.compile(r'(?:^|[\s,])max-age="?([0-9]{1,9})', re.IGNORECASE)
 
@@ -70,7 +81,8 @@ class _Provider(msgspec.Struct, frozen=True):
 
 
 async def fetch(issuer: Issuer) -> KeySet:
-    """The issuer's keys as they are published now. Raises FetchFailed, and nothing else for anything that a server does."""
+    """The issuer's keys as they are published now. Raises FetchFailed, and nothing else for anything that a
+    server does."""
     try:
         async with asyncio.timeout(DEADLINE), client() as session:
             url = issuer.jwks_url or await _discover(session, issuer.issuer)
@@ -139,11 +151,12 @@ Report = Callable[[str, Outcome, int], None]
 
 
 class RemoteKeys:
-    """The keys of one issuer, kept fresh. A KeySource. Raises ConfigError where an algorithm is none for public keys.
+    """The keys of one issuer, kept fresh. A KeySource. Raises ConfigError where an algorithm is none for
+    public keys.
 
-    `report` is called after every fetch: issuer, outcome, number of keys now. `clock` in seconds, `chance` in [0, 1).
-    `sleep` is waited in before a set's life ends, `rest` before a fetch that comes too soon after another.
-    Build and use it within one event loop.
+    `report` is called after every fetch: issuer, outcome, number of keys now. `clock` in seconds, `chance` in
+    [0, 1). `sleep` is waited in before a set's life ends, `rest` before a fetch that comes too soon after
+    another. Build and use it within one event loop.
     """
 
     def __init__(
@@ -188,7 +201,8 @@ class RemoteKeys:
         return self._fetched is None or self._waiting < WAITERS
 
     async def renew(self) -> None:
-        """Wait for the fetch under way, else for the next one that may be made. Raises Unavailable without any keys."""
+        """Wait for the fetch under way, else for the next one that may be made. Raises Unavailable without
+        any keys."""
         if self._flight is None and (self._fetched is not None or self._too_soon() <= 0):
             after = max(0.0, self._too_soon())
             self._spaced = max(self._spaced, self._clock()) + SPACING
@@ -238,7 +252,8 @@ class RemoteKeys:
             await self._sleep(self._pause())
 
     def _pause(self) -> float:
-        """Seconds to the next fetch: ahead of the end of the set's life, or later with each failure in a row."""
+        """Seconds to the next fetch: ahead of the end of the set's life, or later with each failure in a
+        row."""
         if self._failures == 0:
             return self._life * (1 - AHEAD * self._chance())
         bound: float = min(BACKOFF_MAX, BACKOFF * 2 ** min(self._failures - 1, 10))

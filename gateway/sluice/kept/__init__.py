@@ -1,4 +1,5 @@
-"""Responses that callers want kept (`store` of OpenAI's Responses API), behind one protocol: memory, sqlite, redis, postgres.
+"""Responses that callers want kept (`store` of OpenAI's Responses API), behind one protocol: memory, sqlite,
+redis, postgres.
 
 Each belongs to a tenant, and nobody else can tell that it is there. They are forgotten after a time.
 One test suite for all.
@@ -11,7 +12,8 @@ from sluice.storage import Reason
 
 
 class ResponsesFailed(OSError):
-    """The store did not answer, or with an error, or what it has cannot be decrypted. `reason` as in `sluice.storage`."""
+    """The store did not answer, or with an error, or what it has cannot be decrypted. `reason` as in
+    `sluice.storage`."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -34,14 +36,15 @@ class ResponseStore(Protocol):
         ...
 
     async def delete_of(self, tenant: str) -> int:
-        """Forget all responses of a tenant: how many there were. What was done when it fails halfway stays done."""
+        """Forget all responses of a tenant: how many there were. What was done when it fails halfway stays
+        done."""
         ...
 
     async def ids(self, tenant: str, after: str, limit: int) -> tuple[list[str], str]:
         """Some `limit` ids of a tenant's responses behind `after`; and what the next ones come behind.
 
-        "" is what the first come behind, and what follows the last. There may be none though others follow. Raises ValueError
-        where `after` is none of ours.
+        "" is what the first come behind, and what follows the last. There may be none though others follow.
+        Raises ValueError where `after` is none of ours.
         """
         ...
 

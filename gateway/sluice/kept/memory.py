@@ -54,7 +54,13 @@ class MemoryResponses:
 
     async def ids(self, tenant: str, after: str, limit: int) -> tuple[list[str], str]:
         oldest = self._wall() - self._keep
-        found = sorted([id for (of, id), kept in self._kept.items() if of == tenant and id > after and kept.created > oldest])
+        found = sorted(
+            [
+                id
+                for (of, id), kept in self._kept.items()
+                if of == tenant and id > after and kept.created > oldest
+            ]
+        )
         return found[:limit], found[limit - 1] if len(found) > limit else ""
 
     async def close(self) -> None:

@@ -1,7 +1,8 @@
-"""Kept responses in PostgreSQL (13 or newer), for any number of hosts, also behind a pooler in transaction mode.
+"""Kept responses in PostgreSQL (13 or newer), for any number of hosts, also behind a pooler in transaction
+mode.
 
-Digests are of the tenant and the id, which may come from an upstream and hold anything. Those that are too old are deleted as
-others are put, some at a time.
+Digests are of the tenant and the id, which may come from an upstream and hold anything. Those that are too
+old are deleted as others are put, some at a time.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -83,13 +84,15 @@ IDS = """
 
 
 class PostgresResponses:
-    """`url` as `storage.postgres_address` reads it. `keep`: seconds after which a response is forgotten; `wall` in seconds
-    since the epoch; `timeout` in seconds for each call; None: the address's, else TIMEOUT.
+    """`url` as `storage.postgres_address` reads it. `keep`: seconds after which a response is forgotten;
+    `wall` in seconds since the epoch; `timeout` in seconds for each call; None: the address's, else TIMEOUT.
 
     Raises ResponsesFailed; OSError for text that is not Unicode.
     """
 
-    def __init__(self, url: str, keep: float, wall: Callable[[], float], *, timeout: float | None = None) -> None:
+    def __init__(
+        self, url: str, keep: float, wall: Callable[[], float], *, timeout: float | None = None
+    ) -> None:
         address = address_of(url)
         timeout = timeout if timeout is not None else address.timeout or TIMEOUT
         self._client = PostgresClient(address, TABLES, connections=CONNECTIONS, timeout=timeout)
@@ -99,7 +102,15 @@ class PostgresResponses:
 
     async def put(self, tenant: str, kept: KeptResponse) -> None:
         digest = digest_of(tenant, kept.id)
-        row = (digest, digest_of(tenant, ""), raw(kept.id), raw(kept.previous), kept.created, kept.input, kept.response)
+        row = (
+            digest,
+            digest_of(tenant, ""),
+            raw(kept.id),
+            raw(kept.previous),
+            kept.created,
+            kept.input,
+            kept.response,
+        )
         items = dict.fromkeys(kept.items)  # an id that comes twice can be inserted once
         digests = [digest_of(tenant, item) for item in items]
         statement = self._client.statement
@@ -138,7 +149,9 @@ class PostgresResponses:
         if not rows:
             return None
         id, previous, created, input, response, items = rows[0]
-        return KeptResponse(id.decode(), previous.decode(), created, input, response, tuple([item.decode() for item in items]))
+        return KeptResponse(
+            id.decode(), previous.decode(), created, input, response, tuple([item.decode() for item in items])
+        )
 
     def _oldest(self) -> float:
         return self._wall() - self._keep

@@ -4,8 +4,8 @@
     {prefix}:response:item:{digest}       the digest of the response whose output has this item
     {prefix}:responses:of:{tenant}        sorted set: ids of a tenant's responses, by when they were made
 
-Digests are of the tenant and the id, which may come from an upstream and hold anything. All of them expire `keep` seconds after
-the response was made. What it refers to is written before what refers to it.
+Digests are of the tenant and the id, which may come from an upstream and hold anything. All of them expire
+`keep` seconds after the response was made. What it refers to is written before what refers to it.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -31,8 +31,8 @@ _items = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 class RedisResponses:
-    """`url` as `storage.address` reads it. `keep`: seconds after which a response is forgotten; `wall` in seconds since the
-    epoch; `timeout` in seconds for each call; None: the address's, else TIMEOUT.
+    """`url` as `storage.address` reads it. `keep`: seconds after which a response is forgotten; `wall` in
+    seconds since the epoch; `timeout` in seconds for each call; None: the address's, else TIMEOUT.
 
     Raises ResponsesFailed; OSError for text that is not Unicode.
     """
@@ -110,7 +110,9 @@ class RedisResponses:
         """By SCAN: what is put or deleted meanwhile changes the places of the others."""
         async with self._asking() as client:
             cursor, found = await client.zscan(self._list_of(tenant), cursor=number_of(after), count=limit)
-        return [id.decode() for id, created in found if created > self._oldest()], str(cursor) if int(cursor) else ""
+        return [id.decode() for id, created in found if created > self._oldest()], str(cursor) if int(
+            cursor
+        ) else ""
 
     async def close(self) -> None:
         await self._client.close()
@@ -147,7 +149,9 @@ class RedisResponses:
             for key in keys:
                 pipeline.delete(key)
             await pipeline.execute()
-            await client.zrem(self._list_of(tenant), *ids)  # the last: what is not listed would not be found again
+            await client.zrem(
+                self._list_of(tenant), *ids
+            )  # the last: what is not listed would not be found again
         return len(items)
 
     def _drop_items(self, pipeline: Any, tenant: str, items: set[str]) -> None:

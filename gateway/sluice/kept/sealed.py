@@ -15,8 +15,9 @@ T = TypeVar("T")
 
 
 class SealedResponses:
-    """`store` with inputs and responses encrypted where there are keys. An entry opens only as what it was put as: its tenant,
-    its id and the response before it are part of that. Raises ResponsesFailed("key") for one that does not open."""
+    """`store` with inputs and responses encrypted where there are keys. An entry opens only as what it was
+    put as: its tenant, its id and the response before it are part of that. Raises ResponsesFailed("key") for
+    one that does not open."""
 
     def __init__(self, store: ResponseStore, seals: Seals) -> None:
         self._store = store

@@ -1,4 +1,5 @@
-"""Kept responses in an SQLite file, which may be the conversations': they survive a restart, and any death of the process.
+"""Kept responses in an SQLite file, which may be the conversations': they survive a restart, and any death of
+the process.
 
 How the file is worked in is `sluice.storage.sqlite`. Those that are too old are deleted as others are put.
 """
@@ -51,17 +52,21 @@ ADD_ITEM = "INSERT OR REPLACE INTO sluice_response_item (tenant, item, response)
 
 
 class SqliteResponses:
-    """Opens `path`, or makes it; its directory must exist. `keep`: seconds after which a response is forgotten; `wall` in
-    seconds since the epoch.
+    """Opens `path`, or makes it; its directory must exist. `keep`: seconds after which a response is
+    forgotten; `wall` in seconds since the epoch.
 
-    Raises OSError, with `filename`, here where the file cannot be used and from each call that the file cannot serve.
+    Raises OSError, with `filename`, here where the file cannot be used and from each call that the file
+    cannot serve.
     """
 
     def __init__(self, path: Path, keep: float, wall: Callable[[], float]) -> None:
         self._keep = keep
         self._wall = wall
         self._file = SqliteFile(
-            path, "responses", lambda database: migrate_part(database, path, "responses", MIGRATIONS), busy=BUSY
+            path,
+            "responses",
+            lambda database: migrate_part(database, path, "responses", MIGRATIONS),
+            busy=BUSY,
         )
         self._database = self._file.database
 
@@ -111,7 +116,8 @@ class SqliteResponses:
         return there
 
     def _delete_of(self, tenant: str) -> int:
-        """`secure_delete` has SQLite write over what was deleted; the checkpoint takes it out of the file's log."""
+        """`secure_delete` has SQLite write over what was deleted; the checkpoint takes it out of the file's
+        log."""
         self._database.execute("PRAGMA secure_delete = ON")
         count = self._database.execute("DELETE FROM sluice_response WHERE tenant = ?", (tenant,)).rowcount
         self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -4,8 +4,8 @@
     follower    keeps the table in step with the store, and changes both
     memory, sqlite, redis    the stores
 
-A store numbers every change: its *generation*. A key's *revision* is the generation of its last change; a change names
-the revision that it replaces, so that of two concurrent changes one is refused.
+A store numbers every change: its *generation*. A key's *revision* is the generation of its last change; a
+change names the revision that it replaces, so that of two concurrent changes one is refused.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,8 @@ class Superseded(msgspec.Struct, frozen=True):
 
 
 class StoredKey(NamedGrant, frozen=True, kw_only=True, forbid_unknown_fields=False):
-    """A dynamic key at rest. Times in seconds since the epoch; `last_four` characters of the key are for people."""
+    """A dynamic key at rest. Times in seconds since the epoch; `last_four` characters of the key are for
+    people."""
 
     digest: str
     last_four: str
@@ -39,7 +40,8 @@ class StoredKey(NamedGrant, frozen=True, kw_only=True, forbid_unknown_fields=Fal
 
 
 class KeyEntry(msgspec.Struct, frozen=True):
-    """A key and its revision. `key` None: it cannot be read (a newer version wrote it), so it must not be let in."""
+    """A key and its revision. `key` None: it cannot be read (a newer version wrote it), so it must not be let
+    in."""
 
     id: str
     revision: int
@@ -67,7 +69,8 @@ class KeyStoreFailed(Exception):
 
 
 class KeyStore(Protocol):
-    """Stores dynamic keys. One test suite covers every implementation. Every call may raise StoreFailed, without long waits."""
+    """Stores dynamic keys. One test suite covers every implementation. Every call may raise StoreFailed,
+    without long waits."""
 
     async def changes(self, since: int) -> Changes:
         """Keys put after generation `since`; deletions show only in `total`."""
@@ -76,7 +79,8 @@ class KeyStore(Protocol):
     async def ids(self) -> set[str]: ...
 
     async def put(self, key: StoredKey, revision: int) -> int | None:
-        """Keep `key` in place of `revision` (0: there must be none). Its new revision; None where another one is there."""
+        """Keep `key` in place of `revision` (0: there must be none). Its new revision; None where another one
+        is there."""
         ...
 
     async def delete(self, id: str, revision: int) -> bool:

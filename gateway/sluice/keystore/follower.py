@@ -1,9 +1,9 @@
 """Keeps the table of dynamic keys in step with the store, and changes both.
 
-Every process polls the store for changes four times a second, so that a revoked key is refused everywhere within a
-second; its own changes apply at once. While the store does not answer, known keys keep working and nothing can be
-changed. If the store lost data (a server restarted empty, an older replica took over), this process writes the keys that
-it knows back.
+Every process polls the store for changes four times a second, so that a revoked key is refused everywhere
+within a second; its own changes apply at once. While the store does not answer, known keys keep working and
+nothing can be changed. If the store lost data (a server restarted empty, an older replica took over), this
+process writes the keys that it knows back.
 """
 
 import asyncio
@@ -54,7 +54,8 @@ class Follower:
         return self._reason is not None
 
     async def start(self) -> None:
-        """Read all keys, then follow until `close`. Where the store does not answer, the keys come when it does."""
+        """Read all keys, then follow until `close`. Where the store does not answer, the keys come when it
+        does."""
         await self.follow()
         self._following = asyncio.create_task(self._follow())
 
@@ -79,7 +80,8 @@ class Follower:
                 self._succeeded()
 
     async def put(self, key: StoredKey, revision: int) -> bool:
-        """Keep `key` in place of `revision` (0: it is new). False where another has changed it: the table knows by then.
+        """Keep `key` in place of `revision` (0: it is new). False where another has changed it: the table
+        knows by then.
 
         Raises Unavailable where the store does not answer.
         """

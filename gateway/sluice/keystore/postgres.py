@@ -1,8 +1,8 @@
 """Dynamic keys in PostgreSQL (13 or newer), for any number of hosts.
 
-A change locks the one row of `sluice_keys`, so changes are made, and seen, in the order of their generations. Every call is
-bounded, and nothing is tried twice. A change is a transaction of several statements: a server that was frozen and wakes up
-finds no COMMIT from who has given up.
+A change locks the one row of `sluice_keys`, so changes are made, and seen, in the order of their generations.
+Every call is bounded, and nothing is tried twice. A change is a transaction of several statements: a server
+that was frozen and wakes up finds no COMMIT from who has given up.
 """
 
 from collections.abc import AsyncIterator
@@ -46,8 +46,8 @@ DELETE = "DELETE FROM {s}.sluice_key WHERE id = $1"
 
 
 class PostgresKeys:
-    """`url` as `storage.postgres_address` reads it. `timeout` in seconds, for a call as a whole; None: the address's, else
-    TIMEOUT."""
+    """`url` as `storage.postgres_address` reads it. `timeout` in seconds, for a call as a whole; None: the
+    address's, else TIMEOUT."""
 
     def __init__(self, url: str, *, timeout: float | None = None) -> None:
         address = address_of(url)
@@ -68,7 +68,10 @@ class PostgresKeys:
 
     async def ids(self) -> set[str]:
         async with self._asking() as connection:
-            return {id for (id,) in await connection.fetch(self._client.statement("SELECT id FROM {s}.sluice_key"))}
+            return {
+                id
+                for (id,) in await connection.fetch(self._client.statement("SELECT id FROM {s}.sluice_key"))
+            }
 
     async def put(self, key: StoredKey, revision: int) -> int | None:
         async with self._changing(key.id, revision) as (connection, generation):

@@ -4,11 +4,12 @@
     {prefix}:keys:data       hash: id -> the key as JSON
     {prefix}:keys:revision   sorted set: id by its revision
 
-`{prefix}` is a hash tag, so that the three share a slot of a cluster. The server should keep its data (appendonly) and
-must not evict keys (`maxmemory-policy noeviction`).
+`{prefix}` is a hash tag, so that the three share a slot of a cluster. The server should keep its data
+(appendonly) and must not evict keys (`maxmemory-policy noeviction`).
 
-Every call is bounded, and nothing is tried twice. A change carries a deadline by the server's own clock: what a frozen
-server finds in its socket when it wakes up is too late, and not done behind the back of who was told that it was not.
+Every call is bounded, and nothing is tried twice. A change carries a deadline by the server's own clock: what
+a frozen server finds in its socket when it wakes up is too late, and not done behind the back of who was told
+that it was not.
 """
 
 import secrets
@@ -59,7 +60,8 @@ return redis.call('ZREM', KEYS[3], ARGV[2])
 
 
 class RedisKeys:
-    """`url` as `storage.address` reads it. `timeout` in seconds, for a call as a whole; None: the address's, else TIMEOUT."""
+    """`url` as `storage.address` reads it. `timeout` in seconds, for a call as a whole; None: the address's,
+    else TIMEOUT."""
 
     def __init__(self, url: str, *, prefix: str = "sluice", timeout: float | None = None) -> None:
         address = address_of(url)
@@ -72,7 +74,8 @@ class RedisKeys:
     async def changes(self, since: int) -> Changes:
         """Where nothing has changed, one round trip.
 
-        It begins with a write that changes nothing, for a master that was demoted would go on to answer questions.
+        It begins with a write that changes nothing, for a master that was demoted would go on to answer
+        questions.
         """
         async with self._asking() as raw:
             pipeline = raw.pipeline(transaction=False)
@@ -120,6 +123,9 @@ class RedisKeys:
 
 def _changes(reply: tuple[bytes, bytes, int, list[bytes], list[bytes], list[bytes | None]]) -> Changes:
     epoch, generation, total, ids, revisions, data = reply
-    entries = [decode(id.decode(), int(revision), kept or b"") for id, revision, kept in zip(ids, revisions, data, strict=True)]
+    entries = [
+        decode(id.decode(), int(revision), kept or b"")
+        for id, revision, kept in zip(ids, revisions, data, strict=True)
+    ]
     read = entries[-1].revision if len(entries) == PAGE else int(generation)
     return Changes(epoch.decode(), read, entries, total)

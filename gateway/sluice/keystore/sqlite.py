@@ -1,4 +1,5 @@
-"""Dynamic keys in an SQLite file, for all processes of one host. How the file is worked in is `sluice.storage.sqlite`."""
+"""Dynamic keys in an SQLite file, for all processes of one host. How the file is worked in is
+`sluice.storage.sqlite`."""
 
 from collections.abc import Callable
 from functools import partial

@@ -17,12 +17,17 @@ UNPEPPERED, PEPPERED = "sha256:", "hmac-sha256:"
 class KeyTable:
     """`keyring` is what authentication asks; `origins` are the pages that any of the keys may be used from.
 
-    `pepper`: digests are HMAC-SHA-256 under it, and those that are not (or under another pepper) let nobody in.
-    Ids of `configured` keys are theirs: a dynamic key of the same id lets nobody in. `clock` gives seconds since the epoch.
+    `pepper`: digests are HMAC-SHA-256 under it, and those that are not (or under another pepper) let nobody
+    in. Ids of `configured` keys are theirs: a dynamic key of the same id lets nobody in. `clock` gives
+    seconds since the epoch.
     """
 
     def __init__(
-        self, *, pepper: bytes = b"", configured: frozenset[str] = frozenset(), clock: Callable[[], float] = time.time
+        self,
+        *,
+        pepper: bytes = b"",
+        configured: frozenset[str] = frozenset(),
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._pepper = pepper
         self._scheme = PEPPERED if pepper else UNPEPPERED
@@ -51,7 +56,9 @@ class KeyTable:
 
     def configure(self, configured: frozenset[str]) -> None:
         """These are the ids of the configured keys from now on."""
-        changed = [entry for id in self._configured ^ configured if (entry := self._entries.get(id)) is not None]
+        changed = [
+            entry for id in self._configured ^ configured if (entry := self._entries.get(id)) is not None
+        ]
         for entry in changed:
             self.drop(entry.id)
         self._configured = configured
@@ -89,7 +96,9 @@ class KeyTable:
 
     def _digests(self, key: StoredKey) -> dict[bytes, float]:
         """Each with the time that it ends at."""
-        found = [(key.digest, float("inf"))] + ([(key.old.digest, key.old.until)] if key.old is not None else [])
+        found = [(key.digest, float("inf"))] + (
+            [(key.old.digest, key.old.until)] if key.old is not None else []
+        )
         return {
             bytes.fromhex(digest.removeprefix(self._scheme)): until
             for digest, until in found
@@ -97,7 +106,9 @@ class KeyTable:
         }
 
     def _hash(self, secret: bytes) -> bytes:
-        return hmac.digest(self._pepper, secret, "sha256") if self._pepper else hashlib.sha256(secret).digest()
+        return (
+            hmac.digest(self._pepper, secret, "sha256") if self._pepper else hashlib.sha256(secret).digest()
+        )
 
 
 def _has_budget(limits: KeyLimits) -> bool:

@@ -1,6 +1,8 @@
-"""Rate limits: `bucket` is pure arithmetic, a `BucketStore` holds buckets, policies decide which to take from.
+"""Rate limits: `bucket` is pure arithmetic, a `BucketStore` holds buckets, policies decide which to take
+from.
 
-Token bucket (capacity, refill per second), continuous refill. All claims of one call are taken atomically, all or none.
+Token bucket (capacity, refill per second), continuous refill. All claims of one call are taken atomically,
+all or none.
 """
 
 from collections.abc import Sequence
@@ -10,7 +12,8 @@ import msgspec
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """`capacity` units at most, refilled at `rate` units a second; a rate of 0 never refills (a budget of one period)."""
+    """`capacity` units at most, refilled at `rate` units a second; a rate of 0 never refills (a budget of one
+    period)."""
 
     capacity: float
     rate: float
@@ -19,12 +22,13 @@ class Limit(msgspec.Struct, frozen=True):
 class Claim(msgspec.Struct, frozen=True, gc=False):
     """`amount` units out of bucket `key`. `scope` and `resource` name it in metrics, headers and errors.
 
-    `expires`, seconds since the epoch: when a bucket that never refills may be forgotten (0: never); ignored for
-    buckets that refill.
+    `expires`, seconds since the epoch: when a bucket that never refills may be forgotten (0: never); ignored
+    for buckets that refill.
 
-    `holder`, of a bucket that never refills (a budget): the amount is *reserved* under this name, which is unique to the
-    call, until it is settled. A reservation is a lease, like a slot: without renewal it is given back. Such claims come after
-    all others of a call. In a settlement `amount` is the amount used, charged in place of `held`, the amount reserved.
+    `holder`, of a bucket that never refills (a budget): the amount is *reserved* under this name, which is
+    unique to the call, until it is settled. A reservation is a lease, like a slot: without renewal it is
+    given back. Such claims come after all others of a call. In a settlement `amount` is the amount used,
+    charged in place of `held`, the amount reserved.
     """
 
     key: str
@@ -40,9 +44,9 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 class Slot(msgspec.Struct, frozen=True, gc=False):
     """One of `capacity` places under `key`, held by `holder` (unique to the call) until it is settled.
 
-    A holder has one place under a key, however often it takes it.
-    Where several processes share a store it is a lease: it is lost `BucketStore.lease` seconds after the last `renew`,
-    so that a crashed process holds no place for longer.
+    A holder has one place under a key, however often it takes it. Where several processes share a store it is
+    a lease: it is lost `BucketStore.lease` seconds after the last `renew`, so that a crashed process holds no
+    place for longer.
     """
 
     key: str
@@ -53,8 +57,8 @@ class Slot(msgspec.Struct, frozen=True, gc=False):
 
 
 class Level(msgspec.Struct, frozen=True, gc=False):
-    """State of one bucket after the decision: `remaining` units (may be negative: debt), `reset` seconds until full
-    (infinite if it never refills: the policy knows when its period ends).
+    """State of one bucket after the decision: `remaining` units (may be negative: debt), `reset` seconds
+    until full (infinite if it never refills: the policy knows when its period ends).
 
     Of slots: `remaining` places, `reset` 0.
     """
@@ -71,14 +75,16 @@ class Balance(msgspec.Struct, frozen=True, gc=False):
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """Admitted, or refused by `denied` (the index of the claim that must wait longest) for `retry_after` seconds.
+    """Admitted, or refused by `denied` (the index of the claim that must wait longest) for `retry_after`
+    seconds.
 
-    `levels` stand in the order of the claims, then of the slots, in both cases; `denied` counts in the same order.
-    A refusal takes nothing from any bucket, and no slot. After `retry_after` the same call would be admitted; it is
-    infinite if an amount exceeds its capacity or its bucket never refills. When a slot becomes free is unknown: for slots
-    alone it is SLOT_WAIT.
+    `levels` stand in the order of the claims, then of the slots, in both cases; `denied` counts in the same
+    order. A refusal takes nothing from any bucket, and no slot. After `retry_after` the same call would be
+    admitted; it is infinite if an amount exceeds its capacity or its bucket never refills. When a slot
+    becomes free is unknown: for slots alone it is SLOT_WAIT.
 
-    `by`: the store that decided in place of the one called, and that must settle the call: `(verdict.by or store)`.
+    `by`: the store that decided in place of the one called, and that must settle the call: `(verdict.by or
+    store)`.
     """
 
     admitted: bool
@@ -124,11 +130,12 @@ class BucketStore(Protocol):
         ...
 
     async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
-        """Charge (positive amount, into debt if need be) or refund (negative, never above capacity); give slots back.
+        """Charge (positive amount, into debt if need be) or refund (negative, never above capacity); give
+        slots back.
 
-        Reservations end, and their claims' amounts are charged, even if the lease has ended. A slot that is no longer held is
-        no error. `again`: this settlement was sent before and may have been done; if none of its reservations exists any
-        more, it was, and nothing happens.
+        Reservations end, and their claims' amounts are charged, even if the lease has ended. A slot that is
+        no longer held is no error. `again`: this settlement was sent before and may have been done; if none
+        of its reservations exists any more, it was, and nothing happens.
         """
         ...
 

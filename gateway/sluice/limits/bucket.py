@@ -1,18 +1,18 @@
 """The arithmetic of a token bucket, in whole numbers: what is admitted over any time T is at most
 capacity + floor(rate * T), exactly.
 
-A bucket is kept as its *backlog*: how long it would take to fill up, in ticks. Time takes ticks away, a claim adds
-them, and a claim fits while the backlog stays within the capacity (this is GCRA, ITU-T I.371, described as a bucket). So
-refilling multiplies whole numbers and never divides; the only roundings are made once per limit and once per amount,
-each against the caller and by less than one tick, and a tick is at most a 2**-29th of a unit or, in buckets of more
-than 4,096 units, a 2**-41st of the capacity. Backlogs stay below 2**53: Redis's Lua, which has only doubles, does the
-same arithmetic with the same results. That allows a debt of two million units, or a thousand
-capacities if that is more (less only where filling takes over 51 days).
+A bucket is kept as its *backlog*: how long it would take to fill up, in ticks. Time takes ticks away, a claim
+adds them, and a claim fits while the backlog stays within the capacity (this is GCRA, ITU-T I.371, described
+as a bucket). So refilling multiplies whole numbers and never divides; the only roundings are made once per
+limit and once per amount, each against the caller and by less than one tick, and a tick is at most a 2**-29th
+of a unit or, in buckets of more than 4,096 units, a 2**-41st of the capacity. Backlogs stay below 2**53:
+Redis's Lua, which has only doubles, does the same arithmetic with the same results. That allows a debt of two
+million units, or a thousand capacities if that is more (less only where filling takes over 51 days).
 
 A limit of rate 0 is a bucket whose backlog no time takes away: what a period's budget is.
 
-Times are whole microseconds of any one clock. A clock that steps back neither mints nor takes anything: refilling
-goes on from the earlier time.
+Times are whole microseconds of any one clock. A clock that steps back neither mints nor takes anything:
+refilling goes on from the earlier time.
 """
 
 import math
@@ -37,7 +37,8 @@ NEVER = 1 << 53
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """A limit in ticks: `pace` are refilled in a microsecond (0: never), a unit costs `unit`, `capacity` fill the bucket.
+    """A limit in ticks: `pace` are refilled in a microsecond (0: never), a unit costs `unit`, `capacity` fill
+    the bucket.
 
     `one` is what a claim of one unit takes.
     """
@@ -49,7 +50,8 @@ class Rule(msgspec.Struct, frozen=True):
     one: int
 
     def cost(self, amount: float) -> int:
-        """Ticks that a claim of `amount` takes; NEVER where it exceeds the capacity. Raises ValueError below zero."""
+        """Ticks that a claim of `amount` takes; NEVER where it exceeds the capacity. Raises ValueError below
+        zero."""
         if not amount >= 0:
             raise ValueError("a claim takes zero or more")
         if amount > self.limit.capacity:
@@ -72,11 +74,13 @@ class Rule(msgspec.Struct, frozen=True):
         return -(-numerator * self.unit // denominator)
 
     def wait(self, excess: int) -> float:
-        """Microseconds until a backlog that is `excess` ticks too large fits; infinite where none are ever refilled."""
+        """Microseconds until a backlog that is `excess` ticks too large fits; infinite where none are ever
+        refilled."""
         return -(-excess // self.pace) if self.pace else math.inf
 
     def level(self, backlog: int) -> Level:
-        """The bucket's state; `reset` is infinite if it is not full and never refills (the policy knows its period)."""
+        """The bucket's state; `reset` is infinite if it is not full and never refills (the policy knows its
+        period)."""
         if self.pace:
             return Level((self.capacity - backlog) / self.unit, backlog / (self.pace * SECOND))
         return Level((self.capacity - backlog) / self.unit, math.inf if backlog else 0.0)
@@ -113,7 +117,8 @@ def _rule(limit: Limit, pace: int, unit: int, capacity: int) -> Rule:
 
 
 class Bucket:
-    """The state of one bucket: its backlog as it was at the time `at`. A new one is full. `expires` as in its claims."""
+    """The state of one bucket: its backlog as it was at the time `at`. A new one is full. `expires` as in its
+    claims."""
 
     __slots__ = ("at", "backlog", "expires", "rule")
 
@@ -124,7 +129,8 @@ class Bucket:
         self.expires = expires
 
     def refill(self, earliest: int, latest: int) -> None:
-        """Let time pass. Where a clock is finer than a microsecond, it reads between `earliest` and `latest`."""
+        """Let time pass. Where a clock is finer than a microsecond, it reads between `earliest` and
+        `latest`."""
         elapsed = (earliest - self.at) * self.rule.pace
         if 0 <= elapsed < self.backlog:
             self.backlog -= elapsed
@@ -153,7 +159,8 @@ def refusal(
     slots: Sequence[Slot] = (),
     places: Sequence[tuple[int, bool]] = (),
 ) -> Verdict:
-    """The verdict for a call that does not fit, with the wait in whole microseconds; `backlogs` as they are now.
+    """The verdict for a call that does not fit, with the wait in whole microseconds; `backlogs` as they are
+    now.
 
     `places`, for each slot: how many are taken under its key, and whether one was free for it.
     """
@@ -174,7 +181,8 @@ def refusal(
 
 
 def same_limits(claims: Sequence[Claim]) -> None:
-    """Raises ValueError where one bucket is claimed under two limits (each window needs its own key) or reserved twice."""
+    """Raises ValueError where one bucket is claimed under two limits (each window needs its own key) or
+    reserved twice."""
     if len({claim.key for claim in claims}) == len(claims):
         return
     seen: dict[str, Limit] = {}
@@ -187,5 +195,6 @@ def same_limits(claims: Sequence[Claim]) -> None:
 
 
 def moved(ticks: int, unit: int, to: int) -> int:
-    """Convert ticks from a limit with unit `unit` to one with `to`; rounded down, so that never too much is given back."""
+    """Convert ticks from a limit with unit `unit` to one with `to`; rounded down, so that never too much is
+    given back."""
     return ticks if unit == to else ticks * to // unit

@@ -1,20 +1,20 @@
 """A bucket store with a circuit breaker: while the store is down, a local fallback decides.
 
-After `failures` calls in a row without an answer the store counts as down: calls that still wait for it stop waiting, and
-further calls are decided at once, by the fallback's own buckets (mode "open") or by refusing them ("closed"). The
-fallback's buckets are this gateway's share of the limits: limits and budgets divided by the number of gateways. So an
-outage admits at most the limit once more, over all gateways together; slots taken in the store are not counted in it.
-Meanwhile one task sends a probe every `probe_every` seconds; the store is used again when it has answered and all pending
-settlements are done.
+After `failures` calls in a row without an answer the store counts as down: calls that still wait for it stop
+waiting, and further calls are decided at once, by the fallback's own buckets (mode "open") or by refusing
+them ("closed"). The fallback's buckets are this gateway's share of the limits: limits and budgets divided by
+the number of gateways. So an outage admits at most the limit once more, over all gateways together; slots
+taken in the store are not counted in it. Meanwhile one task sends a probe every `probe_every` seconds; the
+store is used again when it has answered and all pending settlements are done.
 
-A call is settled in the store that decided it: in the fallback (`Verdict.by`), or in the store, where a settlement is kept
-pending while the store is down. Budgets, which never refill, are also charged in the store for calls that the fallback
-admitted, so that an outage hides no cost.
+A call is settled in the store that decided it: in the fallback (`Verdict.by`), or in the store, where a
+settlement is kept pending while the store is down. Budgets, which never refill, are also charged in the store
+for calls that the fallback admitted, so that an outage hides no cost.
 
-An error reply of the store concerns one call only, which the fallback decides; others still use the store. A failed
-settlement is not repeated, for it may have been done, unless it ends reservations: by these the store knows whether it was
-done, so it is repeated until the store has answered. Reservations of the fallback do not exist in the store; each is made
-there under a name of its own before it is settled.
+An error reply of the store concerns one call only, which the fallback decides; others still use the store. A
+failed settlement is not repeated, for it may have been done, unless it ends reservations: by these the store
+knows whether it was done, so it is repeated until the store has answered. Reservations of the fallback do not
+exist in the store; each is made there under a name of its own before it is settled.
 """
 
 import asyncio
@@ -52,7 +52,8 @@ def _ignore(*_: object) -> None:
 
 
 class _Settlement(msgspec.Struct):
-    """A settlement that the store has not confirmed. `reserve`: its reservations must be made in the store first."""
+    """A settlement that the store has not confirmed. `reserve`: its reservations must be made in the store
+    first."""
 
     claims: Sequence[Claim]
     slots: Sequence[Slot] = ()
@@ -68,9 +69,9 @@ class _Settlement(msgspec.Struct):
 class Guarded:
     """A BucketStore in front of another.
 
-    `failed` gets the reason of each call that the store did not decide, `decided` who decided a call and after how many
-    seconds, `switched` whether the store is down now. `replicas` gateways are expected to share the store. Times in
-    seconds.
+    `failed` gets the reason of each call that the store did not decide, `decided` who decided a call and
+    after how many seconds, `switched` whether the store is down now. `replicas` gateways are expected to
+    share the store. Times in seconds.
     """
 
     def __init__(
@@ -127,7 +128,8 @@ class Guarded:
         return verdict
 
     async def greet(self) -> None:
-        """Send one request, so that a wrong configuration is reported at the start. Never raises for a store that is down."""
+        """Send one request, so that a wrong configuration is reported at the start. Never raises for a store
+        that is down."""
         if isinstance(self._store, Remote):
             try:
                 await self._ask(GREETING, self._store.greet)
@@ -151,7 +153,9 @@ class Guarded:
         reserved = [_of_fallback(claim) if claim.holder in others else claim for claim in claims]
         if (held or reserved) and not self.down:
             try:
-                await self._ask(min(self.lease / 3, 10), self._store.renew, held, *([reserved] if reserved else []))
+                await self._ask(
+                    min(self.lease / 3, 10), self._store.renew, held, *([reserved] if reserved else [])
+                )
             except BucketStoreFailed as error:
                 self._count(error.reason)
 
@@ -197,7 +201,9 @@ class Guarded:
     async def _settle_one(self, settlement: _Settlement) -> None:
         """Raises StoreFailed if it may not have been done; a repeatable one can then be sent again."""
         if settlement.reserve:
-            reserved = [msgspec.structs.replace(claim, amount=claim.held, held=0.0) for claim in settlement.claims]
+            reserved = [
+                msgspec.structs.replace(claim, amount=claim.held, held=0.0) for claim in settlement.claims
+            ]
             await self._ask(self._timeout, self._store.renew, (), reserved)
             settlement.reserve, settlement.again = False, True
         again = (True,) if settlement.again else ()
@@ -216,7 +222,8 @@ class Guarded:
         self._schedule()
 
     def _schedule(self) -> None:
-        """Send pending settlements in the background, unless the store is down: then `_recover` sends them."""
+        """Send pending settlements in the background, unless the store is down: then `_recover` sends
+        them."""
         if not self.down and (self._settling is None or self._settling.done()):
             self._settling = asyncio.create_task(self._settle_soon())
 
@@ -296,15 +303,18 @@ class Guarded:
 
 
 class Share:
-    """A BucketStore for one of `replicas` gateways that decides locally: capacities and rates are divided by their number.
+    """A BucketStore for one of `replicas` gateways that decides locally: capacities and rates are divided by
+    their number.
 
-    `charge` gets the amounts taken from or settled in buckets that never refill, reservations when they end. `holders` have
-    slots or reservations here.
+    `charge` gets the amounts taken from or settled in buckets that never refill, reservations when they end.
+    `holders` have slots or reservations here.
     """
 
     lease = float("inf")
 
-    def __init__(self, store: BucketStore, replicas: int, charge: Callable[[Sequence[Claim]], object]) -> None:
+    def __init__(
+        self, store: BucketStore, replicas: int, charge: Callable[[Sequence[Claim]], object]
+    ) -> None:
         self.holders: set[str] = set()
         self._store = store
         self._replicas = replicas
@@ -332,7 +342,9 @@ class Share:
         await self._store.close()
 
     def _places(self, slots: Sequence[Slot]) -> Sequence[Slot]:
-        return [msgspec.structs.replace(slot, capacity=max(1, slot.capacity // self._replicas)) for slot in slots]
+        return [
+            msgspec.structs.replace(slot, capacity=max(1, slot.capacity // self._replicas)) for slot in slots
+        ]
 
     def _charge_budgets(self, claims: Sequence[Claim]) -> None:
         if budgets := [claim for claim in claims if not claim.limit.rate]:
@@ -344,7 +356,8 @@ def _holders(claims: Sequence[Claim], slots: Sequence[Slot]) -> set[str]:
 
 
 def _of_fallback(claim: Claim) -> Claim:
-    """The claim under a holder's name of its own: the store may have a reservation of the same holder already."""
+    """The claim under a holder's name of its own: the store may have a reservation of the same holder
+    already."""
     return msgspec.structs.replace(claim, holder=f"{claim.holder}~")
 
 
@@ -358,7 +371,10 @@ def share_of(claims: Sequence[Claim], replicas: int) -> Sequence[Claim]:
     needed: dict[str, float] = {}
     for claim in claims:
         needed[claim.key] = needed.get(claim.key, 0.0) + claim.amount
-    return [msgspec.structs.replace(claim, limit=_share(claim.limit, replicas, needed[claim.key])) for claim in claims]
+    return [
+        msgspec.structs.replace(claim, limit=_share(claim.limit, replicas, needed[claim.key]))
+        for claim in claims
+    ]
 
 
 def _share(limit: Limit, replicas: int, needed: float) -> Limit:

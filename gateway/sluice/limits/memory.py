@@ -1,8 +1,9 @@
 """Holds buckets and slots of one process. Nothing here awaits, so a call is atomic without a lock.
 
-Full buckets need no memory: every few claims a sweep checks the buckets that were checked longest ago and deletes those
-that are full again, so no task is needed. Beyond `max_buckets` it deletes the oldest ones even if they are not full. Only
-buckets that never refill (budgets) are kept until they expire; at twice `max_buckets` a new budget is refused.
+Full buckets need no memory: every few claims a sweep checks the buckets that were checked longest ago and
+deletes those that are full again, so no task is needed. Beyond `max_buckets` it deletes the oldest ones even
+if they are not full. Only buckets that never refill (budgets) are kept until they expire; at twice
+`max_buckets` a new budget is refused.
 """
 
 import math
@@ -38,7 +39,8 @@ class MemoryStore:
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
         self._holders: dict[str, set[str]] = {}
         self._reserved: dict[str, dict[str, tuple[int, int]]] = {}
-        """Of each budget, by holder: the ticks that were reserved, which are part of its backlog, and their unit."""
+        """Of each budget, by holder: the ticks that were reserved, which are part of its backlog, and their
+        unit."""
         self._until_sweep = SWEEP_EVERY
 
     def __len__(self) -> int:
@@ -49,7 +51,8 @@ class MemoryStore:
         return self.take_now(claims, slots)
 
     def take_now(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
-        """Raises ValueError for a negative amount, or one bucket under two limits; Unavailable for a budget too many."""
+        """Raises ValueError for a negative amount, or one bucket under two limits; Unavailable for a budget
+        too many."""
         reserving = claims and claims[-1].holder
         if reserving:
             same_limits(claims)
@@ -97,12 +100,16 @@ class MemoryStore:
         verdict = refusal(claims, rules, [cost for _, cost in taken], backlogs, slots=slots, places=places)
         if verdict.denied >= len(claims):  # SLOT_WAIT is a guess, not a time to be rounded
             return verdict
-        retry_after = _until(now, max((bucket.at for bucket, _ in taken), default=latest), verdict.retry_after)
+        retry_after = _until(
+            now, max((bucket.at for bucket, _ in taken), default=latest), verdict.retry_after
+        )
         return Verdict(False, verdict.levels, retry_after, verdict.denied)
 
     async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
         """Raises ValueError for an amount that is not finite, or one bucket under two limits."""
-        if again and not any(claim.holder in self._reserved.get(claim.key, ()) for claim in claims if claim.holder):
+        if again and not any(
+            claim.holder in self._reserved.get(claim.key, ()) for claim in claims if claim.holder
+        ):
             return
         earliest, latest = _microseconds(self._clock())
         charges = []
@@ -156,7 +163,8 @@ class MemoryStore:
         return moved(ticks, unit, bucket.rule.unit)
 
     def _bucket(self, claim: Claim, claims: Sequence[Claim], earliest: int, latest: int) -> Bucket:
-        """The claim's bucket, refilled to now. Raises ValueError if another of the `claims` has another limit for it."""
+        """The claim's bucket, refilled to now. Raises ValueError if another of the `claims` has another limit
+        for it."""
         bucket = self._buckets.get(claim.key)
         if bucket is None:
             return self._new(claim, latest)
@@ -211,14 +219,16 @@ class MemoryStore:
 
 
 def _microseconds(now: float) -> tuple[int, int]:
-    """The whole microseconds before and after `now`, so that elapsed time can be rounded down at both ends."""
+    """The whole microseconds before and after `now`, so that elapsed time can be rounded down at both
+    ends."""
     exact = now * SECOND
     earliest = math.floor(exact)
     return earliest, earliest if earliest == exact else earliest + 1
 
 
 def _until(now: float, at: int, wait: float) -> float:
-    """`wait` from the microsecond `at`, as seconds from `now`; longer if `now + wait` would be too early in floating point."""
+    """`wait` from the microsecond `at`, as seconds from `now`; longer if `now + wait` would be too early in
+    floating point."""
     if wait == math.inf:
         return wait
     due = at + round(wait * SECOND)

@@ -1,17 +1,20 @@
-"""Holds buckets and slots shared by any number of gateways, in Redis 6.2+ or Valkey: one script, one round trip per call.
+"""Holds buckets and slots shared by any number of gateways, in Redis 6.2+ or Valkey: one script, one round
+trip per call.
 
-The time is the server's, so gateways need no common clock. All keys begin with `{prefix}`, a hash tag: the buckets of
-any call share a slot, as a cluster demands of a script, and all of one prefix live on one shard. A server that evicts
-keys mints tokens: give it `maxmemory-policy noeviction`, or enough memory (100 bytes per bucket that is not full).
+The time is the server's, so gateways need no common clock. All keys begin with `{prefix}`, a hash tag: the
+buckets of any call share a slot, as a cluster demands of a script, and all of one prefix live on one shard. A
+server that evicts keys mints tokens: give it `maxmemory-policy noeviction`, or enough memory (100 bytes per
+bucket that is not full).
 
-Calls are batched: those made while others are running form a *flight*, a pipeline of single scripts on a connection of its
-own, so a burst costs tens of microseconds per call instead of a connection each. A caller only waits for its reply: if it
-is cancelled or times out, the flight still reads the reply, and an admitted take is given back in the next flight. A
-settlement is sent whether its caller still waits or not.
+Calls are batched: those made while others are running form a *flight*, a pipeline of single scripts on a
+connection of its own, so a burst costs tens of microseconds per call instead of a connection each. A caller
+only waits for its reply: if it is cancelled or times out, the flight still reads the reply, and an admitted
+take is given back in the next flight. A settlement is sent whether its caller still waits or not.
 
-When a connection breaks, its calls may have been done or not. Amounts are not sent twice, so limits are never exceeded; at
-worst the caller loses them. Slots and reservations are given back once more, which is harmless, and a settlement that ends
-a reservation may be sent again: by the reservation the server knows whether it was done.
+When a connection breaks, its calls may have been done or not. Amounts are not sent twice, so limits are never
+exceeded; at worst the caller loses them. Slots and reservations are given back once more, which is harmless,
+and a settlement that ends a reservation may be sent again: by the reservation the server knows whether it was
+done.
 """
 
 import asyncio
@@ -47,7 +50,8 @@ Place = tuple[str, str]
 
 
 class Reservation(NamedTuple):
-    """`number`: of the budget's bucket among the call's; `member`: holder, ticks and unit, as the set of holders has it."""
+    """`number`: of the budget's bucket among the call's; `member`: holder, ticks and unit, as the set of
+    holders has it."""
 
     number: int
     key: str
@@ -96,7 +100,9 @@ class _Call:
         numbers[3::5] = [-ticks for ticks in numbers[3::5]]
         for one in self.reservations:  # it ends, and nothing was used
             numbers[5 * one.number + 3] = 0
-        return _Call("settle", self.buckets, numbers, self.places, self.limits, reservations=self.reservations)
+        return _Call(
+            "settle", self.buckets, numbers, self.places, self.limits, reservations=self.reservations
+        )
 
     def release(self) -> "_Call | None":
         """The call that gives back places and reservations, harmless if this one was not done, or settled.
@@ -109,9 +115,15 @@ class _Call:
             return _release(self.places)
         known = {one.number: at for at, one in enumerate(self.reservations)}
         buckets = [self.buckets[number] for number in known]
-        numbers = [n for number in known for n in (*self.numbers[5 * number : 5 * number + 3], 0, self.numbers[5 * number + 4])]
+        numbers = [
+            n
+            for number in known
+            for n in (*self.numbers[5 * number : 5 * number + 3], 0, self.numbers[5 * number + 4])
+        ]
         reservations = [one._replace(number=known[one.number]) for one in self.reservations]
-        return _Call("again", buckets, numbers, self.places, [0] * len(self.places), reservations=reservations)
+        return _Call(
+            "again", buckets, numbers, self.places, [0] * len(self.places), reservations=reservations
+        )
 
 
 def _release(places: Sequence[Place]) -> _Call:
@@ -121,8 +133,8 @@ def _release(places: Sequence[Place]) -> _Call:
 class RedisStore:
     """`url` as in `storage.address`; its timeout applies if `timeout` is None.
 
-    `timeout` and `lease` in seconds: of a whole call, and of a slot without renewal.
-    `now` replaces the server's clock (microseconds), for tests. Raises ValueError for an address that is none.
+    `timeout` and `lease` in seconds: of a whole call, and of a slot without renewal. `now` replaces the
+    server's clock (microseconds), for tests. Raises ValueError for an address that is none.
     """
 
     def __init__(
@@ -139,17 +151,22 @@ class RedisStore:
         self._tag = f"{{{prefix}}}"
         self._now = now
         self._script = files("sluice.limits").joinpath("take.lua").read_text("utf-8")
-        self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()  # the name EVALSHA knows it by
+        self._digest = hashlib.sha1(
+            self._script.encode(), usedforsecurity=False
+        ).hexdigest()  # the name EVALSHA knows it by
         self._max_flights = max_connections
         self._queued: list[_Call] = []
         self._pending: deque[_Call] = deque(maxlen=MAX_PENDING)
-        """Give-backs that no caller waits for: sent with the next flight; after a failed one, only with the next call."""
+        """Give-backs that no caller waits for: sent with the next flight; after a failed one, only with the
+        next call."""
         self._renewals: list[_Call] = []
         self._flights: set[asyncio.Task[None]] = set()
         address = address_of(url)
         self.timeout = timeout if timeout is not None else address.timeout or TIMEOUT
         patience = max(PATIENCE, self.timeout)
-        self._client = RedisClient(address, connections=max_connections, wait=patience, encoding_errors="surrogatepass")
+        self._client = RedisClient(
+            address, connections=max_connections, wait=patience, encoding_errors="surrogatepass"
+        )
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
         """Without claims and slots it is a probe. Raises StoreFailed; ValueError as MemoryStore does."""
@@ -164,7 +181,9 @@ class RedisStore:
             free = [(taken, one == 1) for taken, one in zip(places[::2], places[1::2], strict=True)]
             return refusal(claims, rules, costs, backlogs, slots=slots, places=free)
         levels = [rule.level(backlog) for rule, backlog in zip(rules, backlogs, strict=True)]
-        levels += [Level(float(slot.capacity - taken), 0.0) for slot, taken in zip(slots, places[::2], strict=True)]
+        levels += [
+            Level(float(slot.capacity - taken), 0.0) for slot, taken in zip(slots, places[::2], strict=True)
+        ]
         return Verdict(True, tuple(levels))
 
     async def greet(self) -> None:
@@ -187,7 +206,8 @@ class RedisStore:
         await self._run(call)
 
     async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
-        """Expired ones are held again, even beyond the capacity, as their calls still run. Raises StoreFailed."""
+        """Expired ones are held again, even beyond the capacity, as their calls still run. Raises
+        StoreFailed."""
         for first in range(0, max(len(slots), len(claims)), RENEWED):
             some = claims[first : first + RENEWED]
             rules = [rule_of(claim.limit) for claim in some]
@@ -221,7 +241,12 @@ class RedisStore:
         await self._client.close()
 
     def _call(
-        self, mode: Mode, claims: Sequence[Claim], rules: Sequence[Rule], ticks: Sequence[int], slots: Sequence[Slot]
+        self,
+        mode: Mode,
+        claims: Sequence[Claim],
+        rules: Sequence[Rule],
+        ticks: Sequence[int],
+        slots: Sequence[Slot],
     ) -> _Call:
         buckets = [f"{self._tag}:{claim.key}" for claim in claims]
         if mode != "renew" and len(set(buckets)) < len(buckets):
@@ -236,7 +261,9 @@ class RedisStore:
                 reserved = rule.charge(claim.held if mode in ("settle", "again") else claim.amount)
                 member = f"{claim.holder} {reserved} {rule.unit}"
                 reservations.append(Reservation(number, f"{self._tag}!{claim.key}", member))
-        return _Call(mode, buckets, numbers, places, [slot.capacity for slot in slots], reservations=reservations)
+        return _Call(
+            mode, buckets, numbers, places, [slot.capacity for slot in slots], reservations=reservations
+        )
 
     async def _run(self, call: _Call, timeout: float | None = None) -> list[int]:
         call.answer = asyncio.get_running_loop().create_future()

@@ -1,19 +1,22 @@
-"""Holds buckets and slots shared by the processes of one host, in an LMDB file that all of them map (`table.py`).
+"""Holds buckets and slots shared by the processes of one host, in an LMDB file that all of them map
+(`table.py`).
 
-A call holds the file's lock, and reads the time under it: CLOCK_MONOTONIC is the same for all processes of a host, so
-time never runs back from one holder to the next. If the lock's holder hangs the call raises StoreFailed, and the guard
-in front of the store decides (`limits.when_down`).
+A call holds the file's lock, and reads the time under it: CLOCK_MONOTONIC is the same for all processes of a
+host, so time never runs back from one holder to the next. If the lock's holder hangs the call raises
+StoreFailed, and the guard in front of the store decides (`limits.when_down`).
 
-Rows, by the first byte of their keys: b and p are buckets and places (how many slots of a key are taken), l are leases, e
-the same by when they end, s seats. A slot is a lease with its places' row in its key; what is reserved of a budget is one,
-too, with the budget's, and says how many ticks of the backlog are its own. Slots and reservations of a dead process are
-given back when a call finds no slot or budget left (checked at most every BURY_EVERY seconds), when a balance is read, or
-when the table is opened; those of a process that hangs when their lease ends.
+Rows, by the first byte of their keys: b and p are buckets and places (how many slots of a key are taken), l
+are leases, e the same by when they end, s seats. A slot is a lease with its places' row in its key; what is
+reserved of a budget is one, too, with the budget's, and says how many ticks of the backlog are its own. Slots
+and reservations of a dead process are given back when a call finds no slot or budget left (checked at most
+every BURY_EVERY seconds), when a balance is read, or when the table is opened; those of a process that hangs
+when their lease ends.
 
-In a full table a new row replaces one of the WINDOW buckets that follow it: one that is full again (its row is not needed),
-else the one that would be full soonest, reported to `evicted`. That bucket then counts as full, the smallest possible error,
-and callers that flood the table with keys evict each other's buckets rather than those with debt. Budgets (rate 0) and
-leases are never evicted: if there is nothing else, the call raises StoreFailed.
+In a full table a new row replaces one of the WINDOW buckets that follow it: one that is full again (its row
+is not needed), else the one that would be full soonest, reported to `evicted`. That bucket then counts as
+full, the smallest possible error, and callers that flood the table with keys evict each other's buckets
+rather than those with debt. Budgets (rate 0) and leases are never evicted: if there is nothing else, the call
+raises StoreFailed.
 """
 
 import math
@@ -75,10 +78,11 @@ def _name_of_lease(of: bytes, holder: str) -> bytes:
 
 
 class SharedStore:
-    """`path` is created (0600) if need be. `clock` gives the host's monotonic seconds, `wall` seconds since the epoch.
+    """`path` is created (0600) if need be. `clock` gives the host's monotonic seconds, `wall` seconds since
+    the epoch.
 
-    `lease` and `patience` (the timeout for the lock) in seconds; `size` is a new file's, in rows. `evicted` is called for
-    each bucket deleted before it was full. Raises OSError as Table.
+    `lease` and `patience` (the timeout for the lock) in seconds; `size` is a new file's, in rows. `evicted`
+    is called for each bucket deleted before it was full. Raises OSError as Table.
     """
 
     def __init__(
@@ -99,7 +103,8 @@ class SharedStore:
         self._evicted = evicted
         self._buried = -math.inf
         self._latest = -1
-        """When a lease was last requested: shows that the clock stepped back, so that leases do not last longer for it."""
+        """When a lease was last requested: shows that the clock stepped back, so that leases do not last
+        longer for it."""
         self._table = BucketTable(path, size)
         self._table.change_blocking(self._sit_down)
 
@@ -121,7 +126,8 @@ class SharedStore:
         await self._table.change(self._patience, self._settle, claims, rules, charges, slots)
 
     async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
-        """Raises StoreFailed. A slot whose lease has ended is not held again: another call may have its place."""
+        """Raises StoreFailed. A slot whose lease has ended is not held again: another call may have its
+        place."""
         for first in range(0, max(len(slots), len(claims)), BATCH):
             some = slice(first, first + BATCH)
             await self._table.change(self._patience, self._renew, slots[some], claims[some])
@@ -136,7 +142,9 @@ class SharedStore:
 
     # --- under the lock
 
-    def _take(self, claims: Sequence[Claim], rules: Sequence[Rule], costs: Sequence[int], slots: Sequence[Slot]) -> Verdict:
+    def _take(
+        self, claims: Sequence[Claim], rules: Sequence[Rule], costs: Sequence[int], slots: Sequence[Slot]
+    ) -> Verdict:
         now = self._clock()
         leasing = bool(slots) or (bool(claims) and bool(claims[-1].holder))
         if leasing:
@@ -147,7 +155,12 @@ class SharedStore:
         return verdict
 
     def _decide(
-        self, now: float, claims: Sequence[Claim], rules: Sequence[Rule], costs: Sequence[int], slots: Sequence[Slot]
+        self,
+        now: float,
+        claims: Sequence[Claim],
+        rules: Sequence[Rule],
+        costs: Sequence[int],
+        slots: Sequence[Slot],
     ) -> Verdict:
         earliest, latest = _microseconds(now)
         with self._table.env.begin(write=True) as txn:
@@ -177,7 +190,9 @@ class SharedStore:
         levels += [Level(float(slot.capacity - places[slot.key].taken), 0.0) for slot in slots]
         return Verdict(True, tuple(levels))
 
-    def _settle(self, claims: Sequence[Claim], rules: Sequence[Rule], charges: Sequence[int], slots: Sequence[Slot]) -> None:
+    def _settle(
+        self, claims: Sequence[Claim], rules: Sequence[Rule], charges: Sequence[int], slots: Sequence[Slot]
+    ) -> None:
         earliest, latest = _microseconds(self._clock())
         with self._table.env.begin(write=True) as txn:
             rows = self._rows(txn, claims, rules, earliest, latest)
@@ -204,7 +219,9 @@ class SharedStore:
                 if found is not None:
                     self._lease(txn, name, earliest, *LEASE.unpack(found)[2:])
                     continue
-                rule = rule_of(claim.limit)  # it was given back meanwhile: reserve it again, even beyond the capacity
+                rule = rule_of(
+                    claim.limit
+                )  # it was given back meanwhile: reserve it again, even beyond the capacity
                 rows = self._rows(txn, [claim], [rule], earliest, latest)
                 cost = rule.charge(claim.amount)
                 rows[claim.key].settle(cost)
@@ -266,20 +283,26 @@ class SharedStore:
             if row.backlog != row.before or row.at < row.read_at or row.reserved != row.reserved_before:
                 self._put(txn, row.name, _state_of(row), rows, now)
 
-    def _put(self, txn: Transaction, name: bytes, state: bytes, rows: "dict[str, _Row]", now: int) -> bytes | None:
-        """Write a row; returns the old state. In a full table evicts a bucket (none of `rows`), else raises StoreFailed."""
+    def _put(
+        self, txn: Transaction, name: bytes, state: bytes, rows: "dict[str, _Row]", now: int
+    ) -> bytes | None:
+        """Write a row; returns the old state. In a full table evicts a bucket (none of `rows`), else raises
+        StoreFailed."""
         before = txn.replace(name, state)
         if before is None and txn.stat()["entries"] > self._table.size:
             self._forget(txn, name, {row.name for row in rows.values()}, now)
         return before
 
     def _forget(self, txn: Transaction, name: bytes, used: set[bytes], now: int) -> None:
-        """Evict the bucket that will be full soonest, of the WINDOW after `name` (a digest, so a random place)."""
+        """Evict the bucket that will be full soonest, of the WINDOW after `name` (a digest, so a random
+        place)."""
         wall, left, spare = self._wall(), math.inf, b""
         for other, state in islice(chain(starting(txn, b"b", b"b" + name[1:]), starting(txn, b"b")), WINDOW):
             if other not in used:
                 at, backlog, pace, _, _, until = BUCKET.unpack(state)
-                left, spare = min((left, spare), (_missed_for(now - at, backlog, pace, 0 < until <= wall), other))
+                left, spare = min(
+                    (left, spare), (_missed_for(now - at, backlog, pace, 0 < until <= wall), other)
+                )
         if left == math.inf:
             raise BucketStoreFailed("full")
         if left > 0:
@@ -288,8 +311,11 @@ class SharedStore:
 
     # --- leases
 
-    def _wanted(self, txn: Transaction, slots: Sequence[Slot]) -> "tuple[dict[str, _Places], Iterable[bytes], bool]":
-        """The slots' places as they would be, by key, the names of the leases, and whether all slots are free."""
+    def _wanted(
+        self, txn: Transaction, slots: Sequence[Slot]
+    ) -> "tuple[dict[str, _Places], Iterable[bytes], bool]":
+        """The slots' places as they would be, by key, the names of the leases, and whether all slots are
+        free."""
         places: dict[str, _Places] = {}
         leases: set[bytes] = set()
         free = True
@@ -308,7 +334,12 @@ class SharedStore:
         return places, leases, free
 
     def _reserve(
-        self, txn: Transaction, claims: Sequence[Claim], costs: Sequence[int], rows: "dict[str, _Row]", now: int
+        self,
+        txn: Transaction,
+        claims: Sequence[Claim],
+        costs: Sequence[int],
+        rows: "dict[str, _Row]",
+        now: int,
     ) -> None:
         for claim, cost in zip(claims, costs, strict=True):
             if claim.holder and cost:
@@ -327,7 +358,9 @@ class SharedStore:
         rows: "dict[str, _Row] | None" = None,
     ) -> None:
         """Create or renew a lease: it ends `lease` seconds from `now`."""
-        lease = LEASE.pack(now + round(self.lease * SECOND), self._table.seat if seat is None else seat, ticks, unit)
+        lease = LEASE.pack(
+            now + round(self.lease * SECOND), self._table.seat if seat is None else seat, ticks, unit
+        )
         before = self._put(txn, name, lease, rows or {}, now)
         if before is not None:
             txn.delete(_end_of(name, before))
@@ -364,14 +397,19 @@ class SharedStore:
     def _end_due(self, now: int) -> None:
         """Give back the leases that have ended.
 
-        A lease that would end later than one taken now was taken before the clock stepped back: it is shortened to that.
+        A lease that would end later than one taken now was taken before the clock stepped back: it is
+        shortened to that.
         """
         with self._table.env.begin() as txn:
-            due = [end[END:] for end, _ in takewhile(lambda row: row[0] < _ends(now + 1), starting(txn, b"e"))]
+            due = [
+                end[END:] for end, _ in takewhile(lambda row: row[0] < _ends(now + 1), starting(txn, b"e"))
+            ]
         self._end_all(due)
         if now < self._latest:
             with self._table.env.begin() as txn:
-                late = [end[END:] for end, _ in starting(txn, b"e", _ends(now + round(self.lease * SECOND) + 1))]
+                late = [
+                    end[END:] for end, _ in starting(txn, b"e", _ends(now + round(self.lease * SECOND) + 1))
+                ]
             for name in late:
                 with self._table.env.begin(write=True) as txn:
                     _, seat, ticks, unit = LEASE.unpack(txn.get(name) or b"")
@@ -379,14 +417,19 @@ class SharedStore:
         self._latest = now
 
     def _bury(self, besides: frozenset[int] = frozenset()) -> bool:
-        """Give back slots and reservations of dead processes; whether there were any. Checks every BURY_EVERY at most."""
+        """Give back slots and reservations of dead processes; whether there were any. Checks every BURY_EVERY
+        at most."""
         now = self._clock()
         if 0 <= now - self._buried < BURY_EVERY:
             return False
         self._buried = now
         with self._table.env.begin() as txn:
             dead = self._table.vacant(txn) | besides
-            held = [name for name, lease in starting(txn, b"l") if LEASE.unpack(lease)[1] in dead] if dead else []
+            held = (
+                [name for name, lease in starting(txn, b"l") if LEASE.unpack(lease)[1] in dead]
+                if dead
+                else []
+            )
         self._end_all(held)
         with self._table.env.begin(write=True) as txn:
             self._table.clear(txn, dead)
@@ -438,7 +481,11 @@ def _refusal(
     places: dict[str, _Places],
 ) -> Verdict:
     verdict = refusal(claims, rules, costs, [rows[claim.key].backlog for claim in claims])
-    wait = _until(now, max((row.at for row in rows.values()), default=0), verdict.retry_after) if verdict.denied >= 0 else 0.0
+    wait = (
+        _until(now, max((row.at for row in rows.values()), default=0), verdict.retry_after)
+        if verdict.denied >= 0
+        else 0.0
+    )
     denied, levels = verdict.denied, list(verdict.levels)
     for index, slot in enumerate(slots, len(claims)):
         place = places[slot.key]

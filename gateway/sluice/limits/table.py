@@ -1,20 +1,23 @@
-"""An LMDB file shared by several processes of one host: its lock and its processes' seats. Its rows: `shared.py`.
+"""An LMDB file shared by several processes of one host: its lock and its processes' seats. Its rows:
+`shared.py`.
 
-*The lock* is an open file description lock (fcntl(2), F_OFD_SETLK) on the file's byte 0, held for some ten microseconds
-while a call reads and writes; LMDB's own would be waited for without end. The kernel frees it when its holder dies, however.
-A call that finds it taken sleeps briefly and blocks its event loop: a busy wait would take the processor from a preempted
-holder. While transactions go on, it sleeps for 50 µs at a time; else the time doubles, and after 13 ms the holder may be
-stopped (SIGSTOP, a debugger): then the calls of this process stop blocking and try again every RETRY seconds, until their
-patience ends or a transaction is done.
+*The lock* is an open file description lock (fcntl(2), F_OFD_SETLK) on the file's byte 0, held for some ten
+microseconds while a call reads and writes; LMDB's own would be waited for without end. The kernel frees it
+when its holder dies, however. A call that finds it taken sleeps briefly and blocks its event loop: a busy
+wait would take the processor from a preempted holder. While transactions go on, it sleeps for 50 µs at a
+time; else the time doubles, and after 13 ms the holder may be stopped (SIGSTOP, a debugger): then the calls
+of this process stop blocking and try again every RETRY seconds, until their patience ends or a transaction is
+done.
 
-*A transaction* is done whole or not at all, whenever its process is killed: LMDB writes new pages, and then the one that
-points to them. Nothing is ever flushed to a disk, so it does not outlive the host: a file of an earlier boot is begun anew.
+*A transaction* is done whole or not at all, whenever its process is killed: LMDB writes new pages, and then
+the one that points to them. Nothing is ever flushed to a disk, so it does not outlive the host: a file of an
+earlier boot is begun anew.
 
-*Seats.* Each process keeps one byte of the file locked for life: a seat that can be locked belonged to a process that is
-dead. That holds across PID namespaces, and no PID can be mistaken for another's.
+*Seats.* Each process keeps one byte of the file locked for life: a seat that can be locked belonged to a
+process that is dead. That holds across PID namespaces, and no PID can be mistaken for another's.
 
-The file must lie on a local file system, best in memory (/dev/shm, /run). A table takes no precautions against threads: it
-is its event loop's. Linux only.
+The file must lie on a local file system, best in memory (/dev/shm, /run). A table takes no precautions
+against threads: it is its event loop's. Linux only.
 """
 
 import asyncio
@@ -50,7 +53,8 @@ SEATS = 256
 """Processes at a time."""
 SEAT, TURN = b"s", b"\0turn"
 ROW, COPIES = 144, 6 << 20
-"""Bytes of file for each row, what pages keep free counted in, and for the pages that transactions write anew."""
+"""Bytes of file for each row, what pages keep free counted in, and for the pages that transactions write
+anew."""
 
 NAP, LONGEST_NAP, RETRY = 50e-6, 10e-3, 5e-3
 PATIENCE = 5.0
@@ -62,7 +66,8 @@ def _lock(kind: int, first: int, count: int = 1) -> bytes:
 
 
 _tables: "WeakSet[BucketTable]" = WeakSet()
-"""Those that are open in this process: LMDB opens no file twice, so tables of one file have one environment."""
+"""Those that are open in this process: LMDB opens no file twice, so tables of one file have one
+environment."""
 _TAKE, _GIVE = _lock(fcntl.F_WRLCK, 0), _lock(fcntl.F_UNLCK, 0)
 
 
@@ -85,7 +90,9 @@ class BucketTable:
             self._wait_to_open()
             try:
                 self.env, self.size = self._existing() or self._begun(size)
-                self.seat = next((seat for seat in range(SEATS) if self._holds(_lock(fcntl.F_WRLCK, 1 + seat))), -1)
+                self.seat = next(
+                    (seat for seat in range(SEATS) if self._holds(_lock(fcntl.F_WRLCK, 1 + seat))), -1
+                )
                 if self.seat < 0:
                     raise OSError(errno.EUSERS, f"in use by {SEATS} processes", self._path)
             finally:
@@ -138,13 +145,22 @@ class BucketTable:
             if os.path.sameopenfile(table._file, self._file):
                 return table.env
         return lmdb.open(
-            self._path, length, subdir=False, create=False, writemap=True, lock=False, sync=False, metasync=False, lib_version=0
+            self._path,
+            length,
+            subdir=False,
+            create=False,
+            writemap=True,
+            lock=False,
+            sync=False,
+            metasync=False,
+            lib_version=0,
         )
 
     # --- the lock
 
     async def change(self, patience: float, work: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
-        """Do `work` under the lock. Raises StoreFailed where that cannot be had for `patience` seconds, or the file is full."""
+        """Do `work` under the lock. Raises StoreFailed where that cannot be had for `patience` seconds, or
+        the file is full."""
         if not self._holds(_TAKE):
             await self._wait(patience)
         try:
@@ -155,7 +171,8 @@ class BucketTable:
             self.unlock()
 
     def change_blocking(self, work: Callable[[], object]) -> None:
-        """For those without an event loop yet. Raises OSError where the lock cannot be had for PATIENCE seconds."""
+        """For those without an event loop yet. Raises OSError where the lock cannot be had for PATIENCE
+        seconds."""
         self._wait_to_open()
         try:
             work()
@@ -166,7 +183,9 @@ class BucketTable:
         deadline = time.monotonic() + PATIENCE
         while not self._holds(_TAKE):
             if time.monotonic() > deadline:
-                raise OSError(errno.ETIMEDOUT, "its lock is held by a process that does not go on", self._path)
+                raise OSError(
+                    errno.ETIMEDOUT, "its lock is held by a process that does not go on", self._path
+                )
             time.sleep(NAP)
 
     async def _wait(self, patience: float) -> None:
@@ -206,7 +225,8 @@ class BucketTable:
         return bool(FLOCK.unpack(found)[0] == fcntl.F_UNLCK)
 
     def turn(self, txn: Transaction) -> None:
-        """Make a transaction that changes nothing count: who waits for the lock then sees that it changes hands."""
+        """Make a transaction that changes nothing count: who waits for the lock then sees that it changes
+        hands."""
         txn.put(TURN, b"")
 
     # --- seats; under the lock
@@ -237,4 +257,6 @@ def starting(txn: Transaction, prefix: bytes, first: bytes = b"") -> Iterator[tu
 
 def _stamp() -> bytes:
     """Version and boot."""
-    return bytes([VERSION]) + bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
+    return bytes([VERSION]) + bytes.fromhex(
+        Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    )

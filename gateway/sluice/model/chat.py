@@ -20,7 +20,8 @@ Cache = Mapping[str, Any]
 GOOGLES = "gemini:"
 """What stands before a signature of Google's in a block of reasoning: no other vendor is to be sent it."""
 OPENAIS = "openai:"
-"""Likewise before the id and encrypted content of a reasoning item of OpenAI's Responses API: "openai:ID:CONTENT"."""
+"""Likewise before the id and encrypted content of a reasoning item of OpenAI's Responses API:
+"openai:ID:CONTENT"."""
 BEDROCKS = "bedrock:"
 """Likewise before redacted reasoning of a model of Bedrock that is not Claude: base64 of its bytes."""
 
@@ -44,9 +45,9 @@ class Image(msgspec.Struct, frozen=True, gc=False):
 class Other(msgspec.Struct, frozen=True):
     """Content of another kind: `wire` is its JSON object in OpenAI's form, whatever dialect it came in.
 
-    Kinds that several dialects know: `{"type": "file", "file": {"file_data", "filename", "file_id"}}`, whose `file_data` is a
-    data: URL or an http(s) URL; `{"type": "input_audio", "input_audio": {"data", "format"}}`, in base64;
-    `{"type": "video_url", "video_url": {"url"}}`. `cache_control` may stand in each.
+    Kinds that several dialects know: `{"type": "file", "file": {"file_data", "filename", "file_id"}}`, whose
+    `file_data` is a data: URL or an http(s) URL; `{"type": "input_audio", "input_audio": {"data",
+    "format"}}`, in base64; `{"type": "video_url", "video_url": {"url"}}`. `cache_control` may stand in each.
     """
 
     type: str
@@ -68,8 +69,8 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False):
 class Thought(msgspec.Struct, frozen=True, gc=False):
     """A block of an assistant's earlier reasoning.
 
-    `signature` is Anthropic's signature of `text`; `redacted` is its encrypted block, sent in place of a text. A thought
-    with neither is another vendor's.
+    `signature` is Anthropic's signature of `text`; `redacted` is its encrypted block, sent in place of a
+    text. A thought with neither is another vendor's.
     """
 
     text: str = ""
@@ -82,9 +83,11 @@ class Thought(msgspec.Struct, frozen=True, gc=False):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """`parts` of an assistant may be empty when it only called tools; `tool_call_id` and `failed` belong to role tool.
+    """`parts` of an assistant may be empty when it only called tools; `tool_call_id` and `failed` belong to
+    role tool.
 
-    `thoughts` stand before the parts and tool calls of an assistant's message. `failed`: the tool says that it could not.
+    `thoughts` stand before the parts and tool calls of an assistant's message. `failed`: the tool says that
+    it could not.
     """
 
     role: Role
@@ -100,10 +103,12 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """A function the model may call; `parameters` is a JSON Schema, to be followed to the letter where `strict`.
+    """A function the model may call; `parameters` is a JSON Schema, to be followed to the letter where
+    `strict`.
 
-    `custom`: a tool of OpenAI's whose input is plain text: the string `input` in the arguments of its calls. `namespace`: the
-    group of tools that it belongs to where the caller's dialect has groups; `name` then begins with it and two underscores.
+    `custom`: a tool of OpenAI's whose input is plain text: the string `input` in the arguments of its calls.
+    `namespace`: the group of tools that it belongs to where the caller's dialect has groups; `name` then
+    begins with it and two underscores.
     """
 
     name: str
@@ -116,7 +121,8 @@ class Tool(msgspec.Struct, frozen=True):
 
 
 class Sampling(msgspec.Struct, frozen=True, gc=False):
-    """Sampling parameters; None leaves one to the provider. Names are OpenAI's (`top_k`, which it lacks, is Anthropic's).
+    """Sampling parameters; None leaves one to the provider. Names are OpenAI's (`top_k`, which it lacks, is
+    Anthropic's).
 
     `max_tokens` is at least 1: the values 0 and -1, by which callers mean "no maximum", are None here.
     """
@@ -145,19 +151,19 @@ class ChatRequest(msgspec.Struct):
     """One call. `model` is the alias as the caller wrote it, None for the key's default.
 
     `tool_choice`: "auto", "none", "required", or the name of a function as ("function", name).
-    `response_format`: OpenAI's object unmodified, None if absent.
-    `session` is set where the gateway keeps the history; the pipeline then completes `messages`.
-    `wire` is the caller's whole JSON object where `dialect` can be passed through ("openai"), else None;
-    `system`/history is never merged into it: a request with a session has no wire. `body` is its text, if available
-    and without escapes in its names.
-    `n` is the number of answers; more than one only if caller and upstream speak the same dialect.
-    `cache` requests the provider's automatic prompt caching. `only_texts`: the request has only system, user and assistant
-    messages that are a single text each, and no other field that a rule of a model concerns, except `temperature`.
-    `own`: fields of the caller's dialect that this vocabulary has no place for, for backends that speak the same one.
-    `user` is the caller's own name of the person it acts for, where it was read (a vendor's abuse monitoring wants it).
-    `dialect_only` says what of it stands in `wire` alone and cannot be left out ("tools[2]: a tool of type web_search"):
-    targets of another dialect are not asked. "" where there is nothing. `own_tools`: types of tools that only its dialect has.
-    `keep`: what it has to do with responses that are kept (`sluice.policies.kept`).
+    `response_format`: OpenAI's object unmodified, None if absent. `session` is set where the gateway keeps
+    the history; the pipeline then completes `messages`. `wire` is the caller's whole JSON object where
+    `dialect` can be passed through ("openai"), else None; `system`/history is never merged into it: a request
+    with a session has no wire. `body` is its text, if available and without escapes in its names. `n` is the
+    number of answers; more than one only if caller and upstream speak the same dialect. `cache` requests the
+    provider's automatic prompt caching. `only_texts`: the request has only system, user and assistant
+    messages that are a single text each, and no other field that a rule of a model concerns, except
+    `temperature`. `own`: fields of the caller's dialect that this vocabulary has no place for, for backends
+    that speak the same one. `user` is the caller's own name of the person it acts for, where it was read (a
+    vendor's abuse monitoring wants it). `dialect_only` says what of it stands in `wire` alone and cannot be
+    left out ("tools[2]: a tool of type web_search"): targets of another dialect are not asked. "" where there
+    is nothing. `own_tools`: types of tools that only its dialect has. `keep`: what it has to do with
+    responses that are kept (`sluice.policies.kept`).
     """
 
     dialect: str
@@ -190,20 +196,23 @@ class ChatRequest(msgspec.Struct):
     """A stream of its answer can be resumed, where the alias says so."""
 
     def estimated_tokens(self) -> int:
-        """About how many tokens the prompt has: a quarter of its UTF-8 bytes, and what an image usually costs."""
+        """About how many tokens the prompt has: a quarter of its UTF-8 bytes, and what an image usually
+        costs."""
         messages = self.messages
         size = sum(
-            text_size(message.text) + sum(text_size(call.arguments) for call in message.tool_calls) for message in messages
+            text_size(message.text) + sum(text_size(call.arguments) for call in message.tool_calls)
+            for message in messages
         )
         images = sum(isinstance(part, Image) for message in messages for part in message.parts)
         return size // 4 + TOKENS_OF_AN_IMAGE * images
 
 
 def continued(chat: ChatRequest, answer: str) -> ChatRequest:
-    """The same request with the assistant's partial answer as the last message, for a model to continue it (prefill).
-    A `wire` of another dialect than OpenAI's is left out.
+    """The same request with the assistant's partial answer as the last message, for a model to continue it
+    (prefill). A `wire` of another dialect than OpenAI's is left out.
 
-    Trailing white space is removed: some providers refuse it, and models continue badly after it. They write it again.
+    Trailing white space is removed: some providers refuse it, and models continue badly after it. They write
+    it again.
     """
     answer = answer.rstrip()
     wire = chat.wire if chat.dialect == "openai" else None
@@ -217,7 +226,9 @@ def with_system(chat: ChatRequest, text: str) -> ChatRequest:
     """The same request with a system prompt added in front; "" leaves it unmodified."""
     if not text:
         return chat
-    return msgspec.structs.replace(chat, messages=(Message("system", (Text(text),)), *chat.messages), wire=None, body=b"")
+    return msgspec.structs.replace(
+        chat, messages=(Message("system", (Text(text),)), *chat.messages), wire=None, body=b""
+    )
 
 
 def with_messages(chat: ChatRequest, messages: Sequence[Message]) -> ChatRequest:

@@ -16,7 +16,8 @@ ToolKind = Literal["function", "server"]
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """Token counts, as billed. `cached_input` and `written_input` are part of `input`; `reasoning` of `output`.
+    """Token counts, as billed. `cached_input` and `written_input` are part of `input`; `reasoning` of
+    `output`.
 
     `cached_input` was read from the provider's prompt cache, `written_input` was written to it.
     `total` is the provider's own total, if reported (xAI's is more than the sum), else 0.
@@ -54,8 +55,8 @@ MOST_TOKENS = 1_000_000_000
 def believed(usage: Usage) -> Usage | None:
     """The usage with whole numbers; None where a count is no whole number from 0 to MOST_TOKENS.
 
-    Decoders pass counts on as providers send them: a plugin may pass on a float, a string, or an integer of 400 digits.
-    Arithmetic on those can fail anywhere later. 12.0 is a whole number.
+    Decoders pass counts on as providers send them: a plugin may pass on a float, a string, or an integer of
+    400 digits. Arithmetic on those can fail anywhere later. 12.0 is a whole number.
     """
     input, output, cached, reasoning = usage.input, usage.output, usage.cached_input, usage.reasoning
     if type(input) is type(output) is int:
@@ -63,12 +64,16 @@ def believed(usage: Usage) -> Usage | None:
             bits = input | output | cached | reasoning | usage.total | usage.written_input
         except TypeError:  # one of the others is not an integer
             bits = -1
-        if 0 <= bits <= MOST_TOKENS and cached is not True and reasoning is not True:  # then each of them is: most usages
+        if (
+            0 <= bits <= MOST_TOKENS and cached is not True and reasoning is not True
+        ):  # then each of them is: most usages
             return usage
     if usage.total and not (type(usage.total) is int and 0 <= usage.total <= 2 * MOST_TOKENS):
         usage = msgspec.structs.replace(usage, total=0)  # the sum is used instead
     if usage.written_input:
-        usage = msgspec.structs.replace(usage, written_input=_count(usage.written_input) or 0)  # it is only reported
+        usage = msgspec.structs.replace(
+            usage, written_input=_count(usage.written_input) or 0
+        )  # it is only reported
     if (
         type(input) is type(output) is type(cached) is type(reasoning) is int
         and 0 <= input <= MOST_TOKENS
@@ -88,7 +93,8 @@ def _count(value: object) -> int | None:
 
 
 class Started(msgspec.Struct, frozen=True, gc=False):
-    """The upstream began to answer. `id` and `model` as reported, else empty. `usage`: the prompt's, where it is told first."""
+    """The upstream began to answer. `id` and `model` as reported, else empty. `usage`: the prompt's, where it
+    is told first."""
 
     id: str = ""
     model: str = ""
@@ -100,8 +106,9 @@ class TextDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class RefusalDelta(TextDelta, frozen=True, gc=False):
-    """A piece of the text by which the model declines to answer (`refusal` of OpenAI's two APIs). It is a text to whoever does
-    not tell the two apart: dialects that have no place of its own for it, stages, sessions."""
+    """A piece of the text by which the model declines to answer (`refusal` of OpenAI's two APIs). It is a
+    text to whoever does not tell the two apart: dialects that have no place of its own for it, stages,
+    sessions."""
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
@@ -111,8 +118,8 @@ class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
 class ReasoningBlock(msgspec.Struct, frozen=True, gc=False):
     """A complete block of reasoning, as the provider requires it back in the next round of a tool loop.
 
-    `index` counts the answer's blocks from 0. `text` is the full text, already sent in deltas; `signature` the
-    provider's. `redacted`: the data of an encrypted block, which has no text.
+    `index` counts the answer's blocks from 0. `text` is the full text, already sent in deltas; `signature`
+    the provider's. `redacted`: the data of an encrypted block, which has no text.
     """
 
     index: int
@@ -122,7 +129,8 @@ class ReasoningBlock(msgspec.Struct, frozen=True, gc=False):
 
 
 class Working(msgspec.Struct, frozen=True, gc=False):
-    """The model is working without visible output. `model`: the model that answers from here on; "" no change."""
+    """The model is working without visible output. `model`: the model that answers from here on; "" no
+    change."""
 
     model: str = ""
 
@@ -130,9 +138,9 @@ class Working(msgspec.Struct, frozen=True, gc=False):
 class Cited(msgspec.Struct, frozen=True, gc=False):
     """A source of the answer's text (a citation, a search result that grounds it).
 
-    `start`, `end`: the characters of the answer's text that it stands for, counted from the answer's beginning; -1 where the
-    provider does not say. `quote`: what the source says, where that is reported. `url` is empty where the source is a
-    document of the request, which `title` then names.
+    `start`, `end`: the characters of the answer's text that it stands for, counted from the answer's
+    beginning; -1 where the provider does not say. `quote`: what the source says, where that is reported.
+    `url` is empty where the source is a document of the request, which `title` then names.
     """
 
     url: str = ""
@@ -143,7 +151,8 @@ class Cited(msgspec.Struct, frozen=True, gc=False):
 
 
 class ToolCallStarted(msgspec.Struct, frozen=True, gc=False):
-    """`index` counts the answer's tool calls from 0. A `server` tool is run by the provider, never by the client.
+    """`index` counts the answer's tool calls from 0. A `server` tool is run by the provider, never by the
+    client.
 
     `signature` is Google's seal on the call, which wants to have it back with the call."""
 
@@ -162,7 +171,8 @@ class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
-    """The answer is complete. `native` is the provider's own finish reason, `stop_sequence` what ended the answer, if told.
+    """The answer is complete. `native` is the provider's own finish reason, `stop_sequence` what ended the
+    answer, if told.
 
     `cost` in US dollars is added later, if it is reported to callers.
     """
@@ -175,15 +185,17 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
 
 
 def with_refusal(reason: FinishReason, refused: bool) -> FinishReason:
-    """The finish reason in dialects that tell a refusal by nothing else (Anthropic's `refusal`, Gemini's `SAFETY`): OpenAI ends
-    an answer that is a refusal with `stop`. docs/models.md has what each dialect tells."""
+    """The finish reason in dialects that tell a refusal by nothing else (Anthropic's `refusal`, Gemini's
+    `SAFETY`): OpenAI ends an answer that is a refusal with `stop`. docs/models.md has what each dialect
+    tells."""
     return "content_filter" if refused and reason == "stop" else reason
 
 
 class Verbatim(msgspec.Struct, frozen=True, gc=False):
     """Complete frames of the upstream's bytes, to be forwarded unmodified (same dialect only).
 
-    `whole`: the body of a whole answer instead of frames. `made`: it was written by us, of another dialect's answer.
+    `whole`: the body of a whole answer instead of frames. `made`: it was written by us, of another dialect's
+    answer.
     """
 
     data: bytes

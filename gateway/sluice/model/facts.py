@@ -12,8 +12,8 @@ _OF_BEDROCK = re.compile(rf"(?:[a-z]{{2,6}}\.)?(?:{_MAKERS})\.(.+?)(?:-v\d+)?(?:
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """`context` is in tokens, as is `output`, the longest answer; 0: unknown. `input` and `answers` are kinds of content:
-    "text", "image", "pdf", "audio", "video"; of none nothing is known."""
+    """`context` is in tokens, as is `output`, the longest answer; 0: unknown. `input` and `answers` are kinds
+    of content: "text", "image", "pdf", "audio", "video"; of none nothing is known."""
 
     context: int = 0
     output: int = 0
@@ -25,8 +25,8 @@ NOTHING = Facts()
 
 
 def names_for(model: str) -> Iterable[str]:
-    """The names that a target's model may have in the table, the most exact one first: as it is written, without the maker or
-    the place before it, without Bedrock's version, without a date."""
+    """The names that a target's model may have in the table, the most exact one first: as it is written,
+    without the maker or the place before it, without Bedrock's version, without a date."""
     last = model.rpartition("/")[2]
     bare = [model, last]
     if found := _OF_BEDROCK(last):
@@ -43,7 +43,8 @@ def facts_of(table: Mapping[str, Facts], model: str) -> Facts:
 
 
 def common(several: Iterable[Facts]) -> Facts:
-    """The facts that hold for each of these models: the smallest figures, and the modalities that all have."""
+    """The facts that hold for each of these models: the smallest figures, and the modalities that all
+    have."""
     first, *others = several
     for other in others:
         first = Facts(

@@ -1,7 +1,8 @@
 """The features of requests that not every target has: a closed list, and those that a request uses. Pure.
 
-A backend says which features it can express when it translates a request (`takes`, a class variable). It is asked about
-where caller and upstream speak different dialects; where they speak the same, everything passes through.
+A backend says which features it can express when it translates a request (`takes`, a class variable). It is
+asked about where caller and upstream speak different dialects; where they speak the same, everything passes
+through.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,12 +13,13 @@ import msgspec
 from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Text
 
 Weight = Literal["content", "answer", "preference"]
-"""How much a feature weighs where it cannot be had. "content": the question would be another one without it. "answer": the
-answer would be another one than was asked for. "preference": it is an answer all the same."""
+"""How much a feature weighs where it cannot be had. "content": the question would be another one without it.
+"answer": the answer would be another one than was asked for. "preference": it is an answer all the same."""
 
 
 class Feature(msgspec.Struct, frozen=True):
-    """`param` is its field in OpenAI's Chat Completions; `title` a few words for people, as in "cannot be given …"."""
+    """`param` is its field in OpenAI's Chat Completions; `title` a few words for people, as in "cannot be
+    given …"."""
 
     name: str
     param: str
@@ -113,7 +115,8 @@ NAMES: Mapping[str, Mapping[str, str]] = {
 
 
 class Use(msgspec.Struct, frozen=True):
-    """A feature that a request uses. `param` is its field as the caller wrote it; `field` as Chat Completions have it."""
+    """A feature that a request uses. `param` is its field as the caller wrote it; `field` as Chat Completions
+    have it."""
 
     feature: Feature
     param: str
@@ -139,7 +142,9 @@ Used = Iterator[tuple[str, str, str]]
 def _used(chat: ChatRequest) -> Used:
     for index, message in enumerate(chat.messages):
         parts = message.parts
-        if len(parts) != 1 or type(first := parts[0]) is not Text or first.cache is not None:  # most are one text
+        if (
+            len(parts) != 1 or type(first := parts[0]) is not Text or first.cache is not None
+        ):  # most are one text
             yield from _in_message(message, index, exact=chat.dialect == "openai")
     yield from _of_tools(chat)
     match chat.response_format:
@@ -175,13 +180,16 @@ def _in_message(message: Message, index: int, *, exact: bool) -> Used:
 
 
 def _of_part(part: Part) -> str | None:
-    """The feature that a part is; None for text, and for what is in no list: backends refuse that by its type."""
+    """The feature that a part is; None for text, and for what is in no list: backends refuse that by its
+    type."""
     match part:
         case Image(url=url):
             return "image_url" if _is_http(url) else "image_data" if url[:5].lower() == "data:" else None
         case Other(type="file", wire={"file": {"file_data": str(data)}}) if data:
             return "file_url" if _is_http(data) else "file_data"
-        case Other(type="file", wire={"file": {"file_id": str(id)}}) if not id.startswith(("http:", "https:", "gs:", "s3:")):
+        case Other(type="file", wire={"file": {"file_id": str(id)}}) if not id.startswith(
+            ("http:", "https:", "gs:", "s3:")
+        ):
             return "file_id"
         case Other(type="input_audio"):
             return "input_audio"

@@ -7,12 +7,13 @@ from sluice.model.chat import ChatRequest
 
 
 class OperationRequest(ChatRequest, kw_only=True):
-    """A call of another operation than chat. Most have no messages: `wire` and `body` go to the upstream, with its
-    model's name.
+    """A call of another operation than chat. Most have no messages: `wire` and `body` go to the upstream,
+    with its model's name.
 
-    `operation` is its name, a label of metrics ("embeddings"). `tokens`: of all its input, about; `longest`: of the longest
-    of its inputs, which has to fit into the model's context. `otherwise`: the answer where no target of the alias carries the
-    operation; b"": such a request is refused. `counted`: the chat whose tokens are to be counted ("count_tokens").
+    `operation` is its name, a label of metrics ("embeddings"). `tokens`: of all its input, about; `longest`:
+    of the longest of its inputs, which has to fit into the model's context. `otherwise`: the answer where no
+    target of the alias carries the operation; b"": such a request is refused. `counted`: the chat whose
+    tokens are to be counted ("count_tokens").
     """
 
     operation: str

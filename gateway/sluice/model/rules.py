@@ -1,9 +1,9 @@
 """Rules for requests to one target: which fields its model accepts. Built when the configuration is read.
 
-The rules come from a table (config/models.yaml, read by `sluice.config.rule_file`), and from the options `drop`, `rename`,
-`default`, `force` and `roles` of an upstream and of a target. Fields are named as in OpenAI's dialect, whatever the upstream
-speaks.
-What rules change in a request is `sluice.proxy.fitting`; those from `blank_stops` on are each backend's own to follow.
+The rules come from a table (config/models.yaml, read by `sluice.config.rule_file`), and from the options
+`drop`, `rename`, `default`, `force` and `roles` of an upstream and of a target. Fields are named as in
+OpenAI's dialect, whatever the upstream speaks. What rules change in a request is `sluice.proxy.fitting`;
+those from `blank_stops` on are each backend's own to follow.
 """
 
 import re
@@ -18,7 +18,8 @@ LIMITS = ("max_tokens", "max_completion_tokens")
 Effort = Literal["", "none", "minimal", "low", "medium", "high", "xhigh", "max"]
 """OpenAI's scale of `reasoning_effort`, extended upwards; "" is unset."""
 Thinking = Literal["", "budget", "adaptive", "never"]
-"""How thinking is requested: by a budget of tokens, adaptively, or never; "" is unknown (treated as budget)."""
+"""How thinking is requested: by a budget of tokens, adaptively, or never; "" is unknown (treated as
+budget)."""
 ThinkingOff = Literal["disabled", "between_tools", "never"]
 """The type of `thinking` that turns it off; "never": it cannot be turned off."""
 ToolIds = Literal["", "[A-Za-z0-9_-]{1,64}", "[A-Za-z0-9]{9}"]
@@ -26,7 +27,8 @@ ToolIds = Literal["", "[A-Za-z0-9_-]{1,64}", "[A-Za-z0-9]{9}"]
 
 
 class Overrides(msgspec.Struct, frozen=True):
-    """The options of an upstream or a target. A name with "!" in `drop`, or a null value, takes a rule of the table away."""
+    """The options of an upstream or a target. A name with "!" in `drop`, or a null value, takes a rule of the
+    table away."""
 
     drop: tuple[str, ...] = ()
     rename: Mapping[str, str | None] = {}
@@ -36,13 +38,14 @@ class Overrides(msgspec.Struct, frozen=True):
 
 
 class ModelRules(msgspec.Struct, frozen=True):
-    """`drop`: fields that are left out; `either`: groups of which only the first that is given is sent; `rename`: other names;
-    `cap`: largest values; `default`: where the caller gives none; `force`: whatever the caller gives; `roles`: other names
-    of messages' roles; `plain_images`: data: URLs of images are normalized.
+    """`drop`: fields that are left out; `either`: groups of which only the first that is given is sent;
+    `rename`: other names; `cap`: largest values; `default`: where the caller gives none; `force`: whatever
+    the caller gives; `roles`: other names of messages' roles; `plain_images`: data: URLs of images are
+    normalized.
 
-    `blank_stops`: the model accepts stop sequences of white space. `efforts`: those it accepts. `always_thinks`: it
-    thinks unless thinking is turned off. `prefix`: a last message of the assistant must be marked as what the answer begins
-    with (`prefix: true`, Mistral).
+    `blank_stops`: the model accepts stop sequences of white space. `efforts`: those it accepts.
+    `always_thinks`: it thinks unless thinking is turned off. `prefix`: a last message of the assistant must
+    be marked as what the answer begins with (`prefix: true`, Mistral).
     """
 
     drop: frozenset[str] = frozenset()
@@ -71,11 +74,12 @@ NO_RULES = ModelRules()
 
 
 class ModelRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One rule of the table. It applies to targets that match all of its given conditions: backend, host or vendor, model.
+    """One rule of the table. It applies to targets that match all of its given conditions: backend, host or
+    vendor, model.
 
-    `host` and `model` are regular expressions, found anywhere, whatever the case; `backend` and `vendor` are some for the whole
-    name of one. Beside a `host` the `vendor` (config/vendors.yaml) is enough: it may be reached by another address.
-    `source` is the vendor's page or a report, read at `date`.
+    `host` and `model` are regular expressions, found anywhere, whatever the case; `backend` and `vendor` are
+    some for the whole name of one. Beside a `host` the `vendor` (config/vendors.yaml) is enough: it may be
+    reached by another address. `source` is the vendor's page or a report, read at `date`.
     """
 
     source: str
@@ -115,13 +119,29 @@ class ModelRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.host is None
 
 
-_LATER_WINS = ("plain_images", "blank_stops", "tool_ids", "thinking", "efforts", "always_thinks", "thinking_off", "prefix")
+_LATER_WINS = (
+    "plain_images",
+    "blank_stops",
+    "tool_ids",
+    "thinking",
+    "efforts",
+    "always_thinks",
+    "thinking_off",
+    "prefix",
+)
 
 
 def rules_of(
-    lines: Iterable[ModelRule], overrides: Iterable[Overrides], backend: str, host: str, model: str, *, vendor: str = ""
+    lines: Iterable[ModelRule],
+    overrides: Iterable[Overrides],
+    backend: str,
+    host: str,
+    model: str,
+    *,
+    vendor: str = "",
 ) -> ModelRules:
-    """The rules of one target: the lines that hold for it in their order, then the upstream's options, then its own."""
+    """The rules of one target: the lines that hold for it in their order, then the upstream's options, then
+    its own."""
     drop: set[str] = set()
     either: list[tuple[str, ...]] = []
     maps: dict[str, dict[str, Any]] = {name: {} for name in ("rename", "cap", "default", "force", "roles")}
@@ -140,6 +160,8 @@ def rules_of(
         either = [group for group in either if kept_fields.isdisjoint(group)]
         for name in ("rename", "default", "force", "roles"):
             maps[name].update(getattr(options, name))
-    found = {name: {key: value for key, value in kept.items() if value is not None} for name, kept in maps.items()}
+    found = {
+        name: {key: value for key, value in kept.items() if value is not None} for name, kept in maps.items()
+    }
     rules = ModelRules(drop=frozenset(drop), either=tuple(either), **others | found)
     return NO_RULES if rules == NO_RULES else rules

@@ -75,7 +75,13 @@ def budget_prefix(scope: str, owner: str) -> str:
 
 
 def budget_claims(
-    prefix: str, budget: Budget, wall: float, amount: float = NO_AMOUNT, *, scope: str = "key", holder: str = ""
+    prefix: str,
+    budget: Budget,
+    wall: float,
+    amount: float = NO_AMOUNT,
+    *,
+    scope: str = "key",
+    holder: str = "",
 ) -> tuple[Claim, ...]:
     """A claim of `amount` US dollars on each of the budget's periods at `wall` (seconds since the epoch):
     day, week, month.
@@ -100,7 +106,10 @@ def soft_marks(budget: Budget, levels: Sequence[Level]) -> list[SoftMark]:
     """The periods whose soft mark is passed. `levels` are those of the claims of `budget_claims`, in their
     order."""
     limits = [(period, dollars) for period in PERIODS if (dollars := getattr(budget, period)) is not None]
-    shares = [SoftMark(period, 1 - level.remaining / dollars) for (period, dollars), level in zip(limits, levels, strict=True)]
+    shares = [
+        SoftMark(period, 1 - level.remaining / dollars)
+        for (period, dollars), level in zip(limits, levels, strict=True)
+    ]
     return [mark for mark in shares if mark.share >= budget.soft]
 
 

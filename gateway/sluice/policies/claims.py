@@ -1,10 +1,10 @@
 """Computes which buckets and slots a call claims, and how much of each. Pure.
 
-A `ClaimPlan` holds what all calls of one caller on one route have in common, and is cached. A call's tokens and money are
-estimated before it (`reserved`) and known after it (`used`).
+A `ClaimPlan` holds what all calls of one caller on one route have in common, and is cached. A call's tokens
+and money are estimated before it (`reserved`) and known after it (`used`).
 
-In the claims of a call its address comes first, then what each call takes one of (requests), then what is metered (tokens,
-money), then the budgets.
+In the claims of a call its address comes first, then what each call takes one of (requests), then what is
+metered (tokens, money), then the budgets.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -71,7 +71,8 @@ def least_of(amounts: Iterable[Amounts]) -> Amounts:
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """A bucket shown in response headers: its index among the claims, the header of its limit, the names of the others."""
+    """A bucket shown in response headers: its index among the claims, the header of its limit, the names of
+    the others."""
 
     index: int
     resource: str
@@ -84,8 +85,8 @@ class Shown(msgspec.Struct, frozen=True):
 class ClaimPlan(msgspec.Struct, frozen=True, eq=False):
     """`fixed` claims take one each; `metered` and `budgets` what a call uses; `slots` get its holder.
 
-    `shown`, for each resource that headers tell of: the windows of the narrowest scope that limits them (key, tenant, alias,
-    overall); an address's are shown only when they refuse. `admitted` counts an admitted call.
+    `shown`, for each resource that headers tell of: the windows of the narrowest scope that limits them (key,
+    tenant, alias, overall); an address's are shown only when they refuse. `admitted` counts an admitted call.
     `requests_only`: it has nothing to settle.
     """
 
@@ -139,7 +140,9 @@ def plan_of(views: Sequence[View], address: Limit | None, count: Counter) -> Cla
     slots = [_slot(view, view.limits.streams) for view in views if view.limits.streams is not None]
     known = [*([claim_of_address("", address)] if address is not None else []), *fixed, *metered]
     series = {(claim.scope, claim.resource) for claim in known}
-    series |= {(slot.scope, slot.resource) for slot in slots} | {(view.scope, "budget") for view, _ in budgets}
+    series |= {(slot.scope, slot.resource) for slot in slots} | {
+        (view.scope, "budget") for view, _ in budgets
+    }
     metering = bool(metered or budgets)
     return ClaimPlan(
         fixed=tuple(fixed),
@@ -233,7 +236,9 @@ def max_output(chat: ChatRequest) -> int:
     """
     maximum = chat.sampling.max_tokens or 0
     if chat.wire is not None:
-        maximum = max(maximum, *(_whole(chat.wire.get(name)) for name in ("max_tokens", "max_completion_tokens")))
+        maximum = max(
+            maximum, *(_whole(chat.wire.get(name)) for name in ("max_tokens", "max_completion_tokens"))
+        )
     return min(max(maximum, 0), MOST_TOKENS)
 
 
@@ -253,7 +258,8 @@ def used(attempts: Iterable[Attempt]) -> Amounts:
 
 
 def differences(claims: Iterable[Claim], amounts: Amounts) -> list[Claim]:
-    """Returns the settlement of claims by the amounts used: every reservation, and others whose amount differs."""
+    """Returns the settlement of claims by the amounts used: every reservation, and others whose amount
+    differs."""
     found = []
     for claim in claims:
         used = amounts.of(claim)
@@ -275,14 +281,20 @@ def ended(claim: Claim, used: float) -> Claim:
 def shown_of(claim: Claim, index: int) -> Shown:
     resource, capacity = claim.resource, claim.limit.capacity
     limit = (f"x-ratelimit-limit-{resource}", str(int(capacity)))
-    return Shown(index, resource, capacity, limit, f"x-ratelimit-remaining-{resource}", f"x-ratelimit-reset-{resource}")
+    return Shown(
+        index, resource, capacity, limit, f"x-ratelimit-remaining-{resource}", f"x-ratelimit-reset-{resource}"
+    )
 
 
 def _narrowest(claims: Sequence[Claim], resource: str) -> tuple[Shown, ...]:
     of_callers = [
-        (index, claim) for index, claim in enumerate(claims) if claim.resource == resource and claim.scope != "address"
+        (index, claim)
+        for index, claim in enumerate(claims)
+        if claim.resource == resource and claim.scope != "address"
     ]
-    return tuple(shown_of(claim, index) for index, claim in of_callers if claim.scope == of_callers[0][1].scope)
+    return tuple(
+        shown_of(claim, index) for index, claim in of_callers if claim.scope == of_callers[0][1].scope
+    )
 
 
 def headers_of(shown: Iterable[Sequence[Shown]], levels: Sequence[Level]) -> list[Header]:
@@ -291,7 +303,11 @@ def headers_of(shown: Iterable[Sequence[Shown]], levels: Sequence[Level]) -> lis
     """
     headers: list[Header] = []
     for windows in shown:
-        window = windows[0] if len(windows) == 1 else min(windows, key=lambda w: levels[w.index].remaining / w.capacity)
+        window = (
+            windows[0]
+            if len(windows) == 1
+            else min(windows, key=lambda w: levels[w.index].remaining / w.capacity)
+        )
         level = levels[window.index]
         remaining = max(int(level.remaining), 0)
         headers += (window.limit, (window.remaining, f"{remaining}"), (window.reset, f"{level.reset:.3f}s"))

@@ -30,7 +30,8 @@ PERIODS = {"day": 86400.0, "week": 7 * 86400.0, "month": 31 * 86400.0}
 
 
 class TrackedUsers:
-    """The end users that a process tracks, by the time of their last call. `clock` gives seconds and is monotonic."""
+    """The end users that a process tracks, by the time of their last call. `clock` gives seconds and is
+    monotonic."""
 
     def __init__(self, clock: Callable[[], float], total: int = TOTAL) -> None:
         self._clock = clock
@@ -67,7 +68,9 @@ class TrackedUsers:
 class EndUserNames:
     """Reads the end user of a call. `folded` is called for each call of one that is not tracked."""
 
-    def __init__(self, config: EndUsers, tracked: TrackedUsers, folded: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self, config: EndUsers, tracked: TrackedUsers, folded: Callable[[], object] = lambda: None
+    ) -> None:
         self._tracked = tracked
         self._folded = folded
         self._most = config.most
@@ -102,7 +105,8 @@ class EndUserNames:
 
 
 def end_user(tenant: str, user: str) -> str:
-    """Returns the owner of an end user's limits. A digest has no "|", so different pairs never make the same name."""
+    """Returns the owner of an end user's limits. A digest has no "|", so different pairs never make the same
+    name."""
     return f"{tenant}|{user}"
 
 
@@ -117,7 +121,9 @@ def longest_refill(limits: CallLimits) -> float:
     """Returns the seconds after which everything that one call took has been refilled, or its budget's period
     has ended.
     """
-    times = [window.capacity / window.rate for _, windows in windows_by_resource(limits) for window in windows]
+    times = [
+        window.capacity / window.rate for _, windows in windows_by_resource(limits) for window in windows
+    ]
     if (budget := limits.budget) is not None:
         times += [seconds for period, seconds in PERIODS.items() if getattr(budget, period) is not None]
     return max([SHORTEST, *times])

@@ -57,7 +57,9 @@ class KeptResponses:
         if self.store is None:
             _refuse(keep)
             return None
-        return _Kept(self, self.store, call, keep) if keep.previous or keep.references or keep.wanted else None
+        return (
+            _Kept(self, self.store, call, keep) if keep.previous or keep.references or keep.wanted else None
+        )
 
     async def completed(self, store: ResponseStore, call: Call, keep: Keep) -> None:
         """Puts the conversation that the request refers to before it. Raises BadRequest, NotFound;
@@ -130,9 +132,15 @@ class _Kept:
             keep.kept = True
             call.store_turn = self._answered
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self._call.store_turn = None
-        if self._keeping is not None and not self._keeping.done() and (kind is None or issubclass(kind, Exception)):
+        if (
+            self._keeping is not None
+            and not self._keeping.done()
+            and (kind is None or issubclass(kind, Exception))
+        ):
             await asyncio.wait([self._keeping], timeout=PATIENCE)
 
     def _answered(self, text: str) -> "asyncio.Task[None] | None":
@@ -152,7 +160,11 @@ class OfTenant(msgspec.Struct, frozen=True, eq=False):
 
     async def input(self, id: str) -> list[Item]:
         kept = await self._one(id)
-        before = await self._policy.guarded(conversation(self._store, self._tenant, kept.previous)) if kept.previous else []
+        before = (
+            await self._policy.guarded(conversation(self._store, self._tenant, kept.previous))
+            if kept.previous
+            else []
+        )
         return [*before, *_items(kept.input)]
 
     async def delete(self, id: str) -> None:
@@ -172,9 +184,14 @@ def _unknown(id: str) -> NotFound:
 
 def _refuse(keep: Keep) -> None:
     if keep.previous:
-        raise _refused("previous_response_id", "no responses are kept here: send the whole conversation as input")
+        raise _refused(
+            "previous_response_id", "no responses are kept here: send the whole conversation as input"
+        )
     if keep.references:
-        raise _refused("input", "refers to an item by its id, and no items are kept here: send the item itself (store: false)")
+        raise _refused(
+            "input",
+            "refers to an item by its id, and no items are kept here: send the item itself (store: false)",
+        )
 
 
 def _refused(param: str, reason: str) -> BadRequest:
@@ -230,4 +247,8 @@ def _reference(item: Any) -> str:
 
 def shown(id: str) -> str:
     """Returns an id in the form that may be repeated in an error."""
-    return id if len(id) <= 128 and id.isascii() and id.replace("_", "").replace("-", "").isalnum() else "that was sent"
+    return (
+        id
+        if len(id) <= 128 and id.isascii() and id.replace("_", "").replace("-", "").isalnum()
+        else "that was sent"
+    )

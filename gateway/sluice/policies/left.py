@@ -1,7 +1,7 @@
 """Reads what remains of a caller's limits, without taking anything.
 
-A store takes all claims of a call or none. So a call that can never be admitted reads the levels of all buckets and places
-and changes none of them.
+A store takes all claims of a call or none. So a call that can never be admitted reads the levels of all
+buckets and places and changes none of them.
 """
 
 import math
@@ -23,7 +23,8 @@ NEVER = Claim("never", Limit(1.0, 1.0), 2.0)
 
 
 class OwnLimit(msgspec.Struct, frozen=True):
-    """One bucket, or the concurrency slots of one key, and its JSON object for the owner, still without `remaining`.
+    """One bucket, or the concurrency slots of one key, and its JSON object for the owner, still without
+    `remaining`.
 
     `whole`: what remains is told in whole units.
     """
@@ -34,10 +35,11 @@ class OwnLimit(msgspec.Struct, frozen=True):
 
 
 async def left(store: BucketStore, views: Sequence[View], wall: float) -> list[dict[str, Any]]:
-    """The remaining amount of each limit of these `views` at the time `wall` (seconds since the epoch). Raises Unavailable.
+    """The remaining amount of each limit of these `views` at the time `wall` (seconds since the epoch).
+    Raises Unavailable.
 
-    Units of `remaining` are those of `limit`, whole ones where the resource is counted in such; below zero it is
-    debt. What running calls have reserved is not left.
+    Units of `remaining` are those of `limit`, whole ones where the resource is counted in such; below zero it
+    is debt. What running calls have reserved is not left.
     """
     limits = [one for view in views for one in _limits_of(view, wall)]
     claims = [one.at for one in limits if isinstance(one.at, Claim)]
@@ -49,7 +51,10 @@ async def left(store: BucketStore, views: Sequence[View], wall: float) -> list[d
     found = []
     for one in limits:
         level = next(of_claims if isinstance(one.at, Claim) else of_slots)
-        entry = {**one.wire, "remaining": math.floor(level.remaining) if one.whole else _rounded(level.remaining)}
+        entry = {
+            **one.wire,
+            "remaining": math.floor(level.remaining) if one.whole else _rounded(level.remaining),
+        }
         if "rate" in entry:
             entry["reset_seconds"] = round(level.reset, 3)
         found.append(entry)
@@ -72,7 +77,9 @@ def _limits_of(view: View, wall: float) -> Iterator[OwnLimit]:
         for period, claim in zip(periods(budget), claims, strict=True):
             ends = datetime.fromtimestamp(claim.expires - MARGIN, UTC).isoformat().replace("+00:00", "Z")
             limit = _rounded(claim.limit.capacity)
-            yield OwnLimit({**owner, "resource": "budget", "period": period, "ends": ends, "limit": limit}, claim)
+            yield OwnLimit(
+                {**owner, "resource": "budget", "period": period, "ends": ends, "limit": limit}, claim
+            )
 
 
 def _owner(view: View) -> dict[str, str]:

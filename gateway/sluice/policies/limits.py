@@ -1,11 +1,11 @@
 """Enforces limits on calls: requests, tokens, streams, money and budgets, in every scope that has limits.
 
-All claims of a call are taken in one operation of the store, all or none, and settled in one operation after the call; a
-refused call takes nothing. Calls of which only requests are limited have nothing to settle.
+All claims of a call are taken in one operation of the store, all or none, and settled in one operation after
+the call; a refused call takes nothing. Calls of which only requests are limited have nothing to settle.
 
-A client's address is one of the scopes. It is charged together with its call; requests that never become a call (wrong
-credentials, other routes, bad requests) are charged to it alone. An address whose bucket is empty is remembered until it
-refills, and refused before its credentials are checked.
+A client's address is one of the scopes. It is charged together with its call; requests that never become a
+call (wrong credentials, other routes, bad requests) are charged to it alone. An address whose bucket is empty
+is remembered until it refills, and refused before its credentials are checked.
 """
 
 import itertools
@@ -55,7 +55,8 @@ from sluice.proxy.target import Route, Target
 KEPT = 4096
 """Size of the caches of plans and of claims of addresses."""
 REMEMBERED = 10_000
-"""Addresses remembered as refused; beyond it the oldest is forgotten, and its next request reads the store."""
+"""Addresses remembered as refused; beyond it the oldest is forgotten, and its next request reads the
+store."""
 
 
 class _Known(msgspec.Struct, frozen=True, eq=False):
@@ -67,11 +68,12 @@ class _Known(msgspec.Struct, frozen=True, eq=False):
 
 
 class Limiter:
-    """The limits policy. `count` gives the series of a decision, `soft` that of a budget (scope, period) beyond its soft mark.
-    That one is shown at zero from the first call that the budget holds for: an alert sees no increase in a new series.
+    """The limits policy. `count` gives the series of a decision, `soft` that of a budget (scope, period)
+    beyond its soft mark. That one is shown at zero from the first call that the budget holds for: an alert
+    sees no increase in a new series.
 
-    `teams` stand above tenants. `clock` monotonic and `wall` since the epoch, in seconds. `settlements` (of the same store)
-    and `alias_queues`, which it wakes, are given where several limiters share them.
+    `teams` stand above tenants. `clock` monotonic and `wall` since the epoch, in seconds. `settlements` (of
+    the same store) and `alias_queues`, which it wakes, are given where several limiters share them.
     """
 
     def __init__(
@@ -93,7 +95,9 @@ class Limiter:
         self._take_now = store.take_now if isinstance(store, Immediate) else None
         self._soft = soft
         self.alias_queues = alias_queues if alias_queues is not None else AliasQueues(clock)
-        self.settlements = settlements if settlements is not None else Settlements(store, self.alias_queues.wake)
+        self.settlements = (
+            settlements if settlements is not None else Settlements(store, self.alias_queues.wake)
+        )
         self._address = bucket_of(limits.address) if limits.address else None
         self._output_tokens = limits.output_tokens
         self._budget_header = limits.budget_header
@@ -104,8 +108,12 @@ class Limiter:
         self._plans: dict[tuple[str, ...], _Known] = {}
         self._of_addresses: dict[str, Claim] = {}
         self._empty: dict[str, tuple[float, RateLimited]] = {}
-        self._holders = (f"{process}:{number}" for process in [secrets.token_hex(8)] for number in itertools.count())
-        plans = {name: plan_of([View("upstream", name, of.limits)], None, count) for name, of in upstreams.items()}
+        self._holders = (
+            f"{process}:{number}" for process in [secrets.token_hex(8)] for number in itertools.count()
+        )
+        plans = {
+            name: plan_of([View("upstream", name, of.limits)], None, count) for name, of in upstreams.items()
+        }
         self._upstreams = {name: plan for name, plan in plans.items() if plan.fixed or not plan.requests_only}
 
     def __call__(self, call: Call) -> AbstractAsyncContextManager[None] | None:
@@ -130,8 +138,11 @@ class Limiter:
             series.value += 1
         call.headers += headers_of(plan.shown, verdict.levels)
 
-    def upstream_claims(self, attempt: Attempt, chat: ChatRequest) -> AbstractAsyncContextManager[None] | None:
-        """Returns an attempt's claims on its upstream's limits; None if there are none. Entering it raises NoRoom."""
+    def upstream_claims(
+        self, attempt: Attempt, chat: ChatRequest
+    ) -> AbstractAsyncContextManager[None] | None:
+        """Returns an attempt's claims on its upstream's limits; None if there are none. Entering it raises
+        NoRoom."""
         plan = self._upstreams.get(attempt.target.upstream)
         return None if plan is None else _UpstreamClaims(self, plan, attempt, chat)
 
@@ -166,7 +177,8 @@ class Limiter:
         raise RateLimited(left, scope="address", resource="requests", headers=refusal.headers)
 
     async def charge(self, address: str) -> None:
-        """Charges this client address for a request that is no call. Raises RateLimited if its limit is used up."""
+        """Charges this client address for a request that is no call. Raises RateLimited if its limit is used
+        up."""
         self.check(address)
         if self._address is None:
             return
@@ -201,11 +213,16 @@ class Limiter:
         return reserved(chat, targets, self._output_tokens, self._wall())
 
     def settle(
-        self, metered: Sequence[Claim], slots: Sequence[Slot], attempts: Sequence[Attempt], by: BucketStore | None
+        self,
+        metered: Sequence[Claim],
+        slots: Sequence[Slot],
+        attempts: Sequence[Attempt],
+        by: BucketStore | None,
     ) -> None:
         """Charges what these attempts used instead of what was reserved for them, and releases their slots.
 
-        If the difference cannot be computed, the reserved amounts stay charged; reservations end and slots are released.
+        If the difference cannot be computed, the reserved amounts stay charged; reservations end and slots
+        are released.
         """
         changes = [ended(claim, claim.amount) for claim in metered if claim.holder]
         try:
@@ -247,24 +264,38 @@ class Limiter:
         return verdict
 
     def refusal(
-        self, shown: Sequence[Sequence[Shown]], claims: Sequence[Claim], slots: Sequence[Slot], verdict: Verdict
+        self,
+        shown: Sequence[Sequence[Shown]],
+        claims: Sequence[Claim],
+        slots: Sequence[Slot],
+        verdict: Verdict,
     ) -> RateLimited:
-        """Returns the error for the caller. Its headers show, for the refused resource, the bucket that refused it."""
+        """Returns the error for the caller. Its headers show, for the refused resource, the bucket that
+        refused it."""
         denied = denied_of(claims, slots, verdict)
         self._count(denied.scope, denied.resource, "refused").inc()
         if denied.resource in SHOWN and isinstance(denied, Claim):
             others = [windows for windows in shown if windows[0].resource != denied.resource]
             shown = [*others, (shown_of(denied, verdict.denied),)]
         retry_after, final = verdict.retry_after, verdict.retry_after == math.inf
-        if final and isinstance(denied, Claim) and denied.resource == "budget" and denied.amount <= denied.limit.capacity:
+        if (
+            final
+            and isinstance(denied, Claim)
+            and denied.resource == "budget"
+            and denied.amount <= denied.limit.capacity
+        ):
             retry_after = seconds_left(denied, self._wall())
         headers = headers_of(shown, verdict.levels)
-        refusal = RateLimited(retry_after, scope=denied.scope, resource=denied.resource, final=final, headers=headers)
+        refusal = RateLimited(
+            retry_after, scope=denied.scope, resource=denied.resource, final=final, headers=headers
+        )
         if isinstance(denied, Claim) and denied.scope == "address":
             self._remember(denied, refusal)
         return refusal
 
-    def upstream_refusal(self, claims: Sequence[Claim], slots: Sequence[Slot], verdict: Verdict) -> NoCapacity:
+    def upstream_refusal(
+        self, claims: Sequence[Claim], slots: Sequence[Slot], verdict: Verdict
+    ) -> NoCapacity:
         refusal = self.refusal((), claims, slots, verdict)
         return NoCapacity(refusal.retry_after, refusal.resource)
 
@@ -273,9 +304,15 @@ class Limiter:
         limits = principal.limits
         single = single_alias(limits.aliases, route) if limits.aliases else ""
         user = call.end_user
-        place = (principal.bucket, route.name, single, user) if single or user else (principal.bucket, route.name)
+        place = (
+            (principal.bucket, route.name, single, user) if single or user else (principal.bucket, route.name)
+        )
         known = self._plans.get(place)
-        if known is not None and (known.limits is limits or known.limits == limits) and known.tenant == principal.tenant:
+        if (
+            known is not None
+            and (known.limits is limits or known.limits == limits)
+            and known.tenant == principal.tenant
+        ):
             return known.plan
         plan = plan_of(self.scopes.of_call(principal, route, single, user), self._address, self._count)
         for view, budget in plan.budgets:
@@ -302,7 +339,9 @@ class _Admission:
         claims = limiter.claims(plan, call)
         limiter.admit(plan, call, claims, await limiter.store.take(claims))
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         return None
 
 
@@ -320,7 +359,11 @@ class _Reservation:
         limiter, plan, call = self._limiter, self._plan, self._call
         holder = limiter.holder(plan)
         self._slots = [held(slot, holder) for slot in plan.slots]
-        self._metered = limiter.metered(plan, limiter.reserved(call.chat, call.route.targets), holder) if plan.metering else []
+        self._metered = (
+            limiter.metered(plan, limiter.reserved(call.chat, call.route.targets), holder)
+            if plan.metering
+            else []
+        )
         claims = (*limiter.claims(plan, call), *self._metered)
         verdict = await limiter.take(call, claims, self._slots)
         if not verdict.admitted:
@@ -336,7 +379,9 @@ class _Reservation:
             limiter.settlements.undo(claims, self._slots, self._by)
             raise
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self._limiter.settle(self._metered, self._slots, self._call.attempts, self._by)
 
 
@@ -356,7 +401,9 @@ class _UpstreamClaims:
         holder = limiter.holder(plan)
         self._slots = [held(slot, holder) for slot in plan.slots]
         self._metered = (
-            limiter.metered(plan, limiter.reserved(self._chat, [self._attempt.target]), holder) if plan.metering else []
+            limiter.metered(plan, limiter.reserved(self._chat, [self._attempt.target]), holder)
+            if plan.metering
+            else []
         )
         claims = (*plan.fixed, *self._metered)
         verdict = await limiter.settlements.take(claims, self._slots)
@@ -366,5 +413,7 @@ class _UpstreamClaims:
         for series in plan.admitted:
             series.inc()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self._limiter.settle(self._metered, self._slots, [self._attempt], self._by)

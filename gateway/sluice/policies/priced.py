@@ -1,4 +1,5 @@
-"""Refuses calls of models without a known price (`prices.unknown: refuse`), before they take or cost anything."""
+"""Refuses calls of models without a known price (`prices.unknown: refuse`), before they take or cost
+anything."""
 
 from collections.abc import Callable
 
@@ -14,7 +15,8 @@ class Priced:
         self._wall = wall
 
     def __call__(self, call: Call) -> None:
-        """Raises Forbidden if none of the route's targets has a price; those without one are skipped later."""
+        """Raises Forbidden if none of the route's targets has a price; those without one are skipped
+        later."""
         now = self._wall()
         if all(price_at(target.prices, now) is None for target in call.route.targets):
             raise Forbidden("What this model costs is not known", code="price_unknown")

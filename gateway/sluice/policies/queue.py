@@ -1,13 +1,13 @@
 """Queues the calls of an alias that are over a limit, fairly by key, instead of an immediate 429.
 
-`FairQueue` is pure: self-clocked fair queueing (Golestani 1994). Each key has a line, first in, first out. The head of a
-line has a virtual finish time, 1/weight after that of the one before it, or after the one that was served last if its line
-is new; the earliest is served first. So a key's burst delays its own calls only, and keys that always have calls waiting
-are served in proportion to their weights.
+`FairQueue` is pure: self-clocked fair queueing (Golestani 1994). Each key has a line, first in, first out.
+The head of a line has a virtual finish time, 1/weight after that of the one before it, or after the one that
+was served last if its line is new; the earliest is served first. So a key's burst delays its own calls only,
+and keys that always have calls waiting are served in proportion to their weights.
 
-`AliasQueue` takes the claims of the heads from the store, in that order. A head that is blocked by its own key's or
-tenant's limits is skipped; one that is blocked by a shared limit keeps its place, and none overtakes it. It is tried again
-when a call has released capacity that it needs, or at the time that the store computed.
+`AliasQueue` takes the claims of the heads from the store, in that order. A head that is blocked by its own
+key's or tenant's limits is skipped; one that is blocked by a shared limit keeps its place, and none overtakes
+it. It is tried again when a call has released capacity that it needs, or at the time that the store computed.
 """
 
 import asyncio
@@ -32,7 +32,8 @@ TIMER = 0.001
 
 
 class WaitingLine(Generic[T]):
-    """Waiting calls of one key. The head is blocked `until` a time by the bucket `blocked_by`, the key's `own` or not."""
+    """Waiting calls of one key. The head is blocked `until` a time by the bucket `blocked_by`, the key's
+    `own` or not."""
 
     __slots__ = ("blocked_by", "finish", "items", "key", "own", "until", "weight")
 
@@ -102,17 +103,24 @@ class _Waiter:
 
     __slots__ = ("answer", "claims", "slots")
 
-    def __init__(self, claims: Sequence[Claim], slots: Sequence[Slot], answer: "asyncio.Future[Verdict | None]") -> None:
+    def __init__(
+        self, claims: Sequence[Claim], slots: Sequence[Slot], answer: "asyncio.Future[Verdict | None]"
+    ) -> None:
         self.claims = claims
         self.slots = slots
         self.answer = answer
 
 
 class AliasQueue:
-    """The queue of one alias. `waiting` is called with +1 and -1 as calls enter and leave. `clock` in seconds, monotonic."""
+    """The queue of one alias. `waiting` is called with +1 and -1 as calls enter and leave. `clock` in
+    seconds, monotonic."""
 
     def __init__(
-        self, config: Queue, settlements: Settlements, waiting: Callable[[int], Any], clock: Callable[[], float]
+        self,
+        config: Queue,
+        settlements: Settlements,
+        waiting: Callable[[int], Any],
+        clock: Callable[[], float],
     ) -> None:
         self._config = config
         self._settlements = settlements
@@ -128,7 +136,8 @@ class AliasQueue:
         return len(self._queue)
 
     async def admit(self, key: str, weight: float, claims: Sequence[Claim], slots: Sequence[Slot]) -> Verdict:
-        """Waits for admission, or for the timeout's refusal. Safe to cancel at any point. Raises Unavailable."""
+        """Waits for admission, or for the timeout's refusal. Safe to cancel at any point. Raises
+        Unavailable."""
         verdict, wakes = None, self._wakes
         if not self._queue:
             verdict = await self._settlements.take(claims, slots)
@@ -162,7 +171,9 @@ class AliasQueue:
             if not answer.done() or answer.cancelled():
                 self._leave(line, waiter)
             elif answer.exception() is None and (verdict := answer.result()) is not None and verdict.admitted:
-                self._settlements.undo(waiter.claims, waiter.slots, verdict.by)  # admitted and cancelled at once
+                self._settlements.undo(
+                    waiter.claims, waiter.slots, verdict.by
+                )  # admitted and cancelled at once
             raise
         finally:
             self._waiting(-1)
@@ -245,7 +256,9 @@ class AliasQueue:
             self._timer.cancel()
             self._timer = None
         if due < math.inf:
-            self._timer = asyncio.get_running_loop().call_later(max(TIMER, due - self._clock()), self._serve_soon)
+            self._timer = asyncio.get_running_loop().call_later(
+                max(TIMER, due - self._clock()), self._serve_soon
+            )
 
     async def _peek(self, claims: Sequence[Claim], slots: Sequence[Slot]) -> Verdict:
         """Returns a refusal with the present levels, without taking anything, because waiting calls come
@@ -257,12 +270,18 @@ class AliasQueue:
         before = next((line for line in self._queue.lines() if not line.own), None)
         ahead, shared = (before.until - self._clock(), before.blocked_by) if before is not None else (0.0, "")
         wanted: list[Claim | Slot] = [*claims, *slots]
-        denied = max(range(len(wanted)), key=lambda at: (waits[at], wanted[at].key == shared, wanted[at].scope != "address"))
-        return Verdict(False, (*found.levels, *[Level(0.0, 0.0)] * len(slots)), max(waits[denied], ahead, TIMER), denied)
+        denied = max(
+            range(len(wanted)),
+            key=lambda at: (waits[at], wanted[at].key == shared, wanted[at].scope != "address"),
+        )
+        return Verdict(
+            False, (*found.levels, *[Level(0.0, 0.0)] * len(slots)), max(waits[denied], ahead, TIMER), denied
+        )
 
 
 class AliasQueues:
-    """The queues of all aliases that have one. Limiters with the same `settlements` share them: a queue outlives a limiter."""
+    """The queues of all aliases that have one. Limiters with the same `settlements` share them: a queue
+    outlives a limiter."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -272,7 +291,9 @@ class AliasQueues:
         """The number of waiting calls in all queues."""
         return sum(map(len, self._queues.values()))
 
-    def queue(self, alias: str, config: Queue, settlements: Settlements, waiting: Callable[[int], Any]) -> AliasQueue:
+    def queue(
+        self, alias: str, config: Queue, settlements: Settlements, waiting: Callable[[int], Any]
+    ) -> AliasQueue:
         """Returns the queue of this alias with this configuration; `waiting` as AliasQueue's, the same for
         all queues of an alias.
         """
@@ -296,4 +317,6 @@ def _wait(claim: Claim, level: Level) -> float:
     missing = claim.amount - level.remaining
     if missing <= 0:
         return 0.0
-    return missing / claim.limit.rate if claim.limit.rate and claim.amount <= claim.limit.capacity else math.inf
+    return (
+        missing / claim.limit.rate if claim.limit.rate and claim.amount <= claim.limit.capacity else math.inf
+    )

@@ -1,7 +1,7 @@
 """Takes claims from a bucket store and settles them, however the call ends.
 
-Settling never blocks the call and is never cancelled: it runs in a task of its own, which `close` waits for. Where the store's
-slots are leases, one task renews the leases of all calls.
+Settling never blocks the call and is never cancelled: it runs in a task of its own, which `close` waits for.
+Where the store's slots are leases, one task renews the leases of all calls.
 """
 
 import asyncio
@@ -18,7 +18,9 @@ CLOSING = 1.0
 class Settlements:
     """Wraps a bucket store. `settled` gets the keys of buckets and slots that may have capacity again."""
 
-    def __init__(self, store: BucketStore, settled: Callable[[Collection[str]], object] = lambda keys: None) -> None:
+    def __init__(
+        self, store: BucketStore, settled: Callable[[Collection[str]], object] = lambda keys: None
+    ) -> None:
         self._store = store
         self._settled = settled
         self._held: dict[str, tuple[Sequence[Slot], Sequence[Claim]]] = {}
@@ -46,8 +48,11 @@ class Settlements:
                 self._renewing = asyncio.create_task(self._renew())
         return verdict
 
-    def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), by: BucketStore | None = None) -> None:
-        """Charges or refunds, and releases the slots, in one call of the store that decided (`Verdict.by`)."""
+    def settle(
+        self, claims: Sequence[Claim], slots: Sequence[Slot] = (), by: BucketStore | None = None
+    ) -> None:
+        """Charges or refunds, and releases the slots, in one call of the store that decided
+        (`Verdict.by`)."""
         if not claims and not slots:
             return
         if holder := slots[0].holder if slots else claims[-1].holder:
@@ -56,10 +61,21 @@ class Settlements:
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
-    def undo(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), by: BucketStore | None = None) -> None:
+    def undo(
+        self, claims: Sequence[Claim], slots: Sequence[Slot] = (), by: BucketStore | None = None
+    ) -> None:
         """Refunds everything, as if it had never been taken."""
         refunds = [
-            Claim(c.key, c.limit, 0.0 if c.holder else -c.amount, c.scope, c.resource, c.expires, c.holder, c.amount)
+            Claim(
+                c.key,
+                c.limit,
+                0.0 if c.holder else -c.amount,
+                c.scope,
+                c.resource,
+                c.expires,
+                c.holder,
+                c.amount,
+            )
             for c in claims
         ]
         self.settle(refunds, slots, by)

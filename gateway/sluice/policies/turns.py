@@ -1,15 +1,16 @@
-"""Runs the turns of a session one after another, adds the history to each request, and stores each turn afterwards.
+"""Runs the turns of a session one after another, adds the history to each request, and stores each turn
+afterwards.
 
-User and assistant messages are stored together, once the answer has ended: a call without text stores nothing, and a cut
-answer is stored as far as it was delivered, marked as interrupted.
+User and assistant messages are stored together, once the answer has ended: a call without text stores
+nothing, and a cut answer is stored as far as it was delivered, marked as interrupted.
 
-If the store has to wait, it does so in a task of its own, which is not cancelled with the call's task (when its client has
-left). The session's next turn begins when that task has ended. The last bytes of a complete answer are also sent after it,
-so that a client that has read the end finds the turn in every process that shares the store; if the store takes longer
-than PATIENCE they are sent anyway.
+If the store has to wait, it does so in a task of its own, which is not cancelled with the call's task (when
+its client has left). The session's next turn begins when that task has ended. The last bytes of a complete
+answer are also sent after it, so that a client that has read the end finds the turn in every process that
+shares the store; if the store takes longer than PATIENCE they are sent anyway.
 
-A store that several hosts share gives each turn a lease of its session (`sluice.conversations.leases`), which it holds from
-before its history is read until it is stored: so turns follow one another over all hosts.
+A store that several hosts share gives each turn a lease of its session (`sluice.conversations.leases`), which
+it holds from before its history is read until it is stored: so turns follow one another over all hosts.
 """
 
 import asyncio
@@ -38,8 +39,8 @@ CLOSING = 10.0
 
 
 class Turns:
-    """The policy for calls with a session. `failed` gets the name and error of a failed store operation: the caller has its
-    answer by then."""
+    """The policy for calls with a session. `failed` gets the name and error of a failed store operation: the
+    caller has its answer by then."""
 
     def __init__(
         self,
@@ -70,7 +71,11 @@ class Turns:
         message, sent_at = call.chat.messages[-1], self._wall()
         turns, lease = await self._history(call, call.principal.tenant, session)
         # a session has no `wire`, so the messages are all there is
-        call.chat.messages = (*_system(call.route.config.system), *_window(turns, call.route.config.history), message)
+        call.chat.messages = (
+            *_system(call.route.config.system),
+            *_window(turns, call.route.config.history),
+            message,
+        )
         return Turn("user", message.text, sent_at), lease
 
     async def _history(self, call: Call, tenant: str, session: str) -> tuple[list[Turn], Lease | None]:
@@ -105,7 +110,10 @@ class Turns:
         thoughts = (
             _written(call.thoughts) if complete and answer == text else ""
         )  # a signature holds for the unchanged text only
-        turns = [question, Turn("assistant", answer, self._wall(), interrupted=not complete, thoughts=thoughts)]
+        turns = [
+            question,
+            Turn("assistant", answer, self._wall(), interrupted=not complete, thoughts=thoughts),
+        ]
         tenant, id = call.principal.tenant, call.conversation
         if lease is not None and self._leases is not None:
             return self._begun(self._appending(self._leases.finish(lease, id, turns)))
@@ -126,7 +134,9 @@ class Turns:
     async def _appending(self, append: Awaitable[None]) -> None:
         try:
             await append
-        except Exception as error:  # whatever a store raises, the next turn must not wait for this one for ever
+        except (
+            Exception
+        ) as error:  # whatever a store raises, the next turn must not wait for this one for ever
             self._failed("append", error)
 
     async def close(self) -> None:
@@ -164,7 +174,9 @@ class _Turn:
             raise
         self._call.store_turn = self._answered
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         call = self._call
         call.store_turn = None
         storing = self._end(call.text, complete=call.end in COMPLETE)
@@ -172,7 +184,9 @@ class _Turn:
             self._place.leave()
             return
         storing.add_done_callback(self._leave)
-        if kind is None or issubclass(kind, Exception):  # else the task is cancelled, and nobody waits for this answer
+        if kind is None or issubclass(
+            kind, Exception
+        ):  # else the task is cancelled, and nobody waits for this answer
             await asyncio.wait([storing], timeout=self._turns.patience)
 
     def _answered(self, text: str) -> "asyncio.Task[None] | None":
@@ -214,7 +228,10 @@ def _window(turns: list[Turn], history: History) -> list[Message]:
     while kept and kept[-1].role == "assistant":
         kept.pop()
     if not whole:  # newer models refuse a signature behind another beginning than it was made behind
-        kept = [message if not message.thoughts else msgspec.structs.replace(message, thoughts=()) for message in kept]
+        kept = [
+            message if not message.thoughts else msgspec.structs.replace(message, thoughts=())
+            for message in kept
+        ]
     return kept[::-1]
 
 
@@ -226,7 +243,9 @@ def _written(thoughts: Sequence[Thought]) -> str:
     """Returns the thoughts in the history's format, JSON; "" for none."""
     if not thoughts:
         return ""
-    text = msgspec.json.encode([[thought.text, thought.signature, thought.redacted] for thought in thoughts]).decode()
+    text = msgspec.json.encode(
+        [[thought.text, thought.signature, thought.redacted] for thought in thoughts]
+    ).decode()
     return text if len(text) <= MAX_THOUGHTS else ""
 
 

@@ -43,7 +43,8 @@ def no_prices() -> PriceList:
 
 
 class PriceTable:
-    """`own`: prices by "upstream/model" or "model" that stand before those of the file, which is read when it is needed."""
+    """`own`: prices by "upstream/model" or "model" that stand before those of the file, which is read when it
+    is needed."""
 
     def __init__(self, own: Named, read: Callable[[], PriceList] = no_prices) -> None:
         self._own = own
@@ -51,7 +52,8 @@ class PriceTable:
         self._listed: PriceList | None = None
 
     def prices_of(self, upstream: str, model: str) -> tuple[Dated, ...]:
-        """All prices of one model of an upstream, the latest first: for `price_at`. Empty where there is none.
+        """All prices of one model of an upstream, the latest first: for `price_at`. Empty where there is
+        none.
 
         Its own name counts before its family's, "upstream/model" before "model", and ours before the file's.
         """
@@ -64,7 +66,9 @@ class PriceTable:
             for prices in (self._own, self._listed.models):
                 found = prices.get(f"{upstream}/{name}") or prices.get(name)
                 if found:
-                    return tuple(sorted((Dated(since_of(price.since), price) for price in found), key=_latest_first))
+                    return tuple(
+                        sorted((Dated(since_of(price.since), price) for price in found), key=_latest_first)
+                    )
         return ()
 
     def price_of(self, upstream: str, model: str, at: float) -> Price | None:
@@ -98,7 +102,8 @@ def since_of(text: str | None) -> float:
 
 
 def cost(price: Price, usage: Usage) -> float:
-    """US dollars. `cached_input` is part of `input`, `reasoning` of `output`; what exceeds the whole is paid beside it."""
+    """US dollars. `cached_input` is part of `input`, `reasoning` of `output`; what exceeds the whole is paid
+    beside it."""
     cached, reasoned = usage.cached_input, usage.reasoning
     fresh, written = usage.input - cached, usage.output - reasoned
     total = (fresh if fresh > 0 else 0) * price.input + (written if written > 0 else 0) * price.output

@@ -30,7 +30,12 @@ class Alone:
     """
 
     def __init__(
-        self, gateway: Gateway, source: ConfigSource, loaded: Loaded, stop: Callable[[], None], manager: ServiceManager
+        self,
+        gateway: Gateway,
+        source: ConfigSource,
+        loaded: Loaded,
+        stop: Callable[[], None],
+        manager: ServiceManager,
     ) -> None:
         self._manager = manager
         self._stop = stop
@@ -89,12 +94,24 @@ class Alone:
 
     async def status(self) -> dict[str, Any]:
         state = self._gateway.state
-        worker: dict[str, Any] = {"worker": 0, "pid": os.getpid(), "state": "draining" if state.draining else "serving"}
+        worker: dict[str, Any] = {
+            "worker": 0,
+            "pid": os.getpid(),
+            "state": "draining" if state.draining else "serving",
+        }
         worker["uptime"] = round(time.monotonic() - self._started, 3)
-        return {"pid": os.getpid(), "started": state.started, "draining": state.draining, "restarting": [], "workers": [worker]}
+        return {
+            "pid": os.getpid(),
+            "started": state.started,
+            "draining": state.draining,
+            "restarting": [],
+            "workers": [worker],
+        }
 
     async def restart(self) -> None:
-        raise Conflict("There is one process, which cannot replace itself: workers are replaced one after another")
+        raise Conflict(
+            "There is one process, which cannot replace itself: workers are replaced one after another"
+        )
 
     async def drain(self) -> None:
         self._stop()
@@ -123,13 +140,17 @@ def read_again(source: ConfigSource, started: Loaded) -> Read | Reload:
     try:
         data = source.read()
     except OSError as error:
-        return Reload("invalid", problems=(f"{source.path}: cannot be read: {(error.strerror or str(error)).lower()}",))
+        return Reload(
+            "invalid", problems=(f"{source.path}: cannot be read: {(error.strerror or str(error)).lower()}",)
+        )
     named = hashlib.sha256(data).hexdigest()[:12]
     try:
         loaded = source.load(data)
         refuse_restart(started.config, loaded.config)
     except NeedsRestart as error:
-        return Reload("needs_restart", named, problems=tuple(error.problems), needs_restart=tuple(error.options))
+        return Reload(
+            "needs_restart", named, problems=tuple(error.problems), needs_restart=tuple(error.options)
+        )
     except ConfigError as error:
         return Reload("invalid", named, problems=tuple(error.problems))
     except Exception as error:  # an error in a plugin: the running configuration stays
@@ -148,7 +169,18 @@ def problems_of(error: Exception) -> tuple[str, ...]:
 def log_reload(log: Any, done: Reload) -> None:
     """Logs the result of a reload in one line."""
     if done.ok:
-        log.info("config_reloaded", hash=done.hash, seconds=round(done.seconds, 3), warnings=list(done.warnings[:SHOWN]))
+        log.info(
+            "config_reloaded",
+            hash=done.hash,
+            seconds=round(done.seconds, 3),
+            warnings=list(done.warnings[:SHOWN]),
+        )
     else:
         problems = list(done.problems[:SHOWN])
-        log.error("config_not_reloaded", result=done.result, hash=done.hash, problems=problems, of=len(done.problems))
+        log.error(
+            "config_not_reloaded",
+            result=done.result,
+            hash=done.hash,
+            problems=problems,
+            of=len(done.problems),
+        )

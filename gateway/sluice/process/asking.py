@@ -51,7 +51,9 @@ def copy(url: str, path: str, out: BinaryIO, timeout: float = 60.0) -> None:
     try:
         response = _opened(url, "GET", path, timeout, None)
     except HTTPError as answer:
-        raise _not_the_key(url) if answer.code == 401 else NoAdminAnswer(f"{url}: it answered {answer.code}") from None
+        raise (
+            _not_the_key(url) if answer.code == 401 else NoAdminAnswer(f"{url}: it answered {answer.code}")
+        ) from None
     except (OSError, HTTPException, ValueError) as error:
         raise NoAdminAnswer(f"{url}: {getattr(error, 'reason', error)}") from None
     with response:

@@ -1,7 +1,7 @@
 """Requests and replies between a worker and its supervisor, in both directions, over a pair of sockets.
 
-A message is four bytes of length (big-endian) and MessagePack. Only the supervisor has the other ends, so messages
-are trusted.
+A message is four bytes of length (big-endian) and MessagePack. Only the supervisor has the other ends, so
+messages are trusted.
 """
 
 import socket

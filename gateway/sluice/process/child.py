@@ -38,4 +38,12 @@ class Child(msgspec.Struct):
         """The state in words, for people."""
         if self.silent:
             return "silent"
-        return "leaving" if self.leaves else "draining" if self.replaced else "serving" if self.listens else "starting"
+        return (
+            "leaving"
+            if self.leaves
+            else "draining"
+            if self.replaced
+            else "serving"
+            if self.listens
+            else "starting"
+        )

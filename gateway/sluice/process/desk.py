@@ -1,4 +1,5 @@
-"""Answers operators' requests in the supervisor of several workers, by itself or by requests to all workers."""
+"""Answers operators' requests in the supervisor of several workers, by itself or by requests to all
+workers."""
 
 import os
 import time
@@ -20,7 +21,8 @@ from sluice.telemetry.metrics import CODES, Metrics
 from sluice.version import VERSION
 
 TELL = 1.0
-"""Seconds within which workers report their targets; those that have not are left out, and listed as missing."""
+"""Seconds within which workers report their targets; those that have not are left out, and listed as
+missing."""
 SWITCH = 3.0
 
 
@@ -44,9 +46,12 @@ class Crew(Protocol):
 
 
 class Desk:
-    """`given`: the configuration as in the file; `used`: as workers apply it. `off`: targets that are switched off."""
+    """`given`: the configuration as in the file; `used`: as workers apply it. `off`: targets that are
+    switched off."""
 
-    def __init__(self, crew: Crew, source: ConfigSource, given: Loaded, used: Loaded, board: Board, *, log: Any) -> None:
+    def __init__(
+        self, crew: Crew, source: ConfigSource, given: Loaded, used: Loaded, board: Board, *, log: Any
+    ) -> None:
         self._crew = crew
         self._log = log
         self._source = source
@@ -61,7 +66,8 @@ class Desk:
         self._merged = MergedExposition(board, lambda: [os.getpid(), *crew.children])
         self._counted = {0}
         self._restarting: list[int] = []
-        """Numbers of the workers that are still to be replaced; the first one's successor does not listen yet."""
+        """Numbers of the workers that are still to be replaced; the first one's successor does not listen
+        yet."""
 
     # --- what happens
 
@@ -103,7 +109,11 @@ class Desk:
 
     def _members(self) -> dict[int, Send]:
         """Returns the functions that send a request to each worker that accepts requests, or is about to."""
-        return {pid: partial(self._crew.say, pid) for pid, child in self._crew.children.items() if not child.leaves}
+        return {
+            pid: partial(self._crew.say, pid)
+            for pid, child in self._crew.children.items()
+            if not child.leaves
+        }
 
     # --- what is asked
 
@@ -150,7 +160,8 @@ class Desk:
             self.rollout.begin(done)
 
     def restart(self) -> bool:
-        """Starts replacing all workers, one after another. Returns False if a restart is under way already."""
+        """Starts replacing all workers, one after another. Returns False if a restart is under way
+        already."""
         if self._restarting or self._crew.stopping:
             return False
         self._restarting = sorted({child.number for child in self._crew.children.values()})
@@ -161,7 +172,9 @@ class Desk:
     def _replace_next(self) -> None:
         while self._restarting:
             number = self._restarting[0]
-            serving = [pid for pid, child in self._crew.children.items() if child.number == number and child.serves]
+            serving = [
+                pid for pid, child in self._crew.children.items() if child.number == number and child.serves
+            ]
             if serving:
                 self._crew.replace(serving[0])
                 return
@@ -171,7 +184,11 @@ class Desk:
         self._log.info("restarted")
 
     def _ask_all(
-        self, what: str, body: object, reply: Callable[..., None], more: Callable[[], Mapping[str, object]] = dict
+        self,
+        what: str,
+        body: object,
+        reply: Callable[..., None],
+        more: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         """Replies with each worker's answer, by its number, and `more`; workers that have not answered in
         time are listed as missing.
@@ -180,7 +197,9 @@ class Desk:
         def done(round: Round) -> None:
             numbers = {pid: child.number for pid, child in self._crew.children.items()}
             found = [
-                (numbers[pid], answer.body) for pid, answer in round.answers.items() if pid in numbers and not answer.problem
+                (numbers[pid], answer.body)
+                for pid, answer in round.answers.items()
+                if pid in numbers and not answer.problem
             ]
             missing = [numbers[pid] for pid in round.waiting if pid in numbers]
             reply({**more(), "workers": sorted(found, key=lambda one: one[0]), "missing": missing})
@@ -220,7 +239,9 @@ class Desk:
                     "pid": pid,
                     "state": child.state,
                     "uptime": round(now - child.started, 3),
-                    "silent_for": round(max(0.0, now - beat), 3) if (beat := self._board.last_beat(child.slot)) else None,
+                    "silent_for": round(max(0.0, now - beat), 3)
+                    if (beat := self._board.last_beat(child.slot))
+                    else None,
                 }
                 for pid, child in sorted(children, key=lambda item: (item[1].number, item[1].started))
             ],

@@ -35,8 +35,8 @@ class Prepared(msgspec.Struct, frozen=True, eq=False):
 
 
 class Gateway:
-    """A process's state, its snapshots and the two listeners. `async with` serves, and closes everything at the
-    exit.
+    """A process's state, its snapshots and the two listeners. `async with` serves, and closes everything at
+    the exit.
 
     It leaves the process's logging, signals and collector alone. Log lines go to `lines`. `ports`: the bound
     sockets, if there are any. `before_listening` is called as soon as `state` and `snapshots` are there.
@@ -60,7 +60,9 @@ class Gateway:
     async def __aenter__(self) -> Self:
         """Opens everything. Raises CannotListen, and what ProcessState and Snapshot raise."""
         async with AsyncExitStack() as stack:
-            state = self.state = await stack.enter_async_context(ProcessState(self._loaded, self._lines, self._slot))
+            state = self.state = await stack.enter_async_context(
+                ProcessState(self._loaded, self._lines, self._slot)
+            )
             self.snapshots = await stack.enter_async_context(Snapshots(self._loaded, state))
             current = self.snapshots.current
             self.clients = self._client_listener(stack, Api(current))
@@ -76,7 +78,9 @@ class Gateway:
             self._closing = stack.pop_all()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         await self._closing.aclose()
 
     def _listener(self, api: Api, connections: int) -> Listener:
@@ -142,7 +146,8 @@ class Gateway:
         self.commit(await self.prepare(loaded))
 
     async def prepare(self, loaded: Loaded) -> "Prepared":
-        """Builds the argument of `commit` or `discard`. Raises ConfigError, ValueError or OSError; see `swap`."""
+        """Builds the argument of `commit` or `discard`. Raises ConfigError, ValueError or OSError; see
+        `swap`."""
         if self._certificate is not None:
             await self._certificate.look()
         fresh = await self.snapshots.prepare(loaded)
@@ -153,7 +158,8 @@ class Gateway:
             raise
 
     def commit(self, prepared: "Prepared") -> None:
-        """Applies the prepared configuration to new requests. Raises RuntimeError if the gateway is closing."""
+        """Applies the prepared configuration to new requests. Raises RuntimeError if the gateway is
+        closing."""
         self.snapshots.take(prepared.snapshot, lambda _: self._take(prepared))
 
     async def discard(self, prepared: "Prepared") -> None:
@@ -171,7 +177,9 @@ class Gateway:
         """
         state, snapshots, config = self.state, self.snapshots, self.snapshots.current.config.server
         state.draining = self.clients.draining = True
-        state.log.info("draining", in_flight=len(snapshots.runs), delay=config.drain_delay, timeout=config.drain_timeout)
+        state.log.info(
+            "draining", in_flight=len(snapshots.runs), delay=config.drain_delay, timeout=config.drain_timeout
+        )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(config.drain_delay):
                 await hurry.wait()

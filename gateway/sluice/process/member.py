@@ -1,4 +1,5 @@
-"""Operators' requests to a worker: it passes them on to the supervisor, which carries them out in all workers."""
+"""Operators' requests to a worker: it passes them on to the supervisor, which carries them out in all
+workers."""
 
 import asyncio
 import itertools

@@ -1,15 +1,16 @@
-"""Binds the two addresses that a process listens on, before it serves; or takes sockets that are bound already.
+"""Binds the two addresses that a process listens on, before it serves; or takes sockets that are bound
+already.
 
-Bound sockets hold their ports and refuse connections; whoever accepts from them calls `listen`. They may be handed to
-other processes: the supervisor binds a pair for each worker and keeps it (see `supervisor.py`).
+Bound sockets hold their ports and refuse connections; whoever accepts from them calls `listen`. They may be
+handed to other processes: the supervisor binds a pair for each worker and keeps it (see `supervisor.py`).
 
-A Unix socket's file stays when its process ends, and refuses connections as a closed port does: one that does is replaced.
-Nobody removes it at the end, for it may be a successor's by then.
+A Unix socket's file stays when its process ends, and refuses connections as a closed port does: one that does
+is replaced. Nobody removes it at the end, for it may be a successor's by then.
 
-Workers whose supervisor was killed let go of their ports as soon as they notice, and end their streams. A gateway that is
-started meanwhile waits for that, and only for that. It recognizes such workers by two marks,
-which are names of Unix sockets in Linux's abstract namespace: one is held by every process of a gateway with workers, the
-other by its supervisor alone.
+Workers whose supervisor was killed let go of their ports as soon as they notice, and end their streams. A
+gateway that is started meanwhile waits for that, and only for that. It recognizes such workers by two marks,
+which are names of Unix sockets in Linux's abstract namespace: one is held by every process of a gateway with
+workers, the other by its supervisor alone.
 """
 
 import errno
@@ -31,7 +32,8 @@ LOOK_AGAIN = 0.05
 PATIENCE = 30.0
 """Seconds that workers of a killed supervisor have to release a port."""
 Inherited = Mapping[str, socket.socket]
-"""Sockets that another process has bound for this one, `api` and `admin`; they replace the configured addresses."""
+"""Sockets that another process has bound for this one, `api` and `admin`; they replace the configured
+addresses."""
 
 
 class CannotListen(Exception):
@@ -54,7 +56,8 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class Marks(msgspec.Struct, frozen=True):
-    """Descriptors of the two marks; -1: another process has it. A mark is held until its descriptor is closed."""
+    """Descriptors of the two marks; -1: another process has it. A mark is held until its descriptor is
+    closed."""
 
     everybody: int
     supervisor: int
@@ -69,7 +72,11 @@ def mark_ports(server: Server) -> Marks:
 def _where(server: Server) -> str:
     """Returns the port or, because names are short, a digest of the Unix socket's path."""
     path = unix_path(server.listen)
-    return str(address(server.listen)[1]) if path is None else sha256(os.path.abspath(path).encode()).hexdigest()[:32]
+    return (
+        str(address(server.listen)[1])
+        if path is None
+        else sha256(os.path.abspath(path).encode()).hexdigest()[:32]
+    )
 
 
 def _mark(name: str) -> int:
@@ -91,7 +98,9 @@ def _is_marked(name: str) -> bool:
 def is_left_over(server: Server) -> bool:
     """Returns whether the processes on the port are workers without a supervisor."""
     where = _where(server)
-    return sys.platform == "linux" and _is_marked(f"everybody/{where}") and not _is_marked(f"supervisor/{where}")
+    return (
+        sys.platform == "linux" and _is_marked(f"everybody/{where}") and not _is_marked(f"supervisor/{where}")
+    )
 
 
 def take_ports(
@@ -113,7 +122,8 @@ def take_ports(
 
 
 def share_ports(server: Server, inherited: Inherited | None = None) -> Ports:
-    """Binds both addresses beside other processes that have bound them by this function. Raises CannotListen."""
+    """Binds both addresses beside other processes that have bound them by this function. Raises
+    CannotListen."""
     return _take_both(server, inherited or {}, shared=True)
 
 
@@ -152,7 +162,11 @@ def _take(server: Server, option: str, *, shared: bool) -> socket.socket:
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
         other = "port" if path is None else "path"
-        hint = f": another process listens there; stop it, or give server.{option} another {other}" if in_use else ""
+        hint = (
+            f": another process listens there; stop it, or give server.{option} another {other}"
+            if in_use
+            else ""
+        )
         text = f"cannot listen on {given} (server.{option}): {error.strerror or error}{hint}"
         raise CannotListen(text, in_use=in_use) from None
 

@@ -30,7 +30,12 @@ class Everybody(Protocol):
     """Sends a request to all workers."""
 
     def ask(
-        self, members: Mapping[int, Send], what: str, body: object, seconds: float, done: Callable[[Round], None]
+        self,
+        members: Mapping[int, Send],
+        what: str,
+        body: object,
+        seconds: float,
+        done: Callable[[Round], None],
     ) -> None: ...
 
 
@@ -85,7 +90,9 @@ class Rollout:
         if isinstance(read, Reload):
             self._end(read)
         else:
-            self._everybody.ask(self._members(), "prepare", read.data, BUILD, lambda round: self._prepared(read, round))
+            self._everybody.ask(
+                self._members(), "prepare", read.data, BUILD, lambda round: self._prepared(read, round)
+            )
 
     def _prepared(self, read: Read, round: Round) -> None:
         loaded = read.loaded

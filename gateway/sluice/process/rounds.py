@@ -1,4 +1,5 @@
-"""Collects the workers' replies to a request of the supervisor to all of them. Pure, with the clock passed in."""
+"""Collects the workers' replies to a request of the supervisor to all of them. Pure, with the clock passed
+in."""
 
 from collections.abc import Callable, Mapping
 
@@ -39,8 +40,16 @@ class Rounds:
         """The time at which the first of them ends without all answers."""
         return min((one.until for one in self._rounds.values()), default=None)
 
-    def ask(self, members: Mapping[int, Send], what: str, body: object, seconds: float, done: Callable[[Round], None]) -> None:
-        """Sends a request to all; `done` is called once, when all have answered or ended, or after the timeout."""
+    def ask(
+        self,
+        members: Mapping[int, Send],
+        what: str,
+        body: object,
+        seconds: float,
+        done: Callable[[Round], None],
+    ) -> None:
+        """Sends a request to all; `done` is called once, when all have answered or ended, or after the
+        timeout."""
         self._number += 1
         one = self._rounds[self._number] = Round(done, self._clock() + seconds, set(members))
         for send in members.values():

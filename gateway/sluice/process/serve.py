@@ -1,11 +1,12 @@
 """Runs the process: listens, ticks, and drains at the end.
 
-On SIGTERM or SIGINT readiness flips first while new connections are still served (`drain_delay`: load balancers need
-that long to notice); then no more are accepted and running calls may finish (`drain_timeout`); those that are left
-then end with an in-band error. The admin port goes last. A second signal ends the delay.
+On SIGTERM or SIGINT readiness flips first while new connections are still served (`drain_delay`: load
+balancers need that long to notice); then no more are accepted and running calls may finish (`drain_timeout`);
+those that are left then end with an in-band error. The admin port goes last. A second signal ends the delay.
 
-A worker (see `supervisor.py`) shares its ports with others. It drains on SIGTERM, however often that comes; SIGINT ends its
-delay. When its supervisor is gone it drains without a delay, so that the ports are free for its successor.
+A worker (see `supervisor.py`) shares its ports with others. It drains on SIGTERM, however often that comes;
+SIGINT ends its delay. When its supervisor is gone it drains without a delay, so that the ports are free for
+its successor.
 """
 
 import asyncio
@@ -50,11 +51,11 @@ FEW_CONNECTIONS = 4096
 class Worker(msgspec.Struct, frozen=True):
     """One of several processes on the same ports.
 
-    It reports on the descriptor `status` that it listens (LISTENS), and that it accepts no more (LEAVES); `supervisor` is a
-    descriptor that becomes readable when the supervisor is gone. `mark`: see `ports.py`; it is kept as long as the ports.
-    Its counters and its sign of life are in `slot`. `wire` is the channel to the supervisor; `following` is what
-    the
-    supervisor knew of reloads when the worker was started, `off` the targets that were switched off then.
+    It reports on the descriptor `status` that it listens (LISTENS), and that it accepts no more (LEAVES);
+    `supervisor` is a descriptor that becomes readable when the supervisor is gone. `mark`: see `ports.py`; it
+    is kept as long as the ports. Its counters and its sign of life are in `slot`. `wire` is the channel to
+    the supervisor; `following` is what the supervisor knew of reloads when the worker was started, `off` the
+    targets that were switched off then.
     """
 
     number: int
@@ -96,18 +97,26 @@ async def _serve(loaded: Loaded, source: ConfigSource, worker: Worker | None) ->
         stop, hurry = asyncio.Event(), asyncio.Event()
         async with AsyncExitStack() as until_gone:
 
-            def before_listening() -> None:  # an operator who sees the port may send a signal or an admin request
+            def before_listening() -> (
+                None
+            ):  # an operator who sees the port may send a signal or an admin request
                 if worker is not None:
                     until_gone.push_async_callback(join(gateway, source, worker).close)
                 else:
-                    until_gone.callback(control(Alone(gateway, source, loaded, stop.set, manager), gateway).cancel)
+                    until_gone.callback(
+                        control(Alone(gateway, source, loaded, stop.set, manager), gateway).cancel
+                    )
                 until_gone.enter_context(_signals(stop, hurry, worker, gateway))
 
-            gateway = Gateway(loaded, lines, ports, before_listening, worker.slot if worker is not None else None)
+            gateway = Gateway(
+                loaded, lines, ports, before_listening, worker.slot if worker is not None else None
+            )
             async with gateway:
                 gc.collect()
                 gc.freeze()  # long-lived objects need not be examined again
-                gc.set_threshold(20_000, 20, 100)  # calls leave no cycles behind: the default looks after every second one
+                gc.set_threshold(
+                    20_000, 20, 100
+                )  # calls leave no cycles behind: the default looks after every second one
                 gateway.state.metrics.child("worker").set(number)
                 if worker is not None:
                     _report(worker, LISTENS)
@@ -185,7 +194,9 @@ def _report(worker: Worker, what: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event, hurry: asyncio.Event, worker: Worker | None, gateway: Gateway) -> Iterator[None]:
+def _signals(
+    stop: asyncio.Event, hurry: asyncio.Event, worker: Worker | None, gateway: Gateway
+) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     terminal = Terminal()
     doing: set[asyncio.Task[Any]] = set()

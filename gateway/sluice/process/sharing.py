@@ -36,12 +36,18 @@ def with_ports(loaded: Loaded, inherited: Inherited | None = None) -> tuple[Load
             listen=_with_port(server.listen, ports[number].api),
             admin_listen=_with_port(server.admin_listen, ports[number].admin),
         )
-    return msgspec.structs.replace(loaded, config=msgspec.structs.replace(loaded.config, server=server)), ports
+    return msgspec.structs.replace(
+        loaded, config=msgspec.structs.replace(loaded.config, server=server)
+    ), ports
 
 
 def _with_port(given: str, bound: socket.socket) -> str:
     name = bound.getsockname()
-    return f"{given.rpartition(':')[0]}:{name[1]}" if isinstance(name, tuple) and not given.startswith("unix:") else given
+    return (
+        f"{given.rpartition(':')[0]}:{name[1]}"
+        if isinstance(name, tuple) and not given.startswith("unix:")
+        else given
+    )
 
 
 def with_stores(loaded: Loaded, log: Any) -> Loaded:
@@ -56,7 +62,9 @@ def with_stores(loaded: Loaded, log: Any) -> Loaded:
         config = msgspec.structs.replace(config, limits=limits)
     if config.admin.usable and admin_store(config) == "memory":
         try:
-            folder = tempfile.mkdtemp(prefix=FOLDER, dir=SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None)
+            folder = tempfile.mkdtemp(
+                prefix=FOLDER, dir=SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
+            )
         except OSError as error:
             log.warning("admin_store", configured="memory", used="each worker its own", reason=error.strerror)
         else:

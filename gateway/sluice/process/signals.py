@@ -13,7 +13,8 @@ UNUSED_SIGNALS = (signal.SIGQUIT, signal.SIGUSR1)
 
 
 def ignore_signals() -> None:
-    """Ignores all but SIGTERM and SIGINT until handlers are installed: the default action would end the process."""
+    """Ignores all but SIGTERM and SIGINT until handlers are installed: the default action would end the
+    process."""
     for number in (signal.SIGHUP, signal.SIGUSR2, *UNUSED_SIGNALS):
         signal.signal(number, signal.SIG_IGN)
 

@@ -20,7 +20,8 @@ class ConfigSource(msgspec.Struct, frozen=True):
     workers: int | None = None
 
     def load(self, data: bytes | None = None) -> Loaded:
-        """Loads the configuration; `data`: the file's bytes, if they have been read already. Raises ConfigError."""
+        """Loads the configuration; `data`: the file's bytes, if they have been read already. Raises
+        ConfigError."""
         loaded = load(self.path, data=data)
         return loaded if self.workers is None else with_workers(loaded, self.workers)
 

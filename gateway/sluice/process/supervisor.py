@@ -1,20 +1,23 @@
 """Starts, restarts and stops several worker processes on one port.
 
-The supervisor reads the configuration once, takes the ports, and forks a worker for each number. For every number there is
-a pair of listening sockets (SO_REUSEPORT: the kernel deals connections out), so the supervisor handles no requests
-and mostly waits. The supervisor keeps the sockets open, and a worker that replaces another inherits its sockets: connections
-that the kernel has queued for a worker that stops or dies wait for the next one, and are not reset. The supervisor forks
-before it has a thread or an event loop, and does not exec: all workers have one configuration and one version of the code,
-also those that start hours later, and share the memory of both.
+The supervisor reads the configuration once, takes the ports, and forks a worker for each number. For every
+number there is a pair of listening sockets (SO_REUSEPORT: the kernel deals connections out), so the
+supervisor handles no requests and mostly waits. The supervisor keeps the sockets open, and a worker that
+replaces another inherits its sockets: connections that the kernel has queued for a worker that stops or dies
+wait for the next one, and are not reset. The supervisor forks before it has a thread or an event loop, and
+does not exec: all workers have one configuration and one version of the code, also those that start hours
+later, and share the memory of both.
 
-The first worker starts alone; if it cannot listen, it reports why, once, and the supervisor exits. A worker that ends later
-is replaced: at once, or after a pause that doubles while it keeps ending within STEADY seconds (its sockets are closed for
-that time, and the others get its share). A worker that was sent SIGTERM is replaced as soon as it stops accepting. SIGTERM or
-SIGINT to the supervisor is passed on as SIGTERM, on which workers drain (see `serve.py`), a second one as SIGINT, which ends
-their delay; those still there GRACE seconds after their drain timeout are killed. Workers are process groups of their own, so
-that a terminal's Ctrl-C reaches them once.
+The first worker starts alone; if it cannot listen, it reports why, once, and the supervisor exits. A worker
+that ends later is replaced: at once, or after a pause that doubles while it keeps ending within STEADY
+seconds (its sockets are closed for that time, and the others get its share). A worker that was sent SIGTERM
+is replaced as soon as it stops accepting. SIGTERM or SIGINT to the supervisor is passed on as SIGTERM, on
+which workers drain (see `serve.py`), a second one as SIGINT, which ends their delay; those still there GRACE
+seconds after their drain timeout are killed. Workers are process groups of their own, so that a terminal's
+Ctrl-C reaches them once.
 
-Every worker holds one end of a pipe whose other end only the supervisor has: if it is killed, they drain and exit.
+Every worker holds one end of a pipe whose other end only the supervisor has: if it is killed, they drain and
+exit.
 """
 
 import contextlib
@@ -70,7 +73,11 @@ def supervise(given: Loaded, source: ConfigSource) -> Part | int:
     log = open_log(lines, loaded.config.log.level)
     server = loaded.config.server
     log.info(
-        "supervising", workers=server.workers, listen=server.listen, admin_listen=server.admin_listen, inherited=list(inherited)
+        "supervising",
+        workers=server.workers,
+        listen=server.listen,
+        admin_listen=server.admin_listen,
+        inherited=list(inherited),
     )
     for passed in inherited.values():
         passed.close()
@@ -79,7 +86,14 @@ def supervise(given: Loaded, source: ConfigSource) -> Part | int:
 
 class _Supervisor:
     def __init__(
-        self, source: ConfigSource, given: Loaded, loaded: Loaded, ports: dict[int, Ports], *, lines: LogLines, log: Any
+        self,
+        source: ConfigSource,
+        given: Loaded,
+        loaded: Loaded,
+        ports: dict[int, Ports],
+        *,
+        lines: LogLines,
+        log: Any,
     ) -> None:
         self._ports = ports
         self._board = Board(1 + SLOTS * loaded.config.server.workers)
@@ -146,7 +160,8 @@ class _Supervisor:
         (self._manager.reloading if running else self._manager.ready)()
 
     def _beat(self) -> None:
-        """Reports to the service manager's watchdog that this loop runs; workers have the supervisor's own watchdog."""
+        """Reports to the service manager's watchdog that this loop runs; workers have the supervisor's own
+        watchdog."""
         now = time.monotonic()
         if self._manager.beat_every is not None and now >= self._beaten + self._manager.beat_every:
             self._beaten = now
@@ -211,7 +226,9 @@ class _Supervisor:
         self._watched = now
         self._desk.tidy()
         serving = {pid: child for pid, child in self.children.items() if child.serves}
-        for pid in self._watchdog.look({pid: self._board.last_beat(child.slot) for pid, child in serving.items()}):
+        for pid in self._watchdog.look(
+            {pid: self._board.last_beat(child.slot) for pid, child in serving.items()}
+        ):
             child = serving[pid]
             child.silent = True
             child.kill_at = now + LAST_WORDS
@@ -258,7 +275,9 @@ class _Supervisor:
             ours, theirs = os.pipe()
             ends = here, there = socket.socketpair()
             trace = CrashTrace()
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the worker unblocks them once the handlers are reset
+            signal.pthread_sigmask(
+                signal.SIG_BLOCK, SIGNALS
+            )  # the worker unblocks them once the handlers are reset
             pid = os.fork()
         except (OSError, CannotListen) as error:  # no memory, too many processes: the others go on
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -300,7 +319,8 @@ class _Supervisor:
         return None
 
     def _new_ports(self) -> Ports:
-        """Returns a socket for the API, if possible of its own, and the admin port's. Raises CannotListen, OSError."""
+        """Returns a socket for the API, if possible of its own, and the admin port's. Raises CannotListen,
+        OSError."""
         api = self._api.dup() if self._api is not None else share_port(self._loaded.config.server)
         return Ports(api, self._admin.dup())
 
@@ -339,7 +359,8 @@ class _Supervisor:
         return self._loaded, worker
 
     def _read_status(self, child: Child) -> None:
-        """Handles the worker's reports that it listens, and that it stops accepting; end of file: it has ended."""
+        """Handles the worker's reports that it listens, and that it stops accepting; end of file: it has
+        ended."""
         report = os.read(child.status, 16) if child.status >= 0 else b""
         if LISTENS in report:
             child.listens = True
@@ -461,8 +482,11 @@ class _Supervisor:
         reason = "silent" if child.silent else "drained" if child.leaves else "ended"
         self._desk.metrics.child("worker_restarts", reason).inc()
         more = {"silent": child.silent, "stack": stack} if stack or child.silent else {}
-        self._log.warning("worker_ended", worker=child.number, worker_pid=pid, code=code, again_in=child.again_in, **more)
+        self._log.warning(
+            "worker_ended", worker=child.number, worker_pid=pid, code=code, again_in=child.again_in, **more
+        )
 
 
 def _noted(*_: object) -> None:
-    """Does nothing: Python needs a handler, but the loop reads the signal's number from the wakeup descriptor."""
+    """Does nothing: Python needs a handler, but the loop reads the signal's number from the wakeup
+    descriptor."""

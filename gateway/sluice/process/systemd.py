@@ -40,11 +40,17 @@ def inherited_sockets(environ: MutableMapping[str, str], first: int = FIRST) -> 
 def _inherited(descriptor: int, name: str) -> socket.socket:
     try:
         passed = socket.socket(fileno=descriptor)
-        if passed.type != socket.SOCK_STREAM or not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        if passed.type != socket.SOCK_STREAM or not passed.getsockopt(
+            socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+        ):
             passed.detach()
-            raise CannotListen(f"the socket that systemd passes as {name} is no listening stream socket (ListenStream=)")
+            raise CannotListen(
+                f"the socket that systemd passes as {name} is no listening stream socket (ListenStream=)"
+            )
     except OSError as error:
-        raise CannotListen(f"the socket that systemd passes as {name} cannot be used: {error.strerror}") from None
+        raise CannotListen(
+            f"the socket that systemd passes as {name} cannot be used: {error.strerror}"
+        ) from None
     passed.set_inheritable(False)
     passed.setblocking(False)
     return passed
@@ -61,7 +67,9 @@ class ServiceManager:
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         address = environ.pop("NOTIFY_SOCKET", "")
         interval, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
-        self._address = "\0" + address[1:] if address.startswith("@") else address if address.startswith("/") else ""
+        self._address = (
+            "\0" + address[1:] if address.startswith("@") else address if address.startswith("/") else ""
+        )
         self._socket: socket.socket | None = None
         self.beat_every: float | None = None
         if self._address:
@@ -75,10 +83,13 @@ class ServiceManager:
         self._send("READY=1\nSTATUS=serving")
 
     def reloading(self) -> None:
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}\nSTATUS=following another configuration")
+        self._send(
+            f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}\nSTATUS=following another configuration"
+        )
 
     def stopping(self, seconds: float) -> None:
-        """Reports that the process ends, and how long that may take: it extends the unit's TimeoutStopSec=."""
+        """Reports that the process ends, and how long that may take: it extends the unit's
+        TimeoutStopSec=."""
         self._send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(seconds * 1e6)}\nSTATUS=draining")
 
     def alive(self) -> None:

@@ -56,10 +56,13 @@ def _date(at: float) -> str:
 def tls_listener(
     api: Api, state: ProcessState, tls: ServerTls, warn: Callable[..., object]
 ) -> tuple[TlsListener, WatchedCertificate]:
-    """Returns a listener and its certificate, which is to be watched. Raises ValueError if its files cannot be used."""
+    """Returns a listener and its certificate, which is to be watched. Raises ValueError if its files cannot
+    be used."""
     notices = CertificateNotices(state)
     protocols = ("h2", "http/1.1") if state.config.server.http2 else ("http/1.1",)
-    certificate = WatchedCertificate(tls, protocols, failed=notices.failed, replaced=notices.replaced, looked=notices.look)
+    certificate = WatchedCertificate(
+        tls, protocols, failed=notices.failed, replaced=notices.replaced, looked=notices.look
+    )
     notices.shows(certificate.now)
     failures = state.metrics.children("tls_handshake_errors", (), FAILURES)
 

@@ -21,9 +21,9 @@ NO_USAGE = Usage()
 class Attempt(msgspec.Struct, eq=False):
     """`outcome` is of the closed set of `upstream_attempts_total`; times on the monotonic clock.
 
-    `ended`: when the answer was complete, or else when the attempt was over; 0.0 until then.
-    `usage` is what the provider reported; `used` the same, or an estimate from the text, or nothing where none came.
-    `cost`: the price of `used` in US dollars; None if nothing was generated, or the target has no price.
+    `ended`: when the answer was complete, or else when the attempt was over; 0.0 until then. `usage` is what
+    the provider reported; `used` the same, or an estimate from the text, or nothing where none came. `cost`:
+    the price of `used` in US dollars; None if nothing was generated, or the target has no price.
     """
 
     target: Target
@@ -37,7 +37,9 @@ class Attempt(msgspec.Struct, eq=False):
     model: str = ""
     finish: str = ""  # the reason that the model finished for
     cost: float | None = None
-    whole: Operation | None = None  # the operation, if the upstream was asked for one document instead of a stream
+    whole: Operation | None = (
+        None  # the operation, if the upstream was asked for one document instead of a stream
+    )
     provider_id: str = ""  # the provider's own id of the request
     picked: str = ""  # the endpoint that served it, if a picker chose that
     probe: int = 0  # the number of the health probe that this attempt is; 0: it is none
@@ -51,7 +53,8 @@ class Attempt(msgspec.Struct, eq=False):
 class AnsweringAttempt(Protocol):
     """An attempt whose answer is being read (`sluice.proxy.reader.AnswerReader`).
 
-    `task`: the attempt's own task, if two attempts race. `complete_at`: when the answer was complete, 0.0 until it is.
+    `task`: the attempt's own task, if two attempts race. `complete_at`: when the answer was complete, 0.0
+    until it is.
     """
 
     attempt: Attempt

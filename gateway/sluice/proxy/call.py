@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from sluice.routing.pods import PodChoice
 
 LARGE = 256 << 10
-"""Bytes of a request's body whose parsing and translation take a thread: for the largest one Python needs some 100 ms each."""
+"""Bytes of a request's body whose parsing and translation take a thread: for the largest one Python needs
+some 100 ms each."""
 
-Phase = Literal["admitting", "waiting", "connecting", "first_token", "streaming", "storing", "settling", "over"]
+Phase = Literal[
+    "admitting", "waiting", "connecting", "first_token", "streaming", "storing", "settling", "over"
+]
 """The phases of a call.
 
 admitting: policies decide about it. waiting: for its session's turn, in an alias's queue, or before a retry.
@@ -69,8 +72,9 @@ class Call(msgspec.Struct, eq=False):
     """`received` on the monotonic clock; `ttft` in seconds, of streams only.
 
     `end` is of the closed set of `stream_end_total`, "" until it is known; it is written by `finish` alone.
-    `store_turn` stores the turn of a conversation, given the text of the complete answer; it is called before the
-    end of the answer is sent. It returns the task that stores it, or None if there is nothing to wait for.
+    `store_turn` stores the turn of a conversation, given the text of the complete answer; it is called before
+    the end of the answer is sent. It returns the task that stores it, or None if there is nothing to wait
+    for.
     """
 
     id: str

@@ -21,12 +21,16 @@ Unsupported = Literal["refuse", "drop"] | None
 class Capable:
     """One target's capabilities, within one alias.
 
-    `takes`: names of features (`sluice.model.features`). `spared`: fields that the configuration drops. `dropped`
-    is called with the name of each field that is left out.
+    `takes`: names of features (`sluice.model.features`). `spared`: fields that the configuration drops.
+    `dropped` is called with the name of each field that is left out.
     """
 
     def __init__(
-        self, takes: frozenset[str], unsupported: Unsupported, dropped: Callable[[str], object], spared: frozenset[str]
+        self,
+        takes: frozenset[str],
+        unsupported: Unsupported,
+        dropped: Callable[[str], object],
+        spared: frozenset[str],
     ) -> None:
         self._takes = takes
         self._unsupported = unsupported
@@ -89,7 +93,8 @@ def cannot(param: str, what: str = "") -> BadRequest:
 
 
 def refusing(dropped: Callable[[str], object], spared: frozenset[str]) -> Callable[[str], object]:
-    """Returns a replacement for `dropped` that refuses fields which the configuration does not drop by name."""
+    """Returns a replacement for `dropped` that refuses fields which the configuration does not drop by
+    name."""
 
     def judged(name: str) -> None:
         if name not in spared:

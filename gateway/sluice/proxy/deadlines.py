@@ -1,4 +1,5 @@
-"""Deadlines of an attempt whose answer is being read: which one applies now, and the error when it has passed."""
+"""Deadlines of an attempt whose answer is being read: which one applies now, and the error when it has
+passed."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +9,8 @@ from sluice.errors import UpstreamError
 from sluice.proxy.attempt import AnsweringAttempt
 
 LINGER = 0.25
-"""Seconds that an upstream may take to end its body after the answer is complete; then the connection is closed."""
+"""Seconds that an upstream may take to end its body after the answer is complete; then the connection is
+closed."""
 
 
 class BodyLingers(Exception):

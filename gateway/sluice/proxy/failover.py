@@ -27,8 +27,8 @@ from sluice.routing.failover import FailoverPlan, NextTarget, RetryBudget, queue
 class Failover:
     """Follows failover plans. `priced_only`: skip targets without a price.
 
-    `off`: labels of targets that operators have switched off, "disabled" or "draining": neither gets new calls, and
-    disabled ones get no further attempts of running calls.
+    `off`: labels of targets that operators have switched off, "disabled" or "draining": neither gets new
+    calls, and disabled ones get no further attempts of running calls.
     """
 
     def __init__(
@@ -67,7 +67,9 @@ class Failover:
         self.budget.request()
         plan = None
         hedge = route.config.hedge
-        if route.single_target and hedge is None and not self._off:  # one target: the plan is made when it is needed
+        if (
+            route.single_target and hedge is None and not self._off
+        ):  # one target: the plan is made when it is needed
             choice = NextTarget(first)
         else:
             plan = self._plan(call)
@@ -95,7 +97,9 @@ class Failover:
                     if isinstance(error, NoCapacity):
                         full = error if full is None or error.wait < full.wait else full
                     if following is None:
-                        raise (full if full is not None and isinstance(error, NoCapacity) else error) from None
+                        raise (
+                            full if full is not None and isinstance(error, NoCapacity) else error
+                        ) from None
                     run.let_go()
                     choice = following
         finally:
@@ -125,7 +129,8 @@ class Failover:
         return FailoverPlan(queue, self._chance, self.budget, route.retry)
 
     def _by_pods(self, call: Call) -> list[Target]:
-        """The queue of a route on which queues or prompts decide: by the prompt as it is sent, with the history."""
+        """The queue of a route on which queues or prompts decide: by the prompt as it is sent, with the
+        history."""
         from sluice.routing.pods import PodChoice
 
         call.pod_choice = choice = PodChoice()
@@ -148,7 +153,9 @@ class Failover:
             self._count_passed(call, plan)
         return choice
 
-    def _after_wait(self, call: Call, plan: FailoverPlan[Target] | None, choice: NextTarget[Target]) -> NextTarget[Target]:
+    def _after_wait(
+        self, call: Call, plan: FailoverPlan[Target] | None, choice: NextTarget[Target]
+    ) -> NextTarget[Target]:
         """Returns another target if the breaker of the one to be retried has opened during the wait."""
         health = choice.target.health
         if plan is None or health.closed or health.ready():
@@ -163,7 +170,9 @@ class Failover:
     def _count_passed(self, call: Call, plan: FailoverPlan[Target]) -> None:
         """Counts the unhealthy targets that were skipped before the chosen one."""
         for passed in plan.passed:
-            self._count(call, passed, plan.choice.target, "rate_limited" if passed.health.closed else "breaker_open")
+            self._count(
+                call, passed, plan.choice.target, "rate_limited" if passed.health.closed else "breaker_open"
+            )
 
     def _count_left_out(self, call: Call, target: Target) -> None:
         """Counts the targets that cannot take the call, up to the tier of the first one that can."""
@@ -197,7 +206,8 @@ class Failover:
         await race(first, second, run.won, lambda: run.winner.task if run.winner else None, patience)
 
     async def _recover(self, run: CallRun, choice: NextTarget[Target]) -> None:
-        """Asks the target to continue an answer that was cut: by prefill if it can, otherwise from the beginning."""
+        """Asks the target to continue an answer that was cut: by prefill if it can, otherwise from the
+        beginning."""
         chat, target = run.call.chat, choice.target
         if target.spec.prefill and run.kept_text:
             try:
@@ -217,7 +227,9 @@ class Failover:
             await self._attempt(run, target, chat, last=True, prefilled=how == "prefill")
         finally:
             outcome = call.attempts[-1].outcome
-            if len(call.attempts) > before and outcome != "stale_connection":  # else its upstream was not asked
+            if (
+                len(call.attempts) > before and outcome != "stale_connection"
+            ):  # else its upstream was not asked
                 outcome = outcome if outcome in ("ok", "abandoned") else "failed"
                 self._metrics.child("recoveries", call.route.name, how, outcome).inc()
 

@@ -52,7 +52,8 @@ WRITTEN: Mapping[str, Mapping[str, str]] = {
         "response_format": "format",
     },
 }  # fmt: skip
-"""By dialect: the fields of a request that have other names there than in OpenAI's, or stand in another object."""
+"""By dialect: the fields of a request that have other names there than in OpenAI's, or stand in another
+object."""
 UNLIKE: Mapping[str, frozenset[str]] = {
     "anthropic": frozenset({"metadata", "service_tier", "user"}),
     "gemini": frozenset({"metadata", "service_tier", "store", "user"}),
@@ -79,11 +80,14 @@ def _given(values: Mapping[str, Any]) -> ChatRequest:
 
 
 class Fitting:
-    """One target's rules, ready to be used. `dropped` is called with the name of each given field that is left out.
-    `dialect` is what the target speaks; None: what its callers speak."""
+    """One target's rules, ready to be used. `dropped` is called with the name of each given field that is
+    left out. `dialect` is what the target speaks; None: what its callers speak."""
 
     def __init__(
-        self, rules: ModelRules, dropped: Callable[[str], object] = lambda name: None, dialect: str | None = None
+        self,
+        rules: ModelRules,
+        dropped: Callable[[str], object] = lambda name: None,
+        dialect: str | None = None,
     ) -> None:
         self._rules = rules
         self._dialect = dialect
@@ -91,7 +95,9 @@ class Fitting:
         self._drop = frozenset(name for name in rules.drop if not name.startswith((_IN_MESSAGES, _OF_TOOLS)))
         self._message_drop = frozenset(_behind(_IN_MESSAGES, rules.drop))
         self._tool_drop = frozenset(_behind(_OF_TOOLS, rules.drop))
-        self._rename = {old: new for old, new in rules.rename.items() if old not in LIMITS}  # limits: the backend's names
+        self._rename = {
+            old: new for old, new in rules.rename.items() if old not in LIMITS
+        }  # limits: the backend's names
         names = self._drop.union(self._rename, rules.cap, *rules.either)
         self._names = names.union(LIMITS) if not names.isdisjoint(LIMITS) else names
         self._sets = bool(rules.default or rules.force)
@@ -99,10 +105,14 @@ class Fitting:
         self._force = _given(rules.force)
         self._sampling = tuple({_SAMPLING[name] for name in self._names if name in _SAMPLING})
         self._chat = tuple({_CHAT[name] for name in self._names if name in _CHAT})
-        self._renames = any(role != "developer" for role in rules.roles)  # developers are the system in the vocabulary
+        self._renames = any(
+            role != "developer" for role in rules.roles
+        )  # developers are the system in the vocabulary
         self._heats = "temperature" in self._names
         self._spares_texts = (
-            not self._sets and "user" not in self._names and not {"system", "user", "assistant"} & rules.roles.keys()
+            not self._sets
+            and "user" not in self._names
+            and not {"system", "user", "assistant"} & rules.roles.keys()
         )
         self._in_messages = bool(rules.roles or rules.plain_images or self._message_drop)
 
@@ -113,10 +123,16 @@ class Fitting:
             chat = self._without_tools(chat)
         wire = chat.wire
         if wire is None or self._translates(chat):
-            return self._vocabulary(chat, set()) if self._sets or self._renames or self._touches(chat) else chat
+            return (
+                self._vocabulary(chat, set()) if self._sets or self._renames or self._touches(chat) else chat
+            )
         if chat.dialect != "openai":
             return self._of_another(chat, wire)
-        if not (self._sets or not self._names.isdisjoint(wire) or (self._in_messages and self._concerns(wire["messages"]))):
+        if not (
+            self._sets
+            or not self._names.isdisjoint(wire)
+            or (self._in_messages and self._concerns(wire["messages"]))
+        ):
             return chat
         dropped: set[str] = set()
         fitted = self._vocabulary(chat, dropped)
@@ -134,7 +150,9 @@ class Fitting:
     def _touches(self, chat: ChatRequest) -> bool:
         """Returns whether a rule applies to a field of the vocabulary."""
         sampling, absent = chat.sampling, _ABSENT.sampling
-        if sampling is not absent and [True for name in self._sampling if getattr(sampling, name) != getattr(absent, name)]:
+        if sampling is not absent and [
+            True for name in self._sampling if getattr(sampling, name) != getattr(absent, name)
+        ]:
             return True
         return bool([True for name in self._chat if getattr(chat, name) != getattr(_ABSENT, name)])
 
@@ -157,7 +175,10 @@ class Fitting:
         if only.startswith("tool"):
             only = f"tools: a tool of type {left[0]}" if left else ""
         if wire is not None:
-            wire = {**wire, "tools": [tool for tool in wire["tools"] if tool.get("type") not in self._tool_drop]}
+            wire = {
+                **wire,
+                "tools": [tool for tool in wire["tools"] if tool.get("type") not in self._tool_drop],
+            }
         return msgspec.structs.replace(chat, own_tools=left, dialect_only=only, wire=wire, body=b"")
 
     # --- the caller's object
@@ -181,7 +202,9 @@ class Fitting:
         if out == wire:
             return fitted
         if out is None and chat.dialect_only:
-            raise BadRequest(f"{chat.dialect_only} cannot be given to this model, whose rules have the request written anew")
+            raise BadRequest(
+                f"{chat.dialect_only} cannot be given to this model, whose rules have the request written anew"
+            )
         return msgspec.structs.replace(fitted, wire=out, body=b"")
 
     def _rewritten(
@@ -193,7 +216,11 @@ class Fitting:
         field = _SAMPLING.get(name) or _CHAT.get(name)
         if field is None:
             return self._rewritten_unknown(out, name)
-        of, was, absent = (fitted.sampling, chat.sampling, _ABSENT.sampling) if name in _SAMPLING else (fitted, chat, _ABSENT)
+        of, was, absent = (
+            (fitted.sampling, chat.sampling, _ABSENT.sampling)
+            if name in _SAMPLING
+            else (fitted, chat, _ABSENT)
+        )
         value = getattr(of, field)
         if value != getattr(was, field):
             if chat.dialect == "gemini" and name == "response_format":
@@ -228,7 +255,9 @@ class Fitting:
         rules = self._rules
         out = dict(wire)
         for name, value in rules.default.items():
-            if out.get(name) is None and not (name in LIMITS and any(out.get(limit) is not None for limit in LIMITS)):
+            if out.get(name) is None and not (
+                name in LIMITS and any(out.get(limit) is not None for limit in LIMITS)
+            ):
                 out[name] = value
         for name in [*self._drop, *self._surplus(out)]:
             if out.pop(name, None) is not None and name not in dropped:
@@ -285,7 +314,12 @@ class Fitting:
         if self._translates(chat):
             names = [name for name in names if name not in WORDS]
         for name in names:
-            if chat.dialect == "openai" and chat.wire is not None and name not in chat.wire and name not in rules.default:
+            if (
+                chat.dialect == "openai"
+                and chat.wire is not None
+                and name not in chat.wire
+                and name not in rules.default
+            ):
                 continue
             if self._take(name, chat, _ABSENT, of_sampling, of_chat):
                 dropped.add(name)
@@ -341,7 +375,11 @@ def _without(wire: dict[str, Any], place: str) -> dict[str, Any]:
     if not dot:
         return {key: value for key, value in wire.items() if key != place}
     held = wire.get(outer)
-    return {**wire, outer: {key: value for key, value in held.items() if key != name}} if type(held) is dict else wire
+    return (
+        {**wire, outer: {key: value for key, value in held.items() if key != name}}
+        if type(held) is dict
+        else wire
+    )
 
 
 def _with(wire: dict[str, Any], place: str, value: Any) -> dict[str, Any]:

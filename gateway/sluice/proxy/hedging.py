@@ -1,4 +1,5 @@
-"""Runs two attempts side by side: the first that has content wins, the other is cancelled (Dean and Barroso 2013)."""
+"""Runs two attempts side by side: the first that has content wins, the other is cancelled (Dean and Barroso
+2013)."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -24,7 +25,9 @@ async def race(
     content = asyncio.create_task(won.wait())
     running = {asyncio.create_task(first)}
     try:
-        done, _ = await asyncio.wait({*running, content}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            {*running, content}, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+        )
         other = second() if not done else None
         if other is not None:
             running.add(asyncio.create_task(other))
@@ -37,7 +40,9 @@ async def race(
 
 
 async def _outcome(
-    running: set["asyncio.Task[None]"], content: "asyncio.Task[Any]", winner: Callable[[], "asyncio.Task[Any] | None"]
+    running: set["asyncio.Task[None]"],
+    content: "asyncio.Task[Any]",
+    winner: Callable[[], "asyncio.Task[Any] | None"],
 ) -> None:
     waiting = set(running)
     while True:

@@ -4,8 +4,8 @@ guardrail on the prompt), or watch (tracing).
 They are plugins by entry point `sluice.interceptors`: a frozen msgspec Struct whose fields are its options in
 the configuration, with a method `interceptor()`. An alias names those that it wants, the outermost first.
 They stand within the policies: a call that waits for its turn or is refused by a limit does not reach them,
-and an answer of their own is settled as a call that used nothing. Calls of aliases without interceptors go straight
-to the targets.
+and an answer of their own is settled as a call that used nothing. Calls of aliases without interceptors go
+straight to the targets.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -32,9 +32,9 @@ class InterceptorKind(Protocol):
     def interceptor(self) -> Interceptor:
         """Makes the one for all calls of one alias in this process (of each worker), in the event loop.
 
-        It is kept over reloads as long as the alias names an equal one (the same plugin, place and options), so it may hold
-        what is learned from calls, and tasks. If it has a method `close`, a coroutine, that is awaited when the last call of
-        the last configuration that names it is over.
+        It is kept over reloads as long as the alias names an equal one (the same plugin, place and options),
+        so it may hold what is learned from calls, and tasks. If it has a method `close`, a coroutine, that is
+        awaited when the last call of the last configuration that names it is over.
         """
         ...
 

@@ -24,7 +24,9 @@ def route_for(route: Route, operation: str, dialect: str) -> Route | None:
     shadow = _carrying(route.shadow, operation, dialect) if route.shadow is not None else None
     only = tiers[0].targets[0] if len(tiers) == len(tiers[0].targets) == 1 else None
     single_target = only is not None and only.spec.context is None and only.pods is None  # type: ignore[attr-defined]
-    return msgspec.structs.replace(route, tiers=tiers, shadow=shadow, single_target=single_target, operation=operation)
+    return msgspec.structs.replace(
+        route, tiers=tiers, shadow=shadow, single_target=single_target, operation=operation
+    )
 
 
 def _carrying(target: Target, operation: str, dialect: str) -> Target | None:

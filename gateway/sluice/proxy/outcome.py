@@ -27,7 +27,8 @@ OUTCOMES: dict[UpstreamErrorKind, str] = {
     "idle_timeout": "idle_timeout", "total_timeout": "total_timeout", "diverged": "garbled",
 }  # fmt: skip
 UNSEEN = frozenset({"abandoned", "headers_timeout", "idle_timeout", "total_timeout", "truncated"})
-"""Outcomes after which an attempt for a whole answer may still have generated something: its prompt is counted."""
+"""Outcomes after which an attempt for a whole answer may still have generated something: its prompt is
+counted."""
 _SECRET = re.compile(r"(?i)key|auth|token|secret|cookie|password")
 
 
@@ -41,7 +42,8 @@ def failover_cause(error: UpstreamError) -> str:
 
 
 class Bookkeeper:
-    """Records finished attempts. `wall` gives seconds since the epoch; `later` schedules the counting of metrics."""
+    """Records finished attempts. `wall` gives seconds since the epoch; `later` schedules the counting of
+    metrics."""
 
     def __init__(self, wall: Callable[[], float], later: Schedule = at_once) -> None:
         self._wall = wall
@@ -111,7 +113,9 @@ async def refused(target: Target, response: UpstreamResponse) -> UpstreamError:
     """Returns the error for a response without a success status."""
     status, headers = response.status, response.headers
     if 300 <= status < 400:  # those that may be followed have been
-        error = UpstreamError("not_found", "The upstream redirects to where requests are not sent", status=status)
+        error = UpstreamError(
+            "not_found", "The upstream redirects to where requests are not sent", status=status
+        )
         where = _host(headers.get("location", ""))
         error.detail = f"{target.upstream} answered {status}: set its base_url to where that leads ({where})"
         return error
@@ -135,7 +139,8 @@ def _host(location: str) -> str:
 
 
 def secrets_of(backend: Backend, transport: object = None) -> list[str]:
-    """Returns the credentials that the gateway sends to an upstream now: error messages must not show them."""
+    """Returns the credentials that the gateway sends to an upstream now: error messages must not show
+    them."""
     named = (value for name, value in getattr(backend, "headers", {}).items() if _SECRET.search(name))
     signing: Callable[[], Iterable[str]] = getattr(transport, "secrets", tuple)
     values = [*(value for _, value in backend.credentials()), *named, *signing()]

@@ -36,8 +36,8 @@ Policy = Callable[[Call], AbstractAsyncContextManager[None] | None]
 class Pipeline:
     """Answers calls. `runs` are the calls in flight, for the clock that ticks them.
 
-    `interceptors` are those of each alias that has any. `crashed` is called with an unexpected exception and the id
-    of the call that it ended. `off`: see Failover.
+    `interceptors` are those of each alias that has any. `crashed` is called with an unexpected exception and
+    the id of the call that it ended. `off`: see Failover.
     """
 
     def __init__(
@@ -68,7 +68,9 @@ class Pipeline:
         self.crashed = crashed
         self._idle: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        sender = Sender(Bookkeeper(wall, later), claims, clock=clock, wall=wall, tells_cost=prices.header, beside=beside)
+        sender = Sender(
+            Bookkeeper(wall, later), claims, clock=clock, wall=wall, tells_cost=prices.header, beside=beside
+        )
         self.shadows = Shadows(sender, chance, lambda crash, request_id: self.crashed(crash, request_id))
         self.failover = Failover(
             sender,
@@ -157,12 +159,15 @@ class Pipeline:
                 return self._within(entered, run, policies)
         return self._kept(run) if call.conversation else self._ask(run)
 
-    async def _within(self, entered: AbstractAsyncContextManager[None], run: CallRun, policies: Iterator[Policy]) -> None:
+    async def _within(
+        self, entered: AbstractAsyncContextManager[None], run: CallRun, policies: Iterator[Policy]
+    ) -> None:
         async with entered:
             await self._admitted(run, policies)
 
     async def _kept(self, run: CallRun) -> None:
-        """Prepares a call of a conversation: the client gets its id, and the policies get the answer's text."""
+        """Prepares a call of a conversation: the client gets its id, and the policies get the answer's
+        text."""
         call = run.call
         run.answer = msgspec.structs.replace(run.answer, conversation=call.conversation)
         try:

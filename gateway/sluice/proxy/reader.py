@@ -1,7 +1,9 @@
-"""Reads the answer to one attempt: an upstream's reads through the relay, and the client's bytes to the call's run.
+"""Reads the answer to one attempt: an upstream's reads through the relay, and the client's bytes to the
+call's run.
 
-An `AttemptReader` is given to the transport with the request. When the response's head comes it begins an `AnswerReader`,
-whose `sink` is called straight from the transport: no coroutine stands between the two sockets.
+An `AttemptReader` is given to the transport with the request. When the response's head comes it begins an
+`AnswerReader`, whose `sink` is called straight from the transport: no coroutine stands between the two
+sockets.
 """
 
 import asyncio
@@ -75,7 +77,11 @@ class AttemptReader(msgspec.Struct, eq=False):
         if "x-request-id" in headers or "request-id" in headers or "x-amzn-requestid" in headers:
             self.attempt.provider_id = provider_id(headers)
         target = self.attempt.target
-        if target.heeds_limits and response.status // 100 == 2 and (seconds := spent_for(headers)) is not None:
+        if (
+            target.heeds_limits
+            and response.status // 100 == 2
+            and (seconds := spent_for(headers)) is not None
+        ):
             target.health.spent(seconds)
         relay = self._relay or self._make_relay()
         if self.attempt.whole is not None and (begin := getattr(relay.decoder, "begin", None)) is not None:
@@ -197,7 +203,8 @@ class AnswerReader(msgspec.Struct, eq=False):
         self._silent = 0 if data.endswith(ENDS_OF_PIECES) else self._silent + len(data)
 
     def _put_aside(self, data: bytes) -> bool:
-        """Returns whether the thread has to take this read: a large piece may end in it, or the thread is busy."""
+        """Returns whether the thread has to take this read: a large piece may end in it, or the thread is
+        busy."""
         if self.working is not None:
             self._queue.append(data)
             return True
@@ -221,7 +228,9 @@ class AnswerReader(msgspec.Struct, eq=False):
                     self._pass_on_first(chunk, now)
                 data = b"".join(self._queue)
                 self._queue.clear()
-        except Exception as error:  # handled as in `sink`: the response raises it to whoever waits for its end
+        except (
+            Exception
+        ) as error:  # handled as in `sink`: the response raises it to whoever waits for its end
             self.response.abort(error)
             raise
         self._silent = 0
@@ -245,7 +254,8 @@ class AnswerReader(msgspec.Struct, eq=False):
                 run.take(self, chunk, now, first=first)
 
     async def close_beside(self) -> None:
-        """Like `close`, in a thread: used while one is `working`, or if more than LARGE is `relay.uncommitted`."""
+        """Like `close`, in a thread: used while one is `working`, or if more than LARGE is
+        `relay.uncommitted`."""
         if self.working is not None:
             await self.working
         if self.beside is None:
@@ -259,7 +269,8 @@ class AnswerReader(msgspec.Struct, eq=False):
             run.take(self, chunk, now, first=first)
 
     def part(self) -> None:
-        """Breaks the references to this finished attempt, so that it is freed without the garbage collector."""
+        """Breaks the references to this finished attempt, so that it is freed without the garbage
+        collector."""
         run = self.run
         run.reading.remove(self)
         self.relay.priced = None

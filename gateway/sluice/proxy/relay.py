@@ -1,26 +1,32 @@
-"""One attempt's answer: an upstream's bytes in, the client's bytes out. No coroutine, no socket, no clock of its own.
+"""One attempt's answer: an upstream's bytes in, the client's bytes out. No coroutine, no socket, no clock of
+its own.
 
-`feed` runs decoder, observer and encoder in a row, so it can be called from a task or straight from a socket's
-callback, and tested without either. Its phases:
+`feed` runs decoder, observer and encoder in a row, so it can be called from a task or straight from a
+socket's callback, and tested without either. Its phases:
 
-    waiting     nothing has gone to the client. Events are held back until the first content event (text, reasoning, tool
+    waiting     nothing has gone to the client. Events are held back until the first content event (text,
+      reasoning, tool
                 call; not a bare role); an attempt that fails now leaves no trace, and another may begin.
-    committed   the first content event went to the client. From here on the answer ends with its `Finished`, or is
+    committed   the first content event went to the client. From here on the answer ends with its `Finished`,
+      or is
                 continued by another attempt, or ends in exactly one in-band error.
-    recovering  this attempt continues an answer that was cut, of which the client holds a text. Either the model was given
-                that as a prefill, so that all its text is new; or it answers afresh, and nothing is passed on until it has
-                reproduced that text to the letter. Where the cut came before any text, its text is all new, but its
-                reasoning is not passed on: the client holds another's. Where it diverges, the client has to start over if
-                its dialect can (`Encoder.restart`), and otherwise the attempt has failed. No text reaches the client twice.
+    recovering  this attempt continues an answer that was cut, of which the client holds a text. Either the
+      model was given
+                that as a prefill, so that all its text is new; or it answers afresh, and nothing is passed on
+                until it has reproduced that text to the letter. Where the cut came before any text, its text
+                is all new, but its reasoning is not passed on: the client holds another's. Where it diverges,
+                the client has to start over if its dialect can (`Encoder.restart`), and otherwise the attempt
+                has failed. No text reaches the client twice.
 
-A whole answer (not streamed) commits only when it is complete, so any failure before its end leaves no trace either. Its
-encoder is the attempt's own and gets the events as they come: they need not be kept, nor encoded all at once.
+A whole answer (not streamed) commits only when it is complete, so any failure before its end leaves no trace
+either. Its encoder is the attempt's own and gets the events as they come: they need not be kept, nor encoded
+all at once.
 
-What is held back is bounded in bytes of the upstream's body, whatever they hold: frames before the first content by
-`max_before_content`, a whole answer by `max_answer`.
+What is held back is bounded in bytes of the upstream's body, whatever they hold: frames before the first
+content by `max_before_content`, a whole answer by `max_answer`.
 
-The observer keeps what the rest of the gateway wants to know: when content came, how much, the usage, the finish, and the
-text. Stages (`sluice.proxy.stages`) are part of the decoder.
+The observer keeps what the rest of the gateway wants to know: when content came, how much, the usage, the
+finish, and the text. Stages (`sluice.proxy.stages`) are part of the decoder.
 """
 
 from collections.abc import Callable
@@ -58,7 +64,8 @@ FOLD = 256
 class Relay(msgspec.Struct, eq=False):
     """`now`, `content_at` and all times are in seconds of the caller's clock.
 
-    `accept_empty`: a finished answer without any content is an answer. `resumes`: the client holds content of a cut attempt.
+    `accept_empty`: a finished answer without any content is an answer. `resumes`: the client holds content of
+    a cut attempt.
     """
 
     decoder: Decoder
@@ -147,7 +154,9 @@ class Relay(msgspec.Struct, eq=False):
         if self.uncommitted <= self.max_before_content or self.first_content_at or self.finished is not None:
             return
         if events or data.endswith(b"\n"):
-            raise UpstreamGarbled(f"The upstream sent more than {self.max_before_content} bytes before any content")
+            raise UpstreamGarbled(
+                f"The upstream sent more than {self.max_before_content} bytes before any content"
+            )
 
     def close(self, now: float) -> bytes:
         """Handles the end of the upstream's body. Raises UpstreamTruncated if the answer is not complete."""
@@ -183,7 +192,9 @@ class Relay(msgspec.Struct, eq=False):
                 self.content_at = now
                 self.model = event.model or self.model  # type: ignore[union-attr]
                 if not event.model:  # type: ignore[union-attr]
-                    events = [other for other in events if other is not event]  # nothing to pass on, nor to hold back
+                    events = [
+                        other for other in events if other is not event
+                    ]  # nothing to pass on, nor to hold back
             elif kind is ReasoningBlock:
                 self.content_at = now
                 self.thoughts.append(event)  # type: ignore[arg-type]
@@ -302,7 +313,9 @@ class Relay(msgspec.Struct, eq=False):
         elif self._kept:
             events = [event for event in events if not isinstance(event, Started | ReasoningBlock)]
         else:
-            events = self._held = [event for event in events if isinstance(event, TextDelta) or _follows_text(event)]
+            events = self._held = [
+                event for event in events if isinstance(event, TextDelta) or _follows_text(event)
+            ]
             if not events:
                 return b""
         self._reproducing = False
@@ -326,7 +339,8 @@ class Relay(msgspec.Struct, eq=False):
 
 
 def _trailing_space(text: str) -> str:
-    """The trailing white space that a prefill must omit (`sluice.model.chat.continued`); the model may repeat it."""
+    """The trailing white space that a prefill must omit (`sluice.model.chat.continued`); the model may repeat
+    it."""
     return text[len(text.rstrip()) :]
 
 

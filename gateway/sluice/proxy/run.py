@@ -31,8 +31,8 @@ noticed by then.
 class CallRun(msgspec.Struct, eq=False):
     """`winner` is the attempt whose content goes to the client.
 
-    `kept_text` is the text that the client holds of an answer that was cut; `resumes`: it holds any content of one,
-    even if only reasoning. `over`: the answer's end has been written, or the error that ends it.
+    `kept_text` is the text that the client holds of an answer that was cut; `resumes`: it holds any content
+    of one, even if only reasoning. `over`: the answer's end has been written, or the error that ends it.
     """
 
     call: Call
@@ -72,12 +72,17 @@ class CallRun(msgspec.Struct, eq=False):
             before = self.encoder
             self.encoder = self.call.frontend.encoder(self.call.chat, self.answer, verbatim=verbatim)
             self.verbatim = verbatim
-            if self.resumes and before is not None and (go_on := getattr(self.encoder, "go_on_from", None)) is not None:
+            if (
+                self.resumes
+                and before is not None
+                and (go_on := getattr(self.encoder, "go_on_from", None)) is not None
+            ):
                 go_on(before)
         return self.encoder
 
     def encoder_for(self, *, verbatim: bool) -> Encoder:
-        """Returns an attempt's encoder. A whole answer is encoded as it arrives, so each attempt needs its own."""
+        """Returns an attempt's encoder. A whole answer is encoded as it arrives, so each attempt needs its
+        own."""
         call = self.call
         if not call.chat.stream:
             if self.lent:
@@ -129,7 +134,9 @@ class CallRun(msgspec.Struct, eq=False):
         when it is done.
         """
         relay = self.winner.relay if self.winner is not None else None
-        if relay is not None and relay.thoughts and not relay.recovered:  # else they belong to another text than the client's
+        if (
+            relay is not None and relay.thoughts and not relay.recovered
+        ):  # else they belong to another text than the client's
             blocks = [Thought(block.text, block.signature, block.redacted) for block in relay.thoughts]
             self.call.thoughts = blocks
         self.call.text = self.text
@@ -151,7 +158,9 @@ class CallRun(msgspec.Struct, eq=False):
         if type(finished) is not Finished:
             raise ValueError("an answer ends with Finished")
         if call.chat.n > 1:
-            raise BadRequest("This model gives one choice per request", param="n", code="unsupported_parameter")
+            raise BadRequest(
+                "This model gives one choice per request", param="n", code="unsupported_parameter"
+            )
         if self.winner is not None or self.resumes:
             raise ValueError("another answer has begun")
         opened = self.encoder is not None  # a target was tried before, without success
@@ -219,7 +228,9 @@ class CallRun(msgspec.Struct, eq=False):
         blocked = writer.blocked_since
         if blocked:
             if self.winner is not None:
-                self.winner.relay.content_at = now  # a client that does not read must not count as a silent upstream
+                self.winner.relay.content_at = (
+                    now  # a client that does not read must not count as a silent upstream
+                )
             if now - blocked > self.write_idle:
                 self.call.finish("slow_reader")
                 writer.abort()

@@ -1,8 +1,9 @@
-"""Sends one attempt to its target, within the limits of its upstream, and sees to it that its outcome is recorded.
+"""Sends one attempt to its target, within the limits of its upstream, and sees to it that its outcome is
+recorded.
 
 The bytes of an answer do not pass through a coroutine: see `sluice.proxy.reader`. Nothing here catches
-cancellation: when the client leaves, the task is cancelled, the transport's exit closes the upstream connection,
-and `finally` clauses record the outcome.
+cancellation: when the client leaves, the task is cancelled, the transport's exit closes the upstream
+connection, and `finally` clauses record the outcome.
 """
 
 import asyncio
@@ -27,7 +28,8 @@ from sluice.wire.forwarding import forwarded
 from sluice.wire.upstream_errors import conceal
 
 UpstreamClaims = Callable[[Attempt, ChatRequest], AbstractAsyncContextManager[None] | None]
-"""An attempt's claims on its upstream's limits; entering it raises NoRoom. None: the upstream has no limits."""
+"""An attempt's claims on its upstream's limits; entering it raises NoRoom. None: the upstream has no
+limits."""
 Attempting = Coroutine[Any, Any, None]
 COST = "x-sluice-cost-usd"
 
@@ -55,7 +57,9 @@ class Sender:
         self._beside = beside
         self._price = self._with_cost if tells_cost else None
 
-    def attempt(self, run: CallRun, target: Target, chat: ChatRequest, *, last: bool, prefilled: bool = False) -> Attempting:
+    def attempt(
+        self, run: CallRun, target: Target, chat: ChatRequest, *, last: bool, prefilled: bool = False
+    ) -> Attempting:
         """Sends the request to one target. A half-open breaker counts it at once, so that no second call is
         let through while the limits are checked.
 
@@ -79,7 +83,9 @@ class Sender:
         finally:
             attempt.target.health.abandoned(attempt.probe)
 
-    async def _try_within(self, claims: AbstractAsyncContextManager[None], reader: AttemptReader, chat: ChatRequest) -> None:
+    async def _try_within(
+        self, claims: AbstractAsyncContextManager[None], reader: AttemptReader, chat: ChatRequest
+    ) -> None:
         async with claims:
             await self._try(reader, chat)
 
@@ -89,7 +95,11 @@ class Sender:
         timeouts = target.timeouts
         connect = timeouts.connect
         capable = target.capable
-        if chat.only_texts or chat.dialect in ("", target.backend.dialect) or (capable and not capable.check(chat)):
+        if (
+            chat.only_texts
+            or chat.dialect in ("", target.backend.dialect)
+            or (capable and not capable.check(chat))
+        ):
             capable = None
         if target.fit is not None:
             chat = target.fit(chat)
@@ -107,7 +117,11 @@ class Sender:
         else:
             request = await self._beside(write, chat, target.model)
         request.lines = call.lines if call.trace is None else call.lines + call.trace.attempt_lines()
-        if target.forward and call.forward and (more := forwarded(target.forward, call.forward, target.dropped)):
+        if (
+            target.forward
+            and call.forward
+            and (more := forwarded(target.forward, call.forward, target.dropped))
+        ):
             target.tell(request, more)
         if not call.attempts:
             call.series.request_overhead.observe(attempt.started - call.received)
@@ -119,7 +133,9 @@ class Sender:
             connect, headers = min(connect, timeouts.total), min(headers, timeouts.total)
         target.load.in_flight += 1
         try:
-            async with target.transport.send(request, connect=connect, headers=headers, reader=reader) as response:
+            async with target.transport.send(
+                request, connect=connect, headers=headers, reader=reader
+            ) as response:
                 answer = reader.answer or reader.read(response)
                 try:
                     if response.status // 100 != 2:  # any 2xx with a body is an answer (RFC 9110 15.3)
@@ -152,7 +168,9 @@ class Sender:
                 attempt.target.series.tls[error.reason].inc()
             conceal(error, secrets_of(attempt.target.backend, attempt.target.transport))
             if error.kind == "not_found" and "*" in attempt.target.spec.model:
-                health.abandoned(attempt.probe)  # the caller made the model up: the others of its wildcard are as healthy
+                health.abandoned(
+                    attempt.probe
+                )  # the caller made the model up: the others of its wildcard are as healthy
             else:
                 health.failed(error, attempt.probe)
 
@@ -190,19 +208,26 @@ class Sender:
         """
         now = self._clock()
         timeout = call.route.config.timeout
-        if timeout is None or now - call.received < timeout or (answer is not None and answer.relay.first_content_at):
+        if (
+            timeout is None
+            or now - call.received < timeout
+            or (answer is not None and answer.relay.first_content_at)
+        ):
             return False
         return now - attempt.started > timeout / 2
 
     def _with_cost(self, run: CallRun, attempt: Attempt, finished: Finished) -> Finished:
-        """Adds the call's cost so far, if it is known, to the end of the answer; a whole answer has it in a header."""
+        """Adds the call's cost so far, if it is known, to the end of the answer; a whole answer has it in a
+        header."""
         call = run.call
         price = price_at(attempt.target.prices, self._wall())
         if price is None or finished.usage is None:
             return finished
         dollars = round((call.cost or 0.0) + cost(price, finished.usage), 9)
         if not call.chat.stream:
-            others = [(name, value) for name, value in call.headers if name != COST]  # set by an earlier attempt that failed
+            others = [
+                (name, value) for name, value in call.headers if name != COST
+            ]  # set by an earlier attempt that failed
             call.headers = [*others, (COST, f"{dollars:.9f}")]
         return msgspec.structs.replace(finished, cost=dollars)
 
@@ -219,7 +244,8 @@ class Sender:
 
 
 def _check_dialect(chat: ChatRequest, *, same: bool) -> None:
-    """Raises BadRequest if only the caller's dialect can express the request, and the target speaks another."""
+    """Raises BadRequest if only the caller's dialect can express the request, and the target speaks
+    another."""
     if chat.n > 1 and not same:
         raise BadRequest("This model gives one choice per request", param="n", code="unsupported_parameter")
     if chat.dialect_only and (not same or chat.wire is None):  # an interceptor has changed its messages

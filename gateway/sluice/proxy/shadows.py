@@ -1,4 +1,5 @@
-"""Sends copies of calls to their alias's shadow target. The answers go nowhere; only the target's own metrics count them."""
+"""Sends copies of calls to their alias's shadow target. The answers go nowhere; only the target's own metrics
+count them."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,7 +22,9 @@ MOST = 100
 class Shadows:
     """`runs` are those in flight. `crashed` is called with an unexpected exception and the id of the call."""
 
-    def __init__(self, sender: Sender, chance: Callable[[], float], crashed: Callable[[Exception, str], object]) -> None:
+    def __init__(
+        self, sender: Sender, chance: Callable[[], float], crashed: Callable[[Exception, str], object]
+    ) -> None:
         self.runs: set[CallRun] = set()
         self._sender = sender
         self._chance = chance

@@ -78,7 +78,9 @@ class StagedDecoder(Decoder):
         found = self._fed(events[:end])
         if end < len(events):
             return found + self._released() + events[end:]
-        return found or [Working()]  # all is held back: a sign of life, so that it is not taken for silence of the upstream
+        return found or [
+            Working()
+        ]  # all is held back: a sign of life, so that it is not taken for silence of the upstream
 
     def _fed(self, events: list[StreamEvent]) -> list[StreamEvent]:
         for stage in self._stages:

@@ -54,7 +54,9 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     series: TargetSeries
     prices: tuple[Dated, ...] = ()  # the latest first; empty: unknown
     passes_on: str | None = None  # the client dialect whose callers get its frames as they came
-    fit: Callable[[ChatRequest], ChatRequest] | None = None  # adapts a request to this target; None: it takes all requests
+    fit: Callable[[ChatRequest], ChatRequest] | None = (
+        None  # adapts a request to this target; None: it takes all requests
+    )
     capable: Capable | None = None  # its capabilities, for requests of other dialects; None: it can do all
     whole: Operation | None = None  # how it answers in one piece; None: it always streams
     max_before_content: int = 1 << 20  # bytes
@@ -66,8 +68,12 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     attribution: tuple[tuple[str, str], ...] = ()  # headers that name it, if it answers as the first target
     heeds_limits: bool = False  # whether calls avoid it while it reports that its limits are used up
     answered: Value | None = None  # counts the calls that it answered, at its place in its alias
-    decoder: Callable[..., Decoder] = _backends_own  # of streams: the backend's, or with the alias's stages behind it
-    pods: Callable[["Target"], Sequence["Target"]] | None = None  # one target for each server, if its upstream has several
+    decoder: Callable[..., Decoder] = (
+        _backends_own  # of streams: the backend's, or with the alias's stages behind it
+    )
+    pods: Callable[["Target"], Sequence["Target"]] | None = (
+        None  # one target for each server, if its upstream has several
+    )
     pod: "Pod | None" = None  # the server, if it is one of these
 
     def __post_init__(self) -> None:
@@ -89,9 +95,13 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     retry: RetryPolicy
     shadow: Target | None
     inter_token: Any
-    waiting: Callable[[int], Any] = lambda _: None  # is called with +1 and -1 as calls begin and end to wait for their turn
+    waiting: Callable[[int], Any] = lambda _: (
+        None
+    )  # is called with +1 and -1 as calls begin and end to wait for their turn
     queued: Callable[[int], Any] = lambda _: None  # the same for calls in the alias's queue
-    wildcard: bool = False  # it stands for all names with its prefix: `sluice.runtime.wildcards` makes a route for each
+    wildcard: bool = (
+        False  # it stands for all names with its prefix: `sluice.runtime.wildcards` makes a route for each
+    )
     called: str = ""  # the name that the caller gave, if a wildcard covers it
     operation: str = ""  # the operation that it is the route of; "": chat
     single_target: bool = False  # one target without conditions: no property of a call affects the choice

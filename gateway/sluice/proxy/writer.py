@@ -1,4 +1,5 @@
-"""Writers of a call's answer: the server's exchange, a whole answer, the journal of a resumable stream, or nothing."""
+"""Writers of a call's answer: the server's exchange, a whole answer, the journal of a resumable stream, or
+nothing."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,9 +8,11 @@ from sluice.backends.transport import UpstreamResponse
 
 
 class ResponseWriter(Protocol):
-    """The client's side of one call. Writing never blocks: a client that does not read pauses the attached upstream instead.
+    """The client's side of one call. Writing never blocks: a client that does not read pauses the attached
+    upstream instead.
 
-    `begun`: an answer has begun, so that an error can only be written within it. `last_write`: monotonic time.
+    `begun`: an answer has begun, so that an error can only be written within it. `last_write`: monotonic
+    time.
     """
 
     begun: bool
@@ -29,7 +32,8 @@ class ResponseWriter(Protocol):
         ...
 
     def fail(self, data: bytes) -> None:
-        """Writes the error that ends an answer which has begun, in the client's dialect, and ends the body."""
+        """Writes the error that ends an answer which has begun, in the client's dialect, and ends the
+        body."""
         ...
 
     def attach(self, upstream: UpstreamResponse | None) -> None:

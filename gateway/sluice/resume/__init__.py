@@ -1,8 +1,9 @@
-"""Resumable streams: a journal keeps what was sent, and a client that unresumable its connection continues from there.
+"""Resumable streams: a journal keeps what was sent, and a client that unresumable its connection continues
+from there.
 
-A stream's lines or frames are numbered from 0. One process writes a journal (`Journal`, opened by `Journals.open`); any
-process may read it, any number of times at once, each reader at its own pace: it holds no more than one `FrameBatch`.
-Stores: `memory` (one process) and `redis` (all). One test suite for both.
+A stream's lines or frames are numbered from 0. One process writes a journal (`Journal`, opened by
+`Journals.open`); any process may read it, any number of times at once, each reader at its own pace: it holds
+no more than one `FrameBatch`. Stores: `memory` (one process) and `redis` (all). One test suite for both.
 
 A stream that exceeds the store's bound, or whose store fails, continues for its client, but is `unresumable`.
 """
@@ -19,7 +20,8 @@ BATCH = 64 << 10
 
 
 class StreamHead(msgspec.Struct, frozen=True):
-    """`owner` may read it, `frontend` is its dialect; `heartbeat` in seconds (0: none), `window` in seconds after its end."""
+    """`owner` may read it, `frontend` is its dialect; `heartbeat` in seconds (0: none), `window` in seconds
+    after its end."""
 
     owner: str
     frontend: str
@@ -28,7 +30,8 @@ class StreamHead(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A stream's state: the number of its newest frame (-1: none yet), whether it ended, and whether it is not resumable."""
+    """A stream's state: the number of its newest frame (-1: none yet), whether it ended, and whether it is
+    not resumable."""
 
     head: StreamHead
     newest: int = -1
@@ -64,18 +67,20 @@ class Journal(Protocol):
 
 class Journals(Protocol):
     async def open(self, stream: str, head: StreamHead) -> Journal:
-        """Create a stream, which can be found from now on. If the store fails, the journal is `unresumable` from the start."""
+        """Create a stream, which can be found from now on. If the store fails, the journal is `unresumable`
+        from the start."""
         ...
 
     async def find(self, stream: str) -> Found | None:
-        """The stream's state; None if it does not exist or has expired. Raises Unavailable if the store fails."""
+        """The stream's state; None if it does not exist or has expired. Raises Unavailable if the store
+        fails."""
         ...
 
     def read(self, stream: str, after: int, patience: float | None) -> AsyncGenerator[FrameBatch, None]:
         """The frames after number `after` (-1: all), waiting for more until the last batch.
 
-        Yields an empty batch after each `patience` seconds without a frame. Raises NotResumable if the rest is not
-        available. The caller must close it (`contextlib.aclosing`).
+        Yields an empty batch after each `patience` seconds without a frame. Raises NotResumable if the rest
+        is not available. The caller must close it (`contextlib.aclosing`).
         """
         ...
 

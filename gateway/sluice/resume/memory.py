@@ -20,7 +20,8 @@ FRAME = 64
 
 
 class MemoryJournal:
-    """One stream. `grown` gets the bytes that were added (or freed); `ended` is called once it will not grow any more."""
+    """One stream. `grown` gets the bytes that were added (or freed); `ended` is called once it will not grow
+    any more."""
 
     def __init__(
         self,
@@ -141,7 +142,9 @@ class MemoryJournals:
 
     async def open(self, stream: str, head: StreamHead) -> MemoryJournal:
         self._expire()
-        journal = MemoryJournal(head, self._max_stream, self._clock, self._grown, lambda: self._ended(stream, head.window))
+        journal = MemoryJournal(
+            head, self._max_stream, self._clock, self._grown, lambda: self._ended(stream, head.window)
+        )
         self._kept[stream] = journal
         self._evict()
         return journal

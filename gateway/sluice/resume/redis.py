@@ -1,12 +1,13 @@
 """Journals in Redis (5.0 or newer), for readers in any process.
 
-A stream is one Redis stream: its entry 1 is the head, then each entry holds the frames that came during the last write
-(`XADD`; there is one write under way per stream), field by number. The entry's id is its last frame's number and 2, so
-that a reader finds its place at once. Further keys: `alive` (a lease of its writer), `read` (a lease of its readers),
-and `unresumable` (the head of a stream that is not resumable any more). All keys expire.
+A stream is one Redis stream: its entry 1 is the head, then each entry holds the frames that came during the
+last write (`XADD`; there is one write under way per stream), field by number. The entry's id is its last
+frame's number and 2, so that a reader finds its place at once. Further keys: `alive` (a lease of its writer),
+`read` (a lease of its readers), and `unresumable` (the head of a stream that is not resumable any more). All
+keys expire.
 
-Readers wait with `XREAD BLOCK`, on connections of their own. After a failure a stream continues for its client without a
-journal; it is reported once per outage, and the store is not used for LEFT_ALONE seconds.
+Readers wait with `XREAD BLOCK`, on connections of their own. After a failure a stream continues for its
+client without a journal; it is reported once per outage, and the store is not used for LEFT_ALONE seconds.
 """
 
 import asyncio
@@ -46,7 +47,8 @@ _json = msgspec.json.Encoder().encode
 
 
 def entry_of(number: int) -> str:
-    """The id of the entry whose last frame has this number; the entry that ends a stream counts as one frame more."""
+    """The id of the entry whose last frame has this number; the entry that ends a stream counts as one frame
+    more."""
     return f"{number + 2}-0"
 
 
@@ -65,7 +67,9 @@ class StreamKeys:
 class RedisJournal:
     """One stream's writer: frames wait in `_pending` until the write that is under way has ended."""
 
-    def __init__(self, store: "RedisJournals", keys: StreamKeys, head: StreamHead, *, unresumable: bool) -> None:
+    def __init__(
+        self, store: "RedisJournals", keys: StreamKeys, head: StreamHead, *, unresumable: bool
+    ) -> None:
         self.unresumable = unresumable
         self._store = store
         self._keys = keys
@@ -128,7 +132,9 @@ class RedisJournal:
         pending, self._pending, self._waiting = self._pending, [], 0
         async with store.asking() as raw, raw.pipeline(transaction=False) as pipe:
             for entry in _entries(pending):
-                pipe.xadd(keys.log, dict(enumerate(entry, self._next)), id=entry_of(self._next + len(entry) - 1))
+                pipe.xadd(
+                    keys.log, dict(enumerate(entry, self._next)), id=entry_of(self._next + len(entry) - 1)
+                )
                 self._next += len(entry)
             store.keep(pipe, keys, self._head)
             pipe.exists(keys.read)
@@ -153,7 +159,8 @@ class RedisJournal:
 
 
 class RedisJournals:
-    """`url` as in `storage.address`. `failed` gets the reason of each failure; `succeeded` is called for each new stream.
+    """`url` as in `storage.address`. `failed` gets the reason of each failure; `succeeded` is called for each
+    new stream.
 
     `lease` in seconds.
     """
@@ -205,7 +212,8 @@ class RedisJournals:
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[Any]:
-        """redis-py's client, for one call. Raises RedisFailed. When it drops its server, readers do as well."""
+        """redis-py's client, for one call. Raises RedisFailed. When it drops its server, readers do as
+        well."""
         try:
             async with self._writing.asking(self._timeout) as raw:
                 yield raw
@@ -227,7 +235,9 @@ class RedisJournals:
         keys = StreamKeys(self._prefix, stream)
         try:
             async with self.asking() as raw, raw.pipeline(transaction=False) as pipe:
-                pipe.delete(f"{keys.log}:none")  # a write that changes nothing: a master that was demoted refuses it
+                pipe.delete(
+                    f"{keys.log}:none"
+                )  # a write that changes nothing: a master that was demoted refuses it
                 pipe.xrange(keys.log, HEAD, HEAD)
                 pipe.xrevrange(keys.log, count=1)
                 pipe.get(keys.unresumable)
@@ -282,7 +292,9 @@ class RedisJournals:
             raise Unavailable("The stream cannot be read now") from error
         return bool(alive)
 
-    async def _following(self, keys: StreamKeys, cursor: Any, wait: float | None) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    async def _following(
+        self, keys: StreamKeys, cursor: Any, wait: float | None
+    ) -> list[tuple[bytes, dict[bytes, bytes]]]:
         try:
             async with self._reading.asking((wait or 0) + self._timeout) as raw:
                 block = max(1, int(wait * 1000)) if wait is not None else None

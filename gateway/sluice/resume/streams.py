@@ -1,6 +1,7 @@
 """Runs calls with resumable streams, and resumes streams.
 
-    answer    the call runs in a task of its own; its client is written to directly as long as it keeps up, and gets
+    answer    the call runs in a task of its own; its client is written to directly as long as it keeps up,
+      and gets
               the rest from the journal if it does not
     resume    another client reads the journal: the frames it missed, then new ones, to the end
 
@@ -40,7 +41,9 @@ class AnswerCall(Protocol):
 class Outliving(Protocol):
     """`Detached.outlives`."""
 
-    def __call__(self, call: Call, task: "asyncio.Task[None]", unread: Callable[[], float] | None = None) -> None: ...
+    def __call__(
+        self, call: Call, task: "asyncio.Task[None]", unread: Callable[[], float] | None = None
+    ) -> None: ...
 
 
 class Resumer(PacedWriter, Protocol):
@@ -74,7 +77,8 @@ def resume_point(stream: str, after: str, last_event_id: str) -> ResumePoint:
 
 
 class ResumableStreams:
-    """`frontends` by name: those whose streams can be resumed. A reader that reads nothing for `write_idle` s is closed."""
+    """`frontends` by name: those whose streams can be resumed. A reader that reads nothing for `write_idle` s
+    is closed."""
 
     def __init__(
         self,
@@ -95,7 +99,12 @@ class ResumableStreams:
         """Answer a streamed call. Raises GatewayError only while nothing has been sent."""
         config = call.route.config
         stream = secrets.token_urlsafe(18)
-        head = StreamHead(_owner(call.principal), call.frontend.name, float(config.heartbeat or 0), float(config.resume_window))
+        head = StreamHead(
+            _owner(call.principal),
+            call.frontend.name,
+            float(config.heartbeat or 0),
+            float(config.resume_window),
+        )
         journal = await self._journals.open(stream, head)
         writer = JournaledWriter(client, journal, stream)
         task = asyncio.create_task(self._answer(call, writer))
@@ -113,7 +122,9 @@ class ResumableStreams:
                 if config.on_disconnect == "cancel" and (writer.unresumable or not writer.begun):
                     task.cancel()  # nobody could read its answer
 
-    async def resume(self, place: ResumePoint, client: Resumer, principal: Principal, request_id: str) -> None:
+    async def resume(
+        self, place: ResumePoint, client: Resumer, principal: Principal, request_id: str
+    ) -> None:
         """Raises NotFound (none, expired, another caller's), NotResumable, Unavailable."""
         found = await self._journals.find(place.stream)
         if found is None or found.head.owner != _owner(principal):
@@ -130,10 +141,15 @@ class ResumableStreams:
         client.write(b"")
         await self._follow(place, client, found.head, encoder)
 
-    async def _follow(self, place: ResumePoint, client: PacedWriter, head: StreamHead, encoder: Encoder) -> None:
-        """Send the frames after `place` at the client's pace: the next batch is read when the last one was taken."""
+    async def _follow(
+        self, place: ResumePoint, client: PacedWriter, head: StreamHead, encoder: Encoder
+    ) -> None:
+        """Send the frames after `place` at the client's pace: the next batch is read when the last one was
+        taken."""
         try:
-            async with aclosing(self._journals.read(place.stream, place.after, head.heartbeat or None)) as batches:
+            async with aclosing(
+                self._journals.read(place.stream, place.after, head.heartbeat or None)
+            ) as batches:
                 async for batch in batches:
                     client.write(batch.data or (b"" if batch.last else encoder.heartbeat()), last=batch.last)
                     async with asyncio.timeout(self._write_idle):

@@ -23,7 +23,8 @@ NO_DATA = re.compile(rb"(?::[^\n]*(?:\n|\Z))*")
 """Matches a frame that consists of comments."""
 
 Number = Callable[[bytes, int], bytes]
-"""(line or frame without its end, number) -> complete frame with its number; b"" for one that has no number."""
+"""(line or frame without its end, number) -> complete frame with its number; b"" for one that has no
+number."""
 
 
 class PacedWriter(ResponseWriter, Protocol):
@@ -35,9 +36,12 @@ class PacedWriter(ResponseWriter, Protocol):
 
 
 class JournaledWriter:
-    """Writes the stream with the id `stream`. `written` is the number of the last frame sent to the client, from 0."""
+    """Writes the stream with the id `stream`. `written` is the number of the last frame sent to the client,
+    from 0."""
 
-    def __init__(self, client: PacedWriter, journal: Journal, stream: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, client: PacedWriter, journal: Journal, stream: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.begun = False
         self.last_write = 0.0
         self.written = -1

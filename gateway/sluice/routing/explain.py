@@ -1,4 +1,5 @@
-"""Explains which targets a call would be sent to, in which order, under which timeouts, and why. Sends nothing.
+"""Explains which targets a call would be sent to, in which order, under which timeouts, and why. Sends
+nothing.
 
 Health and load are those of a gateway that has just started; a running one skips unhealthy targets.
 """
@@ -9,7 +10,18 @@ from pathlib import Path
 import msgspec
 
 from sluice.config.resources import NAMES
-from sluice.config.types import Alias, CallLimits, Config, Target, Tier, Timeouts, Upstream, covering, heeds_limits, targets_of
+from sluice.config.types import (
+    Alias,
+    CallLimits,
+    Config,
+    Target,
+    Tier,
+    Timeouts,
+    Upstream,
+    covering,
+    heeds_limits,
+    targets_of,
+)
 from sluice.frontends import Head
 from sluice.frontends.openai.dialect import OpenAI
 from sluice.frontends.widget.dialect import Widget
@@ -30,7 +42,8 @@ class Explained(msgspec.Struct, frozen=True):
 
 
 def request_in(path: Path) -> ChatRequest:
-    """Parses a file that holds the body of an OpenAI request, or of the widget's. Raises BadRequest, OSError."""
+    """Parses a file that holds the body of an OpenAI request, or of the widget's. Raises BadRequest,
+    OSError."""
     return request_of(path.read_bytes())
 
 
@@ -44,17 +57,25 @@ Abilities = Callable[[Target], Iterable[str]]
 """The lines that say what a target can do of the request, or of any."""
 
 
-def explain(config: Config, name: str, chat: ChatRequest | None = None, abilities: Abilities = lambda _: ()) -> Iterator[str]:
+def explain(
+    config: Config, name: str, chat: ChatRequest | None = None, abilities: Abilities = lambda _: ()
+) -> Iterator[str]:
     """The lines of the explanation. Raises KeyError for an unknown alias."""
     alias = config.aliases[name]
     traits = traits_of(chat) if chat is not None else CallTraits()
     yield f"{name}: {_needs(traits) if chat is not None else 'any request'}"
     number = 0
     for place, tier in enumerate(alias.tiers, 1):
-        targets = [Explained(f"{t.upstream}/{t.model}", t, Health(lambda: 0.0), Load()) for t in targets_of(tier)]
+        targets = [
+            Explained(f"{t.upstream}/{t.model}", t, Health(lambda: 0.0), Load()) for t in targets_of(tier)
+        ]
         yield f"tier {place}: {_order(tier)}"
         fit = [target for target in targets if not traits.unfit(target)]
-        routed = RoutedTier(targets, tier.strategy, tier.affinity) if isinstance(tier, Tier) else RoutedTier(targets)
+        routed = (
+            RoutedTier(targets, tier.strategy, tier.affinity)
+            if isinstance(tier, Tier)
+            else RoutedTier(targets)
+        )
         for target in ordered(routed, fit, traits, lambda: 0.5):
             number += 1
             yield f"  {number}. {target.label}{_share(fit, target, traits, routed)}"
@@ -72,7 +93,9 @@ def explain(config: Config, name: str, chat: ChatRequest | None = None, abilitie
 
 def _needs(traits: CallTraits) -> str:
     needs = [word for word, needed in (("vision", traits.vision), ("tools", traits.tools)) if needed]
-    return f"a request of about {traits.tokens} tokens" + (f" that needs {' and '.join(needs)}" if needs else "")
+    return f"a request of about {traits.tokens} tokens" + (
+        f" that needs {' and '.join(needs)}" if needs else ""
+    )
 
 
 def _dialect(upstream: Upstream) -> str:
@@ -132,7 +155,9 @@ def _limits(config: Config, name: str, alias: Alias) -> Iterator[str]:
             yield f"limits of {whose}: {resources}"
     for key in config.keys:
         for single, limits in key.limits.aliases.items():
-            if (single == name or covering([single], name) or covering([name], single)) and (resources := _limited(limits)):
+            if (single == name or covering([single], name) or covering([name], single)) and (
+                resources := _limited(limits)
+            ):
                 yield f"limits of key {key.id} for {single}: {resources}"
 
 
@@ -144,4 +169,6 @@ def _limited(limits: CallLimits) -> str:
 def _heeded(config: Config, targets: Sequence[Target]) -> list[str]:
     """The targets whose answers' headers decide about their next calls."""
     upstreams = config.upstreams
-    return [f"{target.upstream}/{target.model}" for target in targets if heeds_limits(upstreams[target.upstream])]
+    return [
+        f"{target.upstream}/{target.model}" for target in targets if heeds_limits(upstreams[target.upstream])
+    ]

@@ -1,22 +1,29 @@
 """The failover plan: which target a call is sent to next. Pure: clock and randomness are passed in.
 
-Tiers are tried in order; within a tier the strategy decides (`sluice.routing.strategies`). Targets that cannot serve the call
-(no vision, no tools, too small a context) are left out. Unhealthy targets are skipped, unless no other is left: the last one
-is never ejected, because trying it is better than refusing without an attempt.
+Tiers are tried in order; within a tier the strategy decides (`sluice.routing.strategies`). Targets that
+cannot serve the call (no vision, no tools, too small a context) are left out. Unhealthy targets are skipped,
+unless no other is left: the last one is never ejected, because trying it is better than refusing without an
+attempt.
 
 After a failure (`FailoverPlan.failed`) the next choice follows from the kind of error:
-- the request itself was at fault: no further attempt; but one that is too long goes to a target with a larger context or
-  with an unknown one (`context: null`), and one that a content policy refused goes to the next target where the alias is
-  configured so;
+- the request itself was at fault: no further attempt; but one that is too long goes to a target with a larger
+  context or
+  with an unknown one (`context: null`), and one that a content policy refused goes to the next target where
+  the alias is configured so;
 - an idle connection that was closed as the request was sent: the same target once more, at once;
-- a server error or a reset before headers: the same target once more after a short jittered wait, then the next; but a
-  target whose breaker is not closed is not retried: a failed probe costs one attempt, and so does the failure that opens it;
-- a Retry-After (429, 503) that ends soon: waited out on the same target; else the next at once (health keeps later calls away);
-- silence (timeouts), broken streams, refused connections, and where our own account with the provider is at fault (its key,
+- a server error or a reset before headers: the same target once more after a short jittered wait, then the
+  next; but a
+  target whose breaker is not closed is not retried: a failed probe costs one attempt, and so does the failure
+    that opens it;
+- a Retry-After (429, 503) that ends soon: waited out on the same target; else the next at once (health keeps
+  later calls away);
+- silence (timeouts), broken streams, refused connections, and where our own account with the provider is at
+  fault (its key,
   its balance): the next at once, never the same again.
 
-A budget bounds what retries may add when everything fails: a share of the requests plus some a second. It is charged by
-extra attempts that fail, and failover to a healthy target needs none: a burst of calls fails over freely.
+A budget bounds what retries may add when everything fails: a share of the requests plus some a second. It is
+charged by extra attempts that fail, and failover to a healthy target needs none: a burst of calls fails over
+freely.
 """
 
 import math
@@ -34,8 +41,8 @@ STREAMED = 200
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """`same_target` retries, each after `backoff` seconds, jittered by half; a Retry-After up to `retry_after_wait` seconds is
-    waited out."""
+    """`same_target` retries, each after `backoff` seconds, jittered by half; a Retry-After up to
+    `retry_after_wait` seconds is waited out."""
 
     same_target: int = 1
     backoff: float = 0.1
@@ -44,13 +51,19 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
 
 class RetryBudget:
-    """Bounds failed extra attempts to `share` of the requests plus `per_second`; at most `reserve` are saved up.
+    """Bounds failed extra attempts to `share` of the requests plus `per_second`; at most `reserve` are saved
+    up.
 
     With the saved ones that makes 1.2 attempts a request and 10 a second over twenty seconds or more.
     """
 
     def __init__(
-        self, clock: Callable[[], float], *, share: float = 0.2, per_second: float = 9.0, reserve: float = 10.0
+        self,
+        clock: Callable[[], float],
+        *,
+        share: float = 0.2,
+        per_second: float = 9.0,
+        reserve: float = 10.0,
     ) -> None:
         self._clock = clock
         self._share = share
@@ -81,8 +94,8 @@ class NextTarget(msgspec.Struct, Generic[T], frozen=True):
 
 
 def queue_of(tiers: Sequence[RoutedTier], traits: CallTraits, chance: Chance) -> list[T]:
-    """All targets that can serve the call, in the order of tiers and strategies. Raises BadRequest if none can, with the code
-    "context_length" if only its length is in the way."""
+    """All targets that can serve the call, in the order of tiers and strategies. Raises BadRequest if none
+    can, with the code "context_length" if only its length is in the way."""
     queue: list[T] = []
     why = ""
     for tier in tiers:
@@ -105,14 +118,18 @@ def queue_of(tiers: Sequence[RoutedTier], traits: CallTraits, chance: Chance) ->
 
 
 class FailoverPlan(Generic[T]):
-    """Chooses the target of each attempt of a call. `queue` has at least one; the caller counts the request in the budget.
+    """Chooses the target of each attempt of a call. `queue` has at least one; the caller counts the request
+    in the budget.
 
-    `choice` is the latest choice. `passed`: the targets that were ahead of it and skipped because they were not ready.
+    `choice` is the latest choice. `passed`: the targets that were ahead of it and skipped because they were
+    not ready.
     """
 
     __slots__ = ("_budget", "_chance", "_extra", "_policy", "_queue", "_tries", "choice", "passed")
 
-    def __init__(self, queue: list[T], chance: Chance, budget: RetryBudget, policy: RetryPolicy | None = None) -> None:
+    def __init__(
+        self, queue: list[T], chance: Chance, budget: RetryBudget, policy: RetryPolicy | None = None
+    ) -> None:
         self._queue = queue
         self._chance = chance
         self._budget = budget
@@ -131,7 +148,9 @@ class FailoverPlan(Generic[T]):
             return None
         current = self.choice.target
         wait = self._wait_for_same(error)
-        allowed = current.health.closed or isinstance(error, StaleConnection)  # which is no sign of a failing target
+        allowed = current.health.closed or isinstance(
+            error, StaleConnection
+        )  # which is no sign of a failing target
         if wait is not None and allowed and self._budget.allows():
             self._tries += 1
             self.passed = ()
@@ -142,7 +161,8 @@ class FailoverPlan(Generic[T]):
         return self.pass_over()
 
     def pass_over(self) -> NextTarget[T] | None:
-        """The choice after a target that was skipped because our own limits of its upstream are used up; it has not failed."""
+        """The choice after a target that was skipped because our own limits of its upstream are used up; it
+        has not failed."""
         if not self._queue:
             return None
         self.choice = self._choose()

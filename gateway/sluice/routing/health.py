@@ -1,11 +1,13 @@
-"""Health of a target: a circuit breaker and a cool-down. Passive (real calls are the probes), pure, with the clock passed in.
+"""Health of a target: a circuit breaker and a cool-down. Passive (real calls are the probes), pure, with the
+clock passed in.
 
-The breaker is closed until a number of failures follow one another. Then it is open for a time that doubles with each failed
-probe, up to a bound. Then it is half-open: one real call is let through as the probe; success closes the breaker at once. The
-next probe is due when the doubled time has passed since this one *began*: a probe that hangs (the target accepts and never
-answers) must not block a target that has recovered meanwhile, and neither must calls that began before the breaker opened.
-A 429 is not a failure: it only keeps calls away until the time that the upstream named. So does an answer that says that it was
-the last one of a window.
+The breaker is closed until a number of failures follow one another. Then it is open for a time that doubles
+with each failed probe, up to a bound. Then it is half-open: one real call is let through as the probe;
+success closes the breaker at once. The next probe is due when the doubled time has passed since this one
+*began*: a probe that hangs (the target accepts and never answers) must not block a target that has recovered
+meanwhile, and neither must calls that began before the breaker opened. A 429 is not a failure: it only keeps
+calls away until the time that the upstream named. So does an answer that says that it was the last one of a
+window.
 """
 
 from collections.abc import Callable
@@ -26,8 +28,8 @@ class BreakerState(IntEnum):
 
 
 class BreakerPolicy(msgspec.Struct, frozen=True):
-    """`failures` in a row, or a share `error_rate` of the calls of RATE_WINDOW, open the breaker for `open_for` seconds,
-    doubling up to `open_max`."""
+    """`failures` in a row, or a share `error_rate` of the calls of RATE_WINDOW, open the breaker for
+    `open_for` seconds, doubling up to `open_max`."""
 
     failures: int = 5
     error_rate: float | None = None
@@ -68,7 +70,8 @@ class ErrorRate:
 
 
 class Load:
-    """Load of a target: calls in flight, and a decaying average of its time to first token (seconds; 0: unknown)."""
+    """Load of a target: calls in flight, and a decaying average of its time to first token (seconds; 0:
+    unknown)."""
 
     __slots__ = ("first_token", "in_flight", "recent")
 
@@ -81,7 +84,9 @@ class Load:
         self.recent: list[float] = []
 
     def observe(self, seconds: float) -> None:
-        self.first_token = seconds if not self.first_token else self.first_token + self.DECAY * (seconds - self.first_token)
+        self.first_token = (
+            seconds if not self.first_token else self.first_token + self.DECAY * (seconds - self.first_token)
+        )
         self.recent.append(seconds)
         if len(self.recent) > 2 * self.KEPT:
             del self.recent[: self.KEPT]
@@ -92,12 +97,14 @@ class Load:
         return recent[int(0.95 * (len(recent) - 1))] if len(recent) >= 20 else None
 
 
-NOT_ITS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_request", "context_length", "content_policy", "rate_limited"})
+NOT_ITS_FAULT: frozenset[UpstreamErrorKind] = frozenset(
+    {"bad_request", "context_length", "content_policy", "rate_limited"}
+)
 COOL_DOWN = 1.0
 """Seconds of cool-down after a 429 without a Retry-After. (A 503 with a Retry-After cools down, too.)"""
 PATIENCE = 60.0
-"""The longest cool-down in seconds, whatever Retry-After an upstream sends: by then we notice that a limit was raised or an
-account paid. Callers get the upstream's own Retry-After."""
+"""The longest cool-down in seconds, whatever Retry-After an upstream sends: by then we notice that a limit
+was raised or an account paid. Callers get the upstream's own Retry-After."""
 
 
 class HealthWatcher(Protocol):
@@ -110,7 +117,8 @@ class HealthWatcher(Protocol):
         """Our credentials were refused."""
 
     def accepted(self) -> bool:
-        """A call succeeded after `refused`. Returns whether the refusal is over; if not, the next success calls this again."""
+        """A call succeeded after `refused`. Returns whether the refusal is over; if not, the next success
+        calls this again."""
         return True
 
 
@@ -133,7 +141,10 @@ class Health:
     )  # fmt: skip
 
     def __init__(
-        self, clock: Callable[[], float], policy: BreakerPolicy | None = None, watcher: HealthWatcher | None = None
+        self,
+        clock: Callable[[], float],
+        policy: BreakerPolicy | None = None,
+        watcher: HealthWatcher | None = None,
     ) -> None:
         self._clock = clock
         self._policy = policy or BreakerPolicy()
@@ -159,7 +170,9 @@ class Health:
     def state(self) -> BreakerState:
         if not self._open_for:
             return BreakerState.CLOSED
-        return BreakerState.HALF_OPEN if self._probe or self._clock() >= self._open_until else BreakerState.OPEN
+        return (
+            BreakerState.HALF_OPEN if self._probe or self._clock() >= self._open_until else BreakerState.OPEN
+        )
 
     def ready(self) -> bool:
         """Returns whether a call may be sent now. Half-open: one probe at a time, until the next is due."""
@@ -174,11 +187,13 @@ class Health:
         return max(self._cool_until, self._open_until, self._spent_until)
 
     def spent(self, seconds: float) -> None:
-        """An answer said that nothing is left of its provider's limits for so long; 0.0: it did not say for how long."""
+        """An answer said that nothing is left of its provider's limits for so long; 0.0: it did not say for
+        how long."""
         self._spent_until = self._clock() + min(seconds or COOL_DOWN, PATIENCE)
 
     def begin(self) -> int:
-        """Count a call that will be sent. Returns its number as a probe, for `failed` and `abandoned`; 0: it is no probe.
+        """Count a call that will be sent. Returns its number as a probe, for `failed` and `abandoned`; 0: it
+        is no probe.
 
         Call it as soon as the target is chosen, so that no other call is made the probe meanwhile.
         """
@@ -192,12 +207,14 @@ class Health:
         return self._probe
 
     def probe_succeeded(self) -> None:
-        """An active probe succeeded: the next call may be the breaker's probe now, before the open time is over."""
+        """An active probe succeeded: the next call may be the breaker's probe now, before the open time is
+        over."""
         if not self._probe:
             self._open_until = min(self._open_until, self._clock())
 
     def abandoned(self, probe: int = 0) -> None:
-        """The call ended without a result (its caller left, it was not sent): if it was the probe, the next call may be."""
+        """The call ended without a result (its caller left, it was not sent): if it was the probe, the next
+        call may be."""
         if probe and probe == self._probe:
             self._probe = 0
             self._open_until = self._clock()
@@ -217,7 +234,9 @@ class Health:
         """Count the error against the target, unless the request itself was at fault."""
         self.last_error, self.last_failed_at = error.kind, self._clock()
         if error.kind in ("rate_limited", "billing") or error.retry_after is not None:
-            self._cool_until = max(self._cool_until, self._clock() + min(error.retry_after or COOL_DOWN, PATIENCE))
+            self._cool_until = max(
+                self._cool_until, self._clock() + min(error.retry_after or COOL_DOWN, PATIENCE)
+            )
         if error.kind in NOT_ITS_FAULT:
             return self.abandoned(probe)
         if error.kind in ACCOUNTS_FAULT:
@@ -225,7 +244,9 @@ class Health:
             self._watcher.refused(error)
         self._failures += 1
         limit = self._policy.error_rate
-        too_many = self._failures >= self._policy.failures or (self._rate.count(True) >= limit if limit else False)
+        too_many = self._failures >= self._policy.failures or (
+            self._rate.count(True) >= limit if limit else False
+        )
         if not self._open_for and too_many:
             self._open_for = min(self._policy.open_for, self._policy.open_max)
             self._open_until = self._clock() + self._open_for

@@ -1,9 +1,10 @@
-"""Orders the servers of an upstream for a call: by their queues, or by whose cache has the prompt's beginning. Pure.
+"""Orders the servers of an upstream for a call: by their queues, or by whose cache has the prompt's
+beginning. Pure.
 
-`by_prefix` is consistent hashing with bounded loads (Mirrokni, Thorup and Zadimoghaddam 2018, https://arxiv.org/abs/1608.01350)
-with a memory: rendezvous hashing of the conversation's beginning, which all workers and gateways agree on without a word
-between them, and before that a server that this process has sent most of the same prompt to. Neither holds for a server that
-has too much to do beside the others.
+`by_prefix` is consistent hashing with bounded loads (Mirrokni, Thorup and Zadimoghaddam 2018,
+https://arxiv.org/abs/1608.01350) with a memory: rendezvous hashing of the conversation's beginning, which all
+workers and gateways agree on without a word between them, and before that a server that this process has sent
+most of the same prompt to. Neither holds for a server that has too much to do beside the others.
 """
 
 import hashlib
@@ -14,10 +15,11 @@ from sluice.routing.pods import Chance, Depth, Pod, PodChoice, depths
 from sluice.routing.prefixes import blocks_of, root_of
 
 MATCH = 0.5
-"""The share of a prompt's blocks from which on the server that has seen them is asked: a system prompt that all calls have in
-common is not to bring all of them to one server."""
+"""The share of a prompt's blocks from which on the server that has seen them is asked: a system prompt that
+all calls have in common is not to bring all of them to one server."""
 BALANCE = 1.5
-"""How much more than the average a server may have to do before calls leave it, though it has their prefix."""
+"""How much more than the average a server may have to do before calls leave it, though it has their
+prefix."""
 FREE = 8
 """Requests of a server that are never too many, while none waits."""
 
@@ -45,8 +47,8 @@ def by_prefix(
 ) -> Order:
     """The places of the servers, the one that has probably cached the most of the prompt first.
 
-    The first one of the order that is `ready` is expected to be asked, and remembers the prompt. `session`: what the caller
-    calls the conversation, in place of its beginning.
+    The first one of the order that is `ready` is expected to be asked, and remembers the prompt. `session`:
+    what the caller calls the conversation, in place of its beginning.
     """
     found = depths(pods)
     blocks = blocks_of(chat, model)
@@ -74,7 +76,9 @@ def by_prefix(
     return order
 
 
-def _queue(found: Sequence[Depth], chance: Chance) -> Callable[[int], tuple[bool, float, float, float, float]]:
+def _queue(
+    found: Sequence[Depth], chance: Chance
+) -> Callable[[int], tuple[bool, float, float, float, float]]:
     def key(at: int) -> tuple[bool, float, float, float, float]:
         depth = found[at]
         return not depth.fresh, depth.waiting, depth.running, round(depth.cache, 1), chance()
@@ -83,7 +87,8 @@ def _queue(found: Sequence[Depth], chance: Chance) -> Callable[[int], tuple[bool
 
 
 def _overloaded(found: Sequence[Depth]) -> Callable[[Depth], bool]:
-    """Whether a server has so much more to do than the average of these that a cached prefix is not worth the wait."""
+    """Whether a server has so much more to do than the average of these that a cached prefix is not worth the
+    wait."""
     if len(found) < 2:
         return lambda depth: False
     load = max(float(FREE), BALANCE * sum(depth.all for depth in found) / len(found))

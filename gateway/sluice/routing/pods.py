@@ -1,9 +1,11 @@
-"""One server of an upstream that is several (a pod of vLLM or SGLang): what it reports of its load, and what we know ourselves.
+"""One server of an upstream that is several (a pod of vLLM or SGLang): what it reports of its load, and what
+we know ourselves.
 
 Pure: whoever reads its metrics passes their bytes in. Figures are read from the Prometheus text format.
 
-vLLM:   https://docs.vllm.ai/en/stable/usage/metrics/ (`gpu_cache_usage_perc` is the older name of `kv_cache_usage_perc`)
-SGLang: https://docs.sglang.io/docs/references/production_metrics (with --enable-metrics)
+vLLM:   https://docs.vllm.ai/en/stable/usage/metrics/ (`gpu_cache_usage_perc` is the older name of
+`kv_cache_usage_perc`) SGLang: https://docs.sglang.io/docs/references/production_metrics (with
+--enable-metrics)
 """
 
 import math
@@ -22,13 +24,15 @@ MOST = 1e6
 FULL = 0.95
 """The share of the KV cache from which on further requests are expected to wait."""
 BURST = 4
-"""Calls sent since the last figures that are expected to run at once; or half of what ran then, if that is more."""
+"""Calls sent since the last figures that are expected to run at once; or half of what ran then, if that is
+more."""
 OTHERS = 64.0
 """The most that our own calls are multiplied by, for the other gateways that send to the same servers."""
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """A server's report: requests waiting and running, and the share of its KV cache that is in use (0 to 1)."""
+    """A server's report: requests waiting and running, and the share of its KV cache that is in use (0 to
+    1)."""
 
     waiting: float
     running: float
@@ -38,7 +42,8 @@ class Figures(msgspec.Struct, frozen=True):
 def figures_in(body: bytes) -> Figures | None:
     """The figures in a server's metrics; None where it does not report how many requests wait and run.
 
-    Counts of several engines or ranks in one server are added up, of the cache the fullest one's share is taken.
+    Counts of several engines or ranks in one server are added up, of the cache the fullest one's share is
+    taken.
     """
     body = b"\n" + body
     waiting, running = _values(body, WAITING), _values(body, RUNNING)
@@ -57,7 +62,8 @@ def _values(body: bytes, names: Iterable[bytes]) -> list[float]:
             end = body.find(b"\n", at + 1)
             line = body[at + 1 + len(name) : end if end >= 0 else len(body)]
             at += 1
-            # Behind the labels, in which a model's name may have any character, stands the value and perhaps a time.
+            # Behind the labels, in which a model's name may have any character, stands the value and perhaps
+            # a time.
             rest = line[line.rfind(b"}") + 1 :] if line[:1] == b"{" else line
             if rest[:1] in (b" ", b"\t") and (value := _number(rest)) is not None:
                 found.append(value)
@@ -75,9 +81,9 @@ def _number(text: bytes) -> float | None:
 
 
 class Pod(msgspec.Struct, eq=False):
-    """One server, `address` as host:port. `begun` counts the calls that we have sent to it, `counted` those of them that its
-    latest figures can know of. `loads`: our own calls in flight, by model. `read_at`: when the figures were asked for, by
-    `clock`; they are fresh for `stale` seconds."""
+    """One server, `address` as host:port. `begun` counts the calls that we have sent to it, `counted` those
+    of them that its latest figures can know of. `loads`: our own calls in flight, by model. `read_at`: when
+    the figures were asked for, by `clock`; they are fresh for `stale` seconds."""
 
     address: str
     clock: Callable[[], float]
@@ -104,7 +110,8 @@ class Pod(msgspec.Struct, eq=False):
 
 
 class Depth(msgspec.Struct, frozen=True):
-    """The load of a server that is expected now. Fresh ones come first, then those where the fewest wait, then run."""
+    """The load of a server that is expected now. Fresh ones come first, then those where the fewest wait,
+    then run."""
 
     fresh: bool
     waiting: float
@@ -119,15 +126,23 @@ class Depth(msgspec.Struct, frozen=True):
 def depths(pods: Sequence[Pod]) -> list[Depth]:
     """The load of each server now: its figures, if they are fresh, and what was sent since.
 
-    What we have sent since the figures were read is multiplied by our share in the load: other gateways read the same
-    figures and are assumed to do as we do. Without that all of them would send to the server that reported the least until
-    the next figures come. A server without fresh figures is judged by our own calls in flight.
+    What we have sent since the figures were read is multiplied by our share in the load: other gateways read
+    the same figures and are assumed to do as we do. Without that all of them would send to the server that
+    reported the least until the next figures come. A server without fresh figures is judged by our own calls
+    in flight.
     """
     fresh = [pod.fresh for pod in pods]
-    reported = sum(pod.figures.waiting + pod.figures.running for pod, ok in zip(pods, fresh, strict=True) if ok and pod.figures)
+    reported = sum(
+        pod.figures.waiting + pod.figures.running
+        for pod, ok in zip(pods, fresh, strict=True)
+        if ok and pod.figures
+    )
     ours = sum(pod.in_flight for pod, ok in zip(pods, fresh, strict=True) if ok)
     others = min(OTHERS, max(1.0, reported / ours if ours else 1.0))
-    return [_depth(pod, others) if ok else Depth(False, 0.0, pod.in_flight, 0.0) for pod, ok in zip(pods, fresh, strict=True)]
+    return [
+        _depth(pod, others) if ok else Depth(False, 0.0, pod.in_flight, 0.0)
+        for pod, ok in zip(pods, fresh, strict=True)
+    ]
 
 
 def _depth(pod: Pod, others: float) -> Depth:
@@ -141,10 +156,12 @@ def _depth(pod: Pod, others: float) -> Depth:
 
 
 class PodChoice(msgspec.Struct):
-    """Why a call goes to the server that it goes to, for its log line: `how` is queue, prefix, hash, load or in_flight.
+    """Why a call goes to the server that it goes to, for its log line: `how` is queue, prefix, hash, load or
+    in_flight.
 
-    prefix: the server has seen most of the prompt. hash: none has, the prompt's beginning decides. load: the one that these
-    would have chosen has too much to do. queue: the shortest queue. in_flight: no server's figures are fresh.
+    prefix: the server has seen most of the prompt. hash: none has, the prompt's beginning decides. load: the
+    one that these would have chosen has too much to do. queue: the shortest queue. in_flight: no server's
+    figures are fresh.
     """
 
     how: str = ""

@@ -1,6 +1,8 @@
-"""Health and load of a target whose upstream is several servers: each server has its own, and these put them together.
+"""Health and load of a target whose upstream is several servers: each server has its own, and these put them
+together.
 
-What looks at the target as a whole (metrics, notices, the admin pages) sees the healthiest server and the sum of the calls.
+What looks at the target as a whole (metrics, notices, the admin pages) sees the healthiest server and the sum
+of the calls.
 """
 
 from collections.abc import Callable, Collection
@@ -10,11 +12,11 @@ from sluice.routing.health import BreakerPolicy, BreakerState, Health, HealthWat
 
 
 class PooledHealth(Health):
-    """The health of the healthiest server; its own while no server is known, and the upstream is reached by its
-    name.
+    """The health of the healthiest server; its own while no server is known, and the upstream is reached by
+    its name.
 
-    `server_watcher` makes what is told of a server's changes, from its address; `server_gone` is called with that of one that
-    is forgotten.
+    `server_watcher` makes what is told of a server's changes, from its address; `server_gone` is called with
+    that of one that is forgotten.
     """
 
     __slots__ = ("_gone", "_make_watcher", "servers")
@@ -36,7 +38,9 @@ class PooledHealth(Health):
     def of(self, address: str) -> "ServerHealth":
         known = self.servers.get(address)
         if known is None:
-            known = self.servers[address] = ServerHealth(self._clock, self._policy, self._make_watcher(address), self)
+            known = self.servers[address] = ServerHealth(
+                self._clock, self._policy, self._make_watcher(address), self
+            )
         return known
 
     def keep(self, addresses: Collection[str]) -> None:
@@ -63,7 +67,11 @@ class ServerHealth(Health):
     __slots__ = ("_whole",)
 
     def __init__(
-        self, clock: Callable[[], float], policy: BreakerPolicy, watcher: HealthWatcher | None, whole: PooledHealth
+        self,
+        clock: Callable[[], float],
+        policy: BreakerPolicy,
+        watcher: HealthWatcher | None,
+        whole: PooledHealth,
     ) -> None:
         super().__init__(clock, policy, watcher)
         self._whole = whole

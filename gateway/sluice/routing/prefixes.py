@@ -1,7 +1,8 @@
 """Prefixes of prompts: which server of an upstream has probably cached how much of a prompt. Pure.
 
-A prompt is cut into blocks of characters, and each block's digest is of all text up to its end, so equal digests mean equal
-beginnings. vLLM and SGLang cache by blocks of tokens; characters do for a guess, and need no tokenizer.
+A prompt is cut into blocks of characters, and each block's digest is of all text up to its end, so equal
+digests mean equal beginnings. vLLM and SGLang cache by blocks of tokens; characters do for a guess, and need
+no tokenizer.
 """
 
 import hashlib
@@ -38,7 +39,8 @@ class SeenPrefixes:
         return len(blocks)
 
     def add(self, blocks: list[bytes]) -> None:
-        """Remembers a prompt, its beginning as what was used last: a block is of no use without those before it."""
+        """Remembers a prompt, its beginning as what was used last: a block is of no use without those before
+        it."""
         seen = self._blocks
         for block in reversed(blocks):
             seen.pop(block, None)

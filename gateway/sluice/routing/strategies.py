@@ -1,4 +1,5 @@
-"""Strategies order the targets of one tier. Pure: randomness is passed in, load is measured on the target's own calls.
+"""Strategies order the targets of one tier. Pure: randomness is passed in, load is measured on the target's
+own calls.
 
 Every strategy orders all targets of its tier, so that failover continues down the same list.
 """
@@ -56,7 +57,9 @@ class CallTraits(msgspec.Struct, frozen=True):
         if canary is None:
             return target.spec.weight
         name, _, value = (canary.header or "").partition(":")
-        chosen = self.key in canary.keys or (bool(name) and self.headers.get(name.strip().lower(), "") == value.strip())
+        chosen = self.key in canary.keys or (
+            bool(name) and self.headers.get(name.strip().lower(), "") == value.strip()
+        )
         return canary.weight if chosen else target.spec.weight
 
     def lacks(self, target: Routable) -> Literal["", "vision", "tools", "context"]:
@@ -69,7 +72,8 @@ class CallTraits(msgspec.Struct, frozen=True):
         return "context" if spec.context is not None and self.tokens > spec.context else ""
 
     def unfit(self, target: Routable) -> str:
-        """`lacks` as a clause for messages, such as "takes no images"; "" if the target can serve the call."""
+        """`lacks` as a clause for messages, such as "takes no images"; "" if the target can serve the
+        call."""
         match self.lacks(target):
             case "vision":
                 return "takes no images"
@@ -87,7 +91,9 @@ PREFIX = 512
 """Characters of the first message that `affinity: prefix` hashes, to find calls that share a prompt cache."""
 
 
-def traits_of(chat: ChatRequest, key: str = "", tenant: str = "", headers: Mapping[str, str] | None = None) -> CallTraits:
+def traits_of(
+    chat: ChatRequest, key: str = "", tenant: str = "", headers: Mapping[str, str] | None = None
+) -> CallTraits:
     """Extracts from a call what routing depends on."""
     return CallTraits(
         key=key,
@@ -103,7 +109,8 @@ def traits_of(chat: ChatRequest, key: str = "", tenant: str = "", headers: Mappi
 class RoutedTier(msgspec.Struct):
     """One tier: its targets, how they are ordered, and the number of calls that `round_robin` has ordered.
 
-    `pooled`: the upstreams of some are several servers, each of which becomes a target of its own for a call (`over_pods`).
+    `pooled`: the upstreams of some are several servers, each of which becomes a target of its own for a call
+    (`over_pods`).
     """
 
     targets: Sequence[Routable]
@@ -114,12 +121,16 @@ class RoutedTier(msgspec.Struct):
 
 
 PODS_TRIED = 3
-"""Servers of one tier that a call may be sent to, one after another: a request that kills servers must not visit all."""
+"""Servers of one tier that a call may be sent to, one after another: a request that kills servers must not
+visit all."""
 
 
 def over_pods(tier: RoutedTier, fit: Sequence[Any], traits: CallTraits, chance: Chance) -> list[Any]:
-    """The targets of a pooled tier in order, one for each server of their upstreams; those that are ready first."""
-    targets = [pod for target in fit for pod in (target.pods(target) if target.pods is not None else (target,))]
+    """The targets of a pooled tier in order, one for each server of their upstreams; those that are ready
+    first."""
+    targets = [
+        pod for target in fit for pod in (target.pods(target) if target.pods is not None else (target,))
+    ]
     ready, others = list[Any](), list[Any]()
     for target in ordered(tier, targets, traits, chance):
         (ready if target.health.ready() else others).append(target)
@@ -156,7 +167,8 @@ def _least_in_flight(tier: RoutedTier, targets: list[T], traits: CallTraits, cha
 
 
 def _lowest_ttft(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Chance) -> list[T]:
-    """Draws two at random, the quicker one first (Mitzenmacher 2001); one without measurements counts as quickest."""
+    """Draws two at random, the quicker one first (Mitzenmacher 2001); one without measurements counts as
+    quickest."""
     drawn = _weighted(tier, targets, traits, chance)
     two = sorted(drawn[:2], key=lambda target: target.load.first_token)
     return _wanted_first([*two, *drawn[2:]], traits)
@@ -178,7 +190,9 @@ def _affinity(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Ch
         return _weighted(tier, targets, traits, chance)
 
     def score(target: Any) -> float:
-        name = target.label if not tier.pooled or target.pod is None else f"{target.label}@{target.pod.address}"
+        name = (
+            target.label if not tier.pooled or target.pod is None else f"{target.label}@{target.pod.address}"
+        )
         digest = hashlib.blake2b(f"{key}\0{name}".encode("utf-8", "replace"), digest_size=8).digest()
         uniform = (int.from_bytes(digest, "big") + 1) / (2**64 + 1)
         return -traits.weight(target) / math.log(uniform)
@@ -216,7 +230,8 @@ def _prefix_cache(tier: RoutedTier, targets: list[T], traits: CallTraits, chance
 
 
 class _Row(msgspec.Struct, frozen=True):
-    """How a strategy orders targets, and a clause that says so, for `sluice explain`; {} stands for the kind of affinity.
+    """How a strategy orders targets, and a clause that says so, for `sluice explain`; {} stands for the kind
+    of affinity.
 
     `by_pods`: it needs upstreams of several servers.
     """
@@ -233,7 +248,9 @@ STRATEGIES: Mapping[Strategy, _Row] = {
     "lowest_ttft": _Row(_lowest_ttft, "of two drawn at random, the one with the lower time to first token"),
     "cheapest": _Row(_cheapest, "by price"),
     "affinity": _Row(_affinity, "by consistent hash, so that the same {} stays on the same target"),
-    "queue_depth": _Row(_queue_depth, "of all servers of its upstreams the one with the shortest queue", by_pods=True),
+    "queue_depth": _Row(
+        _queue_depth, "of all servers of its upstreams the one with the shortest queue", by_pods=True
+    ),
     "prefix_cache": _Row(
         _prefix_cache,
         "of all servers of its upstreams the one that has probably cached the prompt, unless it is busy",

@@ -65,7 +65,9 @@ def _of_rules(rules: ModelRules) -> Iterator[str]:
         yield f"its model's rules set: {', '.join(sorted({*rules.force, *rules.default}))}"
 
 
-def _of_its_rules(rules: ModelRules, chat: ChatRequest, alias: Alias, spared: frozenset[str]) -> Iterator[str]:
+def _of_its_rules(
+    rules: ModelRules, chat: ChatRequest, alias: Alias, spared: frozenset[str]
+) -> Iterator[str]:
     fields = sorted(rules.drop.intersection(chat.wire or ()))
     refused = [field for field in fields if alias.unsupported == "refuse" and field not in spared]
     if refused:

@@ -15,7 +15,10 @@ class Catalogue:
     `listings`: the upstreams' lists of models, for wildcard aliases that are expanded."""
 
     def __init__(
-        self, aliases: Mapping[str, Alias], table: Callable[[], Mapping[str, Facts]], listings: Mapping[str, Listing]
+        self,
+        aliases: Mapping[str, Alias],
+        table: Callable[[], Mapping[str, Facts]],
+        listings: Mapping[str, Listing],
     ) -> None:
         self._aliases = aliases
         self._table = table
@@ -46,7 +49,11 @@ class Catalogue:
         if known is not listed:
             target = listed_by(self._aliases[alias])
             pairs = names_in(listed, alias, target.model) if target is not None else []
-            names = {name: own for name, own in pairs if name not in self._aliases and covering(self._aliases, name) == alias}
+            names = {
+                name: own
+                for name, own in pairs
+                if name not in self._aliases and covering(self._aliases, name) == alias
+            }
             self._expanded[alias] = (listed, names)
         return names
 
@@ -68,7 +75,9 @@ class Catalogue:
         """Returns the upstream's facts about a model, completed from the table."""
         own = self._expansion(alias).get(name, "")
         listed, known = self._listings[alias].models.get(own, NOTHING), facts_of(self._table(), own)
-        return Facts(listed.context or known.context, listed.output or known.output, known.input, known.answers)
+        return Facts(
+            listed.context or known.context, listed.output or known.output, known.input, known.answers
+        )
 
     def _looked_up(self, name: str) -> Facts:
         configured = name if name in self._aliases else covering(self._aliases, name)
@@ -80,6 +89,10 @@ class Catalogue:
         known = []
         for target in targets_of(self._aliases[configured].tiers[0]):
             facts = facts_of(self._table(), target.model.replace("*", rest) if rest else target.model)
-            kinds = facts.input if target.vision else tuple([kind for kind in facts.input if kind not in ("image", "video")])
+            kinds = (
+                facts.input
+                if target.vision
+                else tuple([kind for kind in facts.input if kind not in ("image", "video")])
+            )
             known.append(Facts(target.context or facts.context, facts.output, kinds, facts.answers))
         return common(known)

@@ -16,18 +16,23 @@ from sluice.upstream.credential_pool import CredentialPool, PooledCredential
 from sluice.upstream.fetching import fetch
 
 Build = Callable[[Headers, Iterable[str]], Transport]
-"""Makes the transport, given the headers of every request and the names of headers that are signed per request."""
+"""Makes the transport, given the headers of every request and the names of headers that are signed per
+request."""
 
 
 class Accounts:
     """Opens upstreams' credentials, and has their state counted and logged."""
 
-    def __init__(self, metrics: Metrics, notices: Notices, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, metrics: Metrics, notices: Notices, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._metrics = metrics
         self._notices = notices
         self._clock = clock
 
-    def transport(self, upstream: str, backend: Backend, configured: Sequence[ConfiguredCredential], build: Build) -> Transport:
+    def transport(
+        self, upstream: str, backend: Backend, configured: Sequence[ConfiguredCredential], build: Build
+    ) -> Transport:
         """Makes a transport with these credentials. A single static key is part of all request heads, like
         `api_key`.
         """

@@ -38,9 +38,9 @@ def limit_of_files() -> int:
 def places(limit: int, max_connections: int) -> ConnectionLimits:
     """Divides `limit` descriptors.
 
-    A quarter of them, 1024 at most, is reserved for everything but clients and upstreams. Of the rest each client
-    takes two,
-    its own and its upstream's, and at least a ninth is for idle connections: to any upstream, while calls go to another.
+    A quarter of them, 1024 at most, is reserved for everything but clients and upstreams. Of the rest each
+    client takes two, its own and its upstream's, and at least a ninth is for idle connections: to any
+    upstream, while calls go to another.
     """
     kept = min(limit // 4, 1024)
     beside = max(1, kept // 4)

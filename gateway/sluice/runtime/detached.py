@@ -14,7 +14,9 @@ class Detached:
         self._records = records
         self.tasks: set[asyncio.Task[None]] = set()
 
-    def outlives(self, call: Call, task: "asyncio.Task[None]", unread: Callable[[], float] | None = None) -> None:
+    def outlives(
+        self, call: Call, task: "asyncio.Task[None]", unread: Callable[[], float] | None = None
+    ) -> None:
         """Keeps a call running without its client, for at most `finish_limit` seconds.
 
         `unread` returns the seconds for which nobody has read the answer; these are limited.

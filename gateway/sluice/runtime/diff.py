@@ -32,11 +32,15 @@ def differences(old: Config, new: Config) -> list[Difference]:
     """Returns all differences in the order of sections; those that need a restart last."""
     found: list[Difference] = []
     for section, kind in KINDS.items():
-        found += _named(kind, _by_name(getattr(old, section)), _by_name(getattr(new, section)), texts=section == "aliases")
+        found += _named(
+            kind, _by_name(getattr(old, section)), _by_name(getattr(new, section)), texts=section == "aliases"
+        )
     for section in Config.__struct_fields__:
         if section not in KINDS and section not in FIXED_AT_TOP:
             found += _of_section(section, getattr(old, section), getattr(new, section))
-    return found + [Difference("!", option, ("only a restart can change it",)) for option in needs_restart(old, new)]
+    return found + [
+        Difference("!", option, ("only a restart can change it",)) for option in needs_restart(old, new)
+    ]
 
 
 def _named(kind: str, old: Mapping[str, Any], new: Mapping[str, Any], *, texts: bool) -> Iterator[Difference]:
@@ -62,7 +66,9 @@ def _of_section(section: str, old: Any, new: Any) -> Iterator[Difference]:
         yield Difference("~", section, changes)
 
 
-def _changes(old: msgspec.Struct, new: msgspec.Struct, *, texts: bool, without: tuple[str, ...] = ()) -> Iterator[str]:
+def _changes(
+    old: msgspec.Struct, new: msgspec.Struct, *, texts: bool, without: tuple[str, ...] = ()
+) -> Iterator[str]:
     for field in new.__struct_fields__:
         before: Any = getattr(old, field, None)
         after: Any = getattr(new, field)
@@ -77,7 +83,12 @@ def _changes(old: msgspec.Struct, new: msgspec.Struct, *, texts: bool, without: 
 
 
 def _may_be_shown(value: object, *, texts: bool) -> bool:
-    return value is None or type(value) in (bool, int, float) or isinstance(value, float) or (texts and type(value) is str)
+    return (
+        value is None
+        or type(value) in (bool, int, float)
+        or isinstance(value, float)
+        or (texts and type(value) is str)
+    )
 
 
 def _shown(value: object) -> str:
@@ -87,5 +98,7 @@ def _shown(value: object) -> str:
 def _by_name(section: Any) -> Mapping[str, Any]:
     if isinstance(section, Mapping):
         return section
-    named: dict[str, Any] = {str(getattr(one, "id", None) or getattr(one, "issuer", "")): one for one in section}
+    named: dict[str, Any] = {
+        str(getattr(one, "id", None) or getattr(one, "issuer", "")): one for one in section
+    }
     return named

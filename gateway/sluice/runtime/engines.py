@@ -1,7 +1,8 @@
 """The engines that keep state: of each, a builder for every kind of state that it can keep.
 
-A builder imports its module when it is called, so that the drivers of other engines need not be installed. What an engine
-cannot keep is refused by `sluice check` (`sluice.storage.address` has the lists); a test holds these builders to them.
+A builder imports its module when it is called, so that the drivers of other engines need not be installed.
+What an engine cannot keep is refused by `sluice check` (`sluice.storage.address` has the lists); a test holds
+these builders to them.
 """
 
 import time
@@ -23,7 +24,8 @@ from sluice.usage import UsageStore
 
 
 class ConfiguredStore(msgspec.Struct, frozen=True):
-    """Where a store is: the whole address `text`, which may hold a password, its kind, and the file's path, if any.
+    """Where a store is: the whole address `text`, which may hold a password, its kind, and the file's path,
+    if any.
 
     `prefix`: what keys begin with in a database that others use, too.
     """
@@ -46,7 +48,9 @@ class ConfiguredStore(msgspec.Struct, frozen=True):
 def configured(text: str, config: Config) -> ConfiguredStore:
     """Raises ValueError where the address is wrong; `sluice check` says why."""
     place = store_of(text)
-    return ConfiguredStore(text, place.kind, place.path if isinstance(place, Local) else "", config.limits.prefix)
+    return ConfiguredStore(
+        text, place.kind, place.path if isinstance(place, Local) else "", config.limits.prefix
+    )
 
 
 class Engine:
@@ -59,7 +63,9 @@ class Engine:
         """
         raise _cannot_keep(at, "limits")
 
-    def journals(self, at: ConfiguredStore, failed: Callable[[Reason], object], succeeded: Callable[[], object]) -> Journals:
+    def journals(
+        self, at: ConfiguredStore, failed: Callable[[Reason], object], succeeded: Callable[[], object]
+    ) -> Journals:
         raise _cannot_keep(at, "resumable streams")
 
     def conversations(self, at: ConfiguredStore, kept: Retention, seals: Seals) -> ConversationStore:
@@ -83,7 +89,9 @@ class Memory(Engine):
 
         return MemoryStore(), None
 
-    def journals(self, at: ConfiguredStore, failed: Callable[[Reason], object], succeeded: Callable[[], object]) -> Journals:
+    def journals(
+        self, at: ConfiguredStore, failed: Callable[[Reason], object], succeeded: Callable[[], object]
+    ) -> Journals:
         from sluice.resume.memory import MemoryJournals
 
         return MemoryJournals()
@@ -147,7 +155,9 @@ class Redis(Engine):
         store = RedisStore(at.text, prefix=at.prefix)
         return store, store.timeout
 
-    def journals(self, at: ConfiguredStore, failed: Callable[[Reason], object], succeeded: Callable[[], object]) -> Journals:
+    def journals(
+        self, at: ConfiguredStore, failed: Callable[[Reason], object], succeeded: Callable[[], object]
+    ) -> Journals:
         from sluice.resume.redis import RedisJournals
 
         return RedisJournals(at.text, prefix=at.prefix, failed=failed, succeeded=succeeded)

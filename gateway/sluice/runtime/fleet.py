@@ -68,14 +68,19 @@ class ConfigStatus(msgspec.Struct, frozen=True):
         last = self.last
         reload = None
         if last is not None:
-            reload = {"result": last.result, "at": round(last.at, 3), "hash": last.hash, "problems": len(last.problems)}
+            reload = {
+                "result": last.result,
+                "at": round(last.at, 3),
+                "hash": last.hash,
+                "problems": len(last.problems),
+            }
         return {"hash": self.hash, "since": round(self.since, 3), "last_reload": reload}
 
 
 class TargetState(msgspec.Struct, frozen=True):
-    """The state of a target in one process. Times in seconds from now: `ready_in` until calls may be sent again
-    (0.0: now), `failed_ago` since its last error, of the kind `last_error`. `first_token`: its
-    decaying average; None: unknown."""
+    """The state of a target in one process. Times in seconds from now: `ready_in` until calls may be sent
+    again (0.0: now), `failed_ago` since its last error, of the kind `last_error`. `first_token`: its decaying
+    average; None: unknown."""
 
     upstream: str
     model: str
@@ -195,7 +200,8 @@ class Fleet(Protocol):
         """Returns the last calls that each process remembers."""
 
     async def switch(self, label: str, state: str | None) -> None:
-        """Switches a target ("upstream/model") off ("disabled", "draining") or on (None), in all processes."""
+        """Switches a target ("upstream/model") off ("disabled", "draining") or on (None), in all
+        processes."""
 
     async def status(self) -> dict[str, Any]:
         """Returns the processes, and what each is doing."""

@@ -100,7 +100,13 @@ class _Item(msgspec.Struct):
 
     @property
     def facts(self) -> Facts:
-        context = (self.context_length, self.max_model_len, self.context_window, self.max_input_tokens, self.inputTokenLimit)
+        context = (
+            self.context_length,
+            self.max_model_len,
+            self.context_window,
+            self.max_input_tokens,
+            self.inputTokenLimit,
+        )
         output = (self.max_completion_tokens, self.max_tokens, self.outputTokenLimit)
         found = Facts(_first(context), _first(output))
         return NOTHING if found == NOTHING else found
@@ -112,7 +118,8 @@ _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def models_in(body: bytes) -> Mapping[str, Facts]:
-    """Returns the models of a list, in any of the upstreams' formats. Raises UpstreamError for anything else."""
+    """Returns the models of a list, in any of the upstreams' formats. Raises UpstreamError for anything
+    else."""
     try:
         listed = _list_of(body)
     except _MALFORMED:
@@ -134,7 +141,8 @@ def _first(figures: tuple[Any, ...]) -> int:
 
 
 def listed_by(alias: Alias) -> Target | None:
-    """Returns the target whose upstream lists the models of a wildcard alias: the first that gets the caller's name."""
+    """Returns the target whose upstream lists the models of a wildcard alias: the first that gets the
+    caller's name."""
     return next((target for target in targets_of(alias.tiers[0]) if "*" in target.model), None)
 
 
@@ -144,5 +152,7 @@ def names_in(listing: Mapping[str, Facts], alias: str, model: str) -> list[tuple
     """
     before, _, behind = model.partition("*")
     least = len(before) + len(behind)
-    own = [name for name in listing if name.startswith(before) and name.endswith(behind) and len(name) > least]
+    own = [
+        name for name in listing if name.startswith(before) and name.endswith(behind) and len(name) > least
+    ]
     return [(alias[:-1] + name[len(before) : len(name) - len(behind)], name) for name in own]

@@ -26,7 +26,8 @@ def show_maxima(metrics: Metrics, config: Config, config_before: Config | None =
 
 
 def maxima_of(config: Config) -> Maxima:
-    """Returns the values by gauge and labels. Limits of keys are included only if `metrics.key_label` is set."""
+    """Returns the values by gauge and labels. Limits of keys are included only if `metrics.key_label` is
+    set."""
     found: Maxima = {}
     for name, upstream in config.upstreams.items():
         found["upstream_connections_max", (name,)] = upstream.max_connections

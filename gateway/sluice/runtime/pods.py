@@ -1,9 +1,10 @@
-"""Follows the servers of an upstream that is several (`pods`): which there are, by DNS or by a list, and what they report.
+"""Follows the servers of an upstream that is several (`pods`): which there are, by DNS or by a list, and what
+they report.
 
-Nothing of it is on the path of a call: a call takes the servers that are known, and their latest figures. A server that is gone
-from DNS gets no further call, and those that it is answering go on; one that has come gets calls once it has been seen. While a
-name cannot be resolved, or no server of it has been seen yet, things stay as they were: at first the upstream is asked by its
-name, as one without `pods` is.
+Nothing of it is on the path of a call: a call takes the servers that are known, and their latest figures. A
+server that is gone from DNS gets no further call, and those that it is answering go on; one that has come
+gets calls once it has been seen. While a name cannot be resolved, or no server of it has been seen yet,
+things stay as they were: at first the upstream is asked by its name, as one without `pods` is.
 """
 
 import asyncio
@@ -35,7 +36,8 @@ CONNECT, READ = 1.0, 2.0
 LOOK_UP = 5.0
 """Seconds that a lookup may take."""
 SPREAD = 0.2
-"""Share by which the time between two readings differs at random, so that gateways do not all read at once."""
+"""Share by which the time between two readings differs at random, so that gateways do not all read at
+once."""
 KEPT = 4096
 """Lists of targets that are kept."""
 
@@ -80,7 +82,8 @@ class _Followed(msgspec.Struct, eq=False):
 
 
 class PodPool:
-    """The servers of one upstream. `start` begins to follow them; `close` ends that, and their connections when idle.
+    """The servers of one upstream. `start` begins to follow them; `close` ends that, and their connections
+    when idle.
 
     `base` is the transport to the upstream by its name. `clock` monotonic, in seconds.
     """
@@ -186,13 +189,19 @@ class PodPool:
                 found = ()
             if found:
                 port = self._origin.port
-                self._follow({joined(address, port): (address, port) for address in found[: self._options.max]})
+                self._follow(
+                    {joined(address, port): (address, port) for address in found[: self._options.max]}
+                )
                 self._notices.end(key, "pods_resolved")
                 if len(found) > self._options.max:
                     counts = {"found": len(found), "used": self._options.max}
-                    self._notices.seen((*key, "most"), "warning", "pods_left_out", upstream=self._name, **counts)
+                    self._notices.seen(
+                        (*key, "most"), "warning", "pods_left_out", upstream=self._name, **counts
+                    )
             else:
-                self._notices.begin(key, "warning", "pods_not_resolved", upstream=self._name, known=len(self._followed))
+                self._notices.begin(
+                    key, "warning", "pods_not_resolved", upstream=self._name, known=len(self._followed)
+                )
             await self._sleep(float(self._options.resolve))
 
     def _follow(self, addresses: Mapping[str, tuple[str, int]]) -> None:
@@ -208,7 +217,9 @@ class PodPool:
         self._expanded.clear()
         for standing in self._standings:
             standing.keep(self._followed)
-        self._log.info("pods", upstream=self._name, count=len(self._followed), appeared=new[:16], vanished=gone[:16])
+        self._log.info(
+            "pods", upstream=self._name, count=len(self._followed), appeared=new[:16], vanished=gone[:16]
+        )
 
     def _begin(self, name: str, host: str, port: int) -> _Followed:
         pod = Pod(name, self._clock, float(self._options.stale))
@@ -234,13 +245,16 @@ class PodPool:
             await self._sleep(every * (1 - SPREAD * self._chance()))
 
     async def read(self, pod: Pod, transport: Transport) -> None:
-        """Reads one server's metrics once; where they cannot be had it keeps the figures that it has, until they are stale."""
+        """Reads one server's metrics once; where they cannot be had it keeps the figures that it has, until
+        they are stale."""
         at, begun = self._clock(), pod.begun
         figures = None
         try:
             async with (
                 asyncio.timeout(READ),
-                transport.send(UpstreamRequest(self._url, (), b"", "GET"), connect=CONNECT, headers=READ) as response,
+                transport.send(
+                    UpstreamRequest(self._url, (), b"", "GET"), connect=CONNECT, headers=READ
+                ) as response,
             ):
                 if response.status == 200:
                     figures = figures_in(await response.read(BODY))
@@ -273,7 +287,8 @@ async def _closed(followed: _Followed) -> None:
 
 
 async def addresses_of(host: str, port: int) -> list[str]:
-    """The addresses of a name, of one family (a pod that has both is one pod), IPv4 where there is any. Raises OSError."""
+    """The addresses of a name, of one family (a pod that has both is one pod), IPv4 where there is any.
+    Raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     families = {family for family, *_ in found}
     wanted = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6

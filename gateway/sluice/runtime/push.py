@@ -1,7 +1,8 @@
-"""Sends metrics to an OTLP receiver over HTTP every so often (https://opentelemetry.io/docs/specs/otlp/#otlphttp).
+"""Sends metrics to an OTLP receiver over HTTP every so often
+(https://opentelemetry.io/docs/specs/otlp/#otlphttp).
 
-Metrics are cumulative, so a failed request is not repeated: the next one has the same data. One of several workers
-sends the metrics of all.
+Metrics are cumulative, so a failed request is not repeated: the next one has the same data. One of several
+workers sends the metrics of all.
 """
 
 import asyncio
@@ -28,7 +29,9 @@ def metrics_url(endpoint: str) -> str:
     """Returns the URL for metrics at a receiver with the base URL `endpoint`; an address with the path
     already in it is unchanged.
     """
-    return endpoint if urlsplit(endpoint).path.endswith("/v1/metrics") else f"{endpoint.rstrip('/')}/v1/metrics"
+    return (
+        endpoint if urlsplit(endpoint).path.endswith("/v1/metrics") else f"{endpoint.rstrip('/')}/v1/metrics"
+    )
 
 
 class MetricsPusher:
@@ -63,7 +66,9 @@ class MetricsPusher:
                 if not metrics:
                     return
                 body = request(metrics, self._resource, scope="sluice", version=VERSION)
-                async with session.post(self._url, data=body, headers=self._headers, allow_redirects=False) as answer:
+                async with session.post(
+                    self._url, data=body, headers=self._headers, allow_redirects=False
+                ) as answer:
                     good = answer.status // 100 == 2
                     self._count("ok" if good else "failed", "" if good else f"status {answer.status}")
         except (aiohttp.ClientError, TimeoutError, OSError, GatewayError) as error:

@@ -60,7 +60,10 @@ def effective(old: Config, new: Config) -> Config:
     """Returns `new` with the old values of options that need a restart: a worker's differ from the file's,
     because its ports are bound and its limits are shared with other workers.
     """
-    sections = {section: _kept(getattr(old, section), getattr(new, section), options) for section, options in FIXED.items()}
+    sections = {
+        section: _kept(getattr(old, section), getattr(new, section), options)
+        for section, options in FIXED.items()
+    }
     return msgspec.structs.replace(_kept(old, new, FIXED_AT_TOP), **sections)
 
 

@@ -48,7 +48,9 @@ class Routes:
         self.standings: dict[tuple[str, str], ModelState] = {}
         """By upstream and model, for each target."""
         self.transports: dict[str, Transport] = {
-            name: state.transports.take(stack, name, config.upstreams[name], backend, loaded.credentials.get(name, ()))
+            name: state.transports.take(
+                stack, name, config.upstreams[name], backend, loaded.credentials.get(name, ())
+            )
             for name, backend in loaded.backends.items()
         }
         self.pools = self._pools()
@@ -57,7 +59,9 @@ class Routes:
             for name, upstream in config.upstreams.items()
             if upstream.picker is not None
         }
-        self.routes: dict[str, Route] = {name: self._route(name, alias) for name, alias in config.aliases.items()}
+        self.routes: dict[str, Route] = {
+            name: self._route(name, alias) for name, alias in config.aliases.items()
+        }
 
     def _pools(self) -> "dict[str, PodPool]":
         """The servers of those upstreams that are several."""
@@ -65,7 +69,9 @@ class Routes:
         for name, upstream in self._config.upstreams.items():
             if upstream.pods is not None:
                 base_url = getattr(self._backends[name], "base_url", "")
-                found[name] = self._state.pool(self._stack, name, upstream.pods, base_url, self.transports[name])
+                found[name] = self._state.pool(
+                    self._stack, name, upstream.pods, base_url, self.transports[name]
+                )
         return found
 
     def route_of(self, name: str, model: str) -> Route:
@@ -82,12 +88,16 @@ class Routes:
             targets = [
                 msgspec.structs.replace(
                     self._target(target, alias, by_ttft, rest=rest).with_stages(stages),
-                    answered=metrics.child("answered", name, target.upstream, target.model, str(len(tiers) + 1)),
+                    answered=metrics.child(
+                        "answered", name, target.upstream, target.model, str(len(tiers) + 1)
+                    ),
                 )
                 for target in targets_of(tier)
             ]
             pooled = any(target.pods is not None for target in targets)
-            strategy, affinity = (tier.strategy, tier.affinity) if isinstance(tier, Tier) else ("weighted", "session")
+            strategy, affinity = (
+                (tier.strategy, tier.affinity) if isinstance(tier, Tier) else ("weighted", "session")
+            )
             tiers.append(RoutedTier(targets, strategy, affinity, pooled=pooled))
         retry = RetryPolicy(
             same_target=alias.retry.same_target,
@@ -125,7 +135,9 @@ class Routes:
     def _shadow(self, alias: Alias, rest: str = "") -> Target | None:
         if alias.shadow is None:
             return None
-        shadow = self._target(TargetConfig(upstream=alias.shadow.upstream, model=alias.shadow.model), alias, rest=rest)
+        shadow = self._target(
+            TargetConfig(upstream=alias.shadow.upstream, model=alias.shadow.model), alias, rest=rest
+        )
         return None if self._config.prices.unknown == "refuse" and not shadow.prices else shadow
 
     def _target(self, spec: TargetConfig, alias: Alias, by_ttft: bool = False, rest: str = "") -> Target:
@@ -166,7 +178,9 @@ class Routes:
             capable=Capable(takes, alias.unsupported, dropped, spared) if takes is not None else None,
             dropped=dropped,
             tell=getattr(backend, "tell", add_headers),
-            whole=backend if isinstance(backend, AnswersWhole) and not (backend.always_stream or by_ttft) else None,
+            whole=backend
+            if isinstance(backend, AnswersWhole) and not (backend.always_stream or by_ttft)
+            else None,
             pods=self.pools[spec.upstream].targets if spec.upstream in self.pools else None,
         )
 
@@ -196,7 +210,9 @@ class Routes:
         )
 
         def begin() -> ModelState:
-            notices = TargetNotices(state.notices, *name, count=partial(state.metrics.child, "breaker_transitions"))
+            notices = TargetNotices(
+                state.notices, *name, count=partial(state.metrics.child, "breaker_transitions")
+            )
             if upstream.pods is not None:
                 return _pooled(state, notices, policy, name)
             return ModelState(Health(state.clock, policy, notices), Load(), notices)
@@ -208,7 +224,9 @@ class Routes:
         return standing
 
 
-def _pooled(state: ProcessState, notices: TargetNotices, policy: BreakerPolicy, name: tuple[str, str]) -> ModelState:
+def _pooled(
+    state: ProcessState, notices: TargetNotices, policy: BreakerPolicy, name: tuple[str, str]
+) -> ModelState:
     """The standing of a model of an upstream that is several servers."""
     from sluice.routing.pooled import PooledHealth, PooledLoad
 

@@ -63,15 +63,18 @@ class Names(msgspec.Struct, frozen=True):
         """Returns the names that none of the other snapshots has."""
         found = [getattr(self, field) for field in self.__struct_fields__]
         for other in others:
-            found = [names - getattr(other, field) for names, field in zip(found, self.__struct_fields__, strict=True)]
+            found = [
+                names - getattr(other, field)
+                for names, field in zip(found, self.__struct_fields__, strict=True)
+            ]
         return Names(*found)
 
 
 class Snapshot:
     """`async with` builds it, beside others of the same `state`, and ends its remaining calls at the exit.
 
-    Raises ConfigError, ValueError or OSError if the configuration cannot be applied; what was built is closed then.
-    `config` is the loaded one, as this process can follow it (`sluice.runtime.restart`).
+    Raises ConfigError, ValueError or OSError if the configuration cannot be applied; what was built is closed
+    then. `config` is the loaded one, as this process can follow it (`sluice.runtime.restart`).
     """
 
     def __init__(self, loaded: Loaded, state: ProcessState) -> None:
@@ -101,7 +104,11 @@ class Snapshot:
         self.detached = Detached(state.records)
         self.outlives = self.detached.outlives
         self.frontends = loaded.frontends
-        forwarded = (name for key, upstream in config.upstreams.items() for name in forward_of(upstream, loaded.backends[key]))
+        forwarded = (
+            name
+            for key, upstream in config.upstreams.items()
+            for name in forward_of(upstream, loaded.backends[key])
+        )
         self.forwardable = frozenset(forwarded).difference(credential_names(loaded.frontends.values()))
         self.operators = Operators(config.admin)
 
@@ -115,7 +122,9 @@ class Snapshot:
             self._closing = stack.pop_all()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         await self._closing.aclose()
 
     # --- building
@@ -131,8 +140,12 @@ class Snapshot:
         built = Routes(config, self.loaded, state, stack)
         self.routes, self.standings, self.transports = built.routes, built.standings, built.transports
         self.wildcards = Wildcards(config.aliases, built.route_of)
-        self.catalogue = Catalogue(config.aliases, lambda: models_of(self.loaded).models, self._listings(stack))
-        self.addresses = client_addresses(config.server.trusted_proxies, records.address_unreadable, records.address_unheeded)
+        self.catalogue = Catalogue(
+            config.aliases, lambda: models_of(self.loaded).models, self._listings(stack)
+        )
+        self.addresses = client_addresses(
+            config.server.trusted_proxies, records.address_unreadable, records.address_unheeded
+        )
         dynamic = state.keys.table
         self.authenticator = Authenticator(
             config,
@@ -204,18 +217,28 @@ class Snapshot:
                 self._probe(stack, name, upstream.probe, endpoint(base_url, upstream.probe.path, endings))
 
     def _listings(self, stack: AsyncExitStack) -> dict[str, Listing]:
-        """Returns the upstreams' lists for wildcard aliases that are expanded; they are fetched from now on."""
+        """Returns the upstreams' lists for wildcard aliases that are expanded; they are fetched from now
+        on."""
         found: dict[str, Listing] = {}
         for name, alias in self.config.aliases.items():
             target = listed_by(alias) if alias.expand else None
             backend = self.loaded.backends[target.upstream] if target is not None else None
-            if target is None or not isinstance(backend, ListsModels) or (request := backend.listing()) is None:
+            if (
+                target is None
+                or not isinstance(backend, ListsModels)
+                or (request := backend.listing()) is None
+            ):
                 continue
             of, transport = target.upstream, self.transports[target.upstream]
-            timeouts, report = self.config.upstreams[of].timeouts, partial(_log_failed_list, self.state.log, of)
+            timeouts, report = (
+                self.config.upstreams[of].timeouts,
+                partial(_log_failed_list, self.state.log, of),
+            )
 
             terms = (transport, request.url, request.headers, timeouts)
-            found[name] = self.state.listings.take(stack, of, terms, partial(_listed, transport, request, timeouts, report))
+            found[name] = self.state.listings.take(
+                stack, of, terms, partial(_listed, transport, request, timeouts, report)
+            )
         return found
 
     def _probe(self, stack: AsyncExitStack, name: str, probe: Probe, url: str) -> None:
@@ -250,7 +273,9 @@ class Snapshot:
         healths = {alias: [target.health for target in route.targets] for alias, route in self.routes.items()}
         for target, standing in self.standings.items():
             standing.notices.follow(_with(standing.health, healths))
-            state.metrics.computed("breaker_state", partial(getattr, standing.health, "state"), *target).kept = True
+            state.metrics.computed(
+                "breaker_state", partial(getattr, standing.health, "state"), *target
+            ).kept = True
         if before is not None:
             for alias, of_alias in healths.items():
                 look_at_alias(state.notices, alias, of_alias)
@@ -263,7 +288,9 @@ class Snapshot:
         await self.pipeline.shadows.idle()
 
 
-def _listed(transport: Transport, request: UpstreamRequest, timeouts: Timeouts, report: Callable[[str], None]) -> Listing:
+def _listed(
+    transport: Transport, request: UpstreamRequest, timeouts: Timeouts, report: Callable[[str], None]
+) -> Listing:
     listing = Listing()
     listing.task = asyncio.create_task(follow(listing, transport, request, timeouts, report=report))
     return listing
@@ -276,13 +303,17 @@ def _log_failed_list(log: Any, upstream: str, reason: str) -> None:
 
 def names_of(loaded: Loaded) -> Names:
     config, aliases = loaded.config, loaded.config.aliases.values()
-    targets = {(spec.upstream, spec.model) for alias in aliases for tier in alias.tiers for spec in targets_of(tier)}
+    targets = {
+        (spec.upstream, spec.model) for alias in aliases for tier in alias.tiers for spec in targets_of(tier)
+    }
     targets |= {(alias.shadow.upstream, alias.shadow.model) for alias in aliases if alias.shadow is not None}
     return Names(
         aliases=frozenset(config.aliases),
         targets=frozenset(targets),
         upstreams=frozenset(config.upstreams),
-        credentials=frozenset((name, one.name) for name, several in loaded.credentials.items() for one in several),
+        credentials=frozenset(
+            (name, one.name) for name, several in loaded.credentials.items() for one in several
+        ),
         keys=frozenset(key.id for key in config.keys),
         issuers=frozenset(issuer.issuer for issuer in config.jwt),
         frontends=frozenset(loaded.frontends),

@@ -41,7 +41,9 @@ class Snapshots:
         self._pushing = self.state.push()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self._closed = True
         if self._pushing is not None:  # the last figures are sent before their series are removed
             self._pushing.cancel()
@@ -123,7 +125,10 @@ class Snapshots:
 
     def _forget(self, snapshot: Snapshot) -> None:
         """Removes series and queues of names that no other snapshot has."""
-        state, others = self.state, [other for other in (*self.living, *self._building) if other is not snapshot]
+        state, others = (
+            self.state,
+            [other for other in (*self.living, *self._building) if other is not snapshot],
+        )
         gone = snapshot.names.without(other.names for other in others)
         state.deferred.flush()  # it may count some more
         state.alias_queues.keep({queue for other in others for queue in other.queues})
@@ -155,7 +160,8 @@ class Snapshots:
             await asyncio.gather(*(snapshot.pipeline.idle() for snapshot in self.living))
 
     async def tick(self, sweep: Callable[[float], None]) -> None:
-        """Checks the deadlines of all calls periodically, until cancelled. `sweep` is called once a second."""
+        """Checks the deadlines of all calls periodically, until cancelled. `sweep` is called once a
+        second."""
         state, clock = self.state, self.state.clock
         due = clock() + TICK
         swept = due

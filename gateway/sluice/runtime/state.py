@@ -86,10 +86,11 @@ class ModelState(msgspec.Struct, frozen=True, eq=False):
 
 
 class ProcessState:
-    """`async with` opens stores and reads the dynamic keys; leaving it closes everything, in the reverse order.
+    """`async with` opens stores and reads the dynamic keys; leaving it closes everything, in the reverse
+    order.
 
-    Log lines go to `lines`. Snapshots are to be closed before it. `slot`: the place of its counters, if it is one
-    of several processes. `clock` in seconds, monotonic.
+    Log lines go to `lines`. Snapshots are to be closed before it. `slot`: the place of its counters, if it is
+    one of several processes. `clock` in seconds, monotonic.
     """
 
     def __init__(
@@ -158,7 +159,9 @@ class ProcessState:
             self._closing = stack.pop_all()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         await self._closing.aclose()
 
     def _build(self, stack: AsyncExitStack) -> None:
@@ -202,7 +205,9 @@ class ProcessState:
         leases = Leases(store, records.not_kept) if isinstance(store, MeasuredShared) else None
         self.turns = Turns(store, Turnstile(), time.time, records.not_kept, leases=leases)
         stack.push_async_callback(self.turns.close)
-        self.kept = KeptResponses(response_store(config, self.watches, self.seals), time.time, records.not_kept)
+        self.kept = KeptResponses(
+            response_store(config, self.watches, self.seals), time.time, records.not_kept
+        )
         stack.push_async_callback(self.kept.close)
         self.keys = key_follower(config, metrics, self.watches)
         stack.push_async_callback(self.keys.close)
@@ -231,7 +236,8 @@ class ProcessState:
         return Tracer(tracing, vendor, counted, clock=self.clock, wall=time.time, exemplify=exemplify)
 
     def push(self) -> "asyncio.Task[None] | None":
-        """Starts sending metrics, if `metrics.push` is configured. Cancel it while all counters are still shown."""
+        """Starts sending metrics, if `metrics.push` is configured. Cancel it while all counters are still
+        shown."""
         push = self.config.metrics.push
         return asyncio.create_task(self._pusher(push).run()) if push is not None else None
 
@@ -269,7 +275,8 @@ class ProcessState:
         return Sweeper(self.conversations, kept, self.records.swept, self.records.not_kept, wall=time.time)
 
     async def _greet(self) -> None:
-        """Sends one request to each store, so that a wrong password shows at the start and not at the first call."""
+        """Sends one request to each store, so that a wrong password shows at the start and not at the first
+        call."""
         if isinstance(self.store, Remote):
             await self.store.greet()
         if self.config.state.reveal() != "memory":
@@ -294,10 +301,13 @@ class ProcessState:
         from sluice.identity.remote import RemoteKeys
 
         terms = (issuer.jwks_url, issuer.discovery, issuer.algorithms)
-        return self.key_sets.take(stack, issuer.issuer, terms, lambda: RemoteKeys(issuer, self.records.keys_fetched))
+        return self.key_sets.take(
+            stack, issuer.issuer, terms, lambda: RemoteKeys(issuer, self.records.keys_fetched)
+        )
 
     def pool(self, stack: AsyncExitStack, name: str, pods: Pods, base_url: str, transport: Any) -> "PodPool":
-        """The servers of an upstream, which are followed from now on; they are let go of when `stack` is left."""
+        """The servers of an upstream, which are followed from now on; they are let go of when `stack` is
+        left."""
         from sluice.runtime.pods import PodPool
 
         def begin() -> PodPool:
@@ -319,7 +329,8 @@ class ProcessState:
         return taken
 
     def picked(self, stack: AsyncExitStack, name: str, picker: Picker, base: Any) -> "PickedTransport":
-        """The transport to an upstream whose servers a picker chooses; it is let go of when `stack` is left."""
+        """The transport to an upstream whose servers a picker chooses; it is let go of when `stack` is
+        left."""
         from sluice.upstream.grpc import GrpcChannel
         from sluice.upstream.names import host_and_port, joined
         from sluice.upstream.picked import PickedTransport
@@ -328,7 +339,9 @@ class ProcessState:
         def told(result: str) -> None:
             self.metrics.child("picks", name, result).inc()
             if result in ("failed", "bypassed"):
-                self.notices.begin(("picker", name), "warning", "picker_failed", upstream=name, when_down=picker.when_down)
+                self.notices.begin(
+                    ("picker", name), "warning", "picker_failed", upstream=name, when_down=picker.when_down
+                )
             else:
                 self.notices.end(("picker", name), "picker_answers")
 
@@ -336,12 +349,15 @@ class ProcessState:
             host, port = host_and_port(picker.address, 9002)
             channel = GrpcChannel(host, port, joined(host, port), picker_tls(picker) if picker.tls else None)
             to_service = picker.when_down == "service"
-            return PickedTransport(base, channel, timeout=float(picker.timeout), open_on_failure=to_service, told=told)
+            return PickedTransport(
+                base, channel, timeout=float(picker.timeout), open_on_failure=to_service, told=told
+            )
 
         return self.pickers.take(stack, name, (picker, base), make)
 
     def connections(self, upstream: str, condition: str) -> int:
-        """The number of connections to an upstream that are "open" or "idle", or of calls "waiting" for one."""
+        """The number of connections to an upstream that are "open" or "idle", or of calls "waiting" for
+        one."""
         pooled = sum(pool.connections(condition) for pool in self.pools.named(upstream))
         picked = sum(getattr(transport, condition) for transport in self.pickers.named(upstream))
         return self.transports.connections(upstream, condition) + pooled + int(picked)
@@ -352,7 +368,9 @@ class ProcessState:
         """Shows the current configuration, and the result of the last reload, in metrics and probes."""
         self.following = following
         last, metrics = following.last, self.metrics
-        metrics.zero("config_last_reload_timestamp_seconds").set(last.at if last is not None else following.since)
+        metrics.zero("config_last_reload_timestamp_seconds").set(
+            last.at if last is not None else following.since
+        )
         metrics.zero("config_last_reload_duration_seconds").set(last.seconds if last is not None else 0.0)
         metrics.zero("config_last_reload_success_timestamp_seconds").set(following.since)
         metrics.zero("config_last_reload_successful").set(float(last is None or last.ok))
@@ -376,7 +394,8 @@ class ProcessState:
 
     @property
     def ready(self) -> bool:
-        """Returns whether new calls may be sent; workers that are being replaced do not make the gateway unready."""
+        """Returns whether new calls may be sent; workers that are being replaced do not make the gateway
+        unready."""
         return not (self.draining if self.slot is None else self.slot.stopping)
 
     def once(self, name: str, make: Callable[[], T]) -> T:

@@ -1,4 +1,5 @@
-"""Builds the stores of a configuration, with what watches over them (`sluice.runtime.engines` has a builder for each)."""
+"""Builds the stores of a configuration, with what watches over them (`sluice.runtime.engines` has a builder
+for each)."""
 
 import time
 from collections.abc import Callable

@@ -44,7 +44,11 @@ def merged(states: list[TargetState]) -> TargetState:
     wait, the latest error.
     """
     known = [state.first_token for state in states if state.first_token is not None]
-    failed = min((state for state in states if state.failed_ago is not None), key=lambda s: s.failed_ago or 0.0, default=None)
+    failed = min(
+        (state for state in states if state.failed_ago is not None),
+        key=lambda s: s.failed_ago or 0.0,
+        default=None,
+    )
     return msgspec.structs.replace(
         states[0],
         breaker=max((state.breaker for state in states), key=BREAKERS.index),

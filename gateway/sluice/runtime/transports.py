@@ -73,11 +73,15 @@ class Transports:
                 idle=self._idle,
             )
 
-        return self._shared.take(stack, name, terms, lambda: self._accounts.transport(name, backend, credentials, build))
+        return self._shared.take(
+            stack, name, terms, lambda: self._accounts.transport(name, backend, credentials, build)
+        )
 
     def _tls(self, upstream: str, options: UpstreamTls) -> WatchedTls:
         def failed(reason: str) -> None:
-            self._notices.begin(("tls_files", upstream), "warning", "tls_files_unusable", upstream=upstream, reason=reason)
+            self._notices.begin(
+                ("tls_files", upstream), "warning", "tls_files_unusable", upstream=upstream, reason=reason
+            )
 
         def replaced() -> None:
             self._notices.end(("tls_files", upstream), "tls_files_replaced")
@@ -85,7 +89,8 @@ class Transports:
         return WatchedTls(options, failed, replaced)
 
     def connections(self, upstream: str, state: str) -> int:
-        """Returns the number of "open" or "idle" connections to this upstream, or of calls "waiting" for one."""
+        """Returns the number of "open" or "idle" connections to this upstream, or of calls "waiting" for
+        one."""
         return sum(getattr(transport, state, 0) for transport in self.named(upstream))
 
     def follow(self, transports: Mapping[str, Transport], before: Mapping[str, Transport]) -> None:

@@ -12,7 +12,9 @@ from sluice.telemetry.metrics import CODES
 
 
 def view_of(snapshot: Snapshot, state: ProcessState) -> ProcessView:
-    return ProcessView(states_of(snapshot, state), {name: watch.state() for name, watch in state.watches.items()})
+    return ProcessView(
+        states_of(snapshot, state), {name: watch.state() for name, watch in state.watches.items()}
+    )
 
 
 def overview_of(snapshot: Snapshot, state: ProcessState) -> Overview:
@@ -20,7 +22,9 @@ def overview_of(snapshot: Snapshot, state: ProcessState) -> Overview:
     state.deferred.flush()
     series = [*state.records.series.values()]
     requests = {code: int(sum(one.requests[code].value for one in series)) for code in CODES}
-    return Overview(requests, int(sum(one.in_flight.value for one in series)), [(0, view_of(snapshot, state))])
+    return Overview(
+        requests, int(sum(one.in_flight.value for one in series)), [(0, view_of(snapshot, state))]
+    )
 
 
 def calls_of(state: ProcessState, query: CallQuery) -> Found:
@@ -29,7 +33,9 @@ def calls_of(state: ProcessState, query: CallQuery) -> Found:
     recent, before, process = state.recent, query.before, os.getpid()
     if recent is None:
         return Found([], 0)
-    found = recent.newest(query.limit, (before.at, before.process) if before is not None else None, query.wanted, process)
+    found = recent.newest(
+        query.limit, (before.at, before.process) if before is not None else None, query.wanted, process
+    )
     return Found([(Place(at, process), call) for at, call in found], len(recent))
 
 

@@ -13,7 +13,9 @@ from sluice.proxy.target import Route
 
 KEPT = 512
 """Routes that are cached; beyond it the cache is emptied."""
-may_be_a_model = re.compile(r"(?!.*(?:\.\.|//))[A-Za-z0-9](?:[A-Za-z0-9._:/@+-]{0,126}[A-Za-z0-9._:@+-])?\Z").match
+may_be_a_model = re.compile(
+    r"(?!.*(?:\.\.|//))[A-Za-z0-9](?:[A-Za-z0-9._:/@+-]{0,126}[A-Za-z0-9._:@+-])?\Z"
+).match
 
 
 class Wildcards:

@@ -7,9 +7,9 @@
     acceptor    takes connections from the listening socket
     listener    the connections: their number, their deadlines, and their end
 
-Why not aiohttp's server, whose parser, tasks and response objects cost 40 µs more of a request (DECISIONS 24): the grammar
-is llhttp's here as there, and an answer is one write. When a client leaves, its handler's task is cancelled at once, and
-with it the upstream call; a half-closed client counts as gone.
+Why not aiohttp's server, whose parser, tasks and response objects cost 40 µs more of a request (DECISIONS
+24): the grammar is llhttp's here as there, and an answer is one write. When a client leaves, its handler's
+task is cancelled at once, and with it the upstream call; a half-closed client counts as gone.
 """
 
 from sluice.server.acceptor import Acceptor

@@ -20,15 +20,18 @@ _STARVED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Acceptor:
-    """Starts accepting at once. `take` gets every connection; `starved` gets the error if none could be accepted.
-    Raises OSError.
+    """Starts accepting at once. `take` gets every connection; `starved` gets the error if none could be
+    accepted. Raises OSError.
 
     `listening` is bound and non-blocking; it is closed by `finish`, and by `close`. `address`: host
     and port, as bound; the path of a Unix socket, and 0.
     """
 
     def __init__(
-        self, listening: socket.socket, take: Callable[[socket.socket], None], starved: Callable[[OSError], None]
+        self,
+        listening: socket.socket,
+        take: Callable[[socket.socket], None],
+        starved: Callable[[OSError], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._take = take

@@ -9,9 +9,10 @@ MIN_RATE = 1024
 class Pace:
     """The deadline of a body that is still being received.
 
-    It is `timeout` seconds after the beginning, and each byte extends it by 1 / MIN_RATE seconds, but never to more than
-    `timeout` seconds from now. So a body that stalls ends within `timeout` however much of it has come, one that trickles soon
-    afterwards, and one that comes at MIN_RATE or faster may take as long as it needs. Times are in seconds of one clock.
+    It is `timeout` seconds after the beginning, and each byte extends it by 1 / MIN_RATE seconds, but never
+    to more than `timeout` seconds from now. So a body that stalls ends within `timeout` however much of it
+    has come, one that trickles soon afterwards, and one that comes at MIN_RATE or faster may take as long as
+    it needs. Times are in seconds of one clock.
     """
 
     __slots__ = ("_timeout", "due")

@@ -1,14 +1,16 @@
-"""One client's socket, as an asyncio protocol: bytes to the parser, one request at a time to a task of its own.
+"""One client's socket, as an asyncio protocol: bytes to the parser, one request at a time to a task of its
+own.
 
-Deadlines are time stamps that the listener's sweep checks once a second: `since` is when the connection entered its
-state, and the maximum time depends on the state:
+Deadlines are time stamps that the listener's sweep checks once a second: `since` is when the connection
+entered its state, and the maximum time depends on the state:
 
     head     a request's head is coming (a new connection: is to come)      header_timeout
     busy     a request is being answered                                    the exchange's own deadlines
     idle     kept alive                                                     keepalive_timeout
     unread   answered, but the client takes nothing: no more is done for it write_idle
              before it does, and it may be closing
-    linger   answered before its body was read: what still comes is thrown away, so that the client reads the answer
+    linger   answered before its body was read: what still comes is thrown away, so that the client reads the
+      answer
              and not a reset                                                LINGER
 """
 
@@ -28,8 +30,12 @@ MAX_AHEAD = 512 << 10
 """Bytes of a form that are kept before it is read piece by piece; beyond it the client is not read."""
 OVERLOADED_WAIT = "1"
 """Seconds of the Retry-After."""
-OVERLOADED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
-BAD_REQUEST = b'{"error":{"message":"The request is not valid HTTP","type":"invalid_request_error","code":"bad_http"}}'
+OVERLOADED = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+)
+BAD_REQUEST = (
+    b'{"error":{"message":"The request is not valid HTTP","type":"invalid_request_error","code":"bad_http"}}'
+)
 BAD = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"
     b"Connection: close\r\n\r\n%b" % (len(BAD_REQUEST), BAD_REQUEST)
@@ -55,8 +61,8 @@ class Owner(Terms, Protocol):
 
 
 class ServerConnection(asyncio.Protocol):
-    """`peer`: the address of the other end; "" where it has none (a Unix socket). `refused`: it is answered 503,
-    unread."""
+    """`peer`: the address of the other end; "" where it has none (a Unix socket). `refused`: it is answered
+    503, unread."""
 
     __slots__ = (
         "_blocked", "_keeps", "_listener", "_parser", "_paused", "_refused", "exchange", "peer", "since", "state", "task",
@@ -206,7 +212,8 @@ class ServerConnection(asyncio.Protocol):
             self._resume()
 
     async def _answer(self, exchange: HttpExchange) -> None:
-        """Runs the request's handler in its task; afterwards the connection takes the next request, if it can."""
+        """Runs the request's handler in its task; afterwards the connection takes the next request, if it
+        can."""
         self._listener.writes.users += 1
         try:
             await self._listener.dispatch(exchange)
@@ -250,7 +257,9 @@ class ServerConnection(asyncio.Protocol):
         self._count(0)
         if self.transport is not None:
             self._listener.writes.flush()
-            if self.transport.can_write_eof():  # TLS cannot close one direction: there the client relies on the length
+            if (
+                self.transport.can_write_eof()
+            ):  # TLS cannot close one direction: there the client relies on the length
                 self.transport.write_eof()
             self._resume()
 
@@ -270,6 +279,7 @@ class ServerConnection(asyncio.Protocol):
 
 
 def _in_pieces(request: Incoming) -> bool:
-    """Returns whether this body may be read piece by piece: it is an incomplete form, and no handler wants it whole."""
+    """Returns whether this body may be read piece by piece: it is an incomplete form, and no handler wants it
+    whole."""
     form = request.fields.get("content-type", "").lower().startswith("multipart/form-data")
     return form and not (request.over or request.whole or request.broken)

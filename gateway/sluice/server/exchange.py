@@ -1,7 +1,7 @@
 """One request and its answer; the client's side of a call (`sluice.proxy.writer.ResponseWriter`).
 
-It writes head, chunks and end straight to the transport, one write per call, and pauses the upstream while the
-client does not read. Only a body that has not arrived is waited for.
+It writes head, chunks and end straight to the transport, one write per call, and pauses the upstream while
+the client does not read. Only a body that has not arrived is waited for.
 """
 
 import asyncio
@@ -65,8 +65,8 @@ class Terms(Protocol):
 class HttpExchange(msgspec.Struct, eq=False):
     """`received`: when the head was complete (monotonic). `complete`: the whole answer has been written.
 
-    `caller`: the id of the request's key, for the log. `extra`: headers of any answer (request id, CORS …). `parameters`: the
-    values in the path for the names in its route.
+    `caller`: the id of the request's key, for the log. `extra`: headers of any answer (request id, CORS …).
+    `parameters`: the values in the path for the names in its route.
     """
 
     request: Incoming
@@ -117,8 +117,8 @@ class HttpExchange(msgspec.Struct, eq=False):
         return request.body() if request.over and request.size <= self._listener.body_limit else None
 
     async def body(self) -> bytes:
-        """The whole body. Raises PayloadTooLarge, RequestTimeout, BadRequest for invalid framing, Unavailable if it
-        was dropped to free memory for others.
+        """The whole body. Raises PayloadTooLarge, RequestTimeout, BadRequest for invalid framing, Unavailable
+        if it was dropped to free memory for others.
 
         It may take `body_timeout` seconds, or longer while it comes at `bodies.MIN_RATE`.
         """
@@ -184,7 +184,9 @@ class HttpExchange(msgspec.Struct, eq=False):
         loop = self._listener.loop
         if request.given_up:
             self.close_after = True
-            raise Unavailable("Too many bodies are on their way; this one was given up", retry_after=RETRY_AFTER)
+            raise Unavailable(
+                "Too many bodies are on their way; this one was given up", retry_after=RETRY_AFTER
+            )
         if request.broken:
             self.close_after = True
             raise BadRequest("The body's framing is broken")
@@ -209,9 +211,14 @@ class HttpExchange(msgspec.Struct, eq=False):
     # --- a whole answer
 
     def reply(
-        self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), content_type: str = "application/json"
+        self,
+        status: int,
+        body: bytes,
+        headers: Sequence[tuple[str, str]] = (),
+        content_type: str = "application/json",
     ) -> None:
-        """Writes head and body at once. A `Cache-Control` that is the first of `headers` replaces no-store."""
+        """Writes head and body at once. A `Cache-Control` that is the first of `headers` replaces
+        no-store."""
         bodiless = status in (204, 304)
         content = "" if bodiless else f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
         store = "" if headers and headers[0][0] == "Cache-Control" else "Cache-Control: no-store\r\n"
@@ -330,7 +337,8 @@ def path_of(target: str) -> str:
 
 
 def query_of(target: str) -> Mapping[str, str]:
-    """Returns the query of a request's target. The last value of each name counts; invalid parts are ignored."""
+    """Returns the query of a request's target. The last value of each name counts; invalid parts are
+    ignored."""
     return dict(parse_qsl(target.partition("?")[2], keep_blank_values=True, max_num_fields=None))
 
 

@@ -1,19 +1,22 @@
 """HTTP/1.1 requests, sans-io: bytes in; heads, bodies and refusals out.
 
-The grammar is llhttp's in its strict setting (Node's parser, through httptools), as on the upstream side: it refuses a
-Content-Length beside a Transfer-Encoding, repeated lengths, bare CR and LF, folded headers and odd chunk sizes. What is
-stricter here, so that no proxy before us can have read a request differently (RFC 9112):
+The grammar is llhttp's in its strict setting (Node's parser, through httptools), as on the upstream side: it
+refuses a Content-Length beside a Transfer-Encoding, repeated lengths, bare CR and LF, folded headers and odd
+chunk sizes. What is stricter here, so that no proxy before us can have read a request differently (RFC 9112):
 
-    HTTP/1.0 and 1.1 only; one transfer coding, and it is `chunked`, and only in HTTP/1.1
-    exactly one Host in HTTP/1.1, at most one in HTTP/1.0, which is a host (3.2); no fragment in a target; no CONNECT
-    no target longer than MAX_LINE, no header either; a bounded head (trailers counted in), bounded bytes that are neither a
+    HTTP/1.0 and 1.1 only; one transfer coding, and it is `chunked`, and only in HTTP/1.1 exactly one Host in
+    HTTP/1.1, at most one in HTTP/1.0, which is a host (3.2); no fragment in a target; no CONNECT no target
+    longer than MAX_LINE, no header either; a bounded head (trailers counted in), bounded bytes that are
+    neither a
         whole header nor content
 
-An upgrade (h2c, WebSocket) is passed over, as RFC 9110 7.8 allows: the request is answered as it stands, with its body.
+An upgrade (h2c, WebSocket) is passed over, as RFC 9110 7.8 allows: the request is answered as it stands, with
+its body.
 
 Most requests come whole in one read, with a simple head. `_simple_request` reads those without llhttp, whose
-callbacks into Python (one for each header) cost more than all else that is done for a head. It knows a small part of
-the grammar, which no two parsers read differently, and leaves everything else to llhttp (DECISIONS 168).
+callbacks into Python (one for each header) cost more than all else that is done for a head. It knows a small
+part of the grammar, which no two parsers read differently, and leaves everything else to llhttp (DECISIONS
+168).
 """
 
 import re
@@ -159,7 +162,12 @@ class RequestParser:
             return None
         line, fields = head
         words, size = line.split(" "), len(body)
-        if len(words) != 3 or len(fields) > MAX_FIELDS or "transfer-encoding" in fields or "upgrade" in fields:
+        if (
+            len(words) != 3
+            or len(fields) > MAX_FIELDS
+            or "transfer-encoding" in fields
+            or "upgrade" in fields
+        ):
             return None
         method, target, version = words
         if method not in _METHODS or target[:1] != "/" or "#" in target or version != "HTTP/1.1":
@@ -185,8 +193,8 @@ class RequestParser:
             raise _Refused
 
     def _pass_over(self, rest: bytes) -> None:
-        """Goes on after the head of an upgrade, where llhttp has stopped: a new parser reads its body, if it has one,
-        and what follows.
+        """Goes on after the head of an upgrade, where llhttp has stopped: a new parser reads its body, if it
+        has one, and what follows.
         """
         self._llhttp = httptools.HttpRequestParser(self)
         if self._passed_over is not None:

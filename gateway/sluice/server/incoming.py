@@ -4,13 +4,14 @@ import msgspec
 
 
 class Incoming(msgspec.Struct, eq=False):
-    """One request. `fields`: by lower-case name, repeated ones joined by ", "; `pairs`: as they came; none where the head
-    was plain, for then `fields` says it all.
+    """One request. `fields`: by lower-case name, repeated ones joined by ", "; `pairs`: as they came; none
+    where the head was plain, for then `fields` says it all.
 
-    `over`: its body is complete. `broken`: it never will be. `size`: bytes of body so far; beyond the parser's limit they
-    are counted and thrown away. `length` is what the head promises, -1 for chunks. `weight`: bytes of the head, counted as
-    MAX_HEAD is, or a few more. `given_up`: we dropped the body, to free memory for others. `limit`: bytes of body that are
-    taken, where it is taken in pieces; 0: the parser's limit. `whole`: it is to be taken whole, so that reading goes on.
+    `over`: its body is complete. `broken`: it never will be. `size`: bytes of body so far; beyond the
+    parser's limit they are counted and thrown away. `length` is what the head promises, -1 for chunks.
+    `weight`: bytes of the head, counted as MAX_HEAD is, or a few more. `given_up`: we dropped the body, to
+    free memory for others. `limit`: bytes of body that are taken, where it is taken in pieces; 0: the
+    parser's limit. `whole`: it is to be taken whole, so that reading goes on.
     """
 
     method: str = ""

@@ -1,7 +1,7 @@
 """A listening socket and its connections: their number, their deadlines, and their end.
 
-Connections beyond the maximum are answered 503 and closed. Up to REFUSED of them at a time stay open until the client has read
-the answer; others are closed at once, which may reach the client before it has read it.
+Connections beyond the maximum are answered 503 and closed. Up to REFUSED of them at a time stay open until
+the client has read the answer; others are closed at once, which may reach the client before it has read it.
 """
 
 import asyncio
@@ -32,10 +32,11 @@ FRESH = 1.0
 class Listener:
     """Build it inside the event loop. `dispatch` answers a request, errors included.
 
-    `broken` gets the status of each response to an invalid request: no HTTP (400), too slow (408), one connection
-    too many (503). `warn` gets event and fields of each connection that could not be served. Bounds are `config`'s;
-    unsent bytes in the kernel and in this process are bounded by `send_buffer` each.
-    `draining`: answers carry "Connection: close"; `closing`: connections close after their answer, with or without it.
+    `broken` gets the status of each response to an invalid request: no HTTP (400), too slow (408), one
+    connection too many (503). `warn` gets event and fields of each connection that could not be served.
+    Bounds are `config`'s; unsent bytes in the kernel and in this process are bounded by `send_buffer` each.
+    `draining`: answers carry "Connection: close"; `closing`: connections close after their answer, with or
+    without it.
     """
 
     def __init__(
@@ -86,9 +87,12 @@ class Listener:
         return Acceptor(bound, self.take, self._starved)
 
     def _tune(self, bound: socket.socket) -> None:
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit what is set here
-        # Unsent bytes for a slow reader are bounded here, and those on their way to a fast one are not: a bound of both
-        # (SO_SNDBUF) has the sender wait for acknowledgements, which come 40 ms late where whole segments are few.
+        bound.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+        )  # accepted sockets inherit what is set here
+        # Unsent bytes for a slow reader are bounded here, and those on their way to a fast one are not: a
+        # bound of both (SO_SNDBUF) has the sender wait for acknowledgements, which come 40 ms late where
+        # whole segments are few.
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.send_buffer)
 
     # --- connections come
@@ -169,8 +173,8 @@ class Listener:
     async def answered(self, fresh: float = FRESH) -> None:
         """Waits until no request is being answered, and none is likely to arrive.
 
-        A connection that is new, or was used less than FRESH seconds ago, is given `fresh` seconds to bring one: it is on its
-        way as a rule, and would be reset by closing.
+        A connection that is new, or was used less than FRESH seconds ago, is given `fresh` seconds to bring
+        one: it is on its way as a rule, and would be reset by closing.
         """
         until = time.monotonic() + fresh
         while self._expected(until):  # noqa: ASYNC110 (time passing is one of its reasons to end)
@@ -180,7 +184,13 @@ class Listener:
         now = time.monotonic()
         return any(
             connection.exchange is not None
-            or (now < until and (connection.state == "head" or (connection.state == "idle" and now - connection.since < FRESH)))
+            or (
+                now < until
+                and (
+                    connection.state == "head"
+                    or (connection.state == "idle" and now - connection.since < FRESH)
+                )
+            )
             for connection in self.connections
         )
 

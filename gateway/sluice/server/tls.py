@@ -1,11 +1,11 @@
 """TLS on a listener: its certificate, the clients that are allowed, and the causes of failed handshakes.
 
-Imported only if `server.tls` is configured. The handshake and the records are the
-event loop's (OpenSSL, through asyncio's or uvloop's protocol), above which a connection is what it is without TLS.
+Imported only if `server.tls` is configured. The handshake and the records are the event loop's (OpenSSL,
+through asyncio's or uvloop's protocol), above which a connection is what it is without TLS.
 
-Files may be replaced while the gateway runs. They are looked at once a second, in a thread, since a file system may hang;
-connections that are open stay as they are. Files that cannot be used (half replaced: a certificate without its key) leave
-the last good ones in use until they can.
+Files may be replaced while the gateway runs. They are looked at once a second, in a thread, since a file
+system may hang; connections that are open stay as they are. Files that cannot be used (half replaced: a
+certificate without its key) leave the last good ones in use until they can.
 """
 
 import asyncio
@@ -26,7 +26,8 @@ from sluice.server.listener import REFUSED, Listener
 LOOK_EVERY = 1.0
 """Seconds between two checks of the files."""
 SOON = 14 * 86400.0
-"""Seconds before a certificate's end from which on it is reported; a third of its lifetime if that is shorter."""
+"""Seconds before a certificate's end from which on it is reported; a third of its lifetime if that is
+shorter."""
 
 Failure = Literal["timeout", "closed", "no_tls", "version", "client_certificate", "other"]
 """The causes of failed handshakes."""
@@ -47,7 +48,8 @@ class Served(msgspec.Struct, frozen=True, eq=False):
 
 
 def served_by(options: ServerTls, protocols: tuple[str, ...] = ("http/1.1",)) -> Served:
-    """Makes a listener's context. Raises ValueError for a file that cannot be used, with its name and the reason."""
+    """Makes a listener's context. Raises ValueError for a file that cannot be used, with its name and the
+    reason."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = VERSIONS[options.min_version]
     context.set_alpn_protocols(list(protocols))
@@ -62,7 +64,8 @@ def served_by(options: ServerTls, protocols: tuple[str, ...] = ("http/1.1",)) ->
 
 
 def _lasts(path: str) -> tuple[float, float]:
-    """Returns the beginning and end of the chain's certificate that ends first. OpenSSL has read the file already."""
+    """Returns the beginning and end of the chain's certificate that ends first. OpenSSL has read the file
+    already."""
     with open(path, "rb") as file:
         chain = x509.load_pem_x509_certificates(file.read(MAX_FILE))
     first = min(chain, key=lambda certificate: certificate.not_valid_after_utc)
@@ -70,12 +73,12 @@ def _lasts(path: str) -> tuple[float, float]:
 
 
 class WatchedCertificate:
-    """The certificate that is served, loaded again when one of its files is replaced. Made outside the event loop;
-    raises ValueError.
+    """The certificate that is served, loaded again when one of its files is replaced. Made outside the event
+    loop; raises ValueError.
 
-    `failed` is called with the reason when replaced files turn out to be of no use and are still the same at the next look
-    (a certificate and its key are seldom replaced in one moment), `replaced` when new ones are in use, `looked` behind each
-    look.
+    `failed` is called with the reason when replaced files turn out to be of no use and are still the same at
+    the next look (a certificate and its key are seldom replaced in one moment), `replaced` when new ones are
+    in use, `looked` behind each look.
     """
 
     def __init__(
@@ -130,8 +133,8 @@ class WatchedCertificate:
 class TlsListener(Listener):
     """A listener whose connections begin with a handshake, which counts as a part of a request's head.
 
-    `broken_handshake` gets what each failed handshake failed of. A connection counts against `max_connections` from its
-    acceptance on.
+    `broken_handshake` gets what each failed handshake failed of. A connection counts against
+    `max_connections` from its acceptance on.
     """
 
     def __init__(
@@ -168,7 +171,8 @@ class TlsListener(Listener):
             )
         except OSError as error:  # ssl.SSLError is one
             self._broken_handshake(failure_of(error))
-            # asyncio's frames hold the future that holds the error that holds the frames: a port scan is no work for the gc
+            # asyncio's frames hold the future that holds the error that holds the frames: a port scan is no
+            # work for the gc
             error.__traceback__ = None
         finally:
             if connection.transport is None:  # the event loop reports neither its beginning nor its end

@@ -1,4 +1,5 @@
-"""Replays traffic against modelled upstreams, through the gateway's own routing, limits, queues and breakers, in virtual time.
+"""Replays traffic against modelled upstreams, through the gateway's own routing, limits, queues and breakers,
+in virtual time.
 
 clock       an asyncio event loop whose time jumps to the next timer
 scenario    the file that says what is simulated: arrivals, clients, upstreams, what a replica can do

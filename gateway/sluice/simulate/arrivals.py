@@ -10,7 +10,12 @@ from sluice.simulate.scenario import Arrivals, Dice, draw
 from sluice.simulate.traces import MOST, Arrival
 
 Pattern = Literal["even", "poisson", "bursts", "diurnal"]
-PATTERNS: Mapping[str, Pattern] = {"even": "even", "poisson": "poisson", "bursts": "bursts", "diurnal": "diurnal"}
+PATTERNS: Mapping[str, Pattern] = {
+    "even": "even",
+    "poisson": "poisson",
+    "bursts": "bursts",
+    "diurnal": "diurnal",
+}
 
 
 class Drawn:
@@ -19,13 +24,17 @@ class Drawn:
     def __init__(self, weights: Mapping[str, float], dice: Dice) -> None:
         total = sum(weights.values())
         self._names = [name for name, weight in weights.items() if weight or not total] or [""]
-        self._sums = list(itertools.accumulate(weights[name] or 1.0 for name in self._names if name in weights)) or [1.0]
+        self._sums = list(
+            itertools.accumulate(weights[name] or 1.0 for name in self._names if name in weights)
+        ) or [1.0]
         self._dice = dice
 
     def __call__(self) -> str:
         if len(self._names) == 1:
             return self._names[0]
-        return self._names[bisect.bisect(self._sums, self._dice.random() * self._sums[-1], hi=len(self._names) - 1)]
+        return self._names[
+            bisect.bisect(self._sums, self._dice.random() * self._sums[-1], hi=len(self._names) - 1)
+        ]
 
 
 class Filling:
@@ -75,7 +84,8 @@ def _poisson(of: Arrivals, dice: Dice) -> Iterator[float]:
 
 
 def _bursts(of: Arrivals, dice: Dice) -> Iterator[float]:
-    """A Poisson process whose rate is switched between two by another one (Fischer and Meier-Hellstern 1993)."""
+    """A Poisson process whose rate is switched between two by another one (Fischer and Meier-Hellstern
+    1993)."""
     at, in_burst = 0.0, False
     until = dice.expovariate(1 / max(of.burst_every, 1e-9))
     while True:

@@ -1,7 +1,8 @@
 """An event loop whose time is virtual: where nothing is ready to run, its clock jumps to the next timer.
 
-Everything that takes its time from the loop (`call_later`, `asyncio.sleep`, `asyncio.timeout`, futures) works unchanged, and
-an hour passes as fast as its events can be handled. No socket is watched, and no thread may be waited for.
+Everything that takes its time from the loop (`call_later`, `asyncio.sleep`, `asyncio.timeout`, futures) works
+unchanged, and an hour passes as fast as its events can be handled. No socket is watched, and no thread may be
+waited for.
 """
 
 import asyncio

@@ -56,7 +56,8 @@ def simulate(
 ) -> Simulated:
     """Runs all arrivals to their ends. The same arguments give the same outcome, but for `took` and `cpu`.
 
-    `began`: seconds since the epoch at the trace's beginning, for budgets and prices. `told` hears how far it is.
+    `began`: seconds since the epoch at the trace's beginning, for budgets and prices. `told` hears how far it
+    is.
     """
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(_simulated(loaded, scenario, arrivals, began, observed, told))
@@ -117,7 +118,8 @@ def modelled_upstreams(
     clock: Callable[[], float],
     dice: Dice,
 ) -> dict[str, ModelledUpstream]:
-    """A model for each target, by its label. Where the scenario has one for the upstream, its targets share it."""
+    """A model for each target, by its label. Where the scenario has one for the upstream, its targets share
+    it."""
     recorded: dict[str, list[RecordedAttempt]] = {}
     for attempt in observed:
         recorded.setdefault(attempt.target, []).append(attempt)
@@ -126,7 +128,9 @@ def modelled_upstreams(
     aliases = loaded.config.aliases.values()
     specs = [spec for alias in aliases for tier in alias.tiers for spec in targets_of(tier)]
     labels = [(spec.upstream, f"{spec.upstream}/{spec.model}") for spec in specs]
-    labels += [(a.shadow.upstream, f"{a.shadow.upstream}/{a.shadow.model}") for a in aliases if a.shadow is not None]
+    labels += [
+        (a.shadow.upstream, f"{a.shadow.upstream}/{a.shadow.model}") for a in aliases if a.shadow is not None
+    ]
     for upstream, label in dict.fromkeys(labels):
         if label in scenario.upstreams or upstream not in scenario.upstreams:
             model = scenario.upstreams.get(label) or UpstreamModel()
@@ -156,7 +160,11 @@ class Driver:
     """Sends each arrival when it is due. `ended`: when the last call was over."""
 
     def __init__(
-        self, scenario: Scenario, replicas: Sequence[Replica], arrivals: Iterator[Arrival], loop: asyncio.AbstractEventLoop
+        self,
+        scenario: Scenario,
+        replicas: Sequence[Replica],
+        arrivals: Iterator[Arrival],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._clients = scenario.clients
         self._replicas = replicas
@@ -172,7 +180,8 @@ class Driver:
         self.told: Callable[[int, float], object] = lambda calls, seconds: None
 
     async def run(self) -> None:
-        """Raises Stalled where the gateway waits for something that will not come: that is a fault of ours."""
+        """Raises Stalled where the gateway waits for something that will not come: that is a fault of
+        ours."""
         self._due()
         await self._all_over
 
@@ -248,7 +257,13 @@ class Driver:
                 leaving.cancel()
             replica.in_flight -= 1
             outcome = self.measured.over(
-                call, found, alias=arrival.alias, key=arrival.key, begun=begun - START, ended=loop.time() - START, left=left
+                call,
+                found,
+                alias=arrival.alias,
+                key=arrival.key,
+                begun=begun - START,
+                ended=loop.time() - START,
+                left=left,
             )
         return found, outcome
 

@@ -15,7 +15,8 @@ PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Of values in their order: the smallest that so many percent do not exceed (nearest rank); 0.0 of none."""
+    """Of values in their order: the smallest that so many percent do not exceed (nearest rank); 0.0 of
+    none."""
     if not ordered:
         return 0.0
     rank = -(-len(ordered) * percent // 100)
@@ -80,7 +81,8 @@ class TargetFigures:
 
 
 class Measured:
-    """Counts calls that are over. `since`: calls that arrived before are not counted. Times are seconds since the beginning."""
+    """Counts calls that are over. `since`: calls that arrived before are not counted. Times are seconds since
+    the beginning."""
 
     def __init__(self, since: float = 0.0) -> None:
         self._since = since
@@ -105,9 +107,18 @@ class Measured:
         self.token_rate = Timeline()
 
     def over(
-        self, call: Call | None, error: GatewayError | None, *, alias: str, key: str, begun: float, ended: float, left: bool
+        self,
+        call: Call | None,
+        error: GatewayError | None,
+        *,
+        alias: str,
+        key: str,
+        begun: float,
+        ended: float,
+        left: bool,
     ) -> str:
-        """One request is over; returns its outcome. `call`: None where it was refused before it became one."""
+        """One request is over; returns its outcome. `call`: None where it was refused before it became
+        one."""
         error = error or (call.error if call is not None else None)
         outcome = LEFT if left else outcome_of(error, call)
         self._over_time(call, outcome, begun, ended)

@@ -1,4 +1,5 @@
-"""A picture of a simulation: what came, what became of it, and how many streams were open. Needs matplotlib."""
+"""A picture of a simulation: what came, what became of it, and how many streams were open. Needs
+matplotlib."""
 
 from typing import Any
 
@@ -8,7 +9,8 @@ POINTS = 600
 
 
 def draw_plot(simulated: Simulated, path: str) -> None:
-    """Write the picture, in the format of the path's ending. Raises ImportError without matplotlib, OSError, ValueError."""
+    """Write the picture, in the format of the path's ending. Raises ImportError without matplotlib, OSError,
+    ValueError."""
     import matplotlib  # type: ignore[import-not-found,unused-ignore]
 
     matplotlib.use("Agg")
@@ -18,7 +20,11 @@ def draw_plot(simulated: Simulated, path: str) -> None:
     figure, (rates, streams) = pyplot.subplots(2, 1, sharex=True, figsize=(10, 6))
     end = int(simulated.seconds) + 1
     step = max(1, end // POINTS)
-    for name, line in (("answered", measured.answered), ("429", measured.refused), ("failed", measured.failed)):
+    for name, line in (
+        ("answered", measured.answered),
+        ("429", measured.refused),
+        ("failed", measured.failed),
+    ):
         _steps(rates, name, line.levels()[:end], step)
     rates.set_ylabel("requests/s, by arrival")
     rates.legend()

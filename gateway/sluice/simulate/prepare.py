@@ -27,7 +27,8 @@ T = TypeVar("T")
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What was asked for. `trace`: a file, or the name of a pattern. `alias`: what all calls of a file are for.
+    """What was asked for. `trace`: a file, or the name of a pattern. `alias`: what all calls of a file are
+    for.
 
     Other options that are None are as the scenario has them.
     """
@@ -45,7 +46,8 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """`began`: seconds since the epoch at the first arrival. `notes`: what a reader of the figures should know."""
+    """`began`: seconds since the epoch at the first arrival. `notes`: what a reader of the figures should
+    know."""
 
     loaded: Loaded
     scenario: Scenario
@@ -61,14 +63,18 @@ def prepared(wanted: Wanted) -> Prepared:
     loaded = _loaded(locate(wanted.config), notes)
     scenario = _scenario(wanted)
     _check_names(scenario, loaded)
-    aliases = [wanted.alias] if wanted.alias else [name for name in loaded.config.aliases if not name.endswith("*")]
+    aliases = (
+        [wanted.alias] if wanted.alias else [name for name in loaded.config.aliases if not name.endswith("*")]
+    )
     keys = [key.id for key in loaded.config.keys if key.enabled]
     dice = dice_of(scenario.seed, "arrivals")
     arrivals = msgspec.structs.replace(scenario.arrivals, aliases={}) if wanted.alias else scenario.arrivals
     fill = Filling(arrivals, aliases, keys, dice)
     today = float(int(time.time()) // DAY * DAY)  # budgets and prices go by the calendar
     if wanted.trace in PATTERNS:
-        return Prepared(loaded, scenario, generated(PATTERNS[wanted.trace], arrivals, fill, dice), today, (), notes)
+        return Prepared(
+            loaded, scenario, generated(PATTERNS[wanted.trace], arrivals, fill, dice), today, (), notes
+        )
     if not Path(wanted.trace).exists():
         raise ValueError(f"there is no file {wanted.trace}; generated traces are {', '.join(PATTERNS)}")
     trace = read_trace(wanted.trace, unit=wanted.unit)
@@ -101,7 +107,11 @@ def _option(name: str, parse: Callable[[object], T], text: str) -> T:
 def _loaded(path: str, notes: list[str]) -> Loaded:
     """The configuration; variables that are not set are no hindrance: nothing is sent anywhere."""
     environ = dict(os.environ)
-    missing = {found[1] for problem in check(path, environ=environ).problems if (found := _NOT_SET.search(problem.message))}
+    missing = {
+        found[1]
+        for problem in check(path, environ=environ).problems
+        if (found := _NOT_SET.search(problem.message))
+    }
     if missing:
         environ |= dict.fromkeys(missing, PLACEHOLDER)
         notes.append(f"not set, so a placeholder stands for it: {', '.join(sorted(missing))}")
@@ -128,15 +138,22 @@ def _check_names(scenario: Scenario, loaded: Loaded) -> None:
         raise ConfigError(problems)
 
 
-def _complete(trace: Trace, scenario: Scenario, loaded: Loaded, fill: Filling, wanted: Wanted, notes: list[str]) -> None:
-    """Fill in what the trace does not say, by the scenario. Raises ConfigError for models that no alias stands for."""
+def _complete(
+    trace: Trace, scenario: Scenario, loaded: Loaded, fill: Filling, wanted: Wanted, notes: list[str]
+) -> None:
+    """Fill in what the trace does not say, by the scenario. Raises ConfigError for models that no alias
+    stands for."""
     config, keys = loaded.config, {key.id for key in loaded.config.keys}
     unknown: set[str] = set()
     strangers: set[str] = set()
     for arrival in trace.arrivals:
         arrival.at /= wanted.speed
         arrival.alias = wanted.alias or scenario.names.get(arrival.alias, arrival.alias)
-        if arrival.alias and arrival.alias not in config.aliases and not covering(config.aliases, arrival.alias):
+        if (
+            arrival.alias
+            and arrival.alias not in config.aliases
+            and not covering(config.aliases, arrival.alias)
+        ):
             unknown.add(arrival.alias)
         if arrival.key and arrival.key not in keys:
             strangers.add(arrival.key)
@@ -146,6 +163,8 @@ def _complete(trace: Trace, scenario: Scenario, loaded: Loaded, fill: Filling, w
         hint = "say which are meant by --alias, or by `names` of a scenario"
         raise ConfigError([f"{wanted.trace}: names models that are no alias: {some}; {hint}"])
     if strangers:
-        notes.append(f"{len(strangers)} key(s) of the trace are not in the configuration: their calls have no limits of a key")
+        notes.append(
+            f"{len(strangers)} key(s) of the trace are not in the configuration: their calls have no limits of a key"
+        )
     if trace.skipped:
         notes.append(f"{trace.skipped} line(s) of the trace are no call")

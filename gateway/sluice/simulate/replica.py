@@ -1,6 +1,8 @@
-"""One process of the gateway as the simulation runs it: its real routes, breakers, limits, queues and failover.
+"""One process of the gateway as the simulation runs it: its real routes, breakers, limits, queues and
+failover.
 
-What is not there: sockets, dialects, sessions' histories, interceptors and stages, shadows' bytes, limits by client address.
+What is not there: sockets, dialects, sessions' histories, interceptors and stages, shadows' bytes, limits by
+client address.
 """
 
 import io
@@ -93,7 +95,9 @@ class Replica:
         self.alias_queues = state.alias_queues
         self._limits = Limiter(
             store,
-            msgspec.structs.replace(config.limits, address=None),  # a trace does not say where its callers are
+            msgspec.structs.replace(
+                config.limits, address=None
+            ),  # a trace does not say where its callers are
             config.tenants,
             config.upstreams,
             count=partial(metrics.child, "ratelimit_decisions"),
@@ -152,7 +156,10 @@ class Replica:
 
     def breakers(self) -> Mapping[str, str]:
         """Each target's breaker: closed, half_open or open."""
-        return {"/".join(target): standing.health.state.name.lower() for target, standing in self.standings.items()}
+        return {
+            "/".join(target): standing.health.state.name.lower()
+            for target, standing in self.standings.items()
+        }
 
 
 FRONTEND = ModelledFrontend()

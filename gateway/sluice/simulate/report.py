@@ -63,9 +63,13 @@ def document(simulated: Simulated, scenario: Scenario) -> dict[str, Any]:
 def needed(
     requests: Sequence[float], tokens: Sequence[float], streams: Sequence[float], replica: ReplicaModel
 ) -> dict[str, Any]:
-    """How many replicas of one core each the load needs, and for what: of what is asked for in each second, the most."""
+    """How many replicas of one core each the load needs, and for what: of what is asked for in each second,
+    the most."""
     length = max(len(requests), len(tokens))
-    cores = [_at(requests, second) * replica.request + _at(tokens, second) * replica.token for second in range(length)] or [0.0]
+    cores = [
+        _at(requests, second) * replica.request + _at(tokens, second) * replica.token
+        for second in range(length)
+    ] or [0.0]
     window = min(CPU_SECONDS, length) or 1
     most, total = 0.0, sum(cores[:window])
     for second in range(window, length + 1):
@@ -135,7 +139,14 @@ def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     rows = [_times(name, figures) for name, figures in (("all", found), *found["aliases"].items())]
     yield from _table(
-        ["alias", "calls", "ok", *(f"{what} {p}" for what in ("TTFT", "total") for p in _SHOWN), "waited p99"], rows
+        [
+            "alias",
+            "calls",
+            "ok",
+            *(f"{what} {p}" for what in ("TTFT", "total") for p in _SHOWN),
+            "waited p99",
+        ],
+        rows,
     )
     yield ""
     yield from _table(
@@ -199,5 +210,8 @@ def _time(seconds: float | None) -> str:
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     for row in (heads, *rows):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        cells = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+        ]
         yield "  ".join(cells).rstrip()

@@ -1,6 +1,8 @@
-"""What is simulated beside the gateway's configuration: arrivals, clients, upstreams, and what a replica can do.
+"""What is simulated beside the gateway's configuration: arrivals, clients, upstreams, and what a replica can
+do.
 
-It is read as strictly as the configuration, with the same messages. Durations, sizes and rates are written as there.
+It is read as strictly as the configuration, with the same messages. Durations, sizes and rates are written as
+there.
 """
 
 import math
@@ -48,7 +50,8 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class TimeSpread(_Section, frozen=True):
-    """Durations with this median and 95th percentile, log-normally distributed; without the latter all the same."""
+    """Durations with this median and 95th percentile, log-normally distributed; without the latter all the
+    same."""
 
     median: Seconds
     p95: Seconds | None = None
@@ -83,8 +86,8 @@ def draw(of: Spread, dice: Dice) -> float:
 class Outage(_Section, frozen=True):
     """A time during which an upstream fails a share of its calls.
 
-    error: answers 500; overloaded: 503; refuse: no connection; hang: never answers; stall: stops after its first token;
-    cut: the stream ends early; slow: first tokens and tokens take `factor` times as long.
+    error: answers 500; overloaded: 503; refuse: no connection; hang: never answers; stall: stops after its
+    first token; cut: the stream ends early; slow: first tokens and tokens take `factor` times as long.
     """
 
     at: Seconds  # since the beginning of the simulation
@@ -101,10 +104,18 @@ class UpstreamModel(_Section, frozen=True):
         median=Seconds(0.4), p95=Seconds(1.2)
     )  # from the request to the first token, where it is free
     prefill: Seconds = Seconds(0)  # more of it for each 1000 tokens of the prompt
-    token: TimeSpread = TimeSpread(median=Seconds(0.012), p95=Seconds(0.03))  # between two tokens; drawn once for each answer
-    slowed_by: Count | None = None  # so many answers at a time double the time of a token; null: load changes nothing
-    places: Count | None = None  # answers at a time; more wait for a place, the oldest first; null: any number
-    requests: Limit | None = None  # the provider's own limit of requests; beyond it it answers 429 with a Retry-After
+    token: TimeSpread = TimeSpread(
+        median=Seconds(0.012), p95=Seconds(0.03)
+    )  # between two tokens; drawn once for each answer
+    slowed_by: Count | None = (
+        None  # so many answers at a time double the time of a token; null: load changes nothing
+    )
+    places: Count | None = (
+        None  # answers at a time; more wait for a place, the oldest first; null: any number
+    )
+    requests: Limit | None = (
+        None  # the provider's own limit of requests; beyond it it answers 429 with a Retry-After
+    )
     tokens: Limit | None = None  # its limit of tokens, prompt and max_tokens together
     errors: Share = 0.0  # of the calls are answered 500
     cuts: Share = 0.0  # of the streams end before their end
@@ -113,7 +124,8 @@ class UpstreamModel(_Section, frozen=True):
 
 
 class Arrivals(_Section, frozen=True):
-    """Generated calls. Of `aliases` and `keys` each is drawn by its weight; left out: all, with the same weight."""
+    """Generated calls. Of `aliases` and `keys` each is drawn by its weight; left out: all, with the same
+    weight."""
 
     rate: Rate = Rate(10)  # on the average; with bursts: between them
     lasts: Seconds = Seconds(600)
@@ -157,7 +169,9 @@ class Scenario(_Section, frozen=True):
     """All of it has defaults. `upstreams` by "upstream/model" or "upstream"; the first one found counts."""
 
     seed: int = 1
-    replicas: Annotated[int, Meta(ge=1, le=1000)] = 1  # calls go to them in turn; they share their limits as by Redis
+    replicas: Annotated[int, Meta(ge=1, le=1000)] = (
+        1  # calls go to them in turn; they share their limits as by Redis
+    )
     warmup: Seconds = Seconds(0)  # calls that arrive before are simulated, and not counted
     arrivals: Arrivals = Arrivals()
     clients: Clients = Clients()

@@ -3,18 +3,17 @@
 A line of a trace may have any of these fields, by any of these names (case, spaces and _ make no difference):
 
     time        time, timestamp, arrival, at: seconds, milliseconds (`unit`), or a date and time of ISO 8601
-    alias       alias, model
-    key         key, user
-    input       input, input_tokens, tokens_in, prompt_tokens, context_tokens, request_tokens, input_length
-    output      output, output_tokens, tokens_out, completion_tokens, generated_tokens, response_tokens, output_length
-    max_tokens  max_tokens
-    session     session, session_id
-    stream      stream
+    alias       alias, model key         key, user input       input, input_tokens, tokens_in, prompt_tokens,
+    context_tokens, request_tokens, input_length output      output, output_tokens, tokens_out,
+    completion_tokens, generated_tokens, response_tokens, output_length max_tokens  max_tokens session
+    session, session_id stream      stream
 
-So published traces are read as they are: Azure's (TIMESTAMP, ContextTokens, GeneratedTokens), BurstGPT's (Timestamp, Model,
-Request tokens, Response tokens, ...), Mooncake's (timestamp in ms, input_length, output_length).
+So published traces are read as they are: Azure's (TIMESTAMP, ContextTokens, GeneratedTokens), BurstGPT's
+(Timestamp, Model, Request tokens, Response tokens, ...), Mooncake's (timestamp in ms, input_length,
+output_length).
 
-The gateway's call records (docs/logs.md) are told by `"record": "call"`: a call arrived its duration before the record's time.
+The gateway's call records (docs/logs.md) are told by `"record": "call"`: a call arrived its duration before
+the record's time.
 """
 
 import csv
@@ -38,8 +37,24 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "time": ("time", "timestamp", "arrival", "arrivaltime", "at"),
     "alias": ("alias", "model"),
     "key": ("key", "user"),
-    "input": ("input", "inputtokens", "tokensin", "prompttokens", "contexttokens", "requesttokens", "inputlength"),
-    "output": ("output", "outputtokens", "tokensout", "completiontokens", "generatedtokens", "responsetokens", "outputlength"),
+    "input": (
+        "input",
+        "inputtokens",
+        "tokensin",
+        "prompttokens",
+        "contexttokens",
+        "requesttokens",
+        "inputlength",
+    ),
+    "output": (
+        "output",
+        "outputtokens",
+        "tokensout",
+        "completiontokens",
+        "generatedtokens",
+        "responsetokens",
+        "outputlength",
+    ),
     "max_tokens": ("maxtokens",),
     "session": ("session", "sessionid"),
     "stream": ("stream",),
@@ -90,7 +105,9 @@ def read_trace(path: str, *, unit: Unit = "s") -> Trace:
         try:
             for number, line in _lines(file):  # noqa: B007 (it is told where a line is wrong)
                 fields = _decoded(line) if isinstance(line, str) else line
-                row = _of_record(fields, attempts) if fields.get("record") == "call" else _of_line(fields, unit)
+                row = (
+                    _of_record(fields, attempts) if fields.get("record") == "call" else _of_line(fields, unit)
+                )
                 if row is None:
                     skipped += 1
                 else:
@@ -102,7 +119,9 @@ def read_trace(path: str, *, unit: Unit = "s") -> Trace:
     rows.sort(key=lambda row: row.at)
     began = rows[0].at
     if rows[-1].at - began > LONGEST:
-        raise ConfigError([f"{path}: spans more than {LONGEST // 86400} days (are its times milliseconds? --unit ms)"])
+        raise ConfigError(
+            [f"{path}: spans more than {LONGEST // 86400} days (are its times milliseconds? --unit ms)"]
+        )
     for row in rows:
         row.at -= began
     return Trace(rows, began if began > 10**8 else 0.0, attempts, skipped)
@@ -122,7 +141,9 @@ def _lines(file: Iterable[str]) -> Iterator[tuple[int, str | dict[str, Any]]]:
         return
     names = [_plain(name) for name in next(csv.reader([first]), [])]
     if not set(names) & set(NAMES["time"]):
-        raise ValueError("expected JSON lines, or CSV whose first line names its columns, a `time` among them")
+        raise ValueError(
+            "expected JSON lines, or CSV whose first line names its columns, a `time` among them"
+        )
     for number, values in enumerate(csv.reader(lines), 2):
         if values:
             yield number, dict(zip(names, values, strict=False))
@@ -137,7 +158,9 @@ def _decoded(line: str) -> dict[str, Any]:
         raise ValueError(f"no JSON: {error}") from None
     if not isinstance(fields, dict):
         raise ValueError("expected a JSON object on each line")
-    return fields if fields.get("record") == "call" else {_plain(name): value for name, value in fields.items()}
+    return (
+        fields if fields.get("record") == "call" else {_plain(name): value for name, value in fields.items()}
+    )
 
 
 def _plain(name: str) -> str:
@@ -179,7 +202,11 @@ def _of_record(fields: Mapping[str, Any], attempts: list[RecordedAttempt]) -> Ar
     )
     told = fields.get("attempts")
     last = told[-1] if isinstance(told, list) and told else None
-    if isinstance(last, dict) and last.get("outcome") == "ok" and isinstance(last.get("first_token"), int | float):
+    if (
+        isinstance(last, dict)
+        and last.get("outcome") == "ok"
+        and isinstance(last.get("first_token"), int | float)
+    ):
         first, started = float(last["first_token"]), float(last.get("started") or 0.0)
         token = max(0.0, (duration - started - first) / (row.output - 1)) if row.output > 1 else 0.0
         attempts.append(RecordedAttempt(str(last.get("target")), first, token))
@@ -194,7 +221,9 @@ def _seconds(value: Any, unit: Unit) -> float:
         try:
             seconds = _moment(str(value))
         except ValueError:
-            raise ValueError("expected a time in seconds, or a date and time such as 2026-11-30T12:00:00Z") from None
+            raise ValueError(
+                "expected a time in seconds, or a date and time such as 2026-11-30T12:00:00Z"
+            ) from None
     if not math.isfinite(seconds):
         raise ValueError("expected a time that is finite")
     return seconds

@@ -186,7 +186,9 @@ class ModelledExchange:
         reader = self._reader
         reader.sent()
         chat = cast(TracedRequest, reader.run.call.chat)
-        answer = self._answer = self._upstream.answer(chat.input_tokens, chat.output_tokens, chat.sampling.max_tokens or 0)
+        answer = self._answer = self._upstream.answer(
+            chat.input_tokens, chat.output_tokens, chat.sampling.max_tokens or 0
+        )
         if answer.kind == "refuse":
             raise UpstreamError("connect_error")
         if answer.kind == "hang" or (answer.kind == "error" and answer.first > self._head):
@@ -198,7 +200,9 @@ class ModelledExchange:
             self.headers = {"retry-after": repr(answer.retry_after)} if answer.retry_after else {}
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         for timer in (self._timer, self._late):
             if timer is not None:
                 timer.cancel()

@@ -23,7 +23,8 @@ End = Literal["done", "cut", "stall"]
 
 
 class ModelledAnswer(msgspec.Struct, frozen=True, gc=False):
-    """`first`: seconds from having a place to the first token; `token`: between two. `tokens` come, then it ends as `end`.
+    """`first`: seconds from having a place to the first token; `token`: between two. `tokens` come, then it
+    ends as `end`.
 
     An error has `status`, and `retry_after` in seconds where that is not 0; it comes after `first`.
     """
@@ -38,7 +39,8 @@ class ModelledAnswer(msgspec.Struct, frozen=True, gc=False):
 
 
 class ModelledUpstream:
-    """One upstream, or one model of it. `first_token` and `token` stand in place of the model's, where they were observed."""
+    """One upstream, or one model of it. `first_token` and `token` stand in place of the model's, where they
+    were observed."""
 
     def __init__(
         self,
@@ -69,7 +71,8 @@ class ModelledUpstream:
         """The most that waited for a place."""
 
     def answer(self, input: int, output: int, max_tokens: int = 0) -> ModelledAnswer:
-        """The answer to a request with `input` tokens, that would have `output`. Counts against the provider's limits."""
+        """The answer to a request with `input` tokens, that would have `output`. Counts against the
+        provider's limits."""
         model, dice = self.model, self._dice
         self.asked += 1
         outage = self._outage()
@@ -86,7 +89,9 @@ class ModelledUpstream:
         wait = self._over_limit(input + (max_tokens or output))
         if wait:
             self.refused += 1
-            return ModelledAnswer("error", model.error_after, status=429, retry_after=max(SHORTEST_WAIT, wait))
+            return ModelledAnswer(
+                "error", model.error_after, status=429, retry_after=max(SHORTEST_WAIT, wait)
+            )
         if model.errors and dice.random() < model.errors:
             return ModelledAnswer("error", model.error_after, status=500)
         return self._tokens(input, output, outage)
@@ -111,14 +116,19 @@ class ModelledUpstream:
             return None
         now = self._clock() - self._began
         for outage in self.model.outages:
-            if outage.at <= now < outage.at + outage.lasts and (outage.share >= 1 or self._dice.random() < outage.share):
+            if outage.at <= now < outage.at + outage.lasts and (
+                outage.share >= 1 or self._dice.random() < outage.share
+            ):
                 return outage
         return None
 
     def _over_limit(self, tokens: int) -> float:
         """Seconds until the provider's limits would admit the request; 0.0: they do."""
         claims = []
-        for name, limit, amount in (("requests", self.model.requests, 1), ("tokens", self.model.tokens, tokens)):
+        for name, limit, amount in (
+            ("requests", self.model.requests, 1),
+            ("tokens", self.model.tokens, tokens),
+        ):
             if limit is not None:
                 claims.append(_claim(name, limit, amount))
         if not claims:

@@ -1,4 +1,5 @@
-"""The texts of a call as its record has them: not at all, as a keyed digest, or in full with keys and tokens masked. Pure."""
+"""The texts of a call as its record has them: not at all, as a keyed digest, or in full with keys and tokens
+masked. Pure."""
 
 import hmac
 import re
@@ -14,7 +15,8 @@ from sluice.wire.masking import MASK, masked
 _STRICT: Mapping[Content, int] = {"none": 0, "hash": 1, "full": 2}
 
 _PIECE, _LONGEST = 4096, 16384
-"""Characters that are masked at a time: a regular expression keeps the interpreter, and with it the event loop, to its end."""
+"""Characters that are masked at a time: a regular expression keeps the interpreter, and with it the event
+loop, to its end."""
 _LINE_END = re.compile(r"(?<![:=\s\"'`>])\n")
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{1,40}-----.*?(?:-----END [A-Z0-9 ]{1,40}-----|\Z)", re.DOTALL)
 
@@ -25,8 +27,8 @@ def stricter(*modes: Content | None) -> Content:
 
 
 class Texts(msgspec.Struct, frozen=True):
-    """The texts of a call, up to a number of characters. `prompt`: role and text of each message; `digest` is of
-    all of both."""
+    """The texts of a call, up to a number of characters. `prompt`: role and text of each message; `digest` is
+    of all of both."""
 
     prompt: tuple[tuple[str, str], ...] = ()
     answer: str = ""
@@ -56,7 +58,8 @@ class Texts(msgspec.Struct, frozen=True):
 
 
 def full(messages: tuple[Message, ...], answer: str, most: int) -> Texts:
-    """The first `most` characters of the answer, and of the prompt the last: what was asked stands at its end."""
+    """The first `most` characters of the answer, and of the prompt the last: what was asked stands at its
+    end."""
     kept: list[tuple[str, str]] = []
     chars = 0
     for message in reversed(messages):
@@ -82,7 +85,8 @@ def hashed(messages: tuple[Message, ...], answer: str, key: bytes) -> Texts:
 
 
 def redacted(text: str) -> str:
-    """The text with keys, tokens and passwords masked as in providers' error messages (`sluice.wire.masking`)."""
+    """The text with keys, tokens and passwords masked as in providers' error messages
+    (`sluice.wire.masking`)."""
     if "-----BEGIN" in text:
         text = _PEM.sub(MASK, text)
     return "".join([masked(piece) for piece in _pieces(text)])

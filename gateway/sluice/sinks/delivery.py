@@ -17,7 +17,8 @@ class Delivered(msgspec.Struct, frozen=True):
 
 
 class RecordBatch(msgspec.Struct, frozen=True):
-    """Records as JSON lines. `name` is unique and stays the same when it is sent again; `at`: seconds since the epoch."""
+    """Records as JSON lines. `name` is unique and stays the same when it is sent again; `at`: seconds since
+    the epoch."""
 
     name: str
     at: float

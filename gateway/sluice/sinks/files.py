@@ -1,4 +1,5 @@
-"""Records in a file of JSON lines, which is put aside by size and by age. Several processes may write to one file."""
+"""Records in a file of JSON lines, which is put aside by size and by age. Several processes may write to one
+file."""
 
 import asyncio
 import fcntl
@@ -15,8 +16,9 @@ from sluice.sinks.delivery import Delivered, RecordBatch
 
 
 class RotatingFile:
-    """A file holds the records of one period of `age` (counted from 1970 in UTC, so one of 1d is a day's), as its time of the
-    last write tells: nothing has to be remembered over a restart. Writers take turns by the file's lock (flock).
+    """A file holds the records of one period of `age` (counted from 1970 in UTC, so one of 1d is a day's), as
+    its time of the last write tells: nothing has to be remembered over a restart. Writers take turns by the
+    file's lock (flock).
 
     Raises OSError where the file cannot be opened.
     """
@@ -31,7 +33,9 @@ class RotatingFile:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def deliver(self, batch: RecordBatch) -> Delivered:

@@ -23,7 +23,8 @@ from sluice.wire.sigv4 import AwsKeys, Signer, host_of
 DEADLINE = 15.0
 """Seconds for one request."""
 REFUSED = frozenset({400, 413, 415, 422})
-"""Statuses by which a receiver says that this very body will never do. What else fails may be mended: a token, an address."""
+"""Statuses by which a receiver says that this very body will never do. What else fails may be mended: a
+token, an address."""
 ANSWER = 64 << 10
 """Bytes of an answer that are read, so that its connection can be used again."""
 
@@ -38,10 +39,14 @@ class _OverHttp:
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE), headers=agent)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         await self._session.close()
 
-    async def _sent(self, method: str, url: str, body: bytes, headers: Mapping[str, str], refused: frozenset[int]) -> Delivered:
+    async def _sent(
+        self, method: str, url: str, body: bytes, headers: Mapping[str, str], refused: frozenset[int]
+    ) -> Delivered:
         try:
             async with self._session.request(
                 method, URL(url, encoded=True), data=body, headers=headers, allow_redirects=False
@@ -49,7 +54,9 @@ class _OverHttp:
                 await answer.content.read(ANSWER)
                 if answer.status // 100 == 2:
                     return Delivered("delivered")
-                return Delivered("refused" if answer.status in refused else "again", f"status {answer.status}")
+                return Delivered(
+                    "refused" if answer.status in refused else "again", f"status {answer.status}"
+                )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Delivered("again", type(error).__name__)
 
@@ -113,14 +120,23 @@ class OtlpLogs(_OverHttp):
         self._url = config.endpoint if named else f"{config.endpoint.rstrip('/')}/v1/logs"
         self._headers = {name: value.reveal() for name, value in config.headers.items()}
         self._headers["content-type"] = "application/x-protobuf"
-        self._resource = {"service.name": config.service, "service.version": VERSION, "service.instance.id": instance}
+        self._resource = {
+            "service.name": config.service,
+            "service.version": VERSION,
+            "service.instance.id": instance,
+        }
 
     async def deliver(self, batch: RecordBatch) -> Delivered:
         body = await asyncio.to_thread(self._encoded, batch)
         return await self._sent("POST", self._url, body, self._headers, REFUSED)
 
     def _encoded(self, batch: RecordBatch) -> bytes:
-        return logs([log_of(json.loads(line)) for line in batch.lines], self._resource, scope="sluice", version=VERSION)
+        return logs(
+            [log_of(json.loads(line)) for line in batch.lines],
+            self._resource,
+            scope="sluice",
+            version=VERSION,
+        )
 
 
 def _compressed(body: bytes) -> bytes:

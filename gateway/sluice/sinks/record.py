@@ -1,4 +1,5 @@
-"""The record of a call: its log line's fields, who called, each attempt, and of its texts what may be kept."""
+"""The record of a call: its log line's fields, who called, each attempt, and of its texts what may be
+kept."""
 
 from typing import Any
 

@@ -21,7 +21,8 @@ RESULTS: tuple[Result, ...] = ("delivered", "refused", "dropped", "spilled")
 
 
 class Recorder:
-    """`clock` monotonic and `wall` since the epoch, in seconds. Raises OSError where a file or a directory cannot be used."""
+    """`clock` monotonic and `wall` since the epoch, in seconds. Raises OSError where a file or a directory
+    cannot be used."""
 
     def __init__(
         self, config: Config, metrics: Any, log: Any, *, clock: Callable[[], float], wall: Callable[[], float]
@@ -44,7 +45,9 @@ class Recorder:
             else:
                 log.info("records_well", sink=sink.name)
 
-        spool = Spool(sink, delivery_of(sink, self._wall), count, switched, clock=self._clock, wall=self._wall)
+        spool = Spool(
+            sink, delivery_of(sink, self._wall), count, switched, clock=self._clock, wall=self._wall
+        )
         metrics.computed("call_records_waiting", partial(len, spool), sink.name).kept = True
         return spool
 

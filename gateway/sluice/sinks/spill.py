@@ -1,6 +1,8 @@
-"""Batches on disk that could not be delivered yet: a file each, which outlives the process. Everything here blocks.
+"""Batches on disk that could not be delivered yet: a file each, which outlives the process. Everything here
+blocks.
 
-Processes may share a directory: who sends a file holds its lock (flock), which is free again when its holder is gone.
+Processes may share a directory: who sends a file holds its lock (flock), which is free again when its holder
+is gone.
 """
 
 import errno
@@ -20,7 +22,8 @@ LEFT_BEHIND = 3600.0
 
 
 class Spill:
-    """The files of one sink in `directory`, up to `most` bytes. Raises OSError where the directory cannot be made."""
+    """The files of one sink in `directory`, up to `most` bytes. Raises OSError where the directory cannot be
+    made."""
 
     def __init__(self, directory: str, sink: str, most: int) -> None:
         self._directory = Path(directory)
@@ -32,14 +35,17 @@ class Spill:
                 path.unlink(missing_ok=True)
 
     def keep(self, batch: RecordBatch) -> None:
-        """Write a batch, safe from a crash of the machine when it returns. Raises OSError where it does not fit."""
+        """Write a batch, safe from a crash of the machine when it returns. Raises OSError where it does not
+        fit."""
         body = batch.body
         if sum(size for _, size in self._files()) + len(body) > self._most:
             raise OSError(errno.EDQUOT, "spill_max is reached")
         path = self._directory / f"{self._prefix}{batch.name}{SUFFIX}"
         part = path.with_suffix(UNFINISHED)
         try:
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            with open(
+                os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb"
+            ) as file:
                 file.write(body)
                 file.flush()
                 os.fsync(file.fileno())
@@ -64,7 +70,9 @@ class Spill:
                 with open(number, "rb", closefd=False) as file:
                     lines = file.read().splitlines()
                 batch_name = name.removeprefix(self._prefix).removesuffix(SUFFIX)
-                return Claimed(self._directory / name, number, RecordBatch(batch_name, _time_of(batch_name), lines))
+                return Claimed(
+                    self._directory / name, number, RecordBatch(batch_name, _time_of(batch_name), lines)
+                )
         except OSError:
             pass
         os.close(number)
@@ -93,7 +101,9 @@ class Claimed:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         os.close(self._number)
 
     def done(self) -> None:

@@ -1,8 +1,9 @@
 """The records that wait for one sink, and the task that sends them in batches.
 
-What is waiting is bounded, and what comes beyond the bound is dropped and counted. A batch that the sink does not take is put
-on disk where there is a directory for it, else it waits in memory; it is tried again with growing waits for as long as it
-takes. Batches on disk go first, and outlive the process. A batch whose answer was lost is sent twice: at least once.
+What is waiting is bounded, and what comes beyond the bound is dropped and counted. A batch that the sink does
+not take is put on disk where there is a directory for it, else it waits in memory; it is tried again with
+growing waits for as long as it takes. Batches on disk go first, and outlive the process. A batch whose answer
+was lost is sent twice: at least once.
 """
 
 import asyncio
@@ -32,7 +33,8 @@ T = TypeVar("T")
 
 
 class Spool:
-    """`count` is told results and numbers of records; `switched` each change: why the sink fails, "" when it takes them again.
+    """`count` is told results and numbers of records; `switched` each change: why the sink fails, "" when it
+    takes them again.
 
     `clock` is monotonic, `wall` since the epoch. Raises OSError where the spill directory cannot be used.
     """
@@ -85,7 +87,8 @@ class Spool:
             self._full.set()
 
     async def run(self) -> None:
-        """Send until it is cancelled; the rest then has LAST seconds, and what is not delivered by then goes to disk."""
+        """Send until it is cancelled; the rest then has LAST seconds, and what is not delivered by then goes
+        to disk."""
         try:
             async with self._delivery:
                 try:
@@ -98,7 +101,8 @@ class Spool:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _safely(self) -> None:
-        """A round. A fault of ours, or a directory that cannot be read, is as a sink that fails: later is another try."""
+        """A round. A fault of ours, or a directory that cannot be read, is as a sink that fails: later is
+        another try."""
         try:
             await self.round()
         except Exception as fault:
@@ -118,7 +122,8 @@ class Spool:
         await self._keep_safe(1)
 
     async def _due(self) -> None:
-        """Wait for a batch, or for the time of the next one. While nothing can be kept safe only the next try helps."""
+        """Wait for a batch, or for the time of the next one. While nothing can be kept safe only the next try
+        helps."""
         away = max(0.0, self._retry_at - self._clock())
         if away and (self._spill is None or self._stuck is not None):
             await asyncio.sleep(away)
@@ -139,7 +144,8 @@ class Spool:
         return True
 
     async def _delivered(self, batch: RecordBatch) -> Delivered:
-        """A request that is on its way goes on where its spool is cancelled: sent anew, its records would be there twice."""
+        """A request that is on its way goes on where its spool is cancelled: sent anew, its records would be
+        there twice."""
         if self._sending is None:
             self._sending = asyncio.create_task(self._delivery.deliver(batch))
         delivered = await asyncio.shield(self._sending)
@@ -218,7 +224,9 @@ class Spool:
     async def _keep_safe(self, least: int) -> None:
         """Put on disk what waits, where it is as many records as `least`."""
         spill = self._spill
-        while spill is not None and self._failures and (self._stuck is not None or len(self._waiting) >= least):
+        while (
+            spill is not None and self._failures and (self._stuck is not None or len(self._waiting) >= least)
+        ):
             batch = await self._take()
             if batch is None or not await self._to_disk(spill, batch):
                 return
@@ -234,7 +242,8 @@ class Spool:
         return True
 
     async def _rest(self) -> None:
-        """The last batches: each is tried once, and goes to disk where it is not taken. What is left is lost, and counted."""
+        """The last batches: each is tried once, and goes to disk where it is not taken. What is left is lost,
+        and counted."""
         try:
             async with asyncio.timeout(LAST):
                 if not self._failures:

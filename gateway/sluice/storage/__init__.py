@@ -26,10 +26,11 @@ DOWN: frozenset[Reason] = frozenset(
 """Reasons that concern every call: the next one would fail as well. The others may concern a single call."""
 
 LEAVE: frozenset[Reason] = frozenset(("connection", "readonly", "no_master", "masterdown", "noauth"))
-"""Reasons to drop all connections and to look for the server anew, by name or by Sentinel: another may be the master now.
+"""Reasons to drop all connections and to look for the server anew, by name or by Sentinel: another may be the
+master now.
 
-A server that wants a password closes a connection that sent it a large command without one, behind its answer: the next call
-on it would say that the connection was lost.
+A server that wants a password closes a connection that sent it a large command without one, behind its
+answer: the next call on it would say that the connection was lost.
 """
 
 PROBLEMS: Mapping[Reason, str] = {

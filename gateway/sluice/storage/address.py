@@ -1,15 +1,16 @@
 """Addresses of stores as they stand in the configuration: one parser for all options that name one.
 
-    memory                                           in this process
-    shared:PATH                                      a file that the processes of one host share
-    sqlite:PATH                                      an SQLite file
-    redis://[[user]:password@]host[:port][/db][?options]     valkey:// is the same; rediss:// and valkeys:// speak TLS
-    unix://[[user]:password@]/path/to/socket[?options]
-    redis+sentinel://[[user]:password@]host[:port],host[:port]/service[/db][?options]     also rediss+sentinel:// …
-    redis+cluster://[[user]:password@]host[:port],host[:port][?options]     rediss+cluster:// …; redis-cluster:// is the same
+    memory                                           in this process shared:PATH
+    a file that the processes of one host share sqlite:PATH                                      an SQLite
+    file redis://[[user]:password@]host[:port][/db][?options]     valkey:// is the same; rediss:// and
+    valkeys:// speak TLS unix://[[user]:password@]/path/to/socket[?options]
+    redis+sentinel://[[user]:password@]host[:port],host[:port]/service[/db][?options]     also
+    rediss+sentinel:// … redis+cluster://[[user]:password@]host[:port],host[:port][?options]
+    rediss+cluster:// …; redis-cluster:// is the same
     postgresql://user[:password]@host[:port][,host[:port]]/database[?options]     see `postgres_address`
 
-An address is checked whole and never quoted in an error, for it may hold a password: errors name the place by its character.
+An address is checked whole and never quoted in an error, for it may hold a password: errors name the place by
+its character.
 """
 
 import re
@@ -19,7 +20,15 @@ from typing import Any, ClassVar, Literal, cast
 import msgspec
 
 from sluice.storage import postgres_address
-from sluice.storage.parts import decoded_text, flag_of, host_of, options_in, refuse_characters, seconds_of, some_text
+from sluice.storage.parts import (
+    decoded_text,
+    flag_of,
+    host_of,
+    options_in,
+    refuse_characters,
+    seconds_of,
+    some_text,
+)
 from sluice.storage.postgres_address import PostgresAddress
 
 SCHEMES: Mapping[str, bool] = {"redis": False, "rediss": True, "valkey": False, "valkeys": True}
@@ -38,7 +47,8 @@ LIMITS: tuple[Kind, ...] = ("memory", "shared", "redis")
 RESUME: tuple[Kind, ...] = ("memory", "redis")
 """What can keep resumable streams."""
 DRIVERS: Mapping[Kind, tuple[str, str, str]] = {"postgres": ("asyncpg", "PostgreSQL", "postgres")}
-"""Of engines whose driver does not come along: its module, the engine's name, and the extra that brings the driver."""
+"""Of engines whose driver does not come along: its module, the engine's name, and the extra that brings the
+driver."""
 WRITTEN: Mapping[Kind, str] = {
     "memory": "memory",
     "shared": "shared:PATH",
@@ -56,12 +66,12 @@ class Local(msgspec.Struct, frozen=True):
 
 
 class RedisAddress(msgspec.Struct, frozen=True):
-    """Where a Redis is and how to speak to it. `hosts` are the sentinels' where `service` is set, and where `cluster` is set
-    those of its nodes that are asked for the others; `path` is a socket's.
+    """Where a Redis is and how to speak to it. `hosts` are the sentinels' where `service` is set, and where
+    `cluster` is set those of its nodes that are asked for the others; `path` is a socket's.
 
-    `timeout` for one call and `connect_timeout` for a connection, in seconds; None: what the store finds usual.
-    `health_check_interval`: seconds after which an idle connection is tried before it is used, 0: never.
-    `tls`: the options of ssl, None where it is not spoken.
+    `timeout` for one call and `connect_timeout` for a connection, in seconds; None: what the store finds
+    usual. `health_check_interval`: seconds after which an idle connection is tried before it is used, 0:
+    never. `tls`: the options of ssl, None where it is not spoken.
     """
 
     kind: ClassVar[Literal["redis"]] = "redis"
@@ -81,7 +91,8 @@ class RedisAddress(msgspec.Struct, frozen=True):
 
 
 def store_of(text: str, *kinds: Kind) -> Local | RedisAddress | PostgresAddress:
-    """The store that `text` names; `kinds` are those that may stand there, in the order in which they are told (none: any).
+    """The store that `text` names; `kinds` are those that may stand there, in the order in which they are
+    told (none: any).
 
     Raises ValueError with what is expected, or with what is wrong and at which character. It is never quoted.
     """
@@ -98,7 +109,8 @@ def store_of(text: str, *kinds: Kind) -> Local | RedisAddress | PostgresAddress:
 
 
 def is_redis(text: str) -> bool:
-    """Returns whether the text claims to be an address of Redis: what is wrong with it then is for `address_of` to say."""
+    """Returns whether the text claims to be an address of Redis: what is wrong with it then is for
+    `address_of` to say."""
     scheme, separator, _ = text.partition("://")
     base, form = _parts_of(scheme)
     return bool(separator) and (scheme == "unix" or (base in SCHEMES and form in ("", SENTINEL, CLUSTER)))
@@ -113,7 +125,8 @@ def _parts_of(scheme: str) -> tuple[str, str]:
 
 
 def address_of(text: str) -> RedisAddress:
-    """The address that `text` is. Raises ValueError, with what is wrong and at which character, but without quoting it."""
+    """The address that `text` is. Raises ValueError, with what is wrong and at which character, but without
+    quoting it."""
     scheme, _, rest = text.partition("://")
     if not is_redis(text):
         raise ValueError(f"expected {EXPECTED}")
@@ -144,14 +157,18 @@ class _Reader:
             return "", False, before
         credentials, sign, place = before.rpartition("@")
         if (slash := credentials.find("/")) >= 0:
-            raise ValueError(f'character {self._at + slash + 1}: "/" in a user or password must be written as %2F')
+            raise ValueError(
+                f'character {self._at + slash + 1}: "/" in a user or password must be written as %2F'
+            )
         self._place_at = self._at + len(credentials) + len(sign)
         return credentials, bool(sign), place
 
     def _login(self, credentials: str) -> tuple[str | None, str | None]:
         user, colon, password = credentials.partition(":")
         if self._credentials and not colon:
-            raise ValueError(f'character {self._place_at}: a password is written as ":password@", a user as "user:password@"')
+            raise ValueError(
+                f'character {self._place_at}: a password is written as ":password@", a user as "user:password@"'
+            )
         return decoded_text(user, self._at) or None, decoded_text(password, self._at + len(user) + 1) or None
 
     def address(self) -> RedisAddress:
@@ -169,9 +186,15 @@ class _Reader:
                 raise ValueError(
                     f"character {self._place_at + 1}: expected the path of a socket, such as unix:///run/redis.sock"
                 )
-            return RedisAddress(path=decoded_text(self._place, self._place_at), db=options.get("db", 0), **shared)
+            return RedisAddress(
+                path=decoded_text(self._place, self._place_at), db=options.get("db", 0), **shared
+            )
         scheme, form = _parts_of(self._scheme)
-        tls = {name: value for name, value in options.items() if name.startswith("ssl_")} if SCHEMES[scheme] else None
+        tls = (
+            {name: value for name, value in options.items() if name.startswith("ssl_")}
+            if SCHEMES[scheme]
+            else None
+        )
         usual = (*USUAL, *(TLS if tls is not None else ()))
         hosts, _, path = self._place.partition("/")
         path_at = self._place_at + len(hosts) + 1
@@ -199,7 +222,9 @@ class _Reader:
         if "," in hosts:
             at = self._place_at + hosts.index(",") + 1
             raise ValueError(f"character {at}: several hosts are for redis+sentinel:// and redis+cluster://")
-        return RedisAddress(hosts=self._hosts(hosts, PORT), db=self._database(path, path_at), tls=tls, **shared)
+        return RedisAddress(
+            hosts=self._hosts(hosts, PORT), db=self._database(path, path_at), tls=tls, **shared
+        )
 
     def _only(self, options: Mapping[str, Any], *known: str) -> None:
         for name in options:

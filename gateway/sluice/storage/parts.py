@@ -1,5 +1,5 @@
-"""Parses the parts of addresses: hosts, escapes, options. Pure; nothing is quoted in an error, for it may be a
-password."""
+"""Parses the parts of addresses: hosts, escapes, options. Pure; nothing is quoted in an error, for it may be
+a password."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -15,7 +15,9 @@ LONGEST = 60.0
 def refuse_characters(text: str) -> None:
     for at, character in enumerate(text, 1):
         if character <= " " or character == "\x7f" or not character.isprintable():
-            raise ValueError(f"character {at}: white space or a control character; in a password write it as %20 and the like")
+            raise ValueError(
+                f"character {at}: white space or a control character; in a password write it as %20 and the like"
+            )
 
 
 def decoded_text(text: str, at: int) -> str:
@@ -38,7 +40,9 @@ def host_of(text: str, port: int, at: int) -> tuple[str, int]:
     if found["port"] is None:
         return host, port
     if not re.fullmatch(r"[0-9]{1,5}", found["port"]) or not 0 < int(found["port"]) < 65536:
-        raise ValueError(f"character {at + found.start('port') + 1}: expected a port from 1 to 65535 (a password ends in @)")
+        raise ValueError(
+            f"character {at + found.start('port') + 1}: expected a port from 1 to 65535 (a password ends in @)"
+        )
     return host, int(found["port"])
 
 
@@ -67,7 +71,9 @@ def options_in(query: str, at: int, known: Mapping[str, Callable[[str], Any]]) -
     for part in query.split("&") if query else ():
         name, sign, value = part.partition("=")
         if name not in known or not sign:
-            raise ValueError(f"character {at + 1}: unknown option; there are {', '.join(known)}, each as name=value")
+            raise ValueError(
+                f"character {at + 1}: unknown option; there are {', '.join(known)}, each as name=value"
+            )
         if name in found:
             raise ValueError(f"character {at + 1}: the option {name} stands there twice")
         decoded = decoded_text(value, at + len(name) + 1)

@@ -1,15 +1,18 @@
-"""The client of PostgreSQL that conversations, keys and usage use, and how their tables come to their newest version.
+"""The client of PostgreSQL that conversations, keys and usage use, and how their tables come to their newest
+version.
 
-Connections are kept here and not in the driver's pool, which asks the server to reset a connection after each use: one
-more round trip, for a state that nothing of ours leaves behind. A call that is cut off (its time is over, its caller was
-cancelled) closes its connection: nobody knows what that would answer next. Nothing is tried twice here.
+Connections are kept here and not in the driver's pool, which asks the server to reset a connection after each
+use: one more round trip, for a state that nothing of ours leaves behind. A call that is cut off (its time is
+over, its caller was cancelled) closes its connection: nobody knows what that would answer next. Nothing is
+tried twice here.
 
-Every call is one statement or one transaction, and statements are not prepared unless the address says so, so a pooler in
-transaction mode may stand in between.
+Every call is one statement or one transaction, and statements are not prepared unless the address says so, so
+a pooler in transaction mode may stand in between.
 
-Tables belong to a *part*, whose version stands in `sluice_part`. Migrations only lead forward, and only add: a gateway of
-the version before goes on beside one that has migrated, and can be started again. The first migration that a gateway of an
-older version could not live with says so (`StoreTables.breaks`), and such a gateway refuses to use the tables.
+Tables belong to a *part*, whose version stands in `sluice_part`. Migrations only lead forward, and only add:
+a gateway of the version before goes on beside one that has migrated, and can be started again. The first
+migration that a gateway of an older version could not live with says so (`StoreTables.breaks`), and such a
+gateway refuses to use the tables.
 """
 
 import asyncio
@@ -58,8 +61,8 @@ class PostgresFailed(Exception):
 
 
 class StoreTables(msgspec.Struct, frozen=True):
-    """Tables of one store. `{s}` in a migration stands for the schema. `breaks`: the latest version (from 1) that a gateway
-    which knows fewer cannot live with."""
+    """Tables of one store. `{s}` in a migration stands for the schema. `breaks`: the latest version (from 1)
+    that a gateway which knows fewer cannot live with."""
 
     name: str
     migrations: Sequence[str]
@@ -83,12 +86,15 @@ def reason_of(error: BaseException) -> Reason:
 
 
 class PostgresClient:
-    """At most `connections` to the PostgreSQL at `address`, each made when it is needed. `schema` is that of the tables.
+    """At most `connections` to the PostgreSQL at `address`, each made when it is needed. `schema` is that of
+    the tables.
 
     `part`: its tables are brought to their newest version before the first call.
     """
 
-    def __init__(self, address: PostgresAddress, part: StoreTables, *, connections: int, timeout: float) -> None:
+    def __init__(
+        self, address: PostgresAddress, part: StoreTables, *, connections: int, timeout: float
+    ) -> None:
         self._address = address
         self._part = part
         self.timeout = timeout
@@ -105,7 +111,8 @@ class PostgresClient:
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[Any]:
-        """A connection of asyncpg's, for a call that takes `timeout` seconds at most. Raises PostgresFailed."""
+        """A connection of asyncpg's, for a call that takes `timeout` seconds at most. Raises
+        PostgresFailed."""
         try:
             if not self._ready:
                 await self._prepare()
@@ -133,7 +140,12 @@ class PostgresClient:
                 sound = True  # the server has answered
                 raise
             finally:
-                if sound and not connection.is_closed() and not connection.is_in_transaction() and not self._closed:
+                if (
+                    sound
+                    and not connection.is_closed()
+                    and not connection.is_in_transaction()
+                    and not self._closed
+                ):
                     self._idle.append(connection)
                 else:
                     connection.terminate()
@@ -142,7 +154,9 @@ class PostgresClient:
         if self._closed:
             raise ConnectionError("the store is closed")
         while self._idle:
-            connection = self._idle.pop()  # the one used last: the others may be closed by whoever counts them
+            connection = (
+                self._idle.pop()
+            )  # the one used last: the others may be closed by whoever counts them
             if not connection.is_closed():
                 return connection
         address = self._address
@@ -203,7 +217,9 @@ class PostgresClient:
                 for statement in migration.split(";"):
                     if statement.strip():
                         await connection.execute(self.statement(statement))
-            await connection.execute(self.statement(NOTE), part.name, len(part.migrations), max(part.breaks, least))
+            await connection.execute(
+                self.statement(NOTE), part.name, len(part.migrations), max(part.breaks, least)
+            )
             return len(part.migrations), max(part.breaks, least)
 
 

@@ -5,11 +5,10 @@
 Of several hosts the first that takes writes is used. Options:
 
     sslmode           disable, prefer (the default), require, verify-ca, verify-full: as libpq has them
-    sslrootcert       a file with the certificates of authorities; default: the system's
-    sslcert, sslkey   the client's certificate and key
-    schema            where the tables are; default: public
-    timeout           for one call; connect_timeout: for a connection
-    prepared          true: prepared statements are kept, which saves a round trip; not behind PgBouncer before 1.21
+    sslrootcert       a file with the certificates of authorities; default: the system's sslcert, sslkey   the
+    client's certificate and key schema            where the tables are; default: public timeout           for
+    one call; connect_timeout: for a connection prepared          true: prepared statements are kept, which
+    saves a round trip; not behind PgBouncer before 1.21
 
 It is checked whole and never quoted in an error, for it may hold a password.
 """
@@ -20,7 +19,15 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from sluice.storage.parts import decoded_text, flag_of, host_of, options_in, refuse_characters, seconds_of, some_text
+from sluice.storage.parts import (
+    decoded_text,
+    flag_of,
+    host_of,
+    options_in,
+    refuse_characters,
+    seconds_of,
+    some_text,
+)
 
 SCHEMES = ("postgresql", "postgres")
 PORT = 5432
@@ -53,7 +60,8 @@ def is_postgres(text: str) -> bool:
 
 
 def address_of(text: str) -> PostgresAddress:
-    """The address that `text` is. Raises ValueError, with what is wrong and at which character, but without quoting it."""
+    """The address that `text` is. Raises ValueError, with what is wrong and at which character, but without
+    quoting it."""
     if not is_postgres(text):
         raise ValueError("expected a postgresql:// URL")
     refuse_characters(text)
@@ -69,7 +77,9 @@ def address_of(text: str) -> PostgresAddress:
     hosts, _, database = place.partition("/")
     place_at = start + len(credentials) + len(sign)
     if "/" in database:
-        raise ValueError(f"character {place_at + len(hosts) + 2}: expected the name of a database, such as /sluice")
+        raise ValueError(
+            f"character {place_at + len(hosts) + 2}: expected the name of a database, such as /sluice"
+        )
     options = options_in(query, start + len(before) + 1, OPTIONS)
     if ("sslcert" in options) != ("sslkey" in options):
         raise ValueError("sslcert and sslkey belong together")

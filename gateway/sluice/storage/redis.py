@@ -1,11 +1,14 @@
-"""The one client of Redis that limits, keys, usage and resumable streams use, and the one rule of when it leaves a server.
+"""The one client of Redis that limits, keys, usage and resumable streams use, and the one rule of when it
+leaves a server.
 
-The rule: where a connection is lost, or the server turns out to be a replica (`storage.LEAVE`), all connections are dropped,
-those in use when their call is over, and the next one is made anew. It asks the sentinels who is the master now, where the
-address names some, else it resolves the host's name again. So a demoted master that keeps its connections is left by
-everybody with the first call that it refuses. Of a cluster the nodes that failed are left, and its map is looked up again.
+The rule: where a connection is lost, or the server turns out to be a replica (`storage.LEAVE`), all
+connections are dropped, those in use when their call is over, and the next one is made anew. It asks the
+sentinels who is the master now, where the address names some, else it resolves the host's name again. So a
+demoted master that keeps its connections is left by everybody with the first call that it refuses. Of a
+cluster the nodes that failed are left, and its map is looked up again.
 
-Nothing is tried twice here, and no error carries what the server said: it may quote keys. `reason_of` says what it means.
+Nothing is tried twice here, and no error carries what the server said: it may quote keys. `reason_of` says
+what it means.
 """
 
 import asyncio
@@ -45,7 +48,10 @@ _WORDS: tuple[tuple[str, Reason], ...] = (
     ("no password is set", "wrongpass"),
     ("invalid password", "wrongpass"),
     ("authentication required", "noauth"),
-    ("unauthenticated", "noauth"),  # of a command that is too large for a stranger: "unauthenticated multibulk length"
+    (
+        "unauthenticated",
+        "noauth",
+    ),  # of a command that is too large for a stranger: "unauthenticated multibulk length"
     ("invalid username-password pair", "wrongpass"),
     ("user executing the script can't", "noperm"),
     ("acl failure", "noperm"),
@@ -56,7 +62,8 @@ _WORDS: tuple[tuple[str, Reason], ...] = (
     ("can't write against a read only", "readonly"),
     ("loading the dataset in memory", "loading"),
 )
-"""Errors whose code is not at their beginning: those of a script are wrapped, and redis-py cuts off the codes that it knows."""
+"""Errors whose code is not at their beginning: those of a script are wrapped, and redis-py cuts off the codes
+that it knows."""
 _CODE = re.compile(r"(?<![A-Z])(" + "|".join(_CODES) + r")\b")
 
 
@@ -104,10 +111,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def answer_of_master(replies: Sequence[Any]) -> Any:
-    """The answer to a question that was asked behind a write that changes nothing. Raises what either was refused with.
+    """The answer to a question that was asked behind a write that changes nothing. Raises what either was
+    refused with.
 
-    A master that was demoted goes on to answer questions, by what it knew; the write is what it refuses. Other reasons to
-    refuse writes are no reason not to read.
+    A master that was demoted goes on to answer questions, by what it knew; the write is what it refuses.
+    Other reasons to refuse writes are no reason not to read.
     """
     written, answer = replies
     if isinstance(written, Exception) and reason_of(written) in LEAVE:
@@ -120,12 +128,16 @@ def answer_of_master(replies: Sequence[Any]) -> Any:
 class RedisClient:
     """Connections to the Redis at `address`, at most `connections`, for which a call waits `wait` seconds.
 
-    `raw` is redis-py's client, for those that see to deadlines and errors themselves. A reply is waited for without a
-    deadline of its own (redis-py's costs a task per write): the caller has one.
+    `raw` is redis-py's client, for those that see to deadlines and errors themselves. A reply is waited for
+    without a deadline of its own (redis-py's costs a task per write): the caller has one.
     """
 
     def __init__(self, address: RedisAddress, *, connections: int, wait: float, **options: Any) -> None:
-        connect = address.connect_timeout if address.connect_timeout is not None else max(CONNECT, address.timeout or 0.0)
+        connect = (
+            address.connect_timeout
+            if address.connect_timeout is not None
+            else max(CONNECT, address.timeout or 0.0)
+        )
         self._sentinel: Sentinel | None = None
         usual: dict[str, Any] = {
             "retry": Retry(NoBackoff(), 0),
@@ -142,7 +154,9 @@ class RedisClient:
         self.raw: Any
         self._cluster: Any = None
         if address.cluster:
-            self._cluster = self.raw = _cluster(address, {**usual, "max_connections": connections, "timeout": wait})
+            self._cluster = self.raw = _cluster(
+                address, {**usual, "max_connections": connections, "timeout": wait}
+            )
             return
         kind: type[Any] = redis.Connection
         if address.path:
@@ -163,7 +177,8 @@ class RedisClient:
 
     @asynccontextmanager
     async def asking(self, timeout: float) -> AsyncIterator[Any]:
-        """`raw`, for calls that take `timeout` seconds at most. Raises RedisFailed; the rule is obeyed by then."""
+        """`raw`, for calls that take `timeout` seconds at most. Raises RedisFailed; the rule is obeyed by
+        then."""
         try:
             async with asyncio.timeout(timeout):
                 yield self.raw
@@ -177,7 +192,8 @@ class RedisClient:
         return RedisScript(self.raw, text)
 
     async def leave(self) -> None:
-        """Drop all connections: idle ones now, those in use when their call is over. Of a cluster: to nodes that failed."""
+        """Drop all connections: idle ones now, those in use when their call is over. Of a cluster: to nodes
+        that failed."""
         await (self._cluster.leave() if self._cluster is not None else _drop(self._pool))
 
     async def close(self) -> None:
@@ -192,7 +208,9 @@ class RedisScript:
     def __init__(self, raw: Any, text: str) -> None:
         self._raw = raw
         self._text = text
-        self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()  # the name EVALSHA knows it by
+        self._digest = hashlib.sha1(
+            text.encode(), usedforsecurity=False
+        ).hexdigest()  # the name EVALSHA knows it by
 
     async def __call__(self, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """Raises what redis-py does. In a cluster the keys must be of one slot."""

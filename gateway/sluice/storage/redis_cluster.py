@@ -2,17 +2,19 @@
 
 It keeps the map of slots, sends each command to the master of its key's slot, and follows what nodes answer:
 
-    MOVED       the slot has another master: the map is corrected there, and looked up whole soon
-    ASK         the slot is on its way to another node: this one command goes there, behind ASKING on the same connection
+    MOVED       the slot has another master: the map is corrected there, and looked up whole soon ASK
+    the slot is on its way to another node: this one command goes there, behind ASKING on the same connection
     TRYAGAIN    a script's keys are on both sides of such a move: it is sent again, a moment later
 
-A node that answers one of these has not done the command, so sending it again does it once. Where nobody knows whether it
-was done (a lost connection, no reply in time), nothing is sent again and the caller gets the error: amounts are never charged
-twice. The map is looked up again with the next call then, at the nodes that have not failed first.
+A node that answers one of these has not done the command, so sending it again does it once. Where nobody
+knows whether it was done (a lost connection, no reply in time), nothing is sent again and the caller gets the
+error: amounts are never charged twice. The map is looked up again with the next call then, at the nodes that
+have not failed first.
 
-Connections, packing and replies are redis-py's. Its own asyncio client of clusters is not used: it sends ASKING and the command
-on connections that may differ, does not know the node that an ASK names until it has the whole map, gives a lost connection
-within a pipeline as the result of each command, and refuses what finds no connection free instead of waiting for one.
+Connections, packing and replies are redis-py's. Its own asyncio client of clusters is not used: it sends
+ASKING and the command on connections that may differ, does not know the node that an ASK names until it has
+the whole map, gives a lost connection within a pipeline as the result of each command, and refuses what finds
+no connection free instead of waiting for one.
 
 https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
 """
@@ -60,12 +62,15 @@ class Node:
         self.callbacks: Any = redis.Redis.from_pool(pool).response_callbacks
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Replies of the server as they are, errors among them. Raises redis-py's errors of connections, OSError."""
+        """Replies of the server as they are, errors among them. Raises redis-py's errors of connections,
+        OSError."""
         replies: list[Any] = []
         connection = None
         try:
             connection = await self.pool.get_connection()
-            await connection.send_packed_command(connection.pack_commands([arguments for arguments, _ in commands]))
+            await connection.send_packed_command(
+                connection.pack_commands([arguments for arguments, _ in commands])
+            )
             for _ in commands:
                 try:
                     replies.append(await connection.read_response())
@@ -87,7 +92,8 @@ class Node:
 
 
 class Cluster(AsyncCoreCommands):
-    """`seeds`: nodes that are asked for the others; one that answers is enough. `patience`: seconds for that answer.
+    """`seeds`: nodes that are asked for the others; one that answers is enough. `patience`: seconds for that
+    answer.
 
     `drop` closes a pool's connections: idle ones now, those in use when their call is over.
     """
@@ -146,8 +152,9 @@ class Cluster(AsyncCoreCommands):
     async def run(self, commands: Sequence[Command]) -> list[Any]:
         """The reply of each command, or the error that it was answered with, in the order of the commands.
 
-        Commands for one node are one exchange. Nodes are asked one after another, as they first occur: what is written first
-        is there when the next node is written to, and nothing is written behind a node that failed.
+        Commands for one node are one exchange. Nodes are asked one after another, as they first occur: what
+        is written first is there when the next node is written to, and nothing is written behind a node that
+        failed.
         """
         waiting = {at: key_slot(_bytes(key_of(arguments))) for at, (arguments, _) in enumerate(commands)}
         replies: list[Any] = [None] * len(commands)
@@ -172,7 +179,8 @@ class Cluster(AsyncCoreCommands):
         return replies
 
     async def run_whole(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies of commands that are done together or not at all (MULTI), all of one slot. Raises the first error."""
+        """The replies of commands that are done together or not at all (MULTI), all of one slot. Raises the
+        first error."""
         slot = key_slot(_bytes(key_of(commands[0][0])))
         whole: list[Command] = [(("MULTI",), {}), *commands, (("EXEC",), {})]
         asking: Node | None = None
@@ -186,7 +194,10 @@ class Cluster(AsyncCoreCommands):
             replies = await node.exchange(sent)
             errors = [reply for reply in replies if isinstance(reply, Exception)]
             if not errors:
-                return [_raised(node.read(command, reply)) for command, reply in zip(commands, replies[-1], strict=True)]
+                return [
+                    _raised(node.read(command, reply))
+                    for command, reply in zip(commands, replies[-1], strict=True)
+                ]
             error = errors[0]
             if not isinstance(error, AskError | TryAgainError):
                 break
@@ -194,7 +205,8 @@ class Cluster(AsyncCoreCommands):
         raise error
 
     def _redirected(self, node: Node, error: Exception) -> Node | None:
-        """The node to ask instead, for a slot that is on its way; the map is corrected for one that has moved."""
+        """The node to ask instead, for a slot that is on its way; the map is corrected for one that has
+        moved."""
         if isinstance(error, TryAgainError):
             return None
         assert isinstance(error, AskError)
@@ -252,7 +264,9 @@ class Cluster(AsyncCoreCommands):
         self._shuffle(found)
         return sorted(found, key=lambda address: address in self._nodes and self._nodes[address].failed)
 
-    async def _follow(self, masters: Iterable[Address], known: list[Address], slots: list[tuple[int, int, Address]]) -> None:
+    async def _follow(
+        self, masters: Iterable[Address], known: list[Address], slots: list[tuple[int, int, Address]]
+    ) -> None:
         self._slots = [None] * SLOTS
         for first, last, address in slots:
             self._slots[first : last + 1] = [self._node(address)] * (last + 1 - first)
@@ -260,7 +274,9 @@ class Cluster(AsyncCoreCommands):
         self._looked_at, self._due = self._clock(), math.inf
         for address in self._nodes.keys() - set(masters):
             node = self._nodes[address]
-            if not (node.failed and (address in known or address in self._seeds)):  # else it is the last to be asked again
+            if not (
+                node.failed and (address in known or address in self._seeds)
+            ):  # else it is the last to be asked again
                 del self._nodes[address]
             await self._drop(node.pool)
 
@@ -272,7 +288,8 @@ class Cluster(AsyncCoreCommands):
 
 
 class Pipeline(AsyncCoreCommands):
-    """Commands that are sent together: as `Cluster.run` does it, or `Cluster.run_whole` where they are a transaction."""
+    """Commands that are sent together: as `Cluster.run` does it, or `Cluster.run_whole` where they are a
+    transaction."""
 
     _event_dispatcher: Any = None
 
@@ -284,7 +301,9 @@ class Pipeline(AsyncCoreCommands):
     async def __aenter__(self) -> "Pipeline":
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self._commands = []
 
     def execute_command(self, *arguments: Any, **options: Any) -> "Pipeline":
@@ -322,7 +341,10 @@ async def _exchange(node: Node, commands: Sequence[Command], *, asking: bool) ->
     if asking:
         replies = await node.exchange([one for command in commands for one in ((("ASKING",), {}), command)])
         refused = [isinstance(reply, Exception) for reply in replies[::2]]
-        found = [allowed if no else reply for allowed, reply, no in zip(replies[::2], replies[1::2], refused, strict=True)]
+        found = [
+            allowed if no else reply
+            for allowed, reply, no in zip(replies[::2], replies[1::2], refused, strict=True)
+        ]
     else:
         found = await node.exchange(commands)
     return [node.read(command, reply) for command, reply in zip(commands, found, strict=True)]
@@ -339,10 +361,11 @@ def _bytes(key: Any) -> bytes:
 
 
 def _map_of(rows: Any, host: str) -> tuple[set[Address], list[Address], list[tuple[int, int, Address]]]:
-    """Masters, all nodes, and the ranges of slots with their masters, of a reply to CLUSTER SLOTS that the node `host` gave.
+    """Masters, all nodes, and the ranges of slots with their masters, of a reply to CLUSTER SLOTS that the
+    node `host` gave.
 
-    A node may not know its own host, or be told not to say it: then it is the one that was asked. Raises ValueError for
-    what is no such reply.
+    A node may not know its own host, or be told not to say it: then it is the one that was asked. Raises
+    ValueError for what is no such reply.
     """
     known: dict[Address, None] = {}
     slots = []

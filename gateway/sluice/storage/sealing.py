@@ -2,12 +2,13 @@
 
     0xC1 | version, 1 | the key's name, 8 bytes | nonce, 12 bytes | ciphertext | tag, 16 bytes
 
-No MessagePack, no JSON and no UTF-8 text begins with 0xC1, so what is sealed can be told from what was stored before.
+No MessagePack, no JSON and no UTF-8 text begins with 0xC1, so what is sealed can be told from what was stored
+before.
 
-Each owner (a conversation, a response) has a key of its own, HMAC-SHA-256 of its name under the configured one (SP 800-108):
-nonces are random, and with one key for all of them 2**32 texts would be the most. What an entry is stands in the associated
-data, so an entry can neither be moved to another conversation nor be passed off as another kind. That entries of a
-conversation are missing, or in another order, is not noticed.
+Each owner (a conversation, a response) has a key of its own, HMAC-SHA-256 of its name under the configured
+one (SP 800-108): nonces are random, and with one key for all of them 2**32 texts would be the most. What an
+entry is stands in the associated data, so an entry can neither be moved to another conversation nor be passed
+off as another kind. That entries of a conversation are missing, or in another order, is not noticed.
 
 A key's name is the beginning of its SHA-256, so nobody has to name keys.
 """
@@ -29,7 +30,8 @@ class Unreadable(Exception):
 
 
 class Seals:
-    """Seals and opens entries of stores. Without keys nothing is sealed, and nothing that is sealed can be opened."""
+    """Seals and opens entries of stores. Without keys nothing is sealed, and nothing that is sealed can be
+    opened."""
 
     def __init__(self) -> None:
         self._keys: dict[bytes, bytes] = {}
@@ -63,7 +65,8 @@ class Seals:
         return head + nonce + sealed
 
     def open(self, stored: bytes, owner: bytes, kind: bytes) -> bytes:
-        """Returns the unsealed data; stored data that is not sealed is returned unchanged. Raises Unreadable."""
+        """Returns the unsealed data; stored data that is not sealed is returned unchanged. Raises
+        Unreadable."""
         if not is_sealed(stored):
             self.check_unsealed_allowed()
             return stored

@@ -1,12 +1,12 @@
 """An SQLite file that a store of ours works in: its own connection, in one thread of its own.
 
-One thread does everything, one call after the other, so the event loop never waits for a disk and the connection is
-never shared. WAL with synchronous=NORMAL loses nothing when the process dies; a power cut may cost the last
-transactions, never the file. Several processes of one host, and several stores of one process, may use one file (they
-wait for each other's writes); a network file system may not hold it.
+One thread does everything, one call after the other, so the event loop never waits for a disk and the
+connection is never shared. WAL with synchronous=NORMAL loses nothing when the process dies; a power cut may
+cost the last transactions, never the file. Several processes of one host, and several stores of one process,
+may use one file (they wait for each other's writes); a network file system may not hold it.
 
-A store's tables belong to a *part* of the file, each with the version of its own schema. Names of ours begin with
-`sluice_`, but for those of the conversations, which came first and have `user_version` for theirs.
+A store's tables belong to a *part* of the file, each with the version of its own schema. Names of ours begin
+with `sluice_`, but for those of the conversations, which came first and have `user_version` for theirs.
 """
 
 import asyncio
@@ -31,11 +31,13 @@ CONVERSATIONS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'co
 class SqliteFile:
     """Opens `path`, or makes it; its directory must exist. `prepare` is called once, within the thread.
 
-    `busy`: seconds to wait for another's write. Raises OSError, with `filename`, here where the file cannot be used and
-    from each `run` that the file cannot serve.
+    `busy`: seconds to wait for another's write. Raises OSError, with `filename`, here where the file cannot
+    be used and from each `run` that the file cannot serve.
     """
 
-    def __init__(self, path: Path, name: str, prepare: Callable[[sqlite3.Connection], None], *, busy: float) -> None:
+    def __init__(
+        self, path: Path, name: str, prepare: Callable[[sqlite3.Connection], None], *, busy: float
+    ) -> None:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         try:
@@ -51,7 +53,9 @@ class SqliteFile:
         except sqlite3.Error as error:
             raise _failure(self._path, error) from error
         except UnicodeEncodeError as error:
-            raise OSError(errno.EILSEQ, "text that is not Unicode cannot be stored", str(self._path)) from error
+            raise OSError(
+                errno.EILSEQ, "text that is not Unicode cannot be stored", str(self._path)
+            ) from error
 
     async def close(self) -> None:
         """Ends what was begun, then closes the file. A second close does nothing."""
@@ -65,7 +69,8 @@ class SqliteFile:
 
 @contextmanager
 def transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """All or none. It begins with the right to write: one that finds out later that another writes cannot wait."""
+    """All or none. It begins with the right to write: one that finds out later that another writes cannot
+    wait."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -77,7 +82,8 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 
 def migrate_part(database: sqlite3.Connection, path: Path, part: str, migrations: Sequence[str]) -> None:
-    """Bring the tables of `part` to the newest schema: each migration leads to the next version. Raises OSError."""
+    """Bring the tables of `part` to the newest schema: each migration leads to the next version. Raises
+    OSError."""
     with transaction(database):  # of several processes that start at once, one migrates
         if database.execute(STRANGERS).fetchone() and not database.execute(CONVERSATIONS).fetchone():
             raise another_programs(path)
@@ -89,7 +95,9 @@ def migrate_part(database: sqlite3.Connection, path: Path, part: str, migrations
         for migration in migrations[version:]:
             for statement in migration.split(";"):
                 database.execute(statement)
-        database.execute("INSERT OR REPLACE INTO sluice_part (name, version) VALUES (?, ?)", (part, len(migrations)))
+        database.execute(
+            "INSERT OR REPLACE INTO sluice_part (name, version) VALUES (?, ?)", (part, len(migrations))
+        )
 
 
 def another_programs(path: Path) -> OSError:
@@ -106,7 +114,8 @@ def _open(path: Path, prepare: Callable[[sqlite3.Connection], None], busy: float
     _make_private(path)
     database = None
     try:
-        # check_same_thread: made, used and closed in the store's thread, but also freed by whichever drops it last
+        # check_same_thread: made, used and closed in the store's thread, but also freed by whichever drops it
+        # last
         database = sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
@@ -124,7 +133,8 @@ def _open(path: Path, prepare: Callable[[sqlite3.Connection], None], busy: float
 def _make_private(path: Path) -> None:
     """The file exists afterwards and only its owner may open it, for it holds what people said.
 
-    SQLite gives its journals the same mode. A file that was there and belongs to another user is left as it is.
+    SQLite gives its journals the same mode. A file that was there and belongs to another user is left as it
+    is.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -141,7 +151,9 @@ def _failure(path: Path, error: sqlite3.Error) -> OSError:
         case sqlite3.SQLITE_NOTADB:
             return OSError(errno.EINVAL, "the file is not an SQLite database", str(path))
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_READONLY:
-            return PermissionError(errno.EACCES, f"the database cannot be opened for writing ({error})", str(path))
+            return PermissionError(
+                errno.EACCES, f"the database cannot be opened for writing ({error})", str(path)
+            )
         case sqlite3.SQLITE_FULL:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     return OSError(errno.EIO, f"SQLite: {error}", str(path))

@@ -16,9 +16,9 @@ QUIET = 5.0
 class StoreWatch:
     """Reports failures of the store `name` of the kind `kind` (`sluice.storage.address.Kind`).
 
-    The reason of a failure is logged at once, then once a minute while it lasts, and when it is over. A new reason is
-    logged at once, too, but no more than a line each QUIET seconds. `count` gets the reason of each failure; `say` writes
-    a line; `clock` in seconds.
+    The reason of a failure is logged at once, then once a minute while it lasts, and when it is over. A new
+    reason is logged at once, too, but no more than a line each QUIET seconds. `count` gets the reason of each
+    failure; `say` writes a line; `clock` in seconds.
     """
 
     def __init__(

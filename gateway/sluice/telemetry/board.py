@@ -1,9 +1,10 @@
-"""Series in memory that several processes share, so that one answer can be given for all of them, those that are dead included.
+"""Series in memory that several processes share, so that one answer can be given for all of them, those that
+are dead included.
 
-Every process counts in a slot of its own, an array of doubles; the first one to use a series gives it a place, which is the
-same in every slot. So nobody waits for anybody but at the first use of a series, sums are sums of arrays, and what a
-process has counted is there when it is killed. A slot whose process has ended is taken by another one, which goes on
-counting in it.
+Every process counts in a slot of its own, an array of doubles; the first one to use a series gives it a
+place, which is the same in every slot. So nobody waits for anybody but at the first use of a series, sums are
+sums of arrays, and what a process has counted is there when it is killed. A slot whose process has ended is
+taken by another one, which goes on counting in it.
 
 The memory is an anonymous file that is far larger than what is used: pages that nobody touches do not exist.
 """
@@ -24,7 +25,8 @@ NAMES = 32 << 20
 """Bytes for the series' names."""
 HEAD = 4096
 NAMES_END, CELLS_END, STOPPING, REFINED = 0, 1, 2, 3
-"""Cells of the head: how much of each region is used; 1.0 once the whole gateway drains; once native histograms are wanted."""
+"""Cells of the head: how much of each region is used; 1.0 once the whole gateway drains; once native
+histograms are wanted."""
 FIRST_BEAT = 16
 """The cell of the head in which slot 0 says that it is alive; the others follow."""
 KEPT, FORGOTTEN = 1.0, 2.0
@@ -101,7 +103,8 @@ class Board:
         return float(self._head[FIRST_BEAT + slot])
 
     def clear(self, slot: int, families: Collection[str]) -> None:
-        """The process of this slot has ended: it is not alive, and what these families (gauges) say of it holds no more."""
+        """The process of this slot has ended: it is not alive, and what these families (gauges) say of it
+        holds no more."""
         self.beat(slot, 0.0)
         self.catch_up()
         cells = self.cells(slot)
@@ -120,7 +123,8 @@ class Board:
             self.records.append(record)
 
     def place(self, family: str, values: tuple[str, ...], size: int) -> int | None:
-        """Returns the position of the series' cells in every slot; None: there is no space for another series."""
+        """Returns the position of the series' cells in every slot; None: there is no space for another
+        series."""
         found = self._known.get((family, values))
         if found is None or self.flags[found.at] == FORGOTTEN:
             with self._locked():
@@ -170,7 +174,9 @@ class BoardSlot:
         at = self.board.place(family, values, 1)
         return SharedValue(self.cells, self.board.flags, at) if at is not None else None
 
-    def distribution(self, family: str, values: tuple[str, ...], bounds: Sequence[float]) -> "SharedDistribution | None":
+    def distribution(
+        self, family: str, values: tuple[str, ...], bounds: Sequence[float]
+    ) -> "SharedDistribution | None":
         at = self.board.place(family, values, len(bounds) + 2)
         return SharedDistribution(self.cells, self.board.flags, at, bounds) if at is not None else None
 

@@ -72,4 +72,7 @@ def unpacked(data: bytes) -> list[Exemplar | None]:
 
 def latest(several: Iterable[Found]) -> Found:
     """Of each bucket the last one of several processes."""
-    return [max(filter(None, of_bucket), key=lambda one: one.at, default=None) for of_bucket in zip(*several, strict=True)]
+    return [
+        max(filter(None, of_bucket), key=lambda one: one.at, default=None)
+        for of_bucket in zip(*several, strict=True)
+    ]

@@ -20,12 +20,15 @@ _MOST = 4096
 
 
 def format_of(accept: str) -> Scraped:
-    """The format that this Accept header (RFC 9110, 12.5.1) prefers; of equal ones the first; else the text."""
+    """The format that this Accept header (RFC 9110, 12.5.1) prefers; of equal ones the first; else the
+    text."""
     found: Scraped = "text"
     best = 0.0
     for offer in accept[:_MOST].split(","):
         kind, *given = (part.strip().lower() for part in offer.split(";"))
-        parameters = {name.strip(): value.strip(' "') for name, _, value in (part.partition("=") for part in given)}
+        parameters = {
+            name.strip(): value.strip(' "') for name, _, value in (part.partition("=") for part in given)
+        }
         named = _named(kind, parameters)
         quality = _quality(parameters.get("q", "1"))
         if named is not None and quality > best:

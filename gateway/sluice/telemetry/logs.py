@@ -1,8 +1,9 @@
-"""Writes one JSON line per request, at its end, and the few events of the process itself. Content is never logged.
+"""Writes one JSON line per request, at its end, and the few events of the process itself. Content is never
+logged.
 
-Lines are written in batches (the runtime's ticker flushes them), as a write is the most expensive part of a line.
-A line that cannot be written (a full disk, a closed pipe, one that nobody reads) is dropped and counted, and a later line
-reports the number: the log can neither fail a request nor delay one.
+Lines are written in batches (the runtime's ticker flushes them), as a write is the most expensive part of a
+line. A line that cannot be written (a full disk, a closed pipe, one that nobody reads) is dropped and
+counted, and a later line reports the number: the log can neither fail a request nor delay one.
 """
 
 import json
@@ -30,7 +31,8 @@ json_line: Callable[[object], bytes] = msgspec.json.Encoder(enc_hook=_builtin).e
 
 
 def text_line(event: object) -> bytes:
-    """A log event as a short line for people: the time (UTC), the level unless it is info, the event, and what is known.
+    """A log event as a short line for people: the time (UTC), the level unless it is info, the event, and
+    what is known.
 
     Whatever could move a terminal's cursor is escaped.
     """
@@ -40,7 +42,9 @@ def text_line(event: object) -> bytes:
     name = str(fields.pop("event", ""))
     fields.pop("request_id", None)
     words = [time_of_day, name] if level == "info" else [time_of_day, str(level).upper(), name]
-    words += [f"{field}={_shown(value)}" for field, value in fields.items() if value not in (None, "", [], {})]
+    words += [
+        f"{field}={_shown(value)}" for field, value in fields.items() if value not in (None, "", [], {})
+    ]
     return " ".join(words).encode("utf-8", "backslashreplace")
 
 
@@ -53,11 +57,12 @@ def _shown(value: object) -> str:
 
 
 class LogLines:
-    """Buffers lines for `out` until `flush`: one write for many. Warnings and errors are written at once, with all before.
+    """Buffers lines for `out` until `flush`: one write for many. Warnings and errors are written at once,
+    with all before.
 
-    Never raises, and never waits: what `out` does not take now is kept, up to BACKLOG bytes, and offered again by each
-    flush. `dropped` is called for each line that is lost, because the buffer was full or the write failed; a line of
-    its own reports their number as soon as `out` takes lines again.
+    Never raises, and never waits: what `out` does not take now is kept, up to BACKLOG bytes, and offered
+    again by each flush. `dropped` is called for each line that is lost, because the buffer was full or the
+    write failed; a line of its own reports their number as soon as `out` takes lines again.
     """
 
     FULL = 64 << 10
@@ -130,7 +135,11 @@ class LogLines:
         """Write what is left; where `out` takes nothing, wait for it as long as this at most."""
         deadline = time.monotonic() + seconds
         self.flush()
-        while isinstance(self._out, LogOutput) and (self._writing or self._kept) and (left := deadline - time.monotonic()) > 0:
+        while (
+            isinstance(self._out, LogOutput)
+            and (self._writing or self._kept)
+            and (left := deadline - time.monotonic()) > 0
+        ):
             self._out.wait(left)
             self.flush()
 
@@ -213,14 +222,16 @@ class _Stamp:
 
 
 class LogLine(msgspec.Struct, kw_only=True):
-    """A line whose fields are known beforehand. Made of a Struct it costs a fraction of structlog's way to the same bytes."""
+    """A line whose fields are known beforehand. Made of a Struct it costs a fraction of structlog's way to
+    the same bytes."""
 
     level: str = "info"
     timestamp: str = ""
 
 
 class _Foreign(logging.Handler):
-    """Lines of other libraries: the logger's name and level only, for their texts may quote a caller's bytes."""
+    """Lines of other libraries: the logger's name and level only, for their texts may quote a caller's
+    bytes."""
 
     def __init__(self, log: Any) -> None:
         super().__init__()
@@ -234,11 +245,17 @@ class _Foreign(logging.Handler):
 def standard_lines(config: Log, dropped: Callable[[], object] = lambda: None, *, shared: bool) -> LogLines:
     """Lines for standard output: JSON, or text if that is a terminal or the configuration sets it.
 
-    `shared`: several processes write to it, and writes of more than PIPE_BUF bytes would tear each other's lines.
+    `shared`: several processes write to it, and writes of more than PIPE_BUF bytes would tear each other's
+    lines.
     """
     out = LogOutput(1)
     text = config.format == "text" or (config.format == "auto" and out.isatty())
-    return LogLines(out, dropped, full=select.PIPE_BUF if shared else LogLines.FULL, render=text_line if text else json_line)
+    return LogLines(
+        out,
+        dropped,
+        full=select.PIPE_BUF if shared else LogLines.FULL,
+        render=text_line if text else json_line,
+    )
 
 
 def open_log(
@@ -248,14 +265,20 @@ def open_log(
     number = logging.getLevelNamesMapping()[level.upper()]
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         lines,
-        processors=[structlog.processors.add_log_level, _Stamp(wall), lambda _, __, event: lines.render(event)],
+        processors=[
+            structlog.processors.add_log_level,
+            _Stamp(wall),
+            lambda _, __, event: lines.render(event),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         context_class=dict,
     )
     return logger.bind()
 
 
-def open_lines(lines: LogLines, level: str = "info", wall: Callable[[], float] = time.time) -> Callable[[LogLine], None]:
+def open_lines(
+    lines: LogLines, level: str = "info", wall: Callable[[], float] = time.time
+) -> Callable[[LogLine], None]:
     """Returns the function that writes `LogLine`s like the lines of `open_log`'s logger."""
     stamp, render, names = _Stamp(wall), lines.render, logging.getLevelNamesMapping()
     shown = {name.lower() for name, number in names.items() if number >= names[level.upper()]}

@@ -23,7 +23,8 @@ GREATEST = ("process_max_fds", "process_start_time_seconds")
 
 
 CHUNK = 2048
-"""Cells that are looked at together: where none of them has changed since the last time, neither has a text."""
+"""Cells that are looked at together: where none of them has changed since the last time, neither has a
+text."""
 LONGEST = 64
 """Cells of the largest series, at least."""
 
@@ -50,15 +51,19 @@ class MergedExposition:
         self._greatest: set[str] = set()
         for name, spec in TABLE.items():
             if spec.merge != "apart":
-                self._families[f"sluice_{name}"] = Family(spec.kind, f"sluice_{name}", spec.help, spec.labels, spec.buckets)
+                self._families[f"sluice_{name}"] = Family(
+                    spec.kind, f"sluice_{name}", spec.help, spec.labels, spec.buckets
+                )
             if spec.merge == "max":
                 self._greatest.add(f"sluice_{name}")
         self._lines: dict[str, list[_Line]] = {name: [] for name in self._families}
         self._chunks: dict[int, list[_Line]] = {}
         self._seen: dict[int, tuple[list[bytes], list[int], list[int], int]] = {}
-        """Of each chunk: the bytes of its flags and of its cells in each slot, which slots those are, and its lines' number."""
+        """Of each chunk: the bytes of its flags and of its cells in each slot, which slots those are, and its
+        lines' number."""
         self._areas: dict[tuple[str, tuple[str, ...]], Record] = {}
-        """Beside histograms: their cells and exemplars, by the name behind which REFINED or EXEMPLARS stands."""
+        """Beside histograms: their cells and exemplars, by the name behind which REFINED or EXEMPLARS
+        stands."""
         self._read = 0
         self._started = time.time_ns()
         self._processes = CollectorRegistry()
@@ -66,7 +71,8 @@ class MergedExposition:
         PlatformCollector(registry=self._processes)
 
     def prepare(self, everybody: Iterable[int], alive: Iterable[int]) -> None:
-        """Write the lines of series that are new, so that no scrape has to do it for all of a large configuration."""
+        """Write the lines of series that are new, so that no scrape has to do it for all of a large
+        configuration."""
         self._follow()
         every, lively = [*everybody], [*alive]
         for chunk, lines in self._chunks.items():
@@ -97,7 +103,11 @@ class MergedExposition:
         else:
             for name, family in self._families.items():
                 parts.append(family.head(format))
-                parts += [line.text for line in self._lines[name]] if format == "text" else self._exemplified(name, every)
+                parts += (
+                    [line.text for line in self._lines[name]]
+                    if format == "text"
+                    else self._exemplified(name, every)
+                )
         parts.append(of_process(self._processes, format))
         return b"".join(parts)
 
@@ -109,7 +119,9 @@ class MergedExposition:
         for line in self._lines[f"sluice_{name}"]:
             record = line.record
             if self._board.flags[record.at] != FORGOTTEN:
-                found[record.values[at]] = found.get(record.values[at], 0.0) + sum(one[record.at] for one in cells)
+                found[record.values[at]] = found.get(record.values[at], 0.0) + sum(
+                    one[record.at] for one in cells
+                )
         return found
 
     def _exemplified(self, name: str, every: list[int]) -> Iterator[bytes]:
@@ -170,7 +182,9 @@ class MergedExposition:
         if before == seen:
             return
         self._seen[chunk] = seen
-        changes = [*zip(before[0], cells, strict=True)] if before is not None and before[1:] == seen[1:] else []
+        changes = (
+            [*zip(before[0], cells, strict=True)] if before is not None and before[1:] == seen[1:] else []
+        )
         changes = [pair for pair in changes if pair[0] != pair[1]]
         nothing = bytes(len(cells[0]))
         numbers = [memoryview(of_slot).cast("d").tolist() for of_slot in cells[1:] if of_slot != nothing]
@@ -223,8 +237,8 @@ def _differ(changes: list[tuple[bytes, bytes]], start: int, end: int) -> bool:
 
 
 class _Processes(Collector):
-    """The process metrics of prometheus-client, summed over several processes, with the CPU time of those that have
-    ended."""
+    """The process metrics of prometheus-client, summed over several processes, with the CPU time of those
+    that have ended."""
 
     def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
         self._pids = pids
@@ -234,7 +248,9 @@ class _Processes(Collector):
         found: dict[str, Metric] = {}
         known, self._collectors = self._collectors, {}
         for pid in self._pids():
-            collector = known.get(pid) or ProcessCollector(pid=partial(int, pid), registry=None)  # a new one reads /proc/stat
+            collector = known.get(pid) or ProcessCollector(
+                pid=partial(int, pid), registry=None
+            )  # a new one reads /proc/stat
             self._collectors[pid] = collector
             for metric in collector.collect():
                 together = found.get(metric.name)
@@ -242,10 +258,14 @@ class _Processes(Collector):
                     found[metric.name] = metric
                     continue
                 before, more = together.samples[0], metric.samples[0]
-                value = max(before.value, more.value) if before.name in GREATEST else before.value + more.value
+                value = (
+                    max(before.value, more.value) if before.name in GREATEST else before.value + more.value
+                )
                 together.samples[0] = before._replace(value=value)
         cpu = found.get("process_cpu_seconds")
         if cpu is not None:
             ended = os.times()
-            cpu.samples[0] = cpu.samples[0]._replace(value=cpu.samples[0].value + ended.children_user + ended.children_system)
+            cpu.samples[0] = cpu.samples[0]._replace(
+                value=cpu.samples[0].value + ended.children_user + ended.children_system
+            )
         yield from found.values()

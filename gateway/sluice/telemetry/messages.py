@@ -1,6 +1,7 @@
 """Prometheus's protobuf format: messages of io.prometheus.client, each behind its length. Pure.
 
-https://github.com/prometheus/client_model/blob/master/io/prometheus/client/metrics.proto has the numbers of the fields.
+https://github.com/prometheus/client_model/blob/master/io/prometheus/client/metrics.proto has the numbers of
+the fields.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,9 @@ _FIELDS = {"counter": 3, "gauge": 2, "histogram": 7}
 
 def family(name: str, help: str, kind: str, metrics: Iterable[bytes]) -> bytes:
     """A MetricFamily, delimited: its length comes first."""
-    body = b"".join((text(1, name), text(2, help), number(3, TYPES[kind]), *[data(4, metric) for metric in metrics]))
+    body = b"".join(
+        (text(1, name), text(2, help), number(3, TYPES[kind]), *[data(4, metric) for metric in metrics])
+    )
     return varint(len(body)) + body
 
 
@@ -33,15 +36,20 @@ def single(labelled: bytes, kind: str, value: float) -> bytes:
 
 
 def histogram(labelled: bytes, bounds: Sequence[float], counts: Sequence[float], total: float) -> bytes:
-    """The Metric of a histogram that has only the buckets of its configuration; `total` is the sum of what was observed."""
+    """The Metric of a histogram that has only the buckets of its configuration; `total` is the sum of what
+    was observed."""
     return labelled + data(7, _conventional(bounds, counts, total, int(sum(counts)), ()))
 
 
 def native_histogram(
-    labelled: bytes, grid: Grid, bounds: Sequence[float], counted: tuple[Sequence[float], Sequence[float], float], found: Found
+    labelled: bytes,
+    grid: Grid,
+    bounds: Sequence[float],
+    counted: tuple[Sequence[float], Sequence[float], float],
+    found: Found,
 ) -> bytes:
-    """The Metric of one that has both kinds of buckets. `counted`: the counts of its cells (or none), those of the configured
-    buckets, and the sum of what was observed. `found`: its exemplars, or none."""
+    """The Metric of one that has both kinds of buckets. `counted`: the counts of its cells (or none), those
+    of the configured buckets, and the sum of what was observed. `found`: its exemplars, or none."""
     cells, counts, total = counted
     native = native_of(grid, cells, counts)
     body = [
@@ -57,9 +65,14 @@ def native_histogram(
 
 
 def _conventional(
-    bounds: Sequence[float], counts: Sequence[float], total: float, count: int, found: Sequence[Exemplar | None]
+    bounds: Sequence[float],
+    counts: Sequence[float],
+    total: float,
+    count: int,
+    found: Sequence[Exemplar | None],
 ) -> bytes:
-    """The fields of a Histogram that those of both kinds have. The bucket without a bound is there only for its exemplar."""
+    """The fields of a Histogram that those of both kinds have. The bucket without a bound is there only for
+    its exemplar."""
     ends = [double(2, bound) for bound in bounds]
     if found and found[-1] is not None:
         ends.append(double(2, float("inf")))

@@ -1,9 +1,11 @@
-"""Native histograms (https://prometheus.io/docs/specs/native_histograms/): buckets that grow by a factor of 2^(1/4). Pure.
+"""Native histograms (https://prometheus.io/docs/specs/native_histograms/): buckets that grow by a factor of
+2^(1/4). Pure.
 
-A histogram counts in the buckets of its configuration, whose bounds are round numbers, which those of native histograms are
-not. Once a scraper has asked for native ones, it counts in cells, too, that both kinds of bounds delimit: each cell lies in one
-bucket of either kind, so that both are sums of the same cells. What was counted before that, and what finds no place, is known
-by its bucket only: it stands in one cell in the middle of it, for good, and so changes no rate.
+A histogram counts in the buckets of its configuration, whose bounds are round numbers, which those of native
+histograms are not. Once a scraper has asked for native ones, it counts in cells, too, that both kinds of
+bounds delimit: each cell lies in one bucket of either kind, so that both are sums of the same cells. What was
+counted before that, and what finds no place, is known by its bucket only: it stands in one cell in the middle
+of it, for good, and so changes no rate.
 """
 
 import math
@@ -18,14 +20,16 @@ SCHEMA = 2
 """Bounds are the powers of 2^(2^-SCHEMA): an estimated quantile is off by less than a tenth of its value."""
 STEPS = 2**SCHEMA
 BELOW, ABOVE = 4, 4
-"""How many times smaller than the least and greater than the greatest bound of a bucket a value can be told apart."""
+"""How many times smaller than the least and greater than the greatest bound of a bucket a value can be told
+apart."""
 
 
 class Grid(msgspec.Struct, frozen=True):
     """The cells of a histogram: `bounds` are their upper ends, the last one has none.
 
-    The first is the bucket of zero, up to `threshold`; `indexes` has the native bucket of each of the others. `parts`: where
-    the cells of each configured bucket begin and end. `middles`: the one of them that gets what is only known by its bucket.
+    The first is the bucket of zero, up to `threshold`; `indexes` has the native bucket of each of the others.
+    `parts`: where the cells of each configured bucket begin and end. `middles`: the one of them that gets
+    what is only known by its bucket.
     """
 
     bounds: tuple[float, ...]
@@ -36,8 +40,8 @@ class Grid(msgspec.Struct, frozen=True):
 
 
 class Native(msgspec.Struct, frozen=True):
-    """The counts of a native histogram. `spans`: the gap to the span before (of the first: its index), and its length.
-    `deltas`: each count less the one before."""
+    """The counts of a native histogram. `spans`: the gap to the span before (of the first: its index), and
+    its length. `deltas`: each count less the one before."""
 
     count: int
     zeros: int
@@ -60,7 +64,8 @@ def grid_of(buckets: Sequence[float]) -> Grid:
 
 
 def native_of(grid: Grid, cells: Sequence[float], buckets: Sequence[float]) -> Native:
-    """`cells`: what was counted in each cell of the grid, or nothing; `buckets`: what was in each configured bucket."""
+    """`cells`: what was counted in each cell of the grid, or nothing; `buckets`: what was in each configured
+    bucket."""
     counts = [int(count) for count in cells] or [0] * (len(grid.bounds) + 1)
     for (start, end), middle, count in zip(grid.parts, grid.middles, buckets, strict=True):
         missing = int(count) - sum(counts[start:end])

@@ -1,7 +1,7 @@
 """Logs lasting conditions: one line when one begins, one a minute while it lasts, one when it is over.
 
-A provider that refuses a key refuses it a hundred times a second, and a breaker that is open stays open for hours: the
-first must not be logged each time, and the second more than once.
+A provider that refuses a key refuses it a hundred times a second, and a breaker that is open stays open for
+hours: the first must not be logged each time, and the second more than once.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -40,7 +40,8 @@ class Notices:
         self._events: dict[Hashable, _Condition] = {}
 
     def begin(self, key: Hashable, level: Level, event: str, **fields: object) -> None:
-        """A state begins that lasts until `end`: a line now, and one a minute. Nothing where it has begun already."""
+        """A state begins that lasts until `end`: a line now, and one a minute. Nothing where it has begun
+        already."""
         if key not in self._states:
             now = self._clock()
             self._states[key] = _Condition(level, event, fields, now, now, now)
@@ -65,7 +66,8 @@ class Notices:
                 self._write(state.level, state.event, {**state.fields, "lasts": round(now - state.began, 3)})
 
     def seen(self, key: Hashable, level: Level, event: str, **fields: object) -> None:
-        """Something happened that tends to happen again: a line at first, then at most one a minute, with `times` since."""
+        """Something happened that tends to happen again: a line at first, then at most one a minute, with
+        `times` since."""
         now = self._clock()
         known = self._events.get(key)
         if known is None:
@@ -79,8 +81,8 @@ class Notices:
             known.logged_at, known.times = now, 0
 
     def unseen(self, key: Hashable, event: str) -> bool:
-        """The opposite of a seen event happened. Ends it with a line if it was not seen for a minute, so that flapping is not
-        logged each time. Returns whether it is over."""
+        """The opposite of a seen event happened. Ends it with a line if it was not seen for a minute, so that
+        flapping is not logged each time. Returns whether it is over."""
         known = self._events.get(key)
         if known is not None and self._clock() - known.seen_at < EVERY:
             return False
@@ -94,9 +96,11 @@ class Notices:
 
 
 class TargetNotices:
-    """Logs changes of one target's health, and aliases that have no other target. Give it to the target's `Health`.
+    """Logs changes of one target's health, and aliases that have no other target. Give it to the target's
+    `Health`.
 
-    `siblings`: by alias, the health of all its targets. `count` gives the series of (upstream, model, new state).
+    `siblings`: by alias, the health of all its targets. `count` gives the series of (upstream, model, new
+    state).
     """
 
     def __init__(
@@ -121,7 +125,8 @@ class TargetNotices:
         self._siblings = siblings
 
     def mute(self) -> None:
-        """Nobody follows this target any more: what it does is no news, and what went on is not said again."""
+        """Nobody follows this target any more: what it does is no news, and what went on is not said
+        again."""
         self._muted = True
         self._notices.forget(("breaker", self._upstream, self._model))
         self._notices.forget(("credentials", self._upstream, self._model))
@@ -163,7 +168,9 @@ class TargetNotices:
 
     def accepted(self) -> bool:
         """The provider accepted them. Returns whether the refusal is over."""
-        return self._muted or self._notices.unseen(("credentials", self._upstream, self._model), "credentials_accepted")
+        return self._muted or self._notices.unseen(
+            ("credentials", self._upstream, self._model), "credentials_accepted"
+        )
 
 
 class ServerNotices:
@@ -187,7 +194,9 @@ class ServerNotices:
 class CredentialNotices:
     """Logs and counts failures of one of an upstream's credentials. `count` gets the reason."""
 
-    def __init__(self, notices: Notices, upstream: str, credential: str, count: Callable[[str], None]) -> None:
+    def __init__(
+        self, notices: Notices, upstream: str, credential: str, count: Callable[[str], None]
+    ) -> None:
         self._notices = notices
         self._fields = {"upstream": upstream, "credential": credential}
         self._key = ("credential", upstream, credential)
@@ -209,12 +218,21 @@ class CredentialNotices:
             return
         self._seen.add(reason)
         self._notices.seen(
-            (*self._key, reason), "warning", "credential_refused", **self._fields, reason=reason, left_alone=seconds
+            (*self._key, reason),
+            "warning",
+            "credential_refused",
+            **self._fields,
+            reason=reason,
+            left_alone=seconds,
         )
 
     def accepted(self) -> bool:
         """A request was answered. Returns whether all refusals are over."""
-        settled = {reason for reason in self._seen if self._notices.unseen((*self._key, reason), "credential_accepted")}
+        settled = {
+            reason
+            for reason in self._seen
+            if self._notices.unseen((*self._key, reason), "credential_accepted")
+        }
         self._seen -= settled
         return not self._seen
 
@@ -222,7 +240,9 @@ class CredentialNotices:
         """Its key or token could not be refreshed; the last one is used as long as it is valid."""
         self._count("refresh")
         if not self.muted:
-            self._notices.begin((*self._key, "refresh"), "warning", "credential_not_refreshed", **self._fields, why=why)
+            self._notices.begin(
+                (*self._key, "refresh"), "warning", "credential_not_refreshed", **self._fields, why=why
+            )
 
     def recovered(self) -> None:
         self._notices.end((*self._key, "refresh"), "credential_refreshed")

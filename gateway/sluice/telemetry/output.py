@@ -1,9 +1,10 @@
 """Writes to the process's standard descriptors without ever waiting for their reader.
 
-Standard output may be a pipe that nobody reads any more, a terminal that was stopped with Ctrl-S, a socket of the journal
-or a full disk, and it is shared: with the parent's shell and with all workers. A write that waits would stop every stream,
-and O_NONBLOCK set on a shared open file description would make the others' writes fail. So each kind of descriptor is
-written to in a way of its own that neither waits nor changes what others see (see `LogOutput`).
+Standard output may be a pipe that nobody reads any more, a terminal that was stopped with Ctrl-S, a socket of
+the journal or a full disk, and it is shared: with the parent's shell and with all workers. A write that waits
+would stop every stream, and O_NONBLOCK set on a shared open file description would make the others' writes
+fail. So each kind of descriptor is written to in a way of its own that neither waits nor changes what others
+see (see `LogOutput`).
 """
 
 import errno
@@ -20,10 +21,10 @@ _UNKNOWN_FLAG = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 class LogOutput:
     """Writes bytes to a descriptor, as many as it takes at once.
 
-    A socket is sent to with MSG_DONTWAIT. A pipe or a terminal is opened once more through /proc, which makes a new open
-    file description whose O_NONBLOCK is ours alone; where that is not allowed (the pipe belongs to another user), a piece
-    that a pipe takes whole (PIPE_BUF) is written once poll(2) reports it writable. Files and other devices are
-    written to as they are.
+    A socket is sent to with MSG_DONTWAIT. A pipe or a terminal is opened once more through /proc, which makes
+    a new open file description whose O_NONBLOCK is ours alone; where that is not allowed (the pipe belongs to
+    another user), a piece that a pipe takes whole (PIPE_BUF) is written once poll(2) reports it writable.
+    Files and other devices are written to as they are.
     """
 
     def __init__(self, number: int) -> None:
@@ -48,11 +49,13 @@ class LogOutput:
                 pass
 
     def write(self, data: bytes) -> int:
-        """Returns how many bytes were taken. Raises BlockingIOError where none were, and OSError where none ever will."""
+        """Returns how many bytes were taken. Raises BlockingIOError where none were, and OSError where none
+        ever will."""
         return self._write(data)
 
     def wait(self, timeout: float) -> None:
-        """Block until something may be written again, for `timeout` seconds at most. For the end of the process only."""
+        """Block until something may be written again, for `timeout` seconds at most. For the end of the
+        process only."""
         poll = select.poll()
         poll.register(self._number, select.POLLOUT)
         poll.poll(timeout * 1000)
@@ -94,7 +97,8 @@ class LogOutput:
 
 
 class OutputText(io.TextIOBase):
-    """Stands in for `sys.stdout` and `sys.stderr` in a process that must not wait: what is not taken at once is lost."""
+    """Stands in for `sys.stdout` and `sys.stderr` in a process that must not wait: what is not taken at once
+    is lost."""
 
     def __init__(self, out: LogOutput) -> None:
         self._out = out
@@ -126,7 +130,8 @@ class OutputText(io.TextIOBase):
 def open_standard_descriptors() -> None:
     """Open what of 0, 1 and 2 is closed to /dev/null.
 
-    The next socket or file would get the number otherwise: log lines would be sent to a client, and libuv aborts.
+    The next socket or file would get the number otherwise: log lines would be sent to a client, and libuv
+    aborts.
     """
     for number in range(3):
         try:
@@ -142,6 +147,7 @@ def open_standard_descriptors() -> None:
 
 
 def never_wait() -> None:
-    """Let nothing that this process prints wait for its reader, the interpreter's own warnings and tracebacks included."""
+    """Let nothing that this process prints wait for its reader, the interpreter's own warnings and tracebacks
+    included."""
     sys.stdout = OutputText(LogOutput(1))
     sys.stderr = OutputText(LogOutput(2))

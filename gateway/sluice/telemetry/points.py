@@ -1,6 +1,8 @@
-"""Metrics as OTLP has them (https://github.com/open-telemetry/opentelemetry-proto, metrics of version 1). Pure.
+"""Metrics as OTLP has them (https://github.com/open-telemetry/opentelemetry-proto, metrics of version 1).
+Pure.
 
-Figures are cumulative, as they are for Prometheus: a receiver that was away has missed nothing but the times between.
+Figures are cumulative, as they are for Prometheus: a receiver that was away has missed nothing but the times
+between.
 """
 
 import struct
@@ -32,7 +34,9 @@ def point(labels: Iterable[tuple[str, str]], value: float) -> bytes:
     return double(4, value) + _attributes(7, labels)
 
 
-def histogram(labels: Iterable[tuple[str, str]], bounds: Sequence[float], counts: Sequence[float], total: float) -> bytes:
+def histogram(
+    labels: Iterable[tuple[str, str]], bounds: Sequence[float], counts: Sequence[float], total: float
+) -> bytes:
     """A HistogramDataPoint, but for its times; `total` is the sum of what was observed."""
     whole = [int(count) for count in counts]
     return b"".join(
@@ -57,7 +61,9 @@ def foreign(metrics: Iterable[Metric], started: int, now: int) -> bytes:
     for one in metrics:
         counter = one.type == "counter"
         name = f"{one.name}_total" if counter else one.name
-        points = [timed(point(s.labels.items(), s.value), started, now) for s in one.samples if s.name == name]
+        points = [
+            timed(point(s.labels.items(), s.value), started, now) for s in one.samples if s.name == name
+        ]
         if points:
             out.append(metric(one.name, one.documentation, "counter" if counter else "gauge", points))
     return b"".join(out)
@@ -76,4 +82,9 @@ def _unit(name: str) -> str:
 
 def _attributes(field: int, pairs: Iterable[tuple[str, str]]) -> bytes:
     """KeyValues; an empty text is a value, too, so its field is written."""
-    return b"".join([data(field, text(1, key) + data(2, data(1, value.encode("utf-8", "replace")))) for key, value in pairs])
+    return b"".join(
+        [
+            data(field, text(1, key) + data(2, data(1, value.encode("utf-8", "replace"))))
+            for key, value in pairs
+        ]
+    )

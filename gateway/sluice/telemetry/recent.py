@@ -1,4 +1,5 @@
-"""The last calls, in memory: what their log lines say, for operators' pages. Never content; gone with the process."""
+"""The last calls, in memory: what their log lines say, for operators' pages. Never content; gone with the
+process."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -13,7 +14,8 @@ KEPT = 1_000
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False):
-    """`at` in microseconds since the epoch, later for each call of a process; `number` counts upwards from 1."""
+    """`at` in microseconds since the epoch, later for each call of a process; `number` counts upwards from
+    1."""
 
     number: int
     at: int

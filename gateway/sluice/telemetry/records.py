@@ -19,7 +19,8 @@ from sluice.telemetry.series import Value
 OTHER = "other"
 """The alias label of requests for an unknown alias."""
 MICRO, NANO = 1e6, 1e9
-"""Figures of a line are rounded to these parts of one by `int`: `round` makes a text of each on the way, at twice the price."""
+"""Figures of a line are rounded to these parts of one by `int`: `round` makes a text of each on the way, at
+twice the price."""
 
 
 class CallLine(LogLine, kw_only=True):
@@ -90,7 +91,9 @@ class CallLine(LogLine, kw_only=True):
             self._tell_each(call)
             if used is not NO_USAGE:
                 for attempt in call.attempts:
-                    used = used if attempt is answered or attempt.used is NO_USAGE else used.plus(attempt.used)
+                    used = (
+                        used if attempt is answered or attempt.used is NO_USAGE else used.plus(attempt.used)
+                    )
         self.cost_usd = int(cost * NANO + 0.5) / NANO if cost is not None else None
         if used is NO_USAGE:
             self.tokens_in = self.tokens_out = None
@@ -155,10 +158,12 @@ _CLASSES = {number: f"{number}xx" for number in range(1, 6)}
 
 
 class Records:
-    """`say` writes the line of a request, `log` all others. `clock` is the monotonic one that calls are received on.
+    """`say` writes the line of a request, `log` all others. `clock` is the monotonic one that calls are
+    received on.
 
-    `conversations` names the kind of that store. `keys`: those that requests are also counted by. `used` is called once with
-    each call that is over, and whether it ended in an error. `later`: when calls that ended well are counted and logged.
+    `conversations` names the kind of that store. `keys`: those that requests are also counted by. `used` is
+    called once with each call that is over, and whether it ended in an error. `later`: when calls that ended
+    well are counted and logged.
     """
 
     def __init__(
@@ -197,7 +202,8 @@ class Records:
         self.expect(aliases, keys, frontends)
 
     def expect(self, aliases: Iterable[str], keys: Iterable[str], frontends: Collection[str]) -> None:
-        """Calls of these aliases may come from now on, by these frontends; those of `keys` are also counted by key."""
+        """Calls of these aliases may come from now on, by these frontends; those of `keys` are also counted
+        by key."""
         for alias in (*aliases, OTHER):
             for frontend in frontends:
                 zero_of_alias(self._metrics, frontend, alias)
@@ -205,7 +211,9 @@ class Records:
 
     def forget(self, aliases: Collection[str], keys: Iterable[str], frontends: Collection[str]) -> None:
         """They come no more. Their series are the metrics' to forget."""
-        for pair in [(frontend, alias) for frontend, alias in self.series if frontend in frontends or alias in aliases]:
+        for pair in [
+            (frontend, alias) for frontend, alias in self.series if frontend in frontends or alias in aliases
+        ]:
             del self.series[pair]
         for key in keys:
             self._by_key.pop(key, None)
@@ -241,11 +249,14 @@ class Records:
         self._metrics.child("conversation_store_errors", "redis", "journal").inc()
 
     def address_unreadable(self, header: str) -> None:
-        """A trusted proxy's header cannot be read: the client counts as the proxy's own address. Logged once per header."""
+        """A trusted proxy's header cannot be read: the client counts as the proxy's own address. Logged once
+        per header."""
         self._metrics.child("client_address_unreadable", header).inc()
         if header not in self._unreadable:
             self._unreadable.add(header)
-            self.log.warning("client_address_unreadable", header=header, counted_as="the connection's own address")
+            self.log.warning(
+                "client_address_unreadable", header=header, counted_as="the connection's own address"
+            )
 
     def address_unheeded(self, header: str) -> None:
         """There seems to be a proxy in front, and none is configured."""
@@ -253,12 +264,16 @@ class Records:
         self.log.warning("client_address_unheeded", header=header, hint=hint)
 
     def broken(self, status: int) -> None:
-        """Count an answer to what is no request: no HTTP (400), too slow (408), one connection too many (503)."""
+        """Count an answer to what is no request: no HTTP (400), too slow (408), one connection too many
+        (503)."""
         self.series[self._unread, OTHER].requests[f"{status // 100}xx"].inc()
 
     def crashed(self, crash: Exception, request_id: str) -> None:
         """A fault of ours: where it happened, without values (they may hold what a caller sent)."""
-        frames = [f"{frame.filename}:{frame.lineno}:{frame.name}" for frame in traceback.extract_tb(crash.__traceback__)]
+        frames = [
+            f"{frame.filename}:{frame.lineno}:{frame.name}"
+            for frame in traceback.extract_tb(crash.__traceback__)
+        ]
         self.log.error("crash", request_id=request_id, error=type(crash).__name__, at=frames[-6:])
 
     def finished(
@@ -272,7 +287,8 @@ class Records:
         principal: Principal | None,
         address: str = "",
     ) -> None:
-        """Count and log one chat request, however it ended: later, but for errors, which hold more than is worth keeping.
+        """Count and log one chat request, however it ended: later, but for errors, which hold more than is
+        worth keeping.
 
         `address`: the client's.
         """
@@ -283,7 +299,9 @@ class Records:
                 size = call.size
         line = RequestLine(
             request_id=request_id,
-            route=exchange.path.rstrip("/"),  # one of those that are served, else it would not have become a chat
+            route=exchange.path.rstrip(
+                "/"
+            ),  # one of those that are served, else it would not have become a chat
             frontend=frontend,
             key=principal.key_id if principal is not None else None,
             status=exchange.status or None,
@@ -291,7 +309,9 @@ class Records:
         )
         self._later(self._finished, line, call, error, address, size=size)
 
-    def _finished(self, line: RequestLine, call: Call | None, error: GatewayError | None, address: str) -> None:
+    def _finished(
+        self, line: RequestLine, call: Call | None, error: GatewayError | None, address: str
+    ) -> None:
         series = call.series if call is not None else self.series[line.frontend, OTHER]
         status = line.status
         if status:
@@ -326,7 +346,8 @@ class Records:
         self._metrics.child("rate_limited", alias, *whose).inc()
 
     def _over(self, call: Call, failed: bool, duration: float) -> None:
-        """A call is over, and nobody will add to it: who used what, and who answered. `duration` in seconds."""
+        """A call is over, and nobody will add to it: who used what, and who answered. `duration` in
+        seconds."""
         self._used(call, failed)
         if call.trace is not None:
             self.traced(call, duration, failed)
@@ -344,7 +365,8 @@ class Records:
         route: str,
         address: str = "",
     ) -> None:
-        """Count and log a request that is no chat. `route` is a pattern, never what a caller typed; `address` the client's."""
+        """Count and log a request that is no chat. `route` is a pattern, never what a caller typed; `address`
+        the client's."""
         if exchange.status:
             self.series[frontend, OTHER].requests[f"{exchange.status // 100}xx"].inc()
         if exchange.status == 429 and error is not None:
@@ -359,7 +381,14 @@ class Records:
         """Log one request that resumed a stream; the call is counted where it was made."""
         duration = round(self._clock() - exchange.received, 6)
         status = exchange.status or None
-        self.log.info("resume", request_id=request_id, key=principal.key_id, status=status, duration=duration, resumed=stream)
+        self.log.info(
+            "resume",
+            request_id=request_id,
+            key=principal.key_id,
+            status=status,
+            duration=duration,
+            resumed=stream,
+        )
 
     def detached(self, call: Call, error: BaseException | None) -> None:
         """A call that went on without its client has ended."""

@@ -1,11 +1,12 @@
 """Counters, gauges and histograms of one thread: ordinary numbers, and their text for scrapes.
 
-prometheus-client's own take a lock per change, which one event loop does not need and a call pays some fifteen times, and
-its exposition makes an object per line. Here a series keeps its lines without their numbers, and a scrape only puts those in:
-by `bytes % numbers`, which takes a fifth of the time that `str.format` does.
+prometheus-client's own take a lock per change, which one event loop does not need and a call pays some
+fifteen times, and its exposition makes an object per line. Here a series keeps its lines without their
+numbers, and a scrape only puts those in: by `bytes % numbers`, which takes a fifth of the time that
+`str.format` does.
 
-A series is shown once it has counted something, or from the start if it is marked so (`kept`): alerts need some
-at zero, and a configuration of a thousand aliases has a hundred thousand that nothing ever uses.
+A series is shown once it has counted something, or from the start if it is marked so (`kept`): alerts need
+some at zero, and a configuration of a thousand aliases has a hundred thousand that nothing ever uses.
 """
 
 import math
@@ -83,7 +84,8 @@ class Distribution:
         self.sum += value
 
     def refine(self, ends: Sequence[float], cells: Any) -> None:
-        """Count in these cells, too, from now on. Another class does it, so that nothing is asked where no scraper wants it."""
+        """Count in these cells, too, from now on. Another class does it, so that nothing is asked where no
+        scraper wants it."""
         self.ends, self.cells = ends, cells
         self.__class__ = RefinedDistribution
 
@@ -111,7 +113,8 @@ Series = Value | Computed | Distribution
 
 
 class Family:
-    """All series of one metric, by their label values. `slot`: where they are counted, if other processes are to see them."""
+    """All series of one metric, by their label values. `slot`: where they are counted, if other processes are
+    to see them."""
 
     def __init__(
         self,
@@ -140,7 +143,8 @@ class Family:
         self._histogram = self._lines() if kind == "histogram" else b""
 
     def child(self, values: tuple[str, ...]) -> Series:
-        """The series with these label values, created at zero if it is new. Raises ValueError for a wrong number of them.
+        """The series with these label values, created at zero if it is new. Raises ValueError for a wrong
+        number of them.
 
         A gauge's is shown from then on: one that goes back to zero must be seen to.
         """
@@ -166,7 +170,8 @@ class Family:
         return made
 
     def refined(self) -> Iterator[None]:
-        """Have a histogram's series, one at a time, and those that come later count for native histograms, too."""
+        """Have a histogram's series, one at a time, and those that come later count for native histograms,
+        too."""
         if self._kind == "histogram" and self._grid is None:
             self._grid = grid_of(tuple(self._buckets))
             for values, series in self._now():
@@ -205,7 +210,8 @@ class Family:
         exemplars.put(exemplar)
 
     def computed(self, values: tuple[str, ...], read: Callable[[], float]) -> Computed:
-        """A gauge's series with these label values, whose value is what `read` gives at each scrape, from now on."""
+        """A gauge's series with these label values, whose value is what `read` gives at each scrape, from now
+        on."""
         found = self._series.get(values)
         if isinstance(found, Computed):
             found.read = read
@@ -214,7 +220,8 @@ class Family:
         return found
 
     def forget(self, labels: Sequence[str], gone: Collection[tuple[str, ...]]) -> None:
-        """Drop the series whose values of these labels are among `gone`. Who still holds one counts for nobody."""
+        """Drop the series whose values of these labels are among `gone`. Who still holds one counts for
+        nobody."""
         if not set(labels) <= set(self._labels):
             return
         at = [self._labels.index(label) for label in labels]
@@ -234,7 +241,9 @@ class Family:
 
     def publish(self) -> Iterator[None]:
         """Show other processes the values of computed series, one at a time."""
-        for values, series in [*self._series.items()] if self._kind == "gauge" and self._slot is not None else ():
+        for values, series in (
+            [*self._series.items()] if self._kind == "gauge" and self._slot is not None else ()
+        ):
             if isinstance(series, Computed):
                 if series.shown is None or series.shown.forgotten:
                     series.shown = self._slot.value(self._given, values)  # type: ignore[union-attr]
@@ -275,13 +284,16 @@ class Family:
                 yield self.point(values, series)
 
     def family(self, pieces: Iterable[bytes], times: Times | None = None) -> bytes:
-        """The message of the family, of those of its series; b"" where it has none. In Prometheus's protobuf format, or with
-        `times` (from which and to which it has counted, in nanoseconds since the epoch) in OTLP's."""
+        """The message of the family, of those of its series; b"" where it has none. In Prometheus's protobuf
+        format, or with `times` (from which and to which it has counted, in nanoseconds since the epoch) in
+        OTLP's."""
         shown = [piece for piece in pieces if piece]
         if not shown:
             return b""
         if times is not None:
-            return points.metric(self._given, self._help, self._kind, [points.timed(point, *times) for point in shown])
+            return points.metric(
+                self._given, self._help, self._kind, [points.timed(point, *times) for point in shown]
+            )
         return messages.family(self._name, self._help, self._kind, shown)
 
     def point(self, values: tuple[str, ...], series: Series) -> bytes:
@@ -306,7 +318,9 @@ class Family:
             if not counted.kept and not any(counted.counts):
                 return b""
             figures = counted.cells, counted.counts, counted.sum
-            return messages.native_histogram(labelled, grid_of(tuple(self._buckets)), self._buckets, figures, found)
+            return messages.native_histogram(
+                labelled, grid_of(tuple(self._buckets)), self._buckets, figures, found
+            )
         value = series.value  # type: ignore[union-attr]
         if not value and not series.kept:
             return b""
@@ -340,7 +354,8 @@ class Family:
         return series.text
 
     def _template(self, values: tuple[str, ...], series: Distribution) -> bytes:
-        """The lines of one histogram without their numbers: the count of each bucket, all in all, and the sum."""
+        """The lines of one histogram without their numbers: the count of each bucket, all in all, and the
+        sum."""
         pairs = [pair.encode("utf-8", "replace").replace(b"%", b"%%") for pair in self._pairs(values)]
         before = b"".join([b"%b," % pair for pair in pairs[: self._before_le]])
         after = b"".join([b",%b" % pair for pair in pairs[self._before_le :]])
@@ -349,7 +364,8 @@ class Family:
         return series.text
 
     def _lines(self) -> bytes:
-        """The lines of any histogram without its labels (those before `le`, those behind it, and all of them) and numbers."""
+        """The lines of any histogram without its labels (those before `le`, those behind it, and all of them)
+        and numbers."""
         name, bounds = self._name.encode(), [*map(_number, map(float, self._buckets)), b"+Inf"]
         lines = [b'%b_bucket{%%(before)ble="%b"%%(after)b} %%%%d\n' % (name, bound) for bound in bounds]
         return b"%b%b_count%%(all)b %%%%d\n%b_sum%%(all)b %%%%b\n" % (b"".join(lines), name, name)
@@ -365,7 +381,11 @@ def exemplified(text: bytes, found: Found) -> bytes:
     lines = text.split(b"\n")
     for at, one in enumerate(found):
         if one is not None:
-            lines[at] += b' # {trace_id="%b"} %b %b' % (one.trace.encode(), _number(one.value), b"%.3f" % one.at)
+            lines[at] += b' # {trace_id="%b"} %b %b' % (
+                one.trace.encode(),
+                _number(one.value),
+                b"%.3f" % one.at,
+            )
     return b"\n".join(lines)
 
 
@@ -386,8 +406,8 @@ def slices(
     format: Format = "text",
     times: Times | None = None,
 ) -> Iterator[bytes]:
-    """The families in pieces that each take about `longest` seconds of `clock` to make. A piece may be empty: a message of
-    protobuf begins with its length. `times`: see `Family.family`."""
+    """The families in pieces that each take about `longest` seconds of `clock` to make. A piece may be empty:
+    a message of protobuf begins with its length. `times`: see `Family.family`."""
     parts: list[bytes] = []
     due = clock() + longest
     for family in families:

@@ -19,8 +19,8 @@ from sluice.web.logger import LoggerLines
 class RunningGateway:
     """A gateway to be entered by `with` or `async with`.
 
-    `url` is the API's base without a slash, `key` may use every alias and is the admin key too, `upstream` is what the
-    model "scripted" says. Log lines go to the logger "sluice", where pytest's caplog finds them.
+    `url` is the API's base without a slash, `key` may use every alias and is the admin key too, `upstream` is
+    what the model "scripted" says. Log lines go to the logger "sluice", where pytest's caplog finds them.
     """
 
     url: str
@@ -31,7 +31,9 @@ class RunningGateway:
         self.upstream = ScriptedUpstream()
         self._config = config or {}
         self._started: Future[None] = Future()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="sluice gateway", daemon=True)
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve()), name="sluice gateway", daemon=True
+        )
 
     def __enter__(self) -> Self:
         """Raises ConfigError with everything that is wrong with the configuration."""
@@ -39,14 +41,18 @@ class RunningGateway:
         self._started.result()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
     async def __aenter__(self) -> Self:
         return await asyncio.to_thread(self.__enter__)
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         await asyncio.to_thread(self.__exit__, kind, error, at)
 
     def metrics(self) -> str:
@@ -74,7 +80,9 @@ class RunningGateway:
         self._stop = asyncio.Event()
         try:
             async with self.upstream, Gateway(load_mapping(self._sections()), LoggerLines()) as running:
-                self.url, self.admin_url = ("http://{}:{}".format(*at) for at in (running.address, running.admin_address))
+                self.url, self.admin_url = (
+                    "http://{}:{}".format(*at) for at in (running.address, running.admin_address)
+                )
                 self._started.set_result(None)
                 await self._stop.wait()
         except Exception as error:
@@ -83,14 +91,18 @@ class RunningGateway:
             self._started.set_exception(error)
 
     def _sections(self) -> dict[str, Any]:
-        """The usual sections, and over them those that were given: of upstreams and aliases by name, of the rest as a whole."""
+        """The usual sections, and over them those that were given: of upstreams and aliases by name, of the
+        rest as a whole."""
         given, digest = self._config, digest_of(self.key)
         usual: dict[str, Any] = {
             "keys": [{"id": "test", "digest": digest, "aliases": ["*"], "default_alias": "echo"}],
             "admin": {"digest": digest},
             "limits": {"address": None},
         }
-        upstreams = {"echo": {"backend": "echo"}, "scripted": {"backend": "openai", "base_url": self.upstream.url}}
+        upstreams = {
+            "echo": {"backend": "echo"},
+            "scripted": {"backend": "openai", "base_url": self.upstream.url},
+        }
         aliases = {name: {"tiers": [[{"upstream": name, "model": name}]]} for name in upstreams}
         server = {"listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0", "drain_delay": 0}
         return {
@@ -103,5 +115,6 @@ class RunningGateway:
 
 
 def gateway(config: Mapping[str, Any] | None = None) -> RunningGateway:
-    """A gateway with the models "echo" and "scripted", and the sections of `config`, written as in its file."""
+    """A gateway with the models "echo" and "scripted", and the sections of `config`, written as in its
+    file."""
     return RunningGateway(config)

@@ -13,7 +13,8 @@ End = Literal["done", "cut", "silence"]
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """`delay` in seconds before each text. `error`: a body that is sent with `status` in place of an answer."""
+    """`delay` in seconds before each text. `error`: a body that is sent with `status` in place of an
+    answer."""
 
     texts: tuple[str, ...] = ("Hello", " from", " the", " script")
     delay: float = 0.0
@@ -39,7 +40,9 @@ class ScriptedUpstream:
         """The next call is answered by these texts, one event each, `delay` seconds apart."""
         self._script.append(Answer(texts, delay))
 
-    def fails(self, status: int, message: str = "It failed", *, code: str = "", retry_after: float | None = None) -> None:
+    def fails(
+        self, status: int, message: str = "It failed", *, code: str = "", retry_after: float | None = None
+    ) -> None:
         """The next call gets an error. `retry_after` in seconds."""
         error = {"error": {"message": message, "type": "error", "code": code or None}}
         headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
@@ -87,7 +90,12 @@ class ScriptedUpstream:
 
 
 def _stream(body: Mapping[str, Any], answer: Answer) -> Iterable[bytes]:
-    chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 0, "model": body.get("model", "")}
+    chunk = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 0,
+        "model": body.get("model", ""),
+    }
     for text in answer.texts:
         yield _event({**chunk, "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]})
     if answer.end == "done":
@@ -106,7 +114,13 @@ def _whole(body: Mapping[str, Any], answer: Answer) -> Iterable[bytes]:
         "object": "chat.completion",
         "created": 0,
         "model": body.get("model", ""),
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": "".join(answer.texts)}, "finish_reason": "stop"}],
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "".join(answer.texts)},
+                "finish_reason": "stop",
+            }
+        ],
         "usage": _usage(answer),
     }
     text = json.dumps(completion).encode()

@@ -1,4 +1,5 @@
-"""W3C Trace Context, level 1 (https://www.w3.org/TR/trace-context-1/): a call's place in its caller's trace. Pure."""
+"""W3C Trace Context, level 1 (https://www.w3.org/TR/trace-context-1/): a call's place in its caller's trace.
+Pure."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -8,14 +9,18 @@ import msgspec
 Bits = Callable[[int], int]
 """Random bits, as `random.getrandbits`."""
 
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-[\x21-\x7e]{1,100})?")
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-[\x21-\x7e]{1,100})?"
+)
 _TRACESTATE = re.compile(r"[\t\x20-\x7e]{1,512}")
 
 
 class TraceContext(msgspec.Struct, eq=False):
-    """One call in a trace. Ids are lower-case hexadecimal digits: 32 of a trace, 16 of a span; `parent` is "" in a new trace.
+    """One call in a trace. Ids are lower-case hexadecimal digits: 32 of a trace, 16 of a span; `parent` is ""
+    in a new trace.
 
-    `sampled` is what upstreams are told; `known`: the caller said so. `attempts`: the spans of the call's attempts, in order.
+    `sampled` is what upstreams are told; `known`: the caller said so. `attempts`: the spans of the call's
+    attempts, in order.
     """
 
     trace: str
@@ -36,8 +41,9 @@ class TraceContext(msgspec.Struct, eq=False):
 
 
 def context_of(headers: Mapping[str, str], share: float, bits: Bits) -> TraceContext:
-    """The context of a call that came with these headers (names in lower case). Of new traces this share is sampled, and of
-    those of a caller what the caller says; a `traceparent` that is not one begins a new trace, as the standard has it."""
+    """The context of a call that came with these headers (names in lower case). Of new traces this share is
+    sampled, and of those of a caller what the caller says; a `traceparent` that is not one begins a new
+    trace, as the standard has it."""
     found = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     if found is not None and found[1].strip("0") and found[2].strip("0"):
         state = headers.get("tracestate", "")

@@ -1,4 +1,5 @@
-"""Makes a traced call the exemplar of the histograms that counted it, so that a slow bucket leads to a call."""
+"""Makes a traced call the exemplar of the histograms that counted it, so that a slow bucket leads to a
+call."""
 
 from collections.abc import Callable
 

@@ -30,7 +30,8 @@ def traces_url(endpoint: str) -> str:
 
 
 class Exporter:
-    """`encode` makes a request's body of spans; `count` is told a result (exported, dropped, failed) and of how many spans."""
+    """`encode` makes a request's body of spans; `count` is told a result (exported, dropped, failed) and of
+    how many spans."""
 
     def __init__(self, config: Tracing, encode: Callable[[Sequence[Span]], bytes], count: Count) -> None:
         self._url = traces_url(config.endpoint)
@@ -52,7 +53,8 @@ class Exporter:
             self._full.set()
 
     async def run(self) -> None:
-        """Send what waits, every so often or when there is a batch of it, until it is cancelled; the rest then has DEADLINE."""
+        """Send what waits, every so often or when there is a batch of it, until it is cancelled; the rest
+        then has DEADLINE."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE)) as session:
             try:
                 while True:
@@ -97,7 +99,9 @@ class Exporter:
     async def _once(self, session: aiohttp.ClientSession, body: bytes) -> str:
         """Returns the result of a request: exported or failed; "": it may be sent again."""
         try:
-            async with session.post(self._url, data=body, headers=self._headers, allow_redirects=False) as answer:
+            async with session.post(
+                self._url, data=body, headers=self._headers, allow_redirects=False
+            ) as answer:
                 if answer.status // 100 == 2:
                     return "exported"
                 return "" if answer.status in AGAIN else "failed"

@@ -1,5 +1,6 @@
-"""Spans and log records as OTLP has them: protobuf messages (https://protobuf.dev/programming-guides/encoding/) of
-https://github.com/open-telemetry/opentelemetry-proto, traces and logs of version 1. Pure.
+"""Spans and log records as OTLP has them: protobuf messages
+(https://protobuf.dev/programming-guides/encoding/) of https://github.com/open-telemetry/opentelemetry-proto,
+traces and logs of version 1. Pure.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,8 @@ class SpanEvent(msgspec.Struct, frozen=True):
 
 
 class OtlpLog(msgspec.Struct, frozen=True):
-    """A log record; `at` in nanoseconds since the epoch, `trace` in hexadecimal digits, "" where it is of none."""
+    """A log record; `at` in nanoseconds since the epoch, `trace` in hexadecimal digits, "" where it is of
+    none."""
 
     name: str
     at: int
@@ -37,7 +39,8 @@ class OtlpLog(msgspec.Struct, frozen=True):
 
 
 class Span(msgspec.Struct, frozen=True):
-    """Ids in hexadecimal digits, `parent` "" at a trace's root; times in nanoseconds since the epoch. `error`: if it failed."""
+    """Ids in hexadecimal digits, `parent` "" at a trace's root; times in nanoseconds since the epoch.
+    `error`: if it failed."""
 
     trace: str
     span: str
@@ -52,7 +55,9 @@ class Span(msgspec.Struct, frozen=True):
     state: str = ""
 
 
-def traces(spans: Iterable[Span], resource: Mapping[str, Value], *, scope: str, version: str, schema: str) -> bytes:
+def traces(
+    spans: Iterable[Span], resource: Mapping[str, Value], *, scope: str, version: str, schema: str
+) -> bytes:
     """An ExportTraceServiceRequest. `schema`: the URL of the conventions that the attributes follow."""
     of_scope = data(1, text(1, scope) + text(2, version))
     scoped = of_scope + b"".join([data(2, _span(span)) for span in spans]) + text(3, schema)
@@ -121,6 +126,8 @@ def _any(value: Value) -> bytes:
         case float():
             return double(4, value)
         case Mapping():
-            return data(6, _attributes(1, {name: inner for name, inner in value.items() if inner is not None}))
+            return data(
+                6, _attributes(1, {name: inner for name, inner in value.items() if inner is not None})
+            )
         case _:
             return data(5, b"".join([data(1, _any(each)) for each in value]))

@@ -1,8 +1,9 @@
 """A call that is over -> its spans: one for the call, and one for each attempt. Pure.
 
 Names and attributes are those of OpenTelemetry's conventions for generative AI
-(https://github.com/open-telemetry/semantic-conventions/blob/main/docs/gen-ai/gen-ai-spans.md), of the version that the
-configuration names; what they have no name for begins with `sluice.`. No content of a request or answer is in them.
+(https://github.com/open-telemetry/semantic-conventions/blob/main/docs/gen-ai/gen-ai-spans.md), of the version
+that the configuration names; what they have no name for begins with `sluice.`. No content of a request or
+answer is in them.
 """
 
 from collections.abc import Callable, Mapping
@@ -52,10 +53,15 @@ SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "seed", "frequency_pe
 
 
 class SpanMaker:
-    """Makes spans. `wall` gives seconds since the epoch, `clock` those of calls; `vendors`: upstream -> its vendor."""
+    """Makes spans. `wall` gives seconds since the epoch, `clock` those of calls; `vendors`: upstream -> its
+    vendor."""
 
     def __init__(
-        self, semconv: Semconv, vendors: Callable[[str], str], clock: Callable[[], float], wall: Callable[[], float]
+        self,
+        semconv: Semconv,
+        vendors: Callable[[str], str],
+        clock: Callable[[], float],
+        wall: Callable[[], float],
     ) -> None:
         self._names = NAMES[semconv]
         self._vendors = vendors
@@ -70,9 +76,14 @@ class SpanMaker:
             return int((moment + offset) * 1e9)
 
         attempts = zip(call.attempts, context.attempts, strict=False)
-        return [self._call(call, context, duration, nanos), *[self._attempt(call, context, *pair, nanos) for pair in attempts]]
+        return [
+            self._call(call, context, duration, nanos),
+            *[self._attempt(call, context, *pair, nanos) for pair in attempts],
+        ]
 
-    def _call(self, call: Call, context: TraceContext, duration: float, nanos: Callable[[float], int]) -> Span:
+    def _call(
+        self, call: Call, context: TraceContext, duration: float, nanos: Callable[[float], int]
+    ) -> Span:
         facts: dict[str, Value | None] = {
             "operation": _operation(call.chat),
             "request_model": call.route.name,
@@ -90,7 +101,10 @@ class SpanMaker:
         }
         answered = call.answered
         if answered is not None:
-            facts |= {"response_model": answered.model or answered.target.model, "target": answered.target.label}
+            facts |= {
+                "response_model": answered.model or answered.target.model,
+                "target": answered.target.label,
+            }
             facts |= _usage(answered.used)
         events = [SpanEvent("first_token", nanos(call.received + call.ttft))] if call.ttft is not None else []
         if call.end == "client_gone":
@@ -101,7 +115,9 @@ class SpanMaker:
             _failure(call) or "", context.state,
         )  # fmt: skip
 
-    def _attempt(self, call: Call, context: TraceContext, attempt: Attempt, span: str, nanos: Callable[[float], int]) -> Span:
+    def _attempt(
+        self, call: Call, context: TraceContext, attempt: Attempt, span: str, nanos: Callable[[float], int]
+    ) -> Span:
         target, chat, sampling = attempt.target, call.chat, call.chat.sampling
         vendor = self._vendors(target.upstream)
         error = attempt.outcome if attempt.outcome not in ("ok", "abandoned") else None
@@ -127,7 +143,11 @@ class SpanMaker:
             **_usage(attempt.used),
         }
         started, ended = attempt.started, attempt.ended or attempt.started
-        events = [SpanEvent("first_token", nanos(started + attempt.first_token))] if attempt.first_token is not None else []
+        events = (
+            [SpanEvent("first_token", nanos(started + attempt.first_token))]
+            if attempt.first_token is not None
+            else []
+        )
         return Span(
             context.trace, span, context.span, f"{_operation(chat)} {target.model}", CLIENT, nanos(started), nanos(ended),
             self._named(facts), events, error or "", context.state,
@@ -135,7 +155,9 @@ class SpanMaker:
 
     def _named(self, facts: Mapping[str, Value | None]) -> dict[str, Value]:
         names = self._names
-        return {names.get(fact) or f"sluice.{fact}": value for fact, value in facts.items() if value is not None}
+        return {
+            names.get(fact) or f"sluice.{fact}": value for fact, value in facts.items() if value is not None
+        }
 
 
 def _operation(chat: ChatRequest) -> str:
@@ -150,8 +172,16 @@ def _failure(call: Call) -> str | None:
 def _usage(used: Usage) -> dict[str, Value | None]:
     if used is NO_USAGE:
         return {}
-    parts = {"cached_input": used.cached_input, "written_input": used.written_input, "reasoning": used.reasoning}
-    return {"input": used.input, "output": used.output, **{name: count or None for name, count in parts.items()}}
+    parts = {
+        "cached_input": used.cached_input,
+        "written_input": used.written_input,
+        "reasoning": used.reasoning,
+    }
+    return {
+        "input": used.input,
+        "output": used.output,
+        **{name: count or None for name, count in parts.items()},
+    }
 
 
 def _port(scheme: str, port: int | None) -> int:

@@ -41,7 +41,9 @@ class Tracer:
         }  # fmt: skip
         schema = SCHEMA.format(config.semconv)
         self._exporter = Exporter(
-            config, lambda spans: traces(spans, resource, scope="sluice", version=VERSION, schema=schema), count
+            config,
+            lambda spans: traces(spans, resource, scope="sluice", version=VERSION, schema=schema),
+            count,
         )
         self.run = self._exporter.run
 
@@ -50,8 +52,8 @@ class Tracer:
         return context_of(headers, self._config.sample, self._bits)
 
     def over(self, call: Call, duration: float, failed: bool) -> None:
-        """A call has ended after `duration` seconds: its spans are sent, if its caller or the share of all calls wants it, or
-        the rules do, which know the end."""
+        """A call has ended after `duration` seconds: its spans are sent, if its caller or the share of all
+        calls wants it, or the rules do, which know the end."""
         context, config = call.trace, self._config
         if not isinstance(context, TraceContext):
             return

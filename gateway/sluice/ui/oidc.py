@@ -1,7 +1,8 @@
 """Signing in to the pages by an OpenID provider. Imported only where `admin.oidc` is configured.
 
-POST /ui/oidc says where the browser is to go, and gives it a cookie for the way; it comes back to GET /ui/oidc/callback, which
-leads on to the pages: signed in, or with the reason why not behind the #. Nothing that came with a request is shown or logged.
+POST /ui/oidc says where the browser is to go, and gives it a cookie for the way; it comes back to GET
+/ui/oidc/callback, which leads on to the pages: signed in, or with the reason why not behind the #. Nothing
+that came with a request is shown or logged.
 """
 
 from collections.abc import Callable
@@ -53,7 +54,14 @@ class OidcSignIn:
     """Of one snapshot. `wall` gives seconds since the epoch."""
 
     def __init__(
-        self, oidc: Oidc, desk: Desk, bodies: Bodies, discovery: Discovery, *, seed: bytes, wall: Callable[[], float]
+        self,
+        oidc: Oidc,
+        desk: Desk,
+        bodies: Bodies,
+        discovery: Discovery,
+        *,
+        seed: bytes,
+        wall: Callable[[], float],
     ) -> None:
         self._oidc = oidc
         self._desk = desk
@@ -86,7 +94,9 @@ class OidcSignIn:
             metadata = await self._discovery.metadata()
         except SignInFailed as failed:
             self._refused(request, failed)
-            raise Unavailable(f"{self.name} cannot be asked now: try again, or sign in with an admin key") from None
+            raise Unavailable(
+                f"{self.name} cannot be asked now: try again, or sign in with an admin key"
+            ) from None
         flow = self._flows.begin(redirect_uri)
         body = {"location": authorization_url(metadata, self._oidc, flow)}
         request.reply(200, _json(body), [*NOT_STORED, self._ticket(flow, redirect_uri)])
@@ -113,8 +123,12 @@ class OidcSignIn:
             return
         session = self._desk.sessions.begin(Owner("oidc", operator.name, operator.role))
         self._desk.attempts.succeeded(address)
-        self._desk.log.info("ui_sign_in", outcome="ok", by="oidc", operator=operator.name, role=operator.role, address=address)
-        self._reply(request, "", flow, self._desk.sessions.set_cookie(session, secure=_is_secure(flow.redirect_uri)))
+        self._desk.log.info(
+            "ui_sign_in", outcome="ok", by="oidc", operator=operator.name, role=operator.role, address=address
+        )
+        self._reply(
+            request, "", flow, self._desk.sessions.set_cookie(session, secure=_is_secure(flow.redirect_uri))
+        )
 
     def _known(self, request: Request) -> Flow:
         """The attempt that this browser has begun. Raises SignInFailed."""
@@ -127,7 +141,9 @@ class OidcSignIn:
         metadata = await self._discovery.metadata()
         check_issuer(metadata, query.get("iss"))
         if "error" in query:
-            raise SignInFailed("denied" if query["error"] == "access_denied" else "provider", "the provider refused")
+            raise SignInFailed(
+                "denied" if query["error"] == "access_denied" else "provider", "the provider refused"
+            )
         if not query.get("code"):
             raise SignInFailed("provider", "no code")
         tokens = await exchange(metadata, oidc, flow, query["code"])
@@ -139,7 +155,8 @@ class OidcSignIn:
     def _redirect_uri(self, page: object, origin: str) -> str:
         """The callback's address, for a browser that shows the pages at `page`. Raises BadRequest.
 
-        A page of another site cannot ask for this: browsers let it send no JSON here. So `origin` is the pages' own.
+        A page of another site cannot ask for this: browsers let it send no JSON here. So `origin` is the
+        pages' own.
         """
         address = page if isinstance(page, str) and len(page) <= LONGEST_ADDRESS and page.isascii() else ""
         configured = self._oidc.redirect_uri
@@ -160,26 +177,44 @@ class OidcSignIn:
         if configured is None:
             return f"{origin}{parts.path}{CALLBACK}"
         if not configured.startswith(f"{origin}/"):
-            raise BadRequest(f"Open the pages at {configured.removesuffix(CALLBACK)} to sign in there", param="page")
+            raise BadRequest(
+                f"Open the pages at {configured.removesuffix(CALLBACK)} to sign in there", param="page"
+            )
         return configured
 
     def _ticket(self, flow: Flow | None, redirect_uri: str) -> tuple[str, str]:
-        """The header that gives a browser its ticket, or takes it away. Lax: it comes back from another site."""
+        """The header that gives a browser its ticket, or takes it away. Lax: it comes back from another
+        site."""
         value, age = (flow.ticket, PATIENCE) if flow is not None else ("", 0)
         more = "; Secure" if _is_secure(redirect_uri) else ""
         return "Set-Cookie", f"{self._cookie}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{more}"
 
     def _refused(self, request: Request, failed: SignInFailed) -> str:
         address, log = self._desk.address(request), self._desk.log
-        log.warning("ui_sign_in", outcome="refused", by="oidc", reason=failed.reason, detail=failed.detail, address=address)
+        log.warning(
+            "ui_sign_in",
+            outcome="refused",
+            by="oidc",
+            reason=failed.reason,
+            detail=failed.detail,
+            address=address,
+        )
         return failed.reason
 
-    def _reply(self, request: Request, problem: str, flow: Flow | None = None, session: tuple[str, str] | None = None) -> None:
-        """Lead on to the pages, which are above this path wherever a proxy has put them. A ticket is good for one return."""
+    def _reply(
+        self, request: Request, problem: str, flow: Flow | None = None, session: tuple[str, str] | None = None
+    ) -> None:
+        """Lead on to the pages, which are above this path wherever a proxy has put them. A ticket is good for
+        one return."""
         location = f"../#sign-in/{problem}" if problem else "../"
         given = [self._ticket(None, flow.redirect_uri)] if flow is not None else []
         more = [session] if session is not None else []
-        request.reply(302, b"", [("Location", location), *NOT_STORED, *NO_REFERRER, *given, *more], "text/plain; charset=utf-8")
+        request.reply(
+            302,
+            b"",
+            [("Location", location), *NOT_STORED, *NO_REFERRER, *given, *more],
+            "text/plain; charset=utf-8",
+        )
 
 
 def _is_secure(redirect_uri: str) -> bool:

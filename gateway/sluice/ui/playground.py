@@ -1,7 +1,8 @@
-"""Calls from the pages: an operator's request is answered as any client's, in the name of one of the gateway's keys.
+"""Calls from the pages: an operator's request is answered as any client's, in the name of one of the
+gateway's keys.
 
-POST /ui/play/{path} is the client's path: its limits, budgets, log line, usage and metrics are those of the key that
-`x-sluice-key` names, whose secret nobody needs for it.
+POST /ui/play/{path} is the client's path: its limits, budgets, log line, usage and metrics are those of the
+key that `x-sluice-key` names, whose secret nobody needs for it.
 """
 
 from collections.abc import Awaitable, Callable

@@ -49,11 +49,15 @@ class Ui:
         self._assets = state.once("ui assets", lambda: Assets("sluice.ui", "static", more=ISOLATED))
         self._offered: list[str] = []
         self._oidc = self._by_provider()
-        self._ways = {"possible": len(runtime.operators) > 0, "oidc": self._oidc.name if self._oidc is not None else None}
+        self._ways = {
+            "possible": len(runtime.operators) > 0,
+            "oidc": self._oidc.name if self._oidc is not None else None,
+        }
         self._playground = Playground(self.admit, clients(ActingCallers))
 
     def routes(self, admin: Sequence[OwnRoute]) -> list[OwnRoute]:
-        """Beside those of the admin API, which pages are told of as far as a session's role goes: they offer what there is."""
+        """Beside those of the admin API, which pages are told of as far as a session's role goes: they offer
+        what there is."""
         self._offered = [*(f"{route.method} {route.path}" for route in admin), ROUTE]
         pages = [OwnRoute("GET", path, self._page, quiet=True) for path in ("/", "/ui", "/ui/{+path}")]
         session = [
@@ -82,7 +86,8 @@ class Ui:
         return self._callers.address(request)
 
     async def admit(self, request: Request) -> Operator:
-        """Lets an operator in: by an admin key, as everywhere, or by a session and its token. Raises Unauthorized."""
+        """Lets an operator in: by an admin key, as everywhere, or by a session and its token. Raises
+        Unauthorized."""
         if "x-admin-api-key" in request.headers or "cookie" not in request.headers:
             return await self._callers.admit_operator(request)
         try:
@@ -95,7 +100,9 @@ class Ui:
 
     async def _page(self, request: Request, request_id: str) -> None:
         if request.path in ("/", "/ui"):
-            request.reply(302, b"", [("Location", "ui/")], "text/plain; charset=utf-8")  # relative: behind a prefix, too
+            request.reply(
+                302, b"", [("Location", "ui/")], "text/plain; charset=utf-8"
+            )  # relative: behind a prefix, too
             return
         self._assets.answer(request, request.parameters.get("path", "") or "index.html")
 
@@ -129,9 +136,13 @@ class Ui:
 
     async def _sign_out(self, request: Request, request_id: str) -> None:
         """Whom a provider has signed in is told where to sign out there, too."""
-        leave = await self._oidc.leaving() if self._oidc is not None and self._is_by_provider(request) else None
+        leave = (
+            await self._oidc.leaving() if self._oidc is not None and self._is_by_provider(request) else None
+        )
         cookie = self.sessions.set_cookie(None, secure=_is_secure(request))
-        request.reply(200, _json({"signed_in": False, **({"leave": leave} if leave else {})}), [*NOT_STORED, cookie])
+        request.reply(
+            200, _json({"signed_in": False, **({"leave": leave} if leave else {})}), [*NOT_STORED, cookie]
+        )
 
     def _is_by_provider(self, request: Request) -> bool:
         try:
@@ -152,5 +163,6 @@ class Ui:
 
 
 def _is_secure(request: Request) -> bool:
-    """Returns whether the browser talks TLS, to a proxy before us: it says so itself, in the origin of what it posts."""
+    """Returns whether the browser talks TLS, to a proxy before us: it says so itself, in the origin of what
+    it posts."""
     return request.headers.get("origin", request.headers.get("referer", "")).startswith("https://")

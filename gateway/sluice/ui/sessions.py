@@ -1,9 +1,11 @@
-"""Signing in to the pages: an admin key once, or an OpenID provider's word, then a cookie that says who it is, and until when.
+"""Signing in to the pages: an admin key once, or an OpenID provider's word, then a cookie that says who it
+is, and until when.
 
-Nothing is kept of a session: the cookie is signed with a secret that the process was started with, and with what let its owner
-in: the digest of the admin key, or the configuration of the provider. So another key, or other roles, end these sessions. It is
-HttpOnly and SameSite=Strict; beside it each request needs a token in a header, which only a page that could read an answer
-knows. So a page of another port of the same host, which the browser sends the cookie for, can do nothing with it.
+Nothing is kept of a session: the cookie is signed with a secret that the process was started with, and with
+what let its owner in: the digest of the admin key, or the configuration of the provider. So another key, or
+other roles, end these sessions. It is HttpOnly and SameSite=Strict; beside it each request needs a token in a
+header, which only a page that could read an answer knows. So a page of another port of the same host, which
+the browser sends the cookie for, can do nothing with it.
 """
 
 import base64
@@ -32,9 +34,8 @@ _json = msgspec.json.Encoder().encode
 
 
 class Owner(msgspec.Struct, frozen=True, array_like=True):
-    """The owner of a session, as in its cookie: the way of signing in, and the name. `role` counts only for the
-    provider's: a key's
-    stands in the configuration."""
+    """The owner of a session, as in its cookie: the way of signing in, and the name. `role` counts only for
+    the provider's: a key's stands in the configuration."""
 
     by: Literal["key", "oidc"]
     name: str
@@ -58,7 +59,9 @@ class Session(msgspec.Struct, frozen=True):
 class Sessions:
     """`seed` is secret, and the same in all processes of a gateway; `wall` gives seconds since the epoch."""
 
-    def __init__(self, seed: bytes, operators: Operators, oidc: Oidc | None, wall: Callable[[], float]) -> None:
+    def __init__(
+        self, seed: bytes, operators: Operators, oidc: Oidc | None, wall: Callable[[], float]
+    ) -> None:
         self._seed = seed
         self._operators = operators
         self._oidc = None if oidc is None else hashlib.sha256(repr(_terms(oidc)).encode()).hexdigest()
@@ -89,7 +92,10 @@ class Sessions:
         """The header that gives a browser the session, or takes it away."""
         value, age = (session.cookie, session.expires - int(self._wall())) if session is not None else ("", 0)
         more = "; Secure" if secure else ""
-        return "Set-Cookie", f"{self.cookie_name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{more}"
+        return (
+            "Set-Cookie",
+            f"{self.cookie_name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{more}",
+        )
 
     def _made(self, begun: int, nonce: str, owner: Owner) -> Session:
         expires = min(int(self._wall()) + IDLE, begun + LONGEST)
@@ -103,7 +109,8 @@ class Sessions:
         return Session(f"{text}.{_mark(secret, 'cookie', text)}", token, begun, expires, owner, operator)
 
     def _known(self, owner: Owner) -> tuple[bytes, Operator]:
-        """Returns the key that signs this owner's sessions, and the owner's current identity. Raises Unauthorized."""
+        """Returns the key that signs this owner's sessions, and the owner's current identity. Raises
+        Unauthorized."""
         if owner.by == "oidc":
             found = (self._oidc, Operator(owner.name, owner.role)) if self._oidc is not None else None
         else:
@@ -151,7 +158,8 @@ def _mark(secret: bytes, purpose: str, text: str) -> str:
 class Attempts:
     """Wrong keys, by address: MOST within WINDOW seconds, then nobody there may try until they are forgotten.
 
-    An address that has not guessed is not held up by those that do, unless they are very many. `clock` is monotonic.
+    An address that has not guessed is not held up by those that do, unless they are very many. `clock` is
+    monotonic.
     """
 
     MOST = 10
@@ -167,7 +175,10 @@ class Attempts:
     def check(self, address: str) -> None:
         """Raises RateLimited."""
         now = self._clock()
-        for (number, since), most in ((self._failed.get(address, (0, now)), self.MOST), (self._all, self.OVERALL)):
+        for (number, since), most in (
+            (self._failed.get(address, (0, now)), self.MOST),
+            (self._all, self.OVERALL),
+        ):
             if number >= most and now - since < self.WINDOW:
                 raise RateLimited(self.WINDOW - (now - since), scope="address", resource="requests")
 

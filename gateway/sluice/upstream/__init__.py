@@ -19,8 +19,8 @@
     fetching          single requests of the gateway's own, for tokens
     grpc, picked      an endpoint picker's stream, and the transport to the endpoints that it names
 
-Why not aiohttp's client: its price is 230 to 300 µs per request and a task switch per read (see `make bench`); here the
-socket's callback calls the sink itself. aiohttp's stays for everything that is not hot.
+Why not aiohttp's client: its price is 230 to 300 µs per request and a task switch per read (see `make
+bench`); here the socket's callback calls the sink itself. aiohttp's stays for everything that is not hot.
 """
 
 from sluice.upstream.client import HttpTransport

@@ -1,12 +1,14 @@
 """A transport whose requests are signed one by one, with one of several credentials.
 
-Signing is synchronous and adds header lines to a request. A request waits, within bounds, only if there is no key
-or token yet (at the start, or after a long failure of their source). An answer that refuses the account and not the
-request (401, 403, no money, 429) cools its credential down alone, and the request is sent again at once with the next one:
-each at most once in an attempt. Callers see one attempt and its last answer; what they see of a 429 is the wait until
-any credential is usable. A credential that has something new to send by then (a file that was replaced) is tried once more.
+Signing is synchronous and adds header lines to a request. A request waits, within bounds, only if there is no
+key or token yet (at the start, or after a long failure of their source). An answer that refuses the account
+and not the request (401, 403, no money, 429) cools its credential down alone, and the request is sent again
+at once with the next one: each at most once in an attempt. Callers see one attempt and its last answer; what
+they see of a 429 is the wait until any credential is usable. A credential that has something new to send by
+then (a file that was replaced) is tried once more.
 
-A redirect within the origin is followed with the same lines, so a signature that covers the path does not hold there.
+A redirect within the origin is followed with the same lines, so a signature that covers the path does not
+hold there.
 """
 
 import asyncio
@@ -43,7 +45,8 @@ class AuthorizedTransport:
         self._owner = True
 
     def towards(self, host: str, port: int) -> "AuthorizedTransport":
-        """Another one with the same credentials, whose connections go to this address (`HttpTransport.towards`)."""
+        """Another one with the same credentials, whose connections go to this address
+        (`HttpTransport.towards`)."""
         transport: Any = self.transport
         other = AuthorizedTransport(transport.towards(host, port), self.pool, self.meaning)
         other._owner = False
@@ -52,8 +55,8 @@ class AuthorizedTransport:
     def send(
         self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None
     ) -> AbstractAsyncContextManager[UpstreamResponse]:
-        """See `sluice.backends.transport.Transport`. Entering it may also raise UpstreamError("bad_credentials"),
-        if there is no key or token."""
+        """See `sluice.backends.transport.Transport`. Entering it may also raise
+        UpstreamError("bad_credentials"), if there is no key or token."""
         return AuthorizedExchange(self, request, connect, headers, reader)
 
     def secrets(self) -> Iterator[str]:
@@ -105,7 +108,8 @@ class _Refusal(msgspec.Struct):
 
 
 class _Later:
-    """Reads a response's head unless it is a refusal: the caller sees that only after its body has been read."""
+    """Reads a response's head unless it is a refusal: the caller sees that only after its body has been
+    read."""
 
     __slots__ = ("_reader",)
 
@@ -174,7 +178,9 @@ class AuthorizedExchange(msgspec.Struct, eq=False):
             if lines is not None:
                 return (await self._try(member, lines))[0]
             self._client.pool.refused(member, "unavailable")
-        raise UpstreamError("bad_credentials", "The gateway has no credentials for this upstream at the moment")
+        raise UpstreamError(
+            "bad_credentials", "The gateway has no credentials for this upstream at the moment"
+        )
 
     async def _try(self, member: PooledCredential, lines: bytes) -> "tuple[UpstreamResponse, Reason | None]":
         """Returns the response to the request with this credential, and why it was refused. Tries once more
@@ -200,7 +206,9 @@ class AuthorizedExchange(msgspec.Struct, eq=False):
         """Returns the response; a refusal has been read, and its connection returned to the pool."""
         request = msgspec.structs.replace(self._request, lines=self._request.lines + lines)
         reader = _Later(self._reader) if self._reader is not None else None
-        current = self._client.transport.send(request, connect=self._connect, headers=self._headers, reader=reader)
+        current = self._client.transport.send(
+            request, connect=self._connect, headers=self._headers, reader=reader
+        )
         response = await current.__aenter__()
         if not _refuses(response.status):
             self._current = current

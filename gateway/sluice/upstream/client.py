@@ -38,12 +38,13 @@ READ = 64 << 10
 class HttpTransport:
     """Connections to the origin of `base_url`; may be built outside the event loop.
 
-    `credentials` go with every request, and to this origin only. `signed`: header fields that come with each request's own
-    `lines` instead (`sluice.upstream.authorized`), whatever else a request calls by these names. `max_connections` bounds
-    open and opening ones; further calls wait their turn within their `connect` time. `tls` None: `tls_context()`, where the
-    URL is https. `proxy`: the URL of a proxy to tunnel through. `keepalive`, seconds: an idle connection's life. `max_age`,
-    seconds: of a connection that may get another call; each has up to a fifth less, by `chance`, so that not all go at once.
-    Raises ValueError for a URL or credentials that cannot be used.
+    `credentials` go with every request, and to this origin only. `signed`: header fields that come with each
+    request's own `lines` instead (`sluice.upstream.authorized`), whatever else a request calls by these
+    names. `max_connections` bounds open and opening ones; further calls wait their turn within their
+    `connect` time. `tls` None: `tls_context()`, where the URL is https. `proxy`: the URL of a proxy to tunnel
+    through. `keepalive`, seconds: an idle connection's life. `max_age`, seconds: of a connection that may get
+    another call; each has up to a fifth less, by `chance`, so that not all go at once. Raises ValueError for
+    a URL or credentials that cannot be used.
     """
 
     def __init__(
@@ -97,12 +98,15 @@ class HttpTransport:
     def send(
         self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None
     ) -> UpstreamExchange:
-        """See `sluice.backends.transport.Transport`. Raises ValueError at once for a request that cannot be written."""
+        """See `sluice.backends.transport.Transport`. Raises ValueError at once for a request that cannot be
+        written."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._heads_due = Deadlines(self._loop)
             self.writes = WriteBatch(self._loop)
-        return UpstreamExchange(self, request, self._heads.of(request), connect, headers, self._loop, self._heads_due, reader)
+        return UpstreamExchange(
+            self, request, self._heads.of(request), connect, headers, self._loop, self._heads_due, reader
+        )
 
     async def close(self) -> None:
         """Closes idle connections now, and others when their calls end."""
@@ -136,7 +140,9 @@ class HttpTransport:
         self.dialed += 1
         parser = ResponseParser(self._name, max_head=self._max_head, max_headers=self._max_headers)
         until = self._clock() + self._max_age * (1 - AGE_SPREAD * self._chance())
-        return UpstreamConnection(parser, self._name, self.pool.closed_idle, self._buffer, self.writes, until=until)
+        return UpstreamConnection(
+            parser, self._name, self.pool.closed_idle, self._buffer, self.writes, until=until
+        )
 
     def give_back(self, connection: UpstreamConnection, *, ended: bool) -> None:
         """Takes back a connection that is no longer used, with its place."""
@@ -154,14 +160,17 @@ class HttpTransport:
         are closed.
         """
         self.pool.distrust(connection.idle_since)
-        return StaleConnection(f"{self._name} closed a connection that had been idle when a request was sent on it")
+        return StaleConnection(
+            f"{self._name} closed a connection that had been idle when a request was sent on it"
+        )
 
     def head_of(self, request: UpstreamRequest) -> bytes:
         """See `sluice.upstream.request.Heads.of`. Raises ValueError."""
         return self._heads.of(request)
 
     def location_of(self, url: str, location: str) -> str:
-        """Returns the target of a redirect from `url` if it has the same origin and can be requested; else ""."""
+        """Returns the target of a redirect from `url` if it has the same origin and can be requested; else
+        ""."""
         try:
             target = urldefrag(urljoin(url, location)).url
             self._heads.check(target)

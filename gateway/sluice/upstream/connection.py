@@ -1,8 +1,8 @@
 """One socket to an upstream, as an asyncio protocol: reads go through the parser straight to the receiver.
 
-A connection serves one request at a time. `ask` names the receiver; from then on each read calls it synchronously, from
-the socket's callback: no task is woken for a read. Bytes that arrive without a request (a late 408, bytes behind an
-answer) make the connection unusable, and it is closed.
+A connection serves one request at a time. `ask` names the receiver; from then on each read calls it
+synchronously, from the socket's callback: no task is woken for a read. Bytes that arrive without a request (a
+late 408, bytes behind an answer) make the connection unusable, and it is closed.
 
 `close` drops the socket at once, unsent bytes included: the upstream should stop generating now.
 """
@@ -32,11 +32,11 @@ class Receiver(Protocol):
 
 class UpstreamConnection(asyncio.BufferedProtocol):
     """`used`: it has carried a request before this one. `answered`: a byte of this one's answer has come.
-    `idle_since`: when it last came to rest, on the pool's clock. `until`: the time after which it gets no further
-    request.
+    `idle_since`: when it last came to rest, on the pool's clock. `until`: the time after which it gets no
+    further request.
 
-    `buffer` is what sockets are read into, shared by any connections: its size bounds one read, and so the bytes on
-    their way to a client that has just stopped reading (the event loops' own reads are of 256 KiB).
+    `buffer` is what sockets are read into, shared by any connections: its size bounds one read, and so the
+    bytes on their way to a client that has just stopped reading (the event loops' own reads are of 256 KiB).
     """
 
     __slots__ = (
@@ -96,7 +96,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         else:
             self._transport.writelines((b"%b%d\r\n%b\r\n" % (head, len(body), lines), body))
 
-    def ask_in_pieces(self, method: str, head: bytes, body: Pieces, receiver: Receiver, lines: bytes = b"") -> None:
+    def ask_in_pieces(
+        self, method: str, head: bytes, body: Pieces, receiver: Receiver, lines: bytes = b""
+    ) -> None:
         """Sends one request whose body is not in memory: a piece at a time, as the upstream reads them."""
         assert self._transport is not None
         assert self._receiver is None, "one request at a time"
@@ -122,7 +124,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         asyncio.get_running_loop().call_soon(self._send_rest)
 
     def rest(self) -> bool:
-        """Ends the request. Returns True if the connection can serve another one; otherwise it has been closed."""
+        """Ends the request. Returns True if the connection can serve another one; otherwise it has been
+        closed."""
         parser = self._parser
         transport = self._transport
         sent = self._rest is None and transport is not None and not transport.get_write_buffer_size()
@@ -220,7 +223,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         elif isinstance(reason, ssl.SSLError):
             self._finish(tls_failed(self._peer, reason))
         else:
-            self._finish(UpstreamError("reset", f"{self._peer} broke the connection before its answer's head"))
+            self._finish(
+                UpstreamError("reset", f"{self._peer} broke the connection before its answer's head")
+            )
 
     def _finish(self, error: UpstreamError | None) -> None:
         receiver, self._receiver = self._receiver, None

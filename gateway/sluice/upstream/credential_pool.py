@@ -1,9 +1,10 @@
-"""Chooses an upstream's credential for each request; refused ones cool down. Pure: clock and randomness are passed in.
+"""Chooses an upstream's credential for each request; refused ones cool down. Pure: clock and randomness are
+passed in.
 
-A request takes the next one by weight (smooth weighted round robin, as nginx has it: three to one is a a b a, not a a a b).
-One that the provider refuses cools down alone: after a 429 for its Retry-After, after a refused key or an account without
-money for 15 s, doubling up to 5 min with each further refusal. The next real call then tests it. If all are cooling down, the
-one that is usable soonest is taken.
+A request takes the next one by weight (smooth weighted round robin, as nginx has it: three to one is a a b a,
+not a a a b). One that the provider refuses cools down alone: after a 429 for its Retry-After, after a refused
+key or an account without money for 15 s, doubling up to 5 min with each further refusal. The next real call
+then tests it. If all are cooling down, the one that is usable soonest is taken.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -34,7 +35,8 @@ class CredentialWatcher(Protocol):
     """Is notified of refusals of one credential."""
 
     def refused(self, reason: Reason, seconds: float) -> None:
-        """Notes that a request was refused, or could not be made; the credential is not used for `seconds`."""
+        """Notes that a request was refused, or could not be made; the credential is not used for
+        `seconds`."""
 
     def accepted(self) -> bool:
         """Notes that a request succeeded after `refused`. Returns whether the refusal is over; else the next
@@ -60,9 +62,12 @@ class PooledCredential:
 
 
 class CredentialPool:
-    """`clock` is monotonic, in seconds; `chance` in [0, 1) sets the start of the rotation, so that processes differ."""
+    """`clock` is monotonic, in seconds; `chance` in [0, 1) sets the start of the rotation, so that processes
+    differ."""
 
-    def __init__(self, members: Sequence[PooledCredential], clock: Callable[[], float], chance: Callable[[], float]) -> None:
+    def __init__(
+        self, members: Sequence[PooledCredential], clock: Callable[[], float], chance: Callable[[], float]
+    ) -> None:
         self.members = members
         self._clock = clock
         for member in members:

@@ -1,7 +1,7 @@
 """Deadlines of many similar waits, with one timer for all of them.
 
-A timer of the event loop costs a request more than its parsing does. Waits of the same length end in the order in which
-they began, so a queue for each length is enough, and its oldest entry says when to look next.
+A timer of the event loop costs a request more than its parsing does. Waits of the same length end in the
+order in which they began, so a queue for each length is enough, and its oldest entry says when to look next.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ class Waiting(Protocol):
 
 
 class Deadlines:
-    """`expect` a wait, `forget` it when it is over; else `too_late` is called, no earlier than after its seconds."""
+    """`expect` a wait, `forget` it when it is over; else `too_late` is called, no earlier than after its
+    seconds."""
 
     __slots__ = ("_loop", "_queues", "_timers")
 

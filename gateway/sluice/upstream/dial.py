@@ -54,7 +54,8 @@ class Dialer:
         self._to_proxy = tls_context() if proxy is not None and proxy.scheme == "https" else None
 
     def towards(self, host: str, port: int) -> "Dialer":
-        """One whose connections go to this address, whatever the origin's is; TLS still asks for the origin's name."""
+        """One whose connections go to this address, whatever the origin's is; TLS still asks for the origin's
+        name."""
         other = copy.copy(self)
         other._peer = Origin(self._origin.scheme, host, port, self._origin.authority)
         other._addresses = Addresses(host, port, other._peer.name, self._clock, ttl=self._ttl)
@@ -102,7 +103,9 @@ class Dialer:
             self._addresses.failed(tried.values())
             self._addresses.forget()
             reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-            raise UpstreamError("connect_error", f"{self._peer.name} could not be connected to: {reason}") from error
+            raise UpstreamError(
+                "connect_error", f"{self._peer.name} could not be connected to: {reason}"
+            ) from error
         if len(tried) > 1:
             self._addresses.failed(address for other, address in tried.items() if other is not sock)
         return sock
@@ -133,7 +136,9 @@ class Dialer:
 
     # --- TLS
 
-    async def _start(self, connection: UpstreamConnection, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+    async def _start(
+        self, connection: UpstreamConnection, sock: socket.socket, tls: ssl.SSLContext | None
+    ) -> None:
         loop = asyncio.get_running_loop()
         host = self._server_name if tls is not None else None
         started = False
@@ -162,7 +167,9 @@ class Dialer:
         started = False
         try:
             try:
-                await loop.create_connection(lambda: tunnel, sock=sock, ssl=outer, server_hostname=proxy.origin.host)
+                await loop.create_connection(
+                    lambda: tunnel, sock=sock, ssl=outer, server_hostname=proxy.origin.host
+                )
             except (OSError, ssl.SSLError) as error:
                 raise tls_failed(proxy.origin.name, error) from error
             await tunnel.opened

@@ -1,19 +1,23 @@
 """One request and its response: the context manager that `HttpTransport.send` returns, and what it yields.
 
-    enter   a connection (idle, or a place and a new one, within `connect` seconds); the request in one write; the head
+    enter   a connection (idle, or a place and a new one, within `connect` seconds); the request in one write;
+      the head
             (within `headers` seconds: see `deadlines`)
-    body    `pump` awaits nothing but the end: each read goes from the socket's callback into the sink; into the reader's,
+    body    `pump` awaits nothing but the end: each read goes from the socket's callback into the sink; into
+      the reader's,
             where there is one, from the first byte on
     exit    read to its clean end: the connection rests in the pool. Otherwise: closed at once
 
 State is kept in fields and the one waiting coroutine is merely woken, so an error that nobody waits for is no
 "exception was never retrieved". Whatever comes first decides: an end, a cut, `abort`, a sink that raises.
 
-Nothing is sent twice from here. An idle connection that the upstream closes without a byte of an answer raises
-StaleConnection, and all connections that have been idle for as long are closed: the caller's next try gets a new one.
+Nothing is sent twice from here. An idle connection that the upstream closes without a byte of an answer
+raises StaleConnection, and all connections that have been idle for as long are closed: the caller's next try
+gets a new one.
 
-A 307 or 308 to another place of the same origin is followed once, with the body (RFC 9110 15.4.8, 15.4.9); whoever reads the
-response sees the second one only. A compressed body, though we accept identity only, is decompressed (RFC 9110 8.4).
+A 307 or 308 to another place of the same origin is followed once, with the body (RFC 9110 15.4.8, 15.4.9);
+whoever reads the response sees the second one only. A compressed body, though we accept identity only, is
+decompressed (RFC 9110 8.4).
 """
 
 import asyncio
@@ -37,7 +41,8 @@ if TYPE_CHECKING:
 MAX_EARLY = 64 << 10
 """Body bytes that are kept between the head and `pump`; beyond it the socket is not read."""
 MAX_EXPANSION = 256
-"""Maximum decompressed bytes per compressed byte; text, even in the same frames over and over, expands less."""
+"""Maximum decompressed bytes per compressed byte; text, even in the same frames over and over, expands
+less."""
 FREE_EXPANSION = 1 << 20
 """Decompressed bytes from which on the ratio is checked."""
 
@@ -253,7 +258,8 @@ class UpstreamExchange(msgspec.Struct, eq=False):
             self._connection.resume()
 
     def abort(self, error: BaseException) -> None:
-        """See `sluice.backends.transport.UpstreamResponse`. Does nothing once the response has been read to its end."""
+        """See `sluice.backends.transport.UpstreamResponse`. Does nothing once the response has been read to
+        its end."""
         if self._error is None and (self._early or not self._ended):
             self._early.clear()
             self._fail(error)

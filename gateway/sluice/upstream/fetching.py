@@ -1,4 +1,5 @@
-"""Single requests of the gateway's own, to token endpoints and metadata servers: one connection each, time and size bounded."""
+"""Single requests of the gateway's own, to token endpoints and metadata servers: one connection each, time
+and size bounded."""
 
 import asyncio
 
@@ -20,7 +21,9 @@ async def fetch(request: UpstreamRequest) -> FetchedAnswer:
     try:
         transport = HttpTransport(request.url, max_connections=1)
     except ValueError as error:
-        raise CredentialFailed(str(error).replace("the upstream's address", "the address of a token endpoint")) from None
+        raise CredentialFailed(
+            str(error).replace("the upstream's address", "the address of a token endpoint")
+        ) from None
     try:
         async with (
             asyncio.timeout(DEADLINE),

@@ -1,8 +1,9 @@
-"""Streams of gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md), as an endpoint picker is asked.
+"""Streams of gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md), as an
+endpoint picker is asked.
 
-h2 keeps the protocol's state. A connection carries many streams; a stream sends messages and receives them until the server
-ends it. Nothing is compressed, and nothing is sent twice from here. Imported only for an upstream with a `picker`; h2 is of the
-extra `http2`.
+h2 keeps the protocol's state. A connection carries many streams; a stream sends messages and receives them
+until the server ends it. Nothing is compressed, and nothing is sent twice from here. Imported only for an
+upstream with a `picker`; h2 is of the extra `http2`.
 """
 
 import asyncio
@@ -37,7 +38,8 @@ class GrpcFailed(UpstreamError):
 
 
 class GrpcStream:
-    """One call. `send` and `finish` never wait: what flow control holds back is kept, and is as much as was given to them."""
+    """One call. `send` and `finish` never wait: what flow control holds back is kept, and is as much as was
+    given to them."""
 
     def __init__(self, connection: "GrpcConnection", id: int) -> None:
         self._connection = connection
@@ -111,7 +113,9 @@ class GrpcConnection(asyncio.Protocol):
     def __init__(self, name: str, scheme: str) -> None:
         self._name, self._scheme = name, scheme
         self._streams: dict[int, GrpcStream] = {}
-        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="latin-1"))
+        self._h2 = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=True, header_encoding="latin-1")
+        )
         self._transport: asyncio.Transport | None = None
         self.usable = True
 
@@ -155,7 +159,11 @@ class GrpcConnection(asyncio.Protocol):
             return
         try:
             while stream.out:
-                size = min(self._h2.local_flow_control_window(stream.id), self._h2.max_outbound_frame_size, len(stream.out))
+                size = min(
+                    self._h2.local_flow_control_window(stream.id),
+                    self._h2.max_outbound_frame_size,
+                    len(stream.out),
+                )
                 if size <= 0:
                     break
                 self._h2.send_data(stream.id, bytes(stream.out[:size]))

@@ -1,15 +1,16 @@
 """HTTP/1.1 responses, sans-io: bytes in; head, body bytes, end or refusal out.
 
-The grammar is llhttp's in its strict setting (Node's parser, through httptools), which refuses a Content-Length beside
-a Transfer-Encoding, repeated lengths, bare CR and LF, folded headers and odd chunk sizes. What is stricter here than
-there, because an upstream that does it is broken or is smuggling:
+The grammar is llhttp's in its strict setting (Node's parser, through httptools), which refuses a
+Content-Length beside a Transfer-Encoding, repeated lengths, bare CR and LF, folded headers and odd chunk
+sizes. What is stricter here than there, because an upstream that does it is broken or is smuggling:
 
-    one transfer coding, and it is `chunked`, and only in HTTP/1.1; no HTTP/0.9, RTSP or ICE; no 101
-    a bounded head (interim heads counted in), a bounded number of headers (trailers counted in), bounded framing
+    one transfer coding, and it is `chunked`, and only in HTTP/1.1; no HTTP/0.9, RTSP or ICE; no 101 a bounded
+    head (interim heads counted in), a bounded number of headers (trailers counted in), bounded framing
         bytes between two pieces of body (chunk extensions, trailers)
 
 Bytes behind a complete response belong to no request: the answer stays valid, `reusable` becomes false.
-Interim heads (100, 102, 103) are skipped. A response without a length ends with the connection (RFC 9112, 6.3).
+Interim heads (100, 102, 103) are skipped. A response without a length ends with the connection (RFC 9112,
+6.3).
 """
 
 import httptools
@@ -31,8 +32,8 @@ class _Refused(Exception):
 class ResponseParser:
     """Parses the responses of one connection, one after another; call `expect` before each.
 
-    `status` is 0 and `headers` empty until the final head is complete; names are lower case, repeated ones joined by
-    ", ". `over`: complete. `error`: refused or cut, and nothing more will come.
+    `status` is 0 and `headers` empty until the final head is complete; names are lower case, repeated ones
+    joined by ", ". `over`: complete. `error`: refused or cut, and nothing more will come.
     """
 
     __slots__ = (
@@ -81,7 +82,8 @@ class ResponseParser:
         self.error: UpstreamError | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Returns the body bytes in `data`, chunks of one read joined. Never raises: see `error`, `over`, `status`."""
+        """Returns the body bytes in `data`, chunks of one read joined. Never raises: see `error`, `over`,
+        `status`."""
         try:
             if self.status:
                 self._llhttp.feed_data(data)
@@ -101,11 +103,14 @@ class ResponseParser:
         return body
 
     def eof(self) -> None:
-        """Handles an orderly end of the connection. Sets `over` if that is the end of the body, else `error`."""
+        """Handles an orderly end of the connection. Sets `over` if that is the end of the body, else
+        `error`."""
         if self.over or self.error is not None:
             return
         if not self.status:
-            self.error = UpstreamError("reset", f"{self._peer} closed the connection before its answer's head")
+            self.error = UpstreamError(
+                "reset", f"{self._peer} closed the connection before its answer's head"
+            )
         elif self._delimited:
             self.error = UpstreamTruncated("The upstream closed the connection in the middle of its answer")
         else:
@@ -132,7 +137,9 @@ class ResponseParser:
     def on_headers_complete(self) -> None:
         llhttp = self._llhttp
         status: int = llhttp.get_status_code()
-        version = "1.1" if self._is_1_1 else llhttp.get_http_version()  # llhttp formats a text of two numbers each time
+        version = (
+            "1.1" if self._is_1_1 else llhttp.get_http_version()
+        )  # llhttp formats a text of two numbers each time
         if version not in _VERSIONS:
             self._refuse("an unknown HTTP version")
         if status < 200:

@@ -1,9 +1,10 @@
-"""The addresses of one name: looked up once for all waiting callers, cached for `ttl` seconds, and used in turns.
+"""The addresses of one name: looked up once for all waiting callers, cached for `ttl` seconds, and used in
+turns.
 
 The system's resolver does not report how long its answer is valid, so the name is looked up again after `ttl`
-seconds, and at once when no
-address could be connected to. An address that failed, or was slower than the one that won the race, goes to the end of the
-order for `penalty` seconds: new connections then begin with those that work.
+seconds, and at once when no address could be connected to. An address that failed, or was slower than the one
+that won the race, goes to the end of the order for `penalty` seconds: new connections then begin with those
+that work.
 """
 
 import asyncio
@@ -25,7 +26,14 @@ class Addresses:
     """Of one host and port; `name` is what errors call it. `clock` and `ttl` in seconds."""
 
     def __init__(
-        self, host: str, port: int, name: str, clock: Callable[[], float], *, ttl: float = DNS_TTL, penalty: float = PENALTY
+        self,
+        host: str,
+        port: int,
+        name: str,
+        clock: Callable[[], float],
+        *,
+        ttl: float = DNS_TTL,
+        penalty: float = PENALTY,
     ) -> None:
         self._host, self._port, self._name = host, port, name
         self._clock = clock
@@ -62,14 +70,20 @@ class Addresses:
 
     def _penalized(self, addresses: list[ResolvedAddress]) -> list[ResolvedAddress]:
         now = self._clock()
-        self._late = {address: until for address, until in self._late.items() if until > now and address in addresses}
+        self._late = {
+            address: until for address, until in self._late.items() if until > now and address in addresses
+        }
         late = self._late
         good = [address for address in addresses if address not in late]
-        return alternated(good) + sorted((address for address in addresses if address in late), key=late.__getitem__)
+        return alternated(good) + sorted(
+            (address for address in addresses if address in late), key=late.__getitem__
+        )
 
     async def _look_up(self) -> list[ResolvedAddress]:
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().getaddrinfo(
+                self._host, self._port, type=socket.SOCK_STREAM
+            )
         except (OSError, UnicodeError) as error:
             raise UpstreamError("dns_error", f"The name of {self._name} could not be resolved") from error
         if not found:
@@ -84,7 +98,8 @@ class Addresses:
 
 
 def host_and_port(text: str, port: int) -> tuple[str, int]:
-    """ "host:port" or "host" -> host and port (`port` where there is none); IPv6 stands in brackets. Raises ValueError."""
+    """ "host:port" or "host" -> host and port (`port` where there is none); IPv6 stands in brackets. Raises
+    ValueError."""
     expected = "expected host:port, such as 10.0.0.7:8000 or [fd00::7]:8000"
     try:
         url = urlsplit(f"//{text}")

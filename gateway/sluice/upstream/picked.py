@@ -1,7 +1,10 @@
-"""A transport whose requests go to the endpoints that a picker names for each (llm-d, Gateway API inference extension).
+"""A transport whose requests go to the endpoints that a picker names for each (llm-d, Gateway API inference
+extension).
 
-    enter   the picker gets the request's headers and body, and answers with endpoints, or with what the caller is to be
-            answered (503, 429); the endpoints are tried in order until one begins to answer with anything but a 502, 503 or 504
+    enter   the picker gets the request's headers and body, and answers with endpoints, or with what the
+      caller is to be
+            answered (503, 429); the endpoints are tried in order until one begins to answer with anything but
+              a 502, 503 or 504
     then    the picker is told which one serves
     exit    its stream is ended, so that it knows that the request is over
 
@@ -45,13 +48,20 @@ class Towards(Transport, Protocol):
 
 
 class PickedTransport:
-    """`base` reaches the upstream by its name: it is used itself where the picker fails and `open_on_failure` says so.
+    """`base` reaches the upstream by its name: it is used itself where the picker fails and `open_on_failure`
+    says so.
 
     `timeout`, seconds: for the picker's answer, connecting to it included.
     """
 
     def __init__(
-        self, base: Towards, channel: GrpcChannel, *, timeout: float, open_on_failure: bool = False, told: Told = lambda _: None
+        self,
+        base: Towards,
+        channel: GrpcChannel,
+        *,
+        timeout: float,
+        open_on_failure: bool = False,
+        told: Told = lambda _: None,
     ) -> None:
         self.base, self.channel = base, channel
         self._timeout = timeout
@@ -63,7 +73,8 @@ class PickedTransport:
     def send(
         self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None
     ) -> AbstractAsyncContextManager[UpstreamResponse]:
-        """See `sluice.backends.transport.Transport`. Enter raises "connect_error", too, where the picker fails."""
+        """See `sluice.backends.transport.Transport`. Enter raises "connect_error", too, where the picker
+        fails."""
         return _PickedExchange(self, request, connect, headers, reader)
 
     async def close(self) -> None:
@@ -102,7 +113,8 @@ class PickedTransport:
         return found
 
     async def pick(self, request: UpstreamRequest) -> tuple[Pick | None, GrpcStream | None]:
-        """What the picker says, and the stream on which it is to be told of the answer; nothing where it is bypassed."""
+        """What the picker says, and the stream on which it is to be told of the answer; nothing where it is
+        bypassed."""
         try:
             async with asyncio.timeout(self._timeout):
                 pick, stream = await self._ask(request)
@@ -170,7 +182,8 @@ class _Immediate(msgspec.Struct):
 
 
 class _Waiting:
-    """Reads a response's head unless the next endpoint is to be tried because of it. Tells who serves, where it is wanted."""
+    """Reads a response's head unless the next endpoint is to be tried because of it. Tells who serves, where
+    it is wanted."""
 
     __slots__ = ("_last", "_reader", "_served")
 
@@ -249,11 +262,15 @@ class _PickedExchange(msgspec.Struct, eq=False):
                     await current.__aexit__(None, None, None)
                 continue
             if self._stream is not None:
-                self._stream.send(ext_proc.response_headers(response.status, _told_of(response.headers), endpoint))
+                self._stream.send(
+                    ext_proc.response_headers(response.status, _told_of(response.headers), endpoint)
+                )
             return response
         raise UpstreamError("connect_error", "The endpoint picker named no endpoint")
 
-    async def _once_more(self, endpoint: Endpoint, request: UpstreamRequest, reader: Reader | None) -> UpstreamResponse:
+    async def _once_more(
+        self, endpoint: Endpoint, request: UpstreamRequest, reader: Reader | None
+    ) -> UpstreamResponse:
         """The endpoint's answer; on a new connection where an idle one turned out to be closed."""
         transport = self._client.towards(endpoint)
         try:
@@ -261,7 +278,9 @@ class _PickedExchange(msgspec.Struct, eq=False):
         except StaleConnection:
             return await self._enter(transport, request, reader)
 
-    async def _enter(self, transport: Transport, request: UpstreamRequest, reader: Reader | None) -> UpstreamResponse:
+    async def _enter(
+        self, transport: Transport, request: UpstreamRequest, reader: Reader | None
+    ) -> UpstreamResponse:
         current = transport.send(request, connect=self._connect, headers=self._headers, reader=reader)
         response = await current.__aenter__()
         self._current = current
@@ -300,7 +319,8 @@ def _immediate(refused: Refused) -> _Immediate:
 
 
 def _changed(request: UpstreamRequest, pick: Pick) -> UpstreamRequest:
-    """The request with the headers that the picker sets, and its body, if it gave one back. Raises UpstreamError."""
+    """The request with the headers that the picker sets, and its body, if it gave one back. Raises
+    UpstreamError."""
     mine = {name.lower() for name, _ in request.headers}
     more = [
         (name, value)
@@ -310,7 +330,9 @@ def _changed(request: UpstreamRequest, pick: Pick) -> UpstreamRequest:
     try:
         check_fields(more)
     except ValueError as error:
-        raise UpstreamError("connect_error", "The endpoint picker sets a header that cannot be sent") from error
+        raise UpstreamError(
+            "connect_error", "The endpoint picker sets a header that cannot be sent"
+        ) from error
     lines = "".join(f"{name}: {value}\r\n" for name, value in more).encode("latin-1")
     body = bytes(pick.body) if pick.whole and pick.body else request.body
     return msgspec.structs.replace(request, lines=request.lines + lines, body=body)

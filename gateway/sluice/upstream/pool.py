@@ -1,11 +1,12 @@
 """Bounds the connections to one upstream, and keeps the idle ones.
 
-A place (one of `limit`) is taken by every connection being opened, used or idle, and by nothing else. Whoever holds a
-place gives it back with `put` (together with a connection that can be used again) or with `release`. Waiters are served
-in their order, before newcomers: while somebody waits nothing is idle.
+A place (one of `limit`) is taken by every connection being opened, used or idle, and by nothing else. Whoever
+holds a place gives it back with `put` (together with a connection that can be used again) or with `release`.
+Waiters are served in their order, before newcomers: while somebody waits nothing is idle.
 
-The idle connection used last is taken first, so that in quiet times the rest grow old and go. `keepalive` must be shorter
-than the upstream's own idle time, or requests are sent into connections that are just being closed.
+The idle connection used last is taken first, so that in quiet times the rest grow old and go. `keepalive`
+must be shorter than the upstream's own idle time, or requests are sent into connections that are just being
+closed.
 """
 
 import asyncio
@@ -15,7 +16,8 @@ from sluice.upstream.connection import UpstreamConnection
 
 
 class IdleConnections:
-    """Bounds the idle connections of several pools together: each keeps a file descriptor that a call may need."""
+    """Bounds the idle connections of several pools together: each keeps a file descriptor that a call may
+    need."""
 
     __slots__ = ("count", "limit")
 
@@ -30,10 +32,24 @@ class Pool:
     `together` is shared by the pools whose idle connections are bounded together.
     """
 
-    __slots__ = ("_clock", "_closed", "_idle", "_keepalive", "_limit", "_sweep", "_together", "_waiters", "open")
+    __slots__ = (
+        "_clock",
+        "_closed",
+        "_idle",
+        "_keepalive",
+        "_limit",
+        "_sweep",
+        "_together",
+        "_waiters",
+        "open",
+    )
 
     def __init__(
-        self, limit: int, keepalive: float, clock: Callable[[], float], together: IdleConnections | None = None
+        self,
+        limit: int,
+        keepalive: float,
+        clock: Callable[[], float],
+        together: IdleConnections | None = None,
     ) -> None:
         self._together = together or IdleConnections()
         self._limit = limit
@@ -63,7 +79,11 @@ class Pool:
             connection, _ = self._idle.popitem()
             self._together.count -= 1
             now = self._clock()
-            if not connection.closed and now - connection.idle_since < self._keepalive and now < connection.until:
+            if (
+                not connection.closed
+                and now - connection.idle_since < self._keepalive
+                and now < connection.until
+            ):
                 return connection
             connection.close()
             self.release()

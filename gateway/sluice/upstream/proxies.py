@@ -80,7 +80,9 @@ def proxy_for(text: str, origin: Origin, environ: Mapping[str, str]) -> str | No
     try:
         proxy_of(url)
     except ValueError:
-        raise ValueError(f"the proxy in the environment ({names[1]} or ALL_PROXY) cannot be used: {_FORM}") from None
+        raise ValueError(
+            f"the proxy in the environment ({names[1]} or ALL_PROXY) cannot be used: {_FORM}"
+        ) from None
     return url
 
 

@@ -1,8 +1,8 @@
 """Builds the bytes of requests. Pure; parts that do not change between requests are built once.
 
-A backend's headers are a tuple that hardly ever changes, so the head of (method, URL, headers) is kept, all but the
-length. Nothing that could end a line gets into a head: names are tokens, values and targets have no control characters
-(RFC 9110, 5.5), and the headers that frame a message are the client's own.
+A backend's headers are a tuple that hardly ever changes, so the head of (method, URL, headers) is kept, all
+but the length. Nothing that could end a line gets into a head: names are tokens, values and targets have no
+control characters (RFC 9110, 5.5), and the headers that frame a message are the client's own.
 """
 
 import re
@@ -15,7 +15,8 @@ from sluice.backends.protocol import Headers, UpstreamRequest
 from sluice.wire.fields import check_fields
 
 KEPT = 256
-"""Heads kept; beyond that (headers that differ each time) all are forgotten and built anew, for some 5 µs each."""
+"""Heads kept; beyond that (headers that differ each time) all are forgotten and built anew, for some 5 µs
+each."""
 
 _METHOD = re.compile(r"[A-Z]+")
 _TARGET = re.compile(r"[\x21-\x7e]+")
@@ -26,7 +27,8 @@ MAX_NAME = 253
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Scheme, host and port. `authority` as it stands in URLs and in Host; `name` is host:port, for people."""
+    """Scheme, host and port. `authority` as it stands in URLs and in Host; `name` is host:port, for
+    people."""
 
     scheme: str
     host: str
@@ -48,7 +50,9 @@ def origin_of(url: str) -> Origin:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ValueError("the upstream's address has no valid host or port (IPv6 stands in brackets)") from None
+        raise ValueError(
+            "the upstream's address has no valid host or port (IPv6 stands in brackets)"
+        ) from None
     scheme = parts.scheme
     if scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("the upstream's address must be an http:// or https:// URL")

@@ -1,10 +1,10 @@
 """TLS to an upstream: verification, client certificates, and the causes of failures.
 
-Files (an authority, a client's certificate and its key) may be replaced while the gateway runs: they are checked
-before each new connection, in a thread, since a file system may hang, and connections that are open stay as they
-are. Kubernetes replaces
-a secret by pointing a symbolic link at another directory, so what a path leads to is compared, not the path's own entry. Files
-that cannot be used (half replaced: a certificate without its key) leave the last good ones in use until they can.
+Files (an authority, a client's certificate and its key) may be replaced while the gateway runs: they are
+checked before each new connection, in a thread, since a file system may hang, and connections that are open
+stay as they are. Kubernetes replaces a secret by pointing a symbolic link at another directory, so what a
+path leads to is compared, not the path's own entry. Files that cannot be used (half replaced: a certificate
+without its key) leave the last good ones in use until they can.
 """
 
 import asyncio
@@ -55,7 +55,9 @@ def context_of(options: UpstreamTls) -> TlsContext:
         trust(context, options.ca)
     if options.cert is not None:
         password = options.key_password
-        identify(context, options.cert, options.key, lambda: password.reveal() if password is not None else "")
+        identify(
+            context, options.cert, options.key, lambda: password.reveal() if password is not None else ""
+        )
     return context
 
 
@@ -77,8 +79,9 @@ def picker_tls(options: Picker) -> ssl.SSLContext:
 class WatchedTls:
     """An upstream's context, made again when one of its files is replaced.
 
-    Made outside the event loop; raises ValueError where the files cannot be used at first. `failed` is called with the reason
-    each time that replaced files turn out to be of no use, and `replaced` when a new context is in use.
+    Made outside the event loop; raises ValueError where the files cannot be used at first. `failed` is called
+    with the reason each time that replaced files turn out to be of no use, and `replaced` when a new context
+    is in use.
     """
 
     def __init__(
@@ -146,7 +149,11 @@ def tls_failed(name: str, error: BaseException) -> TlsFailed:
     code = error.reason or "no reason given"
     if "ALERT" in code and any(word in code for word in _OF_OURS):
         wanted = "REQUIRED" in code
-        what = "wants a client certificate (tls.cert and tls.key)" if wanted else "refused the client certificate"
+        what = (
+            "wants a client certificate (tls.cert and tls.key)"
+            if wanted
+            else "refused the client certificate"
+        )
         return TlsFailed("client_certificate", f"{name}: it {what} ({code})")
     if "PROTOCOL" in code and ("VERSION" in code or "UNSUPPORTED" in code):
         return TlsFailed("version", f"{name}: it has no TLS version that is allowed here ({code})")

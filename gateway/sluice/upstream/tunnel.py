@@ -1,7 +1,9 @@
-"""Tunnels through proxies: CONNECT to an HTTP proxy (RFC 9110 9.3.6), SOCKS 5; for http and https upstreams alike.
+"""Tunnels through proxies: CONNECT to an HTTP proxy (RFC 9110 9.3.6), SOCKS 5; for http and https upstreams
+alike.
 
-The proxy sees names, not requests: what is sent through the tunnel is the same bytes as without it, TLS included. It is
-configured per upstream; the environment's `HTTPS_PROXY` is read only where that says so (`sluice.upstream.proxies`).
+The proxy sees names, not requests: what is sent through the tunnel is the same bytes as without it, TLS
+included. It is configured per upstream; the environment's `HTTPS_PROXY` is read only where that says so
+(`sluice.upstream.proxies`).
 """
 
 import asyncio
@@ -36,7 +38,8 @@ def refusal(head: bytes, proxy: Proxy) -> UpstreamError | None:
 
 
 async def open_tunnel(sock: socket.socket, target: Origin, proxy: Proxy) -> None:
-    """Asks the HTTP proxy at the other end of `sock` to connect to `target`. Raises UpstreamError("connect_error")."""
+    """Asks the HTTP proxy at the other end of `sock` to connect to `target`. Raises
+    UpstreamError("connect_error")."""
     loop = asyncio.get_running_loop()
     head = bytearray()
     try:
@@ -99,7 +102,9 @@ class TlsTunnel(asyncio.Protocol):
         if len(head) >= MAX_HEAD:
             self._done(_too_long())
         elif end >= 0:
-            early = UpstreamError("connect_error", f"The proxy {self._proxy.origin.name} sent more than its answer")
+            early = UpstreamError(
+                "connect_error", f"The proxy {self._proxy.origin.name} sent more than its answer"
+            )
             self._done(refusal(bytes(head), self._proxy) or (early if len(head) > end + 4 else None))
 
     def eof_received(self) -> None:

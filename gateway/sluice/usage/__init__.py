@@ -1,10 +1,12 @@
-"""Usage: calls, tokens and cost by day, key, tenant, alias and model. `ledger` counts, a store keeps the sums.
+"""Usage: calls, tokens and cost by day, key, tenant, alias and model. `ledger` counts, a store keeps the
+sums.
 
-Beside the rows of days there are rows of *dimensions*: the same sums once more, apart by one thing more, the hour of the day
-(dimension "hour") or the value of a tag (dimension "tag:NAME"). Each dimension by itself adds up to the rows of the day.
+Beside the rows of days there are rows of *dimensions*: the same sums once more, apart by one thing more, the
+hour of the day (dimension "hour") or the value of a tag (dimension "tag:NAME"). Each dimension by itself adds
+up to the rows of the day.
 
-A process counts in memory and sends its store a batch a second: a kill -9 loses the last second at most. Each batch has
-a number, so that it is counted once even if it is sent again after an unclear failure.
+A process counts in memory and sends its store a batch a second: a kill -9 loses the last second at most. Each
+batch has a number, so that it is counted once even if it is sent again after an unclear failure.
 """
 
 from collections.abc import Sequence
@@ -42,9 +44,11 @@ SUBJECT = Subject._fields[:-1]
 
 
 class Figures(msgspec.Struct, gc=False):
-    """Calls and those that ended in an error, under the target that answered; tokens and nano-dollars where they arose.
+    """Calls and those that ended in an error, under the target that answered; tokens and nano-dollars where
+    they arose.
 
-    `cached_input` is part of `input`, `reasoning` of `output`. `estimated`: attempts without tokens reported by the provider.
+    `cached_input` is part of `input`, `reasoning` of `output`. `estimated`: attempts without tokens reported
+    by the provider.
     """
 
     requests: int = 0
@@ -74,7 +78,8 @@ LARGEST = 1 << 53
 
 
 def sound(row: Row) -> bool:
-    """Returns whether a store can be expected to keep the row: whole figures from 0 to LARGEST, and text that is Unicode."""
+    """Returns whether a store can be expected to keep the row: whole figures from 0 to LARGEST, and text that
+    is Unicode."""
     subject, figures = row
     if not all(type(value) is int and 0 <= value <= LARGEST for value in msgspec.structs.astuple(figures)):
         return False
@@ -88,7 +93,8 @@ def sound(row: Row) -> bool:
 class UsageBatch(msgspec.Struct, frozen=True):
     """Rows of one day, to be added. The batches of one `writer` are numbered upwards and come in that order.
 
-    `dimension`: whose rows they are; "": those of the day. `days`: for how long a store that forgets by itself keeps them.
+    `dimension`: whose rows they are; "": those of the day. `days`: for how long a store that forgets by
+    itself keeps them.
     """
 
     writer: str
@@ -115,7 +121,8 @@ class UsageStore(Protocol):
     """Stores usage. One test suite covers every implementation. Every method raises UsageFailed."""
 
     async def add(self, batch: UsageBatch) -> None:
-        """Adds the batch once, however often it is sent. Raises RowRefused if sending it again cannot help."""
+        """Adds the batch once, however often it is sent. Raises RowRefused if sending it again cannot
+        help."""
         ...
 
     async def of_day(self, day: str, dimension: str = "") -> Sequence[Row]:

@@ -41,10 +41,10 @@ HOUR_LONG = 3600
 
 
 class UsageLedger:
-    """Counts finished calls. `wall` gives seconds since the epoch. `failed` is called for each batch that did not arrive
-    (it is kept), `succeeded` when all did, `folded` for each call counted under OTHER, `put_aside` for each row that the
-    store refuses: it is left out of the report, so that the others are in it. `hourly_days`: days for which it is also
-    kept by the hour; 0: not at all."""
+    """Counts finished calls. `wall` gives seconds since the epoch. `failed` is called for each batch that did
+    not arrive (it is kept), `succeeded` when all did, `folded` for each call counted under OTHER, `put_aside`
+    for each row that the store refuses: it is left out of the report, so that the others are in it.
+    `hourly_days`: days for which it is also kept by the hour; 0: not at all."""
 
     def __init__(
         self,
@@ -130,7 +130,9 @@ class UsageLedger:
             if attempt.cost is not None:
                 figures.nanos += nanos(attempt.cost)
 
-    def _figures(self, rows: dict[Subject, Figures], value: str, call: Call, attempt: Attempt | None) -> Figures:
+    def _figures(
+        self, rows: dict[Subject, Figures], value: str, call: Call, attempt: Attempt | None
+    ) -> Figures:
         caller, model = call.principal, attempt.target.label if attempt is not None else ""
         # A Subject is as good a key, but dearer.
         fields = (self._day, caller.key_id, caller.tenant, call.route.name, model, value)
@@ -151,7 +153,8 @@ class UsageLedger:
             await self.flush()
 
     async def flush(self) -> bool:
-        """Bring everything that was counted so far. False where the store did not take all of it: then it is kept."""
+        """Bring everything that was counted so far. False where the store did not take all of it: then it is
+        kept."""
         async with self._flushing:
             try:
                 if self._sending:  # these may have arrived: they are brought again as they were
@@ -163,7 +166,9 @@ class UsageLedger:
             except UsageFailed as error:
                 self._failed(error)
                 return False
-            except Exception as crash:  # a fault of a store's: the next batch must not wait for ever for who brings it
+            except (
+                Exception
+            ) as crash:  # a fault of a store's: the next batch must not wait for ever for who brings it
                 self._failed(UsageFailed(type(crash).__name__))
                 return False
             self._succeeded()
@@ -188,9 +193,11 @@ class UsageLedger:
                 self._sending.popleft()
 
     def _divide(self, refused: UsageBatch) -> None:
-        """Bring the halves of a batch in its place, until the row that is refused stands alone and is put aside.
+        """Bring the halves of a batch in its place, until the row that is refused stands alone and is put
+        aside.
 
-        Nothing of the batch has arrived, and what waits behind it was never brought: all of it may get new numbers.
+        Nothing of the batch has arrived, and what waits behind it was never brought: all of it may get new
+        numbers.
         """
         rows = refused.rows
         if len(rows) == 1:
@@ -210,7 +217,9 @@ class UsageLedger:
         for name, rows in self._tagged.items():
             yield from self._of_dimension(TAG + name, rows)
 
-    def _of_dimension(self, dimension: str, rows: Mapping[Subject, Figures], kept: int = KEPT_DAYS) -> Iterator[UsageBatch]:
+    def _of_dimension(
+        self, dimension: str, rows: Mapping[Subject, Figures], kept: int = KEPT_DAYS
+    ) -> Iterator[UsageBatch]:
         days: dict[str, list[Row]] = {}
         for row in rows.items():
             if sound(row):

@@ -1,4 +1,5 @@
-"""Budgets over a restart: their buckets are charged with what the usage says was spent in the periods that run."""
+"""Budgets over a restart: their buckets are charged with what the usage says was spent in the periods that
+run."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -19,14 +20,15 @@ Owner = tuple[str, str]
 ALL = "all"
 """The one owner of scope `overall`."""
 ROUNDING = 1e-8
-"""US dollars, or the share of a budget, by which a full bucket may seem less than full (`sluice.limits.bucket`)."""
+"""US dollars, or the share of a budget, by which a full bucket may seem less than full
+(`sluice.limits.bucket`)."""
 
 
 def opening_charges(
     rows: Iterable[Row], config: Config, wall: float, others: Mapping[str, KeyLimits] | None = None
 ) -> list[Claim]:
-    """Returns the amounts spent of each budget in the periods around `wall` (seconds since the epoch), as claims to
-    settle.
+    """Returns the amounts spent of each budget in the periods around `wall` (seconds since the epoch), as
+    claims to settle.
 
     `others` are the limits of keys that do not stand in the configuration, by the key's id.
     """
@@ -36,7 +38,9 @@ def opening_charges(
     for subject, figures in rows:
         if not figures.nanos:
             continue
-        periods = [p for p, span in spans.items() if span.first.isoformat() <= subject.day < span.after.isoformat()]
+        periods = [
+            p for p, span in spans.items() if span.first.isoformat() <= subject.day < span.after.isoformat()
+        ]
         for owner in budgets.owners(subject):
             amounts = spent.setdefault(owner, {})
             for period in periods:
@@ -62,12 +66,17 @@ def days_to_read(wall: float) -> list[str]:
 
 
 async def reopen(
-    buckets: BucketStore, usage: UsageStore, config: Config, wall: float, others: Mapping[str, KeyLimits] | None = None
+    buckets: BucketStore,
+    usage: UsageStore,
+    config: Config,
+    wall: float,
+    others: Mapping[str, KeyLimits] | None = None,
 ) -> None:
-    """Charge buckets that know nothing: those of a store that outlives the process (shared memory, Redis) know it all.
+    """Charge buckets that know nothing: those of a store that outlives the process (shared memory, Redis)
+    know it all.
 
-    Whoever takes the one unit of a bucket beside it charges; so of several processes that start at once, one does.
-    A store that does not answer now leaves the budgets as they are. `others` as for `opening_charges`.
+    Whoever takes the one unit of a bucket beside it charges; so of several processes that start at once, one
+    does. A store that does not answer now leaves the budgets as they are. `others` as for `opening_charges`.
     """
     if not Budgets(config, others or {}):
         return
@@ -75,8 +84,12 @@ async def reopen(
         rows = [row for day in days_to_read(wall) for row in await usage.of_day(day)]
         for charge in opening_charges(rows, config, wall, others):
             [level] = (await buckets.take([msgspec.structs.replace(charge, amount=0.0)])).levels
-            once = msgspec.structs.replace(charge, key=f"{charge.key}:opened", limit=Limit(1.0, 0.0), amount=1.0)
-            untouched = charge.limit.capacity - level.remaining <= max(ROUNDING, charge.limit.capacity * ROUNDING)
+            once = msgspec.structs.replace(
+                charge, key=f"{charge.key}:opened", limit=Limit(1.0, 0.0), amount=1.0
+            )
+            untouched = charge.limit.capacity - level.remaining <= max(
+                ROUNDING, charge.limit.capacity * ROUNDING
+            )
             if untouched and (await buckets.take([once])).admitted:
                 await buckets.settle([charge])
     except (UsageFailed, Unavailable):
@@ -84,8 +97,8 @@ async def reopen(
 
 
 class Budgets:
-    """The owners with a budget; false if there are none. `named`: all but the subjects of JWTs, whose names nobody
-    knows.
+    """The owners with a budget; false if there are none. `named`: all but the subjects of JWTs, whose names
+    nobody knows.
 
     `others` are the limits of keys that do not stand in the configuration, by the key's id.
     """
@@ -94,7 +107,11 @@ class Budgets:
         keys = {key.id: key.limits for key in config.keys} | dict(others)
         limits: dict[Owner, CallLimits] = {
             **{("key", name): of for name, of in keys.items()},
-            **{(KEY_ALIAS, key_alias(name, alias)): one for name, of in keys.items() for alias, one in of.aliases.items()},
+            **{
+                (KEY_ALIAS, key_alias(name, alias)): one
+                for name, of in keys.items()
+                for alias, one in of.aliases.items()
+            },
             **{("tenant", name): tenant.limits for name, tenant in config.tenants.items()},
             **{(TEAM, name): team.limits for name, team in config.teams.items()},
             **{("alias", name): alias.limits for name, alias in config.aliases.items()},
@@ -104,9 +121,15 @@ class Budgets:
         self.named = {owner: of.budget for owner, of in limits.items() if of.budget is not None}
         self._end_users = config.limits.end_users
         self._aliases = {name: of.aliases for name, of in keys.items() if of.aliases}
-        self._teams = {name: [*teams_above(tenant, config.teams)] for name, tenant in config.tenants.items() if tenant.team}
+        self._teams = {
+            name: [*teams_above(tenant, config.teams)]
+            for name, tenant in config.tenants.items()
+            if tenant.team
+        }
         issuers = {f"jwt:{issuer.issuer}": _Issued.of(issuer) for issuer in config.jwt}
-        self._issuers = {name: issued for name, issued in issuers.items() if issued.budget is not None or issued.aliases}
+        self._issuers = {
+            name: issued for name, issued in issuers.items() if issued.budget is not None or issued.aliases
+        }
 
     def __bool__(self) -> bool:
         return bool(self.named or self._issuers)
@@ -117,7 +140,9 @@ class Budgets:
             return self._end_users.budget if self._end_users is not None else None
         found = self.named.get((scope, name))
         if found is None and scope in ("key", KEY_ALIAS):
-            issued = next((issued for key, issued in self._issuers.items() if name.startswith(f"{key}|")), None)
+            issued = next(
+                (issued for key, issued in self._issuers.items() if name.startswith(f"{key}|")), None
+            )
             if issued is not None:
                 found = issued.budget if scope == "key" else issued.aliases.get(name.rpartition("|")[2])
         return found
@@ -130,7 +155,9 @@ class Budgets:
         if alias := named_alias(self._aliases.get(subject.key, ()), subject.alias):
             found.append((KEY_ALIAS, key_alias(subject.key, alias)))
         yield from (owner for owner in found if owner in named)
-        yield from (owner for owner in named if owner[0] == "upstream" and subject.model.startswith(f"{owner[1]}/"))
+        yield from (
+            owner for owner in named if owner[0] == "upstream" and subject.model.startswith(f"{owner[1]}/")
+        )
         if (issued := self._issuers.get(subject.key)) is not None:
             bucket = f"{subject.key}|{tenant.removeprefix(issued.prefix)}"
             if issued.budget is not None:
@@ -140,10 +167,11 @@ class Budgets:
 
 
 class _Issued(msgspec.Struct, frozen=True):
-    """The budgets of an issuer's subjects, and of single aliases of theirs. `prefix` stands before their tenants.
+    """The budgets of an issuer's subjects, and of single aliases of theirs. `prefix` stands before their
+    tenants.
 
-    Which plan a subject had is not known, so it is the most of any: a bucket that is then claimed under another limit keeps
-    what was spent.
+    Which plan a subject had is not known, so it is the most of any: a bucket that is then claimed under
+    another limit keeps what was spent.
     """
 
     prefix: str
@@ -154,9 +182,13 @@ class _Issued(msgspec.Struct, frozen=True):
     def of(cls, issuer: Issuer) -> "_Issued":
         plans = (issuer.limits, *issuer.plans.values())
         names = {name for limits in plans for name in limits.aliases}
-        single = {name: _most(limits.aliases[name] for limits in plans if name in limits.aliases) for name in names}
+        single = {
+            name: _most(limits.aliases[name] for limits in plans if name in limits.aliases) for name in names
+        }
         prefix = issuer.tenant_prefix if issuer.tenant_prefix is not None else f"{issuer.issuer}|"
-        return cls(prefix, _most(plans), {name: budget for name, budget in single.items() if budget is not None})
+        return cls(
+            prefix, _most(plans), {name: budget for name, budget in single.items() if budget is not None}
+        )
 
 
 def _most(limits: Iterable[CallLimits]) -> Budget | None:

@@ -1,7 +1,7 @@
 """Usage in PostgreSQL (13 or newer), for any number of hosts: tables that reports of one's own can read.
 
-A batch and its number are one statement. Its rows come in one order, so that two gateways that add to the same rows wait for
-each other and do not lock each other out.
+A batch and its number are one statement. Its rows come in one order, so that two gateways that add to the
+same rows wait for each other and do not lock each other out.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,9 @@ _ARRIVED = """
         RETURNING day
     )
 """
-_ADDED = ", ".join(f"{name} = least(u.{name}::numeric + excluded.{name}, {LARGEST})::bigint" for name in NAMES)
+_ADDED = ", ".join(
+    f"{name} = least(u.{name}::numeric + excluded.{name}, {LARGEST})::bigint" for name in NAMES
+)
 _SUMS = f"DO UPDATE SET {_ADDED}"
 """A sum that is too large for an integer stops at the largest one."""
 _FIGURES = ", ".join(f"row.{name}" for name in NAMES)
@@ -86,12 +88,13 @@ PRUNE = tuple(
 )
 PRUNE_DIMENSION = "DELETE FROM {s}.sluice_usage_by WHERE day < $1 AND dimension = $2"
 UNKEEPABLE = ("22000", "22021", "22P05", "54000", "22003", "")
-"""SQLSTATEs of what can never be kept: U+0000 in a text, a text too long for the index, a figure out of range; 22000 and
-"": what the driver itself refuses."""
+"""SQLSTATEs of what can never be kept: U+0000 in a text, a text too long for the index, a figure out of
+range; 22000 and "": what the driver itself refuses."""
 
 
 class PostgresUsage:
-    """`url` as `storage.postgres_address` reads it. `timeout` in seconds for each call; None: the address's, else TIMEOUT."""
+    """`url` as `storage.postgres_address` reads it. `timeout` in seconds for each call; None: the address's,
+    else TIMEOUT."""
 
     def __init__(self, url: str, *, timeout: float | None = None) -> None:
         address = address_of(url)
@@ -102,11 +105,15 @@ class PostgresUsage:
         rows = sorted(_added_up(batch.rows).items())
         by = batch.dimension
         fields = Subject._fields if by else SUBJECT
-        columns: list[list[Any]] = [[subject[place] for subject, _ in rows] for place in range(1, len(fields))]
+        columns: list[list[Any]] = [
+            [subject[place] for subject, _ in rows] for place in range(1, len(fields))
+        ]
         columns += [[getattr(figures, name) for _, figures in rows] for name in NAMES]
         try:
             numbered = batch.writer, batch.number, date.fromisoformat(batch.day)
-            await (self._rows(ADD_BY, *numbered, by, *columns) if by else self._rows(ADD, *numbered, *columns))
+            await (
+                self._rows(ADD_BY, *numbered, by, *columns) if by else self._rows(ADD, *numbered, *columns)
+            )
         except UsageFailed as error:
             cause = error.__cause__
             if error.reason == "reply" and isinstance(cause, PostgresFailed) and cause.state in UNKEEPABLE:
@@ -114,7 +121,11 @@ class PostgresUsage:
             raise
 
     async def of_day(self, day: str, dimension: str = "") -> Sequence[Row]:
-        query = (OF_DIMENSION, date.fromisoformat(day), dimension) if dimension else (OF_DAY, date.fromisoformat(day))
+        query = (
+            (OF_DIMENSION, date.fromisoformat(day), dimension)
+            if dimension
+            else (OF_DAY, date.fromisoformat(day))
+        )
         found = await self._rows(*query)
         return [(Subject(day, *row[:5]), Figures(*row[5:])) for row in map(tuple, found)]
 

@@ -1,9 +1,9 @@
 """Usage in Redis (6.2 or newer) or Valkey: a hash per day, which expires by itself.
 
-Its fields are JSON arrays of key, tenant, alias, model and the name of a figure; each dimension of a day is a hash of its
-own, whose fields have the dimension's value before that name. The number of the last batch of each writer stands in the
-same hash (its field is an array of one), so a batch and its number are one script on one key, and a cluster needs no hash
-tag.
+Its fields are JSON arrays of key, tenant, alias, model and the name of a figure; each dimension of a day is a
+hash of its own, whose fields have the dimension's value before that name. The number of the last batch of
+each writer stands in the same hash (its field is an array of one), so a batch and its number are one script
+on one key, and a cluster needs no hash tag.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -39,14 +39,16 @@ ADD = """
     return 1
 """
 REFUSED = -1
-"""What ADD returns where a figure or its sum is no 64-bit integer: it has taken back what it had added before it."""
+"""What ADD returns where a figure or its sum is no 64-bit integer: it has taken back what it had added before
+it."""
 NAMES = Figures.__struct_fields__
 _json = msgspec.json.Encoder().encode
 _fields = msgspec.json.Decoder(list[str]).decode
 
 
 class RedisUsage:
-    """`url` as `storage.address` reads it. `timeout` in seconds for each call; None: the address's, else TIMEOUT."""
+    """`url` as `storage.address` reads it. `timeout` in seconds for each call; None: the address's, else
+    TIMEOUT."""
 
     def __init__(self, url: str, *, prefix: str = "sluice", timeout: float | None = None) -> None:
         address = address_of(url)

@@ -1,7 +1,8 @@
-"""Usage in an SQLite file, which may be that of conversations or keys: its tables are its own, its connection too.
+"""Usage in an SQLite file, which may be that of conversations or keys: its tables are its own, its connection
+too.
 
-How the file is worked in is `sluice.storage.sqlite`. A batch and its number are one transaction. The tables are made where
-they are missing and never change; another layout will have other names.
+How the file is worked in is `sluice.storage.sqlite`. A batch and its number are one transaction. The tables
+are made where they are missing and never change; another layout will have other names.
 """
 
 import sqlite3
@@ -50,7 +51,8 @@ _SUMS = f"""
     {", ".join("?" for _ in NAMES)})
     ON CONFLICT DO UPDATE SET {", ".join(f"{name} = min({name} + excluded.{name}, {2**63 - 1})" for name in NAMES)}
 """
-"""A sum that is too large for an integer would become a float, and stay one: it stops at the largest integer."""
+"""A sum that is too large for an integer would become a float, and stay one: it stops at the largest
+integer."""
 ADD = f"INSERT INTO sluice_usage VALUES (?, ?, ?, ?, ?, {_SUMS}"  # noqa: S608 (the names of our own fields)
 ADD_BY = f"""
     INSERT INTO sluice_usage_by (day, key, tenant, alias, model, value, dimension, {", ".join(NAMES)})
@@ -62,12 +64,19 @@ OF_DIMENSION = f"""
 """  # noqa: S608
 
 
-UNKEEPABLE = (OverflowError, UnicodeEncodeError, sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError)
+UNKEEPABLE = (
+    OverflowError,
+    UnicodeEncodeError,
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+)
 """What binding a value raises that is too large for a column, no Unicode, or of no type that SQLite has."""
 
 
 class SqliteUsage:
-    """Opens `path`, or makes it; its directory must exist. Raises OSError here where the file cannot be used."""
+    """Opens `path`, or makes it; its directory must exist. Raises OSError here where the file cannot be
+    used."""
 
     def __init__(self, path: Path) -> None:
         self._file = SqliteFile(path, "usage", _make_tables, busy=BUSY)
@@ -114,7 +123,9 @@ class SqliteUsage:
 
     def _prune(self, before: str, dimension: str) -> None:
         if dimension:
-            self._database.execute("DELETE FROM sluice_usage_by WHERE day < ? AND dimension = ?", (before, dimension))
+            self._database.execute(
+                "DELETE FROM sluice_usage_by WHERE day < ? AND dimension = ?", (before, dimension)
+            )
             return
         for table in ("sluice_usage", "sluice_usage_by", "sluice_usage_writer"):
             self._database.execute(f"DELETE FROM {table} WHERE day < ?", (before,))  # noqa: S608

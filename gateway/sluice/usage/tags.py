@@ -1,6 +1,8 @@
-"""Tags of calls: what callers say about a call that usage is to be told apart by, such as a project or a feature.
+"""Tags of calls: what callers say about a call that usage is to be told apart by, such as a project or a
+feature.
 
-Values come from callers, so each tag has a bound on how many different ones are kept apart a day; further ones are OTHER.
+Values come from callers, so each tag has a bound on how many different ones are kept apart a day; further
+ones are OTHER.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +30,10 @@ class Tags:
 
     def of(self, chat: ChatRequest, headers: Mapping[str, str]) -> list[tuple[str, str]]:
         """Each tag with the value that the call is counted under; "" where the call has none."""
-        return [(name, self._value(name, tag, allowed, _given(tag, chat, headers))) for name, tag, allowed in self._tags]
+        return [
+            (name, self._value(name, tag, allowed, _given(tag, chat, headers)))
+            for name, tag, allowed in self._tags
+        ]
 
     def _value(self, name: str, tag: Tag, allowed: frozenset[str], given: str) -> str:
         if not given:

@@ -14,17 +14,20 @@ from sluice.web.logger import LoggerLines
 
 GATEWAY = web.AppKey("gateway", EmbeddedGateway)
 ANY_PATH = "/{path:(?s:.*)}"
-"""Every path below the prefix, also with an encoded line feed in it: unknown ones are answered by the API, in its dialects."""
+"""Every path below the prefix, also with an encoded line feed in it: unknown ones are answered by the API, in
+its dialects."""
 
 Config = str | PathLike[str] | Mapping[str, Any] | Loaded
-"""A configuration: the path of its file, its sections as a mapping, or what `sluice.config.loader` made of either."""
+"""A configuration: the path of its file, its sections as a mapping, or what `sluice.config.loader` made of
+either."""
 
 
 def application(config: Config, *, lines: LogLines | None = None) -> web.Application:
-    """The API of the gateway with this configuration. Its state lives from the application's startup to its cleanup.
+    """The API of the gateway with this configuration. Its state lives from the application's startup to its
+    cleanup.
 
-    On shutdown, calls in flight may finish within `server.drain_timeout`; those left are ended by an error in their dialect.
-    `lines`: where log lines go, in place of the logger "sluice". Raises ConfigError.
+    On shutdown, calls in flight may finish within `server.drain_timeout`; those left are ended by an error in
+    their dialect. `lines`: where log lines go, in place of the logger "sluice". Raises ConfigError.
     """
     gateway = EmbeddedGateway(_loaded(config), lines or LoggerLines())
 
@@ -42,10 +45,11 @@ def application(config: Config, *, lines: LogLines | None = None) -> web.Applica
 
 
 def admin(app: web.Application) -> web.Application:
-    """The admin routes (metrics, keys, budgets, usage, conversations, probes) of the gateway that `application` made.
+    """The admin routes (metrics, keys, budgets, usage, conversations, probes) of the gateway that
+    `application` made.
 
-    They answer 503 while that application is not running. As on the admin port of `sluice serve`, /metrics needs no key:
-    put it where only operators can reach it.
+    They answer 503 while that application is not running. As on the admin port of `sluice serve`, /metrics
+    needs no key: put it where only operators can reach it.
     """
     return _routed(app[GATEWAY], operators=True)
 
@@ -54,11 +58,13 @@ def _routed(gateway: EmbeddedGateway, *, operators: bool) -> web.Application:
     async def handle(request: web.Request) -> web.StreamResponse:
         return await gateway.answer(request, operators=operators)
 
-    # For an application that is run by itself; a mounted one is served as its parent's runner is configured. Without
-    # handler_cancellation it takes up to a second until a call ends whose client has left. The API decompresses bodies
-    # itself, within its bounds.
+    # For an application that is run by itself; a mounted one is served as its parent's runner is configured.
+    # Without handler_cancellation it takes up to a second until a call ends whose client has left. The API
+    # decompresses bodies itself, within its bounds.
     keepalive = float(gateway.config.server.keepalive_timeout)
-    app = web.Application(handler_args={"handler_cancellation": True, "auto_decompress": False, "keepalive_timeout": keepalive})
+    app = web.Application(
+        handler_args={"handler_cancellation": True, "auto_decompress": False, "keepalive_timeout": keepalive}
+    )
     app[GATEWAY] = gateway
     app.router.add_route("*", ANY_PATH, handle, expect_handler=_wait)
     app.on_response_prepare.append(_without_server)
@@ -70,7 +76,8 @@ async def _wait(request: web.Request) -> None:
 
 
 async def _without_server(request: web.Request, response: web.StreamResponse) -> None:
-    """Leave out aiohttp's Server field with its version and Python's; a host that sets a Server field of its own keeps it."""
+    """Leave out aiohttp's Server field with its version and Python's; a host that sets a Server field of its
+    own keeps it."""
     if response.headers.get("Server") == SERVER_SOFTWARE:
         del response.headers["Server"]
 

@@ -1,4 +1,5 @@
-"""A gateway within somebody else's aiohttp server: its state, the requests that it answers, and how they end."""
+"""A gateway within somebody else's aiohttp server: its state, the requests that it answers, and how they
+end."""
 
 import asyncio
 import contextlib
@@ -21,11 +22,13 @@ LAST_ANSWERS = 1.0
 
 
 class EmbeddedGateway:
-    """`async with` opens stores, begins to look at deadlines, and serves; leaving it ends what is left at once.
+    """`async with` opens stores, begins to look at deadlines, and serves; leaving it ends what is left at
+    once.
 
-    Once a second it looks whether the client of each request is still there: a mounted application is not notified by aiohttp
-    (its handlers are cancelled only if the parent's runner is set so). `exchanges`: the requests that
-    have not been answered to their ends, and the tasks of their calls; `answering`: all tasks of calls.
+    Once a second it looks whether the client of each request is still there: a mounted application is not
+    notified by aiohttp (its handlers are cancelled only if the parent's runner is set so). `exchanges`: the
+    requests that have not been answered to their ends, and the tasks of their calls; `answering`: all tasks
+    of calls.
     """
 
     def __init__(self, loaded: Loaded, lines: LogLines) -> None:
@@ -47,11 +50,15 @@ class EmbeddedGateway:
             ticking = asyncio.create_task(self.snapshots.tick(self._sweep))
             stack.push_async_callback(self._end)
             stack.callback(ticking.cancel)
-            self._apis = {operators: Api(self.snapshots.current, operators=operators) for operators in (False, True)}
+            self._apis = {
+                operators: Api(self.snapshots.current, operators=operators) for operators in (False, True)
+            }
             self._closing = stack.pop_all()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self._apis.clear()
         await self._closing.aclose()
 
@@ -74,7 +81,9 @@ class EmbeddedGateway:
         self.exchanges[exchange] = answering
         try:
             await exchange.deliver()
-            if not answering.done():  # as on a connection of our own: the next request comes when this one is settled
+            if (
+                not answering.done()
+            ):  # as on a connection of our own: the next request comes when this one is settled
                 await asyncio.wait([answering])
         except ConnectionError:  # the client has left, which aiohttp finds out when it ends the response
             pass

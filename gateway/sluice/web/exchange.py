@@ -1,7 +1,7 @@
 """One aiohttp request and its answer, as the routes need them (`sluice.api.request.Request`).
 
-The routes write from callbacks and never wait. `deliver`, in aiohttp's handler, sends what they have written, and has the
-upstream paused while aiohttp's transport is full.
+The routes write from callbacks and never wait. `deliver`, in aiohttp's handler, sends what they have written,
+and has the upstream paused while aiohttp's transport is full.
 """
 
 import asyncio
@@ -36,7 +36,8 @@ class Terms(Protocol):
 
 
 class AiohttpExchange:
-    """`response`: the answer, once it has begun. `complete`: all of it has been written, though perhaps not sent.
+    """`response`: the answer, once it has begun. `complete`: all of it has been written, though perhaps not
+    sent.
 
     The other fields are those of `sluice.server.exchange.HttpExchange`.
     """
@@ -89,14 +90,16 @@ class AiohttpExchange:
         return fields
 
     def body_now(self) -> bytes | None:
-        """The whole body, if it has come with the head and is not too large; else None: `body` waits, or raises the error."""
+        """The whole body, if it has come with the head and is not too large; else None: `body` waits, or
+        raises the error."""
         content = self._request.content
         if content.at_eof() or not content.is_eof() or content.exception() is not None:
             return None
         return content.read_nowait() if content.total_bytes <= self._terms.config.server.body_limit else None
 
     async def body(self) -> bytes:
-        """The whole body, within the bounds of our own server's (`sluice.server.exchange`), which raises the same errors."""
+        """The whole body, within the bounds of our own server's (`sluice.server.exchange`), which raises the
+        same errors."""
         server = self._terms.config.server
         limit = int(server.body_limit)
         if (self._request.content_length or 0) > limit:
@@ -114,10 +117,13 @@ class AiohttpExchange:
                 pace.came(len(piece), clock())
         finally:
             self._terms.unfinished.keep(self, 0)
-        return bytes(body) or await self._request.read()  # where a middleware of the host's has read it before
+        return (
+            bytes(body) or await self._request.read()
+        )  # where a middleware of the host's has read it before
 
     async def _continue(self) -> None:
-        """Send 100 Continue if the client waits for it (RFC 9110 10.1.1): only now, as it may have been refused before."""
+        """Send 100 Continue if the client waits for it (RFC 9110 10.1.1): only now, as it may have been
+        refused before."""
         request = self._request
         if self.headers.get("expect", "").lower() == "100-continue" and request.version == HttpVersion11:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -129,7 +135,9 @@ class AiohttpExchange:
         except TimeoutError:
             self._close_after = True
             if self._given_up:
-                raise Unavailable("Too many bodies are on their way; this one was given up", retry_after=RETRY_AFTER) from None
+                raise Unavailable(
+                    "Too many bodies are on their way; this one was given up", retry_after=RETRY_AFTER
+                ) from None
             raise RequestTimeout("The body did not arrive in time") from None
         except web.RequestPayloadError:
             self._close_after = True
@@ -159,7 +167,11 @@ class AiohttpExchange:
     # --- the answer
 
     def reply(
-        self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), content_type: str = "application/json"
+        self,
+        status: int,
+        body: bytes,
+        headers: Sequence[tuple[str, str]] = (),
+        content_type: str = "application/json",
     ) -> None:
         """A whole answer. A `Cache-Control` that is the first of `headers` is in place of no-store."""
         kind = [("Content-Type", content_type)] if status not in (204, 304) else []
@@ -208,7 +220,8 @@ class AiohttpExchange:
             await self._free.wait()
 
     def detach(self) -> None:
-        """The client has left, and the call goes on without it: nothing is kept, nothing holds the upstream up."""
+        """The client has left, and the call goes on without it: nothing is kept, nothing holds the upstream
+        up."""
         self._detached = True
         self._pending.clear()
         self._unblock()
@@ -220,7 +233,8 @@ class AiohttpExchange:
             transport.abort()
 
     def ended(self, answering: "asyncio.Task[None]") -> None:
-        """The call has ended. Where it has not written the end of its answer, the client must see that it was cut."""
+        """The call has ended. Where it has not written the end of its answer, the client must see that it was
+        cut."""
         if not self.complete:
             self.abort()
         self._over = True
@@ -229,7 +243,8 @@ class AiohttpExchange:
     # --- for aiohttp's handler
 
     async def deliver(self) -> None:
-        """Send the answer, as fast as the client takes it. Raises ConnectionError where the client has left."""
+        """Send the answer, as fast as the client takes it. Raises ConnectionError where the client has
+        left."""
         await self._moved.wait()
         response = self.response
         if response is None:
@@ -266,7 +281,9 @@ class AiohttpExchange:
         if transport is not None:
             transport.set_write_buffer_limits(high=size)
             raw = transport.get_extra_info("socket")
-            with contextlib.suppress(OSError, AttributeError):  # a Unix socket has none; not every system knows it
+            with contextlib.suppress(
+                OSError, AttributeError
+            ):  # a Unix socket has none; not every system knows it
                 raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
     def _finish(self) -> None:
@@ -286,7 +303,8 @@ class AiohttpExchange:
 
 
 def _sendable(fields: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The same. Raises UnicodeEncodeError before anything is sent, as our own server does; aiohttp would send UTF-8."""
+    """The same. Raises UnicodeEncodeError before anything is sent, as our own server does; aiohttp would send
+    UTF-8."""
     for _, value in fields:
         value.encode("latin-1")
     return fields

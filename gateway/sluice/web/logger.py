@@ -7,7 +7,8 @@ from sluice.telemetry.logs import LogLines
 
 
 class LoggerLines(LogLines):
-    """Hands each line (one JSON object) to the logger "sluice": warnings and worse as WARNING, all others as INFO.
+    """Hands each line (one JSON object) to the logger "sluice": warnings and worse as WARNING, all others as
+    INFO.
 
     What becomes of them is the host's choice. The `log.level` of the configuration is looked at before.
     """

@@ -1,7 +1,7 @@
 """The address that people write for an upstream -> the URL of one of its endpoints.
 
-They write it with a slash at its end, with the endpoint in it (copied from a curl line), with the version or without, and with
-a query (Azure's api-version): all of these mean the same, and a query goes behind the path.
+They write it with a slash at its end, with the endpoint in it (copied from a curl line), with the version or
+without, and with a query (Azure's api-version): all of these mean the same, and a query goes behind the path.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,15 @@ from urllib.parse import urlsplit
 def base_of(base_url: str, endings: Sequence[str] = ()) -> tuple[str, str]:
     """(the URL without its query, without a slash and without one of `endings` at its end; the query, or "").
 
-    The first of `endings` that fits is taken off, so the longer ones go first. Raises ValueError, which says what to write, for
-    what is no http(s) URL with a host, or has a fragment or credentials.
+    The first of `endings` that fits is taken off, so the longer ones go first. Raises ValueError, which says
+    what to write, for what is no http(s) URL with a host, or has a fragment or credentials.
     """
     try:
         url = urlsplit(base_url)
     except ValueError:
-        raise ValueError("base_url has no valid host: an IPv6 address stands in brackets, as https://[::1]:8080/v1") from None
+        raise ValueError(
+            "base_url has no valid host: an IPv6 address stands in brackets, as https://[::1]:8080/v1"
+        ) from None
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError("base_url must be an http(s) URL with a host, such as https://api.example.com/v1")
     if url.fragment:
@@ -39,6 +41,7 @@ def base_of(base_url: str, endings: Sequence[str] = ()) -> tuple[str, str]:
 
 
 def endpoint(base_url: str, path: str, endings: Sequence[str] = ()) -> str:
-    """The URL of `path` below a base URL, whose query is kept; see `base_of` for `endings` and what is raised."""
+    """The URL of `path` below a base URL, whose query is kept; see `base_of` for `endings` and what is
+    raised."""
     base, query = base_of(base_url, endings)
     return f"{base}{path}?{query}" if query else base + path

@@ -1,8 +1,9 @@
 """Compressed bodies -> their bytes, bounded: gzip, deflate, br and zstd, also one within another.
 
-RFC 9110 8.4 (codings), RFC 1950 to 1952 (deflate, gzip), RFC 7932 (br), RFC 8878 and 9659 (zstd, and its window in HTTP).
-The libraries of br and zstd are imported when a body needs them. Some servers send raw deflate under that name, as browsers
-know: both are read. A gzip body may be several members in a row (RFC 1952 2.2).
+RFC 9110 8.4 (codings), RFC 1950 to 1952 (deflate, gzip), RFC 7932 (br), RFC 8878 and 9659 (zstd, and its
+window in HTTP). The libraries of br and zstd are imported when a body needs them. Some servers send raw
+deflate under that name, as browsers know: both are read. A gzip body may be several members in a row (RFC
+1952 2.2).
 """
 
 import sys
@@ -31,7 +32,8 @@ class _Stream(Protocol):
     """One coding being undone."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The bytes that `data` completes, in pieces of some PIECE bytes. Raises whatever its library raises."""
+        """The bytes that `data` completes, in pieces of some PIECE bytes. Raises whatever its library
+        raises."""
         ...
 
     @property
@@ -41,7 +43,8 @@ class _Stream(Protocol):
 
 
 class ContentDecoder:
-    """Undoes a Content-Encoding. `names` as the header has them; raises UnknownCoding for one that is not known.
+    """Undoes a Content-Encoding. `names` as the header has them; raises UnknownCoding for one that is not
+    known.
 
     An empty header or `identity` makes a decoder that hands its input on.
     """
@@ -53,7 +56,8 @@ class ContentDecoder:
         self._streams = [_CODINGS[name]() for name in reversed(listed)]
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The body's bytes that `data` completes, in pieces of some PIECE bytes; nothing is made before it is asked for.
+        """The body's bytes that `data` completes, in pieces of some PIECE bytes; nothing is made before it is
+        asked for.
 
         Raises BrokenCoding.
         """
@@ -79,7 +83,8 @@ class ContentDecoder:
 
 
 def decoded(body: bytes, names: str, limit: int) -> bytes | None:
-    """A whole body, decoded; None where that has more than `limit` bytes. Raises UnknownCoding, BrokenCoding."""
+    """A whole body, decoded; None where that has more than `limit` bytes. Raises UnknownCoding,
+    BrokenCoding."""
     decoder = ContentDecoder(names)
     pieces: list[bytes] = []
     size = 0
@@ -94,7 +99,8 @@ def decoded(body: bytes, names: str, limit: int) -> bytes | None:
 
 
 class _Zlib:
-    """`wbits` as zlib has it: 31 gzip, 15 zlib, -15 raw deflate; 0: zlib or raw deflate, as the first byte says."""
+    """`wbits` as zlib has it: 31 gzip, 15 zlib, -15 raw deflate; 0: zlib or raw deflate, as the first byte
+    says."""
 
     def __init__(self, wbits: int) -> None:
         self._wbits = wbits

@@ -16,11 +16,13 @@ SPELLINGS = {
     "image/x-png": "image/png",
     "application/x-pdf": "application/pdf",
 }
-"""Media types as they are often called, and their registered names (https://www.iana.org/assignments/media-types)."""
+"""Media types as they are often called, and their registered names
+(https://www.iana.org/assignments/media-types)."""
 
 
 class Inline(msgspec.Struct, frozen=True):
-    """Content that came in the request itself; `data` is base64, in one line and padded. `media_type` is in lower case."""
+    """Content that came in the request itself; `data` is base64, in one line and padded. `media_type` is in
+    lower case."""
 
     media_type: str
     data: str
@@ -33,8 +35,9 @@ def is_http(url: str) -> bool:
 def inline_data(url: str) -> Inline | None:
     """Returns the content of a data: URL, however it is spelled; None if it is not one in base64.
 
-    Media types ignore case (RFC 9110, 8.3.1), parameters may stand before ";base64" (RFC 2397), base64 may have line ends
-    (RFC 2045, 6.8), be URL-safe or lack its padding (RFC 4648, 5 and 3.2), and all of it may be percent-encoded.
+    Media types ignore case (RFC 9110, 8.3.1), parameters may stand before ";base64" (RFC 2397), base64 may
+    have line ends (RFC 2045, 6.8), be URL-safe or lack its padding (RFC 4648, 5 and 3.2), and all of it may
+    be percent-encoded.
     """
     comma = url.find(",", 0, HEAD)
     head = _HEAD.fullmatch(url, 0, comma) if comma > 0 else None

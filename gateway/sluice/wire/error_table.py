@@ -1,19 +1,24 @@
 """The meanings of vendors' error codes and phrases: one row each, with its source.
 
-`CODES` are names that decide by themselves; `TYPES` are coarse ones (vendors' `type` and gRPC's `status`), which count only
-where neither a code nor the words say more. `WORDS` are tried in their order, and the first that fits decides, so that a row
-may keep later, more general ones from being asked ("tokens per minute" is a rate limit, whatever else is too large).
+`CODES` are names that decide by themselves; `TYPES` are coarse ones (vendors' `type` and gRPC's `status`),
+which count only where neither a code nor the words say more. `WORDS` are tried in their order, and the first
+that fits decides, so that a row may keep later, more general ones from being asked ("tokens per minute" is a
+rate limit, whatever else is too large).
 
 How a row is compared:
 
-- Codes without regard to case, punctuation and an ending of "error" or "exception": "RateLimitError" is "rate_limit". Of one
+- Codes without regard to case, punctuation and an ending of "error" or "exception": "RateLimitError" is
+  "rate_limit". Of one
   with a dot that is not here, what stands before it: "RateLimitExceeded.EndpointRPMExceeded".
-- Words in lower case, without quotes and backticks, white space as one blank. "…" stands for up to 160 characters; a row
+- Words in lower case, without quotes and backticks, white space as one blank. "…" stands for up to 160
+  characters; a row
   that begins with "re:" is a regular expression.
 
-A row of `bad_request` in WORDS says that the caller's own parameters are at fault, although a later row would fit.
+A row of `bad_request` in WORDS says that the caller's own parameters are at fault, although a later row would
+fit.
 
-A new phrase is a line here and an example in tests/wire/test_error_table.py, which looks that no row is without one.
+A new phrase is a line here and an example in tests/wire/test_error_table.py, which looks that no row is
+without one.
 """
 
 from typing import NamedTuple
@@ -36,7 +41,9 @@ _DASHSCOPE = "https://help.aliyun.com/en/model-studio/error-code"
 _MINIMAX = "https://platform.minimax.io/docs/api-reference/errorcode"
 _BEDROCK = "https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html"
 _GRPC = "https://cloud.google.com/apis/design/errors"
-_GOOGLE = "https://cloud.google.com/dotnet/docs/reference/Google.Api.CommonProtos/latest/Google.Api.ErrorReason"
+_GOOGLE = (
+    "https://cloud.google.com/dotnet/docs/reference/Google.Api.CommonProtos/latest/Google.Api.ErrorReason"
+)
 _GEMINI = "https://ai.google.dev/gemini-api/docs/generate-content/api-errors"
 _NOVITA = "https://novita.ai/docs/api-reference/basic-error-code"
 _ZENMUX = "https://docs.zenmux.ai/guide/advanced/error-codes"
@@ -57,7 +64,11 @@ CODES: tuple[Row, ...] = (
     # too long
     Row("context_length", "context_length_exceeded", _OPENAI),
     Row("context_length", "context_window_exceeded", "https://docs.litellm.ai/docs/exception_mapping"),
-    Row("context_length", "model_context_window_exceeded", "https://docs.claude.com/en/api/handling-stop-reasons"),
+    Row(
+        "context_length",
+        "model_context_window_exceeded",
+        "https://docs.claude.com/en/api/handling-stop-reasons",
+    ),
     Row("context_length", "exceed_context_size_error", "openclaw/openclaw#64196"),
     Row("context_length", "model_max_prompt_tokens_exceeded", "microsoft/copilot-intellij-feedback#94"),
     Row("context_length", "request_too_large", _ANTHROPIC),
@@ -234,7 +245,11 @@ WORDS: tuple[Row, ...] = (
     Row("billing", "insufficient account", "XiaomiMiMo/MiMo#99"),
     Row("billing", "insufficient credit", _OPENROUTER),
     Row("billing", "insufficient funds", _GENERAL),
-    Row("billing", "re:balance (is|was) (too low|insufficient|not enough|exhausted)", "FoundationAgents/OpenManus#438"),
+    Row(
+        "billing",
+        "re:balance (is|was) (too low|insufficient|not enough|exhausted)",
+        "FoundationAgents/OpenManus#438",
+    ),
     Row("billing", "credit balance … too low", "https://kerlig.com/help/claude/troubleshooting"),
     Row("billing", "billing hard limit", "dfinke/PowerShellAI#127"),
     Row("billing", "re:billing (is )?(not (active|enabled)|disabled)", _OPENAI),
@@ -244,7 +259,9 @@ WORDS: tuple[Row, ...] = (
         "re:(spend|spending|usage|billing) (hard )?limit\\b.{0,60}(purchase|raise|billing|credits)",
         "Anantys-oss/koan#2412",
     ),
-    Row("billing", "re:(reached|exceeded|hit) (your|its|their|the) (monthly )?spend(ing)? limit", _GROQ_SPEND),
+    Row(
+        "billing", "re:(reached|exceeded|hit) (your|its|their|the) (monthly )?spend(ing)? limit", _GROQ_SPEND
+    ),
     Row("billing", "re:spend(ing)? limit (was |has been )?(reached|exceeded)", _GROQ_SPEND),
     Row("billing", "please enable billing", _GEMINI),
     Row("billing", "re:\\bkey limit exceeded", "RooCodeInc/Roo-Code#515"),
@@ -252,7 +269,11 @@ WORDS: tuple[Row, ...] = (
     Row("billing", "re:not have (enough|sufficient) (balance|credits?|funds)", _GENERAL),
     Row("billing", "re:(prepay(ment)?|prepaid) credit\\w*\\b.{0,30}(deplet|exhaust|used up)", _GEMINI),
     Row("billing", "re:specified api usage limits", _ANTHROPIC),
-    Row("billing", "re:(doesn't|does not|don't|do not) have (any|enough|sufficient) credits", "continuedev/continue#12670"),
+    Row(
+        "billing",
+        "re:(doesn't|does not|don't|do not) have (any|enough|sufficient) credits",
+        "continuedev/continue#12670",
+    ),
     Row("billing", "re:(run|ran) out of (credits|funds|quota)", "Wei-Shaw/sub2api#4069"),
     Row("billing", "re:(requires|purchase|buy|add) more credits", "can1357/oh-my-pi#9569"),
     Row(
@@ -287,8 +308,16 @@ WORDS: tuple[Row, ...] = (
     Row("rate_limited", "re:\\b(tpm|rpm|tpd|rpd|itpm|otpm)\\b", _OPENAI),
     Row("rate_limited", "re:rate[ _-]?limit", "cline/cline#9085"),
     Row("rate_limited", "too many requests", _OPENAI),
-    Row("rate_limited", "receiving too many requests", "https://www.kimi.com/code/docs/en/kimi-code/error-reference.html"),
-    Row("rate_limited", "re:wait (a (moment|while|bit|minute) )?before (trying|retrying|sending)", "jin-bo/agentao#88"),
+    Row(
+        "rate_limited",
+        "receiving too many requests",
+        "https://www.kimi.com/code/docs/en/kimi-code/error-reference.html",
+    ),
+    Row(
+        "rate_limited",
+        "re:wait (a (moment|while|bit|minute) )?before (trying|retrying|sending)",
+        "jin-bo/agentao#88",
+    ),
     Row("rate_limited", "re:throttl(ed|ing)", "jin-bo/agentao#88"),
     Row("rate_limited", "re:\\bslow down\\b", "doublewordai/control-layer#1800"),
     Row(
@@ -344,7 +373,11 @@ WORDS: tuple[Row, ...] = (
     Row("context_length", "exceeds the maximum allowed input length", "earendil-works/pi#4943"),
     Row("context_length", "prompt exceeds max length", "NVIDIA-NeMo/Switchyard#314"),
     Row("context_length", "re:prompt ?超长", _BIGMODEL),
-    Row("context_length", "prompt token count of … exceeds the limit of", "microsoft/copilot-intellij-feedback#94"),
+    Row(
+        "context_length",
+        "prompt token count of … exceeds the limit of",
+        "microsoft/copilot-intellij-feedback#94",
+    ),
     Row("context_length", "range of input length should be", "QwenLM/qwen-code#98"),
     Row("context_length", "longer than the maximum model length", "vllm-project/vllm#12600"),
     Row("context_length", "maximum input length of", "anomalyco/opencode#17748"),
@@ -364,19 +397,35 @@ WORDS: tuple[Row, ...] = (
     Row("context_length", "too many tokens", "cohere-ai/sandbox-topically#4"),
     Row("context_length", "total tokens exceeds the model's max", "openclaw/openclaw#58839"),
     Row("context_length", "prompt contains … too large for model with", _PI),
-    Row("context_length", "re:reduce the length of the (messages|prompt|input|conversation)", "mckaywrigley/chatbot-ui#102"),
-    Row("context_length", "length of prompt_tokens … must be less than max_seq_len", "chatboxai/chatbox#2060"),
+    Row(
+        "context_length",
+        "re:reduce the length of the (messages|prompt|input|conversation)",
+        "mckaywrigley/chatbot-ui#102",
+    ),
+    Row(
+        "context_length", "length of prompt_tokens … must be less than max_seq_len", "chatboxai/chatbox#2060"
+    ),
     Row("context_length", "context window exceeds limit", _PI),
     Row("context_length", "tokens in request more than max tokens allowed", _PI),
     Row("context_length", "context length is only", "lmstudio-ai/lmstudio-bug-tracker#237"),
     Row("context_length", "is greater than max_seq_len", "SillyTavern/SillyTavern#3543"),
-    Row("context_length", "sum of prompt length … should not exceed max_num_tokens", "NVIDIA/TensorRT-LLM#9277"),
-    Row("context_length", "request payload size exceeds the limit", "google-gemini/deprecated-generative-ai-android#26"),
+    Row(
+        "context_length",
+        "sum of prompt length … should not exceed max_num_tokens",
+        "NVIDIA/TensorRT-LLM#9277",
+    ),
+    Row(
+        "context_length",
+        "request payload size exceeds the limit",
+        "google-gemini/deprecated-generative-ai-android#26",
+    ),
     Row("context_length", "long context beta is not yet available", "anthropics/claude-code#6871"),
     Row("context_length", "the max input characters is", _QIANFAN),
     Row("context_length", "configured context size is", _PI),
     Row(
-        "context_length", "input tokens exceed the configured limit", "https://platform.openai.com/docs/api-reference/responses"
+        "context_length",
+        "input tokens exceed the configured limit",
+        "https://platform.openai.com/docs/api-reference/responses",
     ),
     Row("context_length", "total tokens of image and text exceed max message tokens", _ARK),
     # in general: what is too long, and by which limit
@@ -424,8 +473,16 @@ WORDS: tuple[Row, ...] = (
         "re:\\b(requested|sent|got|received|contains|has) [\\d,]+ tokens\\b[^.]{0,40}\\b(maximum|limit|max)\\b",
         _GENERAL,
     ),
-    Row("context_length", "re:\\btoken (limit|count|length|budget)s?\\b.{0,30}(exceed|surpass|reached|over)", _GENERAL),
-    Row("context_length", "re:(exceed|surpass|over)\\w*\\b.{0,40}\\btoken (limit|count|length|budget)", _GENERAL),
+    Row(
+        "context_length",
+        "re:\\btoken (limit|count|length|budget)s?\\b.{0,30}(exceed|surpass|reached|over)",
+        _GENERAL,
+    ),
+    Row(
+        "context_length",
+        "re:(exceed|surpass|over)\\w*\\b.{0,40}\\btoken (limit|count|length|budget)",
+        _GENERAL,
+    ),
     Row(
         "context_length",
         "re:(number|count|amount) of (input |prompt |total )?tokens\\b.{0,60}(exceed|greater|larger|more than|over)",
@@ -457,7 +514,11 @@ WORDS: tuple[Row, ...] = (
     Row("content_policy", "content exists risk", "deepseek-ai/DeepSeek-V2#30"),
     Row("content_policy", "considered high risk", _KIMI),
     Row("content_policy", "violates usage guidelines", "theopenco/llmgateway#1785"),
-    Row("content_policy", "re:violat\\w+ (of )?(\\w+ ){0,4}(polic(y|ies)|guidelines|terms of (use|service))", _OPENAI),
+    Row(
+        "content_policy",
+        "re:violat\\w+ (of )?(\\w+ ){0,4}(polic(y|ies)|guidelines|terms of (use|service))",
+        _OPENAI,
+    ),
     Row("content_policy", "re:(safety|moderation) (system|filters?|checks?|polic(y|ies)|settings)", _OPENAI),
     Row(
         "content_policy",
@@ -489,7 +550,11 @@ WORDS: tuple[Row, ...] = (
         "access|auth|authorization|authentication|secret|bearer|security)[ _-]?(key|token|credential)s?\\b",
         "continuedev/continue#10778",
     ),
-    Row("bad_credentials", "re:\\b(api ?key)\\b.{0,40}(renew|generate a new|create a new)", "continuedev/continue#11336"),
+    Row(
+        "bad_credentials",
+        "re:\\b(api ?key)\\b.{0,40}(renew|generate a new|create a new)",
+        "continuedev/continue#11336",
+    ),
     Row("bad_credentials", "authorization header is badly formatted", "tailcallhq/forgecode#1092"),
     Row("bad_credentials", "re:security token included in the request is", _BEDROCK),
     Row("bad_credentials", "request signature we calculated does not match", _BEDROCK),
@@ -504,14 +569,26 @@ WORDS: tuple[Row, ...] = (
         "re:authentication ?(error|fail(ed|s|ure)|required)|authenticationerror|fail(ed|ure) to authenticate",
         _DEEPSEEK,
     ),
-    Row("bad_credentials", "re:organization (has been|is) (disabled|suspended|deactivated|restricted)", _ANTHROPIC),
+    Row(
+        "bad_credentials",
+        "re:organization (has been|is) (disabled|suspended|deactivated|restricted)",
+        _ANTHROPIC,
+    ),
     Row(
         "bad_credentials",
         "re:account\\b.{0,40}\\b(disabled|deactivated|suspended|terminated|locked|banned|not active|inactive)",
         _BIGMODEL,
     ),
-    Row("bad_credentials", "re:^(forbidden|unauthori[sz]ed|access denied|permission denied|not authenticated)\\b", _DASHSCOPE),
-    Row("bad_credentials", "re:user location is not supported", "https://ai.google.dev/gemini-api/docs/troubleshooting"),
+    Row(
+        "bad_credentials",
+        "re:^(forbidden|unauthori[sz]ed|access denied|permission denied|not authenticated)\\b",
+        _DASHSCOPE,
+    ),
+    Row(
+        "bad_credentials",
+        "re:user location is not supported",
+        "https://ai.google.dev/gemini-api/docs/troubleshooting",
+    ),
     Row("bad_credentials", "re:(身份验证|鉴权)失败", _BIGMODEL),
     # no such model
     Row(
@@ -544,14 +621,20 @@ WORDS: tuple[Row, ...] = (
         "re:(at|over|no|insufficient) capacity|capacity (exceeded|constraints|reached)",
         "continuedev/continue#6185",
     ),
-    Row("overloaded", "re:(service|model|server|engine) (is )?(temporarily |currently )?(unavailable|busy)", _DEEPSEEK),
+    Row(
+        "overloaded",
+        "re:(service|model|server|engine) (is )?(temporarily |currently )?(unavailable|busy)",
+        _DEEPSEEK,
+    ),
     Row(
         "overloaded",
         "re:(is |still )?(currently )?loading( model)?\\b.{0,30}$|model .{0,80}is (currently )?loading|loading model",
         "huggingface/huggingface_hub#2763",
     ),
     Row(
-        "overloaded", "re:(experiencing|due to) (high|heavy) (demand|load|traffic)", "https://docs.together.ai/docs/error-codes"
+        "overloaded",
+        "re:(experiencing|due to) (high|heavy) (demand|load|traffic)",
+        "https://docs.together.ai/docs/error-codes",
     ),
     Row(
         "overloaded",

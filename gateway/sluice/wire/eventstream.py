@@ -1,14 +1,16 @@
 """Binary event streams of AWS (`application/vnd.amazon.eventstream`): bytes -> messages. Nobody's schema.
 
-A message is a prelude (its length, its headers' length, a CRC32 of these two), headers, a payload, and a CRC32 of all before
-it; numbers are big-endian. Both checksums are verified: the prelude's at once, before its lengths are believed.
+A message is a prelude (its length, its headers' length, a CRC32 of these two), headers, a payload, and a
+CRC32 of all before it; numbers are big-endian. Both checksums are verified: the prelude's at once, before its
+lengths are believed.
 
     total length 4 | headers' length 4 | CRC32 4 | headers | payload | CRC32 4
 
-A header is a name (one byte of length), a type (one byte) and a value. What a stream says with them (`:message-type`,
-`:event-type` …) is the business of whoever reads the messages.
+A header is a name (one byte of length), a type (one byte) and a value. What a stream says with them
+(`:message-type`, `:event-type` …) is the business of whoever reads the messages.
 
-https://docs.aws.amazon.com/lexv2/latest/dg/event-stream-encoding.html, https://smithy.io/2.0/aws/amazon-eventstream.html
+https://docs.aws.amazon.com/lexv2/latest/dg/event-stream-encoding.html,
+https://smithy.io/2.0/aws/amazon-eventstream.html
 """
 
 from collections.abc import Mapping
@@ -36,8 +38,8 @@ _BYTES, _TEXT, _UUID = 6, 7, 9
 
 
 class EventMessage(msgspec.Struct, frozen=True, gc=False):
-    """One message. A header's value is a bool, an int (8 to 64 bits; a time in milliseconds since the epoch), bytes (also
-    the 16 of a UUID) or text. Of a header that stands twice the first counts."""
+    """One message. A header's value is a bool, an int (8 to 64 bits; a time in milliseconds since the epoch),
+    bytes (also the 16 of a UUID) or text. Of a header that stands twice the first counts."""
 
     headers: Mapping[str, HeaderValue]
     payload: bytes
@@ -51,8 +53,9 @@ class EventMessage(msgspec.Struct, frozen=True, gc=False):
 class MessageStream:
     """Splits bytes into messages of `limit` bytes at most, however they are cut.
 
-    What is no message raises UpstreamGarbled: a wrong checksum, a length beyond the limits, a header of an unknown type.
-    Messages before it in the same read are returned first, and the next `feed` or `close` raises.
+    What is no message raises UpstreamGarbled: a wrong checksum, a length beyond the limits, a header of an
+    unknown type. Messages before it in the same read are returned first, and the next `feed` or `close`
+    raises.
     """
 
     __slots__ = ("_buffer", "_error", "_size", "limit")
@@ -115,7 +118,8 @@ def _message(data: bytes) -> EventMessage:
 
 
 def headers_of(data: bytes) -> Mapping[str, HeaderValue]:
-    """The headers of one message. Raises UpstreamGarbled. The events of a stream have the same few again and again."""
+    """The headers of one message. Raises UpstreamGarbled. The events of a stream have the same few again and
+    again."""
     return _ordinary_headers(data) if len(data) <= 256 else _headers(data)
 
 
@@ -162,4 +166,6 @@ def _piece(data: bytes, start: int, end: int) -> bytes:
 
 
 def _refuse(what: str) -> NoReturn:
-    raise UpstreamGarbled(f"The upstream's answer could not be understood: a wrong {what} in its event stream")
+    raise UpstreamGarbled(
+        f"The upstream's answer could not be understood: a wrong {what} in its event stream"
+    )

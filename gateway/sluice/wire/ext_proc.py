@@ -1,8 +1,9 @@
-"""Envoy's external processing, as far as asking an endpoint picker takes it: messages to bytes and back. Pure.
+"""Envoy's external processing, as far as asking an endpoint picker takes it: messages to bytes and back.
+Pure.
 
-https://github.com/envoyproxy/envoy/blob/main/api/envoy/service/ext_proc/v3/external_processor.proto has the messages and the
-numbers of their fields, https://github.com/kubernetes-sigs/gateway-api-inference-extension the protocol of pickers
-(docs/proposals/004-endpoint-picker-protocol, 1.0.0).
+https://github.com/envoyproxy/envoy/blob/main/api/envoy/service/ext_proc/v3/external_processor.proto has the
+messages and the numbers of their fields, https://github.com/kubernetes-sigs/gateway-api-inference-extension
+the protocol of pickers (docs/proposals/004-endpoint-picker-protocol, 1.0.0).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -44,7 +45,8 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Pick(msgspec.Struct):
-    """What a picker has said so far. `headers` are to be set on the request; `body` takes the place of its own once `whole`.
+    """What a picker has said so far. `headers` are to be set on the request; `body` takes the place of its
+    own once `whole`.
 
     `done`: nothing more has to be waited for.
     """
@@ -118,7 +120,8 @@ def endpoints_in(listed: str) -> tuple[Endpoint, ...]:
 
 
 def request_headers(headers: Iterable[tuple[str, str]], *, body: bool) -> bytes:
-    """The first ProcessingRequest: the request's headers, with its pseudo-headers, and how its body is going to be sent."""
+    """The first ProcessingRequest: the request's headers, with its pseudo-headers, and how its body is going
+    to be sent."""
     config = number(1, FULL_DUPLEX_STREAMED) + number(3, 1)
     return data(2, data(1, _headers(headers)) + number(3, not body)) + data(11, config)
 
@@ -138,12 +141,20 @@ def response_headers(status: int, headers: Iterable[tuple[str, str]], served: En
 
 def _headers(headers: Iterable[tuple[str, str]]) -> bytes:
     """A HeaderMap."""
-    return b"".join([data(1, text(1, name.lower()) + data(3, value.encode("utf-8", "replace"))) for name, value in headers])
+    return b"".join(
+        [
+            data(1, text(1, name.lower()) + data(3, value.encode("utf-8", "replace")))
+            for name, value in headers
+        ]
+    )
 
 
 def _inner(message: bytes, wanted: int) -> bytes:
     """The last of the fields of this number, which holds a message."""
-    return next((value for field, value in [*fields(message)][::-1] if field == wanted and isinstance(value, bytes)), b"")
+    return next(
+        (value for field, value in [*fields(message)][::-1] if field == wanted and isinstance(value, bytes)),
+        b"",
+    )
 
 
 def _set_headers(mutation: bytes) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""Header fields: which may be set on an upstream request, what may stand in them (RFC 9110 5.1, 5.5), and how they are read."""
+"""Header fields: which may be set on an upstream request, what may stand in them (RFC 9110 5.1, 5.5), and how
+they are read."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,18 +31,21 @@ _USUAL = (
     "X-Stainless-Arch", "X-Stainless-Async", "X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version",
     "X-Stainless-Read-Timeout", "X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version",
 )  # fmt: skip
-_NAMES: Mapping[bytes, str] = {spelt: name.lower() for name in _USUAL for spelt in (name.encode(), name.lower().encode())}
+_NAMES: Mapping[bytes, str] = {
+    spelt: name.lower() for name in _USUAL for spelt in (name.encode(), name.lower().encode())
+}
 """The names of most fields that are seen, in lower case: looked up for less than it takes to make them."""
 _NAMES_BY_TEXT: Mapping[str, str] = {spelt.decode(): name for spelt, name in _NAMES.items()}
 _VISIBLE = bytes(range(0x20, 0x7F))
 
 
 def simple_head(head: bytes) -> tuple[str, dict[str, str]] | None:
-    """The first line of a message's head, and its fields by their lower-case names; `head`: up to the empty line.
+    """The first line of a message's head, and its fields by their lower-case names; `head`: up to the empty
+    line.
 
-    None for anything in which two parsers might see different things, or that is not worth the code: a field twice, a name that
-    is no token (RFC 9110 5.1), a tab or other characters beyond visible ASCII, a CR or LF by itself. It takes half of what
-    callbacks for each field take (DECISIONS 168).
+    None for anything in which two parsers might see different things, or that is not worth the code: a field
+    twice, a name that is no token (RFC 9110 5.1), a tab or other characters beyond visible ASCII, a CR or LF
+    by itself. It takes half of what callbacks for each field take (DECISIONS 168).
     """
     first, *lines = head.decode("latin-1").split("\r\n")
     if head.translate(None, _VISIBLE) != b"\r\n" * len(lines):

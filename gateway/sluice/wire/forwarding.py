@@ -1,7 +1,8 @@
 """Selects the header fields that are forwarded from callers to upstreams, and back. Pure.
 
-Every upstream request carries the call's id and the caller's trace context (W3C Trace Context, level 1). Other fields go to
-an upstream whose `forward` names them, with the values that it allows; credentials and cookies never do.
+Every upstream request carries the call's id and the caller's trace context (W3C Trace Context, level 1).
+Other fields go to an upstream whose `forward` names them, with the values that it allows; credentials and
+cookies never do.
 """
 
 import re
@@ -13,15 +14,17 @@ from sluice.wire.fields import OURS
 
 Headers = tuple[tuple[str, str], ...]
 Allowed = Mapping[str, Literal["any"] | tuple[str, ...]]
-"""By field name in lower case: which members of its comma-separated value may go on. A member also without its date, where it
-ends in one ("context-1m" lets "context-1m-2025-08-07" pass): providers number their betas so."""
+"""By field name in lower case: which members of its comma-separated value may go on. A member also without
+its date, where it ends in one ("context-1m" lets "context-1m-2025-08-07" pass): providers number their betas
+so."""
 
 PRIVATE = OURS | {
     "authorization", "proxy-authorization", "www-authenticate", "cookie", "set-cookie", "x-api-key", "api-key",
     "x-widget-api-key", "x-admin-api-key", "x-goog-api-key", "x-amz-security-token", "content-type", "content-encoding",
     "accept", "x-request-id", "request-id", "traceparent", "tracestate", "origin", "referer", "forwarded",
 }  # fmt: skip
-"""Fields that carry credentials, say what the message is, or are the gateway's own: none of them is forwarded by name."""
+"""Fields that carry credentials, say what the message is, or are the gateway's own: none of them is forwarded
+by name."""
 SECRETIVE = re.compile(r"key|token|secret|passw|auth|cookie|credential|session")
 """What a field's name has in it that probably carries a credential."""
 LONGEST = 2048
@@ -40,23 +43,34 @@ def check_forward(name: str) -> None:
     lower = name.lower()
     if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]{1,64}", lower):
         raise ValueError("not a header name")
-    if lower in PRIVATE or SECRETIVE.search(lower) or lower.startswith(("x-forwarded-", "sec-", "proxy-", "x-ratelimit-")):
-        raise ValueError("this header is not forwarded: it carries credentials, or is the gateway's own to set")
+    if (
+        lower in PRIVATE
+        or SECRETIVE.search(lower)
+        or lower.startswith(("x-forwarded-", "sec-", "proxy-", "x-ratelimit-"))
+    ):
+        raise ValueError(
+            "this header is not forwarded: it carries credentials, or is the gateway's own to set"
+        )
 
 
 def own_lines(request_id: str, headers: Mapping[str, str]) -> bytes:
-    """The header lines of one call that go to every upstream: its id, and the caller's trace context where that is well formed.
+    """The header lines of one call that go to every upstream: its id, and the caller's trace context where
+    that is well formed.
 
     `request_id` is letters, digits and . _ : - (the server sees to that).
     """
     if "traceparent" in headers and _TRACEPARENT.fullmatch(headers["traceparent"]):
         state = headers.get("tracestate", "")
         more = f"tracestate: {state}\r\n" if _TRACESTATE.fullmatch(state) else ""
-        return f"x-request-id: {request_id}\r\ntraceparent: {headers['traceparent']}\r\n{more}".encode("ascii")
+        return f"x-request-id: {request_id}\r\ntraceparent: {headers['traceparent']}\r\n{more}".encode(
+            "ascii"
+        )
     return b"x-request-id: %b\r\n" % request_id.encode("ascii")
 
 
-def forwarded(allowed: Allowed, headers: Mapping[str, str], dropped: Callable[[str], object] = lambda name: None) -> Headers:
+def forwarded(
+    allowed: Allowed, headers: Mapping[str, str], dropped: Callable[[str], object] = lambda name: None
+) -> Headers:
     """Returns the caller's headers that an upstream gets, given those that it allows; names are lower case.
     `dropped` is called with the field's name
     where members of its value are left out."""
@@ -75,7 +89,8 @@ def forwarded(allowed: Allowed, headers: Mapping[str, str], dropped: Callable[[s
 
 
 def with_forwarded(headers: Headers, more: Headers) -> Headers:
-    """A request's headers with the forwarded ones; a list of values that the request has already gains those it lacks."""
+    """A request's headers with the forwarded ones; a list of values that the request has already gains those
+    it lacks."""
     fields = dict(headers)
     for name, value in more:
         ours = fields.get(name, "")
@@ -89,7 +104,8 @@ def with_forwarded(headers: Headers, more: Headers) -> Headers:
 
 
 def provider_id(headers: Mapping[str, str]) -> str:
-    """The provider's own id of a request, for a caller who asks its support; "" where it gives none that can be shown."""
+    """The provider's own id of a request, for a caller who asks its support; "" where it gives none that can
+    be shown."""
     found = headers.get("x-request-id") or headers.get("request-id") or headers.get("x-amzn-requestid")
     if not found:
         return ""

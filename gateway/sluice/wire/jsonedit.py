@@ -1,19 +1,24 @@
-"""Edits of JSON texts at one place: a member's value is replaced, a member is added or left out, and all else stays as it came.
+"""Edits of JSON texts at one place: a member's value is replaced, a member is added or left out, and all else
+stays as it came.
 
-To decode a text, change it and write it anew costs a hundred times as much, and loses how numbers and white space were
-written. Here the place is found in the bytes. Why it is the right one, for a text that is JSON (RFC 8259) and a name of ASCII
-letters, digits and underscores, whose key is the name in its quotes:
+To decode a text, change it and write it anew costs a hundred times as much, and loses how numbers and white
+space were written. Here the place is found in the bytes. Why it is the right one, for a text that is JSON
+(RFC 8259) and a name of ASCII letters, digits and underscores, whose key is the name in its quotes:
 
-1. A quote that no backslash stands before begins or ends a string, for within strings quotes are escaped. A key's bytes
-   begin with such a quote, so they are a whole string: if the quote ended one, letters would stand outside of strings.
+1. A quote that no backslash stands before begins or ends a string, for within strings quotes are escaped. A
+  key's bytes
+   begin with such a quote, so they are a whole string: if the quote ended one, letters would stand outside of
+     strings.
 2. A string with a colon behind it is a name, for values have a comma, a bracket or the end behind them.
-3. A name is written in other bytes than its own only with an escape of a letter, digit or underscore: `\\u0030` to `\\u007a`.
+3. A name is written in other bytes than its own only with an escape of a letter, digit or underscore:
+  `\\u0030` to `\\u007a`.
    Where there is none in the text and the key's bytes stand in it once, no other member has this name.
-4. A name belongs to the outermost object where as many braces were closed as opened outside of strings before it, but for the
+4. A name belongs to the outermost object where as many braces were closed as opened outside of strings before
+  it, but for the
    first one: names do not stand in arrays.
 
-What has not these signs is None here, and is decoded. Nothing is None where all keys are written plainly and the name stands
-in the text once, as the outermost object's.
+What has not these signs is None here, and is decoded. Nothing is None where all keys are written plainly and
+the name stands in the text once, as the outermost object's.
 """
 
 import re
@@ -31,8 +36,8 @@ _DISGUISED = re.compile(rb"\\u00[3-7]").search
 
 
 def with_string(text: bytes, key: bytes, value: bytes) -> bytes | None:
-    """The object with `value` (JSON) in place of the string that its member `key` (`"name"`, in quotes) has; None where that is
-    not plain to see."""
+    """The object with `value` (JSON) in place of the string that its member `key` (`"name"`, in quotes) has;
+    None where that is not plain to see."""
     at = _only(text, key)
     if at < 0 or not _is_own(text, at) or (b"\\u00" in text and _DISGUISED(text)):
         return None
@@ -40,21 +45,21 @@ def with_string(text: bytes, key: bytes, value: bytes) -> bytes | None:
 
 
 def with_known_string(text: bytes, key: bytes, value: bytes) -> bytes | None:
-    """The same for an object that is known to have this member, and whose names have no escapes: where the key stands once,
-    it is this member's (3)."""
+    """The same for an object that is known to have this member, and whose names have no escapes: where the
+    key stands once, it is this member's (3)."""
     at = _only(text, key)
     return _replaced(text, key, at, value) if at >= 0 else None
 
 
 def with_member(text: bytes, member: bytes) -> bytes:
-    """The object with one more member (`"name":value`) at its end. It has others, and none of this name; the last brace of its
-    text is its own, for behind it is white space only."""
+    """The object with one more member (`"name":value`) at its end. It has others, and none of this name; the
+    last brace of its text is its own, for behind it is white space only."""
     return text[: text.rindex(b"}")] + b"," + member + b"}"
 
 
 def without_known_object(text: bytes, key: bytes) -> bytes | None:
-    """The object without a member that it is known to have, whose value is an object of two levels at most; None where that
-    is not plain to see, or the member is the first: the comma before it goes with it."""
+    """The object without a member that it is known to have, whose value is an object of two levels at most;
+    None where that is not plain to see, or the member is the first: the comma before it goes with it."""
     at = _only(text, key)
     found = _OBJECT_BEHIND(text, at + len(key)) if at >= 0 else None
     if found is None or (b"\\u00" in text and _DISGUISED(text)):

@@ -1,12 +1,14 @@
-"""A caller's body -> a JSON object, strictly: RFC 8259, UTF-8 only, and nothing that two readers could take differently.
+"""A caller's body -> a JSON object, strictly: RFC 8259, UTF-8 only, and nothing that two readers could take
+differently.
 
-Refused beyond the grammar: duplicate keys at any depth (which one counts is a matter of taste), NaN and Infinity,
-numbers that do not fit a double, integers of thousands of digits, lone surrogates, other encodings than UTF-8, and
-nesting that nobody needs. The reasons say where, and never repeat what was sent.
+Refused beyond the grammar: duplicate keys at any depth (which one counts is a matter of taste), NaN and
+Infinity, numbers that do not fit a double, integers of thousands of digits, lone surrogates, other encodings
+than UTF-8, and nesting that nobody needs. The reasons say where, and never repeat what was sent.
 
-The standard library's scanner is the judge, because it alone shows every pair of an object before keys are lost. Most
-bodies need no judge: what msgspec has read of one is written as the same bytes again, so there was nothing else in it. Of
-others, what was read has as many keys as there are colons behind quotes, so none is doubled.
+The standard library's scanner is the judge, because it alone shows every pair of an object before keys are
+lost. Most bodies need no judge: what msgspec has read of one is written as the same bytes again, so there was
+nothing else in it. Of others, what was read has as many keys as there are colons behind quotes, so none is
+doubled.
 """
 
 import json
@@ -22,7 +24,8 @@ from sluice.errors import BadRequest
 MAX_DEPTH = 200
 """Arrays and objects within each other. A tool's JSON Schema takes two for each of its own levels."""
 MAX_NODES = 100_000
-"""Values of one text, arrays and objects among them, keys not: what is made of a text is so many Python objects."""
+"""Values of one text, arrays and objects among them, keys not: what is made of a text is so many Python
+objects."""
 MAX_DIGITS = 310
 """Characters of the largest integer that fits a double, with its sign."""
 _SMALL = 32 << 10
@@ -31,11 +34,11 @@ _FEW = 1000
 
 
 def oversized(text: bytes | bytearray) -> str:
-    """Returns the bound that this JSON text exceeds: "nests more than 200 arrays and objects", "holds more than
-    100000 values", or "".
+    """Returns the bound that this JSON text exceeds: "nests more than 200 arrays and objects", "holds more
+    than 100000 values", or "".
 
-    Nothing is parsed: a few searches in C see what stands outside of strings, at some 5 ms a MiB where that is much. Of bytes
-    that are no JSON it may say either; the parser will refuse those.
+    Nothing is parsed: a few searches in C see what stands outside of strings, at some 5 ms a MiB where that
+    is much. Of bytes that are no JSON it may say either; the parser will refuse those.
     """
     if len(text) <= MAX_DEPTH:
         return ""
@@ -74,10 +77,11 @@ _TINY = re.compile(rb"[eE]-0*[1-9][0-9]{2}").findall
 
 
 def slow_numbers(text: bytes | bytearray) -> bool:
-    """Returns whether msgspec may take more than some 50 ms for the numbers of this JSON text, all in one piece.
+    """Returns whether msgspec may take more than some 50 ms for the numbers of this JSON text, all in one
+    piece.
 
-    It takes 14 microseconds for one near the smallest double (the standard library 1), and the square of its digits for a
-    long integer.
+    It takes 14 microseconds for one near the smallest double (the standard library 1), and the square of its
+    digits for a long integer.
     """
     if len(text) <= _SMALL or (len(text) <= 2 * MAX_NODES and text.count(b"e-") + text.count(b"E-") <= _FEW):
         return False
@@ -105,7 +109,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def checked_object(body: bytes) -> dict[str, Any]:
-    """The same by the standard library's scanner, for a body that `unambiguous_object` has found not to be plain."""
+    """The same by the standard library's scanner, for a body that `unambiguous_object` has found not to be
+    plain."""
     text = _text(body)
     try:
         value = _decode(text)
@@ -123,14 +128,16 @@ def checked_object(body: bytes) -> dict[str, Any]:
 _fast = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 _ODD = (b" :", b"\t:", b"\n:", b"\r:", b"\\ud", b"\\uD", b"\\u00")
-"""What needs the judge: a colon that does not stand right behind its key, what may be half a surrogate pair, and what may
-be a quote or a colon in disguise."""
+"""What needs the judge: a colon that does not stand right behind its key, what may be half a surrogate pair,
+and what may be a quote or a colon in disguise."""
 
 
 def unambiguous_object(body: bytes) -> dict[str, Any] | None:
-    """The object, where nothing about it can be doubtful; no letter of its names is written as an escape then.
+    """The object, where nothing about it can be doubtful; no letter of its names is written as an escape
+    then.
 
-    Raises BadRequest where it is deeper than MAX_DEPTH or has more than MAX_NODES values, before anything is parsed.
+    Raises BadRequest where it is deeper than MAX_DEPTH or has more than MAX_NODES values, before anything is
+    parsed.
     """
     if len(body) > MAX_DEPTH:  # a shorter body cannot be too deep
         if bound := oversized(body):
@@ -147,9 +154,9 @@ def unambiguous_object(body: bytes) -> dict[str, Any] | None:
 
 
 def _as_many_keys(again: bytes, body: bytes) -> bool:
-    """Returns whether each colon in both belongs to a key, and they have the same number of them: a doubled key was
-    lost on the way,
-    and is missing in the first; no text can have gained what it lacks (`_ODD` sees to that)."""
+    """Returns whether each colon in both belongs to a key, and they have the same number of them: a doubled
+    key was lost on the way, and is missing in the first; no text can have gained what it lacks (`_ODD` sees
+    to that)."""
     for mark in _ODD:
         if mark in body:
             return False
@@ -179,8 +186,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(text: str) -> int:
-    """In Python, so that other threads have their turn between two long ones. What fits no double is refused, as of other
-    numbers: to write thousands of digits takes their square, and all of a body's are written in one piece."""
+    """In Python, so that other threads have their turn between two long ones. What fits no double is refused,
+    as of other numbers: to write thousands of digits takes their square, and all of a body's are written in
+    one piece."""
     if len(text) > MAX_DIGITS:
         raise BadRequest("The body holds an integer with too many digits")
     return int(text)
@@ -206,4 +214,6 @@ def _check_surrogates(value: dict[str, Any]) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise BadRequest("The body holds a lone surrogate (\\ud800 to \\udfff), which is no character") from None
+        raise BadRequest(
+            "The body holds a lone surrogate (\\ud800 to \\udfff), which is no character"
+        ) from None

@@ -1,10 +1,12 @@
-"""JSON whose fields are of another type than they should be, read for what each can be: the second way of every dialect.
+"""JSON whose fields are of another type than they should be, read for what each can be: the second way of
+every dialect.
 
-A dialect's chunks are decoded by msgspec into its Structs, which is fast and all or nothing: one field of another type
-(PHP's `[]` for an empty object, a number for an id), half a surrogate pair or a NaN anywhere refuses the whole chunk.
-What is refused comes here: `parse` reads it as plain values, `fit` makes each field that the Struct knows what its type
-asks for, or takes it away, and leaves all others alone. `Halves` puts the halves of surrogate pairs together that stand
-in two pieces of one text. `read` does both but for the halves, and gives the Struct.
+A dialect's chunks are decoded by msgspec into its Structs, which is fast and all or nothing: one field of
+another type (PHP's `[]` for an empty object, a number for an id), half a surrogate pair or a NaN anywhere
+refuses the whole chunk. What is refused comes here: `parse` reads it as plain values, `fit` makes each field
+that the Struct knows what its type asks for, or takes it away, and leaves all others alone. `Halves` puts the
+halves of surrogate pairs together that stand in two pieces of one text. `read` does both but for the halves,
+and gives the Struct.
 
 Standard: RFC 8259, 7 and 8.2 (surrogates)
 """
@@ -36,10 +38,12 @@ _Fit = Callable[["FieldFitting", Any], Any]
 
 
 def parse(data: bytes | bytearray) -> Any:
-    """The plain values of a JSON text. Taken beyond the grammar: bytes that are no UTF-8 (U+FFFD in their place), a byte
-    order mark, NaN and infinities, control characters in strings. Halves of surrogate pairs stay halves.
+    """The plain values of a JSON text. Taken beyond the grammar: bytes that are no UTF-8 (U+FFFD in their
+    place), a byte order mark, NaN and infinities, control characters in strings. Halves of surrogate pairs
+    stay halves.
 
-    Raises ValueError for what is no JSON, and for more values or levels than `sluice.wire.jsontext` allows."""
+    Raises ValueError for what is no JSON, and for more values or levels than `sluice.wire.jsontext`
+    allows."""
     if bound := oversized(data):
         raise ValueError(bound)
     return _decode(data.decode("utf-8", "replace").strip("\ufeff \t\r\n"))
@@ -61,7 +65,8 @@ _decode = json.JSONDecoder(strict=False, parse_int=_integer).decode
 
 
 def read(data: bytes | bytearray, struct: type[Struct]) -> tuple[Struct, int]:
-    """The Struct that a JSON object is, and how many of its fields were not of their type. Raises ValueError for no object."""
+    """The Struct that a JSON object is, and how many of its fields were not of their type. Raises ValueError
+    for no object."""
     values, odd = fit(parse(data), struct)
     return msgspec.convert(whole_characters(values), struct), odd
 
@@ -101,7 +106,8 @@ class FieldFitting:
         return fitted
 
     def list(self, value: Any, struct: type[msgspec.Struct]) -> Any:
-        """A list of objects; an object that stands alone is a list of one. Entries that are no objects are left out."""
+        """A list of objects; an object that stands alone is a list of one. Entries that are no objects are
+        left out."""
         if type(value) is dict and not _fields(struct).keys().isdisjoint(value):
             self.odd += 1
             value = [value]
@@ -129,13 +135,16 @@ class FieldFitting:
     def parts(self, value: Any, struct: type[msgspec.Struct]) -> Any:
         """A text, or a list of parts of one; strings and numbers among them are parts of text."""
         if type(value) is list:
-            value = [entry if type(entry) is dict else {"type": "text", "text": text_of(entry)} for entry in value]
+            value = [
+                entry if type(entry) is dict else {"type": "text", "text": text_of(entry)} for entry in value
+            ]
             return self.list(value, struct)
         return self.list(value, struct) if type(value) is dict else self.text(value)
 
 
 def text_of(value: Any) -> str | None:
-    """The text that a value stands for: itself, a number, an object with a text, or a list of these; None where it is none."""
+    """The text that a value stands for: itself, a number, an object with a text, or a list of these; None
+    where it is none."""
     match value:
         case str():
             return value
@@ -154,7 +163,8 @@ def text_of(value: Any) -> str | None:
 
 
 def whole_number(value: Any) -> int | None:
-    """The integer that a value stands for, below 2**63 either way; None where it is none. Fractions are cut off."""
+    """The integer that a value stands for, below 2**63 either way; None where it is none. Fractions are cut
+    off."""
     if type(value) is str:
         try:
             value = float(value) if len(value) <= DIGITS else None
@@ -180,7 +190,8 @@ def truth_of(value: Any) -> bool | None:
 
 @lru_cache(maxsize=256)
 def _fields(struct: type[msgspec.Struct]) -> dict[str, tuple[bool, _Fit]]:
-    """Of each field of a Struct: whether null is one of its values, and what makes a value one of its type."""
+    """Of each field of a Struct: whether null is one of its values, and what makes a value one of its
+    type."""
     hints = typing.get_type_hints(struct)
     return {name: _fitter(hints[name]) for name in struct.__struct_fields__}
 
@@ -221,7 +232,8 @@ def _boolean(fitting: FieldFitting, value: Any) -> Any:
 
 
 def whole_characters(value: Any) -> Any:
-    """The value with U+FFFD in place of each half of a surrogate pair that has no other half, in keys, too."""
+    """The value with U+FFFD in place of each half of a surrogate pair that has no other half, in keys,
+    too."""
     kind = type(value)
     if kind is str:
         return value if value.isascii() or not _has_half(value) else _paired(value)
@@ -233,11 +245,14 @@ def whole_characters(value: Any) -> Any:
 
 
 def encoded(value: Any) -> bytes:
-    """The JSON text of a plain value, whatever its strings and numbers are (NaN becomes null), as we write it."""
+    """The JSON text of a plain value, whatever its strings and numbers are (NaN becomes null), as we write
+    it."""
     try:
         text = msgspec.json.encode(value)
     except (UnicodeEncodeError, OverflowError):
-        text = json.dumps(_finite(whole_characters(value)), ensure_ascii=False, separators=(",", ":")).encode()
+        text = json.dumps(
+            _finite(whole_characters(value)), ensure_ascii=False, separators=(",", ":")
+        ).encode()
     return without_separators(text)
 
 
@@ -271,7 +286,8 @@ class Halves:
         self.pending: dict[tuple[Any, ...], str] = {}
 
     def join(self, text_id: tuple[Any, ...], piece: str) -> str:
-        """The next piece of the text `text_id`, in whole characters: without the half it ends in, with the one before it."""
+        """The next piece of the text `text_id`, in whole characters: without the half it ends in, with the
+        one before it."""
         if not piece:
             return piece
         piece = self.pending.pop(text_id, "") + piece

@@ -1,7 +1,8 @@
 """Cutting a stream of bytes behind a delimiter: the one buffer under every text framing.
 
-What is complete comes out as one piece of bytes, so that the usual read (whole frames, nothing pending) is neither
-copied nor walked; what is not complete waits in a bounded buffer, and no byte of it is searched twice.
+What is complete comes out as one piece of bytes, so that the usual read (whole frames, nothing pending) is
+neither copied nor walked; what is not complete waits in a bounded buffer, and no byte of it is searched
+twice.
 """
 
 from sluice.errors import UpstreamGarbled
@@ -11,7 +12,8 @@ LIMIT = 1 << 20
 
 
 class DelimitedBlocks:
-    """Blocks that each end in `delimiter`; none may be longer than `limit` bytes (the delimiter not counted)."""
+    """Blocks that each end in `delimiter`; none may be longer than `limit` bytes (the delimiter not
+    counted)."""
 
     __slots__ = ("_buffer", "_delimiter", "_garbled", "_limit")
 
@@ -29,7 +31,8 @@ class DelimitedBlocks:
     def feed(self, data: bytes) -> bytes:
         """The blocks that are complete now, delimiters included, in one piece; b"" where there is none.
 
-        Raises UpstreamGarbled for a block that is too long: at once where it comes first, else on the next call.
+        Raises UpstreamGarbled for a block that is too long: at once where it comes first, else on the next
+        call.
         """
         if self._garbled:
             raise self._too_long()
@@ -59,7 +62,9 @@ class DelimitedBlocks:
                 return data
             buffer += data[end:]
             return data[:end]
-        start = max(0, len(buffer) - len(self._delimiter) + 1)  # all before was searched, but for a delimiter cut in two
+        start = max(
+            0, len(buffer) - len(self._delimiter) + 1
+        )  # all before was searched, but for a delimiter cut in two
         buffer += data
         found = buffer.rfind(self._delimiter, start)
         if found < 0:

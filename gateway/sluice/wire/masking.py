@@ -1,15 +1,18 @@
 """Masks secrets, and addresses of internal networks, in providers' error messages.
 
-A provider's message is shown to callers because it says what is wrong with their request. It may hold the gateway's own key,
-the account's number, a password in the address of a proxy, the address of a machine. Each becomes "***"; ordinary words stay
-as they are: "API key expired. Please renew the API key", "token limit exceeded", "password is required".
+A provider's message is shown to callers because it says what is wrong with their request. It may hold the
+gateway's own key, the account's number, a password in the address of a proxy, the address of a machine. Each
+becomes "***"; ordinary words stay as they are: "API key expired. Please renew the API key", "token limit
+exceeded", "password is required".
 
 The rules, from the certain to the likely:
 
 1. the upstream's own secrets, wherever they stand, also percent-encoded and in base64;
-2. what is recognized by its form: PEM blocks, keys with a vendor's prefix, JWTs, credentials in a URL or behind
+2. what is recognized by its form: PEM blocks, keys with a vendor's prefix, JWTs, credentials in a URL or
+  behind
    "Bearer" and "Basic";
-3. what is given a secret's name ("api_key=…", "password: …"), unless it is an ordinary word ("password: required");
+3. what is given a secret's name ("api_key=…", "password: …"), unless it is an ordinary word ("password:
+  required");
 4. addresses in private networks, names that only exist there, and any host with a port;
 5. long runs of letters and digits that look drawn by lot.
 
@@ -111,7 +114,9 @@ _ADDRESS = re.compile(
 )
 
 _UUID = r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
-_ACCOUNT = re.compile(rf"(?i)\b(team|account|organi[sz]ation|org|tenant|subscription|workspace|customer)( id)?(:? ){_UUID}")
+_ACCOUNT = re.compile(
+    rf"(?i)\b(team|account|organi[sz]ation|org|tenant|subscription|workspace|customer)( id)?(:? ){_UUID}"
+)
 _RUN = re.compile(r"[A-Za-z0-9+/_=-]{32,}")
 _DOTTED = re.compile(r"\b[\w-]{20,200}\.[\w-]{4,200}\.[\w-]{20,400}")
 _OF_A_REQUEST = re.compile(
@@ -122,7 +127,8 @@ _CHANGES = re.compile(r"(?<=[a-z])[A-Z0-9]|(?<=[0-9])[A-Za-z]|(?<=[A-Z])[0-9]|(?
 
 
 def masked(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text with MASK in place of what callers may not read. `secrets`: the upstream's own, masked literally."""
+    """The text with MASK in place of what callers may not read. `secrets`: the upstream's own, masked
+    literally."""
     for secret in secrets:
         if len(secret) >= SHORTEST:
             for form in forms_of(secret):
@@ -146,8 +152,8 @@ def masked(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def forms_of(secret: str) -> list[str]:
-    """Returns the forms in which a secret may occur in a text; the longest first, so that none is found within
-    another."""
+    """Returns the forms in which a secret may occur in a text; the longest first, so that none is found
+    within another."""
     raw = secret.encode()
     forms = {secret, quote(secret, safe=""), quote(secret)}
     forms |= {encoded(raw).decode().rstrip("=") for encoded in (b64encode, urlsafe_b64encode)}
@@ -155,7 +161,8 @@ def forms_of(secret: str) -> list[str]:
 
 
 def _unless_ordinary(found: re.Match[str]) -> str:
-    """A value behind a secret's name; it stays where it is a word of the sentence, or (of a "token") a small number."""
+    """A value behind a secret's name; it stays where it is a word of the sentence, or (of a "token") a small
+    number."""
     value, kind = found["value"], found["kind"].lower()
     raw = value.strip(".!?:*")
     bare = raw.lower()
@@ -163,7 +170,14 @@ def _unless_ordinary(found: re.Match[str]) -> str:
         return found[0]
     sign = found["sign"].strip().strip("\"'").strip()
     certain = sign in ("=", "=>") or (sign and found["quote"])
-    if kind.endswith("token") or kind in ("authorization", "signature", "sig", "credential", "credentials", "secret"):
+    if kind.endswith("token") or kind in (
+        "authorization",
+        "signature",
+        "sig",
+        "credential",
+        "credentials",
+        "secret",
+    ):
         if not _looks_random(raw) and not (certain and len(bare) >= 12):
             return found[0]
     elif sign in ("is", "was") and not _looks_random(raw):

@@ -1,4 +1,5 @@
-"""multipart/form-data: where its parts stand in a body, which may come in pieces. Pure; kept are names and short values.
+"""multipart/form-data: where its parts stand in a body, which may come in pieces. Pure; kept are names and
+short values.
 
 Standard: RFC 7578, RFC 2046 5.1.1
 """
@@ -13,14 +14,19 @@ MAX_HEAD = 8 << 10
 """Bytes of a part's header fields."""
 MAX_VALUE = 256
 """Bytes of a value that are kept, and one more, which says that it is longer."""
-_BOUNDARY = re.compile(r";\s*boundary=(?:\"([^\"]{1,70})\"|([^\s;\"]{1,70}))\s*(?:;|\Z)", re.IGNORECASE).search
-_DISPOSITION = re.compile(rb"^content-disposition:[ \t]*form-data[ \t]*((?:;[^\r\n]*)?)", re.IGNORECASE | re.MULTILINE).search
+_BOUNDARY = re.compile(
+    r";\s*boundary=(?:\"([^\"]{1,70})\"|([^\s;\"]{1,70}))\s*(?:;|\Z)", re.IGNORECASE
+).search
+_DISPOSITION = re.compile(
+    rb"^content-disposition:[ \t]*form-data[ \t]*((?:;[^\r\n]*)?)", re.IGNORECASE | re.MULTILINE
+).search
 _NAME = re.compile(rb";[ \t]*name=(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]+))", re.IGNORECASE).findall
 _FILENAME = re.compile(rb";[ \t]*filename\*?=", re.IGNORECASE).search
 
 
 class FormPart(msgspec.Struct, frozen=True):
-    """`start` and `end`: where its value stands in the body. `file`: it has a file's name; else `value` is how it begins."""
+    """`start` and `end`: where its value stands in the body. `file`: it has a file's name; else `value` is
+    how it begins."""
 
     name: str
     start: int
@@ -48,10 +54,11 @@ def parts_of(body: bytes, boundary: str) -> list[FormPart]:
 
 
 class FormScanner:
-    """Finds the parts of a body that comes in pieces. `parts`: those that have ended; `first`: where the first boundary stands.
+    """Finds the parts of a body that comes in pieces. `parts`: those that have ended; `first`: where the
+    first boundary stands.
 
-    What may still be the beginning of a boundary, or of a part's head, is held until more comes: at most MAX_HEAD bytes and a
-    piece.
+    What may still be the beginning of a boundary, or of a part's head, is held until more comes: at most
+    MAX_HEAD bytes and a piece.
     """
 
     def __init__(self, boundary: str) -> None:
@@ -74,7 +81,9 @@ class FormScanner:
     def close(self) -> None:
         """The body has ended. Raises ValueError where the form has not."""
         if self._step is not FormScanner._ended:
-            raise ValueError("is not complete, or a part's head is too long" if self.first >= 0 else "has no part")
+            raise ValueError(
+                "is not complete, or a part's head is too long" if self.first >= 0 else "has no part"
+            )
 
     # --- steps: each says whether another can follow at once
 

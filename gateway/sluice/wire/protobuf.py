@@ -1,7 +1,8 @@
-"""Protocol Buffers as they stand on the wire (https://protobuf.dev/programming-guides/encoding/): fields and numbers. Pure.
+"""Protocol Buffers as they stand on the wire (https://protobuf.dev/programming-guides/encoding/): fields and
+numbers. Pure.
 
-A few messages are all that is needed (OTLP's, Prometheus's), so no protobuf library is: who writes one has the numbers of its
-fields beside their names.
+A few messages are all that is needed (OTLP's, Prometheus's), so no protobuf library is: who writes one has
+the numbers of its fields beside their names.
 """
 
 import struct
@@ -70,7 +71,8 @@ class BadProtobuf(ValueError):
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of a message, in their order: number, and its value as a number or as bytes. Raises BadProtobuf."""
+    """The fields of a message, in their order: number, and its value as a number or as bytes. Raises
+    BadProtobuf."""
     at, end = 0, len(message)
     while at < end:
         key, at = _read_varint(message, at)

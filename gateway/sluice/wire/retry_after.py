@@ -1,8 +1,9 @@
-"""Reads how long an upstream wants callers to wait: from headers, from numbers in its body, or from its words.
+"""Reads how long an upstream wants callers to wait: from headers, from numbers in its body, or from its
+words.
 
-The wait is returned as sent, up to `LONGEST`: how long the gateway itself is willing to wait is decided where it
-waits (`sluice.routing.health`, `sluice.routing.failover`). Moments are measured against the answer's own Date header, so
-that nobody's clock matters, and against the clock that is passed in where there is none.
+The wait is returned as sent, up to `LONGEST`: how long the gateway itself is willing to wait is decided where
+it waits (`sluice.routing.health`, `sluice.routing.failover`). Moments are measured against the answer's own
+Date header, so that nobody's clock matters, and against the clock that is passed in where there is none.
 """
 
 import re
@@ -33,7 +34,9 @@ _IN_WORDS = re.compile(
 )
 _REMAINS = re.compile(r"(?:x-ratelimit-|anthropic-ratelimit-|ratelimit-|ratelimitbysize-)")
 _NONE = re.compile(r"0(?:\.0{0,9})?\s*\Z")
-_RESETS = re.compile(r"(?:x-ratelimit-reset|x-ratelimit-reset-|anthropic-ratelimit-|ratelimit-reset|ratelimitbysize-)")
+_RESETS = re.compile(
+    r"(?:x-ratelimit-reset|x-ratelimit-reset-|anthropic-ratelimit-|ratelimit-reset|ratelimitbysize-)"
+)
 
 
 def parse_retry_after(headers: Mapping[str, str], now: Clock = time.time) -> float | None:
@@ -55,29 +58,34 @@ def parse_retry_after(headers: Mapping[str, str], now: Clock = time.time) -> flo
 
 
 def parse_reset(headers: Mapping[str, str], now: Clock = time.time) -> float | None:
-    """Seconds until the limits that refused a call are filled up again, by the headers that tell of them; None without any.
+    """Seconds until the limits that refused a call are filled up again, by the headers that tell of them;
+    None without any.
 
-    `x-ratelimit-reset-*` (OpenAI, Groq: "6m0s"), `x-ratelimit-reset` (OpenRouter: milliseconds since the epoch; GitHub:
-    seconds since it), `anthropic-ratelimit-*-reset` (RFC 3339). Where some say that nothing remains, only these count; of
-    several the last one to be filled up. Header names are lower case.
+    `x-ratelimit-reset-*` (OpenAI, Groq: "6m0s"), `x-ratelimit-reset` (OpenRouter: milliseconds since the
+    epoch; GitHub: seconds since it), `anthropic-ratelimit-*-reset` (RFC 3339). Where some say that nothing
+    remains, only these count; of several the last one to be filled up. Header names are lower case.
     """
     waits: list[tuple[bool, float]] = []
     for name, value in headers.items():
         if "reset" in name and _RESETS.match(name):
             seconds = _reset(value, headers, now)
             if seconds is not None:
-                waits.append((headers.get(name.replace("reset", "remaining"), "").strip() in ("0", "0.0"), seconds))
+                waits.append(
+                    (headers.get(name.replace("reset", "remaining"), "").strip() in ("0", "0.0"), seconds)
+                )
     used_up = [seconds for empty, seconds in waits if empty]
     every = used_up or [seconds for _, seconds in waits]
     return min(max(every), LONGEST) if every else None
 
 
 def spent_for(headers: Mapping[str, str], now: Clock = time.time) -> float | None:
-    """Seconds until a limit of which nothing remains is filled up again, by the headers of an answer that was given; 0.0 where
-    they do not say when, None where something remains of each. What is negative is not known (Azure says -1 of -1).
+    """Seconds until a limit of which nothing remains is filled up again, by the headers of an answer that was
+    given; 0.0 where they do not say when, None where something remains of each. What is negative is not known
+    (Azure says -1 of -1).
 
-    `x-ratelimit-remaining-requests: 0` and its `-reset-` (OpenAI, Azure, Groq, Cerebras), `anthropic-ratelimit-*`,
-    `ratelimit-remaining` (draft-ietf-httpapi-ratelimit-headers-07). Of several the last one counts. Names are lower case.
+    `x-ratelimit-remaining-requests: 0` and its `-reset-` (OpenAI, Azure, Groq, Cerebras),
+    `anthropic-ratelimit-*`, `ratelimit-remaining` (draft-ietf-httpapi-ratelimit-headers-07). Of several the
+    last one counts. Names are lower case.
     """
     spent: float | None = None
     for name, value in headers.items():
@@ -90,7 +98,8 @@ def spent_for(headers: Mapping[str, str], now: Clock = time.time) -> float | Non
 
 
 def parse_duration(value: Any) -> float | None:
-    """Seconds of a duration as JSON has it: a number, "39s", "1h2m3.5s", "250ms", {"seconds": 3}; None for others."""
+    """Seconds of a duration as JSON has it: a number, "39s", "1h2m3.5s", "250ms", {"seconds": 3}; None for
+    others."""
     match value:
         case bool() | None:
             return None
@@ -109,7 +118,8 @@ def parse_duration(value: Any) -> float | None:
 
 
 def wait_in_words(text: str) -> float | None:
-    """Seconds of "try again in 6m0s", "retry after 20 seconds" and the like; None if there is no such text."""
+    """Seconds of "try again in 6m0s", "retry after 20 seconds" and the like; None if there is no such
+    text."""
     found = _IN_WORDS.search(text[:4000].lower())
     if found is None:
         return None

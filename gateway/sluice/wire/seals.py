@@ -1,8 +1,9 @@
 """Providers' seals on reasoning as `encrypted_content` of OpenAI's Responses API, and back.
 
-A client of that API keeps a reasoning item with its encrypted content and sends it back in the next round of a tool loop. So
-the seals of every vendor travel there: Anthropic's signatures and redacted blocks, Google's signatures of parts and calls, and
-OpenAI's own content with the id that it belongs to. What begins with none of the marks below is OpenAI's own.
+A client of that API keeps a reasoning item with its encrypted content and sends it back in the next round of
+a tool loop. So the seals of every vendor travel there: Anthropic's signatures and redacted blocks, Google's
+signatures of parts and calls, and OpenAI's own content with the id that it belongs to. What begins with none
+of the marks below is OpenAI's own.
 
 https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items
 """

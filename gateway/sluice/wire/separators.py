@@ -1,7 +1,7 @@
 """U+2028, U+2029 and U+0085 as escapes, in the JSON that we write.
 
-Readers of lines (`str.splitlines`, so `iter_lines` of requests and httpx) end a line at them, though neither NDJSON nor
-server-sent events do.
+Readers of lines (`str.splitlines`, so `iter_lines` of requests and httpx) end a line at them, though neither
+NDJSON nor server-sent events do.
 """
 
 

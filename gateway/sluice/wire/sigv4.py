@@ -1,7 +1,7 @@
 """AWS Signature Version 4: the headers that prove a request, its body included. Pure.
 
-The path is encoded once more than it is sent, as all services but S3 want it: a model's id that is `a%3Ab` in the URL is
-`a%253Ab` in what is signed. S3's is signed as it is sent.
+The path is encoded once more than it is sent, as all services but S3 want it: a model's id that is `a%3Ab` in
+the URL is `a%253Ab` in what is signed. S3's is signed as it is sent.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
 """
@@ -42,8 +42,8 @@ class Signer:
     def headers(
         self, keys: AwsKeys, method: str, url: str, body: bytes, *, at: float, content_type: str = ""
     ) -> tuple[tuple[str, str], ...]:
-        """Returns the headers to add to a request that is sent at the time `at` (seconds since the epoch) with this
-        content type."""
+        """Returns the headers to add to a request that is sent at the time `at` (seconds since the epoch)
+        with this content type."""
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
         added = [("x-amz-date", stamp)]
         if keys.token:
@@ -53,15 +53,20 @@ class Signer:
             signed["content-type"] = content_type
         return (*added, ("authorization", self.authorization(keys, method, url, signed, body)))
 
-    def authorization(self, keys: AwsKeys, method: str, url: str, signed: Mapping[str, str], body: bytes) -> str:
-        """The Authorization header of a request with the headers `signed` (lower-case names, x-amz-date among them)."""
+    def authorization(
+        self, keys: AwsKeys, method: str, url: str, signed: Mapping[str, str], body: bytes
+    ) -> str:
+        """The Authorization header of a request with the headers `signed` (lower-case names, x-amz-date among
+        them)."""
         stamp = signed["x-amz-date"]
         scope = f"{stamp[:8]}/{self._region}/{self._service}/aws4_request"
         names = ";".join(sorted(signed))
         request = canonical_request(method, url, signed, sha256(body).hexdigest(), path=self._path)
         text = f"{ALGORITHM}\n{stamp}\n{scope}\n{sha256(request.encode()).hexdigest()}"
         signature = hmac.digest(self._key(keys, stamp[:8]), text.encode(), "sha256").hex()
-        return f"{ALGORITHM} Credential={keys.access_key}/{scope}, SignedHeaders={names}, Signature={signature}"
+        return (
+            f"{ALGORITHM} Credential={keys.access_key}/{scope}, SignedHeaders={names}, Signature={signature}"
+        )
 
     def _key(self, keys: AwsKeys, day: str) -> bytes:
         """The signing key of a day, which is derived once."""
@@ -83,7 +88,12 @@ def _encoded_again(path: str) -> str:
 
 
 def canonical_request(
-    method: str, url: str, signed: Mapping[str, str], body_hash: str, *, path: Callable[[str], str] = _encoded_again
+    method: str,
+    url: str,
+    signed: Mapping[str, str],
+    body_hash: str,
+    *,
+    path: Callable[[str], str] = _encoded_again,
 ) -> str:
     """Returns the canonical request. `path`: in the form that the service requires."""
     place, query = _place(url, path)
@@ -113,7 +123,8 @@ _DOTS = re.compile(r"//|/\.\.?(?:/|\Z)")
 
 
 def _normal(path: str) -> str:
-    """A path without empty, "." and ".." segments (RFC 3986 5.2.4), as botocore has it: it ends with a slash if it did."""
+    """A path without empty, "." and ".." segments (RFC 3986 5.2.4), as botocore has it: it ends with a slash
+    if it did."""
     if not _DOTS.search(path):
         return path or "/"
     kept: list[str] = []

@@ -1,8 +1,9 @@
 """Server-sent events, to the letter of the WHATWG's HTML standard, 9.2.6 "Interpreting an event stream".
 
-Line ends become LF first; then an event is what stands before an empty line, and a read's complete events are one
-piece of bytes. `feed` gives events. Who forwards frames as they came takes `complete` for that piece and `payloads`
-for what is in it: the usual read (N frames of one `data: ` line each) costs a few searches in C, not N parses.
+Line ends become LF first; then an event is what stands before an empty line, and a read's complete events are
+one piece of bytes. `feed` gives events. Who forwards frames as they came takes `complete` for that piece and
+`payloads` for what is in it: the usual read (N frames of one `data: ` line each) costs a few searches in C,
+not N parses.
 
 Not done here, as nobody needs it: reconnecting (`retry` and `last_id` are kept, not acted upon).
 """
@@ -16,7 +17,8 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """`data` are the data lines joined by LF, as bytes; `event` is the event's type, `id` the last event id."""
+    """`data` are the data lines joined by LF, as bytes; `event` is the event's type, `id` the last event
+    id."""
 
     data: bytes
     event: str = "message"
@@ -31,8 +33,9 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 class EventStream(msgspec.Struct, eq=False):
     """Bytes -> events; an event (its frame, comments included) may have `limit` bytes at most.
 
-    `clean`: every byte so far was returned in a frame, and the next byte begins a frame (or the byte order mark before all).
-    `last_id` and `retry` (milliseconds, None if the stream sent none) are the stream's own state.
+    `clean`: every byte so far was returned in a frame, and the next byte begins a frame (or the byte order
+    mark before all). `last_id` and `retry` (milliseconds, None if the stream sent none) are the stream's own
+    state.
     """
 
     limit: int = LIMIT
@@ -44,16 +47,24 @@ class EventStream(msgspec.Struct, eq=False):
     _head: bytes | None = b""
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that `data` completes. Raises UpstreamGarbled for one that is too long (see `DelimitedBlocks.feed`)."""
+        """The events that `data` completes. Raises UpstreamGarbled for one that is too long (see
+        `DelimitedBlocks.feed`)."""
         body = self.complete(data)
         return [event for frame in body.split(END) if frame and (event := self.event(frame)) is not None]
 
     def complete(self, data: bytes) -> bytes:
-        """The frames that `data` completes as one piece, each ending in an empty line, line ends as LF; b"" = none.
+        """The frames that `data` completes as one piece, each ending in an empty line, line ends as LF; b"" =
+        none.
 
         What is pending when the input ends is no event, and there is nothing more to ask for then.
         """
-        if self.clean and data.endswith(END) and data[0] != _BOM[0] and len(data) <= self.limit and b"\r" not in data:
+        if (
+            self.clean
+            and data.endswith(END)
+            and data[0] != _BOM[0]
+            and len(data) <= self.limit
+            and b"\r" not in data
+        ):
             self._head = None
             return data
         return self._completed(data)
@@ -70,7 +81,8 @@ class EventStream(msgspec.Struct, eq=False):
         return body
 
     def close(self) -> bytes:
-        """The input has ended: what is left, which is no event. Raises UpstreamGarbled where `feed` still owes it."""
+        """The input has ended: what is left, which is no event. Raises UpstreamGarbled where `feed` still
+        owes it."""
         return self._blocks.close() if self._blocks is not None else b""
 
     def event(self, frame: bytes) -> Event | None:
@@ -101,7 +113,8 @@ class EventStream(msgspec.Struct, eq=False):
 
 
 def payloads(body: bytes) -> list[bytes] | None:
-    """The data of each frame of `body` (from `complete`) where every frame is one `data: ` line; None where one is not."""
+    """The data of each frame of `body` (from `complete`) where every frame is one `data: ` line; None where
+    one is not."""
     if not body.startswith(b"data: "):
         return None
     found = body[6:-2].split(b"\n\ndata: ")

@@ -1,15 +1,16 @@
 """Interprets an upstream's error, whichever vendor it is from: a status and a body -> an `UpstreamError`.
 
-Vendors agree on little: `{"error": {"message", "type", "code"}}` (OpenAI, Anthropic, Azure, Google inside a list),
-`{"error": "text"}` (Ollama, xAI), `{"detail": …}` (FastAPI), `{"message": …}` (Mistral, Cohere, AWS), `{"object": "error"}`
-(vLLM, SGLang), `{"base_resp": …}` (MiniMax), one of them as text inside another (OpenRouter, Google's SDKs), plain text, a
-page of HTML. All are read here once. What the codes and words mean is data: `sluice.wire.error_table`.
+Vendors agree on little: `{"error": {"message", "type", "code"}}` (OpenAI, Anthropic, Azure, Google inside a
+list), `{"error": "text"}` (Ollama, xAI), `{"detail": …}` (FastAPI), `{"message": …}` (Mistral, Cohere, AWS),
+`{"object": "error"}` (vLLM, SGLang), `{"base_resp": …}` (MiniMax), one of them as text inside another
+(OpenRouter, Google's SDKs), plain text, a page of HTML. All are read here once. What the codes and words mean
+is data: `sluice.wire.error_table`.
 
-The kind decides what becomes of the call: the caller's own mistakes are passed on, all else fails over. The same error has
-the same kind before a 200 and inside of one.
+The kind decides what becomes of the call: the caller's own mistakes are passed on, all else fails over. The
+same error has the same kind before a 200 and inside of one.
 
-Texts go to callers, so secrets and internal addresses are masked (`sluice.wire.masking`), and what a provider says about
-the gateway's own credentials is replaced.
+Texts go to callers, so secrets and internal addresses are masked (`sluice.wire.masking`), and what a provider
+says about the gateway's own credentials is replaced.
 """
 
 import re
@@ -59,7 +60,8 @@ _SHARPER: Mapping[int, Collection[str]] = {
     408: frozenset(),
     429: frozenset({"billing", "bad_credentials", "content_policy", "context_length"}),
 }
-"""What a provider's words may make of a status that is too coarse; of a status that is not named here: anything in _ANY."""
+"""What a provider's words may make of a status that is too coarse; of a status that is not named here:
+anything in _ANY."""
 
 _OURS: Mapping[UpstreamErrorKind, str] = {
     "bad_credentials": "The upstream refused the gateway's credentials",
@@ -75,7 +77,8 @@ _GENERIC = frozenset(
 _NOT_MESSAGES = re.compile(
     r"stack|trace|input|param|url|loc$|generation|prompt|request_?id|^(?:choices|ctx|headers)$", re.IGNORECASE
 ).search
-"""Names of what an error object holds beside words: the caller's own input, or what is for the provider's people."""
+"""Names of what an error object holds beside words: the caller's own input, or what is for the provider's
+people."""
 
 _MESSAGES = (
     "message",
@@ -91,7 +94,19 @@ _WITHIN = (
     "error", "message", "detail", "details", "errors", "base_resp", "metadata", "innererror", "inner_error", "raw", "body",
     "response", "data", "cause", "choices",
 )  # fmt: skip
-_CODES = ("code", "reason", "error_code", "errorCode", "Code", "type", "error_type", "status", "__type", "name", "kind")
+_CODES = (
+    "code",
+    "reason",
+    "error_code",
+    "errorCode",
+    "Code",
+    "type",
+    "error_type",
+    "status",
+    "__type",
+    "name",
+    "kind",
+)
 _NAMED = frozenset({"code", "error_code", "errorCode"})
 _STATUSES = (
     "status_code", "code", "raw_status_code", "status", "http_code", "http_status_code", "http_status", "statusCode",
@@ -116,10 +131,9 @@ _TAGS = re.compile(r"<[^<>]{0,400}>")
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """The provider's error: its message, all its texts, its codes and types in lower case, the HTTP status where
-    the body
-    names one (else 0), how many seconds it wants to be left alone, where the body says so, and the first of its codes that is
-    a name, as it wrote it."""
+    """The provider's error: its message, all its texts, its codes and types in lower case, the HTTP status
+    where the body names one (else 0), how many seconds it wants to be left alone, where the body says so, and
+    the first of its codes that is a name, as it wrote it."""
 
     message: str = ""
     codes: tuple[str, ...] = ()
@@ -146,10 +160,15 @@ def upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> Upst
 
 
 def stream_error(error: Any) -> UpstreamError:
-    """The error that an error object inside a 200 stream stands for: `error` is its decoded JSON, of any shape."""
+    """The error that an error object inside a 200 stream stands for: `error` is its decoded JSON, of any
+    shape."""
     reason = reason_of(error)
     worded = _kind_of(reason)
-    kind = status_kind(reason.status, reason) if reason.status and worded != "stream_error" else (worded or "stream_error")
+    kind = (
+        status_kind(reason.status, reason)
+        if reason.status and worded != "stream_error"
+        else (worded or "stream_error")
+    )
     if kind == "headers_timeout":  # of the upstream's own upstream: this one has answered
         kind = "server_error"
     wait = reason.wait
@@ -159,7 +178,8 @@ def stream_error(error: Any) -> UpstreamError:
 
 
 def reported_error(payload: bytes) -> UpstreamError | None:
-    """The error that a frame or document stands for, in any vendor's shape; None for one that is not to be read as an error.
+    """The error that a frame or document stands for, in any vendor's shape; None for one that is not to be
+    read as an error.
 
     For decoders: it is asked of what is no part of an answer, or has an `error` in it.
     """
@@ -180,7 +200,8 @@ _SAY_ERROR = frozenset(
 
 
 def tells_error(value: Any) -> bool:
-    """Returns whether a decoded frame or document that is no answer stands for an error, in any vendor's shape."""
+    """Returns whether a decoded frame or document that is no answer stands for an error, in any vendor's
+    shape."""
     match value:
         case {"error": error} if error:
             return True
@@ -204,8 +225,8 @@ def tells_error(value: Any) -> bool:
 
 
 def read(body: bytes) -> Reason:
-    """Parses an error body; an empty Reason if it has no message or code. JSON, events of a stream, HTML and text
-    are read."""
+    """Parses an error body; an empty Reason if it has no message or code. JSON, events of a stream, HTML and
+    text are read."""
     try:
         return reason_of(value_of(body))
     except ValueError:
@@ -244,12 +265,17 @@ def _is_generic(message: str) -> bool:
 
 
 def _sentences(value: Any, depth: int) -> Iterator[str]:
-    """Texts of several words that say something, wherever they stand: the words of shapes that nobody here knows."""
+    """Texts of several words that say something, wherever they stand: the words of shapes that nobody here
+    knows."""
     if isinstance(value, str):
         if " " in value.strip() and not _is_generic(value) and _inner(value) is None:
             yield value
     elif depth < MAX_DEPTH and isinstance(value, dict | list):
-        entries = value[:20] if isinstance(value, list) else [v for k, v in list(value.items())[:40] if not _NOT_MESSAGES(k)]
+        entries = (
+            value[:20]
+            if isinstance(value, list)
+            else [v for k, v in list(value.items())[:40] if not _NOT_MESSAGES(k)]
+        )
         for entry in entries:
             yield from _sentences(entry, depth + 1)
 
@@ -357,7 +383,8 @@ def status_kind(status: int, reason: Reason) -> UpstreamErrorKind:
 
 
 def shown(kind: UpstreamErrorKind, words: str, secrets: Iterable[str] = ()) -> str:
-    """The message that may be shown to callers; "" where the provider gave none. `secrets` are masked wherever they stand."""
+    """The message that may be shown to callers; "" where the provider gave none. `secrets` are masked
+    wherever they stand."""
     from sluice.wire.masking import masked
 
     if kind == "bad_credentials":
@@ -437,7 +464,8 @@ def _tables() -> tuple[Mapping[str, UpstreamErrorKind], Mapping[str, UpstreamErr
 
 
 def code_name(code: str) -> str:
-    """A code without what vendors write it with: "com.amazonaws#ThrottlingException:http://…" is "throttling"."""
+    """A code without what vendors write it with: "com.amazonaws#ThrottlingException:http://…" is
+    "throttling"."""
     name = _NOT_NAMES.sub("", code.lower().rpartition("#")[2].partition(":")[0])
     for ending in ("exception", "error"):
         name = name.removesuffix(ending) or name

@@ -1,4 +1,5 @@
-"""An interceptor and a stage. Each is a frozen Struct: its fields are its options, checked by `sluice check`."""
+"""An interceptor and a stage. Each is a frozen Struct: its fields are its options, checked by `sluice
+check`."""
 
 import re
 

@@ -5,19 +5,23 @@ Where the caller speaks the same dialect, the request is its own JSON object wit
 
 How any other request is changed where the API differs:
   - all system messages are joined into the one `system`;
-  - consecutive messages of one role become one, and a conversation that begins with the assistant gets a user turn first;
+  - consecutive messages of one role become one, and a conversation that begins with the assistant gets a user
+    turn first;
   - `max_tokens` is required: `default_max_tokens` where the caller set none;
-  - `temperature` above 1 (OpenAI's scale ends at 2) is sent as 1: a caller cannot know which vendor an alias leads to,
+  - `temperature` above 1 (OpenAI's scale ends at 2) is sent as 1: a caller cannot know which vendor an alias
+    leads to,
     and refusing would break failover to it;
   - a last message of the assistant loses its trailing white space, which the API refuses in a prefill;
-  - `response_format` of type json_object becomes a sentence at the end of `system`: there is no JSON mode without a schema;
+  - `response_format` of type json_object becomes a sentence at the end of `system`: there is no JSON mode
+    without a schema;
   - reasoning without Anthropic's signature (another vendor's) is left out;
   - files become documents: PDF and text, inline or by URL; OpenAI's file ids are refused;
-  - config/models.yaml says which fields are left out (seed, penalties, logprobs …), which sampling a model takes, the form
+  - config/models.yaml says which fields are left out (seed, penalties, logprobs …), which sampling a model
+    takes, the form
     of tool call ids and whether stops may be blank. Fields left out are counted (`dropped_fields_total`).
 
-`cache_control` is passed on: of the request, of system, user and tool messages and their parts, of tools. Thinking:
-`sluice_plugins.anthropic.thinking`; answers: `sluice_plugins.anthropic.stream`.
+`cache_control` is passed on: of the request, of system, user and tool messages and their parts, of tools.
+Thinking: `sluice_plugins.anthropic.thinking`; answers: `sluice_plugins.anthropic.stream`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,7 +61,13 @@ from sluice_plugins.anthropic.thinking import LOWEST_TOP_P, ThinkingPlan, plan, 
 from sluice_plugins.anthropic.wire import FITTED, edits_of, is_own
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.tool_ids import fitted_ids
-from sluice_plugins.translation import check_endpoint, decoded_text, inline_image, json_object, response_format
+from sluice_plugins.translation import (
+    check_endpoint,
+    decoded_text,
+    inline_image,
+    json_object,
+    response_format,
+)
 
 if TYPE_CHECKING:
     from sluice.backends.transport import Transport
@@ -77,8 +87,8 @@ BETAS = (
     "task-budgets", "thinking-binding-controls", "thinking-display-updates", "thinking-token-count",
     "token-counting", "token-efficient-tools", "tool-search-tool", "advanced-tool-use", "web-fetch", "web-search",
 )  # fmt: skip
-"""What Anthropic's SDKs and Claude Code send of the anthropic-beta header for messages, without the values' dates
-(anthropic-sdk-python 2.12, `AnthropicBetaParam`, and Claude Code 2.1; read on 2026-11-29)."""
+"""What Anthropic's SDKs and Claude Code send of the anthropic-beta header for messages, without the values'
+dates (anthropic-sdk-python 2.12, `AnthropicBetaParam`, and Claude Code 2.1; read on 2026-11-29)."""
 FIRST_TURN = "(The assistant begins this conversation.)"
 """The user message sent before a leading assistant message: the API requires one."""
 
@@ -89,13 +99,14 @@ ONLY_JSON = "Answer with one JSON object, and nothing before or after it."
 class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """The Messages API, of Anthropic or of another server at `base_url` (with or without its `/v1`).
 
-    `beta`: values of the anthropic-beta header. `extra_body`: fields copied into each request; its `thinking` is adapted
-    to the request, its `output_config` merged into the request's.
-    `strict`: data in the stream that is no event is an error, else it is skipped. `max_event`: bytes of one event.
-    `beta_allowed`: values of the anthropic-beta header that callers may send, with or without their dates; "*" is any of them.
-    `count_tokens`: pass requests to count tokens on; null: where `base_url` is Anthropic's own. `always_stream`: request a
-    stream even if a caller of this dialect wants a whole answer. `keep_stop`: pass on `stop` after tool calls instead of
-    `tool_calls`. `usage_is_end`: a stream that ends after its last usage is complete even without a stop reason.
+    `beta`: values of the anthropic-beta header. `extra_body`: fields copied into each request; its `thinking`
+    is adapted to the request, its `output_config` merged into the request's. `strict`: data in the stream
+    that is no event is an error, else it is skipped. `max_event`: bytes of one event. `beta_allowed`: values
+    of the anthropic-beta header that callers may send, with or without their dates; "*" is any of them.
+    `count_tokens`: pass requests to count tokens on; null: where `base_url` is Anthropic's own.
+    `always_stream`: request a stream even if a caller of this dialect wants a whole answer. `keep_stop`: pass
+    on `stop` after tool calls instead of `tool_calls`. `usage_is_end`: a stream that ends after its last
+    usage is complete even without a stop reason.
     """
 
     dialect: ClassVar[str] = "anthropic"
@@ -133,8 +144,8 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return self.sent(model, self._headers, msgspec.json.encode(self.body(chat, model)))
 
     def sent(self, model: str, headers: Headers, body: bytes) -> UpstreamRequest:
-        """The request that has this body, of any lane, streamed or not as the body says. Who serves the same API elsewhere
-        (Vertex AI, Bedrock) overrides this alone."""
+        """The request that has this body, of any lane, streamed or not as the body says. Who serves the same
+        API elsewhere (Vertex AI, Bedrock) overrides this alone."""
         return UpstreamRequest(self._url, headers, body)
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
@@ -148,10 +159,16 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return WholeMessageDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
 
     def operation(self, name: str, dialect: str) -> Operation | None:
-        counts = self.count_tokens if self.count_tokens is not None else urlsplit(self.base_url).hostname == OWN_HOST
+        counts = (
+            self.count_tokens
+            if self.count_tokens is not None
+            else urlsplit(self.base_url).hostname == OWN_HOST
+        )
         if name != "count_tokens" or dialect != self.dialect or not counts:
             return None
-        return Counting(endpoint(self.base_url, "/v1/messages/count_tokens", self.endings), self._whole_headers)
+        return Counting(
+            endpoint(self.base_url, "/v1/messages/count_tokens", self.endings), self._whole_headers
+        )
 
     @cached_property
     def forwards(self) -> Allowed:
@@ -172,7 +189,11 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         if not edits and chat.body:
             if wire.get("model") == model:
                 return chat.body
-            edited = with_known_string(chat.body, b'"model"', msgspec.json.encode(model)) if "model" in wire else None
+            edited = (
+                with_known_string(chat.body, b'"model"', msgspec.json.encode(model))
+                if "model" in wire
+                else None
+            )
             if edited is not None:
                 return edited
         body = {**wire, **edits, "model": model}
@@ -181,7 +202,8 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return msgspec.json.encode(body)
 
     def body(self, chat: ChatRequest, model: str) -> Block:
-        """The body that asks for a streamed answer, from the vocabulary. Raises BadRequest for what the API cannot express."""
+        """The body that asks for a streamed answer, from the vocabulary. Raises BadRequest for what the API
+        cannot express."""
         rules, extra = self.rules, self.extra_body
         turns = _messages(fitted_ids(chat.messages, rules.tool_ids), thoughts=rules.thinking != "never")
         planned = plan(chat, rules, extra, turns, self.default_max_tokens)
@@ -214,7 +236,12 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     def decoder(self, *, verbatim: bool = False) -> MessagesDecoder:
         kind = PassingDecoder if verbatim else MessagesDecoder
-        return kind(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop, usage_is_end=self.usage_is_end)
+        return kind(
+            strict=self.strict,
+            max_event=self.max_event,
+            keep_stop=self.keep_stop,
+            usage_is_end=self.usage_is_end,
+        )
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         return upstream_error(status, headers, body)
@@ -250,7 +277,11 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 def _sampling(chat: ChatRequest, rules: ModelRules, *, thinking: bool) -> dict[str, Any]:
     sampling = chat.sampling
-    stops = sampling.stop if rules.blank_stops or not sampling.stop else [stop for stop in sampling.stop if stop.strip()]
+    stops = (
+        sampling.stop
+        if rules.blank_stops or not sampling.stop
+        else [stop for stop in sampling.stop if stop.strip()]
+    )
     top_p = sampling.top_p
     found: dict[str, Any] = {"stop_sequences": stops} if stops else {}
     if top_p is not None and (not thinking or top_p >= LOWEST_TOP_P):
@@ -288,11 +319,17 @@ def _messages(messages: Sequence[Message], *, thoughts: bool) -> list[Block]:
             turns.append({"role": "user", "content": [{"type": "text", "text": FIRST_TURN}]})
         if turns and turns[-1]["role"] == role:
             begun = turns[-1]["content"]
-            begun += blocks if begun[0]["type"] in THINKING else [block for block in blocks if block["type"] not in THINKING]
+            begun += (
+                blocks
+                if begun[0]["type"] in THINKING
+                else [block for block in blocks if block["type"] not in THINKING]
+            )
         else:
             turns.append({"role": role, "content": blocks})
     if not turns:
-        raise BadRequest("This model needs at least one message that is not empty and not the system's", param="messages")
+        raise BadRequest(
+            "This model needs at least one message that is not empty and not the system's", param="messages"
+        )
     _trim_prefill(turns[-1])
     return turns
 
@@ -311,7 +348,9 @@ def _turn(message: Message, *, thoughts: bool) -> tuple[str, list[Block]]:
         case "tool":
             failed = {"is_error": True} if message.failed else {}
             content = _content(message.parts)
-            return "user", [{"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content, **failed}]
+            return "user", [
+                {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content, **failed}
+            ]
 
 
 def _trim_prefill(turn: Block) -> None:
@@ -362,12 +401,16 @@ def _document(file: Any) -> Block:
         case {"file_data": str(data), **rest} if data:
             name = rest.get("filename")
         case _:
-            raise BadRequest("A file can only be sent to this model with its bytes (file_data)", param="messages")
+            raise BadRequest(
+                "A file can only be sent to this model with its bytes (file_data)", param="messages"
+            )
     title = {"title": name} if isinstance(name, str) and name else {}
     if is_http(data):
         return {"type": "document", "source": {"type": "url", "url": data}, **title}
     inline = inline_data(data)
-    media_type, encoded = (inline.media_type, inline.data) if inline is not None else (PDF, standard_base64(data))
+    media_type, encoded = (
+        (inline.media_type, inline.data) if inline is not None else (PDF, standard_base64(data))
+    )
     if media_type == PDF and encoded:
         return {"type": "document", "source": {"type": "base64", "media_type": PDF, "data": encoded}, **title}
     if media_type.startswith("text/"):
@@ -378,7 +421,9 @@ def _document(file: Any) -> Block:
         }
     if media_type.startswith("image/") and inline is not None:
         return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": encoded}}
-    raise BadRequest("A file can only be a PDF, plain text or an image for this model, in base64", param="messages")
+    raise BadRequest(
+        "A file can only be a PDF, plain text or an image for this model, in base64", param="messages"
+    )
 
 
 def _tool_use(call: ToolCall) -> Block:
@@ -407,7 +452,8 @@ def _tool_choice(chat: ChatRequest) -> Block | None:
 
 
 def _output_config(schema: Mapping[str, Any] | None, effort: Effort, configured: Any) -> Block:
-    """Structured outputs and effort: https://platform.claude.com/docs/en/build-with-claude/structured-outputs, .../effort"""
+    """Structured outputs and effort:
+    https://platform.claude.com/docs/en/build-with-claude/structured-outputs, .../effort"""
     config: Block = {"format": {"type": "json_schema", "schema": schema}} if schema is not None else {}
     if effort:
         config["effort"] = effort

@@ -1,14 +1,16 @@
-"""Answers of the Messages API for callers of the same dialect: frames as they came, and the events that they mean.
+"""Answers of the Messages API for callers of the same dialect: frames as they came, and the events that they
+mean.
 
 The decoder observes, and writes a frame anew only where an SDK would misread it:
   - the `event:` line is missing or names another type (SDKs go by it);
   - a field is of another type than it should be, or a surrogate pair is split over two deltas;
-  - the type of a delta or a block is missing, a block's index is missing or beyond the newest block, a tool call's id is
+  - the type of a delta or a block is missing, a block's index is missing or beyond the newest block, a tool
+    call's id is
     missing or not unique in the conversation;
   - the stop reason is `end_turn` though the client's tools were called.
-Not passed on are errors (they end the answer in the gateway's words), a proxy's `[DONE]`, data that is no event, comments, and
-what comes behind the end. Events of types that are new here pass. A whole message in place of a stream makes events alone,
-which the encoder then writes as a stream.
+Not passed on are errors (they end the answer in the gateway's words), a proxy's `[DONE]`, data that is no
+event, comments, and what comes behind the end. Events of types that are new here pass. A whole message in
+place of a stream makes events alone, which the encoder then writes as a stream.
 
 A whole answer (`WholeMessageDecoder`) is passed on likewise: as it came, but for ids and the stop reason.
 """
@@ -34,7 +36,12 @@ class PassingDecoder(MessagesDecoder):
     __slots__ = ("_document_only", "_edits", "_fresh", "_passed")
 
     def __init__(
-        self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False, usage_is_end: bool = False
+        self,
+        *,
+        strict: bool = False,
+        max_event: int = MAX_EVENT,
+        keep_stop: bool = False,
+        usage_is_end: bool = False,
     ) -> None:
         super().__init__(strict=strict, max_event=max_event, keep_stop=keep_stop, usage_is_end=usage_is_end)
         self._passed: list[bytes] = []
@@ -108,7 +115,9 @@ class PassingDecoder(MessagesDecoder):
             return
         payload = frame.data if b"\n" not in frame.data else frame.data.replace(b"\n", b" ")
         if self._values is not None or self._edits:
-            payload = encoded(_edited(self._values if self._values is not None else parse(frame.data), self._edits))
+            payload = encoded(
+                _edited(self._values if self._values is not None else parse(frame.data), self._edits)
+            )
         self._passed.append(b"event: %b\ndata: %b\n\n" % (self._kind.encode(), payload))
 
     def _whole(self, document: bytes, events: list[StreamEvent]) -> None:

@@ -1,23 +1,23 @@
-"""Decodes answers of Anthropic's Messages API: https://docs.anthropic.com/en/docs/build-with-claude/streaming (SSE).
+"""Decodes answers of Anthropic's Messages API: https://docs.anthropic.com/en/docs/build-with-claude/streaming
+(SSE).
 
-A stream is message_start, then content blocks (start, deltas, stop), message_delta (why it stopped, usage so far) and
-message_stop, its terminator. Unknown event types are skipped, as the vendor's versioning policy requires.
-How a stream ends:
+A stream is message_start, then content blocks (start, deltas, stop), message_delta (why it stopped, usage so
+far) and message_stop, its terminator. Unknown event types are skipped, as the vendor's versioning policy
+requires. How a stream ends:
 
-    message_stop, or a proxy's [DONE] after content   complete; without a stop reason it is `stop`, and counted
-    a stop reason, then the body's end                complete
-    usage in a message_delta, then the body's end     complete where `usage_is_end`, else cut
-    the body's end with none of these                 cut
-    a stop reason that means failure                  an error (`sluice_plugins.decoding.FAILURES`)
+    message_stop, or a proxy's [DONE] after content   complete; without a stop reason it is `stop`, and
+    counted a stop reason, then the body's end                complete usage in a message_delta, then the
+    body's end     complete where `usage_is_end`, else cut the body's end with none of these
+    cut a stop reason that means failure                  an error (`sluice_plugins.decoding.FAILURES`)
 
-Where the client's tools were called, `stop` becomes `tool_calls` unless `keep_stop`. A last event that is complete JSON
-counts even without the empty line after it. An event that msgspec refuses is read field by field (`sluice.wire.lenient`).
-A stream without message_start begins with its first block. Citations and the results of tools that the provider ran make
-no events.
+Where the client's tools were called, `stop` becomes `tool_calls` unless `keep_stop`. A last event that is
+complete JSON counts even without the empty line after it. An event that msgspec refuses is read field by
+field (`sluice.wire.lenient`). A stream without message_start begins with its first block. Citations and the
+results of tools that the provider ran make no events.
 
-A thinking block's signature, and a redacted block's data, become one event at the block's end. Thinking without visible
-text (`display: omitted`), a compaction of the history, and a `fallback` block, which names the model that continues after
-another declined, only show that the model is working.
+A thinking block's signature, and a redacted block's data, become one event at the block's end. Thinking
+without visible text (`display: omitted`), a compaction of the history, and a `fallback` block, which names
+the model that continues after another declined, only show that the model is working.
 """
 
 import json
@@ -60,9 +60,14 @@ STOP_REASONS: dict[str, FinishReason] = {
     "compaction": "stop",
 }
 MAX_SEALED = 4 << 20
-"""Most characters of thinking and signatures kept for the events at their blocks' ends; beyond it none are sent."""
+"""Most characters of thinking and signatures kept for the events at their blocks' ends; beyond it none are
+sent."""
 
-TOOL_KINDS: dict[str, ToolKind] = {"tool_use": "function", "server_tool_use": "server", "mcp_tool_use": "server"}
+TOOL_KINDS: dict[str, ToolKind] = {
+    "tool_use": "function",
+    "server_tool_use": "server",
+    "mcp_tool_use": "server",
+}
 
 EVENTS = frozenset(
     {
@@ -160,8 +165,9 @@ class _Thinking:
 class MessagesDecoder(FrameDecoder[Event]):
     """Decodes one message.
 
-    `strict`: data that is no event is an error, else it is skipped and counted in `skipped`, since proxies add such data.
-    `skipped_fields` counts fields of a wrong type, `finish_missing` answers without a stop reason.
+    `strict`: data that is no event is an error, else it is skipped and counted in `skipped`, since proxies
+    add such data. `skipped_fields` counts fields of a wrong type, `finish_missing` answers without a stop
+    reason.
     """
 
     __slots__ = (
@@ -171,7 +177,12 @@ class MessagesDecoder(FrameDecoder[Event]):
     )  # fmt: skip
 
     def __init__(
-        self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False, usage_is_end: bool = False
+        self,
+        *,
+        strict: bool = False,
+        max_event: int = MAX_EVENT,
+        keep_stop: bool = False,
+        usage_is_end: bool = False,
     ) -> None:
         self._stream = EventStream(max_event)
         super().__init__(EventsOrDocument(self._stream))
@@ -191,7 +202,9 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._started = False
         self._halves: Halves | None = None
         self._kind = ""  # the type of the event under way, "" if it is none
-        self._values: dict[str, Any] | None = None  # the event under way, where it had to be read field by field
+        self._values: dict[str, Any] | None = (
+            None  # the event under way, where it had to be read field by field
+        )
         self.skipped = 0
         self.skipped_fields = 0
         self.finish_missing = 0
@@ -236,7 +249,8 @@ class MessagesDecoder(FrameDecoder[Event]):
     def _whole(self, document: bytes, events: list[StreamEvent]) -> None:
         """Decode a whole message sent in place of a stream, as the events of a stream.
 
-        Raises UpstreamTruncated for an incomplete document, UpstreamError for a document that reports an error.
+        Raises UpstreamTruncated for an incomplete document, UpstreamError for a document that reports an
+        error.
         """
         try:
             message = parse(document)
@@ -253,13 +267,22 @@ class MessagesDecoder(FrameDecoder[Event]):
         content = message.get("content")
         if not content and not message.get("stop_reason"):
             raise UpstreamTruncated if "content" in message else UpstreamGarbled
-        blocks = content if type(content) is list else [{"type": "text", "text": content}] if type(content) is str else []
+        blocks = (
+            content
+            if type(content) is list
+            else [{"type": "text", "text": content}]
+            if type(content) is str
+            else []
+        )
         frames: list[dict[str, Any]] = [{"type": "message_start", "message": {**message, "content": []}}]
         for index, block in enumerate(blocks):
             frames.append({"type": "content_block_start", "index": index, "content_block": block})
             frames.append({"type": "content_block_stop", "index": index})
         end = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
-        frames += [{"type": "message_delta", "delta": end, "usage": message.get("usage")}, {"type": "message_stop"}]
+        frames += [
+            {"type": "message_delta", "delta": end, "usage": message.get("usage")},
+            {"type": "message_stop"},
+        ]
         for frame in frames:
             self._take(Event(json.dumps(frame).encode()), events)
 
@@ -338,7 +361,9 @@ class MessagesDecoder(FrameDecoder[Event]):
             return None
         if event.type in EVENTS:
             return event
-        if b'"error"' in data and (error := reported_error(data)) is not None:  # an error in another vendor's format
+        if (
+            b'"error"' in data and (error := reported_error(data)) is not None
+        ):  # an error in another vendor's format
             raise error
         self._kind = event.type
         return None
@@ -448,7 +473,8 @@ class MessagesDecoder(FrameDecoder[Event]):
             events.append(ToolCallDelta(tool.index, tool.whole))
 
     def _end_halves(self, events: list[StreamEvent], index: int | None = None) -> None:
-        """Replace pending halves of surrogate pairs by U+FFFD: those of the block that ends, or (None) all."""
+        """Replace pending halves of surrogate pairs by U+FFFD: those of the block that ends, or (None)
+        all."""
         if self._halves is None:
             return
         for ended in [text_id for text_id in self._halves.pending if index in (None, text_id[0])]:
@@ -471,7 +497,8 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._stop_reason = reason or self._stop_reason
 
     def _count(self, usage: _Usage | None) -> None:
-        """Merge usage: counts are cumulative, later ones replace earlier ones, and absent ones have not changed."""
+        """Merge usage: counts are cumulative, later ones replace earlier ones, and absent ones have not
+        changed."""
         if usage is None:
             return
         if self._usage is None:
@@ -528,12 +555,15 @@ def _model(named: Any) -> str:
 
 
 def _usage(usage: _Usage) -> Usage:
-    """Anthropic counts what was read from and written to its cache apart from `input_tokens`; ours is the whole input."""
+    """Anthropic counts what was read from and written to its cache apart from `input_tokens`; ours is the
+    whole input."""
     cached = usage.cache_read_input_tokens or 0
     parts = (usage.input_tokens or 0, cached, usage.cache_creation_input_tokens or 0)
     details = usage.output_tokens_details
     return Usage(
-        input=sum(parts) if min(parts) >= 0 else min(parts),  # a negative part must stay visible to `believed`
+        input=sum(parts)
+        if min(parts) >= 0
+        else min(parts),  # a negative part must stay visible to `believed`
         output=usage.output_tokens or 0,
         cached_input=cached,
         reasoning=(details and details.thinking_tokens) or 0,

@@ -1,5 +1,6 @@
-"""Fast path for reads of nothing but text deltas, as most are: what stands around a text is matched, the text alone decoded.
-Other frames, and other ways to write these, are parsed as usual: both ways give the same events."""
+"""Fast path for reads of nothing but text deltas, as most are: what stands around a text is matched, the text
+alone decoded. Other frames, and other ways to write these, are parsed as usual: both ways give the same
+events."""
 
 import re
 
@@ -16,7 +17,8 @@ _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 def texts_of(data: bytes, index: int) -> list[StreamEvent] | None:
-    """The texts of complete frames that continue the block with this index; None where there is anything else in `data`."""
+    """The texts of complete frames that continue the block with this index; None where there is anything else
+    in `data`."""
     events: list[StreamEvent] = []
     at, end = 0, len(data)
     try:

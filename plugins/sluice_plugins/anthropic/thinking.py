@@ -1,15 +1,19 @@
 """Decides the `thinking` of a request to Anthropic, and the other fields that depend on it. Pure functions.
 
-A caller requests an effort or a budget (`ChatRequest.reasoning`); `extra_body.thinking` of the configuration overrides it.
-The model's rules say what it accepts: a budget of tokens, or adaptive thinking with an effort; an unknown effort becomes
-the next lower one.
+A caller requests an effort or a budget (`ChatRequest.reasoning`); `extra_body.thinking` of the configuration
+overrides it. The model's rules say what it accepts: a budget of tokens, or adaptive thinking with an effort;
+an unknown effort becomes the next lower one.
 
-Incompatible fields, and which of them is dropped (https://platform.claude.com/docs/en/build-with-claude/thinking and
-.../extended-thinking, feature compatibility; read on 2026-11-29):
+Incompatible fields, and which of them is dropped
+(https://platform.claude.com/docs/en/build-with-claude/thinking and .../extended-thinking, feature
+compatibility; read on 2026-11-29):
   - `temperature` and `top_k` are left out beside thinking, `top_p` below 0.95, too;
-  - a budget is at least 1,024 tokens and less than `max_tokens`: it is reduced to fit the caller's maximum; if even the
-    smallest does not fit, thinking is left out. Without a maximum from the caller, the budget is added to the default;
-  - thinking is left out where a tool must be called, where the last message is the assistant's (prefill), and in a round of
+  - a budget is at least 1,024 tokens and less than `max_tokens`: it is reduced to fit the caller's maximum;
+    if even the
+    smallest does not fit, thinking is left out. Without a maximum from the caller, the budget is added to the
+      default;
+  - thinking is left out where a tool must be called, where the last message is the assistant's (prefill), and
+    in a round of
     a tool loop whose thinking blocks the caller did not send back: the API refuses these combinations.
 """
 
@@ -23,9 +27,23 @@ from sluice.model.rules import Effort, ModelRules
 
 SMALLEST = 1024
 """Tokens of the smallest budget."""
-BUDGETS: Mapping[str, int] = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "xhigh": 32_768, "max": 32_768}
+BUDGETS: Mapping[str, int] = {
+    "minimal": 1024,
+    "low": 2048,
+    "medium": 8192,
+    "high": 16_384,
+    "xhigh": 32_768,
+    "max": 32_768,
+}
 """Tokens for an effort, where a model takes a budget and the caller set no maximum."""
-SHARES: Mapping[str, float] = {"minimal": 0.1, "low": 0.2, "medium": 0.5, "high": 0.8, "xhigh": 0.8, "max": 0.8}
+SHARES: Mapping[str, float] = {
+    "minimal": 0.1,
+    "low": 0.2,
+    "medium": 0.5,
+    "high": 0.8,
+    "xhigh": 0.8,
+    "max": 0.8,
+}
 """The largest share of the caller's maximum per effort (OpenRouter's figures): the answer needs the rest."""
 LEVELS: Sequence[Effort] = ("minimal", "low", "medium", "high", "xhigh", "max")
 LOWEST_TOP_P = 0.95
@@ -42,9 +60,14 @@ class ThinkingPlan(msgspec.Struct):
 
 
 def plan(
-    chat: ChatRequest, rules: ModelRules, configured: Mapping[str, Any], turns: Sequence[Block], default_max_tokens: int
+    chat: ChatRequest,
+    rules: ModelRules,
+    configured: Mapping[str, Any],
+    turns: Sequence[Block],
+    default_max_tokens: int,
 ) -> ThinkingPlan:
-    """The plan for this request. `configured` is the upstream's extra_body, `turns` are the messages to be sent."""
+    """The plan for this request. `configured` is the upstream's extra_body, `turns` are the messages to be
+    sent."""
     limit = chat.sampling.max_tokens
     fixed = configured.get("thinking") if configured else None
     if fixed is None is chat.reasoning:  # most calls
@@ -120,7 +143,8 @@ def _is_prefill(turns: Sequence[Block]) -> bool:
 
 
 def _lacks_blocks(turns: Sequence[Block]) -> bool:
-    """Returns whether the last turn has tool results, but the turn with their calls lacks its thinking blocks."""
+    """Returns whether the last turn has tool results, but the turn with their calls lacks its thinking
+    blocks."""
     if not any(block["type"] == "tool_result" for block in turns[-1]["content"]):
         return False
     calling = turns[-2]["content"] if len(turns) > 1 else []

@@ -2,8 +2,8 @@
 
 https://cloud.google.com/vertex-ai/generative-ai/docs/partner-models/claude/use-claude
 
-The model stands in the URL and not in the body, and the version of the API in the body (`anthropic_version`); all else, answers
-included, is `sluice_plugins.anthropic.backend`'s.
+The model stands in the URL and not in the body, and the version of the API in the body (`anthropic_version`);
+all else, answers included, is `sluice_plugins.anthropic.backend`'s.
 """
 
 from functools import cached_property
@@ -27,7 +27,8 @@ _fields = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def with_version(body: bytes, version: str) -> tuple[dict[str, Raw], bool]:
-    """The fields of a body as platforms want them: without `model`, with `anthropic_version`. And whether it wants a stream."""
+    """The fields of a body as platforms want them: without `model`, with `anthropic_version`. And whether it
+    wants a stream."""
     fields = _fields(body)
     fields.pop("model", None)
     fields.setdefault("anthropic_version", Raw(msgspec.json.encode(version)))
@@ -35,8 +36,9 @@ def with_version(body: bytes, version: str) -> tuple[dict[str, Raw], bool]:
 
 
 class VertexAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
-    """Claude on Vertex AI, in a `project` and a `location`. Its options are those of `anthropic` beside these; `version` is the
-    body's anthropic_version, `api_key` an access token (see credentials of the kind `google`)."""
+    """Claude on Vertex AI, in a `project` and a `location`. Its options are those of `anthropic` beside
+    these; `version` is the body's anthropic_version, `api_key` an access token (see credentials of the kind
+    `google`)."""
 
     endings: ClassVar[tuple[str, ...]] = ("/v1",)
     credential_kinds: ClassVar[tuple[str, ...]] = ("google", "static", "file", "exec")

@@ -1,11 +1,13 @@
 """A request of a caller of the same dialect: its own JSON object, with as few edits as the target needs.
 
-What is changed: the model's name; `stream` as the gateway asks; `max_tokens` where none was given; and what the model's rules
-say it does not take (`sluice.model.rules`, from `blank_stops` on):
-  - `thinking` of a kind that the model lacks becomes the kind it has (`plan`), or is left out where it never thinks;
+What is changed: the model's name; `stream` as the gateway asks; `max_tokens` where none was given; and what
+the model's rules say it does not take (`sluice.model.rules`, from `blank_stops` on):
+  - `thinking` of a kind that the model lacks becomes the kind it has (`plan`), or is left out where it never
+    thinks;
   - an effort that it lacks becomes the next lower one, or is left out;
   - blank stop sequences are left out; ids of tool calls are mapped to the form it takes;
-  - blocks of earlier thinking that are not Anthropic's (another target answered then) are left out: it would refuse them.
+  - blocks of earlier thinking that are not Anthropic's (another target answered then) are left out: it would
+    refuse them.
 `extra_body` of the configuration is copied over the caller's fields.
 """
 
@@ -31,8 +33,8 @@ def edits_of(
     plan: Callable[[], ThinkingPlan],
     default_max_tokens: int,
 ) -> Wire:
-    """The fields that the target is to have otherwise; None stands for one that it is not to have. `plan` is called where the
-    caller's thinking does not suit the model."""
+    """The fields that the target is to have otherwise; None stands for one that it is not to have. `plan` is
+    called where the caller's thinking does not suit the model."""
     edits: Wire = {}
     if chat.sampling.max_tokens is None:
         edits["max_tokens"] = default_max_tokens
@@ -64,7 +66,12 @@ def is_own(thought: Thought) -> bool:
 
 
 def _think(
-    chat: ChatRequest, wire: Wire, rules: ModelRules, extra: Mapping[str, Any], plan: Callable[[], ThinkingPlan], edits: Wire
+    chat: ChatRequest,
+    wire: Wire,
+    rules: ModelRules,
+    extra: Mapping[str, Any],
+    plan: Callable[[], ThinkingPlan],
+    edits: Wire,
 ) -> None:
     given, config = wire.get("thinking"), wire.get("output_config")
     config = dict(config) if type(config) is dict else {}
@@ -109,7 +116,11 @@ def _effort(effort: Any, chat: ChatRequest, rules: ModelRules) -> Any:
         return effort
     if chat.reasoning is None:
         return None
-    return effort if not rules.thinking or effort in rules.efforts else known_effort(effort, rules.efforts) or None
+    return (
+        effort
+        if not rules.thinking or effort in rules.efforts
+        else known_effort(effort, rules.efforts) or None
+    )
 
 
 # --- messages

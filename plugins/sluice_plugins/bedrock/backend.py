@@ -1,17 +1,21 @@
-"""Amazon Bedrock's Converse API, streamed: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
+"""Amazon Bedrock's Converse API, streamed:
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 
-One request for the models of all makers. `model` is a model's id, an inference profile's, or an ARN. Requests are signed by
-credentials of the kind `aws`, or carry an API key of Bedrock's as a Bearer token (`api_key`, AWS's AWS_BEARER_TOKEN_BEDROCK).
+One request for the models of all makers. `model` is a model's id, an inference profile's, or an ARN. Requests
+are signed by credentials of the kind `aws`, or carry an API key of Bedrock's as a Bearer token (`api_key`,
+AWS's AWS_BEARER_TOKEN_BEDROCK).
 
 What the request loses or changes on the way:
   - system messages are gathered, wherever they stand, into `system`;
-  - images, files, audio and video are sent with their bytes, or lie in S3 (`s3://`); http(s) URLs are refused;
+  - images, files, audio and video are sent with their bytes, or lie in S3 (`s3://`); http(s) URLs are
+    refused;
   - `temperature` above 1 (OpenAI's scale ends at 2) is sent as 1;
   - `response_format` of type json_schema is `outputConfig`, json_object a sentence at the end of `system`;
   - penalties, seed, log probabilities and the like are left out (config/models.yaml), and counted.
 
-Conversations: `sluice_plugins.bedrock.messages`; tools: `.tools`; thinking, and what each family of models has of its own:
-`.reasoning`; answers: `.stream`; embeddings: `.embeddings`. Claude by Anthropic's own format on Bedrock: `.invoke`.
+Conversations: `sluice_plugins.bedrock.messages`; tools: `.tools`; thinking, and what each family of models
+has of its own: `.reasoning`; answers: `.stream`; embeddings: `.embeddings`. Claude by Anthropic's own format
+on Bedrock: `.invoke`.
 """
 
 import re
@@ -67,9 +71,10 @@ def runtime_address(region: str) -> str:
 class Bedrock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """Amazon Bedrock in a `region`, or at `base_url` (a VPC endpoint, a proxy).
 
-    `extra_body`: fields put into each request, those of `additionalModelRequestFields` one by one. `beta`: Anthropic's beta
-    features, for Claude. `strict`: a malformed event ends the stream, else it is skipped. `max_event`: bytes of one event.
-    `keep_stop`: pass on `end_turn` after tool calls as `stop` instead of `tool_calls`.
+    `extra_body`: fields put into each request, those of `additionalModelRequestFields` one by one. `beta`:
+    Anthropic's beta features, for Claude. `strict`: a malformed event ends the stream, else it is skipped.
+    `max_event`: bytes of one event. `keep_stop`: pass on `end_turn` after tool calls as `stop` instead of
+    `tool_calls`.
     """
 
     dialect: ClassVar[str] = ""
@@ -88,7 +93,9 @@ class Bedrock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     headers: dict[str, str] = {}  # headers of every request
     guardrail: Guardrail | None = None  # what looks at prompts and answers
     latency: Literal["standard", "optimized"] | None = None  # performanceConfig.latency
-    service_tier: Literal["priority", "default", "flex", "reserved"] | None = None  # how requests are served and billed
+    service_tier: Literal["priority", "default", "flex", "reserved"] | None = (
+        None  # how requests are served and billed
+    )
     beta: tuple[str, ...] = ()  # values of anthropic_beta, for Claude
     extra_body: dict[str, Any] = {}  # fields that every request gets
     strict: bool = False  # whether a malformed event ends the stream
@@ -111,7 +118,9 @@ class Bedrock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         choice = own_choice(chat, claude=claude)
         stops = claude and bool(chat.sampling.stop)
         optional: Block = {
-            "system": system_blocks(chat.messages, writing, ONLY_JSON if wanted.type == "json_object" else ""),
+            "system": system_blocks(
+                chat.messages, writing, ONLY_JSON if wanted.type == "json_object" else ""
+            ),
             "inferenceConfig": fields.inference,
             "toolConfig": tool_config(chat, caches=writing.caches, claude=claude),
             "outputConfig": _output_config(chat.response_format),
@@ -125,14 +134,18 @@ class Bedrock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         if self.extra_body:
             body = _with_extra(body, self.extra_body)
         before, behind = self._around
-        return UpstreamRequest(f"{before}{quote(model, safe='')}{behind}", self._headers, msgspec.json.encode(body))
+        return UpstreamRequest(
+            f"{before}{quote(model, safe='')}{behind}", self._headers, msgspec.json.encode(body)
+        )
 
     def operation(self, name: str, dialect: str) -> Operation | None:
         if (name, dialect) != ("embeddings", "openai"):
             return None
         from sluice_plugins.bedrock.embeddings import Embeddings
 
-        headers = tuple([(name, "application/json" if name == "accept" else value) for name, value in self._headers])
+        headers = tuple(
+            [(name, "application/json" if name == "accept" else value) for name, value in self._headers]
+        )
         return Embeddings(self._invoking, headers, self.input_type)
 
     def decoder(self, *, verbatim: bool = False) -> ConverseDecoder:
@@ -179,10 +192,15 @@ class Bedrock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 def _output_config(wanted: Mapping[str, Any] | None) -> Block | None:
-    """Structured output, whose schema is JSON text: https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html"""
+    """Structured output, whose schema is JSON text:
+    https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html"""
     match wanted:
         case {"type": "json_schema", "json_schema": {"schema": schema, **rest}}:
-            named = {name: rest[name] for name in ("name", "description") if isinstance(rest.get(name), str) and rest[name]}
+            named = {
+                name: rest[name]
+                for name in ("name", "description")
+                if isinstance(rest.get(name), str) and rest[name]
+            }
             definition = {"schema": msgspec.json.encode(schema).decode(), **named}
             return {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": definition}}}
         case _:
@@ -190,7 +208,8 @@ def _output_config(wanted: Mapping[str, Any] | None) -> Block | None:
 
 
 def _with_extra(body: Block, extra: Mapping[str, Any]) -> Block:
-    """The body with the configuration's fields. `thinking` and what depends on it have been planned with them."""
+    """The body with the configuration's fields. `thinking` and what depends on it have been planned with
+    them."""
     added = extra.get(MODEL_FIELDS)
     if not isinstance(added, dict):
         return {**body, **extra}

@@ -1,8 +1,9 @@
-"""Embeddings on Bedrock by InvokeModel: Amazon's Titan and Nova, and Cohere's models, each in its maker's form.
+"""Embeddings on Bedrock by InvokeModel: Amazon's Titan and Nova, and Cohere's models, each in its maker's
+form.
 
-Requests come in OpenAI's dialect, and answers are its document. Which form a model takes is told by its id, which profiles and
-the ARNs of models hold, too. Titan and Nova take one text per request. How many tokens were read stands in Titan's
-answer, and for the others in a header.
+Requests come in OpenAI's dialect, and answers are its document. Which form a model takes is told by its id,
+which profiles and the ARNs of models hold, too. Titan and Nova take one text per request. How many tokens
+were read stands in Titan's answer, and for the others in a header.
 
 Standards: https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-embed-text.html,
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-embed.html,
@@ -23,7 +24,11 @@ from sluice_plugins.cohere.embeddings import read as read_coheres
 from sluice_plugins.vectors import Value, Vectors, VectorsDecoder, dimensions_of, one_text_of, purpose_of
 
 COUNT = "x-amzn-bedrock-input-token-count"
-_PURPOSES = {"search_query": "GENERIC_RETRIEVAL", "classification": "CLASSIFICATION", "clustering": "CLUSTERING"}
+_PURPOSES = {
+    "search_query": "GENERIC_RETRIEVAL",
+    "classification": "CLASSIFICATION",
+    "clustering": "CLUSTERING",
+}
 _json = msgspec.json.Encoder().encode
 
 
@@ -38,7 +43,9 @@ class Embeddings(msgspec.Struct, frozen=True):
         fields = next((fields for part, fields in FIELDS.items() if part in model), None)
         if fields is None:
             known = ", ".join(FIELDS)
-            raise BadRequest(f"Embeddings on Bedrock are those of models whose id has one of: {known}", param="model")
+            raise BadRequest(
+                f"Embeddings on Bedrock are those of models whose id has one of: {known}", param="model"
+            )
         return UpstreamRequest(self.url(model), self.headers, _json(fields(chat, self.input_type)))
 
     def whole_decoder(self) -> Decoder:

@@ -44,14 +44,16 @@ class MessagesOrDocument:
 
 
 def failed(message: EventMessage) -> UpstreamError:
-    """The error that a message of the type exception (of the service's model) or error (of the protocol) stands for."""
+    """The error that a message of the type exception (of the service's model) or error (of the protocol)
+    stands for."""
     if message.text(":message-type") == "error":
         return stream_error({"code": message.text(":error-code"), "message": message.text(":error-message")})
     return exception(message.text(":exception-type"), message.payload)
 
 
 def exception(name: str, payload: bytes) -> UpstreamError:
-    """An exception of Bedrock's in a stream: its name says the kind, and what the model's own server said sharpens it.
+    """An exception of Bedrock's in a stream: its name says the kind, and what the model's own server said
+    sharpens it.
 
     https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ResponseStream.html
     """

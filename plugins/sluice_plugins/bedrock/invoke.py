@@ -2,14 +2,15 @@
 
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages.html
 
-The body is a Messages request without `model` and `stream`, with `anthropic_version`, and beta features as `anthropic_beta`;
-all else of the request is `sluice_plugins.anthropic.backend`'s. Converse (`sluice_plugins.bedrock.backend`) is for all
-models; this is for what Anthropic's API has and Converse has not. Bedrock also has the Messages API itself, with server-sent
-events, beneath /anthropic: that is `anthropic` with another `base_url`.
+The body is a Messages request without `model` and `stream`, with `anthropic_version`, and beta features as
+`anthropic_beta`; all else of the request is `sluice_plugins.anthropic.backend`'s. Converse
+(`sluice_plugins.bedrock.backend`) is for all models; this is for what Anthropic's API has and Converse has
+not. Bedrock also has the Messages API itself, with server-sent events, beneath /anthropic: that is
+`anthropic` with another `base_url`.
 
-The answer is an event stream whose chunks hold an event of the model's own format, in base64. Claude's are passed on as the
-server-sent events of Anthropic's API to its decoder, so that both know the same. Other models' formats are read, too
-(`sluice_plugins.bedrock.native`): guardrails and older models answer so.
+The answer is an event stream whose chunks hold an event of the model's own format, in base64. Claude's are
+passed on as the server-sent events of Anthropic's API to its decoder, so that both know the same. Other
+models' formats are read, too (`sluice_plugins.bedrock.native`): guardrails and older models answer so.
 """
 
 import re
@@ -41,8 +42,9 @@ BETA = "anthropic-beta"
 
 
 class BedrockAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
-    """Claude on Bedrock, in a `region` or at `base_url`. Its options are those of `anthropic` beside these; `version` is the
-    body's anthropic_version, `beta` its anthropic_beta, `api_key` an API key of Bedrock's, sent as a Bearer token."""
+    """Claude on Bedrock, in a `region` or at `base_url`. Its options are those of `anthropic` beside these;
+    `version` is the body's anthropic_version, `beta` its anthropic_beta, `api_key` an API key of Bedrock's,
+    sent as a Bearer token."""
 
     endings: ClassVar[tuple[str, ...]] = ("/model",)
     credential_kinds: ClassVar[tuple[str, ...]] = ("aws", "static", "file", "exec")
@@ -62,7 +64,9 @@ class BedrockAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_on
         fields.pop("stream", None)
         kept = {name: value for name, value in headers if name not in OF_PLATFORM}
         if betas := kept.pop(BETA, ""):
-            fields.setdefault("anthropic_beta", Raw(msgspec.json.encode([beta.strip() for beta in betas.split(",")])))
+            fields.setdefault(
+                "anthropic_beta", Raw(msgspec.json.encode([beta.strip() for beta in betas.split(",")]))
+            )
         if streamed and kept.get("accept") == "text/event-stream":
             kept["accept"] = "application/vnd.amazon.eventstream"
         before, query = self._around
@@ -122,8 +126,9 @@ _NAME = re.compile(r"[a-z_]{1,60}").fullmatch
 class InvokeDecoder(Decoder):
     """Decodes an answer of InvokeModelWithResponseStream.
 
-    Its chunks go to `messages`, the decoder of Anthropic's API, as frames of server-sent events; or, where the first one is of
-    another model's format, to `native`. A whole document in place of a stream goes to `messages` as it is.
+    Its chunks go to `messages`, the decoder of Anthropic's API, as frames of server-sent events; or, where
+    the first one is of another model's format, to `native`. A whole document in place of a stream goes to
+    `messages` as it is.
     """
 
     def __init__(self, messages: Decoder, native: NativeDecoder, max_event: int) -> None:
@@ -197,7 +202,8 @@ class InvokeDecoder(Decoder):
         return self._inner is self._messages
 
     def _chunk(self, message: EventMessage) -> bytes | None:
-        """The model's own event in a message; None where there is none. Raises UpstreamError for an exception."""
+        """The model's own event in a message; None where there is none. Raises UpstreamError for an
+        exception."""
         if message.text(":message-type") in ("exception", "error"):
             raise failed(message)
         name = message.text(":event-type")
@@ -217,7 +223,8 @@ class InvokeDecoder(Decoder):
 
 
 def _as_frame(chunk: bytes) -> bytes:
-    """An event of Anthropic's API as a server-sent event. Line ends can only stand between the tokens of JSON."""
+    """An event of Anthropic's API as a server-sent event. Line ends can only stand between the tokens of
+    JSON."""
     kind = _type_of(chunk)
     data = chunk.replace(b"\r", b" ").replace(b"\n", b" ")
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), data) if kind else b"data: %b\n\n" % data

@@ -1,4 +1,5 @@
-"""Images, documents, audio and video as Converse takes them: with their bytes, or from an S3 bucket. Pure functions.
+"""Images, documents, audio and video as Converse takes them: with their bytes, or from an S3 bucket. Pure
+functions.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html
 """
@@ -13,7 +14,12 @@ from sluice.wire.dataurl import Inline, inline_data, is_http, standard_base64
 
 Block = dict[str, Any]
 
-IMAGES: Mapping[str, str] = {"image/png": "png", "image/jpeg": "jpeg", "image/gif": "gif", "image/webp": "webp"}
+IMAGES: Mapping[str, str] = {
+    "image/png": "png",
+    "image/jpeg": "jpeg",
+    "image/gif": "gif",
+    "image/webp": "webp",
+}
 DOCUMENTS: Mapping[str, str] = {
     "application/pdf": "pdf",
     "text/csv": "csv",
@@ -30,7 +36,14 @@ VIDEOS: Mapping[str, str] = {
     "video/mpeg": "mpeg", "video/x-ms-wmv": "wmv", "video/3gpp": "three_gp",
 }  # fmt: skip
 AUDIO = frozenset({"mp3", "opus", "wav", "aac", "flac", "mp4", "ogg", "mkv", "m4a", "pcm", "webm"})
-ENDINGS: Mapping[str, str] = {"htm": "html", "markdown": "md", "text": "txt", "jpg": "jpeg", "3gp": "three_gp", "mpg": "mpeg"}
+ENDINGS: Mapping[str, str] = {
+    "htm": "html",
+    "markdown": "md",
+    "text": "txt",
+    "jpg": "jpeg",
+    "3gp": "three_gp",
+    "mpg": "mpeg",
+}
 _NOT_NAMES = re.compile(r"[^A-Za-z0-9\s\-()\[\]]+")
 _S3 = "s3://"
 
@@ -41,25 +54,34 @@ def image_block(image: Image) -> Block:
     if url.startswith(_S3):
         return {"image": {"format": _ending(url, IMAGES.values(), "image"), "source": _bucket(url)}}
     if is_http(url):
-        raise BadRequest("This model takes images only as data: URLs (or s3:// URLs); it fetches none", param="messages")
+        raise BadRequest(
+            "This model takes images only as data: URLs (or s3:// URLs); it fetches none", param="messages"
+        )
     return _inline_image(inline_data(url))
 
 
 def _inline_image(inline: Inline | None) -> Block:
     if inline is None or (format := IMAGES.get(inline.media_type)) is None:
-        raise BadRequest("An image must be a data: URL of a PNG, JPEG, GIF or WebP image in base64", param="messages")
+        raise BadRequest(
+            "An image must be a data: URL of a PNG, JPEG, GIF or WebP image in base64", param="messages"
+        )
     return {"image": {"format": format, "source": {"bytes": inline.data}}}
 
 
 def other_block(part: Other) -> Block:
-    """A file, audio or video part. The name of a document may be "" or one that another has. Raises BadRequest."""
+    """A file, audio or video part. The name of a document may be "" or one that another has. Raises
+    BadRequest."""
     match part.wire:
         case {"file": {"file_data": str(data), **rest}} if data:
             filename = rest.get("filename")
             return _file(data, filename if isinstance(filename, str) else "")
         case {"file": _}:
-            raise BadRequest("A file can only be sent to this model with its bytes (file_data)", param="messages")
-        case {"input_audio": {"data": str(data), "format": str(format)}} if format in AUDIO and standard_base64(data):
+            raise BadRequest(
+                "A file can only be sent to this model with its bytes (file_data)", param="messages"
+            )
+        case {"input_audio": {"data": str(data), "format": str(format)}} if (
+            format in AUDIO and standard_base64(data)
+        ):
             return {"audio": {"format": format, "source": {"bytes": standard_base64(data)}}}
         case {"video_url": {"url": str(url)} | str(url)}:
             return _video(url)
@@ -69,10 +91,18 @@ def other_block(part: Other) -> Block:
 
 def _file(data: str, filename: str) -> Block:
     if is_http(data):
-        raise BadRequest("A file can only be sent to this model with its bytes; it fetches none", param="messages")
+        raise BadRequest(
+            "A file can only be sent to this model with its bytes; it fetches none", param="messages"
+        )
     title = " ".join(_NOT_NAMES.sub(" ", filename.rpartition(".")[0] or filename).split())[:150].rstrip()
     if data.startswith(_S3):
-        return {"document": {"format": _ending(data, DOCUMENTS.values(), "file"), "name": title, "source": _bucket(data)}}
+        return {
+            "document": {
+                "format": _ending(data, DOCUMENTS.values(), "file"),
+                "name": title,
+                "source": _bucket(data),
+            }
+        }
     inline = inline_data(data)
     if inline is not None and inline.media_type in IMAGES:
         return _inline_image(inline)
@@ -98,12 +128,16 @@ def _video(url: str) -> Block:
     inline = inline_data(url)
     format = VIDEOS.get(inline.media_type) if inline is not None else None
     if inline is None or format is None:
-        raise BadRequest("A video must be a data: URL in base64, or an s3:// URL, for this model", param="messages")
+        raise BadRequest(
+            "A video must be a data: URL in base64, or an s3:// URL, for this model", param="messages"
+        )
     return {"video": {"format": format, "source": {"bytes": inline.data}}}
 
 
 def _is_text(inline: Inline | None) -> bool:
-    return inline is not None and (inline.media_type.startswith("text/") or inline.media_type == "application/json")
+    return inline is not None and (
+        inline.media_type.startswith("text/") or inline.media_type == "application/json"
+    )
 
 
 def _bucket(url: str) -> Block:

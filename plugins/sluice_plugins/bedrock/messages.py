@@ -2,11 +2,14 @@
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Message.html
 
-  - neighbouring messages of one role become one (results of tools are a user's), and a conversation that the assistant
+  - neighbouring messages of one role become one (results of tools are a user's), and a conversation that the
+    assistant
     begins is given a user's turn first;
-  - blank texts, which Converse refuses, are left out; a document needs a text beside it, and a tool's result some content;
+  - blank texts, which Converse refuses, are left out; a document needs a text beside it, and a tool's result
+    some content;
   - a result that is a JSON object is sent as one;
-  - signed and redacted reasoning comes back before what followed it; unsigned and Google's and OpenAI's is left out;
+  - signed and redacted reasoning comes back before what followed it; unsigned and Google's and OpenAI's is
+    left out;
   - `cache_control` becomes a cachePoint behind what it marks.
 """
 
@@ -18,7 +21,19 @@ import msgspec
 from msgspec import Raw
 
 from sluice.errors import BadRequest
-from sluice.model.chat import BEDROCKS, GOOGLES, OPENAIS, Cache, ChatRequest, Image, Message, Other, Part, Text, Thought
+from sluice.model.chat import (
+    BEDROCKS,
+    GOOGLES,
+    OPENAIS,
+    Cache,
+    ChatRequest,
+    Image,
+    Message,
+    Other,
+    Part,
+    Text,
+    Thought,
+)
 from sluice_plugins.bedrock.media import Block, image_block, other_block
 from sluice_plugins.translation import json_object
 
@@ -28,7 +43,8 @@ NO_OUTPUT = "(no output)"
 
 
 class Writing(msgspec.Struct):
-    """Properties of a whole conversation: whether its model takes cache points and reasoning, its documents' names so far."""
+    """Properties of a whole conversation: whether its model takes cache points and reasoning, its documents'
+    names so far."""
 
     caches: bool
     thoughts: bool
@@ -69,9 +85,13 @@ def message_blocks(chat: ChatRequest, messages: Sequence[Message], writing: Writ
         else:
             turns.append({"role": role, "content": blocks})
     if not turns:
-        raise BadRequest("This model needs at least one message that is not empty and not the system's", param="messages")
+        raise BadRequest(
+            "This model needs at least one message that is not empty and not the system's", param="messages"
+        )
     for turn in turns:
-        if any("document" in block for block in turn["content"]) and not any("text" in block for block in turn["content"]):
+        if any("document" in block for block in turn["content"]) and not any(
+            "text" in block for block in turn["content"]
+        ):
             turn["content"].append({"text": WITH_DOCUMENTS})
     _trim_prefill(turns[-1])
     if chat.cache is not None and writing.caches and "cachePoint" not in turns[-1]["content"][-1]:
@@ -88,7 +108,15 @@ def _turn(message: Message, writing: Writing) -> tuple[str, list[Block]]:
         case "assistant":
             blocks = _content(message.parts, writing)
             for call in message.tool_calls:
-                blocks.append({"toolUse": {"toolUseId": call.id, "name": call.name, "input": json_object(call.arguments)}})
+                blocks.append(
+                    {
+                        "toolUse": {
+                            "toolUseId": call.id,
+                            "name": call.name,
+                            "input": json_object(call.arguments),
+                        }
+                    }
+                )
             if blocks and writing.thoughts:
                 blocks = [_thinking(thought) for thought in message.thoughts if _is_own(thought)] + blocks
             return "assistant", blocks
@@ -158,7 +186,9 @@ def _thinking(thought: Thought) -> Block:
         return {"reasoningContent": {"reasoningText": {"text": thought.text, "signature": thought.signature}}}
     redacted = thought.redacted
     marked = redacted.startswith(BEDROCKS)
-    blob = redacted.removeprefix(BEDROCKS) if marked else b64encode(redacted.encode("utf-8", "replace")).decode()
+    blob = (
+        redacted.removeprefix(BEDROCKS) if marked else b64encode(redacted.encode("utf-8", "replace")).decode()
+    )
     return {"reasoningContent": {"redactedContent": blob}}
 
 

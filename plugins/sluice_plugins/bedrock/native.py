@@ -1,10 +1,11 @@
-"""Decodes models' own formats on Bedrock beside Claude's messages: Nova, Titan, Claude's text completions, Llama, Mistral.
+"""Decodes models' own formats on Bedrock beside Claude's messages: Nova, Titan, Claude's text completions,
+Llama, Mistral.
 
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html
 
-Nova's events are Converse's, each named by the only key of an object. Of the others each has the next text, and the last one
-says why the answer ended. `amazon-bedrock-invocationMetrics` in the last event has the usage; Titan and Llama have it apart,
-too.
+Nova's events are Converse's, each named by the only key of an object. Of the others each has the next text,
+and the last one says why the answer ended. `amazon-bedrock-invocationMetrics` in the last event has the
+usage; Titan and Llama have it apart, too.
 """
 
 import msgspec
@@ -33,7 +34,8 @@ class _Output(msgspec.Struct):
 
 
 class _Event(msgspec.Struct, rename={"metrics": "amazon-bedrock-invocationMetrics"}):
-    """An event of Titan (outputText), Claude's text completions (completion), Llama (generation) or Mistral (outputs)."""
+    """An event of Titan (outputText), Claude's text completions (completion), Llama (generation) or Mistral
+    (outputs)."""
 
     outputText: str | None = None
     completionReason: str | None = None
@@ -105,12 +107,18 @@ class NativeDecoder(ConverseDecoder):
             self._started = True
             events.append(Started())
         outputs = value.outputs or []
-        text = (value.outputText or value.completion or value.generation or "") + "".join([o.text or "" for o in outputs])
+        text = (value.outputText or value.completion or value.generation or "") + "".join(
+            [o.text or "" for o in outputs]
+        )
         if text:
             events.append(TextDelta(text))
         metrics = value.metrics or _Metrics()
-        self._in = _first(metrics.inputTokenCount, value.inputTextTokenCount, value.prompt_token_count, self._in)
-        self._out = _first(metrics.outputTokenCount, value.totalOutputTextTokenCount, value.generation_token_count, self._out)
+        self._in = _first(
+            metrics.inputTokenCount, value.inputTextTokenCount, value.prompt_token_count, self._in
+        )
+        self._out = _first(
+            metrics.outputTokenCount, value.totalOutputTextTokenCount, value.generation_token_count, self._out
+        )
         reasons = [value.completionReason, value.stop_reason, *(output.stop_reason for output in outputs)]
         self._native = next((reason for reason in reasons if reason), self._native)
         self._stop_text = value.stop or self._stop_text

@@ -96,14 +96,20 @@ def as_events(index: int, block: Any) -> list[tuple[str, dict[str, Any]]]:
     match block:
         case {"toolUse": {"input": value, **tool}}:
             start = {"start": {"toolUse": tool}}
-            delta: dict[str, Any] = {"toolUse": {"input": value if type(value) is str else encoded(value).decode()}}
+            delta: dict[str, Any] = {
+                "toolUse": {"input": value if type(value) is str else encoded(value).decode()}
+            }
         case {"reasoningContent": {"reasoningText": dict(thought)}}:
             start, delta = {"start": {}}, {"reasoningContent": thought}
         case dict():
             start, delta = {"start": {}}, block
         case _:
             return []
-    return [("contentBlockStart", at | start), ("contentBlockDelta", at | {"delta": delta}), ("contentBlockStop", at)]
+    return [
+        ("contentBlockStart", at | start),
+        ("contentBlockDelta", at | {"delta": delta}),
+        ("contentBlockStop", at),
+    ]
 
 
 def blob_of(encoded_text: str | None) -> bytes:
@@ -119,11 +125,16 @@ def blob_of(encoded_text: str | None) -> bytes:
 def redacted_text(blob: bytes) -> str:
     """The text that stands for redacted content in a conversation.
 
-    Claude's is the `data` of a redacted_thinking block, a text that begins with an "E" (base64 of a protobuf message), and
-    Anthropic's own API takes it back, too. Any other (OpenAI's models encrypt theirs) is marked as Bedrock's.
+    Claude's is the `data` of a redacted_thinking block, a text that begins with an "E" (base64 of a protobuf
+    message), and Anthropic's own API takes it back, too. Any other (OpenAI's models encrypt theirs) is marked
+    as Bedrock's.
     """
     text = blob.decode("ascii", "replace")
-    return text if text.startswith("E") and text.isascii() and text.isprintable() else BEDROCKS + b64encode(blob).decode()
+    return (
+        text
+        if text.startswith("E") and text.isascii() and text.isprintable()
+        else BEDROCKS + b64encode(blob).decode()
+    )
 
 
 def usage_of(usage: Counts) -> Usage:
@@ -131,7 +142,9 @@ def usage_of(usage: Counts) -> Usage:
     written = usage.cacheWriteInputTokens or usage.cacheWriteInputTokenCount or 0
     parts = (usage.inputTokens or 0, read_from, written)
     return Usage(
-        input=sum(parts) if min(parts) >= 0 else min(parts),  # a negative part must stay visible to `believed`
+        input=sum(parts)
+        if min(parts) >= 0
+        else min(parts),  # a negative part must stay visible to `believed`
         output=usage.outputTokens or 0,
         cached_input=read_from,
         written_input=max(written, 0),

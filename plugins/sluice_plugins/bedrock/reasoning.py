@@ -1,9 +1,10 @@
 """Options without a field in Converse, in the form that each family of models takes in
 `additionalModelRequestFields`. Pure.
 
-Claude takes Anthropic's fields: `thinking` and `output_config` (decided by `sluice_plugins.anthropic.thinking`), `top_k`,
-`tool_choice` where Converse has no word for it, `anthropic_beta`. Nova 2 takes an effort, and at the high one no sampling and
-no maximum; OpenAI's models take `reasoning_effort` (gpt-oss) or `reasoning`.
+Claude takes Anthropic's fields: `thinking` and `output_config` (decided by
+`sluice_plugins.anthropic.thinking`), `top_k`, `tool_choice` where Converse has no word for it,
+`anthropic_beta`. Nova 2 takes an effort, and at the high one no sampling and no maximum; OpenAI's models take
+`reasoning_effort` (gpt-oss) or `reasoning`.
 
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html
 https://docs.aws.amazon.com/nova/latest/nova2-userguide/extended-thinking.html
@@ -33,8 +34,8 @@ DEFAULT_MAX_TOKENS = 4096
 
 
 def takes_cache_points(model: str) -> bool:
-    """Returns whether a model may have prompt caching by cache points. An inference profile's ARN may stand for any
-    model.
+    """Returns whether a model may have prompt caching by cache points. An inference profile's ARN may stand
+    for any model.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html
     """
@@ -48,8 +49,11 @@ class Fields(msgspec.Struct):
     additional: Block
 
 
-def fields_of(chat: ChatRequest, model: str, rules: ModelRules, extra: Mapping[str, Any], turns: Sequence[Block]) -> Fields:
-    """Returns the options of length, sampling and reasoning. `extra` are the configuration's fields of the model."""
+def fields_of(
+    chat: ChatRequest, model: str, rules: ModelRules, extra: Mapping[str, Any], turns: Sequence[Block]
+) -> Fields:
+    """Returns the options of length, sampling and reasoning. `extra` are the configuration's fields of the
+    model."""
     sampling = chat.sampling
     stops = [stop for stop in sampling.stop if stop.strip() or rules.blank_stops]
     temperature = None if sampling.temperature is None else min(sampling.temperature, 1.0)
@@ -65,7 +69,9 @@ def fields_of(chat: ChatRequest, model: str, rules: ModelRules, extra: Mapping[s
     return Fields({name: value for name, value in inference.items() if value is not None}, additional)
 
 
-def _claude(chat: ChatRequest, rules: ModelRules, extra: Mapping[str, Any], turns: Sequence[Block], fields: Fields) -> None:
+def _claude(
+    chat: ChatRequest, rules: ModelRules, extra: Mapping[str, Any], turns: Sequence[Block], fields: Fields
+) -> None:
     planned = plan(chat, rules, extra, [_outline(turn) for turn in turns[-2:]], DEFAULT_MAX_TOKENS)
     thinking = thinks(planned.thinking)
     inference, additional = fields.inference, fields.additional
@@ -118,7 +124,8 @@ _SCALE: Mapping[str, str] = {
 
 
 def _effort(wish: Reasoning | None) -> str:
-    """none, low, medium or high; "" where nothing was said. A budget is the lowest effort that takes as many tokens."""
+    """none, low, medium or high; "" where nothing was said. A budget is the lowest effort that takes as many
+    tokens."""
     if wish is None or wish.effort:
         return _SCALE.get(wish.effort if wish is not None else "", "")
     if not wish.budget:

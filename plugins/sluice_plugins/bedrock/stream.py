@@ -1,21 +1,23 @@
-"""Decodes answers of Bedrock's ConverseStream: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
+"""Decodes answers of Bedrock's ConverseStream:
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 
-The body is a binary event stream (`sluice.wire.eventstream`). Each message names its event in `:event-type` and has it as JSON:
-messageStart, then content blocks (start where it says more than a number, deltas, stop), messageStop (why it stopped) and
-metadata (usage), the last. How a stream ends:
+The body is a binary event stream (`sluice.wire.eventstream`). Each message names its event in `:event-type`
+and has it as JSON: messageStart, then content blocks (start where it says more than a number, deltas, stop),
+messageStop (why it stopped) and metadata (usage), the last. How a stream ends:
 
     metadata behind messageStop, or the body's end      complete
     the body's end without messageStop                  cut
     a message of the type exception or error            that error, of the kind that its name means
     a stop reason that means failure                    an error (`sluice_plugins.decoding.FAILURES`)
 
-Unknown events and deltas are skipped, the events counted; `initial-response`, which AWS's protocols may send first, says
-nothing. A JSON document in place of a stream is the whole answer (as Converse gives it) or an error. A payload that msgspec
-refuses is read field by field (`sluice.wire.lenient`).
+Unknown events and deltas are skipped, the events counted; `initial-response`, which AWS's protocols may send
+first, says nothing. A JSON document in place of a stream is the whole answer (as Converse gives it) or an
+error. A payload that msgspec refuses is read field by field (`sluice.wire.lenient`).
 
-Results of tools that Bedrock runs itself, and images, only show that the model is working. What redactedContent holds is
-passed on as Anthropic's own API writes it where it is Claude's, and marked as Bedrock's where it is not (`redacted_text`).
-Usage counts what was read from and written to the prompt cache apart from inputTokens; ours is the whole input
+Results of tools that Bedrock runs itself, and images, only show that the model is working. What
+redactedContent holds is passed on as Anthropic's own API writes it where it is Claude's, and marked as
+Bedrock's where it is not (`redacted_text`). Usage counts what was read from and written to the prompt cache
+apart from inputTokens; ours is the whole input
 (https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html).
 """
 
@@ -103,8 +105,9 @@ class _Calling(msgspec.Struct):
 class ConverseDecoder(FrameDecoder[EventMessage]):
     """Decodes one answer.
 
-    `strict`: a payload that is no JSON object is an error, else it is skipped and counted in `skipped`, as unknown events
-    are. `skipped_fields` counts fields of a wrong type, `finish_missing` answers without a stop reason.
+    `strict`: a payload that is no JSON object is an error, else it is skipped and counted in `skipped`, as
+    unknown events are. `skipped_fields` counts fields of a wrong type, `finish_missing` answers without a
+    stop reason.
     """
 
     __slots__ = (

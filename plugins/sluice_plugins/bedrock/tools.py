@@ -2,9 +2,10 @@
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolConfiguration.html
 
-Converse refuses a conversation with calls that declares no tools, so those that it has called are declared, by name. It has no
-word for "call none" and "one call at a time": Claude takes Anthropic's own `tool_choice` for these, in place of Converse's
-(both at once are refused, BerriAI/litellm#36536). Other models are given no tools on "none", if the conversation has no calls.
+Converse refuses a conversation with calls that declares no tools, so those that it has called are declared,
+by name. It has no word for "call none" and "one call at a time": Claude takes Anthropic's own `tool_choice`
+for these, in place of Converse's (both at once are refused, BerriAI/litellm#36536). Other models are given no
+tools on "none", if the conversation has no calls.
 """
 
 from collections.abc import Sequence

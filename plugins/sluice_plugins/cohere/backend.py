@@ -2,13 +2,15 @@
 
 What the request loses or changes on the way:
   - system messages are joined into one at the beginning, the only place for it;
-  - results of tools are text only: images and files in them follow in a user's message behind the round's results;
+  - results of tools are text only: images and files in them follow in a user's message behind the round's
+    results;
   - files of text become `documents`, which answers cite; other files are refused;
   - `temperature` and penalties are held to 0…1, `top_p` to 0.01…0.99: OpenAI's scales are wider;
   - a named function is asked for as the only tool, which must be called: Cohere knows REQUIRED and NONE;
   - `response_format` of type json_schema is json_object with a schema;
   - reasoning comes back as the plan of the calls that followed it, and is left out elsewhere;
-  - what else is left out (logprobs, logit_bias, parallel_tool_calls …) stands in config/models.yaml, and is counted.
+  - what else is left out (logprobs, logit_bias, parallel_tool_calls …) stands in config/models.yaml, and is
+    counted.
 
 Answers: `sluice_plugins.cohere.stream`.
 """
@@ -53,9 +55,10 @@ InputType = Literal["search_document", "search_query", "classification", "cluste
 class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """Cohere's own API, or another place of it at `base_url` (a private deployment), with or without /v2.
 
-    `extra_body`: fields put into each request (`documents`: beside those of the request). `billed`: usage counts the tokens
-    that are billed, which leave out Cohere's own part of the prompt. `strict`: data in the stream that is no event is an error,
-    else it is skipped. `max_event`: bytes of one event. `keep_stop`: COMPLETE after tool calls stays `stop`.
+    `extra_body`: fields put into each request (`documents`: beside those of the request). `billed`: usage
+    counts the tokens that are billed, which leave out Cohere's own part of the prompt. `strict`: data in the
+    stream that is no event is an error, else it is skipped. `max_event`: bytes of one event. `keep_stop`:
+    COMPLETE after tool calls stays `stop`.
     """
 
     dialect: ClassVar[str] = ""
@@ -72,8 +75,12 @@ class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     api_key: Secret | None = None  # sent as a Bearer token
     headers: dict[str, str] = {}  # headers of every request
     citations: Citations | None = None  # how answers cite documents and tools' results
-    safety_mode: Literal["contextual", "strict", "off"] | None = None  # Cohere's instruction about what is safe
-    strict_tools: bool | None = None  # whether calls must follow their schemas to the letter; null: as the tools say
+    safety_mode: Literal["contextual", "strict", "off"] | None = (
+        None  # Cohere's instruction about what is safe
+    )
+    strict_tools: bool | None = (
+        None  # whether calls must follow their schemas to the letter; null: as the tools say
+    )
     extra_body: dict[str, Any] = {}  # fields that every request gets
     input_type: InputType = "search_document"  # what embeddings are for, where the caller does not say
     billed: bool = False  # whether usage counts what is billed
@@ -108,7 +115,9 @@ class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if (name, dialect) == ("embeddings", "openai"):
             from sluice_plugins.cohere.embeddings import Embeddings
 
-            return Embeddings(endpoint(self.base_url, "/v2/embed", self.endings), self._whole_headers, self.input_type)
+            return Embeddings(
+                endpoint(self.base_url, "/v2/embed", self.endings), self._whole_headers, self.input_type
+            )
         if (name, dialect) != ("rerank", "rerank"):
             return None
         from sluice_plugins.openai.operations import Whole
@@ -122,7 +131,9 @@ class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return UpstreamRequest(url, unread(self._whole_headers), b"", "GET")
 
     def decoder(self, *, verbatim: bool = False) -> ChatDecoder:
-        return ChatDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop, billed=self.billed)
+        return ChatDecoder(
+            strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop, billed=self.billed
+        )
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         return upstream_error(status, headers, body)
@@ -146,8 +157,14 @@ class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             case ("function", str(name)):
                 tools, choice = tuple(tool for tool in tools if tool.name == name), "REQUIRED"
                 if not tools:
-                    raise BadRequest("tool_choice names a function that is none of the tools", param="tool_choice")
-        strict = self.strict_tools if self.strict_tools is not None else (all(tool.strict for tool in tools) or None)
+                    raise BadRequest(
+                        "tool_choice names a function that is none of the tools", param="tool_choice"
+                    )
+        strict = (
+            self.strict_tools
+            if self.strict_tools is not None
+            else (all(tool.strict for tool in tools) or None)
+        )
         return {"tools": [_tool(tool) for tool in tools], "tool_choice": choice, "strict_tools": strict}
 
     @cached_property
@@ -156,7 +173,9 @@ class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @cached_property
     def _whole_headers(self) -> Headers:
-        return tuple([(name, "application/json" if name == "accept" else value) for name, value in self._headers])
+        return tuple(
+            [(name, "application/json" if name == "accept" else value) for name, value in self._headers]
+        )
 
     @cached_property
     def _headers(self) -> Headers:
@@ -186,12 +205,19 @@ def _within(value: float | None, least: float, most: float) -> float | None:
 
 
 def _thinking(wish: Reasoning | None) -> Block | None:
-    """https://docs.cohere.com/docs/reasoning: on or off, with a budget of tokens; the highest efforts have none."""
+    """https://docs.cohere.com/docs/reasoning: on or off, with a budget of tokens; the highest efforts have
+    none."""
     if wish is None or not (wish.effort or wish.budget is not None):
         return None
     if wish.effort == "none" or wish.budget == 0:
         return {"type": "disabled"}
-    budget = wish.budget if wish.budget else BUDGETS[wish.effort] if wish.effort in ("minimal", "low", "medium") else None
+    budget = (
+        wish.budget
+        if wish.budget
+        else BUDGETS[wish.effort]
+        if wish.effort in ("minimal", "low", "medium")
+        else None
+    )
     return {"type": "enabled"} | ({"token_budget": budget} if budget else {})
 
 
@@ -221,12 +247,16 @@ def _messages(messages: Sequence[Message], documents: list[Block]) -> list[Block
             case "assistant":
                 turns += _assistant(message)
             case "tool":
-                turns.append({"role": "tool", "tool_call_id": message.tool_call_id, "content": _result(message)})
+                turns.append(
+                    {"role": "tool", "tool_call_id": message.tool_call_id, "content": _result(message)}
+                )
                 shown += [part for part in message.parts if not isinstance(part, Text)]
     if shown:
         turns.append({"role": "user", "content": _content([Text(OF_TOOLS), *shown], documents)})
     if len(turns) == bool(system):
-        raise BadRequest("This model needs at least one message that is not empty and not the system's", param="messages")
+        raise BadRequest(
+            "This model needs at least one message that is not empty and not the system's", param="messages"
+        )
     return turns
 
 
@@ -238,7 +268,9 @@ def _assistant(message: Message) -> list[Block]:
         turn["content"] = message.text
     if message.tool_calls:
         turn["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
-        if plan := "\n\n".join([thought.text for thought in message.thoughts if thought.text and not thought.sealed]):
+        if plan := "\n\n".join(
+            [thought.text for thought in message.thoughts if thought.text and not thought.sealed]
+        ):
             turn["tool_plan"] = plan
     return [turn] if len(turn) > 1 else []
 
@@ -254,26 +286,37 @@ def _content(parts: Iterable[Part], documents: list[Block]) -> str | list[Block]
             case Image(url=url, detail=detail):
                 inline = inline_image(url)
                 image = {"url": url if inline is None else f"data:{inline.media_type};base64,{inline.data}"}
-                blocks.append({"type": "image_url", "image_url": image | ({"detail": detail} if detail else {})})
+                blocks.append(
+                    {"type": "image_url", "image_url": image | ({"detail": detail} if detail else {})}
+                )
             case Other(type="file", wire=wire):
                 documents.append(_document(wire.get("file"), len(documents)))
             case _:
-                raise BadRequest(f"Content of type {part.type!r} cannot be sent to this model", param="messages")
+                raise BadRequest(
+                    f"Content of type {part.type!r} cannot be sent to this model", param="messages"
+                )
     if all(block["type"] == "text" for block in blocks):
         return "".join([block["text"] for block in blocks])
     return blocks
 
 
 def _document(file: Any, number: int) -> Block:
-    """A file of text, as a document to be cited: https://docs.cohere.com/v2/docs/retrieval-augmented-generation-rag"""
+    """A file of text, as a document to be cited:
+    https://docs.cohere.com/v2/docs/retrieval-augmented-generation-rag"""
     match file:
         case {"file_data": str(data), **rest} if data:
             name = rest.get("filename")
         case _:
-            raise BadRequest("A file can only be sent to this model with its bytes (file_data)", param="messages")
+            raise BadRequest(
+                "A file can only be sent to this model with its bytes (file_data)", param="messages"
+            )
     inline = inline_data(data)
     encoded = inline.data if inline is not None else standard_base64(data)
-    if not encoded or inline is None or not (inline.media_type.startswith("text/") or inline.media_type == "application/json"):
+    if (
+        not encoded
+        or inline is None
+        or not (inline.media_type.startswith("text/") or inline.media_type == "application/json")
+    ):
         raise BadRequest("A file can only be text for this model, as a data: URL in base64", param="messages")
     titled = {"title": name} if isinstance(name, str) and name else {}
     return {"id": f"file:{number}", "data": {**titled, "text": decoded_text(encoded)}}

@@ -1,8 +1,9 @@
 """Embeddings by Cohere's models: from requests of OpenAI's dialect, and answers as its document.
 
-Cohere wants to know what vectors are for (`input_type`), which OpenAI's dialect has no word for: callers may give it as a
-field of that name, Gemini's as `taskType`, and an upstream has a default. `truncate` and `max_tokens` are passed on. Vectors
-are asked for as floats; callers who want base64 get theirs by the frontend.
+Cohere wants to know what vectors are for (`input_type`), which OpenAI's dialect has no word for: callers may
+give it as a field of that name, Gemini's as `taskType`, and an upstream has a default. `truncate` and
+`max_tokens` are passed on. Vectors are asked for as floats; callers who want base64 get theirs by the
+frontend.
 
 Standard: https://docs.cohere.com/reference/embed
 """
@@ -25,7 +26,9 @@ class Embeddings(msgspec.Struct, frozen=True):
     input_type: str
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
-        return UpstreamRequest(self.url, self.headers, _json({"model": model, **fields_of(chat, self.input_type)}))
+        return UpstreamRequest(
+            self.url, self.headers, _json({"model": model, **fields_of(chat, self.input_type)})
+        )
 
     def whole_decoder(self) -> Decoder:
         return VectorsDecoder(read)

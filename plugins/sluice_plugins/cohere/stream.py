@@ -1,18 +1,21 @@
-"""Decodes answers of Cohere's chat API, version 2: https://docs.cohere.com/v2/docs/streaming (server-sent events).
+"""Decodes answers of Cohere's chat API, version 2: https://docs.cohere.com/v2/docs/streaming (server-sent
+events).
 
-A stream is message-start, then content blocks (start, deltas, end) of text or thinking, the plan of tool calls, the calls, and
-citations of the text, as they come; message-end says why it ended, and its usage. How a stream ends:
+A stream is message-start, then content blocks (start, deltas, end) of text or thinking, the plan of tool
+calls, the calls, and citations of the text, as they come; message-end says why it ended, and its usage. How a
+stream ends:
 
-    message-end                              complete ([DONE] may follow)
-    the body's end without it                cut
-    a finish reason that means failure       an error (ERROR, TIMEOUT), with the words of `error` where they are told
+    message-end                              complete ([DONE] may follow) the body's end without it
+    cut a finish reason that means failure       an error (ERROR, TIMEOUT), with the words of `error` where
+    they are told
 
-A tool plan is reasoning: it is what the model thought before its calls. Unknown types of events are skipped. A JSON document in
-place of a stream is a whole answer or an error. An event that msgspec refuses is read field by field (`sluice.wire.lenient`).
+A tool plan is reasoning: it is what the model thought before its calls. Unknown types of events are skipped.
+A JSON document in place of a stream is a whole answer or an error. An event that msgspec refuses is read
+field by field (`sluice.wire.lenient`).
 
-A citation stands for characters of one content block; they are counted from the answer's beginning here. Each of its sources
-is told as an event of its own. `tokens` are what the model read and wrote; `billed_units` leave out Cohere's own part of the
-prompt.
+A citation stands for characters of one content block; they are counted from the answer's beginning here. Each
+of its sources is told as an event of its own. `tokens` are what the model read and wrote; `billed_units`
+leave out Cohere's own part of the prompt.
 """
 
 import re
@@ -130,8 +133,9 @@ _IS_START = re.compile(rb'"type"\s*:\s*"message-start"').search
 class ChatDecoder(FrameDecoder[Event]):
     """Decodes one answer.
 
-    `strict`: data that is no event is an error, else it is skipped and counted in `skipped`. `skipped_fields` counts fields
-    of a wrong type, `finish_missing` answers without a finish reason. `billed`: usage counts what is billed.
+    `strict`: data that is no event is an error, else it is skipped and counted in `skipped`. `skipped_fields`
+    counts fields of a wrong type, `finish_missing` answers without a finish reason. `billed`: usage counts
+    what is billed.
     """
 
     __slots__ = (
@@ -140,7 +144,12 @@ class ChatDecoder(FrameDecoder[Event]):
     )  # fmt: skip
 
     def __init__(
-        self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False, billed: bool = False
+        self,
+        *,
+        strict: bool = False,
+        max_event: int = MAX_EVENT,
+        keep_stop: bool = False,
+        billed: bool = False,
     ) -> None:
         self._stream = EventStream(max_event)
         super().__init__(EventsOrDocument(self._stream))
@@ -217,7 +226,8 @@ class ChatDecoder(FrameDecoder[Event]):
         return msgspec.convert(values, _Event)
 
     def _join_halves(self, values: dict[str, Any]) -> None:
-        """Join surrogate pairs split over two deltas of one text; a half that is left at its end becomes U+FFFD."""
+        """Join surrogate pairs split over two deltas of one text; a half that is left at its end becomes
+        U+FFFD."""
         halves = self._halves = self._halves or Halves()
         match values:
             case {"type": "content-delta", "delta": {"message": {"content": dict(content)}}}:
@@ -268,7 +278,11 @@ class ChatDecoder(FrameDecoder[Event]):
 
     def _end_halves(self, index: int | None, events: list[StreamEvent]) -> None:
         """Tell what is left of pairs that never became whole: of the block that ends, or (None) of all."""
-        for ended in [key for key in self._halves.pending if index in (None, key[0])] if self._halves is not None else ():
+        for ended in (
+            [key for key in self._halves.pending if index in (None, key[0])]
+            if self._halves is not None
+            else ()
+        ):
             del self._halves.pending[ended]  # type: ignore[union-attr]
             events.append(TextDelta(REPLACEMENT) if ended[-1] == "text" else ReasoningDelta(REPLACEMENT))
 
@@ -296,11 +310,17 @@ class ChatDecoder(FrameDecoder[Event]):
         number = self._calls.get(index)
         if number is not None and number not in self._begun:
             self._begun.add(number)
-            events.append(ToolCallDelta(number, "{}"))  # clients parse the arguments of their functions as JSON
+            events.append(
+                ToolCallDelta(number, "{}")
+            )  # clients parse the arguments of their functions as JSON
 
     def _cite(self, index: int, citation: _Citation, events: list[StreamEvent]) -> None:
         start, end = -1, -1
-        if citation.type in (None, "TEXT_CONTENT") and citation.start is not None and citation.end is not None:
+        if (
+            citation.type in (None, "TEXT_CONTENT")
+            and citation.start is not None
+            and citation.end is not None
+        ):
             offset = self._offsets.get(citation.content_index if citation.content_index is not None else 0, 0)
             start, end = offset + citation.start, offset + citation.end
         if not 0 <= start <= end:
@@ -308,7 +328,9 @@ class ChatDecoder(FrameDecoder[Event]):
         for source in citation.sources or [_Source()]:
             about = source.document if isinstance(source.document, dict) else {}
             url, title = _text(about, "url", "link"), _text(about, "title", "name") or source.id or ""
-            events.append(Cited(url, title, start, end, _text(about, "snippet", "text", "content")[:MAX_QUOTE]))
+            events.append(
+                Cited(url, title, start, end, _text(about, "snippet", "text", "content")[:MAX_QUOTE])
+            )
 
     # ---- the end
 
@@ -366,7 +388,8 @@ def _as_frames(value: dict[str, Any], message: dict[str, Any]) -> list[dict[str,
 
 
 def _piece(raw: Raw) -> str:
-    """The next piece of a call's arguments: text, or (from servers that are not Cohere's) the JSON value itself."""
+    """The next piece of a call's arguments: text, or (from servers that are not Cohere's) the JSON value
+    itself."""
     text = bytes(raw)
     if text.startswith(b'"'):
         try:

@@ -1,8 +1,9 @@
 """AWS: signs each request (Signature Version 4), with access keys from the sources of AWS's own SDKs.
 
-`source: auto` tries them in the SDKs' order: keys in the options, the environment (unless a profile is named), web
-identity, the profile's files, the container's endpoint (ECS, EKS Pod Identity), the instance's (IMDSv2). A profile that
-assumes a role, runs a process or signs in (SSO) is refused by name: use one of the others, or the kind `exec`.
+`source: auto` tries them in the SDKs' order: keys in the options, the environment (unless a profile is
+named), web identity, the profile's files, the container's endpoint (ECS, EKS Pod Identity), the instance's
+(IMDSv2). A profile that assumes a role, runs a process or signs in (SSO) is refused by name: use one of the
+others, or the kind `exec`.
 """
 
 import re
@@ -29,7 +30,9 @@ class Aws(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
     region: str | None = None  # the region that is signed for; null: that of base_url, else AWS_REGION
     service: str | None = None  # the service that is signed for; null: the backend's (bedrock)
-    source: Source = "auto"  # where keys come from: auto, environment, web_identity, profile, container or instance
+    source: Source = (
+        "auto"  # where keys come from: auto, environment, web_identity, profile, container or instance
+    )
     profile: str | None = None  # the profile of ~/.aws; null: AWS_PROFILE, else default
     access_key_id: Secret | None = None  # a key that stands here, as ${VAR} or ${file:/path}
     secret_access_key: Secret | None = None  # the same key's secret
@@ -44,7 +47,9 @@ class Aws(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
             raise ValueError("session_token needs access_key_id and secret_access_key")
         for name in (self.region, self.service):
             if name is not None and not _NAME.fullmatch(name):
-                raise ValueError("region and service are letters, digits and hyphens, such as us-east-1 and bedrock")
+                raise ValueError(
+                    "region and service are letters, digits and hyphens, such as us-east-1 and bedrock"
+                )
 
     def check(self, backend: object, environ: Mapping[str, str]) -> None:
         region_of(self, backend, environ)
@@ -105,7 +110,9 @@ class Signed:
             return None
         content_type = next((value for name, value in request.headers if name.lower() == "content-type"), "")
         body = request.body if request.pieces is None else b"".join(request.pieces)
-        headers = self._signer.headers(keys, request.method, request.url, body, at=self._wall(), content_type=content_type)
+        headers = self._signer.headers(
+            keys, request.method, request.url, body, at=self._wall(), content_type=content_type
+        )
         return "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")
 
     async def ready(self) -> None:

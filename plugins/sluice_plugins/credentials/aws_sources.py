@@ -1,10 +1,10 @@
 """Reads AWS access keys from the sources that AWS's SDKs use.
 
-    environment    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
-    web identity   AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN, exchanged at STS
-    profile        ~/.aws/credentials and ~/.aws/config (AWS_PROFILE, AWS_SHARED_CREDENTIALS_FILE, AWS_CONFIG_FILE)
-    container      AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI: ECS, EKS Pod Identity
-    instance       IMDSv2 of an EC2 instance
+    environment    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN web identity
+    AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN, exchanged at STS profile        ~/.aws/credentials and
+    ~/.aws/config (AWS_PROFILE, AWS_SHARED_CREDENTIALS_FILE, AWS_CONFIG_FILE) container
+    AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI: ECS, EKS Pod Identity instance       IMDSv2 of an EC2
+    instance
 
 https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
 """
@@ -45,7 +45,9 @@ class _Given(msgspec.Struct):
 class AwsSources:
     """`profile` is the configured name; without `fetch` nothing is sent over the network."""
 
-    def __init__(self, profile: str | None, region: str, environ: Mapping[str, str], fetch: Fetch | None) -> None:
+    def __init__(
+        self, profile: str | None, region: str, environ: Mapping[str, str], fetch: Fetch | None
+    ) -> None:
         self._profile = profile
         self._region = region
         self._environ = environ
@@ -77,7 +79,10 @@ class AwsSources:
         except CredentialFailed:
             if self._profile is not None or "AWS_PROFILE" in environ:
                 raise
-        if "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI" in environ or "AWS_CONTAINER_CREDENTIALS_FULL_URI" in environ:
+        if (
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI" in environ
+            or "AWS_CONTAINER_CREDENTIALS_FULL_URI" in environ
+        ):
             return await self.of_container()
         return await self.of_instance()
 
@@ -99,7 +104,14 @@ class AwsSources:
         if "role_arn" in found and "web_identity_token_file" not in found:
             raise CredentialFailed(f'the profile "{name}" assumes a role, which is not supported here')
         if not key or not secret:
-            other = next((option for option in ("credential_process", "sso_session", "sso_start_url") if option in found), "")
+            other = next(
+                (
+                    option
+                    for option in ("credential_process", "sso_session", "sso_start_url")
+                    if option in found
+                ),
+                "",
+            )
             why = f"uses {other}, which is not supported here" if other else "has no access key"
             raise CredentialFailed(f'the profile "{name}" {why}')
         return Fresh(AwsKeys(key, secret, found.get("aws_session_token", "")), None)
@@ -136,8 +148,13 @@ class AwsSources:
         headers = (("content-type", "application/x-www-form-urlencoded"), ("accept", "text/xml"))
         body = await self._fetched("POST", self._sts(), headers, urlencode(form).encode())
         text = body.decode("utf-8", "replace")
-        found = {name: _element(text, name) for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")}
-        given = _Given(found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"], found["Expiration"])
+        found = {
+            name: _element(text, name)
+            for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
+        }
+        given = _Given(
+            found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"], found["Expiration"]
+        )
         return _keys(given, "STS")
 
     def _sts(self) -> str:
@@ -168,7 +185,9 @@ class AwsSources:
             raise CredentialFailed("no source has AWS access keys, and AWS_EC2_METADATA_DISABLED is set")
         base = self._environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "").removesuffix("/") or IMDS
         lasts = (("x-aws-ec2-metadata-token-ttl-seconds", str(SESSION)),)
-        session = (await self._fetched("PUT", f"{base}/latest/api/token", lasts)).decode("ascii", "replace").strip()
+        session = (
+            (await self._fetched("PUT", f"{base}/latest/api/token", lasts)).decode("ascii", "replace").strip()
+        )
         headers = (("x-aws-ec2-metadata-token", session),)
         at = f"{base}/latest/meta-data/iam/security-credentials/"
         role = (await self._fetched("GET", at, headers)).decode("ascii", "replace").split("\n")[0].strip()
@@ -182,12 +201,15 @@ class AwsSources:
         answer = await self._fetch(UpstreamRequest(url, headers, body, method))
         if answer.status != 200:
             code = _element(answer.body.decode("utf-8", "replace"), "Code")
-            raise CredentialFailed(f"{urlsplit(url).hostname} answered {answer.status}{f' ({code})' if code else ''}")
+            raise CredentialFailed(
+                f"{urlsplit(url).hostname} answered {answer.status}{f' ({code})' if code else ''}"
+            )
         return answer.body
 
 
 def _check_container(url: str) -> None:
-    """Raise CredentialFailed for HTTP without TLS to any host but this machine and the endpoints of ECS and EKS."""
+    """Raise CredentialFailed for HTTP without TLS to any host but this machine and the endpoints of ECS and
+    EKS."""
     parts = urlsplit(url)
     if parts.scheme == "https" or parts.hostname == "localhost":
         return
@@ -197,7 +219,9 @@ def _check_container(url: str) -> None:
         address = None
     known = {"169.254.170.2", "169.254.170.23", "fd00:ec2::23"}
     if address is None or not (address.is_loopback or str(address) in known):
-        raise CredentialFailed("AWS_CONTAINER_CREDENTIALS_FULL_URI must be https, or http to the container's own endpoint")
+        raise CredentialFailed(
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI must be https, or http to the container's own endpoint"
+        )
 
 
 def _decoded(body: bytes) -> _Given:

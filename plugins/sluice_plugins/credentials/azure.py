@@ -1,7 +1,9 @@
-"""Microsoft Entra: access tokens for Azure OpenAI and Foundry. (For an API key use the kind `static`, with `header: api-key`.)
+"""Microsoft Entra: access tokens for Azure OpenAI and Foundry. (For an API key use the kind `static`, with
+`header: api-key`.)
 
-`source: auto` takes the first that is configured: a client's secret, workload identity (AZURE_FEDERATED_TOKEN_FILE, as AKS sets
-it), and then the managed identity of the machine (App Service's endpoint, else IMDS).
+`source: auto` takes the first that is configured: a client's secret, workload identity
+(AZURE_FEDERATED_TOKEN_FILE, as AKS sets it), and then the managed identity of the machine (App Service's
+endpoint, else IMDS).
 
 https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
 https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
@@ -33,13 +35,21 @@ _TENANT = re.compile(r"[A-Za-z0-9.-]{1,255}")
 class Azure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Access tokens of Microsoft Entra."""
 
-    source: Source = "auto"  # where tokens come from: auto, client_secret, workload_identity or managed_identity
+    source: Source = (
+        "auto"  # where tokens come from: auto, client_secret, workload_identity or managed_identity
+    )
     tenant_id: str | None = None  # the tenant; null: AZURE_TENANT_ID
-    client_id: str | None = None  # the application, or the identity that the machine shall use; null: AZURE_CLIENT_ID
-    client_secret: Secret | None = None  # the application's secret, as ${VAR} or ${file:/path}; null: AZURE_CLIENT_SECRET
+    client_id: str | None = (
+        None  # the application, or the identity that the machine shall use; null: AZURE_CLIENT_ID
+    )
+    client_secret: Secret | None = (
+        None  # the application's secret, as ${VAR} or ${file:/path}; null: AZURE_CLIENT_SECRET
+    )
     token_file: str | None = None  # the file with the workload's own token; null: AZURE_FEDERATED_TOKEN_FILE
     scope: str = SCOPE  # what the token is good for
-    authority: str | None = None  # where tokens are got; null: AZURE_AUTHORITY_HOST, else login.microsoftonline.com
+    authority: str | None = (
+        None  # where tokens are got; null: AZURE_AUTHORITY_HOST, else login.microsoftonline.com
+    )
 
     def check(self, backend: object, environ: Mapping[str, str]) -> None:
         try:
@@ -83,7 +93,9 @@ class Identity:
         needed = {"tenant_id": self._tenant, "client_id": self._client, proof[0]: proof[1]}
         if missing := [name for name, value in needed.items() if not value]:
             variables = {"token_file": "AZURE_FEDERATED_TOKEN_FILE"}
-            names = " and ".join(f"{name} (or {variables.get(name, f'AZURE_{name.upper()}')})" for name in missing)
+            names = " and ".join(
+                f"{name} (or {variables.get(name, f'AZURE_{name.upper()}')})" for name in missing
+            )
             raise CredentialFailed(f"{source} needs {names}")
         if not _TENANT.fullmatch(self._tenant):
             raise CredentialFailed("tenant_id must be a tenant's id or domain")
@@ -110,7 +122,9 @@ class Identity:
         endpoint, secret = environ.get("IDENTITY_ENDPOINT", ""), environ.get("IDENTITY_HEADER", "")
         if endpoint and secret:
             url = f"{endpoint}?{urlencode({'api-version': '2019-08-01', **query})}"
-            return await token_for(setting, UpstreamRequest(url, (("x-identity-header", secret),), b"", "GET"))
+            return await token_for(
+                setting, UpstreamRequest(url, (("x-identity-header", secret),), b"", "GET")
+            )
         base = (environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST") or IMDS).removesuffix("/")
         url = f"{base}/metadata/identity/oauth2/token?{urlencode({'api-version': '2018-02-01', **query})}"
         return await token_for(setting, UpstreamRequest(url, (("metadata", "true"),), b"", "GET"))

@@ -1,8 +1,9 @@
-"""A key or token printed by a program of the operator's: for vaults and identity systems without a kind of their own.
+"""A key or token printed by a program of the operator's: for vaults and identity systems without a kind of
+their own.
 
 The program is run without a shell, with the gateway's environment and no input, and prints one JSON object:
-`{"token": "…", "expires_at": "2026-12-01T12:00:00Z"}`. `expires_at` may be seconds since the epoch, too; without it the program
-is run each hour. Its stderr is discarded: it may hold a secret.
+`{"token": "…", "expires_at": "2026-12-01T12:00:00Z"}`. `expires_at` may be seconds since the epoch, too;
+without it the program is run each hour. Its stderr is discarded: it may hold a secret.
 """
 
 import asyncio
@@ -46,7 +47,9 @@ class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     def check(self, backend: object, environ: Mapping[str, str]) -> None:
         key_field_of(backend, self.header).line("key")
         if shutil.which(self.command[0], path=environ.get("PATH")) is None:
-            raise ValueError(f"the program {self.command[0]} cannot be run: it is not there, or not executable")
+            raise ValueError(
+                f"the program {self.command[0]} cannot be run: it is not there, or not executable"
+            )
 
     def open(self, setting: Setting) -> Token:
         field = key_field_of(setting.backend, self.header)
@@ -57,7 +60,9 @@ class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             async with asyncio.timeout(float(self.timeout)):
                 output = await self._output()
         except TimeoutError:
-            raise CredentialFailed(f"{self.command[0]} did not end within {float(self.timeout):g} s") from None
+            raise CredentialFailed(
+                f"{self.command[0]} did not end within {float(self.timeout):g} s"
+            ) from None
         return _read(output, self.command[0])
 
     async def _output(self) -> bytes:
@@ -70,7 +75,9 @@ class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
                 start_new_session=True,  # so that its children can be ended with it
             )
         except OSError as error:
-            raise CredentialFailed(f"cannot run {self.command[0]}: {(error.strerror or 'failed').lower()}") from None
+            raise CredentialFailed(
+                f"cannot run {self.command[0]}: {(error.strerror or 'failed').lower()}"
+            ) from None
         printed = process.stdout or asyncio.StreamReader()
         output = bytearray()
         try:

@@ -1,9 +1,10 @@
-"""A key in a file that may be replaced at any time: a Kubernetes Secret or ConfigMap, or the file of an agent.
+"""A key in a file that may be replaced at any time: a Kubernetes Secret or ConfigMap, or the file of an
+agent.
 
-The file is checked once a second in a thread, and read if its target, time or size has changed, so swapped symlinks
-(Kubernetes' `..data`) are followed. When the upstream refuses a key, the file is checked again at once, so that a key that
-is replaced and revoked at the same moment fails no call. While the file is missing, empty or half written, the last key
-stays in use.
+The file is checked once a second in a thread, and read if its target, time or size has changed, so swapped
+symlinks (Kubernetes' `..data`) are followed. When the upstream refuses a key, the file is checked again at
+once, so that a key that is replaced and revoked at the same moment fails no call. While the file is missing,
+empty or half written, the last key stays in use.
 """
 
 import asyncio
@@ -126,7 +127,8 @@ class FileKey(UnmodifiedKey):
             await self.look()
 
     def _look(self) -> _Look:
-        """Look at the file, and read it where it has changed. In a thread: the disk may be somebody else's."""
+        """Look at the file, and read it where it has changed. In a thread: the disk may be somebody
+        else's."""
         state = _state_of(self._path)
         if state is not None and state == self._seen:
             return _Look(state)

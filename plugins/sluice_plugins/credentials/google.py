@@ -1,9 +1,9 @@
 """Google Cloud: OAuth access tokens by Application Default Credentials (AIP-4110), for Vertex AI.
 
-`file` (else GOOGLE_APPLICATION_CREDENTIALS, else the file of `gcloud auth application-default login`) holds a service
-account's key, a user's refresh token, or workload identity federation with the subject's token in a file or at a URL.
-Without any file the token comes from the metadata server of Google's machines. For an API key (also that of express mode)
-use the kind `static`.
+`file` (else GOOGLE_APPLICATION_CREDENTIALS, else the file of `gcloud auth application-default login`) holds a
+service account's key, a user's refresh token, or workload identity federation with the subject's token in a
+file or at a URL. Without any file the token comes from the metadata server of Google's machines. For an API
+key (also that of express mode) use the kind `static`.
 
 https://google.aip.dev/auth/4110 and the pages beside it
 """
@@ -55,7 +55,9 @@ class _Impersonated(msgspec.Struct):
 class Google(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Access tokens of Google Cloud."""
 
-    file: str | None = None  # a credentials file; null: GOOGLE_APPLICATION_CREDENTIALS, gcloud's, else the metadata server
+    file: str | None = (
+        None  # a credentials file; null: GOOGLE_APPLICATION_CREDENTIALS, gcloud's, else the metadata server
+    )
     scope: str = SCOPE  # what the token is good for
 
     def check(self, backend: object, environ: Mapping[str, str]) -> None:
@@ -120,7 +122,10 @@ class Tokens:
         _check(file, self._path)
         match file.type:
             case "service_account":
-                form = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": self.assertion(file)}
+                form = {
+                    "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+                    "assertion": self.assertion(file),
+                }
                 return await token_of(self._setting, file.token_uri, form)
             case "authorized_user":
                 form = {"grant_type": "refresh_token", "refresh_token": file.refresh_token}
@@ -133,7 +138,13 @@ class Tokens:
         import jwt
 
         now = int(self._setting.wall())
-        claims = {"iss": file.client_email, "scope": self._scope, "aud": file.token_uri, "iat": now, "exp": now + ASSERTED}
+        claims = {
+            "iss": file.client_email,
+            "scope": self._scope,
+            "aud": file.token_uri,
+            "iat": now,
+            "exp": now + ASSERTED,
+        }
         headers = {"kid": file.private_key_id} if file.private_key_id else None
         try:
             return jwt.encode(claims, file.private_key, algorithm="RS256", headers=headers)
@@ -162,7 +173,11 @@ class Tokens:
                 text = await asyncio.to_thread(text_of, path)
             case {"url": str(url), **rest}:
                 given = rest.get("headers")
-                headers = tuple((str(name), str(value)) for name, value in given.items()) if isinstance(given, dict) else ()
+                headers = (
+                    tuple((str(name), str(value)) for name, value in given.items())
+                    if isinstance(given, dict)
+                    else ()
+                )
                 answer = await self._setting.fetch(UpstreamRequest(url, headers, b"", "GET"))
                 if answer.status != 200:
                     raise CredentialFailed(f"the subject's token: its URL answered {answer.status}")
@@ -174,7 +189,9 @@ class Tokens:
                 try:
                     text = msgspec.json.decode(text, type=dict[str, Any])[name]
                 except (msgspec.DecodeError, KeyError):
-                    raise CredentialFailed("the subject's token is not where the credentials file says") from None
+                    raise CredentialFailed(
+                        "the subject's token is not where the credentials file says"
+                    ) from None
         if not isinstance(text, str) or not text:
             raise CredentialFailed("the subject's token is empty")
         return text
@@ -196,4 +213,6 @@ class Tokens:
     async def _of_metadata(self) -> Fresh[str]:
         host = self._setting.environ.get("GCE_METADATA_HOST") or "metadata.google.internal"
         url = f"http://{host}/computeMetadata/v1/instance/service-accounts/default/token"
-        return await token_for(self._setting, UpstreamRequest(url, (("metadata-flavor", "Google"),), b"", "GET"))
+        return await token_for(
+            self._setting, UpstreamRequest(url, (("metadata-flavor", "Google"),), b"", "GET")
+        )

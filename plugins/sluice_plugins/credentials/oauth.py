@@ -32,7 +32,8 @@ async def token_of(setting: Setting, url: str, form: Mapping[str, str], headers:
 
 
 async def token_for(setting: Setting, request: UpstreamRequest) -> Fresh[str]:
-    """Send a request for a token. Microsoft's metadata servers write numbers as text, so decoding is not strict."""
+    """Send a request for a token. Microsoft's metadata servers write numbers as text, so decoding is not
+    strict."""
     answer = await setting.fetch(request)
     try:
         given = msgspec.json.decode(answer.body, type=_Answer, strict=False)
@@ -49,7 +50,11 @@ async def token_for(setting: Setting, request: UpstreamRequest) -> Fresh[str]:
 
 def _code(error: object) -> str:
     """An error's code (RFC 6749 5.2); descriptions are left out, since they may repeat what was sent."""
-    return f" ({error})" if isinstance(error, str) and error.replace("_", "").isalpha() and len(error) <= 64 else ""
+    return (
+        f" ({error})"
+        if isinstance(error, str) and error.replace("_", "").isalpha() and len(error) <= 64
+        else ""
+    )
 
 
 def check_endpoint(url: str) -> None:

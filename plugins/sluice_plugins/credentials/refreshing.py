@@ -1,7 +1,9 @@
-"""Fetches expiring keys and tokens in the background, before they expire, so that requests need not wait for them.
+"""Fetches expiring keys and tokens in the background, before they expire, so that requests need not wait for
+them.
 
-One task per credential fetches at the start, then at a random 75 to 85 % of the lifetime (so that processes do not fetch
-at the same time), and after a failure with a backoff that doubles to a minute. Until it expires the old value is used.
+One task per credential fetches at the start, then at a random 75 to 85 % of the lifetime (so that processes
+do not fetch at the same time), and after a failure with a backoff that doubles to a minute. Until it expires
+the old value is used.
 """
 
 import asyncio
@@ -55,7 +57,9 @@ class Refreshed(Generic[T]):
     `check` raises ValueError for a value that cannot be sent; it is then rejected.
     """
 
-    def __init__(self, fetch: Callable[[], Awaitable[Fresh[T]]], setting: Setting, pause: Pause = pause) -> None:
+    def __init__(
+        self, fetch: Callable[[], Awaitable[Fresh[T]]], setting: Setting, pause: Pause = pause
+    ) -> None:
         self._fetch = fetch
         self._setting = setting
         self._pause = pause
@@ -91,7 +95,8 @@ class Refreshed(Generic[T]):
                 raise CredentialFailed(self._why)
 
     async def renewed(self, refused: T | None) -> bool:
-        """Returns whether there is another value than the refused one; fetches it unless the last fetch was within SPACING."""
+        """Returns whether there is another value than the refused one; fetches it unless the last fetch was
+        within SPACING."""
         if self.now() not in (None, refused):
             return True
         if self._setting.clock() - self._fetched_at >= SPACING:
@@ -162,7 +167,9 @@ class Refreshed(Generic[T]):
 class Token:
     """A fetched token in one header, `authorization: Bearer …` for most kinds."""
 
-    def __init__(self, tokens: Refreshed[str], line_of: Callable[[str], bytes], field: str = "authorization") -> None:
+    def __init__(
+        self, tokens: Refreshed[str], line_of: Callable[[str], bytes], field: str = "authorization"
+    ) -> None:
         self.fields = frozenset({field})
         self._tokens = tokens
         self._line_of = line_of

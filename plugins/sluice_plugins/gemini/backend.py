@@ -1,26 +1,30 @@
 """Gemini's generateContent: https://ai.google.dev/api/generate-content, and the same at Vertex AI:
 https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference
 
-Where it is asked: with `project`, at Vertex AI in `location` (a region, a multi-region, or `global`), by credentials of the
-kind `google`; with `vertex` and an API key, in Vertex AI's express mode; else at the Gemini API with its key.
+Where it is asked: with `project`, at Vertex AI in `location` (a region, a multi-region, or `global`), by
+credentials of the kind `google`; with `vertex` and an API key, in Vertex AI's express mode; else at the
+Gemini API with its key.
 
 What the request loses or changes on the way:
   - system messages are gathered, wherever they stand, into `systemInstruction`;
-  - neighbouring messages of one role become one, and a conversation that the model begins is given a user's turn first;
+  - neighbouring messages of one role become one, and a conversation that the model begins is given a user's
+    turn first;
   - calls and their results have no ids there: results stand in the order of their calls, by name;
-  - a result that is no JSON object is `output` of one, and that of a tool that failed `error`; its images stand behind it, and
+  - a result that is no JSON object is `output` of one, and that of a tool that failed `error`; its images
+    stand behind it, and
     in it from Gemini 3 on;
-  - images and files by URL are `fileData` (gs://, https://), those in the request `inlineData`; OpenAI's file ids mean nothing;
+  - images and files by URL are `fileData` (gs://, https://), those in the request `inlineData`; OpenAI's file
+    ids mean nothing;
   - parallel calls cannot be forbidden, and what else is left out stands in config/models.yaml.
 
-Signatures of thoughts come back with the calls and parts that had them; those of another vendor stay away. The first call of a
-turn that has none is sent with Google's word for such histories (https://ai.google.dev/gemini-api/docs/thought-signatures) to
-Gemini 3 and later, which refuse it otherwise. Thinking is `sluice_plugins.gemini.thinking`, the answer
-`sluice_plugins.gemini.stream`.
+Signatures of thoughts come back with the calls and parts that had them; those of another vendor stay away.
+The first call of a turn that has none is sent with Google's word for such histories
+(https://ai.google.dev/gemini-api/docs/thought-signatures) to Gemini 3 and later, which refuse it otherwise.
+Thinking is `sluice_plugins.gemini.thinking`, the answer `sluice_plugins.gemini.stream`.
 
 Where the caller speaks the same dialect, the request is its own JSON object with as few edits as possible
-(`sluice_plugins.gemini.wire`), and its answer is passed on (`sluice_plugins.gemini.passing`). Embeddings and counts of tokens
-are `sluice_plugins.gemini.operations`.
+(`sluice_plugins.gemini.wire`), and its answer is passed on (`sluice_plugins.gemini.passing`). Embeddings and
+counts of tokens are `sluice_plugins.gemini.operations`.
 """
 
 import mimetypes
@@ -71,17 +75,27 @@ _VERSION = re.compile(r"/(v\d\w*)\Z")
 
 
 class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
-    """The Gemini API, or Vertex AI where `project` or `vertex` is given. `base_url` may have the version (/v1beta, /v1).
+    """The Gemini API, or Vertex AI where `project` or `vertex` is given. `base_url` may have the version
+    (/v1beta, /v1).
 
-    `safety_settings`: Google's thresholds of each category. `extra_body`: fields put into each request, those of
-    `generationConfig` one by one. `thoughts`: ask for summaries of the thoughts, also where the caller asked for no reasoning.
-    `strict`: data in the stream that is no event is an error, else it is skipped. `max_event`: bytes of one event.
-    `keep_stop`: tell callers Google's `stop` where it was told beside tool calls, else it is `tool_calls`. `always_stream`:
-    request a stream even if a caller of this dialect wants a whole answer.
+    `safety_settings`: Google's thresholds of each category. `extra_body`: fields put into each request, those
+    of `generationConfig` one by one. `thoughts`: ask for summaries of the thoughts, also where the caller
+    asked for no reasoning. `strict`: data in the stream that is no event is an error, else it is skipped.
+    `max_event`: bytes of one event. `keep_stop`: tell callers Google's `stop` where it was told beside tool
+    calls, else it is `tool_calls`. `always_stream`: request a stream even if a caller of this dialect wants a
+    whole answer.
     """
 
     dialect: ClassVar[str] = "gemini"
-    endings: ClassVar[tuple[str, ...]] = ("/v1beta/models", "/v1/models", "/v1beta", "/v1alpha", "/v1beta1", "/v1", "/models")
+    endings: ClassVar[tuple[str, ...]] = (
+        "/v1beta/models",
+        "/v1/models",
+        "/v1beta",
+        "/v1alpha",
+        "/v1beta1",
+        "/v1",
+        "/models",
+    )
     credential_kinds: ClassVar[tuple[str, ...]] = ("static", "file", "exec", "google")
     takes: ClassVar[frozenset[str]] = frozenset({
         "image_url", "image_data", "file_data", "file_url", "input_audio", "video", "tool_images", "tools",
@@ -119,7 +133,9 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         name = model.removeprefix("models/")
-        return UpstreamRequest(self._url(name, "generateContent"), self._whole_headers, self._written(chat, name))
+        return UpstreamRequest(
+            self._url(name, "generateContent"), self._whole_headers, self._written(chat, name)
+        )
 
     def whole_decoder(self) -> WholeAnswerDecoder:
         return WholeAnswerDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
@@ -149,15 +165,20 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         body: Block = {"contents": _contents(chat.messages, newer=newer)}
         optional = {
             "systemInstruction": _system(chat.messages),
-            "tools": [{"functionDeclarations": [_declaration(tool) for tool in chat.tools]}] if chat.tools else None,
+            "tools": [{"functionDeclarations": [_declaration(tool) for tool in chat.tools]}]
+            if chat.tools
+            else None,
             "toolConfig": _tool_config(chat) if chat.tools else None,
             "generationConfig": self._config(chat, model),
-            "safetySettings": [{"category": name, "threshold": level} for name, level in self.safety_settings.items()],
+            "safetySettings": [
+                {"category": name, "threshold": level} for name, level in self.safety_settings.items()
+            ],
         }
         return body | {name: value for name, value in optional.items() if value}
 
     def listing(self) -> UpstreamRequest | None:
-        """https://ai.google.dev/api/models#method:-models.list; Vertex AI's list of models is of another service."""
+        """https://ai.google.dev/api/models#method:-models.list; Vertex AI's list of models is of another
+        service."""
         if self.project or self.vertex:
             return None
         base, query = self._around
@@ -191,7 +212,11 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             return f"{before}/{path}{behind}"
         elif not model.startswith("tunedModels/"):
             path = f"models/{path}"
-        return f"{before}/publishers/google/{path}{behind}" if self.project or self.vertex else f"{before}/{path}{behind}"
+        return (
+            f"{before}/publishers/google/{path}{behind}"
+            if self.project or self.vertex
+            else f"{before}/{path}{behind}"
+        )
 
     @cached_property
     def _around(self) -> tuple[str, str]:
@@ -260,7 +285,10 @@ def _contents(messages: Sequence[Message], *, newer: bool) -> list[Block]:
                 calls, order = list(message.tool_calls), []
         elif message.role == "tool":
             role = "user"
-            at = next((n for n, call in enumerate(calls) if call.id == message.tool_call_id and n not in order), None)
+            at = next(
+                (n for n, call in enumerate(calls) if call.id == message.tool_call_id and n not in order),
+                None,
+            )
             parts = _result(message, calls[at].name if at is not None else message.tool_call_id, newer=newer)
             if at is not None and turns and turns[-1]["role"] == "user" and any(n > at for n in order):
                 _insert(turns[-1]["parts"], parts, sum(n < at for n in order))
@@ -278,7 +306,9 @@ def _contents(messages: Sequence[Message], *, newer: bool) -> list[Block]:
         else:
             turns.append({"role": role, "parts": parts})
     if not turns:
-        raise BadRequest("This model needs at least one message that is not empty and not the system's", param="messages")
+        raise BadRequest(
+            "This model needs at least one message that is not empty and not the system's", param="messages"
+        )
     return turns
 
 
@@ -314,7 +344,10 @@ def _result(message: Message, name: str, *, newer: bool) -> list[Block]:
     output: Any = response if response is not None else text
     if message.failed:
         output = {"error": output}
-    answer: Block = {"name": name, "response": output if message.failed or response is not None else {"output": text}}
+    answer: Block = {
+        "name": name,
+        "response": output if message.failed or response is not None else {"output": text},
+    }
     if newer and others:
         return [{"functionResponse": answer | {"parts": others}}]
     return [{"functionResponse": answer}, *others]
@@ -355,9 +388,13 @@ def _inline(media_type: str, data: str) -> Block:
 
 
 def _by_url(url: str, otherwise: str) -> Block:
-    """https://ai.google.dev/api/caching#FileData; Vertex AI insists on the type, which only the name can tell."""
+    """https://ai.google.dev/api/caching#FileData; Vertex AI insists on the type, which only the name can
+    tell."""
     if not (is_http(url) or url.startswith("gs://")):
-        raise BadRequest("A file must be an http(s) or gs:// URL, or a data: URL in base64, for this model", param="messages")
+        raise BadRequest(
+            "A file must be an http(s) or gs:// URL, or a data: URL in base64, for this model",
+            param="messages",
+        )
     media_type = mimetypes.guess_type(urlsplit(url).path)[0] or otherwise
     return {"fileData": {"fileUri": url, "mimeType": media_type}}
 
@@ -366,10 +403,14 @@ def _file(file: Any) -> Block:
     match file:
         case {"file_data": str(data)} if data:
             pass
-        case {"file_id": str(data)} if is_http(data) or data.startswith("gs://"):  # a file that was uploaded to Google
+        case {"file_id": str(data)} if is_http(data) or data.startswith(
+            "gs://"
+        ):  # a file that was uploaded to Google
             pass
         case _:
-            raise BadRequest("A file can only be sent to this model with its bytes or URL (file_data)", param="messages")
+            raise BadRequest(
+                "A file can only be sent to this model with its bytes or URL (file_data)", param="messages"
+            )
     if is_http(data) or data.startswith("gs://"):
         return _by_url(data, PDF)
     inline = inline_data(data)

@@ -1,11 +1,11 @@
 """Embeddings and counts of tokens by Gemini's API and Vertex AI.
 
-Embeddings are requested and answered in OpenAI's dialect, also for callers of Gemini's, whose own requests are in `own` then.
-The Gemini API takes many contents in `batchEmbedContents`. On Vertex AI, Gemini's embedding models have `embedContent`, which
-takes one content, and the others `predict`.
+Embeddings are requested and answered in OpenAI's dialect, also for callers of Gemini's, whose own requests
+are in `own` then. The Gemini API takes many contents in `batchEmbedContents`. On Vertex AI, Gemini's
+embedding models have `embedContent`, which takes one content, and the others `predict`.
 
-A count is passed on as it came. The Gemini API wants what is more than contents within `generateContentRequest`; Vertex AI has
-no such field.
+A count is passed on as it came. The Gemini API wants what is more than contents within
+`generateContentRequest`; Vertex AI has no such field.
 
 Standards: https://ai.google.dev/api/embeddings, https://ai.google.dev/api/tokens,
 https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api
@@ -42,7 +42,9 @@ class Counting(msgspec.Struct, frozen=True):
         name = model.removeprefix("models/")
         wire = chat.wire or {}
         inner = wire.get("generateContentRequest")
-        body = {key: value for key, value in (inner if type(inner) is dict else wire).items() if key != "model"}
+        body = {
+            key: value for key, value in (inner if type(inner) is dict else wire).items() if key != "model"
+        }
         if not self.on_vertex and body.keys() != {"contents"}:
             body = {"generateContentRequest": {**body, "model": f"models/{name}"}}
         return UpstreamRequest(self.url(name, "countTokens"), self.headers, _json(body))
@@ -97,7 +99,9 @@ class Embeddings(msgspec.Struct, frozen=True):
         contents = _embed_requests(chat)
         if not self.on_vertex:
             requests = [{**one, "model": f"models/{name}"} for one in contents]
-            return UpstreamRequest(self.url(name, "batchEmbedContents"), self.headers, _json({"requests": requests}))
+            return UpstreamRequest(
+                self.url(name, "batchEmbedContents"), self.headers, _json({"requests": requests})
+            )
         if "gemini" in name.rpartition("/")[2]:
             if len(contents) > 1:
                 raise BadRequest("This model takes one input per request", param="input")
@@ -167,5 +171,9 @@ def _tokens(document: _Document, vectors: Sequence[_Vector]) -> int | None:
     """The billed usage; None if it is not reported."""
     if document.usageMetadata is not None and document.usageMetadata.promptTokenCount:
         return document.usageMetadata.promptTokenCount
-    counts = [vector.statistics.token_count or vector.statistics.tokenCount for vector in vectors if vector.statistics]
+    counts = [
+        vector.statistics.token_count or vector.statistics.tokenCount
+        for vector in vectors
+        if vector.statistics
+    ]
     return int(sum(counts)) if counts else None

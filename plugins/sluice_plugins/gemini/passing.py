@@ -1,9 +1,10 @@
-"""Answers of generateContent for callers of the same dialect: chunks as they came, and the events that they mean.
+"""Answers of generateContent for callers of the same dialect: chunks as they came, and the events that they
+mean.
 
-The decoder observes, and writes a chunk anew only where a client would misread it: a field is of another type than it should
-be, or a surrogate pair is split over two chunks. Not passed on are errors, reasons to finish that mean failure and refused
-prompts (they end the answer in the gateway's words), and data that is no chunk. Each frame is `data: ` with the chunk, and
-two line ends as Google writes them.
+The decoder observes, and writes a chunk anew only where a client would misread it: a field is of another type
+than it should be, or a surrogate pair is split over two chunks. Not passed on are errors, reasons to finish
+that mean failure and refused prompts (they end the answer in the gateway's words), and data that is no chunk.
+Each frame is `data: ` with the chunk, and two line ends as Google writes them.
 """
 
 from typing import Any
@@ -92,7 +93,8 @@ class PassingDecoder(GenerateDecoder):
 
 
 def _named(candidate: Any) -> Any:
-    """A candidate whose finish reason, where it is a number of the enumeration, is the name that clients go by."""
+    """A candidate whose finish reason, where it is a number of the enumeration, is the name that clients go
+    by."""
     reason = NUMBERED.get(str(candidate.get("finishReason"))) if type(candidate) is dict else None
     return candidate if reason is None else {**candidate, "finishReason": reason}
 
@@ -103,7 +105,9 @@ class WholeAnswerDecoder(WholeOrStream[PassingDecoder]):
     __slots__ = ()
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
-        super().__init__(PassingDecoder(strict=strict, max_event=max(max_event, MAX_DOCUMENT), keep_stop=keep_stop))
+        super().__init__(
+            PassingDecoder(strict=strict, max_event=max(max_event, MAX_DOCUMENT), keep_stop=keep_stop)
+        )
 
     def _answer(self, body: bytes) -> list[StreamEvent]:
         self._stream.feed(body)

@@ -1,11 +1,12 @@
 """Sources of an answer: `groundingMetadata` and `citationMetadata` -> Cited.
 
-Google counts places in bytes of UTF-8 (from the beginning of the answer's text, in a stream as in a whole answer) and we in
-characters, so the text is kept until the end, for that is where sources stand. What a place says is compared with the text
-that Google repeats beside it: a place that does not fit is looked for by that text, and is not told where it is not found.
+Google counts places in bytes of UTF-8 (from the beginning of the answer's text, in a stream as in a whole
+answer) and we in characters, so the text is kept until the end, for that is where sources stand. What a place
+says is compared with the text that Google repeats beside it: a place that does not fit is looked for by that
+text, and is not told where it is not found.
 
-Standard: https://ai.google.dev/api/generate-content#GroundingMetadata and #CitationMetadata; Vertex AI's names for the same:
-https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/GroundingMetadata
+Standard: https://ai.google.dev/api/generate-content#GroundingMetadata and #CitationMetadata; Vertex AI's
+names for the same: https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/GroundingMetadata
 """
 
 from collections.abc import Iterator
@@ -98,9 +99,17 @@ class Sources:
 
     def take(self, grounding: Raw, citations: Raw) -> None:
         """Reads a chunk's sources. Each chunk may repeat all of them."""
-        if grounding and len(self._groundings) < MOST and (source := bytes(grounding)) not in self._groundings[-1:]:
+        if (
+            grounding
+            and len(self._groundings) < MOST
+            and (source := bytes(grounding)) not in self._groundings[-1:]
+        ):
             self._groundings.append(source)
-        if citations and len(self._citations) < MOST and (source := bytes(citations)) not in self._citations[-1:]:
+        if (
+            citations
+            and len(self._citations) < MOST
+            and (source := bytes(citations)) not in self._citations[-1:]
+        ):
             self._citations.append(source)
 
     def cited(self) -> list[Cited]:

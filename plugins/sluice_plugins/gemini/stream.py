@@ -1,7 +1,9 @@
-"""The answer of generateContent, streamed: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse (SSE).
+"""The answer of generateContent, streamed:
+https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse (SSE).
 
-Each event is a whole GenerateContentResponse with the next parts of the first candidate. There is no terminator: the reason
-why it finished may come with any event, text may follow, and a later reason counts. How it ends:
+Each event is a whole GenerateContentResponse with the next parts of the first candidate. There is no
+terminator: the reason why it finished may come with any event, text may follow, and a later reason counts.
+How it ends:
 
     a finish reason, then the body's end      complete
     the body's end without one                cut
@@ -9,18 +11,19 @@ why it finished may come with any event, text may follow, and a later reason cou
     a finish reason that means failure        an error (FAILED, and `sluice_plugins.decoding.FAILURES`)
     a bare JSON object or list with an error  that error (Vertex AI writes it between and behind events)
 
-Without `alt=sse` the API writes a JSON list of the same objects, which is read as they are. Calls may come in pieces
-(`partialArgs` with a JSONPath each: Vertex AI's streamFunctionCallArguments); they are told whole, at their end. Code that
-Google runs, and its results, are signs of life; an inline image is told as an image of Markdown with a data: URL.
+Without `alt=sse` the API writes a JSON list of the same objects, which is read as they are. Calls may come in
+pieces (`partialArgs` with a JSONPath each: Vertex AI's streamFunctionCallArguments); they are told whole, at
+their end. Code that Google runs, and its results, are signs of life; an inline image is told as an image of
+Markdown with a data: URL.
 
-A `thoughtSignature` belongs to its part. Of a call it is `ToolCallStarted.signature`; of any other part a block of reasoning
-is told whose `signature` is Google's behind "gemini:", by which it is known when it comes back.
-(https://ai.google.dev/gemini-api/docs/thought-signatures)
+A `thoughtSignature` belongs to its part. Of a call it is `ToolCallStarted.signature`; of any other part a
+block of reasoning is told whose `signature` is Google's behind "gemini:", by which it is known when it comes
+back. (https://ai.google.dev/gemini-api/docs/thought-signatures)
 
 Sources of the answer are told at its end (`sluice_plugins.gemini.sources`).
 
-Counts are the whole answer's so far. `toolUsePromptTokenCount` is input; `thoughtsTokenCount` is output, beside
-`candidatesTokenCount`. (https://ai.google.dev/api/generate-content#UsageMetadata)
+Counts are the whole answer's so far. `toolUsePromptTokenCount` is input; `thoughtsTokenCount` is output,
+beside `candidatesTokenCount`. (https://ai.google.dev/api/generate-content#UsageMetadata)
 """
 
 import re
@@ -61,7 +64,8 @@ FINISH_REASONS: dict[str, FinishReason] = {
     "1": "stop", "2": "length", "3": "content_filter", "4": "content_filter", "5": "stop",
     "6": "content_filter", "7": "content_filter", "8": "content_filter",
 }  # fmt: skip
-"""https://ai.google.dev/api/generate-content#FinishReason; numbers are those of the enumeration in Protocol Buffers."""
+"""https://ai.google.dev/api/generate-content#FinishReason; numbers are those of the enumeration in Protocol
+Buffers."""
 FAILED = frozenset({"MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "MISSING_THOUGHT_SIGNATURE", "9"})
 """Further reasons that mean no answer."""
 
@@ -139,7 +143,9 @@ class _Chunk(msgspec.Struct):
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
-_STEP = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d{1,9})\]|\[(?P<quote>['\"])(?P<quoted>.*?)(?P=quote)\]")
+_STEP = re.compile(
+    r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d{1,9})\]|\[(?P<quote>['\"])(?P<quoted>.*?)(?P=quote)\]"
+)
 
 
 class _Events(EventStream):
@@ -163,8 +169,9 @@ class _Pieces:
 class GenerateDecoder(FrameDecoder[Event]):
     """The events of one answer, of its first candidate.
 
-    `strict`: data that is no event is an error, else it is skipped, and counted in `skipped`. `skipped_fields` counts fields of
-    another type than they should be. `keep_stop`: `stop` beside calls stays `stop`, else it is `tool_calls`.
+    `strict`: data that is no event is an error, else it is skipped, and counted in `skipped`.
+    `skipped_fields` counts fields of another type than they should be. `keep_stop`: `stop` beside calls stays
+    `stop`, else it is `tool_calls`.
     """
 
     __slots__ = (
@@ -192,7 +199,9 @@ class GenerateDecoder(FrameDecoder[Event]):
         self._strict = strict
         self._keep_stop = keep_stop
         self._started = False
-        self._parsed: dict[str, Any] | None = None  # the chunk under way, where it had to be read field by field
+        self._parsed: dict[str, Any] | None = (
+            None  # the chunk under way, where it had to be read field by field
+        )
         self._sources = Sources()
         self._finish_reason = ""
         self._usage: _Usage | None = None
@@ -222,7 +231,9 @@ class GenerateDecoder(FrameDecoder[Event]):
             if chunk is None and data.lstrip().startswith(b"["):
                 self._list(data, events)
                 return
-            if chunk is None or (chunk.usageMetadata is None and chunk.responseId is None and chunk.modelVersion is None):
+            if chunk is None or (
+                chunk.usageMetadata is None and chunk.responseId is None and chunk.modelVersion is None
+            ):
                 if self._strict:
                     raise UpstreamGarbled
                 self.skipped += 1
@@ -248,7 +259,9 @@ class GenerateDecoder(FrameDecoder[Event]):
                 raise UpstreamTruncated from None
         elif rest := self._stream.close().strip():
             frame = self._stream.event(rest)
-            if frame is not None and (self._decode(frame.data) is not None or reported_error(frame.data) is not None):
+            if frame is not None and (
+                self._decode(frame.data) is not None or reported_error(frame.data) is not None
+            ):
                 self._take(frame, events)
         if not self._finish_reason:
             raise UpstreamTruncated
@@ -331,7 +344,9 @@ class GenerateDecoder(FrameDecoder[Event]):
         elif text is None:
             events.append(Working())
         if part.thoughtSignature:
-            events.append(ReasoningBlock(self._blocks, "".join(self._thoughts), GOOGLES + part.thoughtSignature))
+            events.append(
+                ReasoningBlock(self._blocks, "".join(self._thoughts), GOOGLES + part.thoughtSignature)
+            )
             self._blocks += 1
             self._thoughts.clear()
 
@@ -341,7 +356,9 @@ class GenerateDecoder(FrameDecoder[Event]):
         if self._open is None:
             if not call.name and not call.id and call.partialArgs is None and not call.args:
                 return  # the end of a call that has ended
-            events.append(ToolCallStarted(self._calls, self._id(call.id or ""), call.name or "", signature=signature))
+            events.append(
+                ToolCallStarted(self._calls, self._id(call.id or ""), call.name or "", signature=signature)
+            )
             self._calls += 1
             if not call.willContinue and call.partialArgs is None:
                 events.append(ToolCallDelta(self._calls - 1, arguments_of(call.args) or "{}"))
@@ -405,7 +422,9 @@ class GenerateDecoder(FrameDecoder[Event]):
             return
         failure = failure_of(reason)
         if failure is None and reason in FAILED:
-            failure = UpstreamError("stream_error", f"The upstream ended its answer with {reason}", status=200)
+            failure = UpstreamError(
+                "stream_error", f"The upstream ended its answer with {reason}", status=200
+            )
         if failure is not None:
             raise failure
         self._finish_reason = reason
@@ -451,7 +470,9 @@ def _image(blob: _Blob) -> StreamEvent:
 def _usage(usage: _Usage) -> Usage:
     parts = (usage.promptTokenCount or 0, usage.toolUsePromptTokenCount or 0)
     outputs = (usage.candidatesTokenCount or 0, usage.thoughtsTokenCount or 0)
-    input = sum(parts) if min(parts) >= 0 else min(parts)  # else a part below zero would make a sum that is believed
+    input = (
+        sum(parts) if min(parts) >= 0 else min(parts)
+    )  # else a part below zero would make a sum that is believed
     output = sum(outputs) if min(outputs) >= 0 else min(outputs)
     reported = usage.totalTokenCount or 0
     total = reported if reported != input + output else 0

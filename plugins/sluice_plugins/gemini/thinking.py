@@ -1,13 +1,14 @@
-"""Sets the reasoning of a Gemini model: a budget of tokens for Gemini 2.5, a level from Gemini 3 on. Models before
-do not think.
+"""Sets the reasoning of a Gemini model: a budget of tokens for Gemini 2.5, a level from Gemini 3 on. Models
+before do not think.
 
 Read on 2026-11-29:
-  - https://ai.google.dev/gemini-api/docs/thinking: budgets of 2.5 Pro (128 to 32768, never none), 2.5 Flash (0 to 24576) and
+  - https://ai.google.dev/gemini-api/docs/thinking: budgets of 2.5 Pro (128 to 32768, never none), 2.5 Flash
+    (0 to 24576) and
     2.5 Flash-Lite (0, or 512 to 24576);
   - https://docs.cloud.google.com/gemini-enterprise-agent-platform/models/thinking and
-    https://ai.google.dev/gemini-api/docs/generate-content/latest-model: levels. All models have low and high; 3 Pro has nothing
-    between. minimal is there in Flash and Flash-Lite from 3 to 3.6, no more in 3.7 and 3.8 Flash, nor in Gemini 4, and in no
-    Pro. No model has xhigh yet, though the SDKs know the word.
+    https://ai.google.dev/gemini-api/docs/generate-content/latest-model: levels. All models have low and high;
+    3 Pro has nothing between. minimal is there in Flash and Flash-Lite from 3 to 3.6, no more in 3.7 and 3.8
+    Flash, nor in Gemini 4, and in no Pro. No model has xhigh yet, though the SDKs know the word.
 """
 
 import re
@@ -19,7 +20,8 @@ from sluice.model.chat import Reasoning
 BUDGETS: Mapping[str, int] = {
     "none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576, "xhigh": 24_576, "max": 24_576,
 }  # fmt: skip
-"""Tokens for an effort, as Google's own OpenAI endpoint takes them (https://ai.google.dev/gemini-api/docs/openai#thinking)."""
+"""Tokens for an effort, as Google's own OpenAI endpoint takes them
+(https://ai.google.dev/gemini-api/docs/openai#thinking)."""
 _LEVELS = {"none": "minimal", "xhigh": "high", "max": "high"}
 LAST_MINIMAL = (3, 6)
 """The newest generation that has the level minimal."""
@@ -64,7 +66,15 @@ def _level(wish: Reasoning, model: str) -> str:
     level = _LEVELS.get(wish.effort, wish.effort)
     if not level:
         budget = wish.budget or 0
-        level = "minimal" if not budget else "low" if budget <= _LOW else "medium" if budget <= _MEDIUM else "high"
+        level = (
+            "minimal"
+            if not budget
+            else "low"
+            if budget <= _LOW
+            else "medium"
+            if budget <= _MEDIUM
+            else "high"
+        )
     of = generation(model)
     if level == "minimal" and ("flash" not in model or of > LAST_MINIMAL):
         return "low"

@@ -1,10 +1,13 @@
 """A request of a caller of the same dialect: its own JSON object, with as few edits as the target needs.
 
 What is changed:
-  - a kind or level of thinking that the model has not becomes the one it has; models that do not think are not told of it;
-  - signatures that are another vendor's, wrapped by us, are left out, and the first call of a turn that has none gets Google's
+  - a kind or level of thinking that the model has not becomes the one it has; models that do not think are
+    not told of it;
+  - signatures that are another vendor's, wrapped by us, are left out, and the first call of a turn that has
+    none gets Google's
     word for such histories where the model insists (`sluice_plugins.gemini.backend`);
-  - `safety_settings` of the upstream are added for categories of which the caller says nothing; `extra_body` is copied over.
+  - `safety_settings` of the upstream are added for categories of which the caller says nothing; `extra_body`
+    is copied over.
 """
 
 from collections.abc import Mapping
@@ -17,20 +20,26 @@ Wire = dict[str, Any]
 UNSIGNED = "skip_thought_signature_validator"
 """Sent as the signature of a call that Gemini did not make, or whose signature was lost."""
 WRAPPED = "c2x1aWNlO"
-"""How a signature of another vendor begins that callers of this dialect were given (`sluice.frontends.gemini.seals`)."""
+"""How a signature of another vendor begins that callers of this dialect were given
+(`sluice.frontends.gemini.seals`)."""
 _KINDS = ("thinkingBudget", "thinkingLevel")
 
 
 def with_extra(body: Wire, extra: Mapping[str, Any]) -> Wire:
     """The body with an upstream's `extra_body`, the fields of `generationConfig` one by one."""
     config = extra.get("generationConfig")
-    joined = {"generationConfig": {**(body.get("generationConfig") or {}), **config}} if isinstance(config, dict) else {}
+    joined = (
+        {"generationConfig": {**(body.get("generationConfig") or {}), **config}}
+        if isinstance(config, dict)
+        else {}
+    )
     return {**body, **extra, **joined}
 
 
 def edits_of(chat: ChatRequest, wire: Wire, model: str, *, thoughts: bool, safety: Mapping[str, str]) -> Wire:
-    """The fields that the target is to have otherwise; None stands for one that it is not to have. `thoughts`: summaries of
-    thoughts are asked for where the caller says nothing of them. `safety`: a threshold for each category."""
+    """The fields that the target is to have otherwise; None stands for one that it is not to have.
+    `thoughts`: summaries of thoughts are asked for where the caller says nothing of them. `safety`: a
+    threshold for each category."""
     edits: Wire = {}
     config = wire.get("generationConfig")
     config = config if type(config) is dict else {}
@@ -57,7 +66,8 @@ def edits_of(chat: ChatRequest, wire: Wire, model: str, *, thoughts: bool, safet
 
 
 def _thinking(chat: ChatRequest, given: Any, model: str, *, thoughts: bool) -> Wire | None:
-    """The caller's `thinkingConfig` as the model takes it. What nobody knows the model of is left as it is."""
+    """The caller's `thinkingConfig` as the model takes it. What nobody knows the model of is left as it
+    is."""
     if generation(model) == (0, 0):
         return given  # type: ignore[no-any-return]
     if not thinks(model):
@@ -65,7 +75,9 @@ def _thinking(chat: ChatRequest, given: Any, model: str, *, thoughts: bool) -> W
     found = dict(given) if type(given) is dict else {}
     wish = {name: value for name, value in thinking_config(chat.reasoning, model).items() if name in _KINDS}
     level = found.get("thinkingLevel")
-    if wish and not (type(level) is str and wish.get("thinkingLevel") == level.lower() and "thinkingBudget" not in found):
+    if wish and not (
+        type(level) is str and wish.get("thinkingLevel") == level.lower() and "thinkingBudget" not in found
+    ):
         found = {name: value for name, value in found.items() if name not in _KINDS} | wish
     if thoughts:
         found.setdefault("includeThoughts", True)

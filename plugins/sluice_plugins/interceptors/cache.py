@@ -1,8 +1,10 @@
-"""Answers chats that were asked before, word for word, from memory: an exact-match cache of one alias in one process.
+"""Answers chats that were asked before, word for word, from memory: an exact-match cache of one alias in one
+process.
 
-What is kept of an answer is its text. So only answers that are nothing but text are kept (no tool calls, no reasoning), and
-only chats are looked up that ask for no more: those with fields that this file does not know go to the targets, as do those
-with tools or a session, unless the options say otherwise. Streamed and whole answers share entries.
+What is kept of an answer is its text. So only answers that are nothing but text are kept (no tool calls, no
+reasoning), and only chats are looked up that ask for no more: those with fields that this file does not know
+go to the targets, as do those with tools or a session, unless the options say otherwise. Streamed and whole
+answers share entries.
 """
 
 import hashlib
@@ -20,7 +22,8 @@ from sluice.proxy.run import CallRun
 
 HEADER = "x-sluice-cache"
 LARGEST_REQUEST = 256 << 10
-"""Bytes of a request's body that is looked up: a larger one would hold up the event loop while it is hashed."""
+"""Bytes of a request's body that is looked up: a larger one would hold up the event loop while it is
+hashed."""
 OVERHEAD = 600
 """Bytes that an entry takes beside its text, about."""
 UNHEEDED = frozenset({"stream", "stream_options"})
@@ -31,7 +34,8 @@ KNOWN = UNHEEDED | {
     "max_completion_tokens", "max_output_tokens", "frequency_penalty", "presence_penalty", "logit_bias", "response_format",
     "reasoning_effort", "reasoning", "thinking", "verbosity", "store", "n", "tools", "tool_choice", "parallel_tool_calls",
 }  # fmt: skip
-"""Fields of OpenAI's and Anthropic's requests to which an answer is text; what asks for more (logprobs, audio) is not here."""
+"""Fields of OpenAI's and Anthropic's requests to which an answer is text; what asks for more (logprobs,
+audio) is not here."""
 
 
 class Cache(msgspec.Struct, frozen=True):
@@ -122,7 +126,9 @@ class ResponseCache:
         answer = self.answers.get(key)
         if answer is not None:
             call.headers = [*call.headers, (HEADER, "hit")]
-            run.reply([Started(model=answer.model), TextDelta(answer.text), Finished("stop", usage=answer.usage)])
+            run.reply(
+                [Started(model=answer.model), TextDelta(answer.text), Finished("stop", usage=answer.usage)]
+            )
             return
         call.headers = [*call.headers, (HEADER, "miss")]
         await next(run)
@@ -171,7 +177,8 @@ class ResponseCache:
 
 
 def asked_of(chat: ChatRequest) -> Any:
-    """Everything of a chat that its answer depends on, ready for JSON: the caller's own fields, or what was read of them."""
+    """Everything of a chat that its answer depends on, ready for JSON: the caller's own fields, or what was
+    read of them."""
     if chat.wire is not None:
         return [chat.dialect, {name: value for name, value in chat.wire.items() if name not in UNHEEDED}]
     return [

@@ -1,20 +1,22 @@
-"""Ollama's own chat API, /api/chat: https://github.com/ollama/ollama/blob/main/docs/api.md (NDJSON, one object a line).
+"""Ollama's own chat API, /api/chat: https://github.com/ollama/ollama/blob/main/docs/api.md (NDJSON, one
+object a line).
 
-What the request loses: `tool_choice` can only be "auto" (or "none": the tools are left out), any other is refused; files
-are refused; Anthropic's thinking blocks lose their signatures; a tool that failed says so in its result's first word.
-Other fields that are left out (logprobs, logit_bias, parallel_tool_calls …) are listed in config/models.yaml, and
-counted (`dropped_fields_total`).
+What the request loses: `tool_choice` can only be "auto" (or "none": the tools are left out), any other is
+refused; files are refused; Anthropic's thinking blocks lose their signatures; a tool that failed says so in
+its result's first word. Other fields that are left out (logprobs, logit_bias, parallel_tool_calls …) are
+listed in config/models.yaml, and counted (`dropped_fields_total`).
 
-Of callers of Ollama's own dialect whose request has to be written anew (the alias has a prompt, or keeps the history), further
-`options` of models are kept, and `think` as it is.
-Embeddings are asked for at its endpoint of OpenAI's dialect, /v1/embeddings.
+Of callers of Ollama's own dialect whose request has to be written anew (the alias has a prompt, or keeps the
+history), further `options` of models are kept, and `think` as it is. Embeddings are asked for at its endpoint
+of OpenAI's dialect, /v1/embeddings.
 
-Penalties, `top_k` and `reasoning_effort` become what Ollama's own OpenAI endpoint makes of them (openai/openai.go there,
-read on 2026-11-29): `options`, and `think` from "low" to "max". Without a token limit `num_predict` is not sent.
+Penalties, `top_k` and `reasoning_effort` become what Ollama's own OpenAI endpoint makes of them
+(openai/openai.go there, read on 2026-11-29): `options`, and `think` from "low" to "max". Without a token
+limit `num_predict` is not sent.
 
-Answers are `sluice_plugins.ollama.stream`. Where the caller speaks the same dialect, the request is its own JSON object with as
-few edits as possible (`sluice_plugins.ollama.wire`), to the endpoint that it was made for, and its answer is passed on
-(`sluice_plugins.ollama.passing`).
+Answers are `sluice_plugins.ollama.stream`. Where the caller speaks the same dialect, the request is its own
+JSON object with as few edits as possible (`sluice_plugins.ollama.wire`), to the endpoint that it was made
+for, and its answer is passed on (`sluice_plugins.ollama.passing`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,11 +48,12 @@ GENERATE = "generate"
 class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """`base_url` with or without /api. `api_key`, if the server needs one (ollama.com), is sent as Bearer.
 
-    `think`: true, false, or how hard ("low" … "max"), for models that can. `keep_alive`: how long the model stays loaded,
-    in seconds or as Ollama writes it ("10m"). `model_options`: Ollama's `options` (num_ctx, min_p …). A call's own max_tokens,
-    sampling, penalties, seed and stop override them, and its reasoning_effort `think`. `strict`: a malformed line is an
-    error, else it is skipped. `max_event`: bytes of one line. `keep_stop`: pass on `stop` after tool calls. `always_stream`:
-    request a stream even if a caller of this dialect wants a whole answer.
+    `think`: true, false, or how hard ("low" … "max"), for models that can. `keep_alive`: how long the model
+    stays loaded, in seconds or as Ollama writes it ("10m"). `model_options`: Ollama's `options` (num_ctx,
+    min_p …). A call's own max_tokens, sampling, penalties, seed and stop override them, and its
+    reasoning_effort `think`. `strict`: a malformed line is an error, else it is skipped. `max_event`: bytes
+    of one line. `keep_stop`: pass on `stop` after tool calls. `always_stream`: request a stream even if a
+    caller of this dialect wants a whole answer.
     """
 
     dialect: ClassVar[str] = "ollama"
@@ -79,29 +82,44 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return UpstreamRequest(self._url_of(chat), self._headers, self._written(chat, model, stream=True))
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
-        return UpstreamRequest(self._url_of(chat), self._whole_headers, self._written(chat, model, stream=False))
+        return UpstreamRequest(
+            self._url_of(chat), self._whole_headers, self._written(chat, model, stream=False)
+        )
 
     def whole_decoder(self) -> WholeAnswerDecoder:
         return WholeAnswerDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
 
     def _url_of(self, chat: ChatRequest) -> str:
-        return self._url if chat.wire is None or chat.dialect != self.dialect or chat.profile != GENERATE else self._generate
+        return (
+            self._url
+            if chat.wire is None or chat.dialect != self.dialect or chat.profile != GENERATE
+            else self._generate
+        )
 
     def _written(self, chat: ChatRequest, model: str, *, stream: bool) -> bytes:
         wire = chat.wire
         if wire is None or chat.dialect != self.dialect:
             return self._translated(chat, model, stream=stream)
-        edits = edits_of(wire, self.model_options, think=self.think, keep_alive=self.keep_alive, stream=stream)
+        edits = edits_of(
+            wire, self.model_options, think=self.think, keep_alive=self.keep_alive, stream=stream
+        )
         if edits.get("messages", ()) is None:
             edits["messages"] = _messages(chat.messages)
-        if not edits and chat.body and (edited := with_string(chat.body, b'"model"', msgspec.json.encode(model))) is not None:
+        if (
+            not edits
+            and chat.body
+            and (edited := with_string(chat.body, b'"model"', msgspec.json.encode(model))) is not None
+        ):
             return edited
         body = {name: value for name, value in {**wire, **edits, "model": model}.items() if value is not None}
         return msgspec.json.encode(body)
 
     def _translated(self, chat: ChatRequest, model: str, *, stream: bool) -> bytes:
         if chat.tools and chat.tool_choice not in (None, "auto", "none"):
-            raise BadRequest("This model cannot be made to call a tool: tool_choice can be auto or none", param="tool_choice")
+            raise BadRequest(
+                "This model cannot be made to call a tool: tool_choice can be auto or none",
+                param="tool_choice",
+            )
         body = {
             "model": model,
             "messages": _messages(chat.messages),
@@ -113,7 +131,9 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "options": self.model_options | _options(chat),
             **_own(chat, self.model_options),
         }
-        given = {name: value for name, value in body.items() if value is not None and value != {} and value != []}
+        given = {
+            name: value for name, value in body.items() if value is not None and value != {} and value != []
+        }
         return msgspec.json.encode(given)
 
     def operation(self, name: str, dialect: str) -> Operation | None:
@@ -127,12 +147,19 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             return None
         from sluice_plugins.openai.embeddings import Embeddings
 
-        headers = tuple([(name, "application/json" if name == "accept" else value) for name, value in self._headers])
+        headers = tuple(
+            [(name, "application/json" if name == "accept" else value) for name, value in self._headers]
+        )
         return Embeddings(endpoint(self.base_url, "/v1/embeddings", self.endings), headers)
 
     def listing(self) -> UpstreamRequest | None:
         """https://github.com/ollama/ollama/blob/main/docs/api.md#list-local-models"""
-        headers = tuple([(name, "application/json" if name == "accept" else value) for name, value in unread(self._headers)])
+        headers = tuple(
+            [
+                (name, "application/json" if name == "accept" else value)
+                for name, value in unread(self._headers)
+            ]
+        )
         return UpstreamRequest(endpoint(self.base_url, "/api/tags", self.endings), headers, b"", "GET")
 
     def decoder(self, *, verbatim: bool = False) -> ChatDecoder:
@@ -226,7 +253,10 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def _message(message: Message, names: Mapping[str, str]) -> dict[str, Any]:
-    wire: dict[str, Any] = {"role": message.role, "content": result_text(message) if message.failed else message.text}
+    wire: dict[str, Any] = {
+        "role": message.role,
+        "content": result_text(message) if message.failed else message.text,
+    }
     if thinking := "\n\n".join([thought.text for thought in message.thoughts if thought.text]):
         wire["thinking"] = thinking
     if images := _images(message):
@@ -247,10 +277,14 @@ def _images(message: Message) -> list[str]:
             case Image(url=url):
                 inline = inline_image(url)
                 if inline is None:
-                    raise BadRequest("This model takes images only as data: URLs; it fetches none", param="messages")
+                    raise BadRequest(
+                        "This model takes images only as data: URLs; it fetches none", param="messages"
+                    )
                 images.append(inline.data)
             case _:
-                raise BadRequest(f"Content of type {part.type!r} cannot be sent to this model", param="messages")
+                raise BadRequest(
+                    f"Content of type {part.type!r} cannot be sent to this model", param="messages"
+                )
     return images
 
 
@@ -259,5 +293,9 @@ def _tool_call(call: ToolCall) -> dict[str, Any]:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters or {"type": "object"}}
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters or {"type": "object"},
+    }
     return {"type": "function", "function": function}

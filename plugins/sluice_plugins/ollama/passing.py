@@ -1,9 +1,10 @@
 """Answers of Ollama's API for callers of the same dialect: lines as they came, and the events that they mean.
 
-The decoder observes, and writes a line anew only where a client would misread it: a field is of another type than it should
-be, a surrogate pair is split over two lines, the arguments of a tool call are no object, or a call names no function. Not
-passed on are errors and ends that mean failure (they end the answer in the gateway's words), and data that is no line. An
-answer of /api/generate is read, too; it is another form of the same.
+The decoder observes, and writes a line anew only where a client would misread it: a field is of another type
+than it should be, a surrogate pair is split over two lines, the arguments of a tool call are no object, or a
+call names no function. Not passed on are errors and ends that mean failure (they end the answer in the
+gateway's words), and data that is no line. An answer of /api/generate is read, too; it is another form of the
+same.
 """
 
 from typing import Any
@@ -23,7 +24,8 @@ _CONTENT = ("content", "thinking", "response", "tool_calls")
 
 
 class PassingDecoder(ChatDecoder):
-    """Decodes one answer, and yields its lines at the end of each batch. `rewritten` counts those that are not as they came."""
+    """Decodes one answer, and yields its lines at the end of each batch. `rewritten` counts those that are
+    not as they came."""
 
     __slots__ = ("_odd", "_passed", "rewritten")
 
@@ -104,7 +106,10 @@ def _with_objects(values: Values) -> Values:
     calls = values.get("tool_calls")
     if type(calls) is not list:
         return values
-    return {**values, "tool_calls": [_with_object(call) for call in calls if type(call) is dict and call.get("function")]}
+    return {
+        **values,
+        "tool_calls": [_with_object(call) for call in calls if type(call) is dict and call.get("function")],
+    }
 
 
 def _with_object(call: Values) -> Values:
@@ -126,10 +131,13 @@ class WholeAnswerDecoder(WholeOrStream[PassingDecoder]):
     __slots__ = ()
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
-        super().__init__(PassingDecoder(strict=strict, max_event=max(max_event, MAX_DOCUMENT), keep_stop=keep_stop))
+        super().__init__(
+            PassingDecoder(strict=strict, max_event=max(max_event, MAX_DOCUMENT), keep_stop=keep_stop)
+        )
 
     def _answer(self, body: bytes) -> list[StreamEvent]:
-        """A document and a line begin alike, so both are read as lines; one that is the whole answer is passed on as one."""
+        """A document and a line begin alike, so both are read as lines; one that is the whole answer is
+        passed on as one."""
         stream = self._stream
         events = [*stream.feed(body), *stream.close()]
         passed = [event.data for event in events if type(event) is Verbatim]

@@ -1,10 +1,10 @@
 """The answers of Ollama's /api/chat: lines of JSON, one object a line.
 
-The answer ends with the line that has done:true; a body that ends without one is cut, and a `done_reason` that means
-failure is an error (`sluice_plugins.decoding.FAILURES`). A last line without line end counts. Where tools were called,
-`stop` becomes `tool_calls` unless `keep_stop`. A tool call comes in one piece; if it has no id, one is generated. An
-error within a stream is a line {"error": "…"} under status 200. A line that msgspec refuses, because a field has another
-type, is read field by field (`sluice.wire.lenient`).
+The answer ends with the line that has done:true; a body that ends without one is cut, and a `done_reason`
+that means failure is an error (`sluice_plugins.decoding.FAILURES`). A last line without line end counts.
+Where tools were called, `stop` becomes `tool_calls` unless `keep_stop`. A tool call comes in one piece; if it
+has no id, one is generated. An error within a stream is a line {"error": "…"} under status 200. A line that
+msgspec refuses, because a field has another type, is read field by field (`sluice.wire.lenient`).
 
 Standard: https://github.com/ollama/ollama/blob/main/docs/api.md
 """
@@ -52,7 +52,8 @@ class LineMessage(msgspec.Struct):
 
 
 class Line(msgspec.Struct):
-    """A line of /api/chat, or of /api/generate, which has `response`, `thinking` and `tool_calls` in place of a message."""
+    """A line of /api/chat, or of /api/generate, which has `response`, `thinking` and `tool_calls` in place of
+    a message."""
 
     model: str | None = None
     message: LineMessage | None = None
@@ -71,8 +72,8 @@ _TEXTS = ("thinking", "content", "response")
 
 
 class ChatDecoder(FrameDecoder[bytes]):
-    """Decodes one answer. `skipped` counts malformed lines that were ignored (see `Ollama.strict`), `skipped_fields`
-    fields of a wrong type, `finish_missing` answers without a done_reason."""
+    """Decodes one answer. `skipped` counts malformed lines that were ignored (see `Ollama.strict`),
+    `skipped_fields` fields of a wrong type, `finish_missing` answers without a done_reason."""
 
     __slots__ = (
         "_calls", "_halves", "_keep_stop", "_lines", "_parsed", "_started", "_strict",
@@ -106,7 +107,9 @@ class ChatDecoder(FrameDecoder[bytes]):
 
     def _take(self, frame: bytes, events: list[StreamEvent]) -> None:
         line = self._decode(frame)
-        if (line is None or (line.message is None and not line.done)) and (error := reported_error(frame)) is not None:
+        if (line is None or (line.message is None and not line.done)) and (
+            error := reported_error(frame)
+        ) is not None:
             raise error  # an error in another vendor's format
         if line is None:
             if self._strict or not self._started:

@@ -1,8 +1,9 @@
-"""OpenAI's Chat Completions, and with another `base_url` everything that speaks it (vLLM, llama.cpp, Groq, Azure …).
+"""OpenAI's Chat Completions, and with another `base_url` everything that speaks it (vLLM, llama.cpp, Groq,
+Azure …).
 
-Where the caller speaks the same dialect, the request is its own JSON object with as few edits as possible, so that unknown
-fields pass through; else it is built from `sluice.model.chat`. `sluice_plugins.openai.stream` decodes streams,
-`sluice_plugins.openai.document` whole answers.
+Where the caller speaks the same dialect, the request is its own JSON object with as few edits as possible, so
+that unknown fields pass through; else it is built from `sluice.model.chat`. `sluice_plugins.openai.stream`
+decodes streams, `sluice_plugins.openai.document` whole answers.
 
 Standard: https://platform.openai.com/docs/api-reference/chat
 """
@@ -37,15 +38,16 @@ from sluice_plugins.translation import account_headers, check_endpoint
 class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """A backend that speaks Chat Completions.
 
-    `base_url` may end in `/chat/completions`; its query is kept (Azure's api-version). `path` is appended to it, with the
-    target's model for {model} (Azure's deployments). `headers` are added to every request. `max_tokens_field`: the name of
-    the token limit, whichever the caller used; null: as in the model's rules (config/models.yaml), else the caller's.
-    `include_usage`: request the usage chunk. `strict`: a malformed event is an error instead of being skipped.
-    `completions`: it has /completions beside chats; callers of that are then asked for there, with a suffix, tokens and all.
-    `always_stream`: request a stream even if a caller of this dialect wants a whole answer. `max_event`: bytes of one event
-    of a stream. `keep_stop`: pass on the provider's `stop` after tool calls instead of `tool_calls`. `usage_is_end`: a stream
-    that ends after its usage is complete even without a finish reason and [DONE]. `count_tokens`: whose /tokenize it has,
-    beside /v1; Anthropic's and Gemini's callers get their counts there.
+    `base_url` may end in `/chat/completions`; its query is kept (Azure's api-version). `path` is appended to
+    it, with the target's model for {model} (Azure's deployments). `headers` are added to every request.
+    `max_tokens_field`: the name of the token limit, whichever the caller used; null: as in the model's rules
+    (config/models.yaml), else the caller's. `include_usage`: request the usage chunk. `strict`: a malformed
+    event is an error instead of being skipped. `completions`: it has /completions beside chats; callers of
+    that are then asked for there, with a suffix, tokens and all. `always_stream`: request a stream even if a
+    caller of this dialect wants a whole answer. `max_event`: bytes of one event of a stream. `keep_stop`:
+    pass on the provider's `stop` after tool calls instead of `tool_calls`. `usage_is_end`: a stream that ends
+    after its usage is complete even without a finish reason and [DONE]. `count_tokens`: whose /tokenize it
+    has, beside /v1; Anthropic's and Gemini's callers get their counts there.
     """
 
     base_url: str = "https://api.openai.com/v1"  # where its API is, with /v1
@@ -54,14 +56,18 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     organization: str | None = None  # the openai-organization header
     project: str | None = None  # the openai-project header
     headers: dict[str, str] = {}  # headers of every request
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None  # what the maximum is called
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = (
+        None  # what the maximum is called
+    )
     include_usage: bool = True  # whether the usage chunk is asked for
     strict: bool = False  # whether a malformed event ends the stream
     always_stream: bool = False  # whether whole answers are asked for as streams, too
     max_event: Bytes = MAX_EVENT  # bytes of one event
     keep_stop: bool = False  # whether stop stays stop where tools were called
     completions: bool = False  # whether it has /completions, which continues a text
-    count_tokens: Literal["vllm", "llama.cpp"] | None = None  # whose /tokenize counts tokens; null: they are estimated
+    count_tokens: Literal["vllm", "llama.cpp"] | None = (
+        None  # whose /tokenize counts tokens; null: they are estimated
+    )
     usage_is_end: bool = False  # whether usage and a clean end of the body end an answer
 
     dialect: ClassVar[str] = "openai"
@@ -117,10 +123,14 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def listing(self) -> UpstreamRequest | None:
         if self.path != "/chat/completions":
             return None  # Azure's deployments
-        return UpstreamRequest(endpoint(self.base_url, "/models", self.endings), unread(self._whole_headers), b"", "GET")
+        return UpstreamRequest(
+            endpoint(self.base_url, "/models", self.endings), unread(self._whole_headers), b"", "GET"
+        )
 
     def decoder(self, *, verbatim: bool = False) -> Decoder:
-        return ChunkDecoder(verbatim, self.strict, EventStream(self.max_event), self.keep_stop, self.usage_is_end)
+        return ChunkDecoder(
+            verbatim, self.strict, EventStream(self.max_event), self.keep_stop, self.usage_is_end
+        )
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         return upstream_error(status, headers, body)
@@ -142,7 +152,9 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             from sluice_plugins.openai.forms import PATHS as OF_FORMS
             from sluice_plugins.openai.forms import Forms
 
-            return Forms(self, endpoint(self.base_url, OF_FORMS[name], self.endings), self._whole_headers, name)
+            return Forms(
+                self, endpoint(self.base_url, OF_FORMS[name], self.endings), self._whole_headers, name
+            )
         if name == "count_tokens":
             return self._counting(dialect)
         path = PATHS.get((name, dialect))
@@ -155,7 +167,9 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
         if dialect not in COUNT_DOCUMENTS:
             return None
-        url = endpoint(self.base_url, "/tokenize", (*[f"/v1{ending}" for ending in self.endings], "/v1", *self.endings))
+        url = endpoint(
+            self.base_url, "/tokenize", (*[f"/v1{ending}" for ending in self.endings], "/v1", *self.endings)
+        )
         return Counting(url, self._whole_headers, dialect, self._translated, self.count_tokens == "vllm")
 
     @cached_property
@@ -167,7 +181,9 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def _completions(self) -> Operation:
         from sluice_plugins.openai.completions import Completions
 
-        url = endpoint(self.base_url, self.path.removesuffix("/chat/completions") + "/completions", self.endings)
+        url = endpoint(
+            self.base_url, self.path.removesuffix("/chat/completions") + "/completions", self.endings
+        )
         return Completions(self, url, self._headers, include_usage=self._asks_usage, max_event=self.max_event)
 
     @cached_property
@@ -233,7 +249,12 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         else:
             return True
         limit = chat.sampling.max_tokens
-        return bool(name) and name == (self._limit_name or name) and type(wire[name]) is int and wire[name] == limit
+        return (
+            bool(name)
+            and name == (self._limit_name or name)
+            and type(wire[name]) is int
+            and wire[name] == limit
+        )
 
     def _passed_through(self, chat: ChatRequest, wire: dict[str, Any]) -> dict[str, Any]:
         body = dict(wire)
@@ -249,7 +270,9 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def _translated(self, chat: ChatRequest) -> dict[str, Any]:
         sampling, rules = chat.sampling, self.rules
         messages = fitted_ids(chat.messages, self.rules.tool_ids) if self.rules.tool_ids else chat.messages
-        written = messages_of(messages, chat.dialect, reasoning="messages.reasoning_content" not in rules.drop)
+        written = messages_of(
+            messages, chat.dialect, reasoning="messages.reasoning_content" not in rules.drop
+        )
         if (
             sampling is _NO_SAMPLING
             and not chat.tools
@@ -275,17 +298,25 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "tool_choice": _tool_choice(chat.tool_choice),
             "parallel_tool_calls": chat.parallel_tool_calls,
             "response_format": chat.response_format,
-            "reasoning_effort": effort_of(chat.reasoning, rules.efforts) if chat.reasoning is not None else None,
+            "reasoning_effort": effort_of(chat.reasoning, rules.efforts)
+            if chat.reasoning is not None
+            else None,
             "user": chat.user if 0 < len(chat.user) <= LONGEST_USER and "user" not in rules.drop else None,
         }
         if "system" in rules.roles:  # "developer", or another role that our vocabulary lacks
             for message in body["messages"]:
                 message["role"] = rules.roles.get(message["role"], message["role"])
-        names = {name: new for name, new in rules.rename.items() if name not in LIMITS}  # a limit has its name already
+        names = {
+            name: new for name, new in rules.rename.items() if name not in LIMITS
+        }  # a limit has its name already
         given = {names.get(name, name): value for name, value in body.items() if value is not None}
         if not (rules.default or rules.force):
             return given
-        ours = {name: value for name, value in {**rules.default, **given, **rules.force}.items() if name not in LIMITS}
+        ours = {
+            name: value
+            for name, value in {**rules.default, **given, **rules.force}.items()
+            if name not in LIMITS
+        }
         return ours | {name: given[name] for name in LIMITS if name in given}
 
 
@@ -303,7 +334,10 @@ _encode = msgspec.json.Encoder().encode
 
 def _with_prefix(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The messages, a last one of the assistant marked as what the answer begins with."""
-    last = [{**message, "prefix": True} if message["role"] == "assistant" else message for message in messages[-1:]]
+    last = [
+        {**message, "prefix": True} if message["role"] == "assistant" else message
+        for message in messages[-1:]
+    ]
     return [*messages[:-1], *last]
 
 

@@ -1,13 +1,15 @@
 """Assembles the tool calls of one choice of a stream of Chat Completions: assigns each delta to its call.
 
-By the standard each call has an index, its first delta an id and the full name, and the others pieces of its arguments.
-Vendors deviate from that in many ways. The rules:
+By the standard each call has an index, its first delta an id and the full name, and the others pieces of its
+arguments. Vendors deviate from that in many ways. The rules:
 
-    an index not seen yet   a new call, whatever the id is (older vLLM makes up an id for every delta)
-    the same index          another call begins with a new id and a name; with a name again, if the arguments so far are
-                            complete; and with arguments that start over after complete ones (it has the name of the last)
-    no index                the call with this id, else the last call, until a new id or name comes
-    a name in pieces        is joined until the first piece of the arguments comes; only then is the call announced
+    an index not seen yet   a new call, whatever the id is (older vLLM makes up an id for every delta) the
+    same index          another call begins with a new id and a name; with a name again, if the arguments so
+    far are
+                            complete; and with arguments that start over after complete ones (it has the name
+                              of the last)
+    no index                the call with this id, else the last call, until a new id or name comes a name in
+    pieces        is joined until the first piece of the arguments comes; only then is the call announced
 
 A repeated name is the same name. An id that another call of this answer or conversation has is ignored.
 """
@@ -75,9 +77,9 @@ class Arguments:
 
 
 class ReceivedCall:
-    """One call being received. `started`: its ToolCallStarted was sent; `empty`: its arguments were an empty list or object;
-    `worded`: they came as a string, perhaps an empty one. `place`: its position in a whole answer. `given` is the vendor's
-    id, even if another call has it."""
+    """One call being received. `started`: its ToolCallStarted was sent; `empty`: its arguments were an empty
+    list or object; `worded`: they came as a string, perhaps an empty one. `place`: its position in a whole
+    answer. `given` is the vendor's id, even if another call has it."""
 
     __slots__ = ("arguments", "empty", "given", "id", "index", "name", "place", "started", "worded")
 
@@ -100,7 +102,9 @@ class ReceivedCall:
         same_id = self.is_named(delta.id)
         new_id = bool(delta.id) and bool(self.id or self.given) and not same_id
         begins_anew = empty or arguments.lstrip()[:1] == "{"
-        if begins_anew and (self.arguments.complete or (self.empty and not self.arguments.any and name and not same_id)):
+        if begins_anew and (
+            self.arguments.complete or (self.empty and not self.arguments.any and name and not same_id)
+        ):
             return True
         if not name or same_id or not self.name:
             return new_id and delta.index is None
@@ -112,7 +116,8 @@ class ReceivedCall:
 
 
 class NormalizedDelta(msgspec.Struct, frozen=True, gc=False):
-    """A delta of a tool call as the standard would have it: `id`, `name` and `arguments` are "" where it has none.
+    """A delta of a tool call as the standard would have it: `id`, `name` and `arguments` are "" where it has
+    none.
 
     `joined`: the name so far, if the delta continued the name of a call that is not announced yet.
     """
@@ -127,8 +132,9 @@ class NormalizedDelta(msgspec.Struct, frozen=True, gc=False):
 class ReceivedCalls:
     """The calls of one choice: `made` are all of them, by their index.
 
-    `new_id` makes the id of a call whose vendor gives none; without it such a call has none. `taken` are ids of the
-    conversation's other calls. `naming` is the call whose name the next delta may continue: it is not announced yet.
+    `new_id` makes the id of a call whose vendor gives none; without it such a call has none. `taken` are ids
+    of the conversation's other calls. `naming` is the call whose name the next delta may continue: it is not
+    announced yet.
     """
 
     __slots__ = ("_by_index", "_ids", "_latest", "_new_id", "made", "naming")
@@ -142,7 +148,8 @@ class ReceivedCalls:
         self.naming: ReceivedCall | None = None
 
     def goes_on(self, delta: ToolCallPart, events: list[StreamEvent]) -> bool:
-        """Fast path: whether the delta is the next piece of arguments, in the standard's form; its event is added then."""
+        """Fast path: whether the delta is the next piece of arguments, in the standard's form; its event is
+        added then."""
         call, function = self._by_index.get(delta.index), delta.function  # type: ignore[arg-type]
         if call is None or function is None or function.name or delta.id:
             return False
@@ -200,11 +207,17 @@ class ReceivedCalls:
             events.append(ToolCallStarted(call.index, call.id, call.name))
 
     def without_arguments(self) -> list[ReceivedCall]:
-        """The calls whose arguments were null or an empty list or object until the end; they stand for `{}`."""
-        return [call for call in self.made if call.started and not call.arguments.any and (call.empty or not call.worded)]
+        """The calls whose arguments were null or an empty list or object until the end; they stand for
+        `{}`."""
+        return [
+            call
+            for call in self.made
+            if call.started and not call.arguments.any and (call.empty or not call.worded)
+        ]
 
     def _identify(self, call: ReceivedCall, given: str, *, wanted: bool) -> str:
-        """Set the call's id, once: the vendor's, or a generated one. Returns it if it was set now, else ""."""
+        """Set the call's id, once: the vendor's, or a generated one. Returns it if it was set now, else
+        ""."""
         if call.id:
             return ""
         call.given = call.given or given
@@ -242,8 +255,8 @@ class ReceivedCalls:
 
 
 def _text(given: Any, *, first: bool) -> tuple[str, bool]:
-    """The text of arguments of any type, and whether they are an empty list or object. (PHP writes `{}` as `[]`, and a
-    proxy may send the arguments' text after it.)"""
+    """The text of arguments of any type, and whether they are an empty list or object. (PHP writes `{}` as
+    `[]`, and a proxy may send the arguments' text after it.)"""
     kind = type(given)
     if kind is str:
         return ("", True) if first and given == "null" else (given, False)

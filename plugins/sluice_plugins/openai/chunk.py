@@ -1,4 +1,5 @@
-"""The types of a chunk of Chat Completions: only the fields that are used, each as loosely typed as vendors send it.
+"""The types of a chunk of Chat Completions: only the fields that are used, each as loosely typed as vendors
+send it.
 
 Standard: https://platform.openai.com/docs/api-reference/chat-streaming
 """
@@ -48,7 +49,8 @@ class ToolCallPart(msgspec.Struct, gc=False):
 
 
 class Delta(msgspec.Struct, gc=False):
-    """Reasoning is `reasoning_content` (DeepSeek and most) or `reasoning` (Groq, OpenRouter, Ollama); some send both."""
+    """Reasoning is `reasoning_content` (DeepSeek and most) or `reasoning` (Groq, OpenRouter, Ollama); some
+    send both."""
 
     content: str | list[ContentPart] | None = None
     reasoning_content: str | None = None
@@ -67,8 +69,8 @@ class _CompletionDetails(msgspec.Struct, gc=False):
 
 
 class ReportedUsage(msgspec.Struct, gc=False):
-    """`cached_tokens` and `prompt_cache_hit_tokens` stand for the details at Moonshot and DeepSeek, `input_tokens` and
-    `output_tokens` for the counts at servers that translate from another dialect."""
+    """`cached_tokens` and `prompt_cache_hit_tokens` stand for the details at Moonshot and DeepSeek,
+    `input_tokens` and `output_tokens` for the counts at servers that translate from another dialect."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -82,7 +84,8 @@ class ReportedUsage(msgspec.Struct, gc=False):
 
 
 class Choice(msgspec.Struct, gc=False):
-    """`usage` is Moonshot's place for it, `error` OpenRouter's for one; `finish_reason` is "" at some until there is one."""
+    """`usage` is Moonshot's place for it, `error` OpenRouter's for one; `finish_reason` is "" at some until
+    there is one."""
 
     delta: Delta | None = None
     index: int | None = None

@@ -1,8 +1,8 @@
-"""`/completions` of servers that have it (vLLM, llama.cpp, Ollama …): the caller's request under the model's name, the
-answer as it came.
+"""`/completions` of servers that have it (vLLM, llama.cpp, Ollama …): the caller's request under the model's
+name, the answer as it came.
 
-A stream's frames are forwarded unmodified, but for the terminator and the chunk that has nothing but usage. It is complete
-with a finish reason, or with [DONE] behind content.
+A stream's frames are forwarded unmodified, but for the terminator and the chunk that has nothing but usage.
+It is complete with a finish reason, or with [DONE] behind content.
 
 Standard: https://platform.openai.com/docs/api-reference/completions
 """
@@ -31,18 +31,24 @@ MAX_DOCUMENT = 32 << 20
 
 
 class Completions:
-    """An upstream, asked at `url` (the target's model for {model} in it) for completions; in all else it is its `backend`.
+    """An upstream, asked at `url` (the target's model for {model} in it) for completions; in all else it is
+    its `backend`.
 
-    `headers` are those of a stream's request. `include_usage`: the usage chunk is asked for. `max_event`: bytes of one event.
+    `headers` are those of a stream's request. `include_usage`: the usage chunk is asked for. `max_event`:
+    bytes of one event.
     """
 
     dialect: ClassVar[str] = DIALECT
 
-    def __init__(self, backend: Backend, url: str, headers: Headers, *, include_usage: bool, max_event: int) -> None:
+    def __init__(
+        self, backend: Backend, url: str, headers: Headers, *, include_usage: bool, max_event: int
+    ) -> None:
         self._backend = backend
         self._url = url
         self._headers = headers
-        self._whole = tuple([(name, "application/json" if name == "accept" else value) for name, value in headers])
+        self._whole = tuple(
+            [(name, "application/json" if name == "accept" else value) for name, value in headers]
+        )
         self._include_usage = include_usage
         self._max_event = max_event
         self.headers: Mapping[str, str] = getattr(backend, "headers", {})
@@ -111,7 +117,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 def _chunk_of(data: bytes) -> tuple[_Chunk | None, int]:
-    """The chunk, field by field where it is odd, and how many fields were; None for what is no JSON object."""
+    """The chunk, field by field where it is odd, and how many fields were; None for what is no JSON
+    object."""
     try:
         return _decode(data), 0
     except MALFORMED:
@@ -125,7 +132,17 @@ def _chunk_of(data: bytes) -> tuple[_Chunk | None, int]:
 class TextDecoder(FrameDecoder[Event], Decoder):
     """Decodes one stream."""
 
-    __slots__ = ("_content", "_native", "_passed", "_started", "_stream", "_usage", "_verbatim", "skipped", "skipped_fields")
+    __slots__ = (
+        "_content",
+        "_native",
+        "_passed",
+        "_started",
+        "_stream",
+        "_usage",
+        "_verbatim",
+        "skipped",
+        "skipped_fields",
+    )
 
     def __init__(self, stream: EventStream, *, verbatim: bool = False) -> None:
         super().__init__(stream)
@@ -227,7 +244,12 @@ class TextDocument(Decoder):
         if (failure := failure_of(native)) is not None:
             raise failure
         started = Started(chunk.id or "", chunk.model or "")
-        return [started, TextDelta(first.text or ""), finished(native, chunk.usage), Verbatim(body, whole=True)]
+        return [
+            started,
+            TextDelta(first.text or ""),
+            finished(native, chunk.usage),
+            Verbatim(body, whole=True),
+        ]
 
     def _no_answer(self, body: bytes) -> UpstreamError:
         return reported_error(body) or UpstreamGarbled("The upstream's answer has no completion")

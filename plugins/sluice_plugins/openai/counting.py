@@ -1,8 +1,9 @@
-"""Counts the tokens of a request by a server's own tokenizer, for callers of Anthropic's and of Gemini's dialects.
+"""Counts the tokens of a request by a server's own tokenizer, for callers of Anthropic's and of Gemini's
+dialects.
 
-vLLM's `/tokenize` takes a conversation and its tools, and applies the model's template, so its count is that of the chat. The
-one of llama.cpp takes a text: the conversation's texts are sent with their roles, so that only the template's own tokens are
-missing. Both stand beside /v1.
+vLLM's `/tokenize` takes a conversation and its tools, and applies the model's template, so its count is that
+of the chat. The one of llama.cpp takes a text: the conversation's texts are sent with their roles, so that
+only the template's own tokens are missing. Both stand beside /v1.
 
 Standards: https://docs.vllm.ai/en/latest/serving/openai_compatible_server (Tokenizer API),
 https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md (POST /tokenize)
@@ -39,8 +40,8 @@ COUNT_DOCUMENTS: Mapping[str, Callable[[int], Value]] = {
 
 
 class Counting(msgspec.Struct, frozen=True):
-    """Asks `url` for callers of `dialect`. `translated` writes a chat's body in the upstream's dialect; `whole`: the server
-    takes that, with its tools, else it takes a text."""
+    """Asks `url` for callers of `dialect`. `translated` writes a chat's body in the upstream's dialect;
+    `whole`: the server takes that, with its tools, else it takes a text."""
 
     url: str
     headers: Headers
@@ -105,6 +106,13 @@ class CountDecoder(Decoder):
             raise reported_error(body[: 64 << 10]) or UpstreamGarbled() from None
         count = len(answer.tokens) if answer.count is None else answer.count
         if count <= 0:
-            raise reported_error(body[: 64 << 10]) or UpstreamGarbled("The upstream's answer has no count of tokens")
+            raise reported_error(body[: 64 << 10]) or UpstreamGarbled(
+                "The upstream's answer has no count of tokens"
+            )
         document = _json(self._document(count))
-        return [Started(), TextDelta(""), Finished("stop", Usage()), Verbatim(document, whole=True, made=True)]
+        return [
+            Started(),
+            TextDelta(""),
+            Finished("stop", Usage()),
+            Verbatim(document, whole=True, made=True),
+        ]

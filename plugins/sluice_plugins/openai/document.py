@@ -1,7 +1,7 @@
 """Decodes a whole answer: a chat completion -> events, and the document itself to be forwarded.
 
-A stream sent in its place, or a document that is not an ordinary completion (an error, a vendor's own form), is left to
-`openai.stream`, which decodes both.
+A stream sent in its place, or a document that is not an ordinary completion (an error, a vendor's own form),
+is left to `openai.stream`, which decodes both.
 
 Standard: https://platform.openai.com/docs/api-reference/chat/object
 """
@@ -18,7 +18,16 @@ from sluice.wire.sse import EventStream
 from sluice_plugins.decoding import MAX_EVENT, failure_of
 from sluice_plugins.openai import stream as openai_stream
 from sluice_plugins.openai.chunk import MALFORMED, Choice, Delta, ReportedUsage, decode_ordinary_document
-from sluice_plugins.openai.stream import COUNTS, FINISH, WHITE, ChunkDecoder, Edits, check_size, completed, finished
+from sluice_plugins.openai.stream import (
+    COUNTS,
+    FINISH,
+    WHITE,
+    ChunkDecoder,
+    Edits,
+    check_size,
+    completed,
+    finished,
+)
 
 
 class _MessageChoice(Choice, gc=False):
@@ -34,7 +43,8 @@ class _Completion(msgspec.Struct, gc=False):
 
 
 MAX_DOCUMENT = 32 << 20
-"""Bytes of an ordinary completion. Any other document, or one that needs edits, may have `stream.MAX_DOCUMENT`."""
+"""Bytes of an ordinary completion. Any other document, or one that needs edits, may have
+`stream.MAX_DOCUMENT`."""
 ORDINARY = 64 << 10
 """Bytes of a document that is too short to have too many values (`check_size`)."""
 _NO_ERROR = (b"null", b"false", b"{}", b'""', b"[]", b"0")
@@ -47,7 +57,17 @@ class DocumentDecoder:
     The answer is edited only where the client's SDK would read it differently.
     """
 
-    __slots__ = ("_body", "_document", "_fields", "_keep_stop", "_max_event", "_missing", "_other", "_strict", "_taken")
+    __slots__ = (
+        "_body",
+        "_document",
+        "_fields",
+        "_keep_stop",
+        "_max_event",
+        "_missing",
+        "_other",
+        "_strict",
+        "_taken",
+    )
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
         self._strict = strict
@@ -101,7 +121,11 @@ class DocumentDecoder:
         if self._other is not None:
             return self._other.close()
         body = bytes(self._body)
-        if len(body) <= ORDINARY and body.count(b"{") + body.count(b"[") <= MAX_DEPTH and (ordinary := _ordinary(body)):
+        if (
+            len(body) <= ORDINARY
+            and body.count(b"{") + body.count(b"[") <= MAX_DEPTH
+            and (ordinary := _ordinary(body))
+        ):
             return ordinary
         check_size(body)
         completion, values = self._completion(body)
@@ -121,24 +145,35 @@ class DocumentDecoder:
         else:
             return self._by_chunk_decoder() + self.close()
         known = completed(usage) if usage is not None else None
-        odd = usage is not None and known != (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+        odd = usage is not None and known != (
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.total_tokens,
+        )
         if edits is not None or values is not None or odd:
             self._check_length()
             values = parse(body) if values is None else values
             if edits is not None:
                 edits.apply(values)
             if odd:
-                values["usage"] = {**values["usage"], **dict(zip(COUNTS, known, strict=True))} if known is not None else None
+                values["usage"] = (
+                    {**values["usage"], **dict(zip(COUNTS, known, strict=True))}
+                    if known is not None
+                    else None
+                )
             body = encoded(values)
         events.append(Verbatim(body, whole=True))
         return events
 
     def _check_length(self) -> None:
         if len(self._body) > openai_stream.MAX_DOCUMENT:
-            raise UpstreamGarbled(f"The upstream sent a document longer than {openai_stream.MAX_DOCUMENT} bytes that is odd")
+            raise UpstreamGarbled(
+                f"The upstream sent a document longer than {openai_stream.MAX_DOCUMENT} bytes that is odd"
+            )
 
     def _completion(self, body: bytes) -> tuple[_Completion | None, dict[str, Any] | None]:
-        """The completion, or None for anything else; and its parsed values if it had to be read field by field."""
+        """The completion, or None for anything else; and its parsed values if it had to be read field by
+        field."""
         values: dict[str, Any] | None = None
         try:
             completion = _decode(body)

@@ -1,6 +1,7 @@
 """Embeddings: the caller's request under the model's name, and the answer as it came.
 
-Vectors are not looked at: a document of megabytes is searched for what it was billed for, and for an error in their place.
+Vectors are not looked at: a document of megabytes is searched for what it was billed for, and for an error in
+their place.
 
 Standard: https://platform.openai.com/docs/api-reference/embeddings
 """

@@ -1,9 +1,9 @@
 """Fast path for frames that differ only in their text: learns the bytes around it and decodes the text alone.
 
-Nearly every chunk of an answer repeats the one before with another piece of text. Once a chunk has been parsed, the bytes
-around its text are its form, and in a read with exactly these bytes only the texts need decoding. Which string is the
-text is not guessed: the decoder must return the probe text that `learn` puts there. Frames of any other form are parsed
-as usual, so both ways give the same events.
+Nearly every chunk of an answer repeats the one before with another piece of text. Once a chunk has been
+parsed, the bytes around its text are its form, and in a read with exactly these bytes only the texts need
+decoding. Which string is the text is not guessed: the decoder must return the probe text that `learn` puts
+there. Frames of any other form are parsed as usual, so both ways give the same events.
 
 OpenAI pads its chunks with `obfuscation` of varying length: its value is ignored.
 """
@@ -33,7 +33,8 @@ _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 class Form:
-    """A frame's form: `data: `, the bytes before the text's JSON string, the string, the bytes after it, an empty line."""
+    """A frame's form: `data: `, the bytes before the text's JSON string, the string, the bytes after it, an
+    empty line."""
 
     __slots__ = ("_between", "_closing", "_from", "_left", "_opening", "_padded", "_verbatim")
 
@@ -64,8 +65,8 @@ class Form:
         return [TextDelta(text)] if text else []
 
     def _many(self, rest: bytes, data: bytes) -> list[StreamEvent] | None:
-        """The events of several frames; `rest` lacks the opening of the first. Without a backslash no text contains a
-        quote, so the frames can be split at their closing bytes."""
+        """The events of several frames; `rest` lacks the opening of the first. Without a backslash no text
+        contains a quote, so the frames can be split at their closing bytes."""
         if not rest.endswith(self._closing) or b"\\" in rest:
             return None
         slots = rest[: -self._left].split(self._between)
@@ -79,8 +80,8 @@ class Form:
 
 
 def learn(payload: bytes, text_of: Callable[[bytes], str], *, verbatim: bool) -> Form | None:
-    """The form of a chunk (one line of JSON), or None. `text_of` returns the text of a payload, "" if it is no chunk or
-    holds anything else. `verbatim`: the form's events include the frames."""
+    """The form of a chunk (one line of JSON), or None. `text_of` returns the text of a payload, "" if it is
+    no chunk or holds anything else. `verbatim`: the form's events include the frames."""
     if len(payload) > LONGEST or b"\n" in payload:
         return None
     bare = _PADDING.sub(_BARE, payload)

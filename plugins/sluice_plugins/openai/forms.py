@@ -1,4 +1,5 @@
-"""Transcriptions, translations and edits of images: the caller's form with the model's name put in, and the answer as it came.
+"""Transcriptions, translations and edits of images: the caller's form with the model's name put in, and the
+answer as it came.
 
 Standard: https://platform.openai.com/docs/api-reference/audio
 """
@@ -33,7 +34,9 @@ class Forms(Speech):
             raise TypeError("not a form")
         headers = (*self._fixed, ("content-type", chat.form))
         if chat.stored is not None:
-            return UpstreamRequest(self._url, headers, b"", pieces=NamedForm(chat.stored, *_splice(chat, model)))
+            return UpstreamRequest(
+                self._url, headers, b"", pieces=NamedForm(chat.stored, *_splice(chat, model))
+            )
         at, end, name = _splice(chat, model)
         return UpstreamRequest(self._url, headers, b"%b%b%b" % (chat.body[:at], name, chat.body[end:]))
 
@@ -63,8 +66,8 @@ class NamedForm:
 
 
 def _splice(form: FormRequest, model: str) -> tuple[int, int, bytes]:
-    """Returns the place of this model's name in the form, and its text: instead of the caller's, or as a part of
-    its own."""
+    """Returns the place of this model's name in the form, and its text: instead of the caller's, or as a part
+    of its own."""
     name = model.encode()
     if form.at is not None:
         return *form.at, name

@@ -1,10 +1,13 @@
 """Messages of the vocabulary -> messages of a Chat Completions request, from callers of other dialects.
 
 What this dialect has no word for is said with what it has:
-  - results of tools are text only: images and files in them follow in a user's message behind the round's results;
+  - results of tools are text only: images and files in them follow in a user's message behind the round's
+    results;
   - a tool that failed says so in its result's first word;
-  - text documents become text, PDFs and audio are passed on; a file by URL, or by another vendor's id, is refused;
-  - earlier reasoning goes out as `reasoning_content` with the calls of the tool loop that is not over: vendors of thinking
+  - text documents become text, PDFs and audio are passed on; a file by URL, or by another vendor's id, is
+    refused;
+  - earlier reasoning goes out as `reasoning_content` with the calls of the tool loop that is not over:
+    vendors of thinking
     models want it back there (DeepSeek, Moonshot), and elsewhere it is not read. A model's rules may drop it
     (`messages.reasoning_content`). Seals of other vendors are left out, cache markers, too.
 
@@ -27,8 +30,8 @@ KINDS = ("file", "input_audio", "video_url")
 
 
 def messages_of(messages: Sequence[Message], dialect: str, *, reasoning: bool) -> list[Wire]:
-    """`dialect`: the caller's. `reasoning`: the target takes `reasoning_content`. Raises BadRequest for content that cannot be
-    said."""
+    """`dialect`: the caller's. `reasoning`: the target takes `reasoning_content`. Raises BadRequest for
+    content that cannot be said."""
     if dialect not in OWN:
         for part in [part for message in messages for part in message.parts if type(part) is Other]:
             _check_foreign(part)
@@ -40,7 +43,11 @@ def messages_of(messages: Sequence[Message], dialect: str, *, reasoning: bool) -
             found.append({"role": "user", "content": [{"type": "text", "text": OF_TOOLS}, *shown]})
             shown = []
         wire = _text_message(message) or _message(message, shown)
-        if index > loop and message.tool_calls and (thought := "".join([thought.text for thought in message.thoughts])):
+        if (
+            index > loop
+            and message.tool_calls
+            and (thought := "".join([thought.text for thought in message.thoughts]))
+        ):
             wire["reasoning_content"] = thought
         found.append(wire)
     if shown:
@@ -100,7 +107,10 @@ def _part(part: Part) -> Wire:
         case Text(text=text):
             return {"type": "text", "text": text}
         case Image(url=url, detail=detail):
-            return {"type": "image_url", "image_url": {"url": normalized_url(url), **({"detail": detail} if detail else {})}}
+            return {
+                "type": "image_url",
+                "image_url": {"url": normalized_url(url), **({"detail": detail} if detail else {})},
+            }
         case Other(type="file", wire=wire):
             return _file(wire)
         case Other(wire=wire):
@@ -108,7 +118,8 @@ def _part(part: Part) -> Wire:
 
 
 def _check_foreign(part: Other) -> None:
-    """Raises BadRequest for a kind that only its own dialect knows, and for files of which this one cannot have the bytes."""
+    """Raises BadRequest for a kind that only its own dialect knows, and for files of which this one cannot
+    have the bytes."""
     if part.type not in KINDS:
         raise BadRequest(f"Content of type {part.type!r} cannot be given to this model", param="messages")
     if part.type == "file":

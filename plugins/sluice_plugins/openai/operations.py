@@ -2,8 +2,9 @@
 
 Of an answer only what it was billed for is looked at, and whether it is one.
 
-Standards: https://platform.openai.com/docs/api-reference/moderations, https://platform.openai.com/docs/api-reference/images,
-https://jina.ai/reranker (`usage`), https://docs.cohere.com/reference/rerank (`meta`)
+Standards: https://platform.openai.com/docs/api-reference/moderations,
+https://platform.openai.com/docs/api-reference/images, https://jina.ai/reranker (`usage`),
+https://docs.cohere.com/reference/rerank (`meta`)
 """
 
 from typing import Any

@@ -13,8 +13,11 @@ BUDGETS: Sequence[tuple[int, Effort]] = ((2048, "low"), (8192, "medium"))
 
 
 def effort_of(wish: Reasoning, known: Sequence[Effort]) -> Effort | None:
-    """The highest of the model's efforts up to the wish, else its lowest. `known`: the model's; empty: those of most."""
-    level = wish.effort or next((effort for tokens, effort in BUDGETS if (wish.budget or 0) <= tokens), "high")
+    """The highest of the model's efforts up to the wish, else its lowest. `known`: the model's; empty: those
+    of most."""
+    level = wish.effort or next(
+        (effort for tokens, effort in BUDGETS if (wish.budget or 0) <= tokens), "high"
+    )
     if level == "none" and known and "none" not in known:
         return None
     efforts = known or USUAL

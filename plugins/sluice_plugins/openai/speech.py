@@ -21,7 +21,8 @@ MAX_ERROR = 64 << 10
 
 
 class Speech:
-    """An upstream, asked at `url` for sound; in all else it is its `backend`. `headers`: of whole answers' requests."""
+    """An upstream, asked at `url` for sound; in all else it is its `backend`. `headers`: of whole answers'
+    requests."""
 
     dialect: ClassVar[str] = "openai"
 
@@ -53,7 +54,8 @@ class Speech:
 
 
 class SoundDecoder(Decoder):
-    """Each read is content. What begins as a JSON object or a page does is no sound, and kept to be read as an error."""
+    """Each read is content. What begins as a JSON object or a page does is no sound, and kept to be read as
+    an error."""
 
     def __init__(self) -> None:
         self._begun = False

@@ -1,22 +1,24 @@
-"""Decodes a stream of Chat Completions: chunks of JSON in server-sent events -> events. `backend` writes the requests.
+"""Decodes a stream of Chat Completions: chunks of JSON in server-sent events -> events. `backend` writes the
+requests.
 
 Usage may come on any chunk (the last one counts), most often after the finish reason. How a stream ends:
 
-    a finish reason, then [DONE] or the body's end    complete
-    [DONE] behind content, without a finish reason    complete: `stop`, or `tool_calls` where calls were made; counted
-    usage behind content, then the body's end         the same, where `usage_is_end`; else cut
-    the body's end with none of these                 cut
-    a finish reason that means failure                an error (`sluice_plugins.decoding.FAILURES`)
+    a finish reason, then [DONE] or the body's end    complete [DONE] behind content, without a finish reason
+    complete: `stop`, or `tool_calls` where calls were made; counted usage behind content, then the body's end
+    the same, where `usage_is_end`; else cut the body's end with none of these                 cut a finish
+    reason that means failure                an error (`sluice_plugins.decoding.FAILURES`)
 
-A last frame that is complete JSON counts even without the empty line after it. `stop` where calls were made becomes
-`tool_calls`, unless `keep_stop`. Most of this file handles vendors' deviations: a chunk that msgspec refuses because a
-field has another type, or holds half of a surrogate pair, is read field by field (`sluice.wire.lenient`).
+A last frame that is complete JSON counts even without the empty line after it. `stop` where calls were made
+becomes `tool_calls`, unless `keep_stop`. Most of this file handles vendors' deviations: a chunk that msgspec
+refuses because a field has another type, or holds half of a surrogate pair, is read field by field
+(`sluice.wire.lenient`).
 
-Verbatim: the frames are returned unmodified, except for the terminator, errors, malformed frames, comments and the chunk
-that carries nothing but usage (not every client requested it; it is in `Finished`). A frame that the client's SDK would
-read differently is re-encoded with the fewest possible changes: fields of another type, halves of surrogate pairs, usage
-beside a choice, tool calls with ambiguous indexes or ids, `stop` after calls. A frame that ends in the name of a call is
-held back until the next one comes, which may continue the name.
+Verbatim: the frames are returned unmodified, except for the terminator, errors, malformed frames, comments
+and the chunk that carries nothing but usage (not every client requested it; it is in `Finished`). A frame
+that the client's SDK would read differently is re-encoded with the fewest possible changes: fields of another
+type, halves of surrogate pairs, usage beside a choice, tool calls with ambiguous indexes or ids, `stop` after
+calls. A frame that ends in the name of a call is held back until the next one comes, which may continue the
+name.
 
 Standard: https://platform.openai.com/docs/api-reference/chat-streaming
 """
@@ -48,19 +50,29 @@ from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, is_object, pa
 from sluice.wire.upstream_errors import reported_error, stream_error, tells_error
 from sluice_plugins.decoding import MAX_EVENT, failure_of
 from sluice_plugins.openai.calls import ReceivedCall, ReceivedCalls
-from sluice_plugins.openai.chunk import MALFORMED, Choice, Chunk, ContentPart, ReportedUsage, ToolCallPart, decode_ordinary
+from sluice_plugins.openai.chunk import (
+    MALFORMED,
+    Choice,
+    Chunk,
+    ContentPart,
+    ReportedUsage,
+    ToolCallPart,
+    decode_ordinary,
+)
 from sluice_plugins.openai.chunk import decode as _decode
 from sluice_plugins.openai.form import Form, learn
 
 FRAMING = len(b"data: \n\n")
 MAX_DOCUMENT = 12 << 20
-"""Bytes of a whole answer sent in place of a stream, chosen so that no step of decoding blocks the loop for 100 ms."""
+"""Bytes of a whole answer sent in place of a stream, chosen so that no step of decoding blocks the loop for
+100 ms."""
 WHITE = b"\xef\xbb\xbf \t\r\n"
 """Bytes that may precede a body: white space and a byte order mark."""
 MAX_CHOICES = 128
 """Most choices of one answer."""
 FORMS = 50
-"""Most forms learnt from one answer (`openai.form`): some vendors change theirs every second, or with every chunk."""
+"""Most forms learnt from one answer (`openai.form`): some vendors change theirs every second, or with every
+chunk."""
 
 FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -86,8 +98,8 @@ _DROPPED: Any = object()
 
 
 class _ChoiceState(msgspec.Struct, eq=False):
-    """One choice as received so far. `native` is its finish reason, "" until there is one; `content`: it has text,
-    reasoning or calls; `legacy`: it called a function by the deprecated `function_call`."""
+    """One choice as received so far. `native` is its finish reason, "" until there is one; `content`: it has
+    text, reasoning or calls; `legacy`: it called a function by the deprecated `function_call`."""
 
     calls: ReceivedCalls | None = None
     content: bool = False
@@ -101,7 +113,8 @@ class _ChoiceState(msgspec.Struct, eq=False):
         return self.calls is not None and any(call.started or call.name for call in self.calls.made)
 
     def reason(self, *, keep_stop: bool) -> FinishReason:
-        """The finish reason for the client: clients end their tool loop on `stop`, so after calls it is `tool_calls`."""
+        """The finish reason for the client: clients end their tool loop on `stop`, so after calls it is
+        `tool_calls`."""
         reason = FINISH.get(self.native.lower(), "stop")
         if reason == "stop" and self.calls is not None and self.called and not keep_stop:
             return "tool_calls"
@@ -171,9 +184,9 @@ def _event_stream() -> sse.EventStream:
 class ChunkDecoder(msgspec.Struct, eq=False):
     """Decodes the bytes of one response into events; `stream` splits them into server-sent events.
 
-    `skipped` counts malformed events that were ignored (see `OpenAI.strict`), `skipped_fields` fields of a wrong type,
-    `finish_missing` answers without a finish reason (0 or 1). `new_id` makes ids for calls that have none, where frames
-    are forwarded.
+    `skipped` counts malformed events that were ignored (see `OpenAI.strict`), `skipped_fields` fields of a
+    wrong type, `finish_missing` answers without a finish reason (0 or 1). `new_id` makes ids for calls that
+    have none, where frames are forwarded.
     """
 
     verbatim: bool = False
@@ -263,22 +276,30 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         document = self._document = self._document or bytearray()
         document += data
         if len(document) > MAX_DOCUMENT:
-            raise UpstreamGarbled(f"The upstream sent a document longer than {MAX_DOCUMENT} bytes in place of a stream")
+            raise UpstreamGarbled(
+                f"The upstream sent a document longer than {MAX_DOCUMENT} bytes in place of a stream"
+            )
         return []
 
     def _odd_frames(self, body: bytes) -> list[bytes]:
         """The payloads of frames of which some are not a single `data: ` line."""
         events = map(self.stream.event, body.split(sse.END))
-        return [_as_error(event.data) if event.event == "error" else event.data for event in events if event is not None]
+        return [
+            _as_error(event.data) if event.event == "error" else event.data
+            for event in events
+            if event is not None
+        ]
 
     def _last_frame(self) -> list[bytes]:
         """The payload after the last empty line, if it is complete."""
         found = self._odd_frames(self.stream.close())
         return [payload for payload in found if payload.strip() == b"[DONE]" or is_object(payload)]
 
-    def _batch(self, payloads: list[bytes], body: bytes | None, *, closing: bool = False) -> list[StreamEvent]:
-        """The events of one read. `body`: the bytes of exactly these payloads' frames, None if there was anything else.
-        `closing`: the body has ended."""
+    def _batch(
+        self, payloads: list[bytes], body: bytes | None, *, closing: bool = False
+    ) -> list[StreamEvent]:
+        """The events of one read. `body`: the bytes of exactly these payloads' frames, None if there was
+        anything else. `closing`: the body has ended."""
         events: list[StreamEvent] = []
         passed: list[bytes] = []
         try:
@@ -303,7 +324,8 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         return events
 
     def _learn(self, payload: bytes) -> None:
-        """Learn the form of this chunk, since the next reads likely have it; not for an answer of a single token."""
+        """Learn the form of this chunk, since the next reads likely have it; not for an answer of a single
+        token."""
         self._texts += 1
         if self._texts > 1 and self._forms_left and self._error is None and self._is_settled:
             self._texts = 0
@@ -387,7 +409,11 @@ class ChunkDecoder(msgspec.Struct, eq=False):
                 self._release(events, passed)
                 passed.append(payload if values is None else encoded(values))
             return
-        if choices[0].delta is None and (self._main is None or not self._main.content) and (whole := _whole_answer(payload)):
+        if (
+            choices[0].delta is None
+            and (self._main is None or not self._main.content)
+            and (whole := _whole_answer(payload))
+        ):
             self._chunk(whole, events, passed)
             return
         if not self._started:
@@ -420,7 +446,8 @@ class ChunkDecoder(msgspec.Struct, eq=False):
                 self._choice(choice, self._choice_of(choice.index), [], position)
 
     def _choice_of(self, index: int) -> _ChoiceState:
-        """The state of the choice with this index, created if it is new. Raises UpstreamGarbled beyond MAX_CHOICES."""
+        """The state of the choice with this index, created if it is new. Raises UpstreamGarbled beyond
+        MAX_CHOICES."""
         if not index:
             self._main = self._main or _ChoiceState()
             return self._main
@@ -432,9 +459,15 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         return state
 
     def _choice(
-        self, choice: Choice, state: _ChoiceState, events: list[StreamEvent], position: int = 0, key: str = "delta"
+        self,
+        choice: Choice,
+        state: _ChoiceState,
+        events: list[StreamEvent],
+        position: int = 0,
+        key: str = "delta",
     ) -> None:
-        """Handle one choice. `position` is its place in the chunk, `key` the field that holds its delta there (for edits)."""
+        """Handle one choice. `position` is its place in the chunk, `key` the field that holds its delta there
+        (for edits)."""
         delta = choice.delta
         if delta is not None:
             calls = state.calls
@@ -466,7 +499,9 @@ class ChunkDecoder(msgspec.Struct, eq=False):
                     self._tool_call(call, state, events, position, key, "tool_calls", place)
             if delta.function_call is not None and delta.function_call.has_content:
                 state.legacy = True
-                self._tool_call(ToolCallPart(function=delta.function_call), state, events, position, key, "function_call")
+                self._tool_call(
+                    ToolCallPart(function=delta.function_call), state, events, position, key, "function_call"
+                )
         if choice.finish_reason:
             self._end(choice.finish_reason, position, key, state, events)
             if self._failure is not None and choice.error:
@@ -476,14 +511,21 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             if self.verbatim:
                 self._edit().drop("choices", position, "usage")
 
-    def _drop_empty_call(self, delta: ToolCallPart, state: _ChoiceState, position: int, key: str, place: int) -> None:
+    def _drop_empty_call(
+        self, delta: ToolCallPart, state: _ChoiceState, position: int, key: str, place: int
+    ) -> None:
         """Drop an empty entry of `tool_calls` if an SDK would make a call of it."""
         known = delta.index is not None and state.calls is not None and delta.index < len(state.calls.made)
         if self.verbatim and (key == "message" or not known):
             self._edit().drop("choices", position, key, "tool_calls", place)
 
     def _tool_call(
-        self, delta: ToolCallPart, state: _ChoiceState, events: list[StreamEvent], position: int, *path: str | int
+        self,
+        delta: ToolCallPart,
+        state: _ChoiceState,
+        events: list[StreamEvent],
+        position: int,
+        *path: str | int,
     ) -> None:
         """Handle one entry of a delta's calls, at `path` of the choice at `position`."""
         if state.calls is None:
@@ -508,9 +550,12 @@ class ChunkDecoder(msgspec.Struct, eq=False):
                 call.place = int(path[-1])
             elif delta.index != call.index:
                 self._edit().set(call.index, "choices", position, *path, "index")
-            if normalized.id != (delta.id or "") and (normalized.id or delta.id != call.id or self._edits is not None):
+            if normalized.id != (delta.id or "") and (
+                normalized.id or delta.id != call.id or self._edits is not None
+            ):
                 self._edit().set_or_drop(normalized.id, "choices", position, *path, "id")
-            # openai's helper for JavaScript refuses a call with an index but no type; one without either it ignores
+            # openai's helper for JavaScript refuses a call with an index but no type; one without either it
+            # ignores
             if normalized.id and not delta.type and self._edits is not None:
                 self._edits.set("function", "choices", position, *path, "type")
         if function is None:
@@ -524,7 +569,9 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         elif arguments is not None and normalized.arguments != arguments:
             self._edit().set(normalized.arguments, *place, "arguments")
 
-    def _end(self, native: str, position: int, key: str, state: _ChoiceState, events: list[StreamEvent]) -> None:
+    def _end(
+        self, native: str, position: int, key: str, state: _ChoiceState, events: list[StreamEvent]
+    ) -> None:
         """Handle the choice's finish reason."""
         failure = failure_of(native) if native not in FINISH else None
         if failure is not None:
@@ -544,12 +591,18 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         if not self.verbatim:
             return
         if empty and key == "delta" and not state.legacy:
-            self._edit().more_calls([{"index": call.index, "function": {"arguments": "{}"}} for call in empty], position)
+            self._edit().more_calls(
+                [{"index": call.index, "function": {"arguments": "{}"}} for call in empty], position
+            )
         elif empty and not state.legacy:
             for call in empty:
-                self._edit().set("{}", "choices", position, key, "tool_calls", call.place, "function", "arguments")
+                self._edit().set(
+                    "{}", "choices", position, key, "tool_calls", call.place, "function", "arguments"
+                )
         if FINISH.get(native.lower(), "stop") == "stop" and state.called and not self.keep_stop:
-            self._edit().set("function_call" if state.legacy else "tool_calls", "choices", position, "finish_reason")
+            self._edit().set(
+                "function_call" if state.legacy else "tool_calls", "choices", position, "finish_reason"
+            )
 
     def _edit(self) -> Edits:
         if self._edits is None:
@@ -558,9 +611,15 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         return self._edits
 
     def _pass_on(
-        self, payload: bytes, values: dict[str, Any] | None, chunk: Chunk, events: list[StreamEvent], passed: list[bytes]
+        self,
+        payload: bytes,
+        values: dict[str, Any] | None,
+        chunk: Chunk,
+        events: list[StreamEvent],
+        passed: list[bytes],
     ) -> None:
-        """Forward a chunk, unmodified or edited; or hold it back because the next one may continue a call's name."""
+        """Forward a chunk, unmodified or edited; or hold it back because the next one may continue a call's
+        name."""
         edits, self._edits = self._edits, None
         self._as_it_came = True
         if chunk.usage is not None:
@@ -616,7 +675,8 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         return values
 
     def _join_halves(self, values: dict[str, Any]) -> None:
-        """Join surrogate pairs split over two chunks; a half that is left at its choice's end becomes U+FFFD."""
+        """Join surrogate pairs split over two chunks; a half that is left at its choice's end becomes
+        U+FFFD."""
         halves = self._halves = self._halves or Halves()
         for choice in values.get("choices") or ():
             number, delta = choice.get("index") or 0, choice.get("delta")
@@ -640,7 +700,8 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         return usage
 
     def _without_choices(self, chunk: Chunk, payload: bytes) -> bool:
-        """Returns whether to forward a chunk without choices: Azure's content filter results are, usage alone is not."""
+        """Returns whether to forward a chunk without choices: Azure's content filter results are, usage alone
+        is not."""
         if chunk.usage is None or b'"base_resp"' in payload:
             error = reported_error(payload)
             if error is not None:
@@ -662,7 +723,8 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         self.skipped += 1
 
     def _finish(self, events: list[StreamEvent], passed: list[bytes], *, closing: bool = False) -> None:
-        """End the stream, by its terminator or (`closing`) the body's end. Raises UpstreamTruncated if it was cut."""
+        """End the stream, by its terminator or (`closing`) the body's end. Raises UpstreamTruncated if it was
+        cut."""
         state = self._main
         if state is None:
             raise self._cut()
@@ -688,9 +750,12 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             reasons = {index: "tool_calls" if state.called else "stop" for index, state in open_.items()}
             self._chunk(_end_chunk(self._like or b"".join(passed[:1]), reasons), events, passed)
 
-    def take(self, choices: Sequence[Choice], usage: ReportedUsage | None, events: list[StreamEvent]) -> Edits | None:
-        """Decode the choices of a whole answer into the events after `Started`. Returns the edits that the answer needs,
-        None for none. Raises UpstreamError if a choice failed, UpstreamTruncated for an answer without content."""
+    def take(
+        self, choices: Sequence[Choice], usage: ReportedUsage | None, events: list[StreamEvent]
+    ) -> Edits | None:
+        """Decode the choices of a whole answer into the events after `Started`. Returns the edits that the
+        answer needs, None for none. Raises UpstreamError if a choice failed, UpstreamTruncated for an answer
+        without content."""
         self._started = True
         if usage is not None:
             self._usage = usage
@@ -757,12 +822,15 @@ def _only_texts(state: _ChoiceState | None) -> bool:
 
 
 def _parts(parts: Sequence[ContentPart], events: list[StreamEvent]) -> str | None:
-    """Append the events of content that is a list of parts. Returns its text if it has nothing else, else None."""
+    """Append the events of content that is a list of parts. Returns its text if it has nothing else, else
+    None."""
     only_text = True
     for part in parts:
         if part.text:
             events.append(TextDelta(part.text))
-        only_text = only_text and part.thinking is None and (part.text is not None or part.type in ("text", ""))
+        only_text = (
+            only_text and part.thinking is None and (part.text is not None or part.type in ("text", ""))
+        )
         match part.thinking:
             case None | "":
                 pass
@@ -778,7 +846,8 @@ def finished(native: str, usage: ReportedUsage | None) -> Finished:
 
 
 def _usage(usage: ReportedUsage | None) -> Usage | None:
-    """The reported usage. Any two of input, output and total give the third; None if too little is reported."""
+    """The reported usage. Any two of input, output and total give the third; None if too little is
+    reported."""
     if usage is None:
         return None
     read, written, total = usage.prompt_tokens, usage.completion_tokens, usage.total_tokens or 0
@@ -791,7 +860,11 @@ def _usage(usage: ReportedUsage | None) -> Usage | None:
     elif written is None:
         written = max(0, total - read)
     cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details is not None else None
-    reasoning = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details is not None else None
+    reasoning = (
+        usage.completion_tokens_details.reasoning_tokens
+        if usage.completion_tokens_details is not None
+        else None
+    )
     return Usage(
         input=read,
         output=written or 0,
@@ -802,8 +875,8 @@ def _usage(usage: ReportedUsage | None) -> Usage | None:
 
 
 def completed(usage: ReportedUsage) -> tuple[int, int, int] | None:
-    """The three counts that every client of the dialect reads (COUNTS); None if too little is reported, or numbers that
-    cannot be true (`believed`)."""
+    """The three counts that every client of the dialect reads (COUNTS); None if too little is reported, or
+    numbers that cannot be true (`believed`)."""
     known = _usage(usage)
     known = None if known is None else believed(known)
     return None if known is None else (known.input, known.output, known.tokens)
@@ -817,7 +890,8 @@ def _renamed(payload: bytes, name: str, choice: int, call: int) -> bytes:
 
 
 def _values(payload: bytes) -> Any:
-    """The parsed chunk, to be edited and encoded again. Raises UpstreamGarbled for one that `parse` refuses."""
+    """The parsed chunk, to be edited and encoded again. Raises UpstreamGarbled for one that `parse`
+    refuses."""
     try:
         return parse(payload)
     except ValueError as error:
@@ -830,14 +904,16 @@ def _end_chunk(like: bytes, reasons: dict[int, str]) -> bytes:
         head = parse(like) if like else {}
     except ValueError:
         head = {}
-    known = {key: head[key] for key in ("id", "object", "created", "model", "system_fingerprint") if key in head}
+    known = {
+        key: head[key] for key in ("id", "object", "created", "model", "system_fingerprint") if key in head
+    }
     choices = [{"index": index, "delta": {}, "finish_reason": reason} for index, reason in reasons.items()]
     return encoded({**known, "choices": choices})
 
 
 def _frames(passed: list[bytes], payloads: list[bytes], body: bytes | None) -> bytes:
-    """The frames of `passed`. `body`, the frames of `payloads`, is reused as far as both are the same; else they are
-    written again."""
+    """The frames of `passed`. `body`, the frames of `payloads`, is reused as far as both are the same; else
+    they are written again."""
     if body is not None:
         if passed == payloads:
             return body
@@ -877,7 +953,10 @@ def _end_halves(choice: dict[str, Any], halves: Halves, number: int) -> None:
         match ended:
             case (_, "arguments" | "name" as field, call) if call != "function_call":
                 index = {} if call is None else {"index": call}
-                delta["tool_calls"] = [*(delta.get("tool_calls") or ()), {**index, "function": {field: REPLACEMENT}}]
+                delta["tool_calls"] = [
+                    *(delta.get("tool_calls") or ()),
+                    {**index, "function": {field: REPLACEMENT}},
+                ]
             case (_, "content", *_):
                 text = delta.get("content")
                 delta["content"] = (text if type(text) is str else "") + REPLACEMENT
@@ -903,7 +982,8 @@ def check_size(document: bytes | bytearray) -> None:
 
 
 def _payloads(document: bytes | bytearray) -> list[bytes]:
-    """The payloads of a document sent in place of a stream: its lines or list entries may be chunks, else it is one."""
+    """The payloads of a document sent in place of a stream: its lines or list entries may be chunks, else it
+    is one."""
     check_size(document)
     lines = [line for line in document.splitlines() if line.strip()]
     if len(lines) > 1 and all(is_object(bytes(line)) for line in lines):
@@ -933,7 +1013,8 @@ def _whole_answer(payload: bytes) -> bytes:
 
 
 def _as_chunk(document: bytes | bytearray) -> bytes:
-    """A whole chat completion as one chunk; an error as `{"error": …}`. Raises UpstreamGarbled for anything else."""
+    """A whole chat completion as one chunk; an error as `{"error": …}`. Raises UpstreamGarbled for anything
+    else."""
     check_size(document)
     if slow_numbers(document):
         raise UpstreamGarbled("The upstream sent a document whose numbers would take too long to read")
@@ -968,7 +1049,9 @@ def _as_chunk_choices(choices: list[Any]) -> list[Any]:
 def _as_chunk_choice(choice: Any) -> Any:
     match choice:
         case {"message": {"tool_calls": [*calls]}}:
-            numbered = [{**call, "index": index} for index, call in enumerate(calls) if isinstance(call, dict)]
+            numbered = [
+                {**call, "index": index} for index, call in enumerate(calls) if isinstance(call, dict)
+            ]
             return {**choice, "delta": {**choice["message"], "tool_calls": numbered}, "message": None}
         case {"message": dict(message)}:
             return {**choice, "delta": message, "message": None}

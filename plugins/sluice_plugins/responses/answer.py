@@ -1,7 +1,8 @@
 """Items of an output -> events of our vocabulary: as they come in pieces, and what came whole alone.
 
-Servers differ in what they send of an item: some all deltas, some only the finished item, some only the Response at the end. So
-of each item is kept how much of it was told, and what is found later is told to the end.
+Servers differ in what they send of an item: some all deltas, some only the finished item, some only the
+Response at the end. So of each item is kept how much of it was told, and what is found later is told to the
+end.
 """
 
 import json
@@ -44,7 +45,8 @@ class _ItemState(msgspec.Struct, eq=False):
 
 
 class Answer:
-    """The items of one answer. `ids` of calls that are taken get another one (""): it is made for them later."""
+    """The items of one answer. `ids` of calls that are taken get another one (""): it is made for them
+    later."""
 
     def __init__(self, ids: set[str]) -> None:
         self._ids = ids
@@ -70,12 +72,20 @@ class Answer:
         if item.type in FUNCTIONS:
             self._call(state, item.call_id or item.id or "", item.name or "", events)
         elif item.type.endswith("_call"):
-            self._call(state, item.call_id or item.id or "", item.name or item.type.removesuffix("_call"), events, server=True)
+            self._call(
+                state,
+                item.call_id or item.id or "",
+                item.name or item.type.removesuffix("_call"),
+                events,
+                server=True,
+            )
         else:
             events.append(Working())
         return state
 
-    def _call(self, state: _ItemState, id: str, name: str, events: list[StreamEvent], *, server: bool = False) -> None:
+    def _call(
+        self, state: _ItemState, id: str, name: str, events: list[StreamEvent], *, server: bool = False
+    ) -> None:
         state.call = self._calls
         self._calls += 1
         self.content = True
@@ -85,7 +95,9 @@ class Answer:
         self._ids.add(id)
         events.append(ToolCallStarted(state.call, id, name, "server" if server else "function"))
 
-    def text(self, index: int, text: str, events: list[StreamEvent], kind: type[TextDelta] = TextDelta) -> None:
+    def text(
+        self, index: int, text: str, events: list[StreamEvent], kind: type[TextDelta] = TextDelta
+    ) -> None:
         state = self._items.get(index) or self.begin(index, Item("message"), events)
         state.text += len(text)
         self._characters += len(text)
@@ -128,7 +140,9 @@ class Answer:
         elif state.call >= 0:
             self._end_call(index, state, item, events)
 
-    def _end_message(self, index: int, state: _ItemState, parts: Sequence[ItemPart], events: list[StreamEvent]) -> None:
+    def _end_message(
+        self, index: int, state: _ItemState, parts: Sequence[ItemPart], events: list[StreamEvent]
+    ) -> None:
         before = state.text  # characters that were told in deltas
         for part in parts:
             whole = part.text or part.refusal or ""
@@ -177,7 +191,9 @@ def _cited(annotation: Annotation, begun: int) -> Cited | None:
             return Cited(annotation.url, annotation.title or "", _place(start, begun), _place(end, begun))
         case "file_citation" | "container_file_citation" if annotation.filename:
             at = annotation.index if start is None else start
-            return Cited("", annotation.filename, _place(at, begun), _place(end if end is not None else at, begun))
+            return Cited(
+                "", annotation.filename, _place(at, begun), _place(end if end is not None else at, begun)
+            )
         case _:
             return None
 

@@ -1,7 +1,8 @@
 """OpenAI's Responses API as an upstream, stateless: nothing is stored there on our behalf.
 
-Where the caller speaks the same dialect, the request is its own JSON object with as few edits as possible, and the answer is
-passed on as it comes; else the request is built from the vocabulary (`request`), and the answer becomes events (`stream`).
+Where the caller speaks the same dialect, the request is its own JSON object with as few edits as possible,
+and the answer is passed on as it comes; else the request is built from the vocabulary (`request`), and the
+answer becomes events (`stream`).
 
 Standard: https://platform.openai.com/docs/api-reference/responses
 """
@@ -36,10 +37,11 @@ _OURS = (f'"{OURS}'.encode(), b'"reasoning"')
 class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """A backend that speaks the Responses API.
 
-    `base_url` may end in `/responses`; its query is kept. `headers` are added to every request. `summary`: how reasoning is to
-    be summed up for callers of other dialects (OpenAI asks that an organization is verified first); null: it is not.
-    `strict`: a malformed event is an error instead of being skipped. `always_stream`: request a stream even if a caller of
-    this dialect wants a whole answer. `max_event`: bytes of one event of a stream.
+    `base_url` may end in `/responses`; its query is kept. `headers` are added to every request. `summary`:
+    how reasoning is to be summed up for callers of other dialects (OpenAI asks that an organization is
+    verified first); null: it is not. `strict`: a malformed event is an error instead of being skipped.
+    `always_stream`: request a stream even if a caller of this dialect wants a whole answer. `max_event`:
+    bytes of one event of a stream.
     """
 
     base_url: str = "https://api.openai.com/v1"  # where its API is, with /v1
@@ -47,7 +49,9 @@ class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     organization: str | None = None  # the openai-organization header
     project: str | None = None  # the openai-project header
     headers: dict[str, str] = {}  # headers of every request
-    summary: Literal["auto", "concise", "detailed"] | None = None  # of reasoning, for callers of other dialects
+    summary: Literal["auto", "concise", "detailed"] | None = (
+        None  # of reasoning, for callers of other dialects
+    )
     strict: bool = False  # whether a malformed event ends the stream
     always_stream: bool = False  # whether whole answers are asked for as streams, too
     max_event: Bytes = MAX_EVENT  # bytes of one event
@@ -67,17 +71,25 @@ class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         wire = chat.wire if chat.dialect == self.dialect else None
-        body = _passed_through(chat, wire, model, stream=True) if wire is not None else self._translated(chat, model)
+        body = (
+            _passed_through(chat, wire, model, stream=True)
+            if wire is not None
+            else self._translated(chat, model)
+        )
         return UpstreamRequest(self._url, self._headers, body)
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
-        return UpstreamRequest(self._url, self._whole_headers, _passed_through(chat, chat.wire or {}, model, stream=False))
+        return UpstreamRequest(
+            self._url, self._whole_headers, _passed_through(chat, chat.wire or {}, model, stream=False)
+        )
 
     def whole_decoder(self) -> Decoder:
         return ResponsesDecoder(verbatim=True, strict=self.strict, max_event=self.max_event)
 
     def listing(self) -> UpstreamRequest | None:
-        return UpstreamRequest(endpoint(self.base_url, "/models", self.endings), unread(self._whole_headers), b"", "GET")
+        return UpstreamRequest(
+            endpoint(self.base_url, "/models", self.endings), unread(self._whole_headers), b"", "GET"
+        )
 
     def decoder(self, *, verbatim: bool = False) -> Decoder:
         return ResponsesDecoder(verbatim=verbatim, strict=self.strict, max_event=self.max_event)
@@ -93,7 +105,9 @@ class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     def _translated(self, chat: ChatRequest, model: str) -> bytes:
         if self.rules.tool_ids:
-            chat = msgspec.structs.replace(chat, messages=tuple(fitted_ids(chat.messages, self.rules.tool_ids)))
+            chat = msgspec.structs.replace(
+                chat, messages=tuple(fitted_ids(chat.messages, self.rules.tool_ids))
+            )
         body = translated(chat, self.summary or "", encrypted=ENCRYPTED not in self.rules.drop)
         return _encode({"model": model, **body, "stream": True})
 

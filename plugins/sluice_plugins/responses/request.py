@@ -1,7 +1,7 @@
 """A request of our vocabulary -> a Responses request, and a Responses request for its upstream.
 
-What the API has no word for (stop sequences, seed, penalties) is left out by rules (config/models.yaml). Reasoning comes back
-to who made it: of earlier thoughts only OpenAI's sealed ones are sent.
+What the API has no word for (stop sequences, seed, penalties) is left out by rules (config/models.yaml).
+Reasoning comes back to who made it: of earlier thoughts only OpenAI's sealed ones are sent.
 
 Standard: https://platform.openai.com/docs/api-reference/responses/create
 """
@@ -10,7 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sluice.errors import BadRequest
-from sluice.model.chat import OPENAIS, ChatRequest, Image, Message, Other, Part, Reasoning, Text, Thought, Tool
+from sluice.model.chat import (
+    OPENAIS,
+    ChatRequest,
+    Image,
+    Message,
+    Other,
+    Part,
+    Reasoning,
+    Text,
+    Thought,
+    Tool,
+)
 from sluice.model.rules import Effort
 from sluice.wire.dataurl import is_http, normalized_url
 from sluice.wire.seals import OURS, call_signature, openais, thought_of
@@ -18,7 +29,8 @@ from sluice_plugins.translation import result_text
 
 Value = dict[str, Any]
 ENCRYPTED = "reasoning.encrypted_content"
-"""What is asked for (`include`) so that reasoning can come back; a rule's `drop` of this name keeps it from models."""
+"""What is asked for (`include`) so that reasoning can come back; a rule's `drop` of this name keeps it from
+models."""
 _EFFORTS: Sequence[tuple[int, Effort]] = ((2048, "low"), (8192, "medium"))
 """The effort for a budget of tokens up to so many; beyond it is high."""
 
@@ -45,7 +57,8 @@ def translated(chat: ChatRequest, summary: str, *, encrypted: bool) -> Value:
 
 
 def _instructions(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
-    """The system's messages at the beginning as one text, and the rest. An input cannot be empty, so a lone one stays there."""
+    """The system's messages at the beginning as one text, and the rest. An input cannot be empty, so a lone
+    one stays there."""
     count = 0
     for message in messages:
         if message.role != "system" or any(not isinstance(part, Text) for part in message.parts):
@@ -59,7 +72,11 @@ def _instructions(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
 def _items(message: Message) -> Iterable[Value]:
     match message.role:
         case "tool":
-            yield {"type": "function_call_output", "call_id": message.tool_call_id, "output": _output(message)}
+            yield {
+                "type": "function_call_output",
+                "call_id": message.tool_call_id,
+                "output": _output(message),
+            }
         case "assistant":
             yield from _assistant(message)
         case role:
@@ -76,7 +93,12 @@ def _assistant(message: Message) -> Iterable[Value]:
     if text:
         yield {"type": "message", "role": "assistant", "content": _content(message.parts, text)}
     for call in message.tool_calls:
-        yield {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments or "{}"}
+        yield {
+            "type": "function_call",
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": call.arguments or "{}",
+        }
 
 
 def _content(parts: Sequence[Part], text: str) -> list[Value]:
@@ -92,7 +114,12 @@ def _content(parts: Sequence[Part], text: str) -> list[Value]:
 def _reasoned(thought: Thought) -> Value:
     id, content = openais(thought.signature) or ("", "")
     summary = [{"type": "summary_text", "text": thought.text}] if thought.text else []
-    return {"type": "reasoning", **({"id": id} if id else {}), "summary": summary, "encrypted_content": content}
+    return {
+        "type": "reasoning",
+        **({"id": id} if id else {}),
+        "summary": summary,
+        "encrypted_content": content,
+    }
 
 
 def _output(message: Message) -> str | list[Value]:
@@ -123,14 +150,22 @@ def _file(file: Mapping[str, Any]) -> Value:
     data = file.get("file_data")
     if isinstance(data, str) and is_http(data):
         return {"file_url": data}
-    return {name: file[name] for name in ("filename", "file_data", "file_id") if isinstance(file.get(name), str)}
+    return {
+        name: file[name] for name in ("filename", "file_data", "file_id") if isinstance(file.get(name), str)
+    }
 
 
 def _tool(tool: Tool) -> Value:
     """`strict` is said, for here it is the default, and in other dialects it is not."""
     described = {"description": tool.description} if tool.description else {}
     parameters = tool.parameters if tool.parameters is not None else {"type": "object", "properties": {}}
-    return {"type": "function", "name": tool.name, **described, "parameters": parameters, "strict": tool.strict is True}
+    return {
+        "type": "function",
+        "name": tool.name,
+        **described,
+        "parameters": parameters,
+        "strict": tool.strict is True,
+    }
 
 
 def _choice(choice: str | tuple[str, str] | None) -> Any:
@@ -160,7 +195,8 @@ def _reasoning(wish: Reasoning | None, summary: str) -> Value | None:
 
 
 def unsealed(items: Any) -> Any:
-    """The items of a request for OpenAI: what we sealed is OpenAI's own again, or left out where another vendor made it."""
+    """The items of a request for OpenAI: what we sealed is OpenAI's own again, or left out where another
+    vendor made it."""
     if type(items) is not list:
         return items
     found = []
@@ -170,7 +206,9 @@ def unsealed(items: Any) -> Any:
                 thought = None if call_signature(content) else thought_of("", "", content)
                 if thought is not None and (own := openais(thought.signature)):
                     found.append({**item, "id": own[0], "encrypted_content": own[1]})
-            case {"type": "reasoning", "id": str(id)} if not item.get("encrypted_content") and id.count("_") > 1:
+            case {"type": "reasoning", "id": str(id)} if (
+                not item.get("encrypted_content") and id.count("_") > 1
+            ):
                 pass  # of our making, so another vendor's: OpenAI would look for it and not find it
             case _:
                 found.append(item)

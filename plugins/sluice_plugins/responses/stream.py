@@ -8,8 +8,9 @@ How a stream ends:
     [DONE] behind content                   complete, and counted: no server of OpenAI's says it, proxies do
     the body's end with none of these       cut
 
-A last event that is complete JSON counts even without the empty line behind it, and so does a whole Response in place of a
-stream. `obfuscation`, which hides the length of a delta, is ignored, as is every event and field that is not known.
+A last event that is complete JSON counts even without the empty line behind it, and so does a whole Response
+in place of a stream. `obfuscation`, which hides the length of a delta, is ignored, as is every event and
+field that is not known.
 """
 
 import re
@@ -18,7 +19,16 @@ from typing import Any
 import msgspec
 
 from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
-from sluice.model.events import Finished, FinishReason, RefusalDelta, Started, StreamEvent, Usage, Verbatim, Working
+from sluice.model.events import (
+    Finished,
+    FinishReason,
+    RefusalDelta,
+    Started,
+    StreamEvent,
+    Usage,
+    Verbatim,
+    Working,
+)
 from sluice.wire import sse
 from sluice.wire.lenient import REPLACEMENT, Halves, fit, is_object, parse, whole_characters
 from sluice.wire.upstream_errors import reported_error, stream_error
@@ -26,7 +36,11 @@ from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.responses.answer import Answer
 from sluice_plugins.responses.wire import Item, Response, ResponsesEvent, decode_event, decode_response
 
-REASONS: dict[str, FinishReason] = {"max_output_tokens": "length", "max_tokens": "length", "content_filter": "content_filter"}
+REASONS: dict[str, FinishReason] = {
+    "max_output_tokens": "length",
+    "max_tokens": "length",
+    "content_filter": "content_filter",
+}
 MAX_DOCUMENT = 32 << 20
 """Bytes of a whole answer."""
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -37,8 +51,9 @@ _FAILED = "The upstream's answer failed"
 class ResponsesDecoder:
     """Decodes one streamed Response.
 
-    `verbatim`: the frames are passed on as they came. `strict`: data that is no event is an error, else it is skipped and
-    counted in `skipped`. `skipped_fields` counts fields of a wrong type, `finish_missing` answers that only `[DONE]` ended.
+    `verbatim`: the frames are passed on as they came. `strict`: data that is no event is an error, else it is
+    skipped and counted in `skipped`. `skipped_fields` counts fields of a wrong type, `finish_missing` answers
+    that only `[DONE]` ended.
     """
 
     def __init__(self, *, verbatim: bool = False, strict: bool = False, max_event: int = MAX_EVENT) -> None:
@@ -136,7 +151,9 @@ class ResponsesDecoder:
             case "refusal.delta":
                 self._start(None, events)
                 answer.text(index, event.delta or "", events, RefusalDelta)
-            case "function_call_arguments.delta" | "custom_tool_call_input.delta" | "mcp_call_arguments.delta":
+            case (
+                "function_call_arguments.delta" | "custom_tool_call_input.delta" | "mcp_call_arguments.delta"
+            ):
                 answer.arguments(index, event.delta or "", events)
             case "reasoning_summary_text.delta":
                 answer.think(index, event.delta or "", "summary", events)
@@ -177,7 +194,9 @@ class ResponsesDecoder:
                 return ResponsesEvent("[DONE]")
             if (error := reported_error(data)) is not None:  # a proxy's
                 raise error
-            if event is not None and frame.event != "message":  # the frame's `event:` line names the type, too
+            if (
+                event is not None and frame.event != "message"
+            ):  # the frame's `event:` line names the type, too
                 event.type = frame.event
                 return event
             if self._strict:
@@ -260,7 +279,8 @@ class ResponsesDecoder:
 
 
 def response_of(document: bytes) -> tuple[Response, int]:
-    """The Response that a document is, and how many of its fields were of another type. Raises UpstreamError for another."""
+    """The Response that a document is, and how many of its fields were of another type. Raises UpstreamError
+    for another."""
     try:
         return decode_response(document), 0
     except _MALFORMED:

@@ -56,7 +56,8 @@ class ItemPart(msgspec.Struct):
 
 
 class Item(msgspec.Struct):
-    """An item of the output: a message, reasoning, a call of the caller's tool, or what the provider ran itself."""
+    """An item of the output: a message, reasoning, a call of the caller's tool, or what the provider ran
+    itself."""
 
     type: str = ""
     id: str | None = None

@@ -1,7 +1,9 @@
-"""Python libraries on a task with two tools: python libraries.py NAME ADDRESS KEY MODEL...; one line of JSON per model.
+"""Python libraries on a task with two tools: python libraries.py NAME ADDRESS KEY MODEL...; one line of JSON
+per model.
 
-Runs in an environment of its own (scripts/test_clients.sh), without the gateway. Each function uses its library as its own
-documentation shows it, streams, and gives the pieces of text in the order in which they came.
+Runs in an environment of its own (scripts/test_clients.sh), without the gateway. Each function uses its
+library as its own documentation shows it, streams, and gives the pieces of text in the order in which they
+came.
 """
 
 import asyncio
@@ -52,7 +54,9 @@ async def langchain_openai(address: str, key: str, model: str) -> AsyncIterator[
 async def langchain_responses(address: str, key: str, model: str) -> AsyncIterator[str]:
     from langchain_openai import ChatOpenAI
 
-    chat = ChatOpenAI(model=model, base_url=f"{address}/v1", api_key=key, max_retries=0, use_responses_api=True)
+    chat = ChatOpenAI(
+        model=model, base_url=f"{address}/v1", api_key=key, max_retries=0, use_responses_api=True
+    )
     async for piece in _langchain(chat):
         yield piece
 
@@ -87,7 +91,9 @@ async def llamaindex(address: str, key: str, model: str) -> AsyncIterator[str]:
     from llama_index.llms.openai_like import OpenAILike
 
     more = {"is_chat_model": True, "is_function_calling_model": True, "max_retries": 0}
-    agent = FunctionAgent(tools=[*TOOLS.values()], llm=OpenAILike(model=model, api_base=f"{address}/v1", api_key=key, **more))
+    agent = FunctionAgent(
+        tools=[*TOOLS.values()], llm=OpenAILike(model=model, api_base=f"{address}/v1", api_key=key, **more)
+    )
     running = agent.run(TASK)
     async for event in running.stream_events():
         if isinstance(event, AgentStream):
@@ -110,7 +116,9 @@ async def pydantic_ai_anthropic(address: str, key: str, model: str) -> AsyncIter
     from pydantic_ai.providers.anthropic import AnthropicProvider
 
     client = AsyncAnthropic(base_url=address, api_key=key, max_retries=0)
-    async for piece in _pydantic_ai(AnthropicModel(model, provider=AnthropicProvider(anthropic_client=client))):
+    async for piece in _pydantic_ai(
+        AnthropicModel(model, provider=AnthropicProvider(anthropic_client=client))
+    ):
         yield piece
 
 
@@ -118,7 +126,9 @@ async def pydantic_ai_google(address: str, key: str, model: str) -> AsyncIterato
     from pydantic_ai.models.google import GoogleModel
     from pydantic_ai.providers.google import GoogleProvider
 
-    async for piece in _pydantic_ai(GoogleModel(model, provider=GoogleProvider(base_url=address, api_key=key))):
+    async for piece in _pydantic_ai(
+        GoogleModel(model, provider=GoogleProvider(base_url=address, api_key=key))
+    ):
         yield piece
 
 

@@ -1,4 +1,5 @@
-"""Streams of the Messages API of our own making: blocks open and close one after another, as the SDKs' accumulator needs it."""
+"""Streams of the Messages API of our own making: blocks open and close one after another, as the SDKs'
+accumulator needs it."""
 
 import json
 from typing import Any
@@ -130,7 +131,9 @@ def test_the_models_name_is_hidden_where_the_alias_says_so_and_anthropics_id_kep
 
 
 def test_thinking_is_sealed_before_its_block_ends() -> None:
-    assert content(ReasoningDelta("h"), ReasoningDelta("m"), ReasoningBlock(0, "hm", "S"), TextDelta("a")) == [
+    assert content(
+        ReasoningDelta("h"), ReasoningDelta("m"), ReasoningBlock(0, "hm", "S"), TextDelta("a")
+    ) == [
         {"type": "thinking", "thinking": "hm", "signature": "S"},
         {"type": "text", "text": "a"},
     ]
@@ -138,7 +141,11 @@ def test_thinking_is_sealed_before_its_block_ends() -> None:
 
 def test_thinking_without_a_seal_an_encrypted_one_and_one_that_was_not_shown() -> None:
     assert content(
-        ReasoningDelta("hm"), TextDelta("a"), ReasoningBlock(0, redacted="D"), ReasoningBlock(1, "", "S"), TextDelta("b")
+        ReasoningDelta("hm"),
+        TextDelta("a"),
+        ReasoningBlock(0, redacted="D"),
+        ReasoningBlock(1, "", "S"),
+        TextDelta("b"),
     ) == [
         {"type": "thinking", "thinking": "hm", "signature": ""},
         {"type": "text", "text": "a"},
@@ -149,7 +156,12 @@ def test_thinking_without_a_seal_an_encrypted_one_and_one_that_was_not_shown() -
 
 
 def test_calls_one_after_another() -> None:
-    events = [TextDelta("a"), ToolCallStarted(0, "c1", "f"), ToolCallDelta(0, '{"x"'), ToolCallDelta(0, ":1}")]
+    events = [
+        TextDelta("a"),
+        ToolCallStarted(0, "c1", "f"),
+        ToolCallDelta(0, '{"x"'),
+        ToolCallDelta(0, ":1}"),
+    ]
     found = content(*events, ToolCallStarted(1, "c2", "g"), ToolCallDelta(1, "{}"))
     assert found == [
         {"type": "text", "text": "a"},
@@ -180,14 +192,16 @@ def test_calls_without_arguments_lose_nothing_and_hold_back_nothing_for_good() -
 @pytest.mark.parametrize("pieces", [("inv", "alid"), (" ", "[1]"), ("5",)])
 def test_arguments_that_are_no_object_are_told_as_one(pieces: tuple[str, ...]) -> None:
     deltas = [ToolCallDelta(0, piece) for piece in pieces]
-    [one, two] = content(ToolCallStarted(0, "a", "f"), *deltas, ToolCallStarted(1, "b", "g"), ToolCallDelta(1, " {}"))
+    [one, two] = content(
+        ToolCallStarted(0, "a", "f"), *deltas, ToolCallStarted(1, "b", "g"), ToolCallDelta(1, " {}")
+    )
     assert (one["input"], two["input"]) == ({"INVALID_JSON": "".join(pieces)}, {})
 
 
 def test_tools_that_a_provider_ran_are_not_shown() -> None:
-    assert content(ToolCallStarted(0, "s", "search", "server"), ToolCallDelta(0, "{}"), TextDelta("a"), Working("other")) == [
-        {"type": "text", "text": "a"}
-    ]
+    assert content(
+        ToolCallStarted(0, "s", "search", "server"), ToolCallDelta(0, "{}"), TextDelta("a"), Working("other")
+    ) == [{"type": "text", "text": "a"}]
 
 
 def test_a_call_without_an_id_gets_one() -> None:
@@ -228,7 +242,10 @@ def test_why_it_stopped(finished: Finished, reason: str, sequence: str | None) -
 
 def test_the_first_usage_is_what_the_upstream_said_first_else_about_what_the_prompt_has() -> None:
     [start, *_] = frames(encoder().encode([Started("", "", Usage(10, 1, 4)), TextDelta("a")]))
-    assert (start["message"]["usage"]["input_tokens"], start["message"]["usage"]["cache_read_input_tokens"]) == (6, 4)
+    assert (
+        start["message"]["usage"]["input_tokens"],
+        start["message"]["usage"]["cache_read_input_tokens"],
+    ) == (6, 4)
     [start, *_] = frames(encoder().encode([Started(), TextDelta("a")]))
     assert start["message"]["usage"] == {
         "input_tokens": 100,
@@ -237,7 +254,9 @@ def test_the_first_usage_is_what_the_upstream_said_first_else_about_what_the_pro
         "output_tokens": 1,
     }
     tools = ChatRequest("anthropic", None, (), tools=(Tool("f", "d" * 400),))
-    [start, *_] = frames(Anthropic().encoder(tools, Answer("r", "chat", 1)).encode([Started(), TextDelta("a")]))
+    [start, *_] = frames(
+        Anthropic().encoder(tools, Answer("r", "chat", 1)).encode([Started(), TextDelta("a")])
+    )
     assert start["message"]["usage"]["input_tokens"] == 100
 
 
@@ -277,7 +296,11 @@ EVENTS = st.lists(
 def test_whatever_comes_and_however_it_is_cut_the_stream_is_one_that_can_be_read(
     events: list[StreamEvent], cuts: list[int]
 ) -> None:
-    told = [event for at, event in enumerate(events) if not isinstance(event, ToolCallStarted) or event not in events[:at]]
+    told = [
+        event
+        for at, event in enumerate(events)
+        if not isinstance(event, ToolCallStarted) or event not in events[:at]
+    ]
     all_of = [Started(), *told, Finished("stop")]
     whole = encoder().encode(all_of)
     places = sorted({min(cut, len(all_of)) for cut in cuts})
@@ -293,15 +316,23 @@ def test_whatever_comes_and_however_it_is_cut_the_stream_is_one_that_can_be_read
             assert opened == value["index"]
             opened = None
     assert "".join(e.text for e in told if isinstance(e, TextDelta)) == "".join(
-        value["delta"]["text"] for value in frames(whole) if value.get("delta", {}).get("type") == "text_delta"
+        value["delta"]["text"]
+        for value in frames(whole)
+        if value.get("delta", {}).get("type") == "text_delta"
     )
 
 
 def test_a_calls_seal_stands_in_a_thinking_block_before_it() -> None:
-    called = [ToolCallStarted(0, "t", "f", signature="U2VhbA=="), ToolCallDelta(0, "{}"), Finished("tool_calls")]
+    called = [
+        ToolCallStarted(0, "t", "f", signature="U2VhbA=="),
+        ToolCallDelta(0, "{}"),
+        Finished("tool_calls"),
+    ]
     thinking, use = message(encoder().encode([Started(), *called]))["content"]
     assert (thinking["type"], thinking["thinking"], use["type"]) == ("thinking", "", "tool_use")
-    whole = Anthropic().encoder(ChatRequest("anthropic", "chat", CHAT.messages, stream=False), Answer("r1", "chat", 1))
+    whole = Anthropic().encoder(
+        ChatRequest("anthropic", "chat", CHAT.messages, stream=False), Answer("r1", "chat", 1)
+    )
     content = json.loads(whole.encode([Started(), *called]))["content"]
     assert content[0] == {"type": "thinking", "thinking": "", "signature": thinking["signature"]}
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": content}]

@@ -104,7 +104,14 @@ async def test_models_come_page_by_page() -> None:
 
 
 @pytest.mark.parametrize(
-    "query", [{"limit": "0"}, {"limit": "1001"}, {"limit": "x"}, {"after_id": "z"}, {"after_id": "a", "before_id": "b"}]
+    "query",
+    [
+        {"limit": "0"},
+        {"limit": "1001"},
+        {"limit": "x"},
+        {"after_id": "z"},
+        {"after_id": "a", "before_id": "b"},
+    ],
 )
 async def test_a_page_that_cannot_be_is_refused(query: dict[str, str]) -> None:
     with pytest.raises(BadRequest):

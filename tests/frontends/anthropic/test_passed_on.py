@@ -1,4 +1,5 @@
-"""Frames of an upstream of the same dialect: passed on as they came, and made whole where they lack what an answer needs."""
+"""Frames of an upstream of the same dialect: passed on as they came, and made whole where they lack what an
+answer needs."""
 
 import json
 from typing import Any
@@ -52,21 +53,33 @@ START = {
 OPEN = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
 TEXT = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}}
 CLOSE = {"type": "content_block_stop", "index": 0}
-DELTA = {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 2}}
+DELTA = {
+    "type": "message_delta",
+    "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+    "usage": {"output_tokens": 2},
+}
 STOP = {"type": "message_stop"}
 ALL = (START, OPEN, TEXT, CLOSE, DELTA, STOP)
 
 
 def call(index: int, id: str | None = "toolu_1") -> tuple[dict[str, Any], ...]:
     block = {"type": "tool_use", "id": id, "name": "f", "input": {}}
-    piece = {"type": "content_block_delta", "index": index, "delta": {"type": "input_json_delta", "partial_json": "{}"}}
+    piece = {
+        "type": "content_block_delta",
+        "index": index,
+        "delta": {"type": "input_json_delta", "partial_json": "{}"},
+    }
     start = {"type": "content_block_start", "index": index, "content_block": block}
     return start, piece, {"type": "content_block_stop", "index": index}
 
 
 @pytest.mark.parametrize("ping", [b'event: ping\ndata: {"type": "ping"}\n\n', b""])
 def test_an_ordinary_stream_is_the_upstreams_to_the_byte_however_it_is_cut(ping: bytes) -> None:
-    body = sse(START, OPEN) + ping + sse(TEXT, TEXT, CLOSE, *call(1), {**DELTA, "delta": {"stop_reason": "tool_use"}}, STOP)
+    body = (
+        sse(START, OPEN)
+        + ping
+        + sse(TEXT, TEXT, CLOSE, *call(1), {**DELTA, "delta": {"stop_reason": "tool_use"}}, STOP)
+    )
     body += b""
     for at in range(1, len(body)):
         assert passed([body[:at], body[at:]]) == body
@@ -77,7 +90,11 @@ def test_an_ordinary_stream_is_the_upstreams_to_the_byte_however_it_is_cut(ping:
 def test_padding_new_types_and_new_fields_pass() -> None:
     odd = b'event: novelty\ndata: {"type":"novelty","x":[1]}\n\n'
     padded = sse(TEXT).replace(b"}}", b"}   }")
-    more = {"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta", "citation": {"type": "new"}}}
+    more = {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "citations_delta", "citation": {"type": "new"}},
+    }
     body = sse(START, OPEN) + odd + padded + sse(TEXT, more, CLOSE, DELTA, STOP)
     assert passed([body]) == body
     assert passed(cuts.bytewise(body)) == body
@@ -95,10 +112,22 @@ def test_padding_new_types_and_new_fields_pass() -> None:
         (sse(*ALL[:2]) + b"data: junk\n\n" + sse(*ALL[2:]), "junk"),
         (sse(START, *ALL), "two beginnings"),
         (sse(*ALL) + sse(TEXT), "something behind the end"),
-        (sse(START, {**OPEN, "index": None}, {**TEXT, "index": None}, {**CLOSE, "index": None}, DELTA, STOP), "no index"),
+        (
+            sse(
+                START, {**OPEN, "index": None}, {**TEXT, "index": None}, {**CLOSE, "index": None}, DELTA, STOP
+            ),
+            "no index",
+        ),
         (sse(START, OPEN, {**TEXT, "index": 7}, CLOSE, DELTA, STOP), "a wrong index"),
         (
-            sse(START, OPEN, {**TEXT, "index": "0"}, CLOSE, {**DELTA, "delta": {"stop_reason": "end_turn"}}, STOP),
+            sse(
+                START,
+                OPEN,
+                {**TEXT, "index": "0"},
+                CLOSE,
+                {**DELTA, "delta": {"stop_reason": "end_turn"}},
+                STOP,
+            ),
             "a text as index",
         ),
         (sse(START, OPEN, {**TEXT, "delta": {"text": "Hi"}}, CLOSE, DELTA, STOP), "a delta without its type"),
@@ -160,7 +189,11 @@ def test_a_whole_message_in_place_of_a_stream_is_told_as_one() -> None:
     body = json.dumps(DOCUMENT).encode()
     for reads in ([body], cuts.bytewise(body)):
         held = message(passed(reads))
-        assert (held["id"], held["content"], held["stop_reason"]) == ("msg_1", [{"type": "text", "text": "Hi"}], "end_turn")
+        assert (held["id"], held["content"], held["stop_reason"]) == (
+            "msg_1",
+            [{"type": "text", "text": "Hi"}],
+            "end_turn",
+        )
 
 
 def test_the_models_name_is_hidden_wherever_it_stands() -> None:
@@ -209,12 +242,20 @@ def test_a_whole_message_whose_reason_or_ids_sdks_would_misread() -> None:
 
 def test_a_stream_for_who_wants_a_whole_message_is_put_together() -> None:
     thinking = (
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}},
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": {"type": "thinking", "thinking": "", "signature": ""},
+        },
         {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}},
         {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "S"}},
         CLOSE,
     )
-    cited = {"type": "content_block_delta", "index": 1, "delta": {"type": "citations_delta", "citation": {"n": 1}}}
+    cited = {
+        "type": "content_block_delta",
+        "index": 1,
+        "delta": {"type": "citations_delta", "citation": {"n": 1}},
+    }
     text = [{**event, "index": 1} for event in (OPEN, TEXT)]
     body = sse(START, *thinking, *text, cited, {**CLOSE, "index": 1}, *call(2), DELTA, STOP)
     expected = [
@@ -228,7 +269,9 @@ def test_a_stream_for_who_wants_a_whole_message_is_put_together() -> None:
         assert held["usage"] == {"input_tokens": 5, "output_tokens": 2, "odd": 1}
 
 
-@pytest.mark.parametrize("body", [b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'])
+@pytest.mark.parametrize(
+    "body", [b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}']
+)
 def test_an_error_in_place_of_a_message(body: bytes) -> None:
     decoder = WholeMessageDecoder()
     decoder.feed(body)
@@ -253,7 +296,11 @@ def test_another_attempt_goes_on_where_the_frames_ended() -> None:
 
 def test_another_attempt_closes_the_thinking_that_was_cut() -> None:
     first = encoder()
-    opened = {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}}
+    opened = {
+        "type": "content_block_start",
+        "index": 0,
+        "content_block": {"type": "thinking", "thinking": "", "signature": ""},
+    }
     piece = {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}}
     out = first.encode(PassingDecoder().feed(sse(START, opened, piece)))
     second = Anthropic().encoder(STREAMED, Answer("r1", "chat", 1))

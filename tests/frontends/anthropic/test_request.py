@@ -1,4 +1,5 @@
-"""A request of the Messages API as the vocabulary has it: what each field becomes, and what is refused by its name."""
+"""A request of the Messages API as the vocabulary has it: what each field becomes, and what is refused by its
+name."""
 
 import json
 from typing import Any
@@ -9,7 +10,18 @@ from sluice.errors import BadRequest
 from sluice.frontends import Head
 from sluice.frontends.anthropic.dialect import Anthropic
 from sluice.frontends.anthropic.request import chat_of
-from sluice.model.chat import ChatRequest, Image, Message, Other, Reasoning, Sampling, Text, Thought, Tool, ToolCall
+from sluice.model.chat import (
+    ChatRequest,
+    Image,
+    Message,
+    Other,
+    Reasoning,
+    Sampling,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+)
 
 CACHED = {"type": "ephemeral"}
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -32,7 +44,9 @@ def test_a_request_is_read_in_full() -> None:
         top_p=0.9,
         top_k=3,
         stop_sequences=["END"],
-        tools=[{"name": "f", "description": "d", "input_schema": {"type": "object"}, "cache_control": CACHED}],
+        tools=[
+            {"name": "f", "description": "d", "input_schema": {"type": "object"}, "cache_control": CACHED}
+        ],
         tool_choice={"type": "tool", "name": "f", "disable_parallel_tool_use": True},
         thinking={"type": "enabled", "budget_tokens": 2000},
         metadata={"user_id": "ada"},
@@ -46,7 +60,13 @@ def test_a_request_is_read_in_full() -> None:
     assert chat.tools == (Tool("f", "d", {"type": "object"}, CACHED),)
     assert (chat.tool_choice, chat.parallel_tool_calls) == (("function", "f"), False)
     assert (chat.reasoning, chat.user, chat.cache) == (Reasoning(budget=2000), "ada", CACHED)
-    assert (chat.dialect, chat.model, chat.stream, chat.include_usage, chat.dialect_only) == ("anthropic", "m", True, True, "")
+    assert (chat.dialect, chat.model, chat.stream, chat.include_usage, chat.dialect_only) == (
+        "anthropic",
+        "m",
+        True,
+        True,
+        "",
+    )
     assert chat.wire is not None
     assert json.loads(chat.body) == chat.wire
 
@@ -58,7 +78,10 @@ def test_a_request_is_read_in_full() -> None:
         ({"thinking": {"type": "disabled"}, "output_config": {"effort": "max"}}, Reasoning("none")),
         ({"thinking": {"type": "adaptive"}}, Reasoning("high")),
         ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, Reasoning("low")),
-        ({"thinking": {"type": "enabled", "budget_tokens": 1024}, "output_config": {"effort": "low"}}, Reasoning("low", 1024)),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 1024}, "output_config": {"effort": "low"}},
+            Reasoning("low", 1024),
+        ),
         ({"output_config": {"effort": "xhigh"}}, Reasoning("xhigh")),
         ({"output_config": {"effort": "a word of next year"}}, None),
         ({"thinking": {"type": "of next year"}}, None),
@@ -100,7 +123,10 @@ def test_results_of_tools_are_messages_of_their_own_and_stay_in_order() -> None:
                 "tool_use_id": "c",
                 "content": [
                     {"type": "text", "text": "see"},
-                    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}},
+                    {
+                        "type": "image",
+                        "source": {"type": "base64", "media_type": "image/png", "data": "aGk="},
+                    },
                 ],
             },
             {"type": "text", "text": "and now?"},
@@ -140,7 +166,10 @@ def test_an_assistants_blocks() -> None:
             {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="},
             {"file_data": "data:application/pdf;base64,JVBERg=="},
         ),
-        ({"type": "text", "media_type": "text/plain", "data": "hi"}, {"file_data": "data:text/plain;base64,aGk="}),
+        (
+            {"type": "text", "media_type": "text/plain", "data": "hi"},
+            {"file_data": "data:text/plain;base64,aGk="},
+        ),
         ({"type": "url", "url": "https://x.example/a.pdf"}, {"file_data": "https://x.example/a.pdf"}),
         ({"type": "file", "file_id": "file_1"}, {"file_id": "file_1"}),
     ],
@@ -163,14 +192,23 @@ def test_a_document_of_blocks_and_a_search_result_are_texts() -> None:
 
 
 def test_a_system_message_in_the_middle_stays_there() -> None:
-    chat = parsed(messages=[*HELLO, {"role": "system", "content": "Mode: plan"}, {"role": "assistant", "content": "Sure"}])
+    chat = parsed(
+        messages=[
+            *HELLO,
+            {"role": "system", "content": "Mode: plan"},
+            {"role": "assistant", "content": "Sure"},
+        ]
+    )
     assert [message.role for message in chat.messages] == ["user", "system", "assistant"]
 
 
 @pytest.mark.parametrize(
     ("tools", "place"),
     [
-        ([{"name": "f", "input_schema": {}}, {"type": "web_search_20260209", "name": "web_search"}], "tools[1]"),
+        (
+            [{"name": "f", "input_schema": {}}, {"type": "web_search_20260209", "name": "web_search"}],
+            "tools[1]",
+        ),
         ([{"type": "bash_20250124", "name": "bash"}], "tools[0]"),
         ([{"type": "custom", "name": "f"}, {"type": "memory_20250818", "name": "memory"}], "tools[1]"),
     ],
@@ -196,7 +234,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
     ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages[0].content[0].source"),
     (
-        {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "file:///x"}}]}]},
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "image", "source": {"type": "url", "url": "file:///x"}}],
+                }
+            ]
+        },
         "messages[0].content[0].source.url",
     ),
     (
@@ -204,7 +249,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "messages[0].content[0].tool_use_id",
     ),
     (
-        {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": "x"}]}]},
+        {
+            "messages": [
+                {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": "x"}]}
+            ]
+        },
         "messages[0].content[0].input",
     ),
     ({"messages": [{"role": "user", "Content": "x", "content": "x"}]}, "messages[0].content"),

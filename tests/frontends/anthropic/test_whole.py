@@ -98,5 +98,7 @@ def test_text_behind_text_of_another_block_and_no_content_at_all() -> None:
 
 
 def test_an_error_in_place_of_the_answer() -> None:
-    failed = json.loads(Anthropic().encoder(CHAT, Answer("r1", "chat", 1)).fail(UpstreamError("overloaded", "Overloaded")))
+    failed = json.loads(
+        Anthropic().encoder(CHAT, Answer("r1", "chat", 1)).fail(UpstreamError("overloaded", "Overloaded"))
+    )
     assert failed["error"]["type"] == "overloaded_error"

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from sluice.errors import BadRequest, GatewayError, ModelNotFound, RateLimited, Unauthorized, UpstreamError, UpstreamTruncated
+from sluice.errors import (
+    BadRequest,
+    GatewayError,
+    ModelNotFound,
+    RateLimited,
+    Unauthorized,
+    UpstreamError,
+    UpstreamTruncated,
+)
 from sluice.frontends import Answer, Encoder
 from sluice.frontends.gemini.answer import usage_metadata
 from sluice.frontends.gemini.dialect import Gemini
@@ -50,7 +58,12 @@ CALLS = [
     {"functionCall": {"id": "call_1", "name": "f", "args": {"x": 1}}, "thoughtSignature": "czI="},
     {"functionCall": {"id": "call_2", "name": "g", "args": {}}},
 ]
-PARTS = [{"text": "hm", "thought": True}, {"text": "", "thoughtSignature": "c2ln"}, {"text": "a\u2028ü"}, *CALLS]
+PARTS = [
+    {"text": "hm", "thought": True},
+    {"text": "", "thoughtSignature": "c2ln"},
+    {"text": "a\u2028ü"},
+    *CALLS,
+]
 COUNTS = {
     "promptTokenCount": 7, "candidatesTokenCount": 3, "thoughtsTokenCount": 2, "cachedContentTokenCount": 3,
     "totalTokenCount": 12,
@@ -123,7 +136,12 @@ def test_a_list_has_a_chunk_an_element() -> None:
     data = b"".join([encode.encode([event]) + encode.heartbeat() for event in EVENTS])
     assert all_parts(json.loads(data))[0] == {"text": "h", "thought": True}
     assert encode.content_type.startswith("application/json")
-    assert json.loads(encoder(profile=LIST).encode([Started(), Finished("stop")]))[0]["candidates"][0]["finishReason"] == "STOP"
+    assert (
+        json.loads(encoder(profile=LIST).encode([Started(), Finished("stop")]))[0]["candidates"][0][
+            "finishReason"
+        ]
+        == "STOP"
+    )
 
 
 def test_an_error_ends_a_list() -> None:
@@ -136,7 +154,12 @@ def test_an_error_ends_a_list() -> None:
 
 def test_a_whole_answer_is_one_response() -> None:
     encode = encoder(stream=False)
-    assert b"".join(encode.encode([event]) for event in EVENTS[:-1]) == encode.start() == encode.heartbeat() == b""
+    assert (
+        b"".join(encode.encode([event]) for event in EVENTS[:-1])
+        == encode.start()
+        == encode.heartbeat()
+        == b""
+    )
     told = json.loads(encode.encode(EVENTS[-1:]))
     assert told == {**content(*PARTS, finishReason="STOP"), "usageMetadata": COUNTS, **NAMED}
 
@@ -191,7 +214,12 @@ def test_sources_are_grounding_in_bytes() -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_arguments_that_are_none_are_an_error_unless_they_were_cut(stream: bool) -> None:
-    broken: list[StreamEvent] = [Started(), TextDelta("a"), ToolCallStarted(0, "c", "f"), ToolCallDelta(0, '{"x":')]
+    broken: list[StreamEvent] = [
+        Started(),
+        TextDelta("a"),
+        ToolCallStarted(0, "c", "f"),
+        ToolCallDelta(0, '{"x":'),
+    ]
     data = encoder(stream=stream).encode([*broken, Finished("stop")])
     last = chunks(data)[-1] if stream else json.loads(data)
     assert last["error"]["details"][0]["reason"] == "garbled"
@@ -205,7 +233,9 @@ def test_a_heartbeat_is_a_chunk_with_an_empty_text() -> None:
 
 
 def test_a_hidden_model_is_the_alias() -> None:
-    told = chunks(encoder(reveal=False).encode([Started("", "x"), Working("better"), TextDelta("a"), Finished("stop")]))
+    told = chunks(
+        encoder(reveal=False).encode([Started("", "x"), Working("better"), TextDelta("a"), Finished("stop")])
+    )
     assert told[0]["modelVersion"] == "alias"
     encode = encoder()
     encode.resume(Started(model="other"))
@@ -230,7 +260,9 @@ def test_errors_have_googles_statuses(error: GatewayError, status: int, name: st
 
 
 def test_errors_say_what_clients_act_upon() -> None:
-    wrong = Gemini().error(BadRequest("x", details=[{"field": "a", "reason": "b"}]), "r")["error"]["details"][1]
+    wrong = Gemini().error(BadRequest("x", details=[{"field": "a", "reason": "b"}]), "r")["error"]["details"][
+        1
+    ]
     assert wrong == {
         "@type": "type.googleapis.com/google.rpc.BadRequest",
         "fieldViolations": [{"field": "a", "description": "b"}],
@@ -246,7 +278,9 @@ def test_vectors_are_passed_on_as_they_are_written() -> None:
     events: list[StreamEvent] = [Started(), TextDelta(""), Finished("stop"), Verbatim(body, whole=True)]
 
     def encoded(profile: str, operation: str = "embeddings") -> bytes:
-        asked = OperationRequest("x", None, (), stream=False, profile=profile, operation=operation, tokens=1, longest=1)
+        asked = OperationRequest(
+            "x", None, (), stream=False, profile=profile, operation=operation, tokens=1, longest=1
+        )
         return Gemini().encoder(asked, Answer("r", "alias", 0)).encode(events)
 
     assert encoded("") == b'{"embeddings":[{"values":[0.10, 1]},{"values":[2e-3]}]}'

@@ -11,7 +11,18 @@ from sluice.frontends.gemini.operations import ONE, count, embed, embed_all
 from sluice.frontends.gemini.request import LIST, SILENT, streamed, whole
 from sluice.frontends.gemini.schema import json_schema
 from sluice.frontends.gemini.seals import signature_of
-from sluice.model.chat import ChatRequest, Image, Message, Other, Reasoning, Sampling, Text, Thought, Tool, ToolCall
+from sluice.model.chat import (
+    ChatRequest,
+    Image,
+    Message,
+    Other,
+    Reasoning,
+    Sampling,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+)
 from sluice.model.events import ReasoningBlock
 
 USER = {"role": "user", "parts": [{"text": "Hi"}]}
@@ -33,7 +44,9 @@ def test_the_path_says_model_and_stream() -> None:
     found = streamed(body, Head(query={"alt": "sse"}, parameters={"model": "m"}))
     assert (found.stream, found.profile) == (True, "")
     assert streamed(body, HEAD).profile == LIST
-    hidden = json.dumps({"contents": [USER], "generationConfig": {"thinkingConfig": {"includeThoughts": False}}}).encode()
+    hidden = json.dumps(
+        {"contents": [USER], "generationConfig": {"thinkingConfig": {"includeThoughts": False}}}
+    ).encode()
     assert (whole(hidden, HEAD).profile, streamed(hidden, HEAD).profile) == (SILENT, SILENT + LIST)
 
 
@@ -55,7 +68,13 @@ def test_names_may_be_in_snake_case() -> None:
             "stop_sequences": "a",
             "thinking_config": {"thinking_budget": 9},
         },
-        tools=[{"function_declarations": [{"name": "f", "parameters": {"type": "OBJECT", "properties": {"a_b": {}}}}]}],
+        tools=[
+            {
+                "function_declarations": [
+                    {"name": "f", "parameters": {"type": "OBJECT", "properties": {"a_b": {}}}}
+                ]
+            }
+        ],
         tool_config={"function_calling_config": {"mode": "any"}},
     )
     assert found.messages[0] == Message("system", (Text("Be brief"),))
@@ -94,7 +113,11 @@ def test_thinking_is_reasoning(thinking: dict[str, Any] | None, reasoning: Reaso
 
 
 def test_formats() -> None:
-    schema = {"type": "OBJECT", "properties": {"a": {"type": "STRING", "nullable": True}}, "propertyOrdering": ["a"]}
+    schema = {
+        "type": "OBJECT",
+        "properties": {"a": {"type": "STRING", "nullable": True}},
+        "propertyOrdering": ["a"],
+    }
     plain = {"type": "object", "properties": {"a": {"type": ["string", "null"]}}}
     wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": plain}}
     assert config(responseMimeType="application/json", responseSchema=schema).response_format == wanted
@@ -171,10 +194,19 @@ def test_a_tool_loop_with_signatures() -> None:
                                   "parts": [{"inlineData": {"mimeType": "image/png", "data": PNG}}]}},
         ]},
     ]  # fmt: skip
-    calls = (ToolCall("call_1_0", "f", '{"a":"ü"}', "c2ln"), ToolCall("own", "f", "{}"), ToolCall("call_1_2", "g", "{}"))
+    calls = (
+        ToolCall("call_1_0", "f", '{"a":"ü"}', "c2ln"),
+        ToolCall("own", "f", "{}"),
+        ToolCall("call_1_2", "g", "{}"),
+    )
     assert chat(contents=contents).messages == (
         Message("user", (Text("Hi"),)),
-        Message("assistant", (Text("Let me see"),), calls, thoughts=(Thought("hm"), Thought(signature="gemini:R29vZ2xl"))),
+        Message(
+            "assistant",
+            (Text("Let me see"),),
+            calls,
+            thoughts=(Thought("hm"), Thought(signature="gemini:R29vZ2xl")),
+        ),
         Message("tool", (Text("first"),), tool_call_id="call_1_0"),
         Message("tool", (Text("gone"),), tool_call_id="call_1_2", failed=True),
         Message("tool", (Text('{"n":1}'), Image(f"data:image/png;base64,{PNG}")), tool_call_id="own"),
@@ -188,7 +220,11 @@ def test_a_tool_loop_with_signatures() -> None:
 def test_another_vendors_seal_comes_back_as_it_was(block: ReasoningBlock, url_safe: bool) -> None:
     signature = signature_of(block)
     signature = signature.replace("+", "-").replace("/", "_") if url_safe else signature
-    given = [{"text": "hm", "thought": True}, {"text": "", "thoughtSignature": signature}, {"functionCall": {"name": "f"}}]
+    given = [
+        {"text": "hm", "thought": True},
+        {"text": "", "thoughtSignature": signature},
+        {"functionCall": {"name": "f"}},
+    ]
     [_, message] = chat(contents=[USER, {"role": "model", "parts": given}]).messages
     assert message.thoughts == (Thought(block.text, block.signature, block.redacted),)
 
@@ -198,7 +234,12 @@ def test_googles_own_seal_is_passed_on() -> None:
 
 
 DECLARED = [
-    {"functionDeclarations": [{"name": "f", "description": "d", "parametersJsonSchema": {"type": "object"}}, {"name": "g"}]}
+    {
+        "functionDeclarations": [
+            {"name": "f", "description": "d", "parametersJsonSchema": {"type": "object"}},
+            {"name": "g"},
+        ]
+    }
 ]
 CHOICES: list[tuple[dict[str, Any], Any, list[str]]] = [
     ({"mode": "AUTO"}, "auto", ["f", "g"]), ({"mode": "NONE"}, "none", ["f", "g"]), ({"mode": "ANY"}, "required", ["f", "g"]),
@@ -273,7 +314,11 @@ def test_tokens_are_counted_about(wrap: bool) -> None:
 
 
 def test_inputs_are_openais() -> None:
-    one = {"content": {"parts": [{"text": "aaaa"}, {"text": "bbbb"}]}, "taskType": "X", "output_dimensionality": 5}
+    one = {
+        "content": {"parts": [{"text": "aaaa"}, {"text": "bbbb"}]},
+        "taskType": "X",
+        "output_dimensionality": 5,
+    }
     found = embed(json.dumps({"model": "models/x", **one}).encode(), HEAD)
     assert (found.wire, found.dialect, found.profile) == (
         {"model": "a/b", "input": ["aaaabbbb"], "dimensions": 5},

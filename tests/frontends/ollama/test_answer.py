@@ -54,7 +54,9 @@ def lines(data: bytes) -> list[dict[str, Any]]:
 
 
 def without_times(line: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in line.items() if key != "created_at" and not key.endswith("_duration")}
+    return {
+        key: value for key, value in line.items() if key != "created_at" and not key.endswith("_duration")
+    }
 
 
 USAGE = Usage(input=7, output=3)
@@ -118,7 +120,11 @@ def test_what_is_told_is_read_again() -> None:
 
 
 def test_a_prompts_answer_has_a_response() -> None:
-    told = lines(encoder(profile=GENERATE).encode([Started(), ReasoningDelta("hm"), TextDelta("a"), Finished("length")]))
+    told = lines(
+        encoder(profile=GENERATE).encode(
+            [Started(), ReasoningDelta("hm"), TextDelta("a"), Finished("length")]
+        )
+    )
     assert [without_times(line) for line in told] == [
         {"model": "alias", "response": "", "thinking": "hm", "done": False},
         {"model": "alias", "response": "a", "done": False},
@@ -132,7 +138,12 @@ def test_a_prompts_answer_has_a_response() -> None:
 ])  # fmt: skip
 def test_a_whole_answer_is_one_object(profile: str, whole: dict[str, Any]) -> None:
     encode = encoder(stream=False, profile=profile)
-    assert b"".join(encode.encode([event]) for event in ANSWER[:-1]) == encode.start() == encode.heartbeat() == b""
+    assert (
+        b"".join(encode.encode([event]) for event in ANSWER[:-1])
+        == encode.start()
+        == encode.heartbeat()
+        == b""
+    )
     told = json.loads(encode.encode(ANSWER[-1:]))
     assert without_times(told) == {"model": "llama", **whole, **END}
     assert encode.content_type.startswith("application/json")
@@ -165,7 +176,9 @@ def test_a_hidden_model_is_the_alias() -> None:
     encode.resume(Started(model="other"))
     told = lines(encode.encode([Started("", "llama"), Working("better"), TextDelta("a"), Finished("stop")]))
     assert {line["model"] for line in told} == {"alias"}
-    told = lines(encoder().encode([Started("", "llama"), Working("better"), TextDelta("a"), Finished("stop")]))
+    told = lines(
+        encoder().encode([Started("", "llama"), Working("better"), TextDelta("a"), Finished("stop")])
+    )
     assert {line["model"] for line in told} == {"better"}
 
 
@@ -202,11 +215,18 @@ def test_a_model_and_its_latest_are_one() -> None:
 
 def test_vectors_are_passed_on_as_they_are_written() -> None:
     body = b'{"data":[{"index":1,"embedding":[2e-3]},{"index":0,"embedding":[0.10, 1]}],"usage":{"prompt_tokens":7}}'
-    events: list[StreamEvent] = [Started(model="e-1"), TextDelta(""), Finished("stop", USAGE), Verbatim(body, whole=True)]
+    events: list[StreamEvent] = [
+        Started(model="e-1"),
+        TextDelta(""),
+        Finished("stop", USAGE),
+        Verbatim(body, whole=True),
+    ]
     answer = Answer("r", "alias", 0, clock=lambda: 1.5, received=1.0)
 
     def asked(profile: str) -> OperationRequest:
-        return OperationRequest("openai", None, (), stream=False, profile=profile, operation="embeddings", tokens=1, longest=1)
+        return OperationRequest(
+            "openai", None, (), stream=False, profile=profile, operation="embeddings", tokens=1, longest=1
+        )
 
     encode = Ollama().encoder(asked(""), answer)
     assert encode.encode(events) == (

@@ -11,7 +11,18 @@ from sluice.frontends import Head
 from sluice.frontends.ollama.embeddings import ONE, embed, embeddings
 from sluice.frontends.ollama.errors import ModelLoaded
 from sluice.frontends.ollama.request import GENERATE, chat_of, generate_of
-from sluice.model.chat import ChatRequest, Image, Message, Reasoning, Sampling, Text, Thought, Tool, ToolCall, with_system
+from sluice.model.chat import (
+    ChatRequest,
+    Image,
+    Message,
+    Reasoning,
+    Sampling,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+    with_system,
+)
 from sluice_plugins.ollama.backend import Ollama
 
 USER = {"role": "user", "content": "Hi"}
@@ -82,14 +93,30 @@ def test_tools_and_images_and_thinking() -> None:
         {"role": "tool", "content": "two", "tool_name": "g"},
         {"role": "tool", "content": "one"},
     ]  # fmt: skip
-    found = chat(messages=messages, tools=[{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}])
+    found = chat(
+        messages=messages, tools=[{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]
+    )
     image = Image(f"data:image/png;base64,{PNG}")
     assert found.tools == (Tool("f", "", SCHEMA),)
     assert found.messages == (
         Message("system", (Text("Be brief"),)),
-        Message("user", (Text("Hi"), image, Image("data:image/jpeg;base64,/9j/AAAA"), Image(f"data:image/webp;base64,{PNG}"))),
+        Message(
+            "user",
+            (
+                Text("Hi"),
+                image,
+                Image("data:image/jpeg;base64,/9j/AAAA"),
+                Image(f"data:image/webp;base64,{PNG}"),
+            ),
+        ),
         Message("user", (image,)),
-        Message("assistant", (), (ToolCall("call_3_0", "f", '{"a":"ü"}'), ToolCall("own", "g", "{}")), "", (Thought("hm"),)),
+        Message(
+            "assistant",
+            (),
+            (ToolCall("call_3_0", "f", '{"a":"ü"}'), ToolCall("own", "g", "{}")),
+            "",
+            (Thought("hm"),),
+        ),
         Message("tool", (Text("two"),), tool_call_id="own"),
         Message("tool", (Text("one"),), tool_call_id="call_3_0"),
     )
@@ -114,7 +141,9 @@ def test_results_find_their_calls(results: list[dict[str, Any]], ids: list[str])
 
 
 def test_a_prompt_is_a_chat_of_one_turn() -> None:
-    found = generated(system="Be brief", images=[PNG], stream=False, context=[], suffix="", raw=False, keep_alive="5m")
+    found = generated(
+        system="Be brief", images=[PNG], stream=False, context=[], suffix="", raw=False, keep_alive="5m"
+    )
     assert found.messages == (
         Message("system", (Text("Be brief"),)),
         Message("user", (Text("Hi"), Image(f"data:image/png;base64,{PNG}"))),
@@ -170,7 +199,14 @@ def sent(backend: Ollama, **fields: Any) -> dict[str, Any]:
 def test_what_only_ollama_knows_goes_on_to_ollama() -> None:
     backend = Ollama(model_options={"num_ctx": 1024, "min_p": 0.5, "temperature": 0.1})
     options = {"num_ctx": 4096, "repeat_penalty": 1.2, "num_predict": -2, "num_gpu": 9, "new_one": "x"}
-    wanted = {"num_ctx": 4096, "min_p": 0.5, "temperature": 0.1, "repeat_penalty": 1.2, "num_predict": -2, "new_one": "x"}
+    wanted = {
+        "num_ctx": 4096,
+        "min_p": 0.5,
+        "temperature": 0.1,
+        "repeat_penalty": 1.2,
+        "num_predict": -2,
+        "new_one": "x",
+    }
     body = sent(backend, options=options, think=True, format=SCHEMA, keep_alive=0)
     assert body["options"] == wanted
     assert (body["think"], body["format"]) == (True, SCHEMA)
@@ -183,7 +219,9 @@ def test_what_only_ollama_knows_goes_on_to_ollama() -> None:
 def test_options_are_kept_where_the_request_is_written_anew() -> None:
     backend = Ollama(model_options={"num_ctx": 1024, "temperature": 0.1})
     options = {"repeat_penalty": 1.2, "num_predict": 5, "num_gpu": 9, "mirostat": "x"}
-    body = msgspec.json.decode(backend.request(with_system(chat(options=options, think=True), "Be brief"), "x").body)
+    body = msgspec.json.decode(
+        backend.request(with_system(chat(options=options, think=True), "Be brief"), "x").body
+    )
     assert body["options"] == {"num_ctx": 1024, "temperature": 0.1, "repeat_penalty": 1.2, "num_predict": 5}
     assert (body["think"], body["messages"][0]) == (True, {"role": "system", "content": "Be brief"})
 
@@ -192,8 +230,13 @@ def test_options_are_kept_where_the_request_is_written_anew() -> None:
 
 
 def test_inputs_are_openais() -> None:
-    found = embed(b'{"model":"e","input":["aaaa","bbbbbbbb"],"dimensions":5,"truncate":true,"keep_alive":"1m"}', Head())
-    assert (found.wire, found.dialect) == ({"model": "e", "input": ["aaaa", "bbbbbbbb"], "dimensions": 5}, "openai")
+    found = embed(
+        b'{"model":"e","input":["aaaa","bbbbbbbb"],"dimensions":5,"truncate":true,"keep_alive":"1m"}', Head()
+    )
+    assert (found.wire, found.dialect) == (
+        {"model": "e", "input": ["aaaa", "bbbbbbbb"], "dimensions": 5},
+        "openai",
+    )
     assert (found.tokens, found.longest, found.profile) == (3, 2, "")
     assert embed(b'{"model":"e","input":"aaaa"}', Head()).wire == {"model": "e", "input": ["aaaa"]}
     one = embeddings(b'{"model":"e","prompt":"aaaa"}', Head())

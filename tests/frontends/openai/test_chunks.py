@@ -40,7 +40,9 @@ from tests import corpus
 from tests.wire import cuts
 
 ANSWER = Answer("req-1", "assistant", 1790000000)
-HEAD = '{"id":"chatcmpl-req-1","object":"chat.completion.chunk","created":1790000000,"model":"gpt-x","choices":['
+HEAD = (
+    '{"id":"chatcmpl-req-1","object":"chat.completion.chunk","created":1790000000,"model":"gpt-x","choices":['
+)
 
 
 def encoder(*, include_usage: bool = False, verbatim: bool = False, answer: Answer = ANSWER) -> Encoder:
@@ -79,7 +81,9 @@ def test_a_stream_in_its_exact_bytes() -> None:
 
 def test_usage_is_a_chunk_of_its_own_and_null_before() -> None:
     stream = encoder(include_usage=True)
-    *before, usage, done = chunks(stream.encode([Started(), TextDelta("a"), Finished("length", Usage(10, 20, 3, 4))]))
+    *before, usage, done = chunks(
+        stream.encode([Started(), TextDelta("a"), Finished("length", Usage(10, 20, 3, 4))])
+    )
     assert [chunk["usage"] for chunk in before] == [None, None, None]
     assert before[-1]["choices"][0]["finish_reason"] == "length"
     assert usage["choices"] == []
@@ -103,12 +107,19 @@ def test_the_targets_name_is_shown_unless_it_is_hidden_or_unknown() -> None:
     hidden = Answer("req-1", "assistant", 1, reveal=False)
     assert chunks(encoder().encode([Started("", "gpt-x")]))[0]["model"] == "gpt-x"
     assert chunks(encoder().encode([Started("", "")]))[0]["model"] == "assistant"
-    assert chunks(encoder(answer=hidden).encode([Started("", "gpt-x"), TextDelta("a")]))[1]["model"] == "assistant"
+    assert (
+        chunks(encoder(answer=hidden).encode([Started("", "gpt-x"), TextDelta("a")]))[1]["model"]
+        == "assistant"
+    )
 
 
 def test_reasoning_goes_by_its_common_name() -> None:
     out = encoder().encode([Started(), ReasoningDelta("hm"), ReasoningDelta(""), TextDelta("a")])
-    assert deltas(out) == [{"role": "assistant", "content": ""}, {"reasoning_content": "hm"}, {"content": "a"}]
+    assert deltas(out) == [
+        {"role": "assistant", "content": ""},
+        {"reasoning_content": "hm"},
+        {"content": "a"},
+    ]
 
 
 def test_sources_are_annotations() -> None:
@@ -116,8 +127,18 @@ def test_sources_are_annotations() -> None:
     out = encoder().encode([Started(), TextDelta("a"), *cited, Finished("stop")])
     told = [delta["annotations"] for delta in deltas(out) if "annotations" in delta]
     assert told == [
-        [{"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 1, "title": "A", "url": "https://a"}}],
-        [{"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 0, "title": "", "url": "https://b"}}],
+        [
+            {
+                "type": "url_citation",
+                "url_citation": {"start_index": 0, "end_index": 1, "title": "A", "url": "https://a"},
+            }
+        ],
+        [
+            {
+                "type": "url_citation",
+                "url_citation": {"start_index": 0, "end_index": 0, "title": "", "url": "https://b"},
+            }
+        ],
     ]
 
 
@@ -150,7 +171,10 @@ def test_tool_calls_are_numbered_without_the_ones_the_provider_ran() -> None:
 
 
 def test_a_text_that_comes_before_the_start_opens_the_stream_all_the_same() -> None:
-    assert deltas(encoder().encode([TextDelta("a")])) == [{"role": "assistant", "content": ""}, {"content": "a"}]
+    assert deltas(encoder().encode([TextDelta("a")])) == [
+        {"role": "assistant", "content": ""},
+        {"content": "a"},
+    ]
 
 
 def test_a_failed_stream_ends_in_an_error_and_no_terminator() -> None:
@@ -172,7 +196,9 @@ def test_nothing_is_said_before_the_model_is_and_a_heartbeat_is_a_comment() -> N
 
 def test_the_upstreams_frames_are_passed_on_as_they_came() -> None:
     stream = encoder(verbatim=True)
-    assert stream.encode([Started("up-1", "gpt-x"), TextDelta("a"), Verbatim(b"data: 1\n\n")]) == b"data: 1\n\n"
+    assert (
+        stream.encode([Started("up-1", "gpt-x"), TextDelta("a"), Verbatim(b"data: 1\n\n")]) == b"data: 1\n\n"
+    )
     assert stream.encode([TextDelta("b"), Verbatim(b"data: 2\n\ndata: 3\n\n")]) == b"data: 2\n\ndata: 3\n\n"
     assert stream.encode([ReasoningDelta("c")]) == b""
     assert stream.encode([Verbatim(b"data: 4\n\n"), Verbatim(b"data: 5\n\n")]) == b"data: 4\n\ndata: 5\n\n"
@@ -188,7 +214,12 @@ def test_frames_that_stand_behind_the_finish_in_their_batch_come_before_the_end(
     ]
     frame, usage, done = chunks(stream.encode(events))
     assert frame == {"choices": [1]}
-    assert (usage["id"], usage["model"], usage["created"], usage["choices"]) == ("up-1", "gpt-x", 1790000000, [])
+    assert (usage["id"], usage["model"], usage["created"], usage["choices"]) == (
+        "up-1",
+        "gpt-x",
+        1790000000,
+        [],
+    )
     assert usage["usage"]["total_tokens"] == 3
     assert done == b"[DONE]"
 
@@ -205,7 +236,11 @@ def test_a_decoder_reads_the_same_events_from_the_chunks(batches: list[list[Stre
     out = stream.encode([Started("", "m")]) + b"".join(map(stream.encode, batches))
     out += stream.encode([Finished("stop", Usage(1, 2, 0, 1), "stop")])
     said = [event for batch in batches for event in batch if getattr(event, "text", "")]
-    assert ChunkDecoder().feed(out) == [Started("chatcmpl-req-1", "m"), *said, Finished("stop", Usage(1, 2, 0, 1), "stop")]
+    assert ChunkDecoder().feed(out) == [
+        Started("chatcmpl-req-1", "m"),
+        *said,
+        Finished("stop", Usage(1, 2, 0, 1), "stop"),
+    ]
 
 
 GOOD = ("ok", "ok_truncated_by_length", "ok_tool_calls", "refusal")
@@ -214,7 +249,8 @@ GOOD = ("ok", "ok_truncated_by_length", "ok_tool_calls", "refusal")
 @pytest.mark.parametrize("recorded", corpus.params("openai-chat", where=lambda entry: entry.outcome in GOOD))
 @pytest.mark.parametrize("verbatim", [False, True], ids=["events", "verbatim"])
 def test_recorded_streams_say_the_same_on_the_other_side(recorded: corpus.Recorded, verbatim: bool) -> None:
-    """Whatever the lane, a second decoder behind the gateway hears what a first one hears of the provider itself."""
+    """Whatever the lane, a second decoder behind the gateway hears what a first one hears of the provider
+    itself."""
     direct = _heard(ChunkDecoder(), recorded.body)
     decoder = ChunkDecoder(verbatim=verbatim)
     stream = encoder(include_usage=True, verbatim=verbatim)
@@ -264,7 +300,9 @@ ERRORS: list[tuple[GatewayError, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "kind", "code"), ERRORS, ids=[f"{type(row[0]).__name__} {row[2]}" for row in ERRORS])
+@pytest.mark.parametrize(
+    ("error", "kind", "code"), ERRORS, ids=[f"{type(row[0]).__name__} {row[2]}" for row in ERRORS]
+)
 def test_errors_have_openais_shape(error: GatewayError, kind: str, code: str) -> None:
     told = OpenAI().error(error, "req-1")["error"]
     assert told.pop("retry_after", None) == (1.0 if type(error) is RateLimited else None)
@@ -272,5 +310,8 @@ def test_errors_have_openais_shape(error: GatewayError, kind: str, code: str) ->
 
 
 def test_an_error_says_when_to_come_back_where_that_is_known() -> None:
-    assert OpenAI().error(UpstreamError("rate_limited", "x", retry_after=7200.0004), "r")["error"]["retry_after"] == 7200.001
+    assert (
+        OpenAI().error(UpstreamError("rate_limited", "x", retry_after=7200.0004), "r")["error"]["retry_after"]
+        == 7200.001
+    )
     assert "retry_after" not in OpenAI().error(NoCapacity(float("inf"), "requests"), "r")["error"]

@@ -26,7 +26,13 @@ def test_a_prompt_is_a_users_message_and_the_body_stays() -> None:
     found = asked(max_tokens=5, temperature=0, stop="a", top_p=0.5, seed=1, n=2, stream=True, x_own=[1])
     assert found.messages == (Message("user", (Text("Once"),)),)
     assert found.sampling == Sampling(5, 0.0, 0.5, ("a",), 1)
-    assert (found.n, found.stream, found.include_usage, found.dialect_only, found.generates) == (2, True, False, "", True)
+    assert (found.n, found.stream, found.include_usage, found.dialect_only, found.generates) == (
+        2,
+        True,
+        False,
+        "",
+        True,
+    )
     assert found.wire is not None
     assert found.wire["x_own"] == [1]
     assert asked(prompt=["Once"], max_tokens=0, stream_options={"include_usage": True}).sampling == Sampling()
@@ -73,7 +79,11 @@ def test_a_chats_whole_answer_is_a_text() -> None:
     encode = encoder(reveal=False)
     assert encode.encode([Started("u", "gpt"), TextDelta("a")]) == b""
     told = json.loads(encode.encode([TextDelta("b"), Finished("length", Usage(1, 2))]))
-    assert (told["model"], told["choices"][0]["text"], told["choices"][0]["finish_reason"]) == ("alias", "ab", "length")
+    assert (told["model"], told["choices"][0]["text"], told["choices"][0]["finish_reason"]) == (
+        "alias",
+        "ab",
+        "length",
+    )
     assert json.loads(encoder().fail(UpstreamTruncated()))["error"]["code"] == "truncated"
 
 
@@ -88,6 +98,12 @@ def test_frames_are_passed_on_as_they_came() -> None:
     encode = encoder(stream=True)
     assert b"".join(map(encode.encode, batches)) == frame + end + b"data: [DONE]\n\n"
     encode = encoder(stream=True, reveal=False)
-    assert b"".join(map(encode.encode, batches)) == (frame + end).replace(b'"x"', b'"alias"') + b"data: [DONE]\n\n"
+    assert (
+        b"".join(map(encode.encode, batches))
+        == (frame + end).replace(b'"x"', b'"alias"') + b"data: [DONE]\n\n"
+    )
     document = b'{"model":"x","choices":[{"text":"a"}]}'
-    assert encoder().encode([Started(), TextDelta("a"), Finished("stop"), Verbatim(document, whole=True)]) == document
+    assert (
+        encoder().encode([Started(), TextDelta("a"), Finished("stop"), Verbatim(document, whole=True)])
+        == document
+    )

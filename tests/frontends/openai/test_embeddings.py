@@ -27,7 +27,12 @@ def ask(wire: object) -> OperationRequest:
 ])  # fmt: skip
 def test_every_form_of_input_is_counted(value: Any, tokens: int, longest: int) -> None:
     request = ask({"model": "m", "input": value})
-    assert (request.estimated_tokens(), request.longest, request.model, request.stream) == (tokens, longest, "m", False)
+    assert (request.estimated_tokens(), request.longest, request.model, request.stream) == (
+        tokens,
+        longest,
+        "m",
+        False,
+    )
     assert (request.operation, request.dialect, request.generates) == ("embeddings", "openai", False)
 
 
@@ -57,7 +62,9 @@ def test_a_model_may_be_left_to_the_key() -> None:
     assert ask({"input": "a"}).model is None
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"input":"a","input":"b"}', b'{"input":"\\ud800"}', b"\xff"])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b'{"input":"a","input":"b"}', b'{"input":"\\ud800"}', b"\xff"]
+)
 def test_a_body_that_is_no_plain_object_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
         embeddings(body, Head())
@@ -83,7 +90,9 @@ def test_more_tokens_than_any_body_may_have_values_are_counted() -> None:
 MANY = [1] * 20_000
 
 
-@pytest.mark.parametrize("lists", [[MANY, []], [MANY, 5], [MANY, [[2]]], [[]] * 20_000, [*MANY, [2]], [*MANY, []]])
+@pytest.mark.parametrize(
+    "lists", [[MANY, []], [MANY, 5], [MANY, [[2]]], [[]] * 20_000, [*MANY, [2]], [*MANY, []]]
+)
 def test_long_lists_that_are_none_are_refused(lists: Any) -> None:
     with pytest.raises(BadRequest) as refused:
         embeddings(long(lists), Head())
@@ -102,11 +111,16 @@ def test_all_but_a_long_input_is_judged_as_any_body_is(body: bytes) -> None:
 def test_what_stands_elsewhere_too_is_read_the_long_way() -> None:
     lists = [7] * 20_000
     request = embeddings(long(lists, user=json.dumps(lists)), Head())
-    assert (request.tokens, request.wire) == (20_000, {"model": "m", "user": json.dumps(lists), "input": lists})
+    assert (request.tokens, request.wire) == (
+        20_000,
+        {"model": "m", "user": json.dumps(lists), "input": lists},
+    )
 
 
 @given(
-    st.lists(st.integers(0, 300_000), min_size=1) | st.lists(st.lists(st.integers(0, 9), min_size=1), min_size=1), st.booleans()
+    st.lists(st.integers(0, 300_000), min_size=1)
+    | st.lists(st.lists(st.integers(0, 9), min_size=1), min_size=1),
+    st.booleans(),
 )
 def test_both_ways_count_the_same(lists: Any, spaced: bool) -> None:
     body = json.dumps({"model": "m", "input": lists}, indent=1 if spaced else None).encode()

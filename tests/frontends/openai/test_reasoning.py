@@ -1,4 +1,5 @@
-"""Reasoning in OpenAI's dialect: what is asked for, what answers bring, and what comes back in the next round."""
+"""Reasoning in OpenAI's dialect: what is asked for, what answers bring, and what comes back in the next
+round."""
 
 import json
 from typing import Any
@@ -9,7 +10,15 @@ from sluice.frontends import Answer
 from sluice.frontends.openai.deltas import joined, merge
 from sluice.frontends.openai.dialect import OpenAI
 from sluice.model.chat import Message, Reasoning, Text, Thought
-from sluice.model.events import Finished, ReasoningBlock, ReasoningDelta, Started, StreamEvent, TextDelta, Working
+from sluice.model.events import (
+    Finished,
+    ReasoningBlock,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    Working,
+)
 
 SIGNED, HIDDEN = ReasoningBlock(0, "Let me see.", "c2ln"), ReasoningBlock(1, redacted="aGlkZGVu")
 EVENTS: list[StreamEvent] = [
@@ -26,7 +35,13 @@ BLOCKS = [
     {"type": "redacted_thinking", "data": "aGlkZGVu"},
 ]
 DETAILS = [
-    {"type": "reasoning.text", "text": "Let me see.", "signature": "c2ln", "format": "anthropic-claude-v1", "index": 0},
+    {
+        "type": "reasoning.text",
+        "text": "Let me see.",
+        "signature": "c2ln",
+        "format": "anthropic-claude-v1",
+        "index": 0,
+    },
     {"type": "reasoning.encrypted", "data": "aGlkZGVu", "format": "anthropic-claude-v1", "index": 1},
 ]
 THOUGHTS = (Thought("Let me see.", "c2ln"), Thought(redacted="aGlkZGVu"))
@@ -43,7 +58,9 @@ def told(*, stream: bool) -> bytes:
 
 def deltas() -> list[dict[str, Any]]:
     frames = [frame.removeprefix(b"data: ") for frame in told(stream=True).split(b"\n\n") if frame]
-    return [choice["delta"] for frame in frames if frame != b"[DONE]" for choice in json.loads(frame)["choices"]]
+    return [
+        choice["delta"] for frame in frames if frame != b"[DONE]" for choice in json.loads(frame)["choices"]
+    ]
 
 
 def test_a_whole_answer_brings_its_blocks() -> None:
@@ -73,8 +90,20 @@ BACK = [
     {"thinking_blocks": BLOCKS},
     {"thinking_blocks": [{"index": 0, **BLOCKS[0]}, {"index": 1, **BLOCKS[1]}]},
     {"reasoning_details": DETAILS},
-    {"reasoning_details": [{**DETAILS[0], "text": "Let me ", "signature": None}, {**DETAILS[0], "text": "see."}, DETAILS[1]]},
-    {"reasoning_details": [{**DETAILS[0], "signature": ""}, {**DETAILS[0], "text": "", "signature": "c2ln"}, DETAILS[1]]},
+    {
+        "reasoning_details": [
+            {**DETAILS[0], "text": "Let me ", "signature": None},
+            {**DETAILS[0], "text": "see."},
+            DETAILS[1],
+        ]
+    },
+    {
+        "reasoning_details": [
+            {**DETAILS[0], "signature": ""},
+            {**DETAILS[0], "text": "", "signature": "c2ln"},
+            DETAILS[1],
+        ]
+    },
     {"thinking_blocks": BLOCKS, "reasoning_details": DETAILS, "reasoning_content": "Let me see."},
     {"content": [*BLOCKS, {"type": "text", "text": "Seven."}]},
     {"thinking_blocks": [None, 1, {"type": "thinking"}, {"type": "text", "text": "x"}, *BLOCKS]},
@@ -125,7 +154,9 @@ def test_other_vendors_reasoning_is_text_alone(fields: dict[str, Any], thoughts:
         ({"reasoning_effort": "low", "thinking": {"type": "disabled"}}, Reasoning("low")),
     ],
 )
-def test_how_much_is_to_be_thought_may_be_said_in_three_dialects(fields: dict[str, Any], wish: Reasoning | None) -> None:
+def test_how_much_is_to_be_thought_may_be_said_in_three_dialects(
+    fields: dict[str, Any], wish: Reasoning | None
+) -> None:
     assert chat(**fields).reasoning == wish
 
 

@@ -64,9 +64,16 @@ def test_a_stream_under_the_aliass_name_keeps_all_else() -> None:
 def test_a_whole_answer_under_the_aliass_name_keeps_all_else() -> None:
     answer = {"id": "c", "model": "m-2026", "choices": CHUNK["choices"], "odd": [1]}
     document = json.dumps(answer).encode()
-    encoder = OpenAI().encoder(ChatRequest("openai", "a", (), stream=False), Answer("r", "a", 1, reveal=False), verbatim=True)
-    assert json.loads(encoder.encode([Finished("stop"), Verbatim(document, whole=True)])) == {**answer, "model": "a"}
-    together = OpenAI().encoder(ChatRequest("openai", "a", (), stream=False), Answer("r", "a", 1, reveal=False), verbatim=True)
+    encoder = OpenAI().encoder(
+        ChatRequest("openai", "a", (), stream=False), Answer("r", "a", 1, reveal=False), verbatim=True
+    )
+    assert json.loads(encoder.encode([Finished("stop"), Verbatim(document, whole=True)])) == {
+        **answer,
+        "model": "a",
+    }
+    together = OpenAI().encoder(
+        ChatRequest("openai", "a", (), stream=False), Answer("r", "a", 1, reveal=False), verbatim=True
+    )
     frame = b"data: %b\n\n" % json.dumps(CHUNK).encode()
     whole = json.loads(together.encode([Started("c", "m-2026"), Verbatim(frame), Finished("stop")]))
     assert (whole["model"], whole["provider"]) == ("a", "p")

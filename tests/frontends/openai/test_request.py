@@ -1,4 +1,5 @@
-"""Chat Completions requests: what is interpreted, what passes through, and what is refused, field by field."""
+"""Chat Completions requests: what is interpreted, what passes through, and what is refused, field by
+field."""
 
 import contextlib
 import json
@@ -32,7 +33,13 @@ USER = {"role": "user", "content": "hi"}
 
 def test_a_plain_request() -> None:
     chat = ask()
-    assert (chat.dialect, chat.model, chat.stream, chat.session, chat.include_usage) == ("openai", "m", False, None, False)
+    assert (chat.dialect, chat.model, chat.stream, chat.session, chat.include_usage) == (
+        "openai",
+        "m",
+        False,
+        None,
+        False,
+    )
     assert chat.messages == (Message("user", (Text("hi"),)),)
     assert chat.sampling == Sampling()
     assert chat.tools == ()
@@ -55,7 +62,12 @@ def test_every_field_that_is_interpreted() -> None:
         tools=[
             {
                 "type": "function",
-                "function": {"name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True},
+                "function": {
+                    "name": "f",
+                    "description": "d",
+                    "parameters": {"type": "object"},
+                    "strict": True,
+                },
             },
             {"type": "function", "function": {"name": "g"}},
             {"type": "web_search"},
@@ -105,7 +117,9 @@ def test_nulls_are_as_good_as_nothing() -> None:
         ({"max_tokens": None, "max_completion_tokens": 6}, 6),
     ],
 )
-def test_the_smaller_limit_is_meant_and_below_one_there_is_none(fields: dict[str, Any], limit: int | None) -> None:
+def test_the_smaller_limit_is_meant_and_below_one_there_is_none(
+    fields: dict[str, Any], limit: int | None
+) -> None:
     found = ask(**fields).sampling.max_tokens
     assert (found, type(found)) == (limit, type(limit))
 
@@ -116,14 +130,25 @@ def test_one_stop_may_stand_alone() -> None:
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("auto", "auto"), ("none", "none"), ("required", "required"), ("any", "required"), ({"type": "allowed_tools"}, None)],
+    [
+        ("auto", "auto"),
+        ("none", "none"),
+        ("required", "required"),
+        ("any", "required"),
+        ({"type": "allowed_tools"}, None),
+    ],
 )
 def test_tool_choice(given: Any, meant: Any) -> None:
     assert ask(tool_choice=given).tool_choice == meant
 
 
 def test_the_whole_object_passes_through() -> None:
-    wire = {"messages": [USER], "logit_bias": {"1": -100}, "functions": [{"name": "f"}], "vendor": {"x": [1, None]}}
+    wire = {
+        "messages": [USER],
+        "logit_bias": {"1": -100},
+        "functions": [{"name": "f"}],
+        "vendor": {"x": [1, None]},
+    }
     assert parse(wire).wire == wire
 
 
@@ -149,7 +174,11 @@ def test_an_assistants_calls_and_refusals() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     assert messages(
         {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "assistant", "content": "", "tool_calls": [call, {"id": "c2", "type": "custom", "custom": {"name": "x"}}]},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [call, {"id": "c2", "type": "custom", "custom": {"name": "x"}}],
+        },
         {"role": "assistant", "function_call": {"name": "g", "arguments": "{1"}},
         {"role": "assistant", "content": None, "refusal": "no"},
         {"role": "assistant", "content": [{"type": "refusal", "refusal": "never"}]},
@@ -221,7 +250,10 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "function"}]}, "tools[0].function"),
     ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
     ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools[0].function.name"),
-    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": "x"}}]}, "tools[0].function.parameters"),
+    (
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": "x"}}]},
+        "tools[0].function.parameters",
+    ),
     ({"tool_choice": 1}, "tool_choice"),
     ({"tool_choice": "secret"}, "tool_choice"),
     ({"tool_choice": {}}, "tool_choice.type"),
@@ -251,7 +283,10 @@ BAD_MESSAGES: list[tuple[Any, str]] = [
     ({"role": "user", "content": [{"type": "text", "text": None}]}, ".content[0].text"),
     ({"role": "user", "content": [{"type": "image_url"}]}, ".content[0].image_url"),
     ({"role": "user", "content": [{"type": "image_url", "image_url": "https://x"}]}, ".content[0].image_url"),
-    ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///secret"}}]}, ".content[0].image_url.url"),
+    (
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///secret"}}]},
+        ".content[0].image_url.url",
+    ),
     ({"role": "system", "content": None}, ".content"),
     ({"role": "assistant", "content": 1}, ".content"),
     ({"role": "assistant", "tool_calls": {}}, ".tool_calls"),
@@ -259,7 +294,10 @@ BAD_MESSAGES: list[tuple[Any, str]] = [
     ({"role": "assistant", "tool_calls": [CALL, {"id": "c"}]}, ".tool_calls[1].function"),
     ({"role": "assistant", "tool_calls": [{"id": "c", "function": {}}]}, ".tool_calls[0].function.name"),
     (
-        {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": {"secret": 1}}}]},
+        {
+            "role": "assistant",
+            "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": {"secret": 1}}}],
+        },
         ".tool_calls[0].function.arguments",
     ),
     ({"role": "tool", "content": "x"}, ".tool_call_id"),
@@ -330,11 +368,28 @@ def test_a_wrong_type_is_explained_in_types() -> None:
 
 
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["role", "content", "type", "text", "image_url", "url", "tool_calls", "id", "function", "name"]),
+            st.sampled_from(
+                [
+                    "role",
+                    "content",
+                    "type",
+                    "text",
+                    "image_url",
+                    "url",
+                    "tool_calls",
+                    "id",
+                    "function",
+                    "name",
+                ]
+            ),
             inner,
         )
     ),
@@ -342,11 +397,15 @@ anything = st.recursive(
 )
 roles = st.sampled_from(["system", "user", "assistant", "tool", "function"])
 any_message = st.fixed_dictionaries(
-    {"role": roles | anything}, optional={"content": st.text() | anything, "tool_calls": anything, "tool_call_id": anything}
+    {"role": roles | anything},
+    optional={"content": st.text() | anything, "tool_calls": anything, "tool_call_id": anything},
 )
 any_request = st.fixed_dictionaries(
     {"messages": st.lists(any_message, max_size=3) | anything},
-    optional={name: anything for name in ("model", "stream", "n", "stop", "tools", "tool_choice", "response_format", "seed")},
+    optional={
+        name: anything
+        for name in ("model", "stream", "n", "stop", "tools", "tool_choice", "response_format", "seed")
+    },
 )
 
 
@@ -399,7 +458,14 @@ OTHER_CASE: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "an image",
-        {"messages": [{"role": "user", "content": [{**IMAGE, "image_url": {"url": "https://x/y", "URL": "http://z"}}]}]},
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{**IMAGE, "image_url": {"url": "https://x/y", "URL": "http://z"}}],
+                }
+            ]
+        },
         "messages[0].content[0].image_url.url",
     ),
     (
@@ -409,7 +475,11 @@ OTHER_CASE: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "a call's function",
-        {"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "function": {**FUNCTION, "Arguments": "x"}}]}]},
+        {
+            "messages": [
+                {"role": "assistant", "tool_calls": [{"id": "1", "function": {**FUNCTION, "Arguments": "x"}}]}
+            ]
+        },
         "messages[0].tool_calls[0].function.arguments",
     ),
     (
@@ -423,18 +493,33 @@ OTHER_CASE: list[tuple[str, dict[str, Any], str]] = [
         {"tools": [{"type": "function", "function": {"name": "f", "Parameters": {}}}]},
         "tools[0].function.parameters",
     ),
-    ("a choice", {"tool_choice": {"type": "function", "function": {"name": "f", "Name": "g"}}}, "tool_choice.function.name"),
-    ("an option", {"stream": True, "stream_options": {"Include_Usage": False}}, "stream_options.include_usage"),
+    (
+        "a choice",
+        {"tool_choice": {"type": "function", "function": {"name": "f", "Name": "g"}}},
+        "tool_choice.function.name",
+    ),
+    (
+        "an option",
+        {"stream": True, "stream_options": {"Include_Usage": False}},
+        "stream_options.include_usage",
+    ),
     ("a format", {"response_format": {"type": "text", "Type": "json_object"}}, "response_format.type"),
     (
         "a schema",
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}, "Schema": {}}}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "x", "schema": {}, "Schema": {}},
+            }
+        },
         "response_format.json_schema.schema",
     ),
 ]
 
 
-@pytest.mark.parametrize(("fields", "param"), [row[1:] for row in OTHER_CASE], ids=[row[0] for row in OTHER_CASE])
+@pytest.mark.parametrize(
+    ("fields", "param"), [row[1:] for row in OTHER_CASE], ids=[row[0] for row in OTHER_CASE]
+)
 def test_a_name_in_another_case_is_refused(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(BadRequest) as refused:
         ask(**fields)
@@ -453,14 +538,28 @@ def test_a_model_in_another_case_is_refused_where_there_is_none() -> None:
         {"Vendor": 1},
         {"metadata": {"ID": 1, "id": 2}},
         {"vendor": {"Model": "x", "model": "y"}},
-        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": {"Name": {}, "name": {}}}}}]},
+        {
+            "tools": [
+                {
+                    "type": "function",
+                    "function": {"name": "f", "parameters": {"properties": {"Name": {}, "name": {}}}},
+                }
+            ]
+        },
         {
             "response_format": {
                 "type": "json_schema",
                 "json_schema": {"name": "x", "schema": {"properties": {"A": {}, "a": {}}}},
             }
         },
-        {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "x", "Data": "y"}}]}]},
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "input_audio", "input_audio": {"data": "x", "Data": "y"}}],
+                }
+            ]
+        },
     ],
 )
 def test_what_is_not_interpreted_may_be_written_in_any_case(fields: dict[str, Any]) -> None:

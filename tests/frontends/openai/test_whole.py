@@ -40,13 +40,17 @@ def whole(*events: StreamEvent) -> Any:
 def accumulated(*chunks: Any, usage: Usage | None = None) -> Any:
     one = encoder(verbatim=True)
     for chunk in chunks:
-        assert one.encode([TextDelta("observed"), Verbatim(b"data: %b\n\n" % json.dumps(chunk).encode())]) == b""
+        assert (
+            one.encode([TextDelta("observed"), Verbatim(b"data: %b\n\n" % json.dumps(chunk).encode())]) == b""
+        )
     return json.loads(one.encode([Finished("stop", usage)]))
 
 
 def said(*deltas: Any) -> Any:
     """The message that these deltas make."""
-    return accumulated(*({"choices": [{"index": 0, "delta": delta}]} for delta in deltas))["choices"][0]["message"]
+    return accumulated(*({"choices": [{"index": 0, "delta": delta}]} for delta in deltas))["choices"][0][
+        "message"
+    ]
 
 
 # of events
@@ -54,7 +58,13 @@ def said(*deltas: Any) -> Any:
 
 def test_a_completion_in_its_exact_bytes() -> None:
     one = encoder()
-    assert one.encode([Started("up-1", "gpt-x"), TextDelta("Hi")]) == one.start() == one.heartbeat() == one.restart() == b""
+    assert (
+        one.encode([Started("up-1", "gpt-x"), TextDelta("Hi")])
+        == one.start()
+        == one.heartbeat()
+        == one.restart()
+        == b""
+    )
     assert one.encode([TextDelta(" you"), Finished("stop", Usage(1, 2, 0, 1))]) == (
         b'{"id":"chatcmpl-req-1","object":"chat.completion","created":1790000000,"model":"gpt-x","choices":[{"index":0,'
         b'"message":{"role":"assistant","content":"Hi you","refusal":null},"logprobs":null,"finish_reason":"stop"}],'
@@ -96,7 +106,9 @@ def test_tool_calls_alone_have_no_content() -> None:
 
 
 def test_sources_are_annotations() -> None:
-    told = whole(Started(), TextDelta("a"), Cited("https://a", "A", 0, 1), Cited("", "a document"), Finished("stop"))
+    told = whole(
+        Started(), TextDelta("a"), Cited("https://a", "A", 0, 1), Cited("", "a document"), Finished("stop")
+    )
     page = {"start_index": 0, "end_index": 1, "title": "A", "url": "https://a"}
     assert told["choices"][0]["message"]["annotations"] == [{"type": "url_citation", "url_citation": page}]
 
@@ -110,7 +122,9 @@ def test_an_empty_answer_has_empty_content_and_a_hidden_target_no_name() -> None
 
 def test_a_failure_is_an_error_object() -> None:
     for verbatim in (False, True):
-        assert json.loads(encoder(verbatim=verbatim).fail(UpstreamTruncated()))["error"]["code"] == "truncated"
+        assert (
+            json.loads(encoder(verbatim=verbatim).fail(UpstreamTruncated()))["error"]["code"] == "truncated"
+        )
 
 
 # of the upstream's chunks
@@ -211,11 +225,30 @@ MESSAGES: list[tuple[str, list[Any], dict[str, Any]]] = [
         [
             {
                 "content": "",
-                "tool_calls": [{"index": 0, "id": "c0", "type": "function", "function": {"name": "f", "arguments": ""}}],
+                "tool_calls": [
+                    {"index": 0, "id": "c0", "type": "function", "function": {"name": "f", "arguments": ""}}
+                ],
             },
-            {"tool_calls": [{"index": 0, "id": "c0", "type": "function", "function": {"name": "f", "arguments": '{"a'}}]},
-            {"tool_calls": [{"index": 1, "id": "c1", "type": "function", "function": {"name": "g", "arguments": "{}"}}]},
-            {"tool_calls": [{"index": 0, "id": "", "type": None, "function": {"name": "", "arguments": '":1}'}}]},
+            {
+                "tool_calls": [
+                    {
+                        "index": 0,
+                        "id": "c0",
+                        "type": "function",
+                        "function": {"name": "f", "arguments": '{"a'},
+                    }
+                ]
+            },
+            {
+                "tool_calls": [
+                    {"index": 1, "id": "c1", "type": "function", "function": {"name": "g", "arguments": "{}"}}
+                ]
+            },
+            {
+                "tool_calls": [
+                    {"index": 0, "id": "", "type": None, "function": {"name": "", "arguments": '":1}'}}
+                ]
+            },
         ],
         {
             "content": None,
@@ -243,14 +276,22 @@ MESSAGES: list[tuple[str, list[Any], dict[str, Any]]] = [
         [
             {
                 "tool_calls": [
-                    {"id": "a", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"google": {"sig": "x"}}}
+                    {
+                        "id": "a",
+                        "function": {"name": "f", "arguments": "{}"},
+                        "extra_content": {"google": {"sig": "x"}},
+                    }
                 ]
             },
             {"tool_calls": [{"id": "b", "function": {"name": "g", "arguments": "{}"}}]},
         ],
         {
             "tool_calls": [
-                {"id": "a", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"google": {"sig": "x"}}},
+                {
+                    "id": "a",
+                    "function": {"name": "f", "arguments": "{}"},
+                    "extra_content": {"google": {"sig": "x"}},
+                },
                 {"id": "b", "function": {"name": "g", "arguments": "{}"}},
             ]
         },
@@ -258,8 +299,14 @@ MESSAGES: list[tuple[str, list[Any], dict[str, Any]]] = [
     (
         "reasoning in every spelling",
         [
-            {"reasoning": "a", "reasoning_details": [{"type": "reasoning.text", "text": "a", "format": "v1", "index": 0}]},
-            {"reasoning": "b", "reasoning_details": [{"type": "reasoning.text", "text": "b", "format": "v1", "index": 0}]},
+            {
+                "reasoning": "a",
+                "reasoning_details": [{"type": "reasoning.text", "text": "a", "format": "v1", "index": 0}],
+            },
+            {
+                "reasoning": "b",
+                "reasoning_details": [{"type": "reasoning.text", "text": "b", "format": "v1", "index": 0}],
+            },
             {"reasoning_content": "c"},
             {"reasoning_content": "d"},
         ],
@@ -272,7 +319,10 @@ MESSAGES: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("a refusal", [{"refusal": "I"}, {"refusal": " can't"}], {"content": None, "refusal": "I can't"}),
     (
         "audio",
-        [{"audio": {"id": "x", "data": "AA"}}, {"audio": {"id": "x", "data": "BB", "transcript": "hi", "expires_at": 7}}],
+        [
+            {"audio": {"id": "x", "data": "AA"}},
+            {"audio": {"id": "x", "data": "BB", "transcript": "hi", "expires_at": 7}},
+        ],
         {"audio": {"id": "x", "data": "AABB", "transcript": "hi", "expires_at": 7}},
     ),
     (
@@ -284,7 +334,12 @@ MESSAGES: list[tuple[str, list[Any], dict[str, Any]]] = [
             {"content": "b"},
             {"content": ""},
         ],
-        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "ab"}]},
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                {"type": "text", "text": "ab"},
+            ]
+        },
     ),
     (
         "content as text that goes on in parts",
@@ -304,7 +359,9 @@ MESSAGES: list[tuple[str, list[Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("deltas", "expected"), [row[1:] for row in MESSAGES], ids=[row[0] for row in MESSAGES])
+@pytest.mark.parametrize(
+    ("deltas", "expected"), [row[1:] for row in MESSAGES], ids=[row[0] for row in MESSAGES]
+)
 def test_messages_of_every_vendor(deltas: list[Any], expected: dict[str, Any]) -> None:
     message = said(*deltas)
     assert message.pop("role") == "assistant"
@@ -338,7 +395,8 @@ ODD = ("cerebras/ai-cererebras-structured-output-tools.1.sse",)
 
 
 @pytest.mark.parametrize(
-    "recorded", corpus.params("openai-chat", where=lambda entry: entry.outcome in GOOD and entry.file not in ODD)
+    "recorded",
+    corpus.params("openai-chat", where=lambda entry: entry.outcome in GOOD and entry.file not in ODD),
 )
 @pytest.mark.parametrize("verbatim", [False, True], ids=["events", "verbatim"])
 def test_recorded_streams_make_whole_answers(recorded: corpus.Recorded, verbatim: bool) -> None:
@@ -348,7 +406,9 @@ def test_recorded_streams_make_whole_answers(recorded: corpus.Recorded, verbatim
     message = answer["choices"][0]["message"]
     content = message["content"] or ""
     text = content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
-    calls = [(call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls", ())]
+    calls = [
+        (call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls", ())
+    ]
     expected = recorded.expected
     assert (message["refusal"] or text) == (expected.text or expected.refusal or "")
     assert calls == [(call.name, call.arguments) for call in expected.tool_calls or ()]
@@ -381,10 +441,14 @@ def test_chunks_that_differ_in_their_text_alone_say_what_each_of_them_says(more:
         (b'"\\u00fc"', "-a\u00fc", None),
     ],
 )
-def test_a_chunk_that_only_looks_like_the_one_before_it_is_read_anew(odd: bytes, text: str | None, extra: bool | None) -> None:
+def test_a_chunk_that_only_looks_like_the_one_before_it_is_read_anew(
+    odd: bytes, text: str | None, extra: bool | None
+) -> None:
     frame = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":%b}}]}\n\n'
     one = encoder(verbatim=True)
-    found = json.loads(one.encode([Verbatim(frame % b'"-"' + frame % b'"a"' + frame % odd), Finished("stop")]))
+    found = json.loads(
+        one.encode([Verbatim(frame % b'"-"' + frame % b'"a"' + frame % odd), Finished("stop")])
+    )
     choice = found["choices"][0]
     assert choice.get("seen") == extra
     assert text is None or choice["message"]["content"] == text

@@ -1,4 +1,5 @@
-"""A strict reader of streamed Responses: each event in its place, as the documentation has it and SDKs put answers together."""
+"""A strict reader of streamed Responses: each event in its place, as the documentation has it and SDKs put
+answers together."""
 
 import json
 import re
@@ -10,7 +11,8 @@ OURS = re.compile(r"resp_(r1|[0-9a-f]{32})")
 
 
 def events_of(body: bytes) -> list[Value]:
-    """The events of a stream, comments left out; each frame has its type in both places, and they count up from 0."""
+    """The events of a stream, comments left out; each frame has its type in both places, and they count up
+    from 0."""
     events = []
     for frame in body.decode().split("\n\n"):
         lines = [line for line in frame.split("\n") if line and not line.startswith(":")]
@@ -25,7 +27,8 @@ def events_of(body: bytes) -> list[Value]:
 
 
 class Reader:
-    """Puts an answer together from its events, and holds that each is announced, told in pieces and told as a whole.
+    """Puts an answer together from its events, and holds that each is announced, told in pieces and told as a
+    whole.
 
     `strict` holds for what we write; other servers' streams leave some of it out."""
 
@@ -88,7 +91,10 @@ class Reader:
             case "custom_tool_call_input.delta":
                 item["input"] += event["delta"]
             case "function_call_arguments.done":
-                assert event["arguments"] == item["arguments"] or (event["arguments"], item["arguments"]) == ("{}", "")
+                assert event["arguments"] == item["arguments"] or (event["arguments"], item["arguments"]) == (
+                    "{}",
+                    "",
+                )
                 item["arguments"] = event["arguments"]
             case "custom_tool_call_input.done":
                 assert event["input"] == item["input"]

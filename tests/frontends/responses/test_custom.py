@@ -6,7 +6,15 @@ import pytest
 
 from sluice.frontends.responses.custom import InputText
 
-TEXTS = ["", "plain", 'a "quote" and \\ back', "line\nline\ttab", "\U0001f600 und \u00fc \u2028", "\ud83d\ude00", "}{\\u0041"]
+TEXTS = [
+    "",
+    "plain",
+    'a "quote" and \\ back',
+    "line\nline\ttab",
+    "\U0001f600 und \u00fc \u2028",
+    "\ud83d\ude00",
+    "}{\\u0041",
+]
 
 
 def fed(pieces: list[str]) -> tuple[str, str]:

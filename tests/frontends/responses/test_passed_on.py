@@ -12,7 +12,14 @@ from tests.frontends.responses.reading import events_of
 
 ANSWER = Answer("r1", "chat", 1)
 HIDDEN = Answer("r1", "chat", 1, reveal=False)
-BEGUN = {"id": "resp_x", "object": "response", "model": "gpt", "status": "in_progress", "output": [], "error": None}
+BEGUN = {
+    "id": "resp_x",
+    "object": "response",
+    "model": "gpt",
+    "status": "in_progress",
+    "output": [],
+    "error": None,
+}
 
 
 def frame(kind: str, number: int, **fields: Any) -> bytes:
@@ -46,15 +53,26 @@ def test_the_alias_stands_in_place_of_the_model_and_nothing_else_is_changed() ->
     assert created["response"] == {**BEGUN, "model": "chat"}
     assert DELTA in said
     assert delta["delta"] == 'about "model"s'
-    assert events_of(CREATED + DELTA + passing.encode([Finished("stop"), Verbatim(DONE)]))[-1]["response"]["model"] == "chat"
+    assert (
+        events_of(CREATED + DELTA + passing.encode([Finished("stop"), Verbatim(DONE)]))[-1]["response"][
+            "model"
+        ]
+        == "chat"
+    )
 
 
 def test_a_stream_that_breaks_is_ended_in_its_own_terms() -> None:
     passing = encoder()
-    said = passing.encode([Started(), TextDelta("x"), Verbatim(CREATED)]) + passing.encode([TextDelta("x"), Verbatim(DELTA)])
+    said = passing.encode([Started(), TextDelta("x"), Verbatim(CREATED)]) + passing.encode(
+        [TextDelta("x"), Verbatim(DELTA)]
+    )
     *_, error, failed = events_of(said + passing.fail(UpstreamError("truncated", "cut")))
     assert (error["code"], error["error"]["message"]) == ("truncated", "cut")
-    assert failed["response"] == {**BEGUN, "status": "failed", "error": {"code": "truncated", "message": "cut"}}
+    assert failed["response"] == {
+        **BEGUN,
+        "status": "failed",
+        "error": {"code": "truncated", "message": "cut"},
+    }
 
 
 def test_a_stream_that_never_began_is_ended_in_ours() -> None:
@@ -64,9 +82,15 @@ def test_a_stream_that_never_began_is_ended_in_ours() -> None:
 
 def test_a_whole_answer_is_passed_on_or_taken_from_a_streams_end() -> None:
     document = json.dumps(BEGUN).encode()
-    assert encoder(stream=False).encode([Started(), Finished("stop"), Verbatim(document, whole=True)]) == document
     assert (
-        json.loads(encoder(HIDDEN, stream=False).encode([Finished("stop"), Verbatim(document, whole=True)]))["model"] == "chat"
+        encoder(stream=False).encode([Started(), Finished("stop"), Verbatim(document, whole=True)])
+        == document
+    )
+    assert (
+        json.loads(encoder(HIDDEN, stream=False).encode([Finished("stop"), Verbatim(document, whole=True)]))[
+            "model"
+        ]
+        == "chat"
     )
     passing = encoder(stream=False)
     assert passing.encode([Started(), TextDelta("x"), Verbatim(CREATED + DELTA)]) == b""

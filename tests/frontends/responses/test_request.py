@@ -100,7 +100,15 @@ def test_tools_of_a_namespace_have_its_name_before_theirs() -> None:
     inner = [{"type": "function", "name": "stop"}, {"type": "custom", "name": "edit"}, {"type": "odd"}]
     chat = parsed(
         tools=[{"type": "namespace", "name": "agents", "description": "d", "tools": inner}],
-        input=[{"type": "function_call", "call_id": "c", "name": "stop", "namespace": "agents", "arguments": "{}"}],
+        input=[
+            {
+                "type": "function_call",
+                "call_id": "c",
+                "name": "stop",
+                "namespace": "agents",
+                "arguments": "{}",
+            }
+        ],
     )
     assert [(tool.name, tool.namespace, tool.custom) for tool in chat.tools] == [
         ("agents__stop", "agents", False), ("agents__edit", "agents", True)]  # fmt: skip
@@ -143,7 +151,9 @@ def test_the_answers_format_is_openais_response_format() -> None:
 
 @pytest.mark.parametrize("effort", ["none", "minimal", "low", "medium", "high", "xhigh"])
 def test_effort_and_limits_are_read(effort: Effort) -> None:
-    chat = parsed(reasoning={"effort": effort, "summary": "auto"}, max_output_tokens=64.0, temperature=0.5, top_p=0.9)
+    chat = parsed(
+        reasoning={"effort": effort, "summary": "auto"}, max_output_tokens=64.0, temperature=0.5, top_p=0.9
+    )
     assert chat.reasoning is not None
     assert chat.reasoning.effort == effort
     assert (chat.sampling.max_tokens, chat.sampling.temperature, chat.sampling.top_p) == (64, 0.5, 0.9)
@@ -210,7 +220,9 @@ def test_what_is_wrong_is_refused_by_name(fields: dict[str, Any], param: str) ->
 
 
 def test_what_a_request_refers_to_is_for_the_store() -> None:
-    chat = parsed(previous_response_id="resp_1", input=[{"type": "item_reference", "id": "fc_1"}, {"id": "rs_1"}])
+    chat = parsed(
+        previous_response_id="resp_1", input=[{"type": "item_reference", "id": "fc_1"}, {"id": "rs_1"}]
+    )
     keep = chat.keep
     assert keep is not None
     assert (keep.previous, keep.references, keep.wanted) == ("resp_1", ("fc_1", "rs_1"), True)

@@ -29,11 +29,21 @@ from tests.frontends.responses.reading import Reader, events_of
 
 ANSWER = Answer("r1", "chat", 1_700_000_000)
 TOOLS: list[dict[str, Any]] = [
-    {"type": "custom", "name": "patch", "format": {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"}},
+    {
+        "type": "custom",
+        "name": "patch",
+        "format": {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"},
+    },
     {"type": "namespace", "name": "agents", "tools": [{"type": "function", "name": "stop"}]},
     {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": True},
 ]
-REQUEST: dict[str, Any] = {"model": "chat", "input": "?", "stream": True, "tools": TOOLS, "instructions": "Be kind"}
+REQUEST: dict[str, Any] = {
+    "model": "chat",
+    "input": "?",
+    "stream": True,
+    "tools": TOOLS,
+    "instructions": "Be kind",
+}
 USAGE = Usage(20, 9, cached_input=5, reasoning=3, written_input=2)
 DONE = Finished("stop", USAGE)
 CALL = [ToolCallStarted(0, "call_1", "weather"), ToolCallDelta(0, '{"city":'), ToolCallDelta(0, '"Bonn"}')]
@@ -138,7 +148,14 @@ def test_seals_of_reasoning_travel_in_reasoning_items() -> None:
 
 
 def test_seals_come_back_as_the_thoughts_that_they_were() -> None:
-    again = chat_of({"input": [*output("sealed"), {"type": "function_call_output", "call_id": "call_1", "output": "mild"}]})
+    again = chat_of(
+        {
+            "input": [
+                *output("sealed"),
+                {"type": "function_call_output", "call_id": "call_1", "output": "mild"},
+            ]
+        }
+    )
     [said, result] = again.messages
     assert [(thought.text, thought.signature) for thought in said.thoughts] == [("Hm", "sig==")]
     assert said.parts == (Text("Hi"),)
@@ -151,7 +168,11 @@ def test_seals_come_back_as_the_thoughts_that_they_were() -> None:
 
 def test_a_custom_tools_call_has_its_input_as_text() -> None:
     [item] = output("custom")
-    assert (item["type"], item["name"], item["input"]) == ("custom_tool_call", "patch", '*** Begin\nA "q" \U0001f600')
+    assert (item["type"], item["name"], item["input"]) == (
+        "custom_tool_call",
+        "patch",
+        '*** Begin\nA "q" \U0001f600',
+    )
 
 
 def test_a_call_of_a_tool_in_a_namespace_names_both() -> None:
@@ -208,6 +229,8 @@ def test_nothing_is_said_before_the_model_is_and_errors_have_openais_form() -> N
 
 
 def test_a_request_whose_messages_were_changed_still_has_its_tools_told() -> None:
-    changed = ChatRequest("responses", "chat", (), tools=(Tool("patch", custom=True), Tool("f", "d", {"type": "object"})))
+    changed = ChatRequest(
+        "responses", "chat", (), tools=(Tool("patch", custom=True), Tool("f", "d", {"type": "object"}))
+    )
     events = events_of(Responses().encoder(changed, ANSWER).encode([Started(), TextDelta("x")]))
     assert [tool["type"] for tool in events[0]["response"]["tools"]] == ["custom", "function"]

@@ -54,7 +54,9 @@ def encoder(headers: dict[str, str] | None = None, answer: Answer = ANSWER) -> E
 
 
 def test_reads_one_turn_of_a_session() -> None:
-    chat = WIDGET.streamed(b'{"sessionId":"a.b_c:d-9","message":" hi ","model":"fast","other":{"x":[1]}}', Head())
+    chat = WIDGET.streamed(
+        b'{"sessionId":"a.b_c:d-9","message":" hi ","model":"fast","other":{"x":[1]}}', Head()
+    )
     assert chat.session == "a.b_c:d-9"
     assert chat.messages == (Message("user", (Text(" hi "),)),)
     assert (chat.model, chat.stream, chat.profile, chat.dialect, chat.wire) == ("fast", True, "", "", None)
@@ -127,12 +129,17 @@ def test_a_bad_turn_is_refused_field_by_field(parse: Parse, wire: Any, fields: l
 
 
 def test_the_longest_session_is_taken() -> None:
-    assert WIDGET.streamed(json.dumps({"sessionId": "s" * 128, "message": "m"}).encode(), Head()).session == "s" * 128
+    assert (
+        WIDGET.streamed(json.dumps({"sessionId": "s" * 128, "message": "m"}).encode(), Head()).session
+        == "s" * 128
+    )
 
 
 @pytest.mark.parametrize(("characters", "fits"), [(1, True), (4000, True), (4001, False)])
 def test_a_messages_length_is_counted_in_code_points(characters: int, fits: bool) -> None:
-    chat = WIDGET.streamed(json.dumps({"sessionId": "s", "message": "\U0001f600" * characters}).encode(), Head())
+    chat = WIDGET.streamed(
+        json.dumps({"sessionId": "s", "message": "\U0001f600" * characters}).encode(), Head()
+    )
     with contextlib.nullcontext() if fits else pytest.raises(BadRequest) as refused:
         prepared(chat, Alias(tiers=()))
     if not fits:
@@ -148,7 +155,12 @@ def test_only_a_request_without_a_history_is_opened_by_the_alias_s_prompt() -> N
 
 
 def test_a_client_may_bring_its_own_messages_and_then_no_history_is_kept() -> None:
-    body = {"model": "fast", "stream": True, "max_tokens": 7, "messages": [{"role": "user", "content": "hello"}]}
+    body = {
+        "model": "fast",
+        "stream": True,
+        "max_tokens": 7,
+        "messages": [{"role": "user", "content": "hello"}],
+    }
     for parse, stream in ((WIDGET.streamed, True), (WIDGET.whole, False)):
         chat = parse(json.dumps(body).encode(), Head())
         assert (chat.session, chat.wire, chat.dialect, chat.stream) == (None, None, "", stream)
@@ -179,7 +191,13 @@ def test_a_stream_has_the_contracts_shape_and_order() -> None:
 def test_a_hidden_target_is_called_by_the_alias() -> None:
     lines = encoder(answer=Answer("req-1", "assistant", 1, conversation="c_1", reveal=False))
     done = json.loads(lines.encode([Started("", "gpt-x"), Finished("length")]))
-    assert done == {"type": "done", "message": "", "conversationId": "c_1", "model": "assistant", "finishReason": "length"}
+    assert done == {
+        "type": "done",
+        "message": "",
+        "conversationId": "c_1",
+        "model": "assistant",
+        "finishReason": "length",
+    }
 
 
 def test_without_a_history_the_request_is_the_conversation() -> None:
@@ -242,7 +260,9 @@ def test_a_heartbeat_is_an_empty_line() -> None:
     assert encoder().heartbeat() == b"\n"
 
 
-@given(st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), max_size=5), max_size=5))
+@given(
+    st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), max_size=5), max_size=5)
+)
 def test_any_text_in_any_batches_arrives_whole(batches: list[list[str]]) -> None:
     lines = encoder()
     out = lines.start() + b"".join(lines.encode([TextDelta(text) for text in batch]) for batch in batches)
@@ -262,8 +282,14 @@ def test_any_text_in_any_batches_arrives_whole(batches: list[list[str]]) -> None
 def test_a_whole_answer_is_silent_until_it_is_complete() -> None:
     one = WIDGET.encoder(WIDGET.whole(TURN, Head()), ANSWER)
     assert one.start() == one.heartbeat() == one.restart() == b""
-    assert one.encode([Started("", "m"), ReasoningDelta("x"), TextDelta(" a"), ToolCallStarted(0, "t", "f")]) == b""
-    assert one.encode([TextDelta(" b "), Finished("stop", Usage(1, 1))]) == b'{"conversationId":"c_1","message":"a b"}'
+    assert (
+        one.encode([Started("", "m"), ReasoningDelta("x"), TextDelta(" a"), ToolCallStarted(0, "t", "f")])
+        == b""
+    )
+    assert (
+        one.encode([TextDelta(" b "), Finished("stop", Usage(1, 1))])
+        == b'{"conversationId":"c_1","message":"a b"}'
+    )
     assert one.content_type == "application/json"
     assert json.loads(one.fail(UpstreamTruncated()))["error"] == "Internal server error"
 
@@ -291,7 +317,9 @@ ERRORS: list[tuple[GatewayError, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "text", "code"), ERRORS, ids=[f"{type(row[0]).__name__} {row[2]}" for row in ERRORS])
+@pytest.mark.parametrize(
+    ("error", "text", "code"), ERRORS, ids=[f"{type(row[0]).__name__} {row[2]}" for row in ERRORS]
+)
 def test_errors_have_the_contracts_texts(error: GatewayError, text: str, code: str) -> None:
     body = WIDGET.error(error, "req-1")
     assert list(body)[:3] == ["error", "code", "requestId"]
@@ -300,7 +328,9 @@ def test_errors_have_the_contracts_texts(error: GatewayError, text: str, code: s
 
 def test_the_providers_objection_to_a_request_is_a_detail() -> None:
     body = WIDGET.error(UpstreamError("context_length", "This model takes 8192 tokens"), "req-1")
-    assert body["details"] == [{"field": "body", "reason": "This model takes 8192 tokens", "code": "context_length"}]
+    assert body["details"] == [
+        {"field": "body", "reason": "This model takes 8192 tokens", "code": "context_length"}
+    ]
 
 
 def test_what_went_wrong_upstream_is_not_told() -> None:

@@ -11,7 +11,19 @@ from sluice.backends.protocol import with_rules
 from sluice.config.types import Secret
 from sluice.errors import BadRequest, UpstreamError, UpstreamErrorKind, UpstreamGarbled, UpstreamTruncated
 from sluice.frontends.openai.dialect import OpenAI as Frontend
-from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Role, Sampling, Text, Thought, Tool, ToolCall
+from sluice.model.chat import (
+    ChatRequest,
+    Image,
+    Message,
+    Other,
+    Part,
+    Role,
+    Sampling,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+)
 from sluice.model.events import (
     Finished,
     ReasoningBlock,
@@ -39,7 +51,9 @@ def said(role: Role, text: str = "", *, parts: tuple[Part, ...] = (), **more: An
 
 def body(backend: Anthropic | None = None, **chat: Any) -> dict[str, Any]:
     chat.setdefault("messages", (said("user", "Hi"),))
-    request = (backend or Anthropic()).request(ChatRequest(dialect="openai", model=None, **chat), "claude-example")
+    request = (backend or Anthropic()).request(
+        ChatRequest(dialect="openai", model=None, **chat), "claude-example"
+    )
     decoded: dict[str, Any] = msgspec.json.decode(request.body)
     return decoded
 
@@ -56,7 +70,9 @@ def assistant(*blocks: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": list(blocks)}
 
 
-CALL = ToolCall(id="toolu_1", name="weather", arguments='{"city": "Berlin", "big": 123456789012345678901234567890}')
+CALL = ToolCall(
+    id="toolu_1", name="weather", arguments='{"city": "Berlin", "big": 123456789012345678901234567890}'
+)
 USE = {
     "type": "tool_use",
     "id": "toolu_1",
@@ -173,18 +189,28 @@ def test_nothing_is_sent_that_was_not_asked_for(chat: dict[str, Any]) -> None:
 
 BAD: dict[str, dict[str, Any]] = {
     "arguments that are not JSON": {"messages": (said("assistant", tool_calls=(ToolCall("1", "f", "{"),)),)},
-    "arguments that are no object": {"messages": (said("assistant", tool_calls=(ToolCall("1", "f", "[1]"),)),)},
-    "arguments too deep": {"messages": (said("assistant", tool_calls=(ToolCall("1", "f", '{"a":' * 100_000),)),)},
-    "arguments with half a character": {"messages": (said("assistant", tool_calls=(ToolCall("1", "f", '{"a":"\ud800"}'),)),)},
+    "arguments that are no object": {
+        "messages": (said("assistant", tool_calls=(ToolCall("1", "f", "[1]"),)),)
+    },
+    "arguments too deep": {
+        "messages": (said("assistant", tool_calls=(ToolCall("1", "f", '{"a":' * 100_000),)),)
+    },
+    "arguments with half a character": {
+        "messages": (said("assistant", tool_calls=(ToolCall("1", "f", '{"a":"\ud800"}'),)),)
+    },
     "no message but the system's": {"messages": (said("system", "be brief"),)},
     "nothing but blanks": {"messages": (said("user", "  "),)},
     "an image of another scheme": {"messages": (said("user", parts=(Image("file:///etc/passwd"),)),)},
     "an image that is none": {"messages": (said("user", parts=(Image("data:text/html;base64,aGk="),)),)},
     "an image in a system message": {"messages": (said("system", parts=(Image(PNG),)), said("user", "Hi"))},
     "audio": {"messages": (said("user", parts=(Other("input_audio", {}),)),)},
-    "a file that is only named": {"messages": (said("user", parts=(Other("file", {"file": {"file_id": "file-1"}}),)),)},
+    "a file that is only named": {
+        "messages": (said("user", parts=(Other("file", {"file": {"file_id": "file-1"}}),)),)
+    },
     "a file that is no document": {
-        "messages": (said("user", parts=(Other("file", {"file": {"file_data": "data:application/zip;base64,aGk="}}),)),)
+        "messages": (
+            said("user", parts=(Other("file", {"file": {"file_data": "data:application/zip;base64,aGk="}}),)),
+        )
     },
     "a file of nothing": {"messages": (said("user", parts=(Other("file", {"file": {"file_data": "%%"}}),)),)},
     "a schema that is missing": {"response_format": {"type": "json_schema"}},
@@ -200,7 +226,10 @@ def test_refuses_what_the_api_cannot_express(case: str) -> None:
 
 def test_headers_carry_version_and_betas_and_the_key_stands_apart() -> None:
     backend = Anthropic(
-        base_url="https://proxy.example/x/v1/", api_key=Secret("sk-secret"), beta=("a", "b"), headers={"X-Team": "one"}
+        base_url="https://proxy.example/x/v1/",
+        api_key=Secret("sk-secret"),
+        beta=("a", "b"),
+        headers={"X-Team": "one"},
     )
     request = backend.request(ChatRequest(dialect="openai", model=None, messages=(said("user", "Hi"),)), "m")
     assert request.url == "https://proxy.example/x/v1/messages"
@@ -325,7 +354,10 @@ STREAMS: dict[str, tuple[list[StreamEvent], UpstreamErrorKind | None]] = {
     "overloaded_first": ([], "overloaded"),
     "overloaded_after_text": ([STARTED, TextDelta("One")], "overloaded"),
     "cut_in_text": ([STARTED, TextDelta("One two")], "truncated"),
-    "cut_before_message_stop": ([STARTED, TextDelta("All."), Finished("length", Usage(12, 3), "max_tokens")], None),
+    "cut_before_message_stop": (
+        [STARTED, TextDelta("All."), Finished("length", Usage(12, 3), "max_tokens")],
+        None,
+    ),
 }
 
 
@@ -387,7 +419,9 @@ def test_errors_in_the_stream(type_: str, message: str, kind: str) -> None:
     assert error.kind == kind
 
 
-@pytest.mark.parametrize("shape", [b'{"type":"error"}', b'{"type":"error","error":"text"}', b'{"type":"error","error":[1]}'])
+@pytest.mark.parametrize(
+    "shape", [b'{"type":"error"}', b'{"type":"error","error":"text"}', b'{"type":"error","error":[1]}']
+)
 def test_an_error_of_any_shape_is_an_error(shape: bytes) -> None:
     _, error = fed([b"data: " + shape + b"\n\n"])
     assert error is not None
@@ -416,7 +450,9 @@ def test_data_that_is_no_event_is_skipped_unless_strict(noise: bytes) -> None:
     assert isinstance(fed(reads, strict=True)[1], UpstreamGarbled)
 
 
-@pytest.mark.parametrize("stream", [b"", b": ping\n\n", b"<html>no</html>", b'{"type":"message","content":[]}'])
+@pytest.mark.parametrize(
+    "stream", [b"", b": ping\n\n", b"<html>no</html>", b'{"type":"message","content":[]}']
+)
 def test_a_body_without_events_is_truncated(stream: bytes) -> None:
     assert isinstance(fed([stream])[1], UpstreamTruncated)
 
@@ -437,7 +473,9 @@ HTTP_ERRORS: list[tuple[int, str, str, UpstreamErrorKind]] = [
 
 @pytest.mark.parametrize(("status", "type_", "message", "kind"), HTTP_ERRORS)
 def test_http_errors(status: int, type_: str, message: str, kind: str) -> None:
-    answer = msgspec.json.encode({"type": "error", "error": {"type": type_, "message": message}, "request_id": "req_1"})
+    answer = msgspec.json.encode(
+        {"type": "error", "error": {"type": type_, "message": message}, "request_id": "req_1"}
+    )
     error = Anthropic().error(status, {"retry-after": "7"}, answer)
     assert (error.kind, error.status, error.retry_after) == (kind, status, 7.0)
 
@@ -461,7 +499,14 @@ def test_markers_for_the_cache_reach_every_place_that_has_them() -> None:
         messages=(
             Message("system", (Text("Long.", CACHE), Text(" "))),
             Message("system", (Text("Short."),)),
-            Message("user", (Text("Hi", CACHE), Image(PNG, CACHE), Other("file", {"file": PDF_FILE, "cache_control": CACHE}))),
+            Message(
+                "user",
+                (
+                    Text("Hi", CACHE),
+                    Image(PNG, CACHE),
+                    Other("file", {"file": PDF_FILE, "cache_control": CACHE}),
+                ),
+            ),
             said("assistant", "a", tool_calls=(CALL,)),
             Message("tool", (Text("r", CACHE),), tool_call_id="toolu_1"),
         ),
@@ -480,7 +525,11 @@ def test_markers_are_read_from_parts_messages_and_tools() -> None:
         "cache_control": CACHE,
         "messages": [
             {"role": "system", "content": "s", "cache_control": CACHE},
-            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "cache_control": CACHE},
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+                "cache_control": CACHE,
+            },
             {"role": "user", "content": [{"type": "text", "text": "c", "cache_control": CACHE}]},
             {"role": "assistant", "content": "d", "cache_control": CACHE},
         ],
@@ -516,7 +565,10 @@ FILES = [
         source("text", media_type="text/plain", data="Grüß"),
     ),
     ({"file_data": "data:text/csv;base64,YSxi"}, source("text", media_type="text/plain", data="a,b")),
-    ({"file_data": "data:image/jpg;base64,aGk="}, {**source("base64", media_type="image/jpeg", data="aGk="), "type": "image"}),
+    (
+        {"file_data": "data:image/jpg;base64,aGk="},
+        {**source("base64", media_type="image/jpeg", data="aGk="), "type": "image"},
+    ),
 ]
 
 
@@ -529,7 +581,10 @@ def test_files_become_documents(file: dict[str, Any], block: dict[str, Any]) -> 
 def test_some_json_object_is_asked_for_in_words() -> None:
     wanted: dict[str, Any] = {"response_format": {"type": "json_object"}}
     assert body(**wanted)["system"] == ONLY_JSON
-    assert body(messages=(said("system", "Be brief."), said("user", "Hi")), **wanted)["system"] == f"Be brief.\n\n{ONLY_JSON}"
+    assert (
+        body(messages=(said("system", "Be brief."), said("user", "Hi")), **wanted)["system"]
+        == f"Be brief.\n\n{ONLY_JSON}"
+    )
     assert "output_config" not in body(**wanted)
 
 

@@ -72,7 +72,9 @@ WISHES: list[tuple[str, Reasoning, int | None, Any]] = [
 
 
 @pytest.mark.parametrize(("model", "wish", "limit", "expected"), WISHES)
-def test_an_effort_reaches_the_model_as_it_understands(model: str, wish: Reasoning, limit: int | None, expected: Any) -> None:
+def test_an_effort_reaches_the_model_as_it_understands(
+    model: str, wish: Reasoning, limit: int | None, expected: Any
+) -> None:
     assert thinking(model, wish, limit) == expected
 
 
@@ -135,15 +137,29 @@ def test_sealed_thoughts_come_back_before_the_calls() -> None:
 
 
 def test_the_configuration_stands_before_the_caller() -> None:
-    off = sent(extra={"thinking": {"type": "disabled"}}, reasoning=Reasoning("high"), sampling=Sampling(None, 0.5))
+    off = sent(
+        extra={"thinking": {"type": "disabled"}}, reasoning=Reasoning("high"), sampling=Sampling(None, 0.5)
+    )
     assert (off["thinking"], off["temperature"]) == ({"type": "disabled"}, 0.5)
     schema = {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}
-    both = sent("claude-opus-5", extra={"output_config": {"effort": "max"}}, reasoning=Reasoning("low"), response_format=schema)
-    assert both["output_config"] == {"format": {"type": "json_schema", "schema": {"type": "object"}}, "effort": "max"}
+    both = sent(
+        "claude-opus-5",
+        extra={"output_config": {"effort": "max"}},
+        reasoning=Reasoning("low"),
+        response_format=schema,
+    )
+    assert both["output_config"] == {
+        "format": {"type": "json_schema", "schema": {"type": "object"}},
+        "effort": "max",
+    }
 
 
-wishes = st.sampled_from([None, *(Reasoning(e) for e in ("none", "minimal", "low", "medium", "high", "xhigh", "max"))])  # type: ignore[arg-type]
-models = st.sampled_from(["m", "claude-3-5-haiku", "claude-opus-4-1", "claude-opus-4-5", "claude-opus-4-8", "claude-opus-5-5"])
+wishes = st.sampled_from(
+    [None, *(Reasoning(e) for e in ("none", "minimal", "low", "medium", "high", "xhigh", "max"))]
+)  # type: ignore[arg-type]
+models = st.sampled_from(
+    ["m", "claude-3-5-haiku", "claude-opus-4-1", "claude-opus-4-5", "claude-opus-4-8", "claude-opus-5-5"]
+)
 
 
 @settings(deadline=None)
@@ -160,7 +176,9 @@ def test_whatever_is_asked_what_is_sent_goes_together(
 ) -> None:
     messages = (*HELLO, CALL, RESULT) if again else HELLO
     sampling = Sampling(limit, 0.3, 0.5, ("x",), 7, 0.5, 0.5, 9)
-    found = sent(model, extra, reasoning=wish, sampling=sampling, tools=TOOLS, tool_choice=choice, messages=messages)
+    found = sent(
+        model, extra, reasoning=wish, sampling=sampling, tools=TOOLS, tool_choice=choice, messages=messages
+    )
     config = found.get("thinking", {"type": "disabled"})
     assert limit is None or found["max_tokens"] <= limit
     if config["type"] in ("enabled", "adaptive"):

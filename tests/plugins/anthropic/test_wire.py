@@ -31,10 +31,14 @@ TOOL_ROUND = [
 
 
 def body(**fields: Any) -> bytes:
-    return json.dumps({"model": "chat", "max_tokens": 9, "messages": HELLO, "stream": True, **fields}).encode()
+    return json.dumps(
+        {"model": "chat", "max_tokens": 9, "messages": HELLO, "stream": True, **fields}
+    ).encode()
 
 
-def sent(raw: bytes, rules: ModelRules = NO_RULES, backend: Anthropic | None = None, *, whole: bool = False) -> bytes:
+def sent(
+    raw: bytes, rules: ModelRules = NO_RULES, backend: Anthropic | None = None, *, whole: bool = False
+) -> bytes:
     chat = Frontend().parse(raw, Head())
     if rules is not NO_RULES:
         chat = Fitting(rules)(chat)
@@ -43,7 +47,8 @@ def sent(raw: bytes, rules: ModelRules = NO_RULES, backend: Anthropic | None = N
 
 
 def changed(rules: ModelRules = NO_RULES, backend: Anthropic | None = None, **fields: Any) -> dict[str, Any]:
-    """What stands in the request otherwise than the caller wrote it, the model's name left out; None for what is missing."""
+    """What stands in the request otherwise than the caller wrote it, the model's name left out; None for what
+    is missing."""
     raw = body(**fields)
     before, after = json.loads(raw), json.loads(sent(raw, rules, backend))
     assert after.pop("model") == "claude"
@@ -90,7 +95,11 @@ CAPPED = ModelRules(cap={"max_tokens": 5}, either=(("temperature", "top_p"),))
             {"temperature": None, "top_k": None},
         ),
         (ModelRules(drop=frozenset({"stop"})), {"stop_sequences": ["a"]}, {"stop_sequences": None}),
-        (ModelRules(drop=frozenset({"context_management"})), {"context_management": {}}, {"context_management": None}),
+        (
+            ModelRules(drop=frozenset({"context_management"})),
+            {"context_management": {}},
+            {"context_management": None},
+        ),
         (ModelRules(default={"temperature": 0.5}), {}, {"temperature": 0.5}),
         (ModelRules(default={"temperature": 0.5}), {"temperature": 1}, {}),
         (ModelRules(force={"max_tokens": 7}), {}, {"max_tokens": 7}),
@@ -139,7 +148,9 @@ ENABLED = {"type": "enabled", "budget_tokens": 2000}
         (NO_RULES, {"thinking": {"type": "of next year"}}, {}),
     ],
 )
-def test_thinking_is_of_a_kind_that_it_has(rules: ModelRules, fields: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_thinking_is_of_a_kind_that_it_has(
+    rules: ModelRules, fields: dict[str, Any], expected: dict[str, Any]
+) -> None:
     assert changed(rules, **fields) == expected
 
 
@@ -158,7 +169,10 @@ def test_thinking_that_another_vendor_sealed_or_nobody_is_left_out() -> None:
     for seal in ("", "gemini:x", "openai:x:y"):
         found = changed(messages=json.loads(own.replace("SIG", seal)))["messages"]
         assert [block["type"] for block in found[1]["content"]] == ["tool_use"]
-    alone = [*HELLO, {"role": "assistant", "content": [{"type": "thinking", "thinking": "x", "signature": ""}]}]
+    alone = [
+        *HELLO,
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "x", "signature": ""}]},
+    ]
     assert changed(messages=[*alone, *HELLO])["messages"] == [*HELLO, *HELLO]
 
 
@@ -168,7 +182,11 @@ def test_a_missing_maximum_is_the_targets_default() -> None:
 
 def test_fields_of_the_configuration_are_set() -> None:
     backend = Anthropic(
-        extra_body={"service_tier": "standard_only", "thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}
+        extra_body={
+            "service_tier": "standard_only",
+            "thinking": {"type": "adaptive"},
+            "output_config": {"effort": "low"},
+        }
     )
     assert changed(backend=backend, output_config={"effort": "high", "format": {}}) == {
         "service_tier": "standard_only",
@@ -187,7 +205,9 @@ def test_what_cannot_be_written_into_the_request_has_it_written_anew_but_not_wit
 
 def test_headers() -> None:
     chat = Frontend().parse(body(), Head())
-    streamed, whole = (dict(request(chat, "m").headers) for request in (Anthropic().request, Anthropic().whole_request))
+    streamed, whole = (
+        dict(request(chat, "m").headers) for request in (Anthropic().request, Anthropic().whole_request)
+    )
     assert (streamed["accept"], whole["accept"]) == ("text/event-stream", "application/json")
     assert Anthropic().forwards == {"anthropic-beta": BETAS, "anthropic-version": "any"}
     assert Anthropic(beta_allowed=("*",)).forwards["anthropic-beta"] == "any"
@@ -215,4 +235,6 @@ def test_tokens_are_counted_by_anthropic_itself_and_by_others_that_are_said_to()
 def test_a_caller_of_another_dialect_has_its_request_translated() -> None:
     chat = msgspec.structs.replace(Frontend().parse(body(vendors="own"), Head()), dialect="responses")
     assert "vendors" not in json.loads(Anthropic().request(chat, "m").body)
-    assert "vendors" not in json.loads(OpenAI().request(Frontend().parse(body(vendors="own"), Head()), "m").body)
+    assert "vendors" not in json.loads(
+        OpenAI().request(Frontend().parse(body(vendors="own"), Head()), "m").body
+    )

@@ -1,5 +1,5 @@
-"""botocore takes what we send for its own: every member, type, enumeration, pattern and bound of AWS's own description of the
-service, the same URL, and the same body when it writes the request itself."""
+"""botocore takes what we send for its own: every member, type, enumeration, pattern and bound of AWS's own
+description of the service, the same URL, and the same body when it writes the request itself."""
 
 import base64
 import json
@@ -8,7 +8,19 @@ from typing import Any
 
 from sluice.backends.protocol import with_rules
 from sluice.config.rule_file import bundled_rules
-from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Reasoning, Sampling, Text, Thought, Tool, ToolCall
+from sluice.model.chat import (
+    ChatRequest,
+    Image,
+    Message,
+    Other,
+    Part,
+    Reasoning,
+    Sampling,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+)
 from sluice.model.rules import rules_of
 from sluice_plugins.bedrock.backend import Bedrock, Guardrail
 from tests.plugins.credentials.oracle import ask
@@ -89,20 +101,35 @@ def some_part(chance: random.Random, *, files: bool = True) -> Part:
         case 0 | 1:
             return Text(some_text(chance), mark)
         case 2:
-            return Image(f"data:image/{chance.choice(['png', 'jpeg', 'gif', 'webp', 'jpg'])};base64,{data}", mark)
+            return Image(
+                f"data:image/{chance.choice(['png', 'jpeg', 'gif', 'webp', 'jpg'])};base64,{data}", mark
+            )
         case 3:
-            kind = chance.choice(["application/pdf", "text/plain", "text/csv", "text/html", "application/msword", "text/x-c"])
+            kind = chance.choice(
+                ["application/pdf", "text/plain", "text/csv", "text/html", "application/msword", "text/x-c"]
+            )
             name = chance.choice(["", "Bericht (neu).pdf", "a.b.c", "\u00fc", "x" * 300])
             named = {"filename": name} if name else {}
-            return Other("file", {"type": "file", "file": {"file_data": f"data:{kind};base64,{data}", **named}})
+            return Other(
+                "file", {"type": "file", "file": {"file_data": f"data:{kind};base64,{data}", **named}}
+            )
         case 4:
-            return Other("video_url", {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{data}"}})
+            return Other(
+                "video_url", {"type": "video_url", "video_url": {"url": f"data:video/mp4;base64,{data}"}}
+            )
         case _:
-            return Other("input_audio", {"type": "input_audio", "input_audio": {"data": data, "format": "mp3"}})
+            return Other(
+                "input_audio", {"type": "input_audio", "input_audio": {"data": data, "format": "mp3"}}
+            )
 
 
 def some_thoughts(chance: random.Random) -> tuple[Thought, ...]:
-    every = (Thought("Hm\u00e4", "EqQBCkgIAR=="), Thought(redacted="EkgIBw=="), Thought(redacted="bedrock:/wA="), Thought("x"))
+    every = (
+        Thought("Hm\u00e4", "EqQBCkgIAR=="),
+        Thought(redacted="EkgIBw=="),
+        Thought(redacted="bedrock:/wA="),
+        Thought("x"),
+    )
     return tuple(chance.sample(every, chance.randint(0, 3)))
 
 
@@ -111,11 +138,17 @@ def some_conversation(chance: random.Random) -> tuple[Message, ...]:
     messages += [Message("assistant", (Text("Hello"),))] * chance.randint(0, 1)
     messages.append(Message("user", (Text("Hi"), *(some_part(chance) for _ in range(chance.randint(0, 3))))))
     for turn in range(chance.randint(0, 3)):
-        ids = [chance.choice([f"call_{turn}_{n}", f"functions.f:{n}", "c" * 80, f"toolu_{n}"]) + str(n) for n in range(2)]
-        calls = tuple(ToolCall(id_, f"f{n}", json.dumps({"a": some_text(chance)}) if n else "") for n, id_ in enumerate(ids))[
-            : chance.randint(0, 2)
+        ids = [
+            chance.choice([f"call_{turn}_{n}", f"functions.f:{n}", "c" * 80, f"toolu_{n}"]) + str(n)
+            for n in range(2)
         ]
-        messages.append(Message("assistant", (Text(some_text(chance) or "So"),), calls, thoughts=some_thoughts(chance)))
+        calls = tuple(
+            ToolCall(id_, f"f{n}", json.dumps({"a": some_text(chance)}) if n else "")
+            for n, id_ in enumerate(ids)
+        )[: chance.randint(0, 2)]
+        messages.append(
+            Message("assistant", (Text(some_text(chance) or "So"),), calls, thoughts=some_thoughts(chance))
+        )
         for call in calls:
             texts = [Text(chance.choice(["", "done", '{"a": [1, 2.5, null]}', "[1]", "{no json"]))]
             parts = texts + [some_part(chance, files=False) for _ in range(chance.randint(0, 1))]
@@ -125,7 +158,10 @@ def some_conversation(chance: random.Random) -> tuple[Message, ...]:
 
 
 def some_chat(chance: random.Random) -> ChatRequest:
-    tools = (Tool("f0", "Does it", {"type": "object", "properties": {"a": {"type": "string"}}}), Tool("f1", cache=MARK))
+    tools = (
+        Tool("f0", "Does it", {"type": "object", "properties": {"a": {"type": "string"}}}),
+        Tool("f1", cache=MARK),
+    )
     formats: list[Any] = [None, {"type": "json_object"},
                           {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}]  # fmt: skip
     sampling = Sampling(

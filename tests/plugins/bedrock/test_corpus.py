@@ -7,7 +7,15 @@ import pytest
 
 from sluice.backends.protocol import Decoder
 from sluice.errors import UpstreamError
-from sluice.model.events import Finished, FinishReason, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted
+from sluice.model.events import (
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+)
 from sluice_plugins.bedrock.backend import Bedrock
 from tests import corpus
 from tests.wire import cuts
@@ -47,7 +55,9 @@ def test_every_recorded_stream_says_what_its_manifest_says(recorded: corpus.Reco
 
 
 @pytest.mark.parametrize("recorded", corpus.params("bedrock-converse"))
-def test_every_recorded_stream_that_is_cut_before_its_stop_reason_is_an_error(recorded: corpus.Recorded) -> None:
+def test_every_recorded_stream_that_is_cut_before_its_stop_reason_is_an_error(
+    recorded: corpus.Recorded,
+) -> None:
     stop = recorded.body.rindex(b"messageStop")
     for end in range(0, stop, 97):
         _, error = decoded(Bedrock(region="us-east-1").decoder(), [recorded.body[:end]])
@@ -58,7 +68,9 @@ def test_every_recorded_stream_that_is_cut_before_its_stop_reason_is_an_error(re
 def check(recorded: corpus.Recorded, events: list[StreamEvent], error: UpstreamError | None) -> None:
     expected = recorded.expected
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == expected.text
-    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)) == (expected.reasoning or "")
+    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)) == (
+        expected.reasoning or ""
+    )
     if recorded.outcome == "ended_without_finish_reason":
         assert error is not None
         assert error.kind == "truncated"
@@ -78,8 +90,12 @@ def check(recorded: corpus.Recorded, events: list[StreamEvent], error: UpstreamE
 
 def check_calls(expected: list[corpus.ToolCall], events: list[StreamEvent]) -> None:
     started = [event for event in events if isinstance(event, ToolCallStarted)]
-    assert {call.name for call in started if call.kind == "server"} == SERVED & {call.name for call in started}
-    assert [(call.index, call.id, call.name) for call in started] == [(n, c.id, c.name) for n, c in enumerate(expected)]
+    assert {call.name for call in started if call.kind == "server"} == SERVED & {
+        call.name for call in started
+    }
+    assert [(call.index, call.id, call.name) for call in started] == [
+        (n, c.id, c.name) for n, c in enumerate(expected)
+    ]
     for call, wanted in zip(started, expected, strict=True):
         told = "".join(e.arguments for e in events if isinstance(e, ToolCallDelta) and e.index == call.index)
         assert json.loads(told) == json.loads(wanted.arguments or "{}")

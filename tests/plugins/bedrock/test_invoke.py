@@ -1,4 +1,5 @@
-"""Claude on Bedrock and Vertex AI: what is sent is what Anthropic's SDK sends, and chunks are Anthropic's events."""
+"""Claude on Bedrock and Vertex AI: what is sent is what Anthropic's SDK sends, and chunks are Anthropic's
+events."""
 
 import json
 from typing import Any
@@ -9,7 +10,16 @@ from sluice.backends.protocol import with_rules
 from sluice.config.rule_file import bundled_rules
 from sluice.errors import UpstreamError, UpstreamErrorKind
 from sluice.model.chat import ChatRequest, Message, Reasoning, Sampling, Text, Tool
-from sluice.model.events import Finished, ReasoningBlock, ReasoningDelta, Started, StreamEvent, TextDelta, Usage, Verbatim
+from sluice.model.events import (
+    Finished,
+    ReasoningBlock,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    Usage,
+    Verbatim,
+)
 from sluice.model.rules import rules_of
 from sluice_plugins.anthropic.backend import Anthropic
 from sluice_plugins.anthropic.vertex import VertexAnthropic
@@ -32,10 +42,21 @@ START = {
     "type": "message_start",
     "message": {"id": "msg_1", "model": "claude", "usage": {"input_tokens": 5, "output_tokens": 1}},
 }
-TEXT = {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "\u00e4 \U0001f600"}}
-THOUGHT = {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "Hm", "signature": "s"}}
+TEXT = {
+    "type": "content_block_delta",
+    "index": 1,
+    "delta": {"type": "text_delta", "text": "\u00e4 \U0001f600"},
+}
+THOUGHT = {
+    "type": "content_block_start",
+    "index": 0,
+    "content_block": {"type": "thinking", "thinking": "Hm", "signature": "s"},
+}
 END = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}}
-STOP = {"type": "message_stop", "amazon-bedrock-invocationMetrics": {"inputTokenCount": 5, "outputTokenCount": 7}}
+STOP = {
+    "type": "message_stop",
+    "amazon-bedrock-invocationMetrics": {"inputTokenCount": 5, "outputTokenCount": 7},
+}
 SAID: list[dict[str, Any]] = [
     START, THOUGHT, {"type": "content_block_stop", "index": 0},
     {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}}, TEXT,
@@ -73,7 +94,12 @@ NATIVE: list[tuple[bytes, list[StreamEvent]]] = [
     ),
     (
         chunk({"outputs": [{"text": "Hi", "stop_reason": None}]})
-        + chunk({"outputs": [{"text": "", "stop_reason": "stop"}], "amazon-bedrock-invocationMetrics": {"inputTokenCount": 4}}),
+        + chunk(
+            {
+                "outputs": [{"text": "", "stop_reason": "stop"}],
+                "amazon-bedrock-invocationMetrics": {"inputTokenCount": 4},
+            }
+        ),
         [Started(), TextDelta("Hi"), Finished("stop", Usage(4, 0), "stop")],
     ),
     (
@@ -126,14 +152,21 @@ def test_what_is_no_chunk_is_skipped_and_counted() -> None:
 
 
 def test_lines_ends_in_an_event_and_one_that_is_no_base64_do_no_harm() -> None:
-    spread = b"".join(chunk(json.dumps(said, indent=1).replace("\n", "\r\n").encode()) for said in (START, TEXT, END, STOP))
+    spread = b"".join(
+        chunk(json.dumps(said, indent=1).replace("\n", "\r\n").encode()) for said in (START, TEXT, END, STOP)
+    )
     assert told([spread]) == [TOLD[0], TOLD[3], TOLD[4]]
     plain = b"".join(event("chunk", {"bytes": said}) for said in (START, TEXT, END, STOP))
     assert told([plain]) == [TOLD[0], TOLD[3], TOLD[4]]
 
 
 def test_a_document_in_place_of_a_stream_is_an_answer_or_an_error() -> None:
-    whole = {"type": "message", "id": "msg_1", "content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn"}
+    whole = {
+        "type": "message",
+        "id": "msg_1",
+        "content": [{"type": "text", "text": "Hi"}],
+        "stop_reason": "end_turn",
+    }
     assert told([json.dumps(whole).encode()])[1:] == [TextDelta("Hi"), Finished("stop", None, "end_turn")]
     with pytest.raises(UpstreamError) as failed:
         told([b'{"message":"Too many requests, please wait before trying again."}'])
@@ -165,14 +198,20 @@ PLATFORMS: dict[str, Any] = {
     "vertex": VertexAnthropic(project="my-project", beta=("b1", "b2")),
     "vertex-region": VertexAnthropic(project="my-project", location="europe-west1"),
 }
-MODELS = {"bedrock": MODEL, "vertex": "claude-sonnet-4-5@20250929", "vertex-region": "claude-opus-4-1@20250805"}
+MODELS = {
+    "bedrock": MODEL,
+    "vertex": "claude-sonnet-4-5@20250929",
+    "vertex-region": "claude-opus-4-1@20250805",
+}
 
 
 def chats() -> list[ChatRequest]:
     tools = (Tool("f", "Does it", {"type": "object", "properties": {}}),)
     return [
         ChatRequest("openai", None, (HI,)),
-        ChatRequest("openai", None, (Message("system", (Text("s"),)), HI), sampling=Sampling(5000, 0.5), tools=tools),
+        ChatRequest(
+            "openai", None, (Message("system", (Text("s"),)), HI), sampling=Sampling(5000, 0.5), tools=tools
+        ),
         ChatRequest("openai", None, (HI,), reasoning=Reasoning("low"), tool_choice="auto", tools=tools),
     ]
 
@@ -190,8 +229,12 @@ def test_anthropics_sdk_sends_the_same_to_the_platforms() -> None:
     for sent, wanted in zip(ours, theirs, strict=True):
         url, body, betas = wanted
         assert sent[0] == url.replace(":0/", "%3A0/")  # as botocore has it
-        assert body.pop("anthropic_version")  # newer SDKs send the API's, which the platforms' own pages do not
-        assert sent[1].pop("anthropic_version") == ("bedrock-2023-05-31" if "bedrock" in url else "vertex-2023-10-16")
+        assert body.pop(
+            "anthropic_version"
+        )  # newer SDKs send the API's, which the platforms' own pages do not
+        assert sent[1].pop("anthropic_version") == (
+            "bedrock-2023-05-31" if "bedrock" in url else "vertex-2023-10-16"
+        )
         assert sent[1] == body
         if "bedrock" in url:
             assert (sent[2], body["anthropic_beta"]) == (None, ["b1", "b2"])
@@ -203,7 +246,10 @@ def test_a_body_without_stream_asks_for_a_whole_answer() -> None:
     body = b'{"model":"m","max_tokens":5,"anthropic_version":"own","messages":[],"stream":false}'
     headers = (("anthropic-version", "2023-06-01"), ("x-own", "a"))
     bedrock = PLATFORMS["bedrock"].sent("arn:aws:bedrock:x/y", headers, body)
-    assert bedrock.url == "https://bedrock-runtime.eu-central-1.amazonaws.com/model/arn%3Aaws%3Abedrock%3Ax%2Fy/invoke"
+    assert (
+        bedrock.url
+        == "https://bedrock-runtime.eu-central-1.amazonaws.com/model/arn%3Aaws%3Abedrock%3Ax%2Fy/invoke"
+    )
     assert json.loads(bedrock.body) == {"max_tokens": 5, "anthropic_version": "own", "messages": []}
     assert bedrock.headers == (("x-own", "a"),)
     vertex = PLATFORMS["vertex"].sent("m", headers, body)
@@ -232,7 +278,10 @@ def test_addresses_of_ones_own_keep_their_paths_and_queries() -> None:
         "https://e.com/x/v1/projects/p/locations/us/publishers/anthropic/models/m:rawPredict?a=b"
     )
     bedrock = BedrockAnthropic(base_url="https://e.com/x?a=b")
-    assert bedrock.sent("m", (), b'{"stream":true}').url == "https://e.com/x/model/m/invoke-with-response-stream?a=b"
+    assert (
+        bedrock.sent("m", (), b'{"stream":true}').url
+        == "https://e.com/x/model/m/invoke-with-response-stream?a=b"
+    )
 
 
 def test_keys_are_bearer_tokens() -> None:
@@ -263,7 +312,13 @@ def test_clients_of_anthropics_dialect_get_the_events_as_anthropic_writes_them()
 def test_a_whole_answer_is_asked_for_and_passed_on() -> None:
     wire = {"model": "chat", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}], "top_k": 3}
     chat = ChatRequest("anthropic", "chat", (HI,), stream=False, wire=wire)
-    whole = {"type": "message", "id": "msg_1", "content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn", "x": 1}
+    whole = {
+        "type": "message",
+        "id": "msg_1",
+        "content": [{"type": "text", "text": "Hi"}],
+        "stop_reason": "end_turn",
+        "x": 1,
+    }
     for platform, verb in ((PLATFORMS["bedrock"], "/invoke"), (PLATFORMS["vertex"], ":rawPredict")):
         request = platform.whole_request(chat, "claude-3-haiku")
         assert request.url.endswith(verb)
@@ -276,11 +331,16 @@ def test_a_whole_answer_is_asked_for_and_passed_on() -> None:
 
 def test_vertex_counts_tokens_where_it_is_told_to() -> None:
     assert PLATFORMS["vertex"].operation("count_tokens", "anthropic") is None
-    assert BedrockAnthropic(region="eu-central-1", count_tokens=True).operation("count_tokens", "anthropic") is None
+    assert (
+        BedrockAnthropic(region="eu-central-1", count_tokens=True).operation("count_tokens", "anthropic")
+        is None
+    )
     vertex = VertexAnthropic(project="p", location="us-east5", count_tokens=True)
     counting = vertex.operation("count_tokens", "anthropic")
     assert counting is not None
-    request = counting.whole_request(ChatRequest("anthropic", "chat", (HI,), wire={"model": "chat", "messages": []}), "claude")
+    request = counting.whole_request(
+        ChatRequest("anthropic", "chat", (HI,), wire={"model": "chat", "messages": []}), "claude"
+    )
     assert request.url == (
         "https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/us-east5/publishers/anthropic/models/"
         "count-tokens:rawPredict"

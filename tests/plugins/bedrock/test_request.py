@@ -38,9 +38,12 @@ RESULT = Message("tool", (Text("ok"),), tool_call_id="t1")
 TOOL = Tool("f", "Does it", {"type": "object", "properties": {"a": {"type": "integer"}}})
 
 
-def body(*messages: Message, model: str = CLAUDE, options: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+def body(
+    *messages: Message, model: str = CLAUDE, options: dict[str, Any] | None = None, **fields: Any
+) -> dict[str, Any]:
     backend = with_rules(
-        Bedrock(region="eu-central-1", **(options or {})), rules_of(bundled_rules(), [], "bedrock", "h", model)
+        Bedrock(region="eu-central-1", **(options or {})),
+        rules_of(bundled_rules(), [], "bedrock", "h", model),
     )
     request = backend.request(ChatRequest("openai", None, messages or (HI,), **fields), model)
     found: dict[str, Any] = json.loads(request.body)
@@ -134,7 +137,9 @@ PARTS: list[tuple[Part, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("part", "block"), PARTS)
 def test_content_is_sent_with_its_bytes_or_from_s3(part: Part, block: dict[str, Any]) -> None:
-    assert turns(Message("user", (Text("Look"), part))) == [{"role": "user", "content": [{"text": "Look"}, block]}]
+    assert turns(Message("user", (Text("Look"), part))) == [
+        {"role": "user", "content": [{"text": "Look"}, block]}
+    ]
 
 
 REFUSED = [
@@ -154,7 +159,12 @@ def test_what_cannot_be_sent_is_refused(part: Part) -> None:
 
 @pytest.mark.parametrize(
     "messages",
-    [(), (Message("system", (Text("x"),)),), (Message("user", (Text(" "),)),), (Message("system", (Image(PNG),)), HI)],
+    [
+        (),
+        (Message("system", (Text("x"),)),),
+        (Message("user", (Text(" "),)),),
+        (Message("system", (Image(PNG),)), HI),
+    ],
 )
 def test_conversations_of_nothing_are_refused(messages: tuple[Message, ...]) -> None:
     with pytest.raises(BadRequest):
@@ -172,7 +182,9 @@ def test_documents_have_names_of_their_own_and_a_text_beside_them() -> None:
 def test_results_follow_their_calls_in_one_turn() -> None:
     messages = (
         HI,
-        Message("assistant", (Text("Well"),), (ToolCall("t1", "f", '{"a":1}'), ToolCall("functions.g:0", "g", ""))),
+        Message(
+            "assistant", (Text("Well"),), (ToolCall("t1", "f", '{"a":1}'), ToolCall("functions.g:0", "g", ""))
+        ),
         Message("tool", (Text('{"b": 2.50}'),), tool_call_id="functions.g:0"),
         Message("tool", (Text("no file"), Image(PNG)), tool_call_id="t1", failed=True),
         Message("tool", (Text(""),), tool_call_id="t1"),
@@ -196,7 +208,10 @@ def test_results_follow_their_calls_in_one_turn() -> None:
                 {
                     "toolResult": {
                         "toolUseId": "t1",
-                        "content": [{"text": "no file"}, {"image": {"format": "png", "source": {"bytes": "aGk="}}}],
+                        "content": [
+                            {"text": "no file"},
+                            {"image": {"format": "png", "source": {"bytes": "aGk="}}},
+                        ],
                         "status": "error",
                     }
                 },
@@ -210,7 +225,10 @@ def test_results_follow_their_calls_in_one_turn() -> None:
 
 def test_mistrals_models_get_ids_of_nine_characters() -> None:
     found = turns(HI, CALLING, RESULT, model="mistral.mistral-large-2407-v1:0")
-    [fitted] = {found[1]["content"][0]["toolUse"]["toolUseId"], found[2]["content"][0]["toolResult"]["toolUseId"]}
+    [fitted] = {
+        found[1]["content"][0]["toolUse"]["toolUseId"],
+        found[2]["content"][0]["toolResult"]["toolUseId"],
+    }
     assert len(fitted) == 9
 
 
@@ -260,7 +278,9 @@ CHOICES: list[tuple[Any, bool | None, Any, Any]] = [
 
 
 @pytest.mark.parametrize(("choice", "parallel", "converse", "own"), CHOICES)
-def test_the_choice_of_tools_is_converses_or_claudes_own(choice: Any, parallel: Any, converse: Any, own: Any) -> None:
+def test_the_choice_of_tools_is_converses_or_claudes_own(
+    choice: Any, parallel: Any, converse: Any, own: Any
+) -> None:
     found = body(tools=(TOOL, Tool("g")), tool_choice=choice, parallel_tool_calls=parallel)
     assert found["toolConfig"].get("toolChoice") == converse
     assert found.get("additionalModelRequestFields", {}).get("tool_choice") == own
@@ -270,12 +290,18 @@ def test_the_choice_of_tools_is_converses_or_claudes_own(choice: Any, parallel: 
     ]
     plain = body(tools=(TOOL,), tool_choice=choice, parallel_tool_calls=parallel, model=LLAMA)
     assert "additionalModelRequestFields" not in plain
-    assert plain.get("toolConfig", {}).get("toolChoice") == (converse if own is None else (_plain_choice(choice)))
+    assert plain.get("toolConfig", {}).get("toolChoice") == (
+        converse if own is None else (_plain_choice(choice))
+    )
     assert ("toolConfig" in plain) == (choice != "none")
 
 
 def _plain_choice(choice: Any) -> Any:
-    return {"required": {"any": {}}}.get(choice) if not isinstance(choice, tuple) else {"tool": {"name": choice[1]}}
+    return (
+        {"required": {"any": {}}}.get(choice)
+        if not isinstance(choice, tuple)
+        else {"tool": {"name": choice[1]}}
+    )
 
 
 def test_a_history_of_calls_declares_them_where_the_request_has_no_tools() -> None:
@@ -290,7 +316,12 @@ FULL = Sampling(9000, 1.7, 0.5, ("\n", "END"), 7, 0.1, 0.2, 5)
 
 def test_sampling_is_inference_config_and_what_is_more_each_familys_own() -> None:
     found = body(sampling=FULL, model="anthropic.claude-3-7-sonnet-20250219-v1:0")
-    assert found["inferenceConfig"] == {"maxTokens": 9000, "temperature": 1.0, "topP": 0.5, "stopSequences": ["END"]}
+    assert found["inferenceConfig"] == {
+        "maxTokens": 9000,
+        "temperature": 1.0,
+        "topP": 0.5,
+        "stopSequences": ["END"],
+    }
     assert found["additionalModelRequestFields"] == {"top_k": 5}
     assert found["additionalModelResponseFieldPaths"] == ["/delta/stop_sequence"]
     assert body(sampling=FULL, model=NOVA)["additionalModelRequestFields"] == {"inferenceConfig": {"topK": 5}}
@@ -320,7 +351,9 @@ THINKING: list[tuple[str, Reasoning, int | None, Any, Any]] = [
 
 
 @pytest.mark.parametrize(("model", "wish", "limit", "additional", "inference"), THINKING)
-def test_each_family_thinks_in_its_own_words(model: str, wish: Reasoning, limit: Any, additional: Any, inference: Any) -> None:
+def test_each_family_thinks_in_its_own_words(
+    model: str, wish: Reasoning, limit: Any, additional: Any, inference: Any
+) -> None:
     found = body(model=model, reasoning=wish, sampling=Sampling(limit))
     assert found.get("additionalModelRequestFields") == additional
     assert found.get("inferenceConfig") == inference
@@ -336,12 +369,20 @@ def test_claude_thinks_without_what_thinking_forbids() -> None:
     unsigned = body(HI, CALLING, RESULT, reasoning=Reasoning("low"), tools=(TOOL,))
     assert "additionalModelRequestFields" not in unsigned
     signed = msgspec.structs.replace(CALLING, thoughts=(Thought("a", "sig"),))
-    assert "thinking" in body(HI, signed, RESULT, reasoning=Reasoning("low"), tools=(TOOL,))["additionalModelRequestFields"]
+    assert (
+        "thinking"
+        in body(HI, signed, RESULT, reasoning=Reasoning("low"), tools=(TOOL,))["additionalModelRequestFields"]
+    )
 
 
 def test_structured_output_is_a_schema_as_text_or_a_sentence() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
-    found = body(response_format={"type": "json_schema", "json_schema": {"name": "n", "description": "d", "schema": schema}})
+    found = body(
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "n", "description": "d", "schema": schema},
+        }
+    )
     definition = found["outputConfig"]["textFormat"]["structure"]["jsonSchema"]
     assert found["outputConfig"]["textFormat"]["type"] == "json_schema"
     assert json.loads(definition.pop("schema")) == schema

@@ -218,11 +218,19 @@ def test_an_exception_in_the_stream_has_its_kind_and_comes_behind_the_text_befor
                 made.close()
             assert found == [Started(), TextDelta("a")]
             assert (failed.value.kind, failed.value.status, failed.value.provider_code) == (kind, 200, name)
-            assert failed.value.message in (value.get("originalMessage"), value.get("message"), value.get("Message"))
+            assert failed.value.message in (
+                value.get("originalMessage"),
+                value.get("message"),
+                value.get("Message"),
+            )
 
 
 def test_an_error_of_the_protocol_is_told() -> None:
-    headers = {":message-type": "error", ":error-code": "InternalFailure", ":error-message": "Something broke in there"}
+    headers = {
+        ":message-type": "error",
+        ":error-code": "InternalFailure",
+        ":error-message": "Something broke in there",
+    }
     with pytest.raises(UpstreamError) as failed:
         decoder().feed(message(headers))
     assert failed.value.message == "Something broke in there"
@@ -246,7 +254,9 @@ def test_what_is_unknown_is_skipped_and_counted() -> None:
     assert failed.value.kind == "garbled"
 
 
-@pytest.mark.parametrize("cut", [b"", events(START), events(START, delta(0, text="a")), events(START, end())[:-40]])
+@pytest.mark.parametrize(
+    "cut", [b"", events(START), events(START, delta(0, text="a")), events(START, end())[:-40]]
+)
 def test_an_end_without_a_stop_reason_is_a_cut(cut: bytes) -> None:
     with pytest.raises(UpstreamError) as failed:
         told([cut])
@@ -254,7 +264,9 @@ def test_an_end_without_a_stop_reason_is_a_cut(cut: bytes) -> None:
 
 
 def test_metadata_that_is_cut_off_costs_the_usage_alone() -> None:
-    assert told([events(START, delta(0, text="a"), end(), METADATA)[:-5]])[-1] == Finished("stop", None, "end_turn")
+    assert told([events(START, delta(0, text="a"), end(), METADATA)[:-5]])[-1] == Finished(
+        "stop", None, "end_turn"
+    )
 
 
 def test_a_wrong_checksum_is_told_behind_the_text_before_it() -> None:
@@ -337,7 +349,13 @@ def test_keep_stop_passes_the_reason_on() -> None:
 
 
 def test_reasoning_beyond_its_bound_is_told_without_its_block() -> None:
-    long = events(*(thought(0, text="x" * 1_000_000) for _ in range(5)), thought(0, signature="s"), stop(0), end(), METADATA)
+    long = events(
+        *(thought(0, text="x" * 1_000_000) for _ in range(5)),
+        thought(0, signature="s"),
+        stop(0),
+        end(),
+        METADATA,
+    )
     found = told([events(START) + long])
     assert sum(isinstance(event, ReasoningDelta) for event in found) == 5
     assert not any(isinstance(event, ReasoningBlock) for event in found)
@@ -362,7 +380,9 @@ HTTP: list[tuple[int, dict[str, str], bytes, UpstreamErrorKind]] = [
 
 
 @pytest.mark.parametrize(("status", "headers", "body", "kind"), HTTP)
-def test_http_errors_have_their_kinds(status: int, headers: dict[str, str], body: bytes, kind: UpstreamErrorKind) -> None:
+def test_http_errors_have_their_kinds(
+    status: int, headers: dict[str, str], body: bytes, kind: UpstreamErrorKind
+) -> None:
     error = Bedrock(region="eu-central-1").error(status, headers, body)
     assert error.kind == kind
     assert error.retry_after == (3 if "retry-after" in headers else None)

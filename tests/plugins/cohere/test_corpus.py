@@ -65,15 +65,23 @@ def check(recorded: corpus.Recorded, events: list[StreamEvent]) -> None:
 
 def check_calls(expected: list[corpus.ToolCall], events: list[StreamEvent]) -> None:
     started = [event for event in events if isinstance(event, ToolCallStarted)]
-    assert [(call.index, call.id, call.name) for call in started] == [(n, c.id, c.name) for n, c in enumerate(expected)]
+    assert [(call.index, call.id, call.name) for call in started] == [
+        (n, c.id, c.name) for n, c in enumerate(expected)
+    ]
     for call, wanted in zip(started, expected, strict=True):
         told = "".join(e.arguments for e in events if isinstance(e, ToolCallDelta) and e.index == call.index)
         assert json.loads(told) == json.loads(wanted.arguments or "{}")
 
 
-@pytest.mark.parametrize("recorded", corpus.params("cohere-v2", where=lambda entry: b"citation-start" in entry.body))
+@pytest.mark.parametrize(
+    "recorded", corpus.params("cohere-v2", where=lambda entry: b"citation-start" in entry.body)
+)
 def test_citations_stand_for_the_words_that_they_quote(recorded: corpus.Recorded) -> None:
-    said = [json.loads(line[6:]) for line in recorded.body.splitlines() if line.startswith(b'data: {"type":"citation-start"')]
+    said = [
+        json.loads(line[6:])
+        for line in recorded.body.splitlines()
+        if line.startswith(b'data: {"type":"citation-start"')
+    ]
     cited = [event for event in decoded([recorded.body]) if isinstance(event, Cited)]
     quoted = [recorded.expected.text[event.start : event.end] for event in cited]
     assert quoted == [one["delta"]["message"]["citations"]["text"] for one in said]

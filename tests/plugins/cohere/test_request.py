@@ -11,7 +11,18 @@ from sluice.backends.protocol import with_rules
 from sluice.config.rule_file import bundled_rules
 from sluice.config.types import Secret
 from sluice.errors import BadRequest
-from sluice.model.chat import ChatRequest, Image, Message, Other, Reasoning, Sampling, Text, Thought, Tool, ToolCall
+from sluice.model.chat import (
+    ChatRequest,
+    Image,
+    Message,
+    Other,
+    Reasoning,
+    Sampling,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+)
 from sluice.model.rules import rules_of
 from sluice_plugins.cohere.backend import Cohere
 from tests.plugins.credentials.oracle import ask
@@ -20,12 +31,21 @@ MODEL = "command-a-reasoning-08-2025"
 HI = Message("user", (Text("Hi"),))
 PNG = "data:image/png;base64,aGk="
 TOOL = Tool("f", "Does it", {"type": "object", "properties": {"a": {"type": "integer"}}})
-WIRE_TOOL = {"type": "function", "function": {"name": "f", "description": "Does it", "parameters": dict(TOOL.parameters or {})}}
-NOTE = Other("file", {"type": "file", "file": {"filename": "n.txt", "file_data": "data:text/plain;base64,aGk="}})
+WIRE_TOOL = {
+    "type": "function",
+    "function": {"name": "f", "description": "Does it", "parameters": dict(TOOL.parameters or {})},
+}
+NOTE = Other(
+    "file", {"type": "file", "file": {"filename": "n.txt", "file_data": "data:text/plain;base64,aGk="}}
+)
 
 
-def body(*messages: Message, model: str = MODEL, options: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
-    backend = with_rules(Cohere(**(options or {})), rules_of(bundled_rules(), [], "cohere", "api.cohere.com", model))
+def body(
+    *messages: Message, model: str = MODEL, options: dict[str, Any] | None = None, **fields: Any
+) -> dict[str, Any]:
+    backend = with_rules(
+        Cohere(**(options or {})), rules_of(bundled_rules(), [], "cohere", "api.cohere.com", model)
+    )
     request = backend.request(ChatRequest("openai", None, messages or (HI,), **fields), model)
     found: dict[str, Any] = json.loads(request.body)
     return found
@@ -38,7 +58,9 @@ def added(**fields: Any) -> dict[str, Any]:
 
 def test_the_address_is_taken_as_people_write_it() -> None:
     for base in ("https://e.com", "https://e.com/v2/", "https://e.com/v2/chat", "https://e.com/v1"):
-        request = Cohere(base_url=base, headers={"X-Client-Name": "a"}).request(ChatRequest("openai", None, (HI,)), "m")
+        request = Cohere(base_url=base, headers={"X-Client-Name": "a"}).request(
+            ChatRequest("openai", None, (HI,)), "m"
+        )
         assert request.url == "https://e.com/v2/chat"
         assert ("x-client-name", "a") in request.headers
     assert Cohere(api_key=Secret("k")).credentials() == (("authorization", "Bearer k"),)
@@ -88,7 +110,11 @@ def test_calls_have_their_plan_and_results_are_documents_where_they_are_objects(
                 {"id": "t2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
             ],
         },
-        {"role": "tool", "tool_call_id": "t1", "content": [{"type": "document", "document": {"data": {"b": 2}}}]},
+        {
+            "role": "tool",
+            "tool_call_id": "t1",
+            "content": [{"type": "document", "document": {"data": {"b": 2}}}],
+        },
         {"role": "tool", "tool_call_id": "t2", "content": "done"},
     ]
 
@@ -103,7 +129,10 @@ def test_images_of_results_follow_them_in_a_users_message() -> None:
     image = {"type": "image_url", "image_url": {"url": PNG}}
     first, second, shown, hi = body(*results, HI)["messages"]
     assert (first["content"], second["content"]) == ("a", "(The content of this tool's result follows.)")
-    assert shown == {"role": "user", "content": [{"type": "text", "text": "From the tools' results:"}, image, image]}
+    assert shown == {
+        "role": "user",
+        "content": [{"type": "text", "text": "From the tools' results:"}, image, image],
+    }
     assert hi == {"role": "user", "content": "Hi"}
     assert body(HI, *results)["messages"][-1] == shown
 
@@ -142,7 +171,10 @@ CHOICES: list[tuple[Any, dict[str, Any]]] = [
 @pytest.mark.parametrize(("choice", "wire"), CHOICES)
 def test_the_choice_of_tools(choice: Any, wire: dict[str, Any]) -> None:
     found = added(tools=(TOOL, Tool("g")), tool_choice=choice)
-    plain = {"type": "function", "function": {"name": "g", "parameters": {"type": "object", "properties": {}}}}
+    plain = {
+        "type": "function",
+        "function": {"name": "g", "parameters": {"type": "object", "properties": {}}},
+    }
     assert found == {"tools": [WIRE_TOOL] if isinstance(choice, tuple) else [WIRE_TOOL, plain], **wire}
     assert added(tool_choice="required") == {}
     with pytest.raises(BadRequest):
@@ -184,11 +216,17 @@ def test_thinking_is_on_or_off_with_a_budget(wish: Reasoning, thinking: Any) -> 
 def test_formats_and_the_configurations_own() -> None:
     schema = {"type": "object", "properties": {}}
     wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
-    assert added(response_format=wanted) == {"response_format": {"type": "json_object", "json_schema": schema}}
+    assert added(response_format=wanted) == {
+        "response_format": {"type": "json_object", "json_schema": schema}
+    }
     assert added(response_format={"type": "json_object"}) == {"response_format": {"type": "json_object"}}
     assert added(response_format={"type": "text"}) == {}
     options = {"citations": "fast", "safety_mode": "strict", "extra_body": {"priority": 2}}
-    assert added(options=options) == {"citation_options": {"mode": "FAST"}, "safety_mode": "STRICT", "priority": 2}
+    assert added(options=options) == {
+        "citation_options": {"mode": "FAST"},
+        "safety_mode": "STRICT",
+        "priority": 2,
+    }
 
 
 SDK = """
@@ -235,16 +273,31 @@ def some_chat(chance: random.Random) -> ChatRequest:
     messages = [Message("system", (Text("Be brief."),))] * chance.randint(0, 2)
     data = base64.b64encode(chance.randbytes(9)).decode()
     messages.append(
-        Message("user", (Text("Hi"), *chance.sample((Image(f"data:image/jpeg;base64,{data}"), NOTE), chance.randint(0, 2))))
+        Message(
+            "user",
+            (
+                Text("Hi"),
+                *chance.sample((Image(f"data:image/jpeg;base64,{data}"), NOTE), chance.randint(0, 2)),
+            ),
+        )
     )
     for turn in range(chance.randint(0, 3)):
-        calls = tuple(ToolCall(f"c{turn}.{n}", "f", json.dumps({"a": n})) for n in range(chance.randint(0, 2)))
+        calls = tuple(
+            ToolCall(f"c{turn}.{n}", "f", json.dumps({"a": n})) for n in range(chance.randint(0, 2))
+        )
         thoughts = (Thought("I\u00e4"),) if chance.random() < 0.5 else ()
         messages.append(
-            Message("assistant", (Text("So"),) if chance.random() < 0.5 or not calls else (), calls, thoughts=thoughts)
+            Message(
+                "assistant",
+                (Text("So"),) if chance.random() < 0.5 or not calls else (),
+                calls,
+                thoughts=thoughts,
+            )
         )
         for call in calls:
-            messages.append(Message("tool", (Text(chance.choice(["", "ok", '{"b": [1, null]}'])),), tool_call_id=call.id))
+            messages.append(
+                Message("tool", (Text(chance.choice(["", "ok", '{"b": [1, null]}'])),), tool_call_id=call.id)
+            )
         messages.append(Message("user", (Text("And?"),)))
     formats: list[Any] = [None, {"type": "json_object"},
                           {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}]  # fmt: skip

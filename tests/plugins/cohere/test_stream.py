@@ -31,7 +31,9 @@ USED = Usage(50, 9, 40, 2)
 
 def sse(*events: Value | str) -> bytes:
     return b"".join(
-        b"data: %b\n\n" % e.encode() if isinstance(e, str) else b"event: %b\ndata: %b\n\n" % (e["type"].encode(), dumped(e))
+        b"data: %b\n\n" % e.encode()
+        if isinstance(e, str)
+        else b"event: %b\ndata: %b\n\n" % (e["type"].encode(), dumped(e))
         for e in events
     )
 
@@ -57,12 +59,23 @@ START: Value = {
     "delta": {"message": {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}},
 }  # fmt: skip
 CALL = {"id": "f_1", "type": "function", "function": {"name": "f", "arguments": ""}}
-SOURCE = {"type": "document", "id": "doc:0", "document": {"title": "T", "url": "https://e.com/", "text": "said there"}}
+SOURCE = {
+    "type": "document",
+    "id": "doc:0",
+    "document": {"title": "T", "url": "https://e.com/", "text": "said there"},
+}
 TOOL_SOURCE = {"type": "tool", "id": "f_1:0", "tool_output": {"a": 1}}
 
 
 def cite(start: int, stop: int, index: int, *sources: Value, **fields: Any) -> Value:
-    citation = {"start": start, "end": stop, "text": "x", "sources": list(sources), "content_index": index, **fields}
+    citation = {
+        "start": start,
+        "end": stop,
+        "text": "x",
+        "sources": list(sources),
+        "content_index": index,
+        **fields,
+    }
     return say("citation-start", 0, citations=citation)
 
 
@@ -147,7 +160,10 @@ def test_a_missing_reason_is_counted_and_keep_stop_passes_one_on() -> None:
 FAILED: list[tuple[bytes, UpstreamErrorKind]] = [
     (sse(end("ERROR")), "stream_error"),
     (sse(end("TIMEOUT")), "stream_error"),
-    (sse(end("ERROR", error="blocked output: this generation may be a duplicate of a training text")), "content_policy"),
+    (
+        sse(end("ERROR", error="blocked output: this generation may be a duplicate of a training text")),
+        "content_policy",
+    ),
     (sse('{"message":"too many requests","id":"x"}'), "rate_limited"),
     (sse({"type": "error", "error": {"message": "Overloaded"}}), "overloaded"),
     (b"", "truncated"),
@@ -171,7 +187,14 @@ def test_a_failure_comes_behind_what_was_said(failure: bytes, kind: UpstreamErro
 
 
 def test_what_is_unknown_is_skipped_and_counted() -> None:
-    body = sse(START, say("something-new", 0), "no JSON", say("tool-call-delta", 9, tool_calls=CALL), text("a"), end())
+    body = sse(
+        START,
+        say("something-new", 0),
+        "no JSON",
+        say("tool-call-delta", 9, tool_calls=CALL),
+        text("a"),
+        end(),
+    )
     decoder = Cohere().decoder()
     assert decoder.feed(body) == [BEGUN, TextDelta("a"), Finished("stop", USED, "COMPLETE")]
     assert decoder.skipped == 2
@@ -182,7 +205,9 @@ def test_what_is_unknown_is_skipped_and_counted() -> None:
 def test_ids_stay_unique_and_a_last_event_needs_no_empty_line() -> None:
     decoder = Cohere().decoder()
     decoder.distinguish(frozenset({"f_1"}))
-    assert decoder.feed(sse(START, say("tool-call-start", 0, tool_calls=CALL)))[1] == ToolCallStarted(0, "", "f")
+    assert decoder.feed(sse(START, say("tool-call-start", 0, tool_calls=CALL)))[1] == ToolCallStarted(
+        0, "", "f"
+    )
     decoder.feed(sse(end("TOOL_CALL"))[:-1])
     assert decoder.close()[-1] == Finished("tool_calls", USED, "TOOL_CALL")
 
@@ -210,7 +235,11 @@ def test_a_whole_answer_in_place_of_a_stream_is_the_answer() -> None:
 
 @pytest.mark.parametrize(
     ("body", "kind"),
-    [(b'{"message":"invalid api token"}', "bad_credentials"), (b'{"a":1}', "garbled"), (b'{"message":{', "truncated")],
+    [
+        (b'{"message":"invalid api token"}', "bad_credentials"),
+        (b'{"a":1}', "garbled"),
+        (b'{"message":{', "truncated"),
+    ],
 )
 def test_other_documents_in_place_of_a_stream(body: bytes, kind: UpstreamErrorKind) -> None:
     with pytest.raises(UpstreamError) as failed:

@@ -1,4 +1,5 @@
-"""Other people's libraries as oracles, in whichever environment has them: this one, or the clients' (scripts/test_tools.sh)."""
+"""Other people's libraries as oracles, in whichever environment has them: this one, or the clients'
+(scripts/test_tools.sh)."""
 
 import importlib.util
 import json
@@ -13,7 +14,8 @@ CLIENTS = Path(__file__).resolve().parents[3] / ".cache" / "clients-venv"
 
 
 def ask(package: str, script: str, question: object) -> Any:
-    """What `script` prints as JSON, given the question on stdin. Skips the test where the package is not installed."""
+    """What `script` prints as JSON, given the question on stdin. Skips the test where the package is not
+    installed."""
     if _is_here(package):
         python = sys.executable
     elif any(CLIENTS.glob(f"lib/python3*/site-packages/{package.replace('.', '/')}")):
@@ -21,7 +23,12 @@ def ask(package: str, script: str, question: object) -> Any:
     else:
         pytest.skip(f"the Python package {package} is not installed")
     done = subprocess.run(
-        [python, "-c", script], input=json.dumps(question), capture_output=True, text=True, timeout=60, check=False
+        [python, "-c", script],
+        input=json.dumps(question),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout)

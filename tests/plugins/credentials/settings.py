@@ -7,7 +7,8 @@ from sluice.backends.transport import UpstreamRequest
 
 
 class World:
-    """`now` is both clocks; `chances` is what chance says; `answers` is what `fetch` gives, one after the other."""
+    """`now` is both clocks; `chances` is what chance says; `answers` is what `fetch` gives, one after the
+    other."""
 
     def __init__(self, environ: Mapping[str, str] | None = None, *, backend: object = None) -> None:
         self.now = 1_800_000_000.0

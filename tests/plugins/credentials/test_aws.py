@@ -1,4 +1,5 @@
-"""Where AWS's access keys come from: each source, the order of them, and what is said where there are none."""
+"""Where AWS's access keys come from: each source, the order of them, and what is said where there are
+none."""
 
 import asyncio
 import json
@@ -47,12 +48,17 @@ class Cloud:
         self.requests.append(request)
         at = (request.method, request.path)
         if self.refuse:
-            peer.send(sized(b"<Error><Code>AccessDenied</Code><Message>secret words</Message></Error>", self.refuse))
+            peer.send(
+                sized(b"<Error><Code>AccessDenied</Code><Message>secret words</Message></Error>", self.refuse)
+            )
         elif at == ("PUT", "/latest/api/token"):
             peer.send(sized(b"imds-session"))
         elif at == ("GET", "/latest/meta-data/iam/security-credentials/"):
             peer.send(sized(b"my-role\n"))
-        elif at in (("GET", "/latest/meta-data/iam/security-credentials/my-role"), ("GET", "/v1/credentials")):
+        elif at in (
+            ("GET", "/latest/meta-data/iam/security-credentials/my-role"),
+            ("GET", "/v1/credentials"),
+        ):
             peer.send(sized(json.dumps(GIVEN).encode()))
         elif at == ("POST", "/"):
             peer.send(sized(STS.encode()))
@@ -60,7 +66,9 @@ class Cloud:
             peer.send(sized(b"", 404))
 
 
-async def keys_of(environ: Mapping[str, str], source: str, cloud: Cloud, profile: str | None = None) -> AwsKeys:
+async def keys_of(
+    environ: Mapping[str, str], source: str, cloud: Cloud, profile: str | None = None
+) -> AwsKeys:
     """What a source gives; what expires has to say when."""
     async with RawServer(cloud.answer) as server:
         environ = {name: value.replace("CLOUD", server.url) for name, value in environ.items()}
@@ -110,7 +118,10 @@ async def test_of_the_instance(source: str, tmp_path: Path) -> None:
     cloud = Cloud()
     environ = {"HOME": str(tmp_path), "AWS_EC2_METADATA_SERVICE_ENDPOINT": "CLOUD"}
     assert equal(await keys_of(environ, source, cloud), KEYS)
-    assert [request.headers.get("x-aws-ec2-metadata-token") for request in cloud.requests] == [None, *["imds-session"] * 2]
+    assert [request.headers.get("x-aws-ec2-metadata-token") for request in cloud.requests] == [
+        None,
+        *["imds-session"] * 2,
+    ]
     assert cloud.requests[0].headers["x-aws-ec2-metadata-token-ttl-seconds"] == "21600"
 
 
@@ -126,7 +137,9 @@ async def test_of_a_profile_whose_two_files_are_read_together(tmp_path: Path) ->
     )
     home = {"HOME": str(tmp_path)}
     assert equal(await keys_of(home, "auto", Cloud()), AwsKeys("AKIADEFAULT", "d"))
-    assert equal(await keys_of({**home, "AWS_PROFILE": "other"}, "profile", Cloud()), AwsKeys("AKIAOTHER", "o%x", "t"))
+    assert equal(
+        await keys_of({**home, "AWS_PROFILE": "other"}, "profile", Cloud()), AwsKeys("AKIAOTHER", "o%x", "t")
+    )
     environment = {**home, "AWS_ACCESS_KEY_ID": "AKIAENV", "AWS_SECRET_ACCESS_KEY": "e"}
     assert equal(await keys_of(environment, "auto", Cloud(), "other"), AwsKeys("AKIAOTHER", "o%x", "t"))
     assert equal(await keys_of(environment, "auto", Cloud()), AwsKeys("AKIAENV", "e"))
@@ -168,7 +181,9 @@ async def test_a_refusal_is_told_by_its_code_and_nothing_else() -> None:
 
 async def test_each_request_is_signed_with_the_keys_of_now() -> None:
     backend = OpenAI(base_url="https://bedrock-runtime.eu-central-1.amazonaws.com/openai/v1")
-    world = World({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/creds", "HOME": "/nowhere"}, backend=backend)
+    world = World(
+        {"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/creds", "HOME": "/nowhere"}, backend=backend
+    )
     world.now = 1_800_000_000.0
     other = {**GIVEN, "AccessKeyId": "ASIAOTHER"}
     world.answers = [FetchedAnswer(200, {}, json.dumps(given).encode()) for given in (GIVEN, other)]
@@ -190,9 +205,13 @@ async def test_each_request_is_signed_with_the_keys_of_now() -> None:
 
 async def test_a_key_of_the_options_and_a_region_of_the_environment() -> None:
     world = World({"AWS_REGION": "us-west-2"}, backend=OpenAI())
-    credential = Aws(access_key_id=Secret("AKIA1"), secret_access_key=Secret("s"), service="execute-api").open(world.setting)
+    credential = Aws(
+        access_key_id=Secret("AKIA1"), secret_access_key=Secret("s"), service="execute-api"
+    ).open(world.setting)
     await credential.ready()
-    assert b"Credential=AKIA1/20270115/us-west-2/execute-api/aws4_request" in (credential.sign_now(REQUEST) or b"")
+    assert b"Credential=AKIA1/20270115/us-west-2/execute-api/aws4_request" in (
+        credential.sign_now(REQUEST) or b""
+    )
     await credential.close()
 
 

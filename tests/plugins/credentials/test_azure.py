@@ -46,7 +46,11 @@ async def test_of_a_clients_secret() -> None:
 
 async def test_of_a_workloads_own_token_which_is_read_each_time(tmp_path: Path) -> None:
     path = tmp_path / "token"
-    environ = {**APPLICATION, "AZURE_FEDERATED_TOKEN_FILE": str(path), "AZURE_AUTHORITY_HOST": "https://login.example/"}
+    environ = {
+        **APPLICATION,
+        "AZURE_FEDERATED_TOKEN_FILE": str(path),
+        "AZURE_AUTHORITY_HOST": "https://login.example/",
+    }
     for text in ("jwt-1", "jwt-2"):
         path.write_text(text + "\n")
         world = await given(Azure(), environ)
@@ -61,13 +65,24 @@ async def test_of_the_machine() -> None:
     """IMDS writes its numbers as text."""
     world = await given(Azure(), {}, expires_in="3599", expires_on="1800003600")
     url = urlsplit(world.requests[0].url)
-    assert (url.scheme, url.netloc, url.path) == ("http", "169.254.169.254", "/metadata/identity/oauth2/token")
-    assert parse_qs(url.query) == {"api-version": ["2018-02-01"], "resource": ["https://cognitiveservices.azure.com"]}
+    assert (url.scheme, url.netloc, url.path) == (
+        "http",
+        "169.254.169.254",
+        "/metadata/identity/oauth2/token",
+    )
+    assert parse_qs(url.query) == {
+        "api-version": ["2018-02-01"],
+        "resource": ["https://cognitiveservices.azure.com"],
+    }
     assert (world.requests[0].method, world.requests[0].headers) == ("GET", (("metadata", "true"),))
 
 
 async def test_of_the_machine_as_app_service_has_it() -> None:
-    environ = {"IDENTITY_ENDPOINT": "http://127.0.0.1:41/msi/token", "IDENTITY_HEADER": "h", "AZURE_CLIENT_ID": "mine"}
+    environ = {
+        "IDENTITY_ENDPOINT": "http://127.0.0.1:41/msi/token",
+        "IDENTITY_HEADER": "h",
+        "AZURE_CLIENT_ID": "mine",
+    }
     world = await given(Azure(source="managed_identity"), environ, expires_on="1800003600")
     url = urlsplit(world.requests[0].url)
     assert (url.netloc, url.path) == ("127.0.0.1:41", "/msi/token")
@@ -84,7 +99,12 @@ async def test_over_a_real_connection() -> None:
         environ = {"AZURE_POD_IDENTITY_AUTHORITY_HOST": server.url}
         world = World(environ)
         setting = world.setting.__class__(
-            **{name: getattr(world.setting, name) for name in world.setting.__struct_fields__ if name != "fetch"}, fetch=fetch
+            **{
+                name: getattr(world.setting, name)
+                for name in world.setting.__struct_fields__
+                if name != "fetch"
+            },
+            fetch=fetch,
         )
         assert (await Identity(Azure(), environ).token(setting)).value == "of-machine"
     with pytest.raises(CredentialFailed, match=r"127\.0\.0\.1"):
@@ -94,9 +114,21 @@ async def test_over_a_real_connection() -> None:
 @pytest.mark.parametrize(
     ("options", "environ", "why"),
     [
-        (Azure(source="client_secret"), {}, r"client_secret needs tenant_id \(or AZURE_TENANT_ID\) and client_id"),
-        (Azure(source="workload_identity"), APPLICATION, r"needs token_file \(or AZURE_FEDERATED_TOKEN_FILE\)"),
-        (Azure(tenant_id="a/b", client_id="c", client_secret=Secret("s")), {}, "must be a tenant's id or domain"),
+        (
+            Azure(source="client_secret"),
+            {},
+            r"client_secret needs tenant_id \(or AZURE_TENANT_ID\) and client_id",
+        ),
+        (
+            Azure(source="workload_identity"),
+            APPLICATION,
+            r"needs token_file \(or AZURE_FEDERATED_TOKEN_FILE\)",
+        ),
+        (
+            Azure(tenant_id="a/b", client_id="c", client_secret=Secret("s")),
+            {},
+            "must be a tenant's id or domain",
+        ),
         (
             Azure(client_secret=Secret("s"), authority="http://login.example"),
             APPLICATION,
@@ -112,7 +144,11 @@ def test_check_says_what_is_missing(options: Azure, environ: dict[str, str], why
 async def test_a_refusal_is_told_by_its_code_alone() -> None:
     environ = {**APPLICATION, "AZURE_CLIENT_SECRET": "s~1"}
     world = World(environ)
-    body = {"error": "invalid_client", "error_description": "AADSTS7000215: secret s~1", "error_codes": [7000215]}
+    body = {
+        "error": "invalid_client",
+        "error_description": "AADSTS7000215: secret s~1",
+        "error_codes": [7000215],
+    }
     world.answers = [FetchedAnswer(401, {}, json.dumps(body).encode())]
     with pytest.raises(CredentialFailed) as raised:
         await Identity(Azure(), environ).token(world.setting)

@@ -33,8 +33,13 @@ async def fetched(kind: Exec) -> tuple[str, float | None]:
         ("2027-01-15T09:00:00", 1_800_003_600.0),
     ],
 )
-async def test_what_is_printed_is_the_token_and_its_end(moment: str | float | None, seconds: float | None) -> None:
-    assert await fetched(printing(json.dumps({"token": "t-1", "expires_at": moment, "more": []}))) == ("t-1", seconds)
+async def test_what_is_printed_is_the_token_and_its_end(
+    moment: str | float | None, seconds: float | None
+) -> None:
+    assert await fetched(printing(json.dumps({"token": "t-1", "expires_at": moment, "more": []}))) == (
+        "t-1",
+        seconds,
+    )
 
 
 @pytest.mark.parametrize(

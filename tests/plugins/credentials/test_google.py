@@ -1,4 +1,5 @@
-"""Google's tokens: by each kind of credentials file and the metadata server, with google-auth as oracle for the assertion."""
+"""Google's tokens: by each kind of credentials file and the metadata server, with google-auth as oracle for
+the assertion."""
 
 import json
 from functools import lru_cache
@@ -21,8 +22,12 @@ from tests.plugins.credentials.settings import REQUEST, World
 def keys() -> tuple[str, str]:
     """A private key and its public one, in PEM."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
     return private.decode(), public.decode()
 
 
@@ -33,7 +38,13 @@ def account() -> dict[str, Any]:
     }  # fmt: skip
 
 
-USER = {"type": "authorized_user", "client_id": "c", "client_secret": "s/1", "refresh_token": "r/1", "quota_project_id": None}
+USER = {
+    "type": "authorized_user",
+    "client_id": "c",
+    "client_secret": "s/1",
+    "refresh_token": "r/1",
+    "quota_project_id": None,
+}
 FEDERATED = {
     "type": "external_account", "audience": "//iam.googleapis.com/projects/1/x", "token_url": "https://sts.googleapis.com/v1/token",
     "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
@@ -48,7 +59,9 @@ def form_of(body: bytes) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(body.decode()).items()}
 
 
-def tokens(tmp_path: Path, content: dict[str, Any] | None, *answers: FetchedAnswer, **environ: str) -> tuple[Tokens, World]:
+def tokens(
+    tmp_path: Path, content: dict[str, Any] | None, *answers: FetchedAnswer, **environ: str
+) -> tuple[Tokens, World]:
     world = World(environ)
     world.answers = list(answers)
     path = tmp_path / "credentials.json"
@@ -110,7 +123,11 @@ async def test_a_workload_is_federated(tmp_path: Path, where: str) -> None:
     if where == "json file":
         source["format"] = {"type": "json", "subject_token_field_name": "id_token"}
     elif where == "url":
-        source = {"url": "http://169.254.169.254/token", "headers": {"Metadata": "True"}, "format": {"type": "text"}}
+        source = {
+            "url": "http://169.254.169.254/token",
+            "headers": {"Metadata": "True"},
+            "format": {"type": "text"},
+        }
         answers.insert(0, FetchedAnswer(200, {}, b"subject-1"))
     tokens_, world = tokens(tmp_path, {**FEDERATED, "credential_source": source}, *answers)
     assert (await tokens_.token()).value == "federated"
@@ -129,8 +146,15 @@ async def test_a_workload_is_federated(tmp_path: Path, where: str) -> None:
 async def test_a_federated_workload_acts_as_a_service_account(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("subject-1")
     url = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/me@p:generateAccessToken"
-    content = {**FEDERATED, "credential_source": {"file": f"{tmp_path}/token"}, "service_account_impersonation_url": url}
-    answers = answer(access_token="federated", expires_in=60), answer(accessToken="acting", expireTime="2027-01-15T09:00:00Z")
+    content = {
+        **FEDERATED,
+        "credential_source": {"file": f"{tmp_path}/token"},
+        "service_account_impersonation_url": url,
+    }
+    answers = (
+        answer(access_token="federated", expires_in=60),
+        answer(accessToken="acting", expireTime="2027-01-15T09:00:00Z"),
+    )
     source, world = tokens(tmp_path, content, *answers)
     fresh = await source.token()
     assert (fresh.value, fresh.expires) == ("acting", 1_800_003_600.0)
@@ -140,7 +164,9 @@ async def test_a_federated_workload_acts_as_a_service_account(tmp_path: Path) ->
 
 
 async def test_the_metadata_server_is_asked_where_there_is_no_file(tmp_path: Path) -> None:
-    source, world = tokens(tmp_path, None, answer(access_token="of-machine", expires_in=1000), GCE_METADATA_HOST="127.0.0.1:1")
+    source, world = tokens(
+        tmp_path, None, answer(access_token="of-machine", expires_in=1000), GCE_METADATA_HOST="127.0.0.1:1"
+    )
     assert (await source.token()).value == "of-machine"
     [request] = world.requests
     assert request.url == "http://127.0.0.1:1/computeMetadata/v1/instance/service-accounts/default/token"
@@ -150,7 +176,10 @@ async def test_the_metadata_server_is_asked_where_there_is_no_file(tmp_path: Pat
 @pytest.mark.parametrize(
     ("answered", "why"),
     [
-        (answer(400, error="invalid_grant", error_description="secret"), "oauth2.googleapis.com answered 400 (invalid_grant)"),
+        (
+            answer(400, error="invalid_grant", error_description="secret"),
+            "oauth2.googleapis.com answered 400 (invalid_grant)",
+        ),
         (answer(400, error="a secret thing", x=1), "oauth2.googleapis.com answered 400"),
         (answer(200, error={"code": 1}), "oauth2.googleapis.com answered 200"),
         (FetchedAnswer(502, {}, b"<html>secret"), "oauth2.googleapis.com answered 502"),

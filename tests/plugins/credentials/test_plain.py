@@ -23,7 +23,9 @@ async def test_a_static_key_is_sent_as_its_backend_sends_keys() -> None:
     assert key.headers(OpenAI()) == (("authorization", "Bearer sk-1"),)
     assert key.headers(Anthropic()) == (("x-api-key", "sk-1"),)
     assert Static(api_key=Secret("sk-1"), header="API-Key").headers(OpenAI()) == (("api-key", "sk-1"),)
-    assert Static(api_key=Secret("sk-1"), header="Authorization").headers(Anthropic()) == (("authorization", "Bearer sk-1"),)
+    assert Static(api_key=Secret("sk-1"), header="Authorization").headers(Anthropic()) == (
+        ("authorization", "Bearer sk-1"),
+    )
     assert key.open(World(backend=Anthropic()).setting).sign_now(REQUEST) == b"x-api-key: sk-1\r\n"
     assert "sk-1" not in repr(key)
 

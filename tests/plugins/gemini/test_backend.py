@@ -11,7 +11,20 @@ from sluice.config.types import Secret
 from sluice.errors import BadRequest, UpstreamError, UpstreamErrorKind
 from sluice.frontends import Answer
 from sluice.frontends.openai.dialect import OpenAI as Frontend
-from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Reasoning, Role, Sampling, Text, Thought, Tool, ToolCall
+from sluice.model.chat import (
+    ChatRequest,
+    Image,
+    Message,
+    Other,
+    Part,
+    Reasoning,
+    Role,
+    Sampling,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+)
 from sluice.model.events import (
     Finished,
     ReasoningBlock,
@@ -51,7 +64,11 @@ def model(*parts: Any) -> dict[str, Any]:
 
 
 URLS: list[tuple[Gemini, str, str]] = [
-    (Gemini(), "gemini-2.5-flash", "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash"),
+    (
+        Gemini(),
+        "gemini-2.5-flash",
+        "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash",
+    ),
     (Gemini(base_url="http://h:1/x/v1/"), "models/m", "http://h:1/x/v1/models/m"),
     (Gemini(base_url="http://h:1/v1beta/models"), "tunedModels/m", "http://h:1/v1beta/tunedModels/m"),
     (
@@ -97,7 +114,13 @@ CALLS = (ToolCall("1", "f", '{"a": 1}', signature="c2ln"), ToolCall("2", "f", ""
 
 CONVERSATIONS: dict[str, tuple[tuple[Message, ...], list[dict[str, Any]]]] = {
     "neighbours of one role become one": (
-        (said("user", "a"), said("user", "b"), said("assistant", "c"), said("system", "x"), said("assistant", "d")),
+        (
+            said("user", "a"),
+            said("user", "b"),
+            said("assistant", "c"),
+            said("system", "x"),
+            said("assistant", "d"),
+        ),
         [user({"text": "a"}, {"text": "b"}), model({"text": "c"}, {"text": "d"})],
     ),
     "an assistant that begins is given a question": (
@@ -172,12 +195,20 @@ def test_a_conversation_becomes_contents(case: str) -> None:
 def test_a_tool_that_failed_has_an_error() -> None:
     results = [said("tool", text, tool_call_id="t", failed=True) for text in ("gone", '{"code": 5}')]
     [turn] = body(messages=(*results,))["contents"]
-    assert [part["functionResponse"]["response"] for part in turn["parts"]] == [{"error": "gone"}, {"error": {"code": 5}}]
+    assert [part["functionResponse"]["response"] for part in turn["parts"]] == [
+        {"error": "gone"},
+        {"error": {"code": 5}},
+    ]
 
 
 def test_anthropic_is_not_sent_googles_signatures() -> None:
-    messages = (said("user", "?"), said("assistant", "Yes", thoughts=(Thought("Hm", "gemini:c2ln"), Thought("Hm", "own"))))
-    request = Anthropic().request(ChatRequest(dialect="openai", model=None, messages=messages), "claude-example")
+    messages = (
+        said("user", "?"),
+        said("assistant", "Yes", thoughts=(Thought("Hm", "gemini:c2ln"), Thought("Hm", "own"))),
+    )
+    request = Anthropic().request(
+        ChatRequest(dialect="openai", model=None, messages=messages), "claude-example"
+    )
     assert b"own" in request.body
     assert b"c2ln" not in request.body
 
@@ -192,7 +223,9 @@ def test_gemini_3_gets_images_within_results_and_a_word_for_calls_without_signat
     _, calls, results = body(model="gemini-3-pro-preview", messages=messages)["contents"]
     assert [part.get("thoughtSignature") for part in calls["parts"]] == [UNSIGNED, None]
     image = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
-    assert results["parts"][0] == {"functionResponse": {"name": "f", "response": {"output": "here"}, "parts": [image]}}
+    assert results["parts"][0] == {
+        "functionResponse": {"name": "f", "response": {"output": "here"}, "parts": [image]}
+    }
 
 
 TOOL = Tool("weather", "Tells it", {"type": "object", "properties": {"city": {"type": "string"}}})
@@ -263,7 +296,9 @@ BAD: dict[str, dict[str, Any]] = {
     "no message but the system's": {"messages": (said("system", "be brief"),)},
     "an image of another scheme": {"messages": (said("user", parts=(Image("file:///etc/passwd"),)),)},
     "an image in a system message": {"messages": (said("system", parts=(Image(PNG),)), said("user", "Hi"))},
-    "a file of OpenAI's": {"messages": (said("user", parts=(Other("file", {"file": {"file_id": "file-1"}}),)),)},
+    "a file of OpenAI's": {
+        "messages": (said("user", parts=(Other("file", {"file": {"file_id": "file-1"}}),)),)
+    },
     "audio without data": {"messages": (said("user", parts=(Other("input_audio", {"input_audio": {}}),)),)},
     "content that nobody knows": {"messages": (said("user", parts=(Other("hologram", {}),)),)},
     "a schema that is missing": {"response_format": {"type": "json_schema"}},
@@ -292,7 +327,11 @@ def fed(reads: list[bytes], **options: Any) -> tuple[list[StreamEvent], Upstream
 
 
 def chunk(*parts: Any, **more: Any) -> bytes:
-    return b"data: " + json.dumps({"candidates": [{"content": {"parts": list(parts)}, **more}]}).encode() + b"\r\n\r\n"
+    return (
+        b"data: "
+        + json.dumps({"candidates": [{"content": {"parts": list(parts)}, **more}]}).encode()
+        + b"\r\n\r\n"
+    )
 
 
 STARTED = Started("r1", "gemini-example")
@@ -344,14 +383,22 @@ def test_a_calls_signature_comes_back_through_a_client_of_openais_dialect(stream
     out = encoder.encode(events)
     if stream:
         chunks = [json.loads(frame[6:]) for frame in out.split(b"\n\n") if frame[:7] == b"data: {"]
-        calls = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", ()) if "id" in call]
+        calls = [
+            call
+            for chunk in chunks
+            for call in chunk["choices"][0]["delta"].get("tool_calls", ())
+            if "id" in call
+        ]
         for call in calls:
             del call["index"]
     else:
         calls = json.loads(out)["choices"][0]["message"]["tool_calls"]
     assert calls[0]["extra_content"] == {"google": {"thought_signature": "c2ln"}}
     assert "extra_content" not in calls[1]
-    wire = {"model": "a", "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": calls}]}
+    wire = {
+        "model": "a",
+        "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": calls}],
+    }
     chat = Frontend().parse(msgspec.json.encode(wire), {})
     sent = msgspec.json.decode(Gemini().request(chat, "gemini-2.5-flash").body)
     assert [part.get("thoughtSignature") for part in sent["contents"][1]["parts"]] == ["c2ln", None]
@@ -360,19 +407,30 @@ def test_a_calls_signature_comes_back_through_a_client_of_openais_dialect(stream
 def test_arguments_in_pieces_become_one_object() -> None:
     pieces: list[dict[str, Any]] = [
         {"name": "f", "willContinue": True},
-        {"partialArgs": [{"jsonPath": "$.a.b[1].c", "stringValue": "x", "willContinue": True}], "willContinue": True},
+        {
+            "partialArgs": [{"jsonPath": "$.a.b[1].c", "stringValue": "x", "willContinue": True}],
+            "willContinue": True,
+        },
         {"partialArgs": [{"jsonPath": "$.a.b[1].c", "stringValue": "y"}], "willContinue": True},
         {
-            "partialArgs": [{"jsonPath": "$['d e']", "numberValue": 2}, {"jsonPath": "$.n", "nullValue": None}],
+            "partialArgs": [
+                {"jsonPath": "$['d e']", "numberValue": 2},
+                {"jsonPath": "$.n", "nullValue": None},
+            ],
             "willContinue": True,
         },
         {
-            "partialArgs": [{"jsonPath": "$.a[0]", "boolValue": True}, {"jsonPath": "$.t", "boolValue": True}],
+            "partialArgs": [
+                {"jsonPath": "$.a[0]", "boolValue": True},
+                {"jsonPath": "$.t", "boolValue": True},
+            ],
             "willContinue": True,
         },
         {},
     ]
-    events, error = fed([b"".join(chunk({"functionCall": piece}) for piece in pieces), chunk(finishReason="STOP")])
+    events, error = fed(
+        [b"".join(chunk({"functionCall": piece}) for piece in pieces), chunk(finishReason="STOP")]
+    )
     assert error is None
     (delta,) = [event for event in events if isinstance(event, ToolCallDelta)]
     assert json.loads(delta.arguments) == {"a": {"b": [None, {"c": "xy"}]}, "d e": 2, "n": None, "t": True}
@@ -426,7 +484,10 @@ ODD: dict[str, tuple[bytes, str]] = {
         b'[{"candidates":[{"content":{"parts":[{"text":"a"}]}}]}\n,\n{"candidates":[{"finishReason":"STOP"}]}]',
         "a",
     ),
-    "noise between": (b"data: <html>\n\n" + chunk({"text": "a"}, finishReason="STOP") + b"data: [DONE]\n\n", "a"),
+    "noise between": (
+        b"data: <html>\n\n" + chunk({"text": "a"}, finishReason="STOP") + b"data: [DONE]\n\n",
+        "a",
+    ),
 }
 
 

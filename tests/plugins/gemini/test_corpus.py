@@ -6,12 +6,23 @@ from collections.abc import Iterator
 import pytest
 
 from sluice.errors import UpstreamError, UpstreamErrorKind
-from sluice.model.events import Finished, FinishReason, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted
+from sluice.model.events import (
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+)
 from sluice_plugins.gemini.backend import Gemini
 from tests import corpus
 from tests.wire import cuts
 
-HTTP_ERRORS: dict[int, tuple[UpstreamErrorKind, ...]] = {400: ("bad_request", "bad_credentials"), 404: ("not_found",)}
+HTTP_ERRORS: dict[int, tuple[UpstreamErrorKind, ...]] = {
+    400: ("bad_request", "bad_credentials"),
+    404: ("not_found",),
+}
 ENDS: dict[str, UpstreamErrorKind] = {
     "prompt_blocked": "content_policy",
     "malformed_but_parsable": "truncated",
@@ -53,7 +64,9 @@ def test_every_recorded_stream_says_what_its_manifest_says(recorded: corpus.Reco
 def check(recorded: corpus.Recorded, events: list[StreamEvent], error: UpstreamError | None) -> None:
     expected = recorded.expected
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == expected.text
-    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)) == (expected.reasoning or "")
+    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)) == (
+        expected.reasoning or ""
+    )
     if recorded.outcome in ENDS:
         assert error is not None
         assert error.kind == ENDS[recorded.outcome]
@@ -71,7 +84,10 @@ def check(recorded: corpus.Recorded, events: list[StreamEvent], error: UpstreamE
     assert finished.usage is not None
     assert finished.usage.tokens == usage["total_tokens"]
     assert finished.usage.input >= (usage["input_tokens"] or 0)
-    assert finished.usage.reasoning in (usage.get("thoughts_tokens") or 0, finished.usage.tokens - sum_of(usage))
+    assert finished.usage.reasoning in (
+        usage.get("thoughts_tokens") or 0,
+        finished.usage.tokens - sum_of(usage),
+    )
     assert finished.usage.output == (usage.get("output_tokens") or 0) + finished.usage.reasoning
 
 
@@ -80,11 +96,15 @@ def sum_of(usage: dict[str, int | None]) -> int:
 
 
 def check_calls(expected: list[corpus.ToolCall], events: list[StreamEvent]) -> None:
-    """The SDK shows a call that comes in pieces as many: those without a name are pieces of the one before."""
+    """The SDK shows a call that comes in pieces as many: those without a name are pieces of the one
+    before."""
     named = [call for call in expected if call.name]
     started = [event for event in events if isinstance(event, ToolCallStarted)]
     assert [(call.index, call.name) for call in started] == [(n, call.name) for n, call in enumerate(named)]
-    arguments = ["".join(e.arguments for e in events if isinstance(e, ToolCallDelta) and e.index == c.index) for c in started]
+    arguments = [
+        "".join(e.arguments for e in events if isinstance(e, ToolCallDelta) and e.index == c.index)
+        for c in started
+    ]
     for told, wanted in zip(arguments, named, strict=True):
         assert isinstance(json.loads(told), dict)
         if wanted.arguments != "null":

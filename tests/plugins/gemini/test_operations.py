@@ -42,7 +42,12 @@ def test_texts_of_openais_callers() -> None:
 
 
 def test_requests_of_geminis_callers_keep_their_fields() -> None:
-    own = {"model": "models/chat", "content": CONTENT, "task_type": "CLUSTERING", "embedContentConfig": {"new": 1}}
+    own = {
+        "model": "models/chat",
+        "content": CONTENT,
+        "task_type": "CLUSTERING",
+        "embedContentConfig": {"new": 1},
+    }
     _, body = sent(Gemini(), "embeddings", "openai", of_gemini(own), "e")
     [request] = body["requests"]
     assert request == {

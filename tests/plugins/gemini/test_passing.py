@@ -56,7 +56,10 @@ def test_a_body_is_sent_as_it_came_and_the_model_stands_in_the_url() -> None:
 
 
 def test_names_of_the_other_spelling_are_sent_in_googles_own() -> None:
-    given = {"generation_config": {"candidate_count": 2, "response_logprobs": True}, "tools": {"url_context": {}}}
+    given = {
+        "generation_config": {"candidate_count": 2, "response_logprobs": True},
+        "tools": {"url_context": {}},
+    }
     assert sent(**given) == {
         "contents": CONTENTS,
         "generationConfig": {"candidateCount": 2, "responseLogprobs": True},
@@ -66,11 +69,19 @@ def test_names_of_the_other_spelling_are_sent_in_googles_own() -> None:
 
 THINKING: list[tuple[str, Any, Any]] = [
     ("gemini-2.5-flash", {"thinkingBudget": -1}, {"thinkingBudget": -1}),
-    ("gemini-2.5-flash", {"thinkingBudget": 300, "includeThoughts": False}, {"thinkingBudget": 300, "includeThoughts": False}),
+    (
+        "gemini-2.5-flash",
+        {"thinkingBudget": 300, "includeThoughts": False},
+        {"thinkingBudget": 300, "includeThoughts": False},
+    ),
     ("gemini-2.5-flash", {"thinkingLevel": "HIGH"}, {"thinkingBudget": 24576}),
     ("gemini-2.5-pro", {"thinkingBudget": 0}, {"thinkingBudget": 128}),
     ("gemini-3.8-flash", {"thinkingLevel": "MINIMAL"}, {"thinkingLevel": "low"}),
-    ("gemini-4-argon", {"thinkingBudget": 100, "includeThoughts": True}, {"thinkingLevel": "low", "includeThoughts": True}),
+    (
+        "gemini-4-argon",
+        {"thinkingBudget": 100, "includeThoughts": True},
+        {"thinkingLevel": "low", "includeThoughts": True},
+    ),
     ("gemini-3.8-flash", {"thinkingLevel": "MEDIUM"}, {"thinkingLevel": "MEDIUM"}),
     ("gemini-2.0-flash", {"includeThoughts": True}, None),
     ("projects/p/locations/l/endpoints/1", {"thinkingBudget": 5}, {"thinkingBudget": 5}),
@@ -110,8 +121,16 @@ def test_options_of_the_upstream_are_put_beside_the_callers_fields() -> None:
 
 
 def test_rules_of_a_model_are_written_into_the_callers_object() -> None:
-    rules = ModelRules(drop=("top_k", "store", "reasoning_effort"), cap={"temperature": 1.0, "max_tokens": 10})
-    config = {"topK": 3, "temperature": 2, "maxOutputTokens": 50, "thinkingConfig": {"thinkingBudget": 7}, "topP": 0.5}
+    rules = ModelRules(
+        drop=("top_k", "store", "reasoning_effort"), cap={"temperature": 1.0, "max_tokens": 10}
+    )
+    config = {
+        "topK": 3,
+        "temperature": 2,
+        "maxOutputTokens": 50,
+        "thinkingConfig": {"thinkingBudget": 7},
+        "topP": 0.5,
+    }
     chat = Fitting(rules, dialect="gemini")(parsed(generationConfig=config, labels={"a": "b"}, store=False))
     assert json.loads(Gemini().request(chat, "gemini-2.5-flash").body) == {
         "contents": CONTENTS,
@@ -129,7 +148,10 @@ def frames(*chunks: Any, end: bytes = b"\r\n\r\n") -> bytes:
 
 
 def told(*parts: Any, **more: Any) -> dict[str, Any]:
-    return {"candidates": [{"content": {"parts": list(parts), "role": "model"}, "index": 0, **more}], "modelVersion": "g"}
+    return {
+        "candidates": [{"content": {"parts": list(parts), "role": "model"}, "index": 0, **more}],
+        "modelVersion": "g",
+    }
 
 
 STREAM = [
@@ -138,12 +160,20 @@ STREAM = [
     told({"text": "a\n\nü"}),
     {"candidates": [{"content": {"parts": [{"text": "second"}]}, "index": 1}], "modelVersion": "g"},
     told({"functionCall": {"name": "f", "args": {"x": [1.50]}}}, finishReason="STOP", avgLogprobs=-0.1),
-    {"usageMetadata": {"promptTokenCount": 3, "totalTokenCount": 4, "trafficType": "ON_DEMAND"}, "modelVersion": "g"},
+    {
+        "usageMetadata": {"promptTokenCount": 3, "totalTokenCount": 4, "trafficType": "ON_DEMAND"},
+        "modelVersion": "g",
+    },
 ]
 
 
 def relayed(
-    reads: list[bytes], *, query: str = "sse", stream: bool = True, reveal: bool = True, decoder: Decoder | None = None
+    reads: list[bytes],
+    *,
+    query: str = "sse",
+    stream: bool = True,
+    reveal: bool = True,
+    decoder: Decoder | None = None,
 ) -> tuple[bytes, UpstreamError | None]:
     body = json.dumps({"contents": CONTENTS}).encode()
     chat = streamed(body, head(alt=query)) if stream else whole(body, head())
@@ -171,7 +201,11 @@ def test_a_list_and_a_whole_answer_are_made_of_the_chunks() -> None:
     whole_answer = json.loads(relayed(reads, stream=False)[0])
     first, second = whole_answer["candidates"]
     assert [part.get("text") for part in first["content"]["parts"]] == ["thinking", None, "a\n\nü", None]
-    assert (first["finishReason"], first["avgLogprobs"], second["content"]["parts"]) == ("STOP", -0.1, [{"text": "second"}])
+    assert (first["finishReason"], first["avgLogprobs"], second["content"]["parts"]) == (
+        "STOP",
+        -0.1,
+        [{"text": "second"}],
+    )
     assert whole_answer["usageMetadata"] == STREAM[-1]["usageMetadata"]
 
 
@@ -181,7 +215,12 @@ def test_a_whole_answer_is_passed_on_as_it_came() -> None:
         assert relayed(reads, stream=False, decoder=Gemini().whole_decoder()) == (body, None)
         hidden = relayed(reads, stream=False, reveal=False, decoder=Gemini().whole_decoder())[0]
         assert hidden == body.replace(b'"g"', b'"chat"')
-    assert json.loads(relayed([frames(*STREAM)], stream=False, decoder=Gemini().whole_decoder())[0])["modelVersion"] == "g"
+    assert (
+        json.loads(relayed([frames(*STREAM)], stream=False, decoder=Gemini().whole_decoder())[0])[
+            "modelVersion"
+        ]
+        == "g"
+    )
     cut = relayed([body[:60]], stream=False, decoder=Gemini().whole_decoder())[1]
     assert cut is not None
     assert cut.kind == "truncated"
@@ -209,13 +248,22 @@ def test_what_clients_would_misread_is_written_anew() -> None:
 
 
 def test_a_cut_and_a_failure_end_in_one_error_behind_what_was_said() -> None:
-    for last, kind in ((told({"text": "b"}, finishReason="MALFORMED_FUNCTION_CALL"), "stream_error"), (None, "truncated")):
+    for last, kind in (
+        (told({"text": "b"}, finishReason="MALFORMED_FUNCTION_CALL"), "stream_error"),
+        (None, "truncated"),
+    ):
         stream = [told({"text": "a"}), *([last] if last else [told({"text": "b"})])]
         for query in ("sse", ""):
             out, error = relayed([frames(chunk) for chunk in stream], query=query)
             assert error is not None
             assert error.kind == kind
-            read = json.loads(out) if not query else [json.loads(frame[6:]) for frame in out.split(b"\r\n\r\n") if frame]
-            said = [part["text"] for chunk in read[:-1] for part in chunk["candidates"][0]["content"]["parts"]]
+            read = (
+                json.loads(out)
+                if not query
+                else [json.loads(frame[6:]) for frame in out.split(b"\r\n\r\n") if frame]
+            )
+            said = [
+                part["text"] for chunk in read[:-1] for part in chunk["candidates"][0]["content"]["parts"]
+            ]
             assert ("".join(said), "error" in read[-1]) == ("ab", True)
             assert not [chunk for chunk in read[:-1] if "finishReason" in chunk["candidates"][0]]

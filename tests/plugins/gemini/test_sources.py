@@ -15,7 +15,10 @@ A, B = Cited("https://a", "A"), Cited("gs://b", "B", quote="says")
 
 
 def support(start: Any, end: int, text: str = "", *indices: Any) -> dict[str, Any]:
-    return {"segment": {"startIndex": start, "endIndex": end, "text": text}, "groundingChunkIndices": list(indices or (0,))}
+    return {
+        "segment": {"startIndex": start, "endIndex": end, "text": text},
+        "groundingChunkIndices": list(indices or (0,)),
+    }
 
 
 def grounding(*supports: Any, chunks: Any = (PAGE, DOCUMENT)) -> dict[str, Any]:
@@ -48,7 +51,9 @@ def test_sources_are_told_at_the_end_with_their_places_in_characters(case: str) 
     chunks = [{"content": {"parts": [{"text": text}]}} for text in ("Ü", "x ", "zwölf")]
     last = {"finishReason": "STOP", **metadata}
     again = {**metadata, "finishReason": 1}
-    wire = b"".join([b"data: %b\n\n" % json.dumps({"candidates": [one]}).encode() for one in (*chunks, last, again)])
+    wire = b"".join(
+        [b"data: %b\n\n" % json.dumps({"candidates": [one]}).encode() for one in (*chunks, last, again)]
+    )
     for reads in ([wire], cuts.bytewise(wire)):
         decoder = Gemini().decoder()
         events = [event for read in reads for event in decoder.feed(read)] + decoder.close()

@@ -89,7 +89,10 @@ def test_the_interceptor_of_an_alias_is_a_cache_of_its_own() -> None:
 
 
 def sse(*choices: dict[str, Any]) -> bytes:
-    chunks = [json.dumps({"id": "c", "model": "m", "choices": [{"index": 0, **choice}]}).encode() for choice in choices]
+    chunks = [
+        json.dumps({"id": "c", "model": "m", "choices": [{"index": 0, **choice}]}).encode()
+        for choice in choices
+    ]
     return b"".join(b"data: %b\n\n" % chunk for chunk in chunks) + b"data: [DONE]\n\n"
 
 
@@ -105,7 +108,11 @@ class Upstream:
         self.answers += 1
         text = f"answer {self.answers}"
         if json.loads(request.body).get("stream"):
-            thought = [{"delta": {"reasoning_content": self.reasoning}, "finish_reason": None}] if self.reasoning else []
+            thought = (
+                [{"delta": {"reasoning_content": self.reasoning}, "finish_reason": None}]
+                if self.reasoning
+                else []
+            )
             said: dict[str, Any] = {"delta": {"content": text}, "finish_reason": None}
             peer.send(chunked(sse(*thought, said, {"delta": {}, "finish_reason": self.finish})))
         else:
@@ -141,8 +148,14 @@ async def ask(
         header = response.headers.get("x-sluice-cache", "")
     if not fields.get("stream"):
         return json.loads(data)["choices"][0]["message"]["content"], header
-    chunks = [json.loads(part.removeprefix(b"data: ")) for part in data.split(b"\n\n") if part.startswith(b"data: {")]
-    return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"]), header
+    chunks = [
+        json.loads(part.removeprefix(b"data: "))
+        for part in data.split(b"\n\n")
+        if part.startswith(b"data: {")
+    ]
+    return "".join(
+        chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"]
+    ), header
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["streamed first", "whole first"])

@@ -20,7 +20,13 @@ def sse(*chunks: dict[str, Any]) -> bytes:
 
 def chunk(delta: dict[str, Any], reason: str | None = None, **fields: Any) -> dict[str, Any]:
     choice = {"index": 0, "delta": delta, "finish_reason": reason, **fields}
-    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o", "choices": [choice]}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "gpt-4o",
+        "choices": [choice],
+    }
 
 
 FIRST = {"choices": [], "created": 0, "id": "", "model": "", "object": "", "prompt_filter_results": [
@@ -41,14 +47,31 @@ def read(reads: list[bytes]) -> list[StreamEvent]:
 @pytest.mark.parametrize(
     ("body", "text", "reason"),
     [
-        (sse(FIRST, chunk({"role": "assistant", "content": ""}), chunk({"content": "Hi"}), chunk({}, "stop")), "Hi", "stop"),
         (
-            sse(FIRST, chunk({"content": "Hi"}, content_filter_results=SAFE), BEHIND, chunk({}, "stop"), BEHIND),
+            sse(
+                FIRST,
+                chunk({"role": "assistant", "content": ""}),
+                chunk({"content": "Hi"}),
+                chunk({}, "stop"),
+            ),
             "Hi",
             "stop",
         ),
         (
-            sse(FIRST, chunk({"content": "Hi"}), chunk({}, "content_filter", content_filter_results=FILTERED)),
+            sse(
+                FIRST,
+                chunk({"content": "Hi"}, content_filter_results=SAFE),
+                BEHIND,
+                chunk({}, "stop"),
+                BEHIND,
+            ),
+            "Hi",
+            "stop",
+        ),
+        (
+            sse(
+                FIRST, chunk({"content": "Hi"}), chunk({}, "content_filter", content_filter_results=FILTERED)
+            ),
             "Hi",
             "content_filter",
         ),
@@ -65,7 +88,10 @@ def test_what_the_filters_say_is_no_answer(body: bytes, text: str, reason: str) 
         assert all(event.model in ("", "gpt-4o") for event in events if isinstance(event, Started))
 
 
-INNER = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {"jailbreak": {"filtered": True, "detected": True}}}
+INNER = {
+    "code": "ResponsibleAIPolicyViolation",
+    "content_filter_result": {"jailbreak": {"filtered": True, "detected": True}},
+}
 ERRORS: list[tuple[str, int, Any, UpstreamErrorKind]] = [
     (
         "microsoft/TinyTroupe#85",

@@ -39,7 +39,11 @@ DONE = b"data: [DONE]\n\n"
 
 def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **top: Any) -> bytes:
     """One frame of a stream whose id and model are "c" and "m"."""
-    choices = [] if delta is None and finish is None else [{"index": 0, "delta": delta or {}, "finish_reason": finish}]
+    choices = (
+        []
+        if delta is None and finish is None
+        else [{"index": 0, "delta": delta or {}, "finish_reason": finish}]
+    )
     return b"data: " + msgspec.json.encode({"id": "c", "model": "m", "choices": choices, **top}) + b"\n\n"
 
 
@@ -59,7 +63,12 @@ def function(name: str | None = None, arguments: Any = None, **rest: Any) -> dic
 
 START, HI, STOP = Started("c", "m"), TextDelta("Hi"), Finished("stop", None, "stop")
 HI_FRAMES = chunk({"content": "Hi"}) + chunk(finish="stop")
-BOTH = [ToolCallStarted(0, "a", "f"), ToolCallDelta(0, "{}"), ToolCallStarted(1, "b", "g"), ToolCallDelta(1, "{}")]
+BOTH = [
+    ToolCallStarted(0, "a", "f"),
+    ToolCallDelta(0, "{}"),
+    ToolCallStarted(1, "b", "g"),
+    ToolCallDelta(1, "{}"),
+]
 
 STREAMS: list[tuple[str, bytes, list[StreamEvent]]] = [
     ("text", HI_FRAMES + DONE, [START, HI, STOP]),
@@ -75,7 +84,8 @@ STREAMS: list[tuple[str, bytes, list[StreamEvent]]] = [
     ("named events", b"event: message\n" + HI_FRAMES + DONE, [START, HI, STOP]),
     (
         "an object over several lines",
-        b'data: {"id":"c","model":"m",\ndata: "choices":[{"delta":{"content":"Hi"}}]}\n\n' + chunk(finish="stop"),
+        b'data: {"id":"c","model":"m",\ndata: "choices":[{"delta":{"content":"Hi"}}]}\n\n'
+        + chunk(finish="stop"),
         [START, HI, STOP],
     ),
     ("after the terminator", HI_FRAMES + DONE + chunk({"content": "more"}), [START, HI, STOP]),
@@ -85,11 +95,27 @@ STREAMS: list[tuple[str, bytes, list[StreamEvent]]] = [
         HI_FRAMES + b'data: {"choices":[{"index":1,"delta":{"content":"No"},"finish_reason":"length"}]}\n\n',
         [START, HI, STOP],
     ),
-    ("a finish reason of the vendor's own", chunk({"content": "Hi"}, "eos"), [START, HI, Finished("stop", None, "eos")]),
+    (
+        "a finish reason of the vendor's own",
+        chunk({"content": "Hi"}, "eos"),
+        [START, HI, Finished("stop", None, "eos")],
+    ),
     ("length", chunk({"content": "Hi"}, "max_tokens"), [START, HI, Finished("length", None, "max_tokens")]),
-    ("filtered", chunk({"content": "Hi"}, "content_filter"), [START, HI, Finished("content_filter", None, "content_filter")]),
-    ("a refusal is one", chunk({"content": None, "refusal": "Hi"}, "stop"), [START, RefusalDelta("Hi"), STOP]),
-    ("not UTF-8", HI_FRAMES.replace(b"Hi", b"\xffHi"), [START, TextDelta("\N{REPLACEMENT CHARACTER}Hi"), STOP]),
+    (
+        "filtered",
+        chunk({"content": "Hi"}, "content_filter"),
+        [START, HI, Finished("content_filter", None, "content_filter")],
+    ),
+    (
+        "a refusal is one",
+        chunk({"content": None, "refusal": "Hi"}, "stop"),
+        [START, RefusalDelta("Hi"), STOP],
+    ),
+    (
+        "not UTF-8",
+        HI_FRAMES.replace(b"Hi", b"\xffHi"),
+        [START, TextDelta("\N{REPLACEMENT CHARACTER}Hi"), STOP],
+    ),
     (
         "reasoning under either name",
         chunk({"reasoning": "a"}) + chunk({"reasoning_content": "b", "reasoning": "b"}) + HI_FRAMES,
@@ -98,7 +124,12 @@ STREAMS: list[tuple[str, bytes, list[StreamEvent]]] = [
     (
         "reasoning as parts",
         chunk(
-            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "a"}]}, {"type": "text", "text": "Hi"}]},
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "a"}]},
+                    {"type": "text", "text": "Hi"},
+                ]
+            },
             "stop",
         ),
         [START, ReasoningDelta("a"), HI, STOP],
@@ -116,7 +147,8 @@ STREAMS: list[tuple[str, bytes, list[StreamEvent]]] = [
     ),
     (
         "usage that is null at last",
-        chunk({"content": "Hi"}, usage={"prompt_tokens": 3, "completion_tokens": 2}) + chunk({}, "stop", usage=None),
+        chunk({"content": "Hi"}, usage={"prompt_tokens": 3, "completion_tokens": 2})
+        + chunk({}, "stop", usage=None),
         [START, HI, Finished("stop", Usage(3, 2), "stop")],
     ),
     (
@@ -132,10 +164,15 @@ STREAMS: list[tuple[str, bytes, list[StreamEvent]]] = [
     ),
     (
         "usage without choices",
-        HI_FRAMES + b'data: {"usage":{"prompt_tokens":3,"completion_tokens":2,"prompt_cache_hit_tokens":1}}\n\n',
+        HI_FRAMES
+        + b'data: {"usage":{"prompt_tokens":3,"completion_tokens":2,"prompt_cache_hit_tokens":1}}\n\n',
         [START, HI, Finished("stop", Usage(3, 2, 1), "stop")],
     ),
-    ("calls without an index", calls(function("f", "{}", id="a"), function("g", "{}", id="b")), [START, *BOTH]),
+    (
+        "calls without an index",
+        calls(function("f", "{}", id="a"), function("g", "{}", id="b")),
+        [START, *BOTH],
+    ),
     (
         "calls that share an index",
         calls(function("f", "{}", id="a", index=0), function("g", "{}", id="b", index=0)),
@@ -154,7 +191,13 @@ STREAMS: list[tuple[str, bytes, list[StreamEvent]]] = [
             function(None, "1", index=0),
             function(None, "2", index=1),
         ),
-        [START, ToolCallStarted(0, "a", "f"), ToolCallStarted(1, "b", "g"), ToolCallDelta(0, "1"), ToolCallDelta(1, "2")],
+        [
+            START,
+            ToolCallStarted(0, "a", "f"),
+            ToolCallStarted(1, "b", "g"),
+            ToolCallDelta(0, "1"),
+            ToolCallDelta(1, "2"),
+        ],
     ),
     (
         "neither index nor id",
@@ -222,7 +265,12 @@ ERROR_FRAME = b'data: {"error":{"message":"Boom","type":"server_error"}}\n\n'
 BROKEN: list[tuple[str, bytes, list[StreamEvent], str]] = [
     ("no end", chunk({"content": "Hi"}), [START, HI], "truncated"),
     ("half a frame", chunk({"content": "Hi"}) + b'data: {"choices":[{"fin', [START, HI], "truncated"),
-    ("a terminator, but neither content nor a finish reason", chunk({"role": "assistant"}) + DONE, [START], "truncated"),
+    (
+        "a terminator, but neither content nor a finish reason",
+        chunk({"role": "assistant"}) + DONE,
+        [START],
+        "truncated",
+    ),
     ("nothing", b"", [], "truncated"),
     ("comments only", b": hi\n\n", [], "truncated"),
     ("an error", chunk({"content": "Hi"}) + ERROR_FRAME, [START, HI], "server_error"),
@@ -235,7 +283,12 @@ BROKEN: list[tuple[str, bytes, list[StreamEvent], str]] = [
     ("finish reason error", chunk({"content": "Hi"}, "error"), [START, HI], "stream_error"),
     ("a page", b" <!DOCTYPE html><html><body>Bad gateway", [], "garbled"),
     ("words", b"upstream connect error", [], "garbled"),
-    ("another dialect", b'event: message_start\ndata: {"type":"message_start","message":{}}\n\n', [], "garbled"),
+    (
+        "another dialect",
+        b'event: message_start\ndata: {"type":"message_start","message":{}}\n\n',
+        [],
+        "garbled",
+    ),
     ("another document", b'{"type":"message","content":[]}', [], "garbled"),
     ("half a document", b'{"choices":[', [], "garbled"),
     ("an error document", b'{"error":{"message":"Boom"}}', [], "stream_error"),
@@ -244,13 +297,19 @@ BROKEN: list[tuple[str, bytes, list[StreamEvent], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "expected", "kind"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
-def test_gives_what_it_has_and_then_says_what_broke_in_any_cut(body: bytes, expected: list[StreamEvent], kind: str) -> None:
+@pytest.mark.parametrize(
+    ("body", "expected", "kind"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN]
+)
+def test_gives_what_it_has_and_then_says_what_broke_in_any_cut(
+    body: bytes, expected: list[StreamEvent], kind: str
+) -> None:
     for reads in cuts.exhaustive(body):
         decoder = ChunkDecoder()
         events: list[StreamEvent] = []
 
-        def run(reads: list[bytes] = reads, decoder: ChunkDecoder = decoder, events: list[StreamEvent] = events) -> None:
+        def run(
+            reads: list[bytes] = reads, decoder: ChunkDecoder = decoder, events: list[StreamEvent] = events
+        ) -> None:
             for data in reads:
                 events.extend(decoder.feed(data))
             events.extend(decoder.close())
@@ -259,11 +318,19 @@ def test_gives_what_it_has_and_then_says_what_broke_in_any_cut(body: bytes, expe
             run()
         assert caught.value.kind == kind
         assert [event for event in events if not isinstance(event, Finished)] == expected
-        assert kind in ("truncated", "garbled") or "Boom" in caught.value.message or "ended" in caught.value.message
+        assert (
+            kind in ("truncated", "garbled")
+            or "Boom" in caught.value.message
+            or "ended" in caught.value.message
+        )
 
 
 def test_a_malformed_event_is_skipped_and_counted() -> None:
-    body = chunk({"content": "Hi"}) + b'data: {"choices":[{"delta"\n\ndata: {"choices":7}\n\n' + chunk(finish="stop")
+    body = (
+        chunk({"content": "Hi"})
+        + b'data: {"choices":[{"delta"\n\ndata: {"choices":7}\n\n'
+        + chunk(finish="stop")
+    )
     decoder = ChunkDecoder(verbatim=True)
     events = decoder.feed(body)
     assert events == [START, HI, Verbatim(HI_FRAMES)]
@@ -303,13 +370,18 @@ USAGE_FRAME = chunk(usage={"prompt_tokens": 3, "completion_tokens": 2})
         (HI_FRAMES.replace(b"\n", b"\r\n"), HI_FRAMES),
         (HI_FRAMES + ERROR_FRAME + chunk({"content": "lost"}), HI_FRAMES),
         (chunk(prompt_filter_results=[]) + HI_FRAMES, chunk(prompt_filter_results=[]) + HI_FRAMES),
-        (chunk({"content": "Hi"}, "stop", citations=["x"]), chunk({"content": "Hi"}, "stop", citations=["x"])),
+        (
+            chunk({"content": "Hi"}, "stop", citations=["x"]),
+            chunk({"content": "Hi"}, "stop", citations=["x"]),
+        ),
         (b'data: {"choices":\ndata: []}\n\n', b'data: {"choices":\ndata: []}\n\n'),
         (DONE, b""),
         (USAGE_FRAME, b""),
     ],
 )
-def test_verbatim_forwards_all_frames_but_those_of_the_encoder_in_any_cut(body: bytes, forwarded: bytes) -> None:
+def test_verbatim_forwards_all_frames_but_those_of_the_encoder_in_any_cut(
+    body: bytes, forwarded: bytes
+) -> None:
     for reads in cuts.exhaustive(body):
         decoder = ChunkDecoder(verbatim=True)
         raw = b""
@@ -363,7 +435,12 @@ GOLDENS: dict[str, list[StreamEvent]] = {
 @pytest.mark.parametrize("name", GOLDENS)
 def test_reads_the_golden_streams_in_any_cut(name: str) -> None:
     body = (GOLDEN / name).read_bytes()
-    for reads in ([body], *cuts.single(body, 3), cuts.bytewise(body), *(cuts.random(body, seed) for seed in range(10))):
+    for reads in (
+        [body],
+        *cuts.single(body, 3),
+        cuts.bytewise(body),
+        *(cuts.random(body, seed) for seed in range(10)),
+    ):
         assert read(reads) == GOLDENS[name]
 
 
@@ -444,7 +521,11 @@ def test_a_request_is_built_from_the_vocabulary() -> None:
             {
                 "role": "assistant",
                 "tool_calls": [
-                    {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Ulm"}'}},
+                    {
+                        "id": "call_1",
+                        "type": "function",
+                        "function": {"name": "weather", "arguments": '{"city":"Ulm"}'},
+                    },
                 ],
             },
             {"role": "tool", "content": "sunny", "tool_call_id": "call_1"},
@@ -456,7 +537,10 @@ def test_a_request_is_built_from_the_vocabulary() -> None:
         "stop": ["END"],
         "seed": 7,
         "tools": [
-            {"type": "function", "function": {"name": "weather", "description": "Tells it", "parameters": {"type": "object"}}},
+            {
+                "type": "function",
+                "function": {"name": "weather", "description": "Tells it", "parameters": {"type": "object"}},
+            },
             {"type": "function", "function": {"name": "ping"}},
         ],
         "tool_choice": {"type": "function", "function": {"name": "weather"}},
@@ -467,14 +551,24 @@ def test_a_request_is_built_from_the_vocabulary() -> None:
 
 def test_what_nobody_said_is_not_sent() -> None:
     body = body_of(OpenAI(include_usage=False), ChatRequest("widget", None, HELLO, tool_choice="auto"))
-    assert body == {"model": "gpt", "stream": True, "messages": [{"role": "user", "content": "Hello"}], "tool_choice": "auto"}
+    assert body == {
+        "model": "gpt",
+        "stream": True,
+        "messages": [{"role": "user", "content": "Hello"}],
+        "tool_choice": "auto",
+    }
 
 
 def test_an_image_keeps_how_closely_to_look_at_it() -> None:
     chat = chat_of(
         {
             "messages": [
-                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": detail}}]}
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": detail}}
+                    ],
+                }
                 for detail in ("low", None, 5)
             ]
         }
@@ -509,7 +603,12 @@ def test_the_url_keeps_path_and_query(base_url: str, url: str) -> None:
 
 
 def test_headers_are_made_once_and_hold_no_credentials() -> None:
-    backend = OpenAI(api_key=Secret("sk-very-secret"), organization="o", project="p", headers={"X-Title": "t", "Accept": "*/*"})
+    backend = OpenAI(
+        api_key=Secret("sk-very-secret"),
+        organization="o",
+        project="p",
+        headers={"X-Title": "t", "Accept": "*/*"},
+    )
     first, second = (backend.request(ChatRequest("widget", None, HELLO), "m").headers for _ in range(2))
     assert first is second
     assert dict(first) == {
@@ -525,7 +624,13 @@ def test_headers_are_made_once_and_hold_no_credentials() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"base_url": "api.openai.com"}, {"base_url": "ftp://x/"}, {"headers": {"a": "b\r\nc: d"}}, {"bas_url": "x"}]
+    "options",
+    [
+        {"base_url": "api.openai.com"},
+        {"base_url": "ftp://x/"},
+        {"headers": {"a": "b\r\nc: d"}},
+        {"bas_url": "x"},
+    ],
 )
 def test_options_are_checked(options: dict[str, Any]) -> None:
     with pytest.raises(msgspec.ValidationError):
@@ -541,7 +646,12 @@ def test_it_is_a_backend_over_http() -> None:
 def test_an_error_answer_is_understood() -> None:
     body = b'{"error":{"message":"Slow down","type":"requests","code":"rate_limit_exceeded"}}'
     error = OpenAI().error(429, {"retry-after-ms": "1500"}, body)
-    assert (error.kind, error.message, error.status, error.retry_after) == ("rate_limited", "Slow down", 429, 1.5)
+    assert (error.kind, error.message, error.status, error.retry_after) == (
+        "rate_limited",
+        "Slow down",
+        429,
+        1.5,
+    )
 
 
 def test_a_cut_is_the_type_that_says_so() -> None:
@@ -550,7 +660,11 @@ def test_a_cut_is_the_type_that_says_so() -> None:
 
 
 CALLS = [
-    {"role": "assistant", "content": None, "tool_calls": [{"id": "toolu_01", "type": "function", "function": {"name": "f"}}]},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "toolu_01", "type": "function", "function": {"name": "f"}}],
+    },
     {"role": "tool", "tool_call_id": "toolu_01", "content": "r"},
 ]
 
@@ -575,6 +689,11 @@ def test_a_translated_request_follows_the_rules_too() -> None:
     chat = ChatRequest("", None, (Message("system", (Text("s"),)), *HELLO), sampling=Sampling(5, seed=7))
     sent = body_of(with_rules(OpenAI(), rules), chat)
     assert [message["role"] for message in sent["messages"]] == ["developer", "user"]
-    assert (sent["max_completion_tokens"], sent["store"], sent["seed"], "max_tokens" in sent) == (5, False, 1, False)
+    assert (sent["max_completion_tokens"], sent["store"], sent["seed"], "max_tokens" in sent) == (
+        5,
+        False,
+        1,
+        False,
+    )
     explicit = with_rules(OpenAI(max_tokens_field="max_tokens"), rules)
     assert body_of(explicit, chat)["max_tokens"] == 5

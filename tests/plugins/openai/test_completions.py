@@ -24,7 +24,11 @@ def frame(**chunk: Any) -> bytes:
 
 
 A = frame(id="c-1", model="x", choices=[{"text": "a", "index": 0}])
-B = frame(id="c-1", model="x", choices=[{"text": "b", "index": 0, "finish_reason": None}, {"text": "other", "index": 1}])
+B = frame(
+    id="c-1",
+    model="x",
+    choices=[{"text": "b", "index": 0, "finish_reason": None}, {"text": "other", "index": 1}],
+)
 END = frame(choices=[{"text": "", "index": 0, "finish_reason": "length"}])
 USAGE = frame(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5})
 DONE = b"data: [DONE]\n\n"
@@ -79,12 +83,18 @@ def test_fields_of_another_type_cost_themselves_only() -> None:
 
 def test_a_document() -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": 2}
-    body = json.dumps({"model": "x", "choices": [{"text": "ab", "finish_reason": "stop"}], "usage": usage}).encode()
+    body = json.dumps(
+        {"model": "x", "choices": [{"text": "ab", "finish_reason": "stop"}], "usage": usage}
+    ).encode()
     decoder = TextDocument()
     assert decoder.feed(body) == []
     end = Finished("stop", Usage(1, 2), "stop")
     assert decoder.close() == [Started("", "x"), TextDelta("ab"), end, Verbatim(body, whole=True)]
-    for bad, error in ((b"{}", UpstreamGarbled), (b'{"error":{"message":"no"}}', UpstreamError), (b"<html>", UpstreamGarbled)):
+    for bad, error in (
+        (b"{}", UpstreamGarbled),
+        (b'{"error":{"message":"no"}}', UpstreamError),
+        (b"<html>", UpstreamGarbled),
+    ):
         decoder = TextDocument()
         decoder.feed(bad)
         with pytest.raises(error):

@@ -1,4 +1,5 @@
-"""Every recorded stream of a server that speaks Chat Completions says what the vendor's own SDK made of it, in any cut."""
+"""Every recorded stream of a server that speaks Chat Completions says what the vendor's own SDK made of it,
+in any cut."""
 
 from collections.abc import Iterable
 
@@ -25,7 +26,8 @@ REFUSALS = corpus.params(*PROTOCOLS, where=lambda recorded: recorded.http_status
 
 GLUED = {"cerebras/ai-cererebras-structured-output-tools.1.sse", "openai/llm-tools-streaming-variant-a.sse"}
 """Streams in which an index is used for a second call, or a name is repeated: the SDK glues the names to one
-("pingping"), and its manifest says so. Here each call is told by its id, and a repeated name is still one name."""
+("pingping"), and its manifest says so. Here each call is told by its id, and a repeated name is still one
+name."""
 
 UNSEEN = {"groq/pydantic-ai-groq-model-web-search-tool-stream.sse": (5003, 359)}
 """Usage that the SDK does not see, as it stands in Groq's own place (x_groq) alone."""
@@ -81,7 +83,8 @@ class Answer:
         assert [event.index for event in started] == list(range(len(started)))
         pieces = [event for event in self.events if isinstance(event, ToolCallDelta)]
         return [
-            (call.id, call.name, "".join(piece.arguments for piece in pieces if piece.index == call.index)) for call in started
+            (call.id, call.name, "".join(piece.arguments for piece in pieces if piece.index == call.index))
+            for call in started
         ]
 
     @property
@@ -105,7 +108,9 @@ def succeeded(recorded: corpus.Recorded) -> bool:
 def ends_without_a_reason(recorded: corpus.Recorded) -> bool:
     """A whole answer, behind whose content [DONE] stands but no finish reason; to the SDK it has none."""
     said = recorded.expected.text or recorded.expected.tool_calls
-    return recorded.outcome == "ended_without_finish_reason" and bool(said) and b"data: [DONE]" in recorded.body
+    return (
+        recorded.outcome == "ended_without_finish_reason" and bool(said) and b"data: [DONE]" in recorded.body
+    )
 
 
 def finish(recorded: corpus.Recorded) -> str | int | None:
@@ -133,7 +138,9 @@ def test_says_what_the_manifest_says(recorded: corpus.Recorded) -> None:
         assert finished is not None
         assert (finished.reason, finished.native) == (finish(recorded), expected.finish_reason or "")
         usage = expected.usage and (expected.usage["input_tokens"], expected.usage["output_tokens"])
-        assert (finished.usage and (finished.usage.input, finished.usage.output)) == UNSEEN.get(recorded.file, usage)
+        assert (finished.usage and (finished.usage.input, finished.usage.output)) == UNSEEN.get(
+            recorded.file, usage
+        )
     else:
         assert answer.error is not None
         assert answer.error.kind in ERRORS[recorded.outcome]
@@ -159,7 +166,9 @@ def test_verbatim_frames_decode_to_the_same_content(recorded: corpus.Recorded) -
     assert b"[DONE]" not in whole.raw
     again = Answer([whole.raw, b"data: [DONE]\n\n" if whole.finished else b""])
     strip = (Finished,)  # usage alone is withheld
-    assert [e for e in again.events if not isinstance(e, strip)] == [e for e in whole.events if not isinstance(e, strip)]
+    assert [e for e in again.events if not isinstance(e, strip)] == [
+        e for e in whole.events if not isinstance(e, strip)
+    ]
     assert (again.finished is None) == (whole.finished is None)
 
 

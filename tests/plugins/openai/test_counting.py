@@ -1,4 +1,5 @@
-"""Counts of tokens by vLLM's and llama.cpp's /tokenize: what is sent, what is told, and through the whole gateway."""
+"""Counts of tokens by vLLM's and llama.cpp's /tokenize: what is sent, what is told, and through the whole
+gateway."""
 
 import json
 from typing import Any
@@ -20,7 +21,12 @@ VLLM = OpenAI(base_url="http://v:8000/v1", count_tokens="vllm")
 LLAMA = OpenAI(base_url="http://l:8080/v1/chat/completions", count_tokens="llama.cpp")
 TOOL = {"name": "f", "description": "Does it", "input_schema": {"type": "object", "properties": {}}}
 FUNCTION = {"name": "f", "description": "Does it", "parameters": TOOL["input_schema"]}
-ASK = {"model": "chat", "system": "Be short", "messages": [{"role": "user", "content": "Hi"}], "tools": [TOOL]}
+ASK = {
+    "model": "chat",
+    "system": "Be short",
+    "messages": [{"role": "user", "content": "Hi"}],
+    "tools": [TOOL],
+}
 GEMINIS = {
     "generateContentRequest": {
         "contents": [{"role": "user", "parts": [{"text": "Hi"}]}], "systemInstruction": {"parts": [{"text": "Be short"}]}
@@ -56,7 +62,10 @@ def test_vllm_counts_the_chat() -> None:
 
 def test_llama_counts_a_text() -> None:
     url, body = sent(LLAMA, "gemini", of_gemini())
-    assert (url, body) == ("http://l:8080/tokenize", {"content": "system\nBe short\nuser\nHi", "add_special": True})
+    assert (url, body) == (
+        "http://l:8080/tokenize",
+        {"content": "system\nBe short\nuser\nHi", "add_special": True},
+    )
     assert "Does it" in sent(LLAMA, "anthropic", of_anthropic())[1]["content"]
 
 
@@ -64,7 +73,10 @@ def test_llama_counts_a_text() -> None:
     "base_url", ["http://v:8000", "http://v:8000/", "http://v:8000/v1/", "http://v:8000/v1/chat/completions"]
 )
 def test_it_stands_beside_v1(base_url: str) -> None:
-    assert sent(OpenAI(base_url=base_url, count_tokens="vllm"), "gemini", of_gemini())[0] == "http://v:8000/tokenize"
+    assert (
+        sent(OpenAI(base_url=base_url, count_tokens="vllm"), "gemini", of_gemini())[0]
+        == "http://v:8000/tokenize"
+    )
 
 
 def test_others_do_not_count() -> None:
@@ -83,14 +95,21 @@ def told(dialect: str, body: bytes) -> tuple[Any, Usage | None]:
     return json.loads(passed.data), finished.usage
 
 
-@pytest.mark.parametrize("body", [b'{"count":3,"max_model_len":9,"tokens":[1,2,3]}', b'{"tokens":[1,2,3]}', b'{"count":3}'])
+@pytest.mark.parametrize(
+    "body", [b'{"count":3,"max_model_len":9,"tokens":[1,2,3]}', b'{"tokens":[1,2,3]}', b'{"count":3}']
+)
 def test_counts_are_told_in_the_callers_dialect(body: bytes) -> None:
     assert told("anthropic", body) == ({"input_tokens": 3}, Usage())
     document, _ = told("gemini", body)
-    assert (document["totalTokens"], document["promptTokensDetails"]) == (3, [{"modality": "TEXT", "tokenCount": 3}])
+    assert (document["totalTokens"], document["promptTokensDetails"]) == (
+        3,
+        [{"modality": "TEXT", "tokenCount": 3}],
+    )
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"<p>", b'{"count":-1}', b'{"count":""}', b'{"error":{"message":"x"}}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b"<p>", b'{"count":-1}', b'{"count":""}', b'{"error":{"message":"x"}}']
+)
 def test_what_is_no_count_is_an_error(body: bytes) -> None:
     with pytest.raises(UpstreamError):
         told("anthropic", body)
@@ -107,7 +126,11 @@ aliases:
 
 async def test_clients_of_two_dialects_get_their_counts() -> None:
     answer = sized(b'{"count":41,"max_model_len":4096,"tokens":[1]}', 200, JSON)
-    async with RawServer(says(answer)) as up, gateway(config(up)) as g, aiohttp.ClientSession(g.url) as client:
+    async with (
+        RawServer(says(answer)) as up,
+        gateway(config(up)) as g,
+        aiohttp.ClientSession(g.url) as client,
+    ):
         headers = {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
         async with client.post("/v1/messages/count_tokens", json=ASK, headers=headers) as response:
             assert (response.status, await response.json()) == (200, {"input_tokens": 41})

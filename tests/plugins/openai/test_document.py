@@ -1,4 +1,5 @@
-"""Answers that come in one piece: what is read of them, in any cut, and that they are passed on to the byte."""
+"""Answers that come in one piece: what is read of them, in any cut, and that they are passed on to the
+byte."""
 
 import json
 from typing import Any
@@ -23,12 +24,21 @@ from sluice.model.events import (
 from sluice_plugins.openai.backend import OpenAI
 from tests.wire import cuts
 
-USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "prompt_tokens_details": {"cached_tokens": 1}}
+USAGE = {
+    "prompt_tokens": 3,
+    "completion_tokens": 2,
+    "total_tokens": 5,
+    "prompt_tokens_details": {"cached_tokens": 1},
+}
 START = Started("c", "m")
 
 
 def completion(message: dict[str, Any] | None = None, finish: str | None = "stop", **more: Any) -> bytes:
-    choice = {"index": 0, "message": message or {"role": "assistant", "content": "Hi"}, "finish_reason": finish}
+    choice = {
+        "index": 0,
+        "message": message or {"role": "assistant", "content": "Hi"},
+        "finish_reason": finish,
+    }
     return json.dumps({"id": "c", "model": "m", "choices": [choice], "usage": USAGE, **more}).encode()
 
 
@@ -62,7 +72,9 @@ ANSWERS: list[tuple[str, bytes, list[StreamEvent]]] = [
     ("a refusal", completion({"content": None, "refusal": "No"}), [START, RefusalDelta("No"), STOP]),
     (
         "two calls without an index, of one name",
-        completion({"content": None, "tool_calls": [call("a", "f", "{}"), call("b", "f", '{"x":1}')]}, "tool_calls"),
+        completion(
+            {"content": None, "tool_calls": [call("a", "f", "{}"), call("b", "f", '{"x":1}')]}, "tool_calls"
+        ),
         [
             START,
             ToolCallStarted(0, "a", "f"),
@@ -72,13 +84,21 @@ ANSWERS: list[tuple[str, bytes, list[StreamEvent]]] = [
             Finished("tool_calls", REPORTED, "tool_calls"),
         ],
     ),
-    ("cut by its limit", completion(finish="length"), [START, TextDelta("Hi"), Finished("length", REPORTED, "length")]),
+    (
+        "cut by its limit",
+        completion(finish="length"),
+        [START, TextDelta("Hi"), Finished("length", REPORTED, "length")],
+    ),
     ("without usage", completion(usage=None), [START, TextDelta("Hi"), Finished("stop", None, "stop")]),
 ]
 
 
-@pytest.mark.parametrize(("body", "events"), [pytest.param(body, events, id=name) for name, body, events in ANSWERS])
-def test_an_answer_is_read_in_any_cut_and_passed_on_to_the_byte(body: bytes, events: list[StreamEvent]) -> None:
+@pytest.mark.parametrize(
+    ("body", "events"), [pytest.param(body, events, id=name) for name, body, events in ANSWERS]
+)
+def test_an_answer_is_read_in_any_cut_and_passed_on_to_the_byte(
+    body: bytes, events: list[StreamEvent]
+) -> None:
     for reads in cuts.exhaustive(body):
         *found, last = read(reads)
         assert found == events
@@ -88,7 +108,11 @@ def test_an_answer_is_read_in_any_cut_and_passed_on_to_the_byte(body: bytes, eve
 
 
 def test_a_stream_that_was_not_asked_for_is_read_as_one() -> None:
-    chunk = {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
+    chunk = {
+        "id": "c",
+        "model": "m",
+        "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}],
+    }
     body = b"data: " + json.dumps(chunk).encode() + b"\n\ndata: [DONE]\n\n"
     for reads in cuts.exhaustive(body):
         events = read(reads)
@@ -104,7 +128,11 @@ def test_a_stream_that_was_not_asked_for_is_read_as_one() -> None:
 REFUSED: list[tuple[str, bytes, type[UpstreamError]]] = [
     ("nothing at all", b"", UpstreamTruncated),
     ("a part of one", completion()[:-1], UpstreamGarbled),
-    ("neither content nor a finish reason", completion({"role": "assistant"}, finish=None), UpstreamTruncated),
+    (
+        "neither content nor a finish reason",
+        completion({"role": "assistant"}, finish=None),
+        UpstreamTruncated,
+    ),
     ("an end in an error", completion(finish="error"), UpstreamError),
     ("an error", b'{"error":{"message":"no"}}', UpstreamError),
     ("a list of errors", b'[{"error":{"message":"no"}}]', UpstreamError),
@@ -120,7 +148,9 @@ REFUSED: list[tuple[str, bytes, type[UpstreamError]]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "error"), [pytest.param(body, error, id=name) for name, body, error in REFUSED])
+@pytest.mark.parametrize(
+    ("body", "error"), [pytest.param(body, error, id=name) for name, body, error in REFUSED]
+)
 def test_what_is_no_answer_is_an_error(body: bytes, error: type[UpstreamError]) -> None:
     for reads in ([body], [body[: len(body) // 2], body[len(body) // 2 :]]):
         with pytest.raises(error):
@@ -130,7 +160,12 @@ def test_what_is_no_answer_is_an_error(body: bytes, error: type[UpstreamError]) 
 def test_the_request_is_the_callers_but_for_the_model() -> None:
     from sluice.frontends.openai.request import chat_of
 
-    wire = {"model": "chat", "messages": [{"role": "user", "content": "x"}], "logprobs": True, "modalities": ["text"]}
+    wire = {
+        "model": "chat",
+        "messages": [{"role": "user", "content": "x"}],
+        "logprobs": True,
+        "modalities": ["text"],
+    }
     request = OpenAI().whole_request(chat_of(wire), "m")
     assert json.loads(request.body) == {**wire, "model": "m"}
     assert dict(request.headers)["accept"] == "application/json"

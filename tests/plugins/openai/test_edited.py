@@ -1,4 +1,5 @@
-"""Bodies that are passed on as they came: an upstream is asked for the same as where they are written anew."""
+"""Bodies that are passed on as they came: an upstream is asked for the same as where they are written
+anew."""
 
 import json
 from typing import Any
@@ -52,7 +53,9 @@ def same(body: bytes, model: str = "real") -> None:
     for backend in BACKENDS:
         edited, written = backend.request(chat, model), backend.request(anew, model)
         assert json.loads(edited.body) == json.loads(written.body)
-        assert len(json.loads(edited.body, object_pairs_hook=list)) == len(json.loads(edited.body))  # no name twice
+        assert len(json.loads(edited.body, object_pairs_hook=list)) == len(
+            json.loads(edited.body)
+        )  # no name twice
         assert (edited.url, edited.headers) == (written.url, written.headers)
         edited, written = backend.whole_request(chat, model), backend.whole_request(anew, model)
         assert json.loads(edited.body) == json.loads(written.body)
@@ -64,9 +67,14 @@ def test_an_edited_body_asks_for_the_same(body: str) -> None:
     same((body % MESSAGES).encode())
 
 
-NAMES = st.sampled_from(["model", "stream", "stream_options", "metadata", "user", "x", "include_usage", "max_tokens"])
+NAMES = st.sampled_from(
+    ["model", "stream", "stream_options", "metadata", "user", "x", "include_usage", "max_tokens"]
+)
 VALUES: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers(0, 9) | st.sampled_from(["alias", "model", '"model":"alias"', "real", "}", "ä"]),
+    st.none()
+    | st.booleans()
+    | st.integers(0, 9)
+    | st.sampled_from(["alias", "model", '"model":"alias"', "real", "}", "ä"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
     max_leaves=6,
 )
@@ -80,7 +88,11 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     st.booleans(),
 )
 def test_any_edited_body_asks_for_the_same(
-    others: dict[str, Any], model: str | None, stream: bool | None, separators: tuple[str, str], ascii_only: bool
+    others: dict[str, Any],
+    model: str | None,
+    stream: bool | None,
+    separators: tuple[str, str],
+    ascii_only: bool,
 ) -> None:
     wire = {**others, "messages": [{"role": "user", "content": 'The "model": "alias" is'}]}
     wire |= {"model": model} if model else {}

@@ -79,7 +79,12 @@ def read(body: bytes, size: int = 0) -> tuple[list[StreamEvent], Any]:
 def test_an_answer_is_its_usage_and_itself(size: int) -> None:
     body = json.dumps(ANSWER).encode()
     events, _ = read(body, size)
-    assert events == [Started(model="te-3"), TextDelta(""), Finished("stop", Usage(7, 0)), Verbatim(body, whole=True)]
+    assert events == [
+        Started(model="te-3"),
+        TextDelta(""),
+        Finished("stop", Usage(7, 0)),
+        Verbatim(body, whole=True),
+    ]
 
 
 @pytest.mark.parametrize(("more", "usage"), [
@@ -107,13 +112,19 @@ def test_fields_of_another_type_spoil_nothing_else(more: dict[str, Any], usage: 
         assert failed.value.kind == usage if isinstance(usage, str) else isinstance(failed.value, usage)
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b'{"data":[', b"[]", b"{}", b'{"data":[NaN]}', b"null", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b'{"data":[', b"[]", b"{}", b'{"data":[NaN]}', b"null", b"\xff\xfe"]
+)
 def test_what_is_no_answer_is_none(body: bytes) -> None:
     with pytest.raises(UpstreamGarbled):
         read(body)
 
 
 def test_vectors_of_megabytes_are_not_made_into_numbers() -> None:
-    body = b'{"data":[{"embedding":[' + b"0.12345678," * 300_000 + b'1]}],"usage":{"prompt_tokens":3,"total_tokens":3}}'
+    body = (
+        b'{"data":[{"embedding":['
+        + b"0.12345678," * 300_000
+        + b'1]}],"usage":{"prompt_tokens":3,"total_tokens":3}}'
+    )
     events, _ = read(body)
     assert events[-1] == Verbatim(body, whole=True)

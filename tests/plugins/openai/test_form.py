@@ -15,7 +15,13 @@ from sluice_plugins.openai.stream import ChunkDecoder, _text_of
 from tests.wire import cuts
 
 Chunk = dict[str, Any]
-COMMON: Chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "system_fingerprint": None}
+COMMON: Chunk = {
+    "id": "c",
+    "object": "chat.completion.chunk",
+    "created": 1,
+    "model": "m",
+    "system_fingerprint": None,
+}
 PLAIN = ("Hi", " there", "", "0", "ß", "日本", "🙂", "a,b", "}", "]}", "data: ", '{"content":', "\u2028")
 ESCAPED = ('"', "\\", "\n", '\\"', '"content":"x"', '"},"finish_reason":null}]}', "\x7f", "\t\0")
 
@@ -64,7 +70,9 @@ def odd_frames(dice: random.Random) -> Iterator[bytes]:
     yield frame(compact(chunk(text, usage={"prompt_tokens": 1, "completion_tokens": dice.randrange(9)})))
     yield frame(compact({**COMMON, "choices": [{"index": 1, "delta": {"content": text}}]}))
     yield frame(compact({**COMMON, "choices": [{"delta": {"content": text, "reasoning_content": "Hm"}}]}))
-    yield frame(compact({**COMMON, "choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"name": "f"}}]}}]}))
+    yield frame(
+        compact({**COMMON, "choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"name": "f"}}]}}]})
+    )
     yield b": a comment\n\n"
     yield b"event: error\ndata: {}\n\n" if dice.random() < 0.05 else b"id: 7\n\n"
     yield frame(compact(chunk(text))).replace(b"\n", b"\r\n")
@@ -76,7 +84,11 @@ def spoilt(data: bytes, dice: random.Random) -> bytes:
     at = dice.randrange(len(data))
     byte = dice.choice(b'"\\\n\r\0,:}{ a\xff\xe6')
     return dice.choice(
-        (data[:at] + data[at + 1 :], data[:at] + bytes([byte]) + data[at + 1 :], data[:at] + bytes([byte]) + data[at:])
+        (
+            data[:at] + data[at + 1 :],
+            data[:at] + bytes([byte]) + data[at + 1 :],
+            data[:at] + bytes([byte]) + data[at:],
+        )
     )
 
 
@@ -88,7 +100,9 @@ def stream(dice: random.Random) -> list[bytes]:
     for _ in range(dice.randrange(3, 20)):
         good = frame(dumps(form(dice.choice(PLAIN if dice.random() < 0.8 else ESCAPED))))
         what = dice.random()
-        frames.append(good if what < 0.85 else spoilt(good, dice) if what < 0.93 else dice.choice([*odd_frames(dice)]))
+        frames.append(
+            good if what < 0.85 else spoilt(good, dice) if what < 0.93 else dice.choice([*odd_frames(dice)])
+        )
     frames.append(frame(compact({**COMMON, "choices": [{"delta": {}, "finish_reason": "stop"}]})))
     return [*frames, frame(b"[DONE]")]
 
@@ -98,7 +112,9 @@ def reads_of(frames: list[bytes], dice: random.Random) -> list[bytes]:
     if dice.random() < 0.2:
         body = b"".join(frames)
         at = sorted(dice.randrange(1, len(body)) for _ in range(dice.randrange(1, 12)))
-        return [part for start, end in zip([0, *at], [*at, len(body)], strict=True) if (part := body[start:end])]
+        return [
+            part for start, end in zip([0, *at], [*at, len(body)], strict=True) if (part := body[start:end])
+        ]
     reads, several = [], dice.choice((1, 4))
     while frames:
         count = dice.randrange(several) + 1
@@ -117,16 +133,24 @@ def test_whatever_comes_the_form_says_what_the_parser_would_have_said(verbatim: 
 
 @pytest.mark.parametrize("verbatim", [False, True])
 def test_a_stream_of_one_form_is_said_in_any_cut(verbatim: bool) -> None:
-    frames = [frame(compact(padded(text, "x" * at))) for at, text in enumerate(("a", '"', "c", "d\\", "", "日"))]
-    rest = b"".join([*frames, frame(compact({"choices": [{"delta": {}, "finish_reason": "stop"}]})), frame(b"[DONE]")])
+    frames = [
+        frame(compact(padded(text, "x" * at))) for at, text in enumerate(("a", '"', "c", "d\\", "", "日"))
+    ]
+    rest = b"".join(
+        [*frames, frame(compact({"choices": [{"delta": {}, "finish_reason": "stop"}]})), frame(b"[DONE]")]
+    )
     for cut in cuts.exhaustive(rest):
         reads = [*frames[:3], *cut]
         assert outcome(reads, verbatim=verbatim) == outcome(reads, verbatim=verbatim, forms=0)
 
 
-@pytest.mark.parametrize("form", [chunk, azure, lambda text: padded(text, "abc"), lambda text: padded(text, "")])
+@pytest.mark.parametrize(
+    "form", [chunk, azure, lambda text: padded(text, "abc"), lambda text: padded(text, "")]
+)
 @pytest.mark.parametrize("several", [1, 5])
-def test_what_has_the_known_form_is_not_parsed(form: Any, several: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_the_known_form_is_not_parsed(
+    form: Any, several: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parsed: list[bytes] = []
     decode = openai_stream._decode
 
@@ -169,7 +193,16 @@ def test_forms_are_not_learnt_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         {"choices": [{"delta": {"content": "Hi", "reasoning": "Hm"}}]},
         {"choices": [{"delta": {"content": "Hi", "refusal": "No"}}]},
         {"choices": [{"delta": {"content": "Hi"}, "finish_reason": "stop"}]},
-        {"choices": [{"delta": {"content": "Hi", "tool_calls": [{"index": 0, "id": "a", "function": {"name": "f"}}]}}]},
+        {
+            "choices": [
+                {
+                    "delta": {
+                        "content": "Hi",
+                        "tool_calls": [{"index": 0, "id": "a", "function": {"name": "f"}}],
+                    }
+                }
+            ]
+        },
         {"choices": [{"index": 1, "delta": {"content": "Hi"}}]},
         {"choices": [{"delta": {"content": [{"type": "text", "text": "Hi"}]}}]},
         {"choices": [], "content": "Hi"},
@@ -182,7 +215,9 @@ def test_a_chunk_that_says_more_than_a_text_has_no_form(value: Chunk) -> None:
 
 
 def test_of_two_keys_that_look_alike_the_text_is_the_one_that_the_parser_takes() -> None:
-    payload = compact({"meta": {"content": "not this"}, "choices": [{"index": 0, "delta": {"content": "this"}}]})
+    payload = compact(
+        {"meta": {"content": "not this"}, "choices": [{"index": 0, "delta": {"content": "this"}}]}
+    )
     form = learn(payload, _text_of, verbatim=False)
     assert form is not None
     assert form.events(frame(payload)) == [TextDelta("this")]

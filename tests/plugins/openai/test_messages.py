@@ -57,41 +57,72 @@ def test_pictures_in_results_follow_behind_the_rounds_results() -> None:
         user(result("a", [PICTURE]), result("b", [{"type": "text", "text": "see"}, PICTURE])),
         {"role": "assistant", "content": "Nice"},
     )["messages"]
-    assert [message["role"] for message in found] == ["user", "assistant", "tool", "tool", "user", "assistant"]
-    assert (found[2]["content"], found[3]["content"]) == ("(The content of this tool's result follows.)", "see")
+    assert [message["role"] for message in found] == [
+        "user",
+        "assistant",
+        "tool",
+        "tool",
+        "user",
+        "assistant",
+    ]
+    assert (found[2]["content"], found[3]["content"]) == (
+        "(The content of this tool's result follows.)",
+        "see",
+    )
     assert found[4]["content"] == [{"type": "text", "text": "From the tools' results:"}, SHOWN, SHOWN]
 
 
 def test_reasoning_goes_back_within_a_tool_loop_only_and_where_it_is_taken() -> None:
     question = user({"type": "text", "text": "go"})
-    over = [question, calls("a", thinking="old"), user(result("a", "1")), {"role": "assistant", "content": "Done"}]
+    over = [
+        question,
+        calls("a", thinking="old"),
+        user(result("a", "1")),
+        {"role": "assistant", "content": "Done"},
+    ]
     found = sent(*over, question, calls("b", thinking="new"), user(result("b", "2")))["messages"]
     assert [message.get("reasoning_content") for message in found if "tool_calls" in message] == [None, "new"]
     backend = OpenAI()
     backend.__dict__["rules"] = ModelRules(drop=frozenset({"messages.reasoning_content"}))
-    chat = chat_of({"messages": [question, calls("b", thinking="new"), user(result("b", "2"))], "stream": True})
+    chat = chat_of(
+        {"messages": [question, calls("b", thinking="new"), user(result("b", "2"))], "stream": True}
+    )
     assert b"reasoning_content" not in backend.request(chat, "gpt").body
 
 
 def test_a_strict_tool_stays_strict() -> None:
-    tools = [{"name": name, "input_schema": {}, **more} for name, more in (("f", {"strict": True}), ("g", {}))]
+    tools = [
+        {"name": name, "input_schema": {}, **more} for name, more in (("f", {"strict": True}), ("g", {}))
+    ]
     wire = chat_of({"messages": [{"role": "user", "content": "Hi"}], "tools": tools})
     found = json.loads(OpenAI().request(wire, "m").body)["tools"]
     assert [tool["function"].get("strict") for tool in found] == [True, None]
 
 
 def test_documents() -> None:
-    pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="}}
-    text = {"type": "document", "title": "T", "source": {"type": "text", "media_type": "text/plain", "data": "hi"}}
+    pdf = {
+        "type": "document",
+        "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="},
+    }
+    text = {
+        "type": "document",
+        "title": "T",
+        "source": {"type": "text", "media_type": "text/plain", "data": "hi"},
+    }
     marked = {**pdf, "cache_control": {"type": "ephemeral"}}
     [message] = sent(user(marked, text))["messages"]
     assert message["content"] == [
-        {"type": "file", "file": {"filename": "document.pdf", "file_data": "data:application/pdf;base64,JVBERg=="}},
+        {
+            "type": "file",
+            "file": {"filename": "document.pdf", "file_data": "data:application/pdf;base64,JVBERg=="},
+        },
         {"type": "text", "text": "T\n\nhi"},
     ]
 
 
-@pytest.mark.parametrize("source", [{"type": "url", "url": "https://x/a.pdf"}, {"type": "file", "file_id": "file_1"}])
+@pytest.mark.parametrize(
+    "source", [{"type": "url", "url": "https://x/a.pdf"}, {"type": "file", "file_id": "file_1"}]
+)
 def test_documents_whose_bytes_are_elsewhere_are_refused(source: dict[str, Any]) -> None:
     with pytest.raises(BadRequest, match="send its bytes"):
         sent(user({"type": "document", "source": source}))
@@ -117,7 +148,10 @@ def test_the_rest_of_a_request() -> None:
         "max_tokens": 9,
         "stop": ["END"],
         "reasoning_effort": "high",
-        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}}},
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": {"type": "object"}},
+        },
         "user": "ada",
         "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
         "tool_choice": "required",

@@ -1,4 +1,5 @@
-"""Requests to Mistral are what its API takes, by the rules of its vendor: its SDK knows every field of them."""
+"""Requests to Mistral are what its API takes, by the rules of its vendor: its SDK knows every field of
+them."""
 
 import json
 from typing import Any
@@ -50,10 +51,16 @@ def parsed(**fields: Any) -> ChatRequest:
 
 def test_what_mistral_refuses_is_left_out_and_what_it_calls_otherwise_is_renamed() -> None:
     for found in (sent(parsed()), sent(TRANSLATED)):
-        assert found.keys().isdisjoint({"stream_options", "logprobs", "user", "seed", "max_completion_tokens"})
+        assert found.keys().isdisjoint(
+            {"stream_options", "logprobs", "user", "seed", "max_completion_tokens"}
+        )
         assert (found["random_seed"], found["max_tokens"], found["stream"]) == (7, 9, True)
     found = sent(parsed())
-    assert (found["prompt_mode"], found["safe_prompt"], found["tool_choice"]) == ("reasoning", True, "required")
+    assert (found["prompt_mode"], found["safe_prompt"], found["tool_choice"]) == (
+        "reasoning",
+        True,
+        "required",
+    )
     assert [sorted(message) for message in found["messages"]] == [
         ["content", "role"], ["content", "role"], ["content", "role", "tool_calls"], ["content", "role", "tool_call_id"],
         ["content", "role"],
@@ -69,11 +76,20 @@ PLAIN = [{"role": "user", "content": "Hi"}]
 
 @pytest.mark.parametrize("fields", [{}, {"seed": 7}])
 def test_a_last_message_of_the_assistant_is_what_the_answer_begins_with(fields: dict[str, Any]) -> None:
-    prefilled = {"model": "chat", "stream": True, "messages": [*PLAIN, {"role": "assistant", "content": "So"}], **fields}
+    prefilled = {
+        "model": "chat",
+        "stream": True,
+        "messages": [*PLAIN, {"role": "assistant", "content": "So"}],
+        **fields,
+    }
     chat = Frontend().parse(json.dumps(prefilled).encode(), {})
     assert sent(chat)["messages"] == [*PLAIN, {"role": "assistant", "content": "So", "prefix": True}]
     begun = Frontend().parse(json.dumps({**prefilled, "messages": PLAIN}).encode(), {})
-    assert sent(continued(begun, "So"))["messages"][-1] == {"role": "assistant", "content": "So", "prefix": True}
+    assert sent(continued(begun, "So"))["messages"][-1] == {
+        "role": "assistant",
+        "content": "So",
+        "prefix": True,
+    }
     assert sent(begun)["messages"] == PLAIN
     assert sent(TRANSLATED)["messages"][-1] == {"role": "assistant", "content": "So", "prefix": True}
     whole = BACKEND.whole_request(Fitting(RULES)(chat), "m")
@@ -102,6 +118,16 @@ print(json.dumps(found))
 
 def test_mistrals_sdk_knows_every_field() -> None:
     calls = (ToolCall("c", "f", "{}"),)
-    history = (*TRANSLATED.messages[:2], Message("assistant", (), calls), Message("tool", (Text("ok"),), tool_call_id="c"))
-    chats = [parsed(), parsed(messages=PLAIN), TRANSLATED, ChatRequest("anthropic", None, history), continued(parsed(), "So")]
+    history = (
+        *TRANSLATED.messages[:2],
+        Message("assistant", (), calls),
+        Message("tool", (Text("ok"),), tool_call_id="c"),
+    )
+    chats = [
+        parsed(),
+        parsed(messages=PLAIN),
+        TRANSLATED,
+        ChatRequest("anthropic", None, history),
+        continued(parsed(), "So"),
+    ]
     assert ask("mistralai", SDK, [sent(chat) for chat in chats]) == [[]] * len(chats)

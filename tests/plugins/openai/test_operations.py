@@ -1,4 +1,5 @@
-"""Moderations, images and reranking as OpenAI's dialect and Cohere carry them: requests, answers, what they cost."""
+"""Moderations, images and reranking as OpenAI's dialect and Cohere carry them: requests, answers, what they
+cost."""
 
 import json
 from typing import Any
@@ -26,8 +27,13 @@ USAGE: list[tuple[str, bytes, Any]] = [
 
 
 @pytest.mark.parametrize(("member", "more", "usage"), USAGE)
-def test_an_answer_is_passed_on_and_counted_however_it_comes(member: str, more: bytes, usage: Usage | None) -> None:
-    body = b'{"model":"m",%b,%b}' % (RESULTS if member == "results" else b'"data":[{"b64_json":"AAAA"}]', more)
+def test_an_answer_is_passed_on_and_counted_however_it_comes(
+    member: str, more: bytes, usage: Usage | None
+) -> None:
+    body = b'{"model":"m",%b,%b}' % (
+        RESULTS if member == "results" else b'"data":[{"b64_json":"AAAA"}]',
+        more,
+    )
     for size in (len(body), 1, 7):
         decoder = WholeDecoder(member)
         for at in range(0, len(body), size):
@@ -54,7 +60,9 @@ def test_what_is_no_answer_is_an_error(body: bytes) -> None:
     (Cohere(), "rerank", "rerank", "https://api.cohere.com/v2/rerank"),
     (Cohere(base_url="https://a.example/v2"), "rerank", "rerank", "https://a.example/v2/rerank"),
 ])  # fmt: skip
-def test_it_is_asked_for_at_its_place_under_the_models_name(backend: Any, name: str, dialect: str, url: str) -> None:
+def test_it_is_asked_for_at_its_place_under_the_models_name(
+    backend: Any, name: str, dialect: str, url: str
+) -> None:
     chat = rerank(b'{"model":"a", "query":"q", "documents": ["d"],  "top_n":1}', Head())
     request = backend.operation(name, dialect).whole_request(chat, "m")
     assert (request.url, request.body) == (url, b'{"model":"m", "query":"q", "documents": ["d"],  "top_n":1}')

@@ -23,7 +23,11 @@ STREAMS: list[list[bytes]] = [
     [STOP, b"[DONE]"],
     [b"[DONE]"],
     [TEXT, USAGE, USAGE.replace(b"9", b"null"), STOP, b"[DONE]"],
-    [TEXT, b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":2}}', b"[DONE]"],
+    [
+        TEXT,
+        b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":2}}',
+        b"[DONE]",
+    ],
     [b'{"choices":[],"prompt_filter_results":[]}', TEXT, STOP, b"[DONE]"],
     [b'{"choices":[],"usage":{"prompt_tokens":1},"base_resp":{"status_code":1008,"status_msg":"no money"}}'],
     [TEXT, b'{"choices":[{"index":0,"delta":{},"finish_reason":"error"}]}', b"[DONE]"],
@@ -32,8 +36,18 @@ STREAMS: list[list[bytes]] = [
     [TEXT, b'{"choices":[{"delta":{"content":"b"}}]}', STOP, b"[DONE]"],
     [TEXT, b'{"choices":[{"index":0,"delta":{"content":"\\ud83d"}}]}', TEXT, STOP, b"[DONE]"],
     [TEXT, b'{"choices":[{"index":0,"delta":{"reasoning":"b"}}]}', TEXT, STOP, b"[DONE]"],
-    [TEXT, b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"name":"f"}}]}}]}', STOP, b"[DONE]"],
-    [TEXT, b'{"choices":[{"index":0,"delta":{"content":"b"}}],"x_groq":{"usage":{"prompt_tokens":3}}}', STOP, b"[DONE]"],
+    [
+        TEXT,
+        b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"name":"f"}}]}}]}',
+        STOP,
+        b"[DONE]",
+    ],
+    [
+        TEXT,
+        b'{"choices":[{"index":0,"delta":{"content":"b"}}],"x_groq":{"usage":{"prompt_tokens":3}}}',
+        STOP,
+        b"[DONE]",
+    ],
     [TEXT, b"{}", b"no JSON", STOP, b"[DONE]"],
 ]
 
@@ -62,7 +76,8 @@ def test_every_known_finish_reason_is_an_ordinary_one() -> None:
 
 MESSAGE = b'{"index":0,"message":{"role":"assistant","content":"a","refusal":null},"finish_reason":"stop"}'
 DOCUMENTS: list[bytes] = [
-    b'{%b,"choices":[%b],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10}}' % (HEAD, MESSAGE),
+    b'{%b,"choices":[%b],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10}}'
+    % (HEAD, MESSAGE),
     b'{%b,"choices":[%b]}' % (HEAD, MESSAGE),
     b'{"choices":[%b],"usage":null}' % MESSAGE,
     b'{"choices":[%b],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":99}}' % MESSAGE,
@@ -70,7 +85,8 @@ DOCUMENTS: list[bytes] = [
     b'{"choices":[%b],"usage":{"prompt_tokens":-9,"completion_tokens":19,"total_tokens":10}}' % MESSAGE,
     b'{"choices":[%b],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10,"prompt_tokens_details":'
     b'{"cached_tokens":8},"completion_tokens_details":{"reasoning_tokens":1}}}' % MESSAGE,
-    b'{"choices":[%b],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10,"cached_tokens":7}}' % MESSAGE,
+    b'{"choices":[%b],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10,"cached_tokens":7}}'
+    % MESSAGE,
     b'{"choices":[%b],"error":""}' % MESSAGE,
     b'{"choices":[%b],"error":{"message":"no"}}' % MESSAGE,
     b'{"choices":[%b]}' % MESSAGE.replace(b"stop", b"max_tokens"),
@@ -82,7 +98,9 @@ DOCUMENTS: list[bytes] = [
 
 
 @pytest.mark.parametrize("body", DOCUMENTS)
-def test_an_ordinary_document_says_what_any_document_says(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ordinary_document_says_what_any_document_says(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard = [document_heard(body)]
     monkeypatch.setattr("sluice_plugins.openai.document.ORDINARY", 0)
     heard.append(document_heard(body))

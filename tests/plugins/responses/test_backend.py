@@ -65,7 +65,10 @@ def test_messages_of_every_role_are_items() -> None:
 
 def test_a_tool_that_failed_says_so_in_its_output() -> None:
     image = Image("data:image/png;base64,aGk=")
-    results = [Message("tool", parts, tool_call_id="t", failed=True) for parts in ((Text("gone"),), (Text("gone"), image))]
+    results = [
+        Message("tool", parts, tool_call_id="t", failed=True)
+        for parts in ((Text("gone"),), (Text("gone"), image))
+    ]
     chat = ChatRequest("anthropic", None, (Message("user", (Text("Hi"),)), *results))
     _, plain, shown = sent(chat)["input"]
     assert plain["output"] == "Error: gone"
@@ -73,7 +76,10 @@ def test_a_tool_that_failed_says_so_in_its_output() -> None:
 
 
 def test_tools_choice_format_and_sampling_have_this_apis_form() -> None:
-    schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True}}
+    schema = {
+        "type": "json_schema",
+        "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True},
+    }
     function = {"name": "f", "description": "d", "parameters": {"type": "object"}}
     body = sent(asked(
         tools=[{"type": "function", "function": function}], tool_choice={"type": "function", "function": {"name": "f"}},
@@ -82,7 +88,9 @@ def test_tools_choice_format_and_sampling_have_this_apis_form() -> None:
     assert body["tools"] == [{"type": "function", **function, "strict": False}]
     assert body["tool_choice"] == {"type": "function", "name": "f"}
     assert body["parallel_tool_calls"] is False
-    assert body["text"] == {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}}
+    assert body["text"] == {
+        "format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}
+    }
     assert (body["max_output_tokens"], body["temperature"]) == (9, 0.5)
     assert body["reasoning"] == {"summary": "auto", "effort": "low"}
 
@@ -93,13 +101,21 @@ def test_only_openais_own_reasoning_comes_back() -> None:
     alone = Message("assistant", (), thoughts=thoughts)
     body = sent(ChatRequest("", "chat", (alone, said)))
     assert body["input"] == [
-        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "b"}], "encrypted_content": "gAA="},
+        {
+            "type": "reasoning",
+            "id": "rs_1",
+            "summary": [{"type": "summary_text", "text": "b"}],
+            "encrypted_content": "gAA=",
+        },
         {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
     ]
 
 
 def test_files_go_inline_or_by_their_address() -> None:
-    inline = Other("file", {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA==", "filename": "a.pdf"}})
+    inline = Other(
+        "file",
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA==", "filename": "a.pdf"}},
+    )
     link = Other("file", {"type": "file", "file": {"file_data": "https://a.example/b.pdf"}})
     [item] = sent(ChatRequest("", "chat", (Message("user", (inline, link)),)))["input"]
     assert item["content"] == [
@@ -123,7 +139,9 @@ def test_models_are_sent_what_they_take(model: str, temperature: bool, encrypted
     chat = Fitting(rules)(asked(temperature=1, stop="x", seed=1))
     body = json.loads(with_rules(Responses(), rules).request(chat, model).body)
     assert ("temperature" in body, "include" in body) == (temperature, encrypted)
-    passed = Fitting(rules)(own('{"model":"chat","input":"Hi","temperature":1,"include":["x"],"stream":true}'))
+    passed = Fitting(rules)(
+        own('{"model":"chat","input":"Hi","temperature":1,"include":["x"],"stream":true}')
+    )
     body = json.loads(with_rules(Responses(), rules).request(passed, model).body)
     assert ("temperature" in body, body["include"]) == (temperature, ["x"])
 
@@ -135,7 +153,10 @@ def test_a_body_is_passed_on_as_it_came_but_for_the_model() -> None:
     text = '{"tools":[{"type":"web_search"}],  "model": "chat","input":"Hi","stream":true,"odd":1.0}'
     assert Responses().request(own(text), "m").body == text.replace('"model": "chat"', '"model":"m"').encode()
     whole = text.replace(',"stream":true', "")
-    assert Responses().whole_request(own(whole), "m").body == whole.replace('"model": "chat"', '"model":"m"').encode()
+    assert (
+        Responses().whole_request(own(whole), "m").body
+        == whole.replace('"model": "chat"', '"model":"m"').encode()
+    )
 
 
 def test_a_body_without_a_model_gets_one() -> None:
@@ -159,6 +180,8 @@ def test_seals_of_ours_are_openais_own_again_or_left_out() -> None:
     ]
 
 
-@pytest.mark.parametrize("base", ["https://a.example/v1", "https://a.example/v1/", "https://a.example/v1/responses"])
+@pytest.mark.parametrize(
+    "base", ["https://a.example/v1", "https://a.example/v1/", "https://a.example/v1/responses"]
+)
 def test_its_address_may_have_its_path(base: str) -> None:
     assert Responses(base_url=base).request(asked(), "m").url == "https://a.example/v1/responses"

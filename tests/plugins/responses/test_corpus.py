@@ -5,7 +5,15 @@ from collections.abc import Iterator
 import pytest
 
 from sluice.errors import UpstreamError
-from sluice.model.events import Finished, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Verbatim
+from sluice.model.events import (
+    Finished,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    Verbatim,
+)
 from sluice_plugins.responses.backend import Responses
 from tests import corpus
 from tests.wire import cuts
@@ -40,12 +48,18 @@ def test_every_recorded_stream_says_what_its_manifest_says(recorded: corpus.Reco
 def check(recorded: corpus.Recorded, events: list[StreamEvent]) -> None:
     expected = recorded.expected
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == expected.text
-    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)) == (expected.reasoning or "")
+    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)) == (
+        expected.reasoning or ""
+    )
     wanted = expected.tool_calls or []
     started = [event for event in events if isinstance(event, ToolCallStarted) and event.kind == "function"]
     assert [(call.id, call.name) for call in started] == [(call.id, call.name) for call in wanted]
     for call, want in zip(started, wanted, strict=True):
-        pieces = [event.arguments for event in events if isinstance(event, ToolCallDelta) and event.index == call.index]
+        pieces = [
+            event.arguments
+            for event in events
+            if isinstance(event, ToolCallDelta) and event.index == call.index
+        ]
         assert "".join(pieces) == want.arguments
     finished = events[-1]
     assert isinstance(finished, Finished)
@@ -53,7 +67,10 @@ def check(recorded: corpus.Recorded, events: list[StreamEvent]) -> None:
     assert finished.reason == ends[str(expected.finish_reason)]
     assert finished.usage is not None
     assert expected.usage is not None
-    assert (finished.usage.input, finished.usage.output) == (expected.usage["input_tokens"], expected.usage["output_tokens"])
+    assert (finished.usage.input, finished.usage.output) == (
+        expected.usage["input_tokens"],
+        expected.usage["output_tokens"],
+    )
 
 
 @pytest.mark.parametrize("recorded", corpus.params("openai-responses"))

@@ -29,7 +29,10 @@ USED = {
     "output_tokens_details": {"reasoning_tokens": 3}, "total_tokens": 29,
 }  # fmt: skip
 USAGE = Usage(20, 9, cached_input=5, reasoning=3, total=29, written_input=2)
-CREATED = ("response.created", {"response": {"id": "resp_1", "model": "m", "status": "in_progress", "output": []}})
+CREATED = (
+    "response.created",
+    {"response": {"id": "resp_1", "model": "m", "status": "in_progress", "output": []}},
+)
 STARTED = Started("resp_1", "m")
 
 
@@ -39,7 +42,12 @@ def frame(kind: str, **fields: Any) -> bytes:
 
 def stream(*events: tuple[str, dict[str, Any]], end: str = "completed", **state: Any) -> bytes:
     """A stream with its beginning and, unless it is "", its end."""
-    last = [(f"response.{end}", {"response": {"id": "resp_1", "model": "m", "status": end, "usage": USED, **state}})]
+    last = [
+        (
+            f"response.{end}",
+            {"response": {"id": "resp_1", "model": "m", "status": end, "usage": USED, **state}},
+        )
+    ]
     return b"".join(frame(kind, **fields) for kind, fields in (CREATED, *events, *(last if end else ())))
 
 
@@ -58,11 +66,21 @@ def delta(kind: str, index: int, text: str) -> tuple[str, dict[str, Any]]:
 MESSAGE = {"type": "message", "id": "msg_1", "role": "assistant", "content": []}
 REFUSED = {**MESSAGE, "content": [{"type": "refusal", "refusal": "No"}]}
 SAID = {**MESSAGE, "content": [{"type": "output_text", "text": "Hello", "annotations": []}]}
-THOUGHT = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm"}], "encrypted_content": "gAA="}
+THOUGHT = {
+    "type": "reasoning",
+    "id": "rs_1",
+    "summary": [{"type": "summary_text", "text": "Hm"}],
+    "encrypted_content": "gAA=",
+}
 CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f", "arguments": ""}
 CALLED = {**CALL, "arguments": '{"a":1}'}
 PATCH = {"type": "custom_tool_call", "id": "ctc_1", "call_id": "call_2", "name": "patch", "input": 'a "b"\n'}
-SEARCH = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "q"}}
+SEARCH = {
+    "type": "web_search_call",
+    "id": "ws_1",
+    "status": "completed",
+    "action": {"type": "search", "query": "q"},
+}
 SITE = {"type": "url_citation", "url": "https://a.example", "title": "A", "start_index": 1, "end_index": 3}
 STOP = Finished("stop", USAGE, "completed")
 CALLS = Finished("tool_calls", USAGE, "completed")
@@ -178,7 +196,10 @@ def test_frames_are_passed_on_whatever_they_mean(name: str) -> None:
     body, meant = GRAMMAR[name]
     for reads in ([body], cuts.bytewise(body)):
         events = decoded(reads, verbatim=True)
-        assert b"".join(event.data for event in events if isinstance(event, Verbatim)) == body.rstrip(b"\n") + b"\n\n"
+        assert (
+            b"".join(event.data for event in events if isinstance(event, Verbatim))
+            == body.rstrip(b"\n") + b"\n\n"
+        )
         assert [event for event in events if not isinstance(event, Verbatim)] == meant
 
 
@@ -202,7 +223,9 @@ FAILURES: list[tuple[bytes, UpstreamErrorKind, str]] = [
 
 
 @pytest.mark.parametrize(("body", "kind", "message"), FAILURES)
-def test_what_fails_says_why_and_never_looks_complete(body: bytes, kind: UpstreamErrorKind, message: str) -> None:
+def test_what_fails_says_why_and_never_looks_complete(
+    body: bytes, kind: UpstreamErrorKind, message: str
+) -> None:
     for reads in ([body], cuts.bytewise(body)):
         with pytest.raises(UpstreamError) as failure:
             decoded(reads)

@@ -1,4 +1,5 @@
-"""What the Python drivers have in common: asks come as JSON on stdin, and each answer is a JSON line on stdout.
+"""What the Python drivers have in common: asks come as JSON on stdin, and each answer is a JSON line on
+stdout.
 
 A driver runs in the SDKs' own environment, so it imports nothing of the gateway and nothing of its tests.
 
@@ -18,7 +19,8 @@ AT_ONCE = 16
 
 @dataclass
 class Shown:
-    """`calls` are pairs of name and arguments, `usage` the input and output tokens. `error`: class, status, code, message."""
+    """`calls` are pairs of name and arguments, `usage` the input and output tokens. `error`: class, status,
+    code, message."""
 
     text: str = ""
     reasoning: str = ""
@@ -30,7 +32,8 @@ class Shown:
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """The error as its SDK describes it. A `status` is there only where the response had one other than 200."""
+    """The error as its SDK describes it. A `status` is there only where the response had one other than
+    200."""
     body = getattr(error, "body", None)
     said = body.get("message") if isinstance(body, dict) else None
     return {
@@ -43,11 +46,14 @@ def failure(error: Exception) -> dict[str, Any]:
 
 def text_of(content: Any) -> str:
     """The content of a delta: text, nothing, or whatever a vendor put there, as JSON."""
-    return content if isinstance(content, str) else "" if content is None else json.dumps(content, default=repr)
+    return (
+        content if isinstance(content, str) else "" if content is None else json.dumps(content, default=repr)
+    )
 
 
 def run(ask: Callable[[dict[str, Any], Shown], Awaitable[None]]) -> None:
-    """Ask everything on stdin, some at a time, and print the answers. `ask` fills `Shown`; what it raises is the error."""
+    """Ask everything on stdin, some at a time, and print the answers. `ask` fills `Shown`; what it raises is
+    the error."""
 
     async def one(asked: dict[str, Any], free: asyncio.Semaphore) -> None:
         shown = Shown()

@@ -1,4 +1,5 @@
-"""The anthropic SDK beside streams: whole messages, lists of models, counts of tokens. An ask's name says which."""
+"""The anthropic SDK beside streams: whole messages, lists of models, counts of tokens. An ask's name says
+which."""
 
 from typing import Any
 

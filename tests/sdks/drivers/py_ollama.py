@@ -18,7 +18,9 @@ async def ask(asked: dict[str, Any], shown: Shown) -> None:
     async for line in await client.chat(model=asked["body"]["model"], messages=messages, stream=True):
         shown.text += line.message.content or ""
         shown.reasoning += line.message.thinking or ""
-        shown.calls += [[call.function.name, dict(call.function.arguments)] for call in line.message.tool_calls or ()]
+        shown.calls += [
+            [call.function.name, dict(call.function.arguments)] for call in line.message.tool_calls or ()
+        ]
         if line.done:
             shown.finish = line.done_reason
             shown.usage = [line.prompt_eval_count, line.eval_count]

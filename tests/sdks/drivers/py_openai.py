@@ -1,4 +1,5 @@
-"""The openai SDK, its stream iterated and the deltas added up by index, as its README and most programs do it."""
+"""The openai SDK, its stream iterated and the deltas added up by index, as its README and most programs do
+it."""
 
 from functools import lru_cache
 from typing import Any
@@ -15,7 +16,9 @@ def client_of(base_url: str, key: str) -> openai.AsyncOpenAI:
 async def ask(asked: dict[str, Any], shown: Shown) -> None:
     calls: dict[Any, list[str]] = {}
     client = client_of(asked["base_url"], asked["key"])
-    stream = await client.chat.completions.create(**asked["body"], stream=True, stream_options={"include_usage": True})
+    stream = await client.chat.completions.create(
+        **asked["body"], stream=True, stream_options={"include_usage": True}
+    )
     try:
         async for chunk in stream:
             for choice in chunk.choices or ():

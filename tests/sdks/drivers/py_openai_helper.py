@@ -14,7 +14,10 @@ def client_of(base_url: str, key: str) -> openai.AsyncOpenAI:
 
 async def ask(asked: dict[str, Any], shown: Shown) -> None:
     client = client_of(asked["base_url"], asked["key"])
-    body = {**asked["body"], "tools": [strict(tool) for tool in asked["body"].get("tools", ())] or openai.omit}
+    body = {
+        **asked["body"],
+        "tools": [strict(tool) for tool in asked["body"].get("tools", ())] or openai.omit,
+    }
     async with client.chat.completions.stream(**body, stream_options={"include_usage": True}) as stream:
         try:
             async for _ in stream:

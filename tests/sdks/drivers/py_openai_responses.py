@@ -1,4 +1,5 @@
-"""The openai SDK's `responses`: streamed, with its own accumulator beside the deltas, and whole where the body says `whole`."""
+"""The openai SDK's `responses`: streamed, with its own accumulator beside the deltas, and whole where the
+body says `whole`."""
 
 from functools import lru_cache
 from typing import Any

@@ -1,12 +1,14 @@
-"""Events -> a stream of the Messages API: message_start, content blocks that open and close one after another, message_delta,
-message_stop.
+"""Events -> a stream of the Messages API: message_start, content blocks that open and close one after
+another, message_delta, message_stop.
 
-A block is open until another kind of content begins. Tool calls of other dialects may come side by side: a call that begins
-before the arguments of the one before it are complete JSON waits until they are, or until there is nothing more to come.
-Google's seal of a call is the signature of a thinking block before it (`sluice.wire.seals`).
-Tools that a provider ran itself are not shown: their results are not known here. After an error there is no message_stop.
+A block is open until another kind of content begins. Tool calls of other dialects may come side by side: a
+call that begins before the arguments of the one before it are complete JSON waits until they are, or until
+there is nothing more to come. Google's seal of a call is the signature of a thinking block before it
+(`sluice.wire.seals`). Tools that a provider ran itself are not shown: their results are not known here. After
+an error there is no message_stop.
 
-Usage: in message_start what the upstream said first of the prompt, else an estimate; in message_delta the final one.
+Usage: in message_start what the upstream said first of the prompt, else an estimate; in message_delta the
+final one.
 
 Standard: https://platform.claude.com/docs/en/build-with-claude/streaming
 """
@@ -19,7 +21,14 @@ import msgspec
 from sluice.errors import GatewayError
 from sluice.frontends import Answer, Encoder
 from sluice.frontends.anthropic.errors import error_object
-from sluice.frontends.anthropic.message import UNREADABLE, citation_of, message_head, prompt_tokens, stop_of, usage_object
+from sluice.frontends.anthropic.message import (
+    UNREADABLE,
+    citation_of,
+    message_head,
+    prompt_tokens,
+    stop_of,
+    usage_object,
+)
 from sluice.model.chat import ChatRequest
 from sluice.model.events import (
     Cited,
@@ -155,7 +164,9 @@ class Blocks(Stream):
             self._enter("text", {"type": "text", "text": ""}, frames)
         self._characters += sum(map(len, texts))
         between = self._suffix + self._prefix
-        frames.append(b"%b%b%b" % (self._prefix, without_separators(between.join(map(_json, texts))), self._suffix))
+        frames.append(
+            b"%b%b%b" % (self._prefix, without_separators(between.join(map(_json, texts))), self._suffix)
+        )
 
     def _take(self, event: StreamEvent, frames: list[bytes]) -> None:
         match event:
@@ -221,7 +232,11 @@ class Blocks(Stream):
 
     def _close(self, frames: list[bytes]) -> None:
         if self._held.strip():
-            frames.append(self._delta({"type": "input_json_delta", "partial_json": _json({UNREADABLE: self._held}).decode()}))
+            frames.append(
+                self._delta(
+                    {"type": "input_json_delta", "partial_json": _json({UNREADABLE: self._held}).decode()}
+                )
+            )
         self._held = ""
         if self._at.open:
             frames.append(frame("content_block_stop", index=self._at.index))
@@ -232,7 +247,8 @@ class Blocks(Stream):
         return frame("content_block_delta", index=self._at.index, delta=delta)
 
     def _sealed(self, block: ReasoningBlock, frames: list[bytes]) -> None:
-        """Writes the end of a block of reasoning after its text; also one without visible text, or encrypted."""
+        """Writes the end of a block of reasoning after its text; also one without visible text, or
+        encrypted."""
         if block.redacted:
             self._enter("redacted_thinking", {"type": "redacted_thinking", "data": block.redacted}, frames)
         else:
@@ -298,7 +314,9 @@ class Blocks(Stream):
             self._start(Started(), frames)
         self._leave(frames)
         usage = finished.usage or Usage(prompt_tokens(self._chat), max(self._characters // 4, 1))
-        frames.append(frame("message_delta", delta=stop_of(finished, refused=self._refused), usage=usage_object(usage)))
+        frames.append(
+            frame("message_delta", delta=stop_of(finished, refused=self._refused), usage=usage_object(usage))
+        )
         frames.append(STOP)
 
 

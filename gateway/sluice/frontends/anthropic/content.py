@@ -1,8 +1,9 @@
 """Content blocks of Anthropic's messages -> the vocabulary, for upstreams that speak another dialect.
 
-A user's message with tool results becomes several: one of role tool for each result, and the user's own words between them.
-What no other dialect has (the calls and results of tools that Anthropic ran, uploads to its containers) is left out: in
-Anthropic's own dialect messages are passed on as they came. Citations on texts are left out, too.
+A user's message with tool results becomes several: one of role tool for each result, and the user's own words
+between them. What no other dialect has (the calls and results of tools that Anthropic ran, uploads to its
+containers) is left out: in Anthropic's own dialect messages are passed on as they came. Citations on texts
+are left out, too.
 
 Standard: https://platform.claude.com/docs/en/api/messages/create (ContentBlockParam)
 """
@@ -191,7 +192,10 @@ def _document(block: Block, at: str) -> list[Part]:
             content = source.get("content")
             if not isinstance(content, str | list):
                 raise refused(f"{at}.source.content", "must be a string or a list of blocks")
-            return [*([Text(title)] if named and isinstance(title, str) else []), *parts_of(content, f"{at}.source.content")]
+            return [
+                *([Text(title)] if named and isinstance(title, str) else []),
+                *parts_of(content, f"{at}.source.content"),
+            ]
         case "file":
             return [_file({"file_id": _text(source, "file_id", f"{at}.source"), **named}, marker)]
         case _:

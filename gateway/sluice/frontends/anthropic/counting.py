@@ -12,7 +12,8 @@ from sluice.wire.jsontext import checked_object, unambiguous_object
 
 
 def counted(body: bytes, head: RequestHead) -> OperationRequest:
-    """Parses the request. Nothing is generated or billed, so limits of tokens do not apply. Raises BadRequest."""
+    """Parses the request. Nothing is generated or billed, so limits of tokens do not apply. Raises
+    BadRequest."""
     wire = unambiguous_object(body)
     chat = chat_of(checked_object(body)) if wire is None else chat_of(wire, body)
     tokens = prompt_tokens(chat)

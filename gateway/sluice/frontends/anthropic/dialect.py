@@ -12,7 +12,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from sluice.errors import GatewayError
-from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, Header, RequestHead, ResumeRoute, Route
+from sluice.frontends import (
+    Answer,
+    CallRoute,
+    Encoder,
+    Endpoint,
+    Frontend,
+    Header,
+    RequestHead,
+    ResumeRoute,
+    Route,
+)
 from sluice.frontends.anthropic.blocks import Blocks
 from sluice.frontends.anthropic.counting import counted
 from sluice.frontends.anthropic.errors import error_object, status
@@ -40,7 +50,9 @@ class Anthropic(Frontend):
         "anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access",
     )  # fmt: skip
     response_headers: ClassVar[tuple[str, ...]] = tuple(
-        f"anthropic-ratelimit-{resource}-{fields}" for resource in RESOURCES for fields in ("limit", "remaining", "reset")
+        f"anthropic-ratelimit-{resource}-{fields}"
+        for resource in RESOURCES
+        for fields in ("limit", "remaining", "reset")
     )
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:

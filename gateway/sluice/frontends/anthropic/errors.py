@@ -1,7 +1,8 @@
 """Errors in Anthropic's envelope, with its types and statuses.
 
-Clients act upon types, statuses and one wording: Claude Code shortens a conversation where the message says that the prompt
-is too long, so an error of that kind says it in these words, whatever the provider's own were.
+Clients act upon types, statuses and one wording: Claude Code shortens a conversation where the message says
+that the prompt is too long, so an error of that kind says it in these words, whatever the provider's own
+were.
 
 Standard: https://platform.claude.com/docs/en/api/errors
 """
@@ -66,6 +67,10 @@ def status(error: GatewayError) -> int:
 
 
 def _message(error: GatewayError) -> str:
-    if isinstance(error, UpstreamError) and error.kind == "context_length" and TOO_LONG not in error.message.lower():
+    if (
+        isinstance(error, UpstreamError)
+        and error.kind == "context_length"
+        and TOO_LONG not in error.message.lower()
+    ):
         return f"{TOO_LONG}: {error.message}"
     return error.message

@@ -1,4 +1,5 @@
-"""`GET /api/hello`: what Claude Code asks to see whether anybody is there (and `HEAD /`, which the gateway answers itself)."""
+"""`GET /api/hello`: what Claude Code asks to see whether anybody is there (and `HEAD /`, which the gateway
+answers itself)."""
 
 from sluice.frontends import Inquiry, Reply
 

@@ -21,7 +21,8 @@ OWN: Mapping[str, str] = {
     "end_turn": "stop", "stop_sequence": "stop", "pause_turn": "stop", "max_tokens": "length",
     "model_context_window_exceeded": "length", "tool_use": "tool_calls", "refusal": "content_filter",
 }  # fmt: skip
-"""Anthropic's stop reasons, and their meanings here: a provider's own reason is passed on if it is one of them."""
+"""Anthropic's stop reasons, and their meanings here: a provider's own reason is passed on if it is one of
+them."""
 UNREADABLE = "INVALID_JSON"
 """The member that holds arguments which are not a JSON object, as Anthropic's own pages advise
 (https://platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming).

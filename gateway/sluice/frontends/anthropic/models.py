@@ -1,4 +1,5 @@
-"""`GET /v1/models` and `GET /v1/models/{model}`: the aliases that the caller may use, as Anthropic lists models, page by page.
+"""`GET /v1/models` and `GET /v1/models/{model}`: the aliases that the caller may use, as Anthropic lists
+models, page by page.
 
 Standard: https://platform.claude.com/docs/en/api/models/list
 """
@@ -74,5 +75,13 @@ def _model(inquiry: Inquiry, name: str) -> dict[str, Any]:
     if facts == NOTHING:
         return fields
     kinds = {"image_input": "image", "pdf_input": "pdf"}
-    takes = {capability: {"supported": kind in facts.input} for capability, kind in kinds.items()} if facts.input else None
-    return fields | {"max_input_tokens": facts.context or None, "max_tokens": facts.output or None, "capabilities": takes}
+    takes = (
+        {capability: {"supported": kind in facts.input} for capability, kind in kinds.items()}
+        if facts.input
+        else None
+    )
+    return fields | {
+        "max_input_tokens": facts.context or None,
+        "max_tokens": facts.output or None,
+        "capabilities": takes,
+    }

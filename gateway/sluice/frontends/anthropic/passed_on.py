@@ -49,7 +49,12 @@ class PassedOn(Stream):
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         if len(events) == 2:  # most reads
             text, passed = events
-            if type(text) is TextDelta and type(passed) is Verbatim and _BLOCK not in passed.data and self._started:
+            if (
+                type(text) is TextDelta
+                and type(passed) is Verbatim
+                and _BLOCK not in passed.data
+                and self._started
+            ):
                 return passed.data
         data = b"".join([event.data for event in events if type(event) is Verbatim])
         if not data:
@@ -86,7 +91,9 @@ class PassedOn(Stream):
         """The end of an answer whose frames have none."""
         out = b"" if not self._at.open else frame("content_block_stop", index=self._at.index)
         if not finished.native:
-            out += frame("message_delta", delta=stop_of(finished), usage=usage_object(finished.usage or Usage()))
+            out += frame(
+                "message_delta", delta=stop_of(finished), usage=usage_object(finished.usage or Usage())
+            )
         return out + STOP
 
     def _follow(self, data: bytes) -> None:
@@ -131,11 +138,15 @@ class WholePassedOn(Message):
                 self._message = message
             case {"type": "content_block_start", "content_block": dict(block)}:
                 self._blocks.append(block)
-            case {"type": "content_block_delta", "index": int(index), "delta": dict(delta)} if index < len(self._blocks):
+            case {"type": "content_block_delta", "index": int(index), "delta": dict(delta)} if index < len(
+                self._blocks
+            ):
                 self._continue(index, self._blocks[index], delta)
             case {"type": "message_delta", "delta": dict(delta)} if self._message is not None:
                 self._message.update(delta)
-                more = {name: value for name, value in event.items() if name not in ("type", "delta", "usage")}
+                more = {
+                    name: value for name, value in event.items() if name not in ("type", "delta", "usage")
+                }
                 self._message.update(more)
                 if type(usage := event.get("usage")) is dict:
                     reported = {name: value for name, value in usage.items() if value is not None}
@@ -153,7 +164,9 @@ class WholePassedOn(Message):
                 for name, value in delta.items():
                     if name != "type":
                         held = block.get(name)
-                        block[name] = held + value if isinstance(held, str) and isinstance(value, str) else value
+                        block[name] = (
+                            held + value if isinstance(held, str) and isinstance(value, str) else value
+                        )
 
     def _completed(self, finished: Finished) -> bytes:
         for index, pieces in self._inputs.items():
@@ -164,7 +177,10 @@ class WholePassedOn(Message):
             message |= stop_of(finished)
         try:
             data = _json(message)
-        except (UnicodeEncodeError, OverflowError):  # half a surrogate pair, escaped in a field that nobody read
+        except (
+            UnicodeEncodeError,
+            OverflowError,
+        ):  # half a surrogate pair, escaped in a field that nobody read
             data = json.dumps(message).encode()
         return data if self._renaming is None else self._renaming.document(data)
 

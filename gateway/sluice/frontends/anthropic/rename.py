@@ -1,7 +1,8 @@
-"""The upstream's own frames and messages under another model's name (`report_model: alias`), and nothing else changed.
+"""The upstream's own frames and messages under another model's name (`report_model: alias`), and nothing else
+changed.
 
-A model is named in message_start, in blocks of type `fallback` (who answered first, who answers now) and in the usage of
-single steps (`iterations`).
+A model is named in message_start, in blocks of type `fallback` (who answered first, who answers now) and in
+the usage of single steps (`iterations`).
 """
 
 import json
@@ -16,7 +17,8 @@ _encode = msgspec.json.Encoder().encode
 _KEY = b'"model"'
 _DATA = b"\ndata: "
 _PLACES = ("message", "content_block", "from", "to", "usage", "iterations", "content")
-"""Members that lead to where a model may be named; texts, inputs of tools and their results are not among them."""
+"""Members that lead to where a model may be named; texts, inputs of tools and their results are not among
+them."""
 
 
 class Renaming:
@@ -46,7 +48,10 @@ class Renaming:
             return data
         try:
             return _encode(value)
-        except (UnicodeEncodeError, OverflowError):  # half a surrogate pair, escaped in a field that nobody read
+        except (
+            UnicodeEncodeError,
+            OverflowError,
+        ):  # half a surrogate pair, escaped in a field that nobody read
             return json.dumps(value).encode()
 
     def _frame(self, frame: bytes) -> bytes:

@@ -1,9 +1,11 @@
-"""A request of the Messages API -> ChatRequest. What we interpret is checked, field by field; the rest passes through `wire`.
+"""A request of the Messages API -> ChatRequest. What we interpret is checked, field by field; the rest passes
+through `wire`.
 
-`wire` goes to upstreams of Anthropic's dialect as it came. Others get what the vocabulary has: see `content` for messages.
-Tools that are not the caller's own functions (`type` other than custom: web_search, code_execution, bash, text_editor,
-computer …) and MCP servers are Anthropic's alone: such a request is of its dialect only, and refused elsewhere. Fields that
-change nothing in what is answered (metadata, service_tier, context_management, container) are left out there.
+`wire` goes to upstreams of Anthropic's dialect as it came. Others get what the vocabulary has: see `content`
+for messages. Tools that are not the caller's own functions (`type` other than custom: web_search,
+code_execution, bash, text_editor, computer …) and MCP servers are Anthropic's alone: such a request is of its
+dialect only, and refused elsewhere. Fields that change nothing in what is answered (metadata, service_tier,
+context_management, container) are left out there.
 
 Refused are names that some servers would take for another, as `sluice.frontends.checks.check_names` says.
 
@@ -176,7 +178,8 @@ def _tool_choice(choice: Block | None) -> tuple[str | tuple[str, str] | None, bo
 
 
 def _reasoning(request: _Request) -> Reasoning | None:
-    """Returns the reasoning to request: a budget, or the effort of `output_config`, which may also stand alone."""
+    """Returns the reasoning to request: a budget, or the effort of `output_config`, which may also stand
+    alone."""
     config, thinking = request.output_config or {}, request.thinking
     if config:
         check_names(config, _CONFIG, "output_config.")

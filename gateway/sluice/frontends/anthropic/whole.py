@@ -11,7 +11,14 @@ import msgspec
 from sluice.errors import GatewayError
 from sluice.frontends import Answer
 from sluice.frontends.anthropic.errors import error_object
-from sluice.frontends.anthropic.message import UNREADABLE, citation_of, message_head, prompt_tokens, stop_of, usage_object
+from sluice.frontends.anthropic.message import (
+    UNREADABLE,
+    citation_of,
+    message_head,
+    prompt_tokens,
+    stop_of,
+    usage_object,
+)
 from sluice.model.chat import ChatRequest
 from sluice.model.events import (
     Cited,
@@ -91,7 +98,12 @@ class Whole(Message):
                     if event.signature:
                         signature = sealed_call(event.signature)
                         self._content.append({"type": "thinking", "thinking": "", "signature": signature})
-                    block = {"type": "tool_use", "id": event.id or new_call_id(), "name": event.name, "input": {}}
+                    block = {
+                        "type": "tool_use",
+                        "id": event.id or new_call_id(),
+                        "name": event.name,
+                        "input": {},
+                    }
                     self._content.append(block)
                     self._calls[event.index] = (block, [])
                 case ToolCallDelta(index=index, arguments=arguments) if index in self._calls:
@@ -112,7 +124,9 @@ class Whole(Message):
     def _continue(self, kind: str, text: str) -> None:
         if not self._content or self._content[-1]["type"] != kind or not self._pieces:
             self._end_text()
-            self._content.append({"type": kind, kind: "", **({"signature": ""} if kind == "thinking" else {})})
+            self._content.append(
+                {"type": kind, kind: "", **({"signature": ""} if kind == "thinking" else {})}
+            )
         self._pieces.append(text)
 
     def _end_text(self) -> None:
@@ -141,7 +155,12 @@ class Whole(Message):
         usage = finished.usage or Usage(prompt_tokens(self._chat), max(self._characters // 4, 1))
         head = message_head(self._answer, self._id, self._model)
         return _json(
-            {**head, "content": self._content, **stop_of(finished, refused=self._refused), "usage": usage_object(usage)}
+            {
+                **head,
+                "content": self._content,
+                **stop_of(finished, refused=self._refused),
+                "usage": usage_object(usage),
+            }
         )
 
 

@@ -1,9 +1,8 @@
 """Events -> the chunks of a GenerateContentResponse, as server-sent events or in a list, or one whole.
 
-Each chunk is a response with the next parts of its only candidate; events of one read share a chunk. A call is
-written once it is complete, because its arguments are an object. The last chunk has the finish reason, the counts
-and the sources. There is no
-other terminator; behind an error's chunk there is none of these.
+Each chunk is a response with the next parts of its only candidate; events of one read share a chunk. A call
+is written once it is complete, because its arguments are an object. The last chunk has the finish reason, the
+counts and the sources. There is no other terminator; behind an error's chunk there is none of these.
 
 A heartbeat is a chunk with an empty text: clients take comments of server-sent events for broken JSON.
 
@@ -53,8 +52,8 @@ _json = msgspec.json.Encoder().encode
 
 
 def usage_metadata(usage: Usage) -> dict[str, int]:
-    """https://ai.google.dev/api/generate-content#UsageMetadata: thoughts are counted apart from candidates, as xAI counts them
-    itself (its total is then all three)."""
+    """https://ai.google.dev/api/generate-content#UsageMetadata: thoughts are counted apart from candidates,
+    as xAI counts them itself (its total is then all three)."""
     apart = usage.reasoning > usage.output or usage.total == usage.input + usage.output + usage.reasoning
     output = usage.output if apart else usage.output - usage.reasoning
     fields = {"promptTokenCount": usage.input, "candidatesTokenCount": output}
@@ -113,7 +112,11 @@ class _Responses:
                 case Working(model=model):
                     self._started(model)
                 case Finished():
-                    parts += [_function_call(call) for call in self._calls.rest()] if self._calls is not None else []
+                    parts += (
+                        [_function_call(call) for call in self._calls.rest()]
+                        if self._calls is not None
+                        else []
+                    )
                 case _:
                     pass
         return parts
@@ -173,18 +176,26 @@ class Events(_Responses):
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         parts = self._parts(events)
         last = events[-1] if events else None
-        finished = last if type(last) is Finished else next((event for event in events if type(event) is Finished), None)
+        finished = (
+            last
+            if type(last) is Finished
+            else next((event for event in events if type(event) is Finished), None)
+        )
         if finished is None:
             return self._chunk(self._response(parts)) if parts else b""
         if self._fails(finished):
-            return (self._chunk(self._response(parts)) if parts else b"") + self.fail(UpstreamGarbled(UNREADABLE))
+            return (self._chunk(self._response(parts)) if parts else b"") + self.fail(
+                UpstreamGarbled(UNREADABLE)
+            )
         return self._chunk(self._response(parts or [{"text": ""}], finished)) + self.end()
 
     def fail(self, error: GatewayError) -> bytes:
         return self._chunk(error_object(error)) + self.end()
 
     def heartbeat(self) -> bytes:
-        return self._chunk({"candidates": [{"content": {"role": "model", "parts": [{"text": ""}]}, "index": 0}]})
+        return self._chunk(
+            {"candidates": [{"content": {"role": "model", "parts": [{"text": ""}]}, "index": 0}]}
+        )
 
     def frame(self, chunk: bytes) -> bytes:
         """Returns a chunk in the stream's framing."""

@@ -1,8 +1,10 @@
-"""Gemini's generateContent as a client dialect: what google-genai in each language, Gemini CLI and LangChain send and read.
+"""Gemini's generateContent as a client dialect: what google-genai in each language, Gemini CLI and LangChain
+send and read.
 
-Requests are `request.py` (and `parts.py`, `schema.py`), answers `answer.py`, embeddings and counts of tokens `operations.py`,
-lists of models `models.py`. Where the upstream speaks this dialect, too, its own answers are passed on (`passed_on.py`).
-Paths go under /v1beta (the usual one), /v1 and /v1alpha; keys come in `x-goog-api-key` or `?key=`.
+Requests are `request.py` (and `parts.py`, `schema.py`), answers `answer.py`, embeddings and counts of tokens
+`operations.py`, lists of models `models.py`. Where the upstream speaks this dialect, too, its own answers are
+passed on (`passed_on.py`). Paths go under /v1beta (the usual one), /v1 and /v1alpha; keys come in
+`x-goog-api-key` or `?key=`.
 
 Standard: https://ai.google.dev/api/generate-content
 """

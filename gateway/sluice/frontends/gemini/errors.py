@@ -1,10 +1,11 @@
 """Errors as Google's APIs have them: a code, a message, a status, and details that clients act upon.
 
-`RetryInfo` says when the same request may be answered, `BadRequest` which fields are wrong; `ErrorInfo.reason` is the stable
-code of ours. Google has no 502: an upstream's failure is UNAVAILABLE, and an error of the gateway's own account
-INTERNAL.
+`RetryInfo` says when the same request may be answered, `BadRequest` which fields are wrong;
+`ErrorInfo.reason` is the stable code of ours. Google has no 502: an upstream's failure is UNAVAILABLE, and an
+error of the gateway's own account INTERNAL.
 
-Standard: https://cloud.google.com/apis/design/errors and https://ai.google.dev/gemini-api/docs/troubleshooting
+Standard: https://cloud.google.com/apis/design/errors and
+https://ai.google.dev/gemini-api/docs/troubleshooting
 """
 
 from collections.abc import Mapping
@@ -34,7 +35,12 @@ def google_status(error: GatewayError) -> int:
 def error_object(error: GatewayError) -> dict[str, Any]:
     """Returns the JSON object of an error, before a stream or within one."""
     code = google_status(error)
-    fields = {"code": code, "message": error.message, "status": STATUSES.get(code, "UNKNOWN"), "details": _details(error)}
+    fields = {
+        "code": code,
+        "message": error.message,
+        "status": STATUSES.get(code, "UNKNOWN"),
+        "details": _details(error),
+    }
     return {"error": fields}
 
 

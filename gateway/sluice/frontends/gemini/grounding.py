@@ -1,6 +1,7 @@
 """Sources of an answer in Gemini's form: `groundingMetadata`.
 
-Google counts places in bytes of UTF-8, and we in characters: so the text is kept, as the pieces that it came in.
+Google counts places in bytes of UTF-8, and we in characters: so the text is kept, as the pieces that it came
+in.
 
 Standard: https://ai.google.dev/api/generate-content#GroundingMetadata
 """

@@ -1,4 +1,5 @@
-"""`GET /v1beta/models` and `/v1beta/models/{model}`: the aliases that the caller may use, as Google lists models.
+"""`GET /v1beta/models` and `/v1beta/models/{model}`: the aliases that the caller may use, as Google lists
+models.
 
 Standard: https://ai.google.dev/api/models
 """
@@ -47,7 +48,12 @@ def _number(query: Any, *names: str) -> int:
 
 def _model(inquiry: Inquiry, name: str) -> dict[str, Any]:
     facts = inquiry.facts(name)
-    fields: dict[str, Any] = {"name": f"models/{name}", "baseModelId": name, "version": "001", "displayName": name}
+    fields: dict[str, Any] = {
+        "name": f"models/{name}",
+        "baseModelId": name,
+        "version": "001",
+        "displayName": name,
+    }
     if facts.context:
         fields["inputTokenLimit"] = facts.context
     if facts.output:

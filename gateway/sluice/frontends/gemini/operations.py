@@ -1,9 +1,9 @@
 """Operations beside chat: counts of tokens, and embeddings.
 
 Tokens are counted by the upstream if it can, otherwise estimated, as for limits. Embeddings are requested in
-OpenAI's form from upstreams that carry them, and returned in Google's. Only texts can be embedded; `taskType`,
-`title` and what else
-OpenAI's dialect has no word for reaches Google's own upstreams (`own`), and is left out for others.
+OpenAI's form from upstreams that carry them, and returned in Google's. Only texts can be embedded;
+`taskType`, `title` and what else OpenAI's dialect has no word for reaches Google's own upstreams (`own`), and
+is left out for others.
 
 Standard: https://ai.google.dev/api/tokens and https://ai.google.dev/api/embeddings
 """
@@ -106,7 +106,11 @@ def _request(requests: Sequence[_Embed], own: list[Any], model: str, profile: st
 
 def _dimensions(one: _Embed) -> float | None:
     config = one.embedContentConfig
-    return one.outputDimensionality if config is None or config.outputDimensionality is None else config.outputDimensionality
+    return (
+        one.outputDimensionality
+        if config is None or config.outputDimensionality is None
+        else config.outputDimensionality
+    )
 
 
 def _text(content: GeminiTurn, at: str) -> str:
@@ -157,7 +161,8 @@ class Passed:
 
 
 class Vectors(Passed):
-    """Translates OpenAI's document to Google's. Vectors are forwarded as written; `one`: the answer to embedContent."""
+    """Translates OpenAI's document to Google's. Vectors are forwarded as written; `one`: the answer to
+    embedContent."""
 
     def __init__(self, *, one: bool) -> None:
         self._one = one

@@ -1,9 +1,8 @@
 """`contents` -> messages.
 
 A turn's function results are messages of their own, before the rest of the turn. A result that is nothing but
-`output`
-or `result` with a text is that text, one that is nothing but `error` has failed. Code that Google ran, and its
-result, is text for other upstreams.
+`output` or `result` with a text is that text, one that is nothing but `error` has failed. Code that Google
+ran, and its result, is text for other upstreams.
 
 Standard: https://ai.google.dev/api/caching#Part
 """
@@ -76,7 +75,14 @@ class GeminiTurn(msgspec.Struct):
     role: str | None = None
 
 
-_ROLES = {"": "user", "user": "user", "function": "user", "tool": "user", "model": "model", "assistant": "model"}
+_ROLES = {
+    "": "user",
+    "user": "user",
+    "function": "user",
+    "tool": "user",
+    "model": "model",
+    "assistant": "model",
+}
 
 
 def messages_of(turns: Sequence[GeminiTurn]) -> list[Message]:
@@ -95,7 +101,9 @@ def messages_of(turns: Sequence[GeminiTurn]) -> list[Message]:
                 waiting.begin(message.tool_calls)
             found.append(message)
             continue
-        found += [_result(part.functionResponse, waiting, at) for part in parts if part.functionResponse is not None]
+        found += [
+            _result(part.functionResponse, waiting, at) for part in parts if part.functionResponse is not None
+        ]
         content = content_of([part for part in parts if part.functionResponse is None], at)
         if content:
             found.append(Message("user", content))
@@ -112,13 +120,24 @@ def _turn_message(parts: Sequence[Part], index: int, at: str) -> Message:
     sealed: list[Thought] = []
     for part in parts:
         if part.functionCall is not None:
-            calls.append(_call(part.functionCall, part.thoughtSignature or "", f"call_{index}_{len(calls)}", at))
+            calls.append(
+                _call(part.functionCall, part.thoughtSignature or "", f"call_{index}_{len(calls)}", at)
+            )
         elif part.thoughtSignature:
             sealed.append(thought_of(part.thoughtSignature))
-    unsigned = [Thought(part.text) for part in parts if part.thought and part.text and part.functionCall is None]
-    others = any(not thought.signature.startswith(GOOGLES) for thought in sealed)  # these carry their text with them
+    unsigned = [
+        Thought(part.text) for part in parts if part.thought and part.text and part.functionCall is None
+    ]
+    others = any(
+        not thought.signature.startswith(GOOGLES) for thought in sealed
+    )  # these carry their text with them
     spoken = [part for part in parts if part.functionCall is None and not part.thought]
-    return Message("assistant", content_of(spoken, at), tuple(calls), thoughts=tuple(sealed if others else unsigned + sealed))
+    return Message(
+        "assistant",
+        content_of(spoken, at),
+        tuple(calls),
+        thoughts=tuple(sealed if others else unsigned + sealed),
+    )
 
 
 def _call(call: FunctionCall, signature: str, otherwise: str, at: str) -> ToolCall:
@@ -169,7 +188,9 @@ def _inline(blob: Blob, at: str) -> Content:
     if kind == "image":
         return Image(f"data:{media_type};base64,{data}")
     if kind == "audio":
-        form = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav"}.get(form.partition(";")[0], form.partition(";")[0])
+        form = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav"}.get(
+            form.partition(";")[0], form.partition(";")[0]
+        )
         return Other("input_audio", {"type": "input_audio", "input_audio": {"data": data, "format": form}})
     url = f"data:{media_type.partition(';')[0].strip()};base64,{data}"
     if kind == "video":

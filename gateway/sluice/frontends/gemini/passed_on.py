@@ -24,7 +24,8 @@ Value = dict[str, Any]
 
 
 class PassedOn:
-    """A stream of the upstream's chunks. `own` writes events without chunks; `begun`: a chunk has been written."""
+    """A stream of the upstream's chunks. `own` writes events without chunks; `begun`: a chunk has been
+    written."""
 
     __slots__ = ("_lists", "_name", "_own", "_translates", "begun", "content_type", "continues")
 
@@ -146,7 +147,12 @@ def _add(held: Value, candidate: Mapping[str, Any]) -> None:
     given = content.get("parts") if type(content) is dict else None
     parts = (held.get("content") or {}).get("parts") or []
     for part in given if type(given) is list else ():
-        if parts and _is_text(part) and _is_text(parts[-1]) and part.get("thought") == parts[-1].get("thought"):
+        if (
+            parts
+            and _is_text(part)
+            and _is_text(parts[-1])
+            and part.get("thought") == parts[-1].get("thought")
+        ):
             parts[-1] = {**parts[-1], "text": parts[-1]["text"] + part["text"]}
         else:
             parts.append(part)

@@ -1,12 +1,13 @@
 """A generateContent request -> ChatRequest.
 
-Names may be in camelCase or snake_case, and a list of one may stand as its only element, as Google's own parser has it. What
-only Gemini can do (googleSearch, codeExecution, urlContext …, cachedContent, answers that are no text) is refused for other
-upstreams by name (`ChatRequest.dialect_only`); `safetySettings` and what tunes Google's own media are left out for them.
-Upstreams of this dialect get the caller's own object (`wire`), with its names in camelCase.
+Names may be in camelCase or snake_case, and a list of one may stand as its only element, as Google's own
+parser has it. What only Gemini can do (googleSearch, codeExecution, urlContext …, cachedContent, answers that
+are no text) is refused for other upstreams by name (`ChatRequest.dialect_only`); `safetySettings` and what
+tunes Google's own media are left out for them. Upstreams of this dialect get the caller's own object
+(`wire`), with its names in camelCase.
 
-`thinkingBudget` 0 is no reasoning, -1 leaves it to the provider; `includeThoughts: false` hides thoughts that come
-nevertheless.
+`thinkingBudget` 0 is no reasoning, -1 leaves it to the provider; `includeThoughts: false` hides thoughts that
+come nevertheless.
 
 Standard: https://ai.google.dev/api/generate-content
 """
@@ -90,7 +91,9 @@ def whole(body: bytes, head: RequestHead) -> ChatRequest:
 def streamed(body: bytes, head: RequestHead) -> ChatRequest:
     """Parses a request to `:streamGenerateContent`: server-sent events with `?alt=sse`, else a list."""
     chat = _read(body, head.parameters["model"], stream=True)
-    return chat if head.query.get("alt") == "sse" else msgspec.structs.replace(chat, profile=chat.profile + LIST)
+    return (
+        chat if head.query.get("alt") == "sse" else msgspec.structs.replace(chat, profile=chat.profile + LIST)
+    )
 
 
 def _read(body: bytes, model: str, *, stream: bool) -> ChatRequest:
@@ -118,7 +121,9 @@ def chat_of(wire: Mapping[str, Any], model: str, *, stream: bool) -> ChatRequest
         tool_choice=choice,
         response_format=_format(config),
         n=_choices(config),
-        profile=SILENT if config.thinkingConfig is not None and config.thinkingConfig.includeThoughts is False else "",
+        profile=SILENT
+        if config.thinkingConfig is not None and config.thinkingConfig.includeThoughts is False
+        else "",
         reasoning=_reasoning(config.thinkingConfig),
         dialect_only=only or _only_geminis(request, config),
     )
@@ -135,10 +140,29 @@ def typed(value: Any, kind: type[Any]) -> Any:
 # ---- names, as the JSON of Protocol Buffers has them
 
 _AS_THEY_ARE = frozenset(
-    {"args", "response", "parameters", "parametersJsonSchema", "responseSchema", "responseJsonSchema", "labels", "headers"}
+    {
+        "args",
+        "response",
+        "parameters",
+        "parametersJsonSchema",
+        "responseSchema",
+        "responseJsonSchema",
+        "labels",
+        "headers",
+    }
 )
 """Objects whose names are the caller's own, or are checked elsewhere."""
-_LISTS = frozenset({"contents", "parts", "tools", "functionDeclarations", "stopSequences", "requests", "allowedFunctionNames"})
+_LISTS = frozenset(
+    {
+        "contents",
+        "parts",
+        "tools",
+        "functionDeclarations",
+        "stopSequences",
+        "requests",
+        "allowedFunctionNames",
+    }
+)
 
 
 def proto(value: Any) -> Any:
@@ -219,7 +243,13 @@ def _format(config: _Generation) -> Mapping[str, Any] | None:
     return {"type": "json_object"} if config.responseMimeType == "application/json" else None
 
 
-_LEVELS: Mapping[str, Effort] = {"minimal": "minimal", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh"}
+_LEVELS: Mapping[str, Effort] = {
+    "minimal": "minimal",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "xhigh",
+}
 
 
 def _reasoning(thinking: _Thinking | None) -> Reasoning | None:
@@ -244,7 +274,9 @@ def _tools(tools: Sequence[dict[str, Any]]) -> tuple[list[Tool], str]:
     found: list[Tool] = []
     only = ""
     for index, tool in enumerate(tools):
-        others = [name for name, value in tool.items() if name != "functionDeclarations" and value is not None]
+        others = [
+            name for name, value in tool.items() if name != "functionDeclarations" and value is not None
+        ]
         if others and not only:
             only = f"tools[{index}]: the tool {others[0]}"
         try:
@@ -279,7 +311,9 @@ def _choice(config: _ToolConfig | None, tools: list[Tool]) -> tuple[str | tuple[
     if allowed and mode != "AUTO":
         tools = [tool for tool in tools if tool.name in allowed]
         if not tools:
-            raise refused("toolConfig.functionCallingConfig.allowedFunctionNames", "must name functions of this request")
+            raise refused(
+                "toolConfig.functionCallingConfig.allowedFunctionNames", "must name functions of this request"
+            )
         if mode == "ANY" and len(allowed) == 1:
             return ("function", allowed[0]), tools
     return ("required" if mode == "ANY" else "auto"), tools

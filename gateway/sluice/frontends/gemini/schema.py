@@ -1,7 +1,7 @@
 """Google's Schema -> JSON Schema.
 
-Its types are in upper case, `nullable` is a type of its own in JSON Schema, numbers of 64 bits may be texts (as JSON of
-Protocol Buffers is), and names may be in snake_case. A JSON Schema comes out as it went in.
+Its types are in upper case, `nullable` is a type of its own in JSON Schema, numbers of 64 bits may be texts
+(as JSON of Protocol Buffers is), and names may be in snake_case. A JSON Schema comes out as it went in.
 
 Standard: https://ai.google.dev/api/caching#Schema
 """
@@ -46,7 +46,9 @@ def _put(found: dict[str, Any], name: str, value: Any) -> None:
         found[name] = [_schema(inner) for inner in value]
     elif name in _WITHIN:
         found[name] = _schema(value)
-    elif name in _COUNTS and isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
+    elif (
+        name in _COUNTS and isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16
+    ):
         found[name] = int(value)
     else:
         found[name] = value

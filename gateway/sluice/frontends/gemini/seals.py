@@ -1,7 +1,9 @@
-"""Signatures of reasoning, as Gemini's clients keep them: `thoughtSignature`, bytes in base64, which comes back with its part.
+"""Signatures of reasoning, as Gemini's clients keep them: `thoughtSignature`, bytes in base64, which comes
+back with its part.
 
-Google's own are passed on as they are. A block of another vendor's reasoning (Anthropic's text and signature, its encrypted
-blocks, OpenAI's encrypted items) is wrapped into one, text and all: clients do not send thoughts back, only signatures.
+Google's own are passed on as they are. A block of another vendor's reasoning (Anthropic's text and signature,
+its encrypted blocks, OpenAI's encrypted items) is wrapped into one, text and all: clients do not send
+thoughts back, only signatures.
 
 https://ai.google.dev/gemini-api/docs/thought-signatures
 """

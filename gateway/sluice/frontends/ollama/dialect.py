@@ -1,8 +1,9 @@
-"""Ollama's API as a client dialect: what its SDKs, Open WebUI, ChatOllama of LangChain, Home Assistant and editors use.
+"""Ollama's API as a client dialect: what its SDKs, Open WebUI, ChatOllama of LangChain, Home Assistant and
+editors use.
 
-Requests of chats are `request.py`, their answers `answer.py`; embeddings `embeddings.py`, lists of models `models.py`. Where
-the upstream is Ollama, too, its own answers are passed on (`passed_on.py`). What
-manages a server's models (pull, create, delete …) is not here: aliases are the configuration's.
+Requests of chats are `request.py`, their answers `answer.py`; embeddings `embeddings.py`, lists of models
+`models.py`. Where the upstream is Ollama, too, its own answers are passed on (`passed_on.py`). What manages a
+server's models (pull, create, delete …) is not here: aliases are the configuration's.
 
 Standard: https://github.com/ollama/ollama/blob/main/docs/api.md and api/types.go there
 """

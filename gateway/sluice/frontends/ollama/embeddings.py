@@ -1,4 +1,5 @@
-"""/api/embed, and /api/embeddings as it was before: as OpenAI's embeddings to those upstreams that carry them, and back.
+"""/api/embed, and /api/embeddings as it was before: as OpenAI's embeddings to those upstreams that carry
+them, and back.
 
 `truncate`, `keep_alive` and `options` are Ollama's own and left out.
 
@@ -109,7 +110,10 @@ class Vectors:
         if self._one:
             return _json({"embedding": vectors[0]})
         answer = self._answer
-        fields: dict[str, Any] = {"model": model if answer.reveal and model else answer.model, "embeddings": vectors}
+        fields: dict[str, Any] = {
+            "model": model if answer.reveal and model else answer.model,
+            "embeddings": vectors,
+        }
         fields["total_duration"] = max(1, int((answer.clock() - answer.received) * 1e9))
         fields["load_duration"] = 0
         if finished.usage is not None:

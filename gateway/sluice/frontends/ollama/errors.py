@@ -9,8 +9,8 @@ from sluice.errors import GatewayError, ModelNotFound, wait_of
 
 
 class ModelLoaded(GatewayError):
-    """No fault: a request without a prompt loads (or unloads) a model at Ollama, and clients send it before their first one.
-    Aliases are always there, so that nothing is asked of an upstream."""
+    """No fault: a request without a prompt loads (or unloads) a model at Ollama, and clients send it before
+    their first one. Aliases are always there, so that nothing is asked of an upstream."""
 
     code = "load"
 
@@ -20,7 +20,8 @@ class ModelLoaded(GatewayError):
 
 
 def error_object(error: GatewayError) -> dict[str, Any]:
-    """Before a stream and in it. Clients look for "not found" in the text; `retry_after` is in seconds, where it is known."""
+    """Before a stream and in it. Clients look for "not found" in the text; `retry_after` is in seconds, where
+    it is known."""
     if isinstance(error, ModelLoaded):
         return error.fields
     fields = {"error": _text(error), "code": error.code}

@@ -19,12 +19,21 @@ LATEST = ":latest"
 NEVER = "2318-01-01T00:00:00Z"
 """When a model is unloaded that is to stay."""
 CAPABILITIES = ("completion", "tools", "vision")
-DETAILS = {"parent_model": "", "format": "", "family": "", "families": [], "parameter_size": "", "quantization_level": ""}
+DETAILS = {
+    "parent_model": "",
+    "format": "",
+    "family": "",
+    "families": [],
+    "parameter_size": "",
+    "quantization_level": "",
+}
 _json = msgspec.json.Encoder().encode
 
 
 async def tags(inquiry: Inquiry) -> Reply:
-    return Reply(_json({"models": [{**_model(name), "modified_at": _started(inquiry)} for name in inquiry.models]}))
+    return Reply(
+        _json({"models": [{**_model(name), "modified_at": _started(inquiry)} for name in inquiry.models]})
+    )
 
 
 async def running(inquiry: Inquiry) -> Reply:
@@ -46,7 +55,13 @@ async def show(inquiry: Inquiry) -> Reply:
         info["sluice.context_length"] = facts.context
     blind = facts.input and "image" not in facts.input
     capabilities = [one for one in CAPABILITIES if one != "vision" or not blind]
-    fields: dict[str, Any] = {"modelfile": "", "parameters": "", "template": "", "details": DETAILS, "model_info": info}
+    fields: dict[str, Any] = {
+        "modelfile": "",
+        "parameters": "",
+        "template": "",
+        "details": DETAILS,
+        "model_info": info,
+    }
     return Reply(_json({**fields, "capabilities": capabilities, "modified_at": _started(inquiry)}))
 
 
@@ -60,7 +75,13 @@ def other_name(model: str) -> str:
 
 
 def _model(name: str) -> dict[str, Any]:
-    return {"name": name, "model": name, "size": 0, "digest": sha256(name.encode()).hexdigest(), "details": DETAILS}
+    return {
+        "name": name,
+        "model": name,
+        "size": 0,
+        "digest": sha256(name.encode()).hexdigest(),
+        "details": DETAILS,
+    }
 
 
 def _started(inquiry: Inquiry) -> str:

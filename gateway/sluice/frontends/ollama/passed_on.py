@@ -1,8 +1,8 @@
 """The upstream's own lines, and its own whole answers, to callers of its dialect.
 
-Lines are passed on as they came; their `model` is the alias where the model's name is hidden. Where an attempt brings events
-without lines, or lines of another endpoint than the caller's (a request to /api/generate was written anew as a chat), they are
-written as they are for any other upstream.
+Lines are passed on as they came; their `model` is the alias where the model's name is hidden. Where an
+attempt brings events without lines, or lines of another endpoint than the caller's (a request to
+/api/generate was written anew as a chat), they are written as they are for any other upstream.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,8 @@ _JOINED = ("content", "thinking", "response")
 
 
 class PassedOn:
-    """A stream of the upstream's lines. `own` writes what comes without them. `first`: when the first line came."""
+    """A stream of the upstream's lines. `own` writes what comes without them. `first`: when the first line
+    came."""
 
     __slots__ = ("_answer", "_generates", "_name", "_own", "_passes", "first")
 
@@ -137,8 +138,8 @@ def renamed(line: bytes, name: bytes) -> bytes:
 
 
 def joined(lines: Sequence[Any]) -> Value:
-    """One answer of the lines of a stream: texts one after the other, all calls and log probabilities, and of all other fields
-    what was told last."""
+    """One answer of the lines of a stream: texts one after the other, all calls and log probabilities, and of
+    all other fields what was told last."""
     whole: Value = {}
     for line in lines:
         if type(line) is dict:

@@ -1,15 +1,16 @@
 """The requests of /api/chat and /api/generate -> ChatRequest.
 
-Ollama's `options` have names in the vocabulary as far as other vendors know them. Upstreams that are Ollama themselves are sent
-the caller's own object (`ChatRequest.wire`), but for `keep_alive` and what concerns their machines (num_gpu, num_thread …):
-those are the operator's. `ChatRequest.own` has further options for requests that are written anew. `think` is reasoning: true
-is medium, false is none.
+Ollama's `options` have names in the vocabulary as far as other vendors know them. Upstreams that are Ollama
+themselves are sent the caller's own object (`ChatRequest.wire`), but for `keep_alive` and what concerns their
+machines (num_gpu, num_thread …): those are the operator's. `ChatRequest.own` has further options for requests
+that are written anew. `think` is reasoning: true is medium, false is none.
 
-Results of tools name their call by `tool_call_id`, or as older clients do by the tool's name alone, or not at all: then they
-belong to the first call that has none yet.
+Results of tools name their call by `tool_call_id`, or as older clients do by the tool's name alone, or not at
+all: then they belong to the first call that has none yet.
 
-Of /api/generate a chat is made where the upstream is not Ollama. What only a model's own template could do goes to Ollama
-alone: `suffix`, `template`, `raw`, by which the caller has applied a template himself, and the `context` of an earlier answer.
+Of /api/generate a chat is made where the upstream is not Ollama. What only a model's own template could do
+goes to Ollama alone: `suffix`, `template`, `raw`, by which the caller has applied a template himself, and the
+`context` of an earlier answer.
 
 Standard: https://github.com/ollama/ollama/blob/main/docs/api.md
 """
@@ -23,7 +24,19 @@ from sluice.frontends import RequestHead
 from sluice.frontends.checks import explained, refused, whole_number
 from sluice.frontends.ollama.errors import ModelLoaded
 from sluice.frontends.open_calls import OpenCalls
-from sluice.model.chat import ChatRequest, Image, Message, Part, Reasoning, Role, Sampling, Text, Thought, Tool, ToolCall
+from sluice.model.chat import (
+    ChatRequest,
+    Image,
+    Message,
+    Part,
+    Reasoning,
+    Role,
+    Sampling,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+)
 from sluice.model.rules import Effort
 from sluice.wire.dataurl import inline_data, standard_base64
 from sluice.wire.jsontext import parse_object
@@ -114,7 +127,8 @@ OWN = frozenset(
 
 
 def chat_of(body: bytes, head: RequestHead) -> ChatRequest:
-    """The request of /api/chat. Raises BadRequest, `param` naming the field; Loaded where there are no messages."""
+    """The request of /api/chat. Raises BadRequest, `param` naming the field; Loaded where there are no
+    messages."""
     request, wire = _typed(body, _Chat)
     if not request.messages:
         raise ModelLoaded({**_loaded(request), "message": {"role": "assistant", "content": ""}})
@@ -123,7 +137,8 @@ def chat_of(body: bytes, head: RequestHead) -> ChatRequest:
 
 
 def generate_of(body: bytes, head: RequestHead) -> ChatRequest:
-    """The request of /api/generate. Raises BadRequest, `param` naming the field; Loaded where there is no prompt."""
+    """The request of /api/generate. Raises BadRequest, `param` naming the field; Loaded where there is no
+    prompt."""
     request, wire = _typed(body, _Generate)
     if not request.prompt and not request.images:
         raise ModelLoaded({**_loaded(request), "response": ""})
@@ -171,7 +186,9 @@ def _request(
     dialect_only: str = "",
 ) -> ChatRequest:
     options = request.options or {}
-    own = {name: value for name, value in options.items() if name in OWN and type(value) in (int, float, bool)}
+    own = {
+        name: value for name, value in options.items() if name in OWN and type(value) in (int, float, bool)
+    }
     return ChatRequest(
         "ollama",
         request.model,
@@ -278,10 +295,19 @@ def _messages(messages: Sequence[_Message]) -> list[Message]:
         parts: tuple[Part, ...] = (Text(text), *images) if text or not images else images
         if role == "tool":
             found.append(
-                Message(role, parts, tool_call_id=waiting.answered(message.tool_call_id, message.tool_name or message.name))
+                Message(
+                    role,
+                    parts,
+                    tool_call_id=waiting.answered(message.tool_call_id, message.tool_name or message.name),
+                )
             )
             continue
-        calls = tuple([_call(call, f"{at}.tool_calls[{number}]", index, number) for number, call in enumerate(_calls(message))])
+        calls = tuple(
+            [
+                _call(call, f"{at}.tool_calls[{number}]", index, number)
+                for number, call in enumerate(_calls(message))
+            ]
+        )
         thoughts = (Thought(message.thinking),) if message.thinking and role == "assistant" else ()
         if calls:
             waiting.begin(calls)

@@ -1,4 +1,5 @@
-"""OpenAI's dialect as Azure's clients send it: the deployment in the path is the model, the key comes in `api-key`.
+"""OpenAI's dialect as Azure's clients send it: the deployment in the path is the model, the key comes in
+`api-key`.
 
 The query's `api-version` is ignored. The v1 API, which is OpenAI's own under another path, is served as well.
 
@@ -25,7 +26,10 @@ class Azure(OpenAI):
     name: ClassVar[str] = "azure"
     claims: ClassVar[tuple[str, ...]] = ("/openai/",)
     credential_headers: ClassVar[tuple[str, ...]] = ("api-key",)
-    request_headers: ClassVar[tuple[str, ...]] = ("x-ms-client-request-id", *[f"x-stainless-{name}" for name in STAINLESS])
+    request_headers: ClassVar[tuple[str, ...]] = (
+        "x-ms-client-request-id",
+        *[f"x-stainless-{name}" for name in STAINLESS],
+    )
 
     def routes(self) -> Sequence[Route]:
         return (
@@ -33,7 +37,9 @@ class Azure(OpenAI):
             CallRoute(path=f"{V1}/completions", parse=completion_of, operation="completions"),
             CallRoute(path=f"{V1}/embeddings", parse=embeddings, operation="embeddings"),
             CallRoute(path=f"{DEPLOYED}/chat/completions", parse=_deployed(self.parse)),
-            CallRoute(path=f"{DEPLOYED}/completions", parse=_deployed(completion_of), operation="completions"),
+            CallRoute(
+                path=f"{DEPLOYED}/completions", parse=_deployed(completion_of), operation="completions"
+            ),
             CallRoute(path=f"{DEPLOYED}/embeddings", parse=_deployed(embeddings), operation="embeddings"),
             Endpoint(path=f"{V1}/models", also=("/openai/models",), answer=models),
             Endpoint(path=f"{V1}/models/{{+model}}", answer=model),

@@ -1,11 +1,11 @@
 """Events -> the chunks of a streamed chat completion, or the upstream's own chunks passed on.
 
-Reasoning goes out as `reasoning_content`, the name that most servers and clients of this dialect know (it is not OpenAI's).
-A block that its provider expects back (Anthropic's signatures) is written once, whole, at its end: as
-`thinking_blocks`
-and `reasoning_details` (`reasoning`). With the model's name hidden, chunks are passed on under the alias's.
-Tools that the provider ran itself are not shown: a client would try to run them. After an error there is no `[DONE]`:
-the SDKs raise on the error's own frame and read no further, and a reader that waits for `[DONE]` must not find one.
+Reasoning goes out as `reasoning_content`, the name that most servers and clients of this dialect know (it is
+not OpenAI's). A block that its provider expects back (Anthropic's signatures) is written once, whole, at its
+end: as `thinking_blocks` and `reasoning_details` (`reasoning`). With the model's name hidden, chunks are
+passed on under the alias's. Tools that the provider ran itself are not shown: a client would try to run them.
+After an error there is no `[DONE]`: the SDKs raise on the error's own frame and read no further, and a reader
+that waits for `[DONE]` must not find one.
 
 Standard: https://platform.openai.com/docs/api-reference/chat-streaming
 """
@@ -65,7 +65,8 @@ def usage_object(usage: Usage) -> dict[str, Any]:
 
 
 class _Events:
-    """The common part of both streams. Until `Started` has named an id ("") and a model, they are the answer's."""
+    """The common part of both streams. Until `Started` has named an id ("") and a model, they are the
+    answer's."""
 
     __slots__ = ("_answer", "_id", "_include_usage", "_model")
 
@@ -161,7 +162,8 @@ class Renamed(PassedOn):
 
 
 class Chunks(_Events):
-    """Writes chunks from events. The common part of one answer's chunks is made once; a text costs its own encoding."""
+    """Writes chunks from events. The common part of one answer's chunks is made once; a text costs its own
+    encoding."""
 
     __slots__ = ("_between", "_calls", "_prefix", "_suffix")
 
@@ -190,7 +192,12 @@ class Chunks(_Events):
 
     def _texts(self, texts: list[str]) -> bytes:
         opening = b"" if self._prefix else self._open("")
-        return b"%b%b%b%b" % (opening, self._prefix, without_separators(self._between.join(map(_json, texts))), self._suffix)
+        return b"%b%b%b%b" % (
+            opening,
+            self._prefix,
+            without_separators(self._between.join(map(_json, texts))),
+            self._suffix,
+        )
 
     def resume(self, started: Started) -> None:
         """Continues a cut answer: the role has been written, only the form of the texts follows."""
@@ -219,7 +226,9 @@ class Chunks(_Events):
             case ToolCallStarted(kind="function"):
                 return self._call(event)
             case ToolCallDelta(index=index, arguments=arguments) if arguments and index in self._calls:
-                return self._delta({"tool_calls": [{"index": self._calls[index], "function": {"arguments": arguments}}]})
+                return self._delta(
+                    {"tool_calls": [{"index": self._calls[index], "function": {"arguments": arguments}}]}
+                )
             case Finished(reason=reason, usage=usage):
                 return self._delta({}, reason) + self._end(usage)
             case _:
@@ -238,7 +247,13 @@ class Chunks(_Events):
     def _call(self, event: ToolCallStarted) -> bytes:
         index = self._calls[event.index] = len(self._calls)
         function = {"name": event.name, "arguments": ""}
-        call = {"index": index, "id": event.id or new_call_id(), "type": "function", "function": function, **sealed(event)}
+        call = {
+            "index": index,
+            "id": event.id or new_call_id(),
+            "type": "function",
+            "function": function,
+            **sealed(event),
+        }
         return self._delta({"tool_calls": [call]})
 
     def _delta(self, delta: dict[str, Any], reason: str | None = None) -> bytes:

@@ -1,7 +1,8 @@
 """The request of `POST /v1/completions`, which continues a text: editors complete code with it.
 
-Upstreams that have this endpoint get the caller's request (`completions` of the backend). Others get a chat with
-the prompt as the user's message; what a chat cannot do (a suffix, tokens for a prompt …) is refused by name then.
+Upstreams that have this endpoint get the caller's request (`completions` of the backend). Others get a chat
+with the prompt as the user's message; what a chat cannot do (a suffix, tokens for a prompt …) is refused by
+name then.
 
 Standard: https://platform.openai.com/docs/api-reference/completions/create
 """
@@ -98,7 +99,9 @@ def _prompt(given: Any) -> tuple[str, int, str]:
         case [[int(), *_], *_] if all(isinstance(tokens, list) for tokens in given):
             return "", sum(map(len, given)), "prompt: a list of tokens"
         case _:
-            raise refused("prompt", "must be a string, a list of strings, a list of tokens or a list of such lists")
+            raise refused(
+                "prompt", "must be a string, a list of strings, a list of tokens or a list of such lists"
+            )
 
 
 def _only(given: _Request) -> str:

@@ -1,13 +1,16 @@
 """The deltas of a streamed message, put together without knowing what their fields mean.
 
-Strings are continued, objects merged, lists continued by their entries' `index`; a number or a boolean is replaced, a null
-says nothing. Names, ids and whatever else identifies are not continued, for vendors repeat them in every chunk. Entries
-without an index are entries of their own, but for pieces of text (Mistral's content is a list of them, at times).
+Strings are continued, objects merged, lists continued by their entries' `index`; a number or a boolean is
+replaced, a null says nothing. Names, ids and whatever else identifies are not continued, for vendors repeat
+them in every chunk. Entries without an index are entries of their own, but for pieces of text (Mistral's
+content is a list of them, at times).
 """
 
 from typing import Any
 
-IDENTIFYING = frozenset({"role", "type", "id", "index", "name", "object", "format", "mime_type", "tool_call_id"})
+IDENTIFYING = frozenset(
+    {"role", "type", "id", "index", "name", "object", "format", "mime_type", "tool_call_id"}
+)
 _PIECES = ("text", "thinking")
 
 
@@ -55,11 +58,14 @@ def _continue_text(kept: dict[str, Any], key: str, text: str) -> None:
 
 
 def _held(kept: dict[str, Any], key: str, kind: type[dict[str, Any]] | type[list[Any]]) -> Any:
-    """Returns the object or list that is being continued; a text that becomes a list of parts is its first part."""
+    """Returns the object or list that is being continued; a text that becomes a list of parts is its first
+    part."""
     held = kept.get(key)
     if type(held) is kind:
         return held
-    fresh: Any = [{"type": "text", "text": held}] if type(held) is _Growing and kind is list and any(held) else kind()
+    fresh: Any = (
+        [{"type": "text", "text": held}] if type(held) is _Growing and kind is list and any(held) else kind()
+    )
     kept[key] = fresh
     return fresh
 

@@ -1,16 +1,29 @@
-"""OpenAI's Chat Completions as a client dialect: what its SDKs, LangChain, the AI SDK and the rest send and read.
+"""OpenAI's Chat Completions as a client dialect: what its SDKs, LangChain, the AI SDK and the rest send and
+read.
 
-The request is `openai/request.py`, streamed answers are `chunks.py`, whole ones `whole.py`. Where the upstream speaks the
-same dialect, its chunks are passed on as they came (`verbatim`), under the alias's name where the model's is hidden.
+The request is `openai/request.py`, streamed answers are `chunks.py`, whole ones `whole.py`. Where the
+upstream speaks the same dialect, its chunks are passed on as they came (`verbatim`), under the alias's name
+where the model's is hidden.
 
-Standard: https://platform.openai.com/docs/api-reference/chat, errors: https://platform.openai.com/docs/guides/error-codes
+Standard: https://platform.openai.com/docs/api-reference/chat, errors:
+https://platform.openai.com/docs/guides/error-codes
 """
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from sluice.errors import GatewayError
-from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, Parse, RequestHead, ResumeRoute, Route
+from sluice.frontends import (
+    Answer,
+    CallRoute,
+    Encoder,
+    Endpoint,
+    Frontend,
+    Parse,
+    RequestHead,
+    ResumeRoute,
+    Route,
+)
 from sluice.frontends.openai.chunks import Chunks, PassedOn, Renamed
 from sluice.frontends.openai.completions import completion_of
 from sluice.frontends.openai.embeddings import InBase64, embeddings
@@ -48,10 +61,16 @@ class OpenAI(Frontend):
         return (
             CallRoute(path=completions, also=short, parse=self.parse),
             ResumeRoute(path=completions, also=short),
-            CallRoute(path="/v1/completions", also=("/completions",), parse=completion_of, operation="completions"),
+            CallRoute(
+                path="/v1/completions", also=("/completions",), parse=completion_of, operation="completions"
+            ),
             CallRoute(path="/v1/embeddings", also=("/embeddings",), parse=embeddings, operation="embeddings"),
-            CallRoute(path="/v1/moderations", also=("/moderations",), parse=moderations, operation="moderations"),
-            CallRoute(path="/v1/images/generations", also=("/images/generations",), parse=images, operation="images"),
+            CallRoute(
+                path="/v1/moderations", also=("/moderations",), parse=moderations, operation="moderations"
+            ),
+            CallRoute(
+                path="/v1/images/generations", also=("/images/generations",), parse=images, operation="images"
+            ),
             CallRoute(path="/v1/audio/speech", also=("/audio/speech",), parse=speech, operation="speech"),
             _form("/audio/transcriptions", transcription, "transcriptions"),
             _form("/audio/translations", translation, "translations"),

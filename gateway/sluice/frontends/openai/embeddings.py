@@ -1,7 +1,8 @@
 """The request of `POST /v1/embeddings`. Its answer is an upstream's own.
 
 Only what limits and routes need is parsed: the model, and the number of tokens. Lists of tokens may be long
-(LangChain sends a thousand chunks of a document this way), so they are counted without being parsed as numbers.
+(LangChain sends a thousand chunks of a document this way), so they are counted without being parsed as
+numbers.
 
 Standard: https://platform.openai.com/docs/api-reference/embeddings/create
 """
@@ -29,8 +30,8 @@ _TOKENS = re.compile(rb"\[[\[\]0-9,\s]*\]").fullmatch
 
 
 class InBase64(Accumulated):
-    """The answer for callers who want vectors in base64, 32-bit floats, as OpenAI's SDKs do (and read nothing else, in
-    JavaScript). What an upstream of this dialect wrote is passed on as it came."""
+    """The answer for callers who want vectors in base64, 32-bit floats, as OpenAI's SDKs do (and read nothing
+    else, in JavaScript). What an upstream of this dialect wrote is passed on as it came."""
 
     __slots__ = ()
 
@@ -88,7 +89,8 @@ def _any(body: bytes) -> Read:
 
 
 def _size(item: object) -> int:
-    """Estimates the tokens of one input. Vendors' own objects (pictures at Jina and Voyage) are not checked."""
+    """Estimates the tokens of one input. Vendors' own objects (pictures at Jina and Voyage) are not
+    checked."""
     match item:
         case str():
             return text_size(item) // 4

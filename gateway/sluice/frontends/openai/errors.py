@@ -1,7 +1,7 @@
 """Errors in OpenAI's shape: the only one whose message and code its SDKs show.
 
-The codes that clients act upon are OpenAI's (LangChain looks for `context_length_exceeded`); the provider's own stands where
-it refused the request for another reason or failed in its stream; the others are ours.
+The codes that clients act upon are OpenAI's (LangChain looks for `context_length_exceeded`); the provider's
+own stands where it refused the request for another reason or failed in its stream; the others are ours.
 
 Standard: https://platform.openai.com/docs/guides/error-codes/api-errors
 """
@@ -9,7 +9,15 @@ Standard: https://platform.openai.com/docs/guides/error-codes/api-errors
 from collections.abc import Mapping
 from typing import Any
 
-from sluice.errors import Forbidden, GatewayError, RateLimited, Unauthorized, Unavailable, UpstreamError, wait_of
+from sluice.errors import (
+    Forbidden,
+    GatewayError,
+    RateLimited,
+    Unauthorized,
+    Unavailable,
+    UpstreamError,
+    wait_of,
+)
 
 _TYPES: Mapping[type[GatewayError], str] = {
     Unauthorized: "authentication_error", Forbidden: "permission_error", RateLimited: "rate_limit_error",

@@ -1,7 +1,7 @@
 """Requests that are forms: `/v1/audio/transcriptions`, `/v1/audio/translations` and `/v1/images/edits`.
 
-A form is forwarded unchanged, except for the model's name. It is kept until it has been sent, a large one in a file
-(`Uploaded`): `server.form_limit` bounds it.
+A form is forwarded unchanged, except for the model's name. It is kept until it has been sent, a large one in
+a file (`Uploaded`): `server.form_limit` bounds it.
 
 Standards: https://platform.openai.com/docs/api-reference/audio/createTranscription,
 https://platform.openai.com/docs/api-reference/images/createEdit
@@ -36,7 +36,9 @@ def edit(body: Body, head: RequestHead) -> FormRequest:
     """Parses a request for edited images; the answer has all of them."""
     parts, values = _form(body, head)
     if values.get("stream", "").lower() in ("true", "1"):
-        raise BadRequest("stream: images are answered in one piece here", param="stream", code="unsupported_parameter")
+        raise BadRequest(
+            "stream: images are answered in one piece here", param="stream", code="unsupported_parameter"
+        )
     images = sum(part.name in ("image", "image[]") for part in parts)
     if not images:
         raise refused("image", "is required")
@@ -56,7 +58,11 @@ def _form(body: Body, head: RequestHead) -> tuple[Sequence[FormPart], dict[str, 
     is refused.
     """
     try:
-        parts = parts_of(body, boundary_of(head.headers.get("content-type", ""))) if isinstance(body, bytes) else body.parts
+        parts = (
+            parts_of(body, boundary_of(head.headers.get("content-type", "")))
+            if isinstance(body, bytes)
+            else body.parts
+        )
     except ValueError as error:
         raise BadRequest(f"The form {error}") from None
     values: dict[str, str] = {}
@@ -74,7 +80,12 @@ def _form(body: Body, head: RequestHead) -> tuple[Sequence[FormPart], dict[str, 
 
 
 def _request(
-    operation: str, body: Body, head: RequestHead, parts: Sequence[FormPart], values: dict[str, str], tokens: int
+    operation: str,
+    body: Body,
+    head: RequestHead,
+    parts: Sequence[FormPart],
+    values: dict[str, str],
+    tokens: int,
 ) -> FormRequest:
     if values.get("model") == "":
         raise refused("model", "must not be empty")
@@ -91,7 +102,11 @@ def _request(
         operation=operation,
         tokens=tokens,
         longest=tokens,
-        media_type="text/event-stream" if streams else "text/plain; charset=utf-8" if text else "application/json",
+        media_type="text/event-stream"
+        if streams
+        else "text/plain; charset=utf-8"
+        if text
+        else "application/json",
         form=head.headers["content-type"],
         at=(named.start, named.end) if named is not None else None,
     )

@@ -1,6 +1,7 @@
 """`GET /v1/models` and `GET /v1/models/{model}`: the aliases that the caller may use, as OpenAI lists models.
 
-Standard: https://platform.openai.com/docs/api-reference/models, https://openrouter.ai/docs/api-reference/list-available-models
+Standard: https://platform.openai.com/docs/api-reference/models,
+https://openrouter.ai/docs/api-reference/list-available-models
 """
 
 from typing import Any

@@ -1,12 +1,13 @@
-"""Requests of `/v1/moderations`, `/v1/images/generations`, `/v1/audio/speech` and `/v1/rerank` (`/v2/rerank`), whose answers
-are an upstream's own.
+"""Requests of `/v1/moderations`, `/v1/images/generations`, `/v1/audio/speech` and `/v1/rerank`
+(`/v2/rerank`), whose answers are an upstream's own.
 
-Only what limits and routes need is parsed: the model, and the estimated number of tokens. The provider checks the
-rest, which is forwarded unchanged.
+Only what limits and routes need is parsed: the model, and the estimated number of tokens. The provider checks
+the rest, which is forwarded unchanged.
 
-Standards: https://platform.openai.com/docs/api-reference/moderations, https://platform.openai.com/docs/api-reference/images/create,
-https://platform.openai.com/docs/api-reference/audio/createSpeech,
-https://docs.cohere.com/reference/rerank, https://jina.ai/reranker, https://docs.vllm.ai/en/latest/serving/openai_compatible_server
+Standards: https://platform.openai.com/docs/api-reference/moderations,
+https://platform.openai.com/docs/api-reference/images/create,
+https://platform.openai.com/docs/api-reference/audio/createSpeech, https://docs.cohere.com/reference/rerank,
+https://jina.ai/reranker, https://docs.vllm.ai/en/latest/serving/openai_compatible_server
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,18 +41,22 @@ def moderations(body: bytes, head: RequestHead) -> OperationRequest:
 
 
 def images(body: bytes, head: RequestHead) -> OperationRequest:
-    """Parses a request for images. The answer has all of them; partial images of a stream are not forwarded."""
+    """Parses a request for images. The answer has all of them; partial images of a stream are not
+    forwarded."""
     wire, unescaped = _object(body)
     prompt = wire.get("prompt")
     if not isinstance(prompt, str) or not prompt:
         raise refused("prompt", "must be a string that is not empty")
     if wire.get("stream"):
-        raise BadRequest("stream: images are answered in one piece here", param="stream", code="unsupported_parameter")
+        raise BadRequest(
+            "stream: images are answered in one piece here", param="stream", code="unsupported_parameter"
+        )
     return _request("images", "openai", wire, body if unescaped else b"", [_size(prompt, "prompt")])
 
 
 def speech(body: bytes, head: RequestHead) -> BytesRequest:
-    """Parses a request for speech. Sound is forwarded as it arrives; with `stream_format: sse` it is events."""
+    """Parses a request for speech. Sound is forwarded as it arrives; with `stream_format: sse` it is
+    events."""
     wire, unescaped = _object(body)
     text = wire.get("input")
     if not isinstance(text, str) or not text:
@@ -73,7 +78,8 @@ def speech(body: bytes, head: RequestHead) -> BytesRequest:
 
 
 def rerank(body: bytes, head: RequestHead) -> OperationRequest:
-    """Parses a query and the documents that are ranked by it. Each document is read together with the query."""
+    """Parses a query and the documents that are ranked by it. Each document is read together with the
+    query."""
     wire, unescaped = _object(body)
     query, documents = wire.get("query"), wire.get("documents")
     if not isinstance(query, str | dict) or not query:
@@ -91,7 +97,9 @@ def _object(body: bytes) -> tuple[dict[str, Any], bool]:
     return (checked_object(body), False) if wire is None else (wire, True)
 
 
-def _request(operation: str, dialect: str, wire: dict[str, Any], body: bytes, sizes: list[int]) -> OperationRequest:
+def _request(
+    operation: str, dialect: str, wire: dict[str, Any], body: bytes, sizes: list[int]
+) -> OperationRequest:
     return OperationRequest(
         dialect,
         _model(wire),

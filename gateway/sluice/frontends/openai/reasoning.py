@@ -1,10 +1,12 @@
-"""Reasoning in OpenAI's dialect, which has no word for it: the names that other vendors and gateways have given it.
+"""Reasoning in OpenAI's dialect, which has no word for it: the names that other vendors and gateways have
+given it.
 
-What a caller may ask for: `reasoning_effort` (OpenAI), `reasoning: {effort, max_tokens, enabled}` (OpenRouter), and
-`thinking: {type, budget_tokens}` (Anthropic's own, as LiteLLM takes it).
+What a caller may ask for: `reasoning_effort` (OpenAI), `reasoning: {effort, max_tokens, enabled}`
+(OpenRouter), and `thinking: {type, budget_tokens}` (Anthropic's own, as LiteLLM takes it).
 
-What stands on an assistant's message, in answers and in the requests that bring them back: `thinking_blocks` (LiteLLM:
-Anthropic's blocks as they are), `reasoning_details` (OpenRouter), and plain text as `reasoning_content` or `reasoning`.
+What stands on an assistant's message, in answers and in the requests that bring them back: `thinking_blocks`
+(LiteLLM: Anthropic's blocks as they are), `reasoning_details` (OpenRouter), and plain text as
+`reasoning_content` or `reasoning`.
 
 Sources, read on 2026-11-29: https://openrouter.ai/docs/guides/best-practices/reasoning-tokens and
 https://docs.litellm.ai/docs/reasoning_content.
@@ -82,7 +84,8 @@ def _of_block(block: Any) -> Thought | None:
 
 
 def _of_details(details: Sequence[Any]) -> list[Thought]:
-    """OpenRouter's entries: a block may be split into pieces with one index, and its signature in the last of them.
+    """OpenRouter's entries: a block may be split into pieces with one index, and its signature in the last of
+    them.
 
     Seals of other vendors (`format`) are left out: only who made them can read them.
     """

@@ -1,4 +1,5 @@
-"""The upstream's own chunks and documents under another model's name (`report_model: alias`), and nothing else changed."""
+"""The upstream's own chunks and documents under another model's name (`report_model: alias`), and nothing
+else changed."""
 
 import json
 from typing import Any
@@ -14,7 +15,8 @@ _KEY = b'"model"'
 
 
 class Renaming:
-    """`name` stands in place of the model's in what one upstream says. Where a document names none, none is added."""
+    """`name` stands in place of the model's in what one upstream says. Where a document names none, none is
+    added."""
 
     __slots__ = ("_name", "_written")
 
@@ -28,7 +30,9 @@ class Renaming:
         if found is not None:
             return b"".join([b"data: %b\n\n" % self.document(payload) for payload in found])
         events = EventStream(limit=len(data)).feed(data)
-        return b"".join([b"data: %b\n\n" % self.document(event.data).replace(b"\n", b"\ndata: ") for event in events])
+        return b"".join(
+            [b"data: %b\n\n" % self.document(event.data).replace(b"\n", b"\ndata: ") for event in events]
+        )
 
     def document(self, data: bytes) -> bytes:
         """Renames one chunk, or one whole answer. Anything but a JSON object is returned unchanged."""
@@ -47,5 +51,8 @@ class Renaming:
         value["model"] = self._name
         try:
             return _encode(value)
-        except (UnicodeEncodeError, OverflowError):  # half a surrogate pair, escaped in a field that nobody read
+        except (
+            UnicodeEncodeError,
+            OverflowError,
+        ):  # half a surrogate pair, escaped in a field that nobody read
             return json.dumps(value).encode()

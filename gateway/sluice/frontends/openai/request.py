@@ -1,11 +1,14 @@
-"""A Chat Completions request -> ChatRequest. What we interpret is checked, field by field; the rest passes through `wire`.
+"""A Chat Completions request -> ChatRequest. What we interpret is checked, field by field; the rest passes
+through `wire`.
 
-Checked are the types of the fields below and what the vocabulary needs of messages and tools. Ranges (temperature, how
-many stops …) are the provider's to judge: they differ, and its answer is passed on. Reasons name fields, never values.
+Checked are the types of the fields below and what the vocabulary needs of messages and tools. Ranges
+(temperature, how many stops …) are the provider's to judge: they differ, and its answer is passed on. Reasons
+name fields, never values.
 
-Refused are names that some servers would take for another: Go's encoding/json and others read `Model` as `model`, and the
-last one counts, so that a caller could choose another model, or longer answers, than what is checked here. That holds for all
-objects that are interpreted; a tool's JSON Schema, metadata and what only a provider knows are none of ours.
+Refused are names that some servers would take for another: Go's encoding/json and others read `Model` as
+`model`, and the last one counts, so that a caller could choose another model, or longer answers, than what is
+checked here. That holds for all objects that are interpreted; a tool's JSON Schema, metadata and what only a
+provider knows are none of ours.
 
 Standard: https://platform.openai.com/docs/api-reference/chat/create
 """
@@ -126,7 +129,8 @@ class _UsageOption(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 class _TextRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The form of most requests: texts of roles that every model knows, without any name that could be misspelt."""
+    """The form of most requests: texts of roles that every model knows, without any name that could be
+    misspelt."""
 
     messages: Annotated[list[_TextMessage], Meta(min_length=1)]
     model: Annotated[str, Meta(min_length=1)] | None = None
@@ -141,7 +145,8 @@ _MESSAGE = frozenset(_Message.__struct_fields__)
 _USUAL = frozenset(_TextRequest.__struct_fields__)
 _NO_SAMPLING = Sampling()
 _FLAT = _TOP - {"tools", "stream_options", "tool_choice", "response_format"}
-"""Fields in which there are no objects with names that are interpreted, or whose names are looked at elsewhere."""
+"""Fields in which there are no objects with names that are interpreted, or whose names are looked at
+elsewhere."""
 _PART = frozenset({"type", "text", "refusal", "image_url", "url", "detail"})
 """Of a part, and of the object within it."""
 _CALL = frozenset({*_ToolCall.__struct_fields__, *_Function.__struct_fields__})
@@ -207,7 +212,9 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
         wire,
         body,
         1 if request.n is None else _choices(wire["n"]),
-        None if request.reasoning_effort is None is request.reasoning is request.thinking else _reasoning(request),
+        None
+        if request.reasoning_effort is None is request.reasoning is request.thinking
+        else _reasoning(request),
         None if request.cache_control is None else _cache(request.cache_control),
     )
 
@@ -219,7 +226,8 @@ def _reasoning(request: _Request) -> Reasoning | None:
 def _limit(request: _Request, wire: dict[str, Any]) -> int | None:
     """Returns the maximum of output tokens: the smaller one if both names are given.
 
-    None if there is no maximum, for which callers also write 0 and negative numbers (llama.cpp, LM Studio, Ollama: -1).
+    None if there is no maximum, for which callers also write 0 and negative numbers (llama.cpp, LM Studio,
+    Ollama: -1).
     """
     if request.max_tokens is None or request.max_completion_tokens is None:
         name = "max_completion_tokens" if request.max_tokens is None else "max_tokens"
@@ -308,7 +316,9 @@ def _message(message: _Message, index: int, raw: list[dict[str, Any]]) -> Messag
     """Parses a message. `raw`: all messages, unchanged."""
     if type(message.content) is str and (role := _TEXT_ROLES.get(message.role)):  # most are only a text
         cache = message.cache_control
-        return Message(role, (Text(message.content) if cache is None else Text(message.content, _cache(cache)),))
+        return Message(
+            role, (Text(message.content) if cache is None else Text(message.content, _cache(cache)),)
+        )
     at = f"messages[{index}]"
     translate = _ROLES.get(message.role)
     if translate is None:
@@ -375,7 +385,11 @@ def _content(message: _Message, at: str) -> tuple[Part, ...]:
         case []:
             raise _bad(at, "must not be an empty list")
         case parts:
-            found = [_part(part, f"{at}[{index}]") for index, part in enumerate(parts) if part.get("type") not in THINKING]
+            found = [
+                _part(part, f"{at}[{index}]")
+                for index, part in enumerate(parts)
+                if part.get("type") not in THINKING
+            ]
             if cache is not None and found and type(last := found[-1]) is Text:
                 found[-1] = Text(last.text, last.cache or cache, last.refusal)
             return tuple(found)
@@ -393,7 +407,9 @@ def _part(part: dict[str, Any], at: str) -> Part:
             detail = image.get("detail")
             return Image(url, _cache(part.get("cache_control")), detail if isinstance(detail, str) else "")
         case {"type": "text" | "refusal" | "image_url" as kind}:
-            raise _bad(f"{at}.{kind}", "must be an object with a url" if kind == "image_url" else "must be a string")
+            raise _bad(
+                f"{at}.{kind}", "must be an object with a url" if kind == "image_url" else "must be a string"
+            )
         case {"type": str(kind)} if kind:
             return Other(kind, part)
         case _:
@@ -404,7 +420,8 @@ def _part(part: dict[str, Any], at: str) -> Part:
 
 
 def _call(call: _ToolCall, at: str) -> ToolCall:
-    """Parses a call. Calls of a provider's own kind (custom …) are in `wire` alone; here they keep their place."""
+    """Parses a call. Calls of a provider's own kind (custom …) are in `wire` alone; here they keep their
+    place."""
     if call.function is None:
         if call.type == "function":
             raise _bad(f"{at}.function", "is required")
@@ -426,7 +443,9 @@ def _tools(tools: list[_Tool]) -> tuple[Tool, ...]:
             raise _bad(f"tools[{index}].function.name", "must not be empty")
         cache = _cache(tool.cache_control) or _cache(tool.function.cache_control)
         function = tool.function
-        found.append(Tool(function.name, function.description or "", function.parameters, cache, function.strict))
+        found.append(
+            Tool(function.name, function.description or "", function.parameters, cache, function.strict)
+        )
     return tuple(found)
 
 

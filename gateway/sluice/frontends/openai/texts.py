@@ -1,5 +1,5 @@
-"""Answers of `/v1/completions`: of events, or the upstream's own, passed on under the alias's name where the model's is
-hidden.
+"""Answers of `/v1/completions`: of events, or the upstream's own, passed on under the alias's name where the
+model's is hidden.
 
 Standard: https://platform.openai.com/docs/api-reference/completions/object
 """
@@ -14,7 +14,16 @@ from sluice.frontends import Answer
 from sluice.frontends.openai.chunks import DONE, usage_object
 from sluice.frontends.openai.errors import error_object
 from sluice.frontends.openai.rename import Renaming
-from sluice.model.events import Finished, FinishReason, Started, StreamEvent, TextDelta, Usage, Verbatim, Working
+from sluice.model.events import (
+    Finished,
+    FinishReason,
+    Started,
+    StreamEvent,
+    TextDelta,
+    Usage,
+    Verbatim,
+    Working,
+)
 from sluice.wire.separators import without_separators
 
 REASONS: dict[FinishReason, str] = {
@@ -48,7 +57,11 @@ class _Objects:
             self._model = event.model
 
     def _object(self, choices: list[Any], **more: Any) -> dict[str, Any]:
-        head = {"id": self._id or f"cmpl-{self._answer.id}", "object": "text_completion", "created": self._answer.created}
+        head = {
+            "id": self._id or f"cmpl-{self._answer.id}",
+            "object": "text_completion",
+            "created": self._answer.created,
+        }
         return {**head, "model": self._model, "choices": choices, **more}
 
 
@@ -123,7 +136,9 @@ class WholeText(_Objects):
                     self._named(event)
                 case Finished(reason=reason, usage=usage):
                     fields = usage_object(usage) if usage is not None else None
-                    return _json(self._object([_choice("".join(self._pieces), REASONS[reason])], usage=fields))
+                    return _json(
+                        self._object([_choice("".join(self._pieces), REASONS[reason])], usage=fields)
+                    )
                 case _:
                     pass
         return b""

@@ -1,7 +1,8 @@
-"""Events -> one chat completion, silent until it is complete; made of the events, or of the upstream's own chunks, or its own.
+"""Events -> one chat completion, silent until it is complete; made of the events, or of the upstream's own
+chunks, or its own.
 
-Chunks are put together so that no vendor's field is lost: deltas are continued (`deltas`), and outside of them
-the last word counts (citations, system_fingerprint …), but for logprobs, which are continued, too.
+Chunks are put together so that no vendor's field is lost: deltas are continued (`deltas`), and outside of
+them the last word counts (citations, system_fingerprint …), but for logprobs, which are continued, too.
 
 Standard: https://platform.openai.com/docs/api-reference/chat/object
 """
@@ -71,7 +72,12 @@ class _Completion:
 
     def _head(self) -> dict[str, Any]:
         answer = self._answer
-        return {"id": f"chatcmpl-{answer.id}", "object": "chat.completion", "created": answer.created, "model": self._model}
+        return {
+            "id": f"chatcmpl-{answer.id}",
+            "object": "chat.completion",
+            "created": answer.created,
+            "model": self._model,
+        }
 
 
 class Whole(_Completion):
@@ -155,7 +161,9 @@ class Accumulated(_Completion):
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         last = events[-1]
         if type(last) is Verbatim and last.whole:
-            renaming = self._renaming if not last.made else Renaming(self._answer.model)  # a built one has no name
+            renaming = (
+                self._renaming if not last.made else Renaming(self._answer.model)
+            )  # a built one has no name
             return last.data if renaming is None else renaming.document(last.data)
         finished: Finished | None = None
         for event in events:
@@ -185,7 +193,9 @@ class Accumulated(_Completion):
         index = choice.get("index")
         kept = self._choices.setdefault(index if type(index) is int else 0, {"message": {}})
         for key, value in choice.items():
-            if value is None or value == "" or key in ("index", "message"):  # Perplexity's message is the text so far
+            if (
+                value is None or value == "" or key in ("index", "message")
+            ):  # Perplexity's message is the text so far
                 continue
             if key == "delta" and type(value) is dict:
                 merge(kept["message"], value)
@@ -202,7 +212,10 @@ class Accumulated(_Completion):
             whole["model"] = self._answer.model
         try:
             return _json(whole)
-        except (UnicodeEncodeError, OverflowError):  # half a surrogate pair, escaped in a field that nobody read
+        except (
+            UnicodeEncodeError,
+            OverflowError,
+        ):  # half a surrogate pair, escaped in a field that nobody read
             return json.dumps(whole).encode()
 
 

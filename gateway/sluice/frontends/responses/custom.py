@@ -1,7 +1,8 @@
-"""The input of a custom tool's call, out of the arguments in which another vendor's model wrote it: {"input": "…"}.
+"""The input of a custom tool's call, out of the arguments in which another vendor's model wrote it: {"input":
+"…"}.
 
-It is written as it arrives: only the string of the JSON text is forwarded, with its escapes resolved. Arguments of
-another form are kept to their end, and then written: the only text in them, else all of it.
+It is written as it arrives: only the string of the JSON text is forwarded, with its escapes resolved.
+Arguments of another form are kept to their end, and then written: the only text in them, else all of it.
 """
 
 import re

@@ -1,7 +1,9 @@
-"""OpenAI's Responses API as a client dialect: what Codex, openai-agents and the AI SDK's `openai(…)` send and read by default.
+"""OpenAI's Responses API as a client dialect: what Codex, openai-agents and the AI SDK's `openai(…)` send and
+read by default.
 
-The request is `request.py` (its items `items.py`, its tools `tools.py`), answers are `stream.py` over `output.py`. Where
-the upstream speaks the same dialect, its answers are passed on as they came (`passed_on.py`).
+The request is `request.py` (its items `items.py`, its tools `tools.py`), answers are `stream.py` over
+`output.py`. Where the upstream speaks the same dialect, its answers are passed on as they came
+(`passed_on.py`).
 
 Standard: https://platform.openai.com/docs/api-reference/responses
 """
@@ -12,7 +14,18 @@ from typing import Any, ClassVar
 import msgspec
 
 from sluice.errors import BadRequest, GatewayError, NotFound
-from sluice.frontends import Answer, CallRoute, Encoder, Endpoint, Frontend, Inquiry, KeptForCaller, Reply, RequestHead, Route
+from sluice.frontends import (
+    Answer,
+    CallRoute,
+    Encoder,
+    Endpoint,
+    Frontend,
+    Inquiry,
+    KeptForCaller,
+    Reply,
+    RequestHead,
+    Route,
+)
 from sluice.frontends.openai.errors import error_object
 from sluice.frontends.responses.passed_on import PassedOn, PassedOnWhole, Renamed
 from sluice.frontends.responses.request import DIALECT, chat_of
@@ -23,7 +36,8 @@ from sluice.wire.jsontext import checked_object, unambiguous_object
 DEFAULT_ITEMS, MOST_ITEMS = 20, 100
 _json = msgspec.json.Encoder().encode
 UPGRADE = (
-    b'{"error":{"message":"Responses are streamed over HTTP here","type":"invalid_request_error","param":null,"code":null}}'
+    b'{"error":{"message":"Responses are streamed over HTTP here","type":"invalid_request_error",'
+    b'"param":null,"code":null}}'
 )
 
 
@@ -40,9 +54,20 @@ class Responses(Frontend):
         return (
             CallRoute(path=path, also=(short,), parse=self.parse),
             Endpoint(path=path, also=(short,), answer=self.no_socket),
-            Endpoint(path=f"{path}/compact", also=(f"{short}/compact",), answer=self.no_compaction, methods=("POST",)),
-            Endpoint(path=f"{path}/{{id}}", also=(f"{short}/{{id}}",), answer=self.kept, methods=("GET", "DELETE")),
-            Endpoint(path=f"{path}/{{id}}/input_items", also=(f"{short}/{{id}}/input_items",), answer=self.input_items),
+            Endpoint(
+                path=f"{path}/compact",
+                also=(f"{short}/compact",),
+                answer=self.no_compaction,
+                methods=("POST",),
+            ),
+            Endpoint(
+                path=f"{path}/{{id}}", also=(f"{short}/{{id}}",), answer=self.kept, methods=("GET", "DELETE")
+            ),
+            Endpoint(
+                path=f"{path}/{{id}}/input_items",
+                also=(f"{short}/{{id}}/input_items",),
+                answer=self.input_items,
+            ),
         )
 
     def parse(self, body: bytes, head: RequestHead) -> ChatRequest:
@@ -64,7 +89,8 @@ class Responses(Frontend):
 
     async def no_compaction(self, inquiry: Inquiry) -> Reply:
         raise BadRequest(
-            "Compaction of a conversation is not supported: let the client summarize it", code="unsupported_operation"
+            "Compaction of a conversation is not supported: let the client summarize it",
+            code="unsupported_operation",
         )
 
     async def kept(self, inquiry: Inquiry) -> Reply:

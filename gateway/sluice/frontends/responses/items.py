@@ -1,7 +1,8 @@
 """The items of a Responses request -> messages. An assistant's items of one turn become one message.
 
-Items of kinds that only OpenAI runs (mcp_call, computer_call, image_generation_call …) cannot be given to another vendor; they
-are named, and stay where the request goes on as it came. Calls of its web search are left out elsewhere: they hold no results.
+Items of kinds that only OpenAI runs (mcp_call, computer_call, image_generation_call …) cannot be given to
+another vendor; they are named, and stay where the request goes on as it came. Calls of its web search are
+left out elsewhere: they hold no results.
 
 Standard: https://platform.openai.com/docs/api-reference/responses/create#responses-create-input
 """
@@ -16,9 +17,18 @@ from sluice.model.chat import Image, Message, Other, Part, Role, Text, Thought, 
 from sluice.wire.seals import OURS, call_signature, thought_of
 
 Value = dict[str, Any]
-_ROLES: Mapping[str, Role] = {"user": "user", "system": "system", "developer": "system", "assistant": "assistant"}
-_ITEM = frozenset({"type", "id", "role", "content", "call_id", "name", "arguments", "input", "output", "summary", "status"})
-_PART = frozenset({"type", "text", "refusal", "image_url", "file_id", "file_data", "file_url", "filename", "detail"})
+_ROLES: Mapping[str, Role] = {
+    "user": "user",
+    "system": "system",
+    "developer": "system",
+    "assistant": "assistant",
+}
+_ITEM = frozenset(
+    {"type", "id", "role", "content", "call_id", "name", "arguments", "input", "output", "summary", "status"}
+)
+_PART = frozenset(
+    {"type", "text", "refusal", "image_url", "file_id", "file_data", "file_url", "filename", "detail"}
+)
 LEFT_OUT = frozenset({"web_search_call", "compaction_trigger"})
 """Items that may be left out for other vendors."""
 MOST_PARTS = 4096
@@ -43,8 +53,8 @@ class _Turn:
 
 
 class InputMessages:
-    """The messages of a request's `input`. `unsaid`: an item that only OpenAI understands: "" or "input[3]: an item
-    of …"."""
+    """The messages of a request's `input`. `unsaid`: an item that only OpenAI understands: "" or "input[3]:
+    an item of …"."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -96,7 +106,9 @@ class InputMessages:
 
     def call(self, item: Value, at: str) -> None:
         arguments = item.get("arguments", "")
-        self._call(item, arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode(), at)
+        self._call(
+            item, arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode(), at
+        )
 
     def custom_call(self, item: Value, at: str) -> None:
         self._call(item, msgspec.json.encode({"input": _text(item, "input", at)}).decode(), at)
@@ -118,7 +130,9 @@ class InputMessages:
         sealed = item.get("encrypted_content")
         content = sealed if isinstance(sealed, str) else ""
         id = item.get("id")
-        text = ("" if content.startswith(OURS) else "\n\n").join([*_texts(item.get("summary")), *_texts(item.get("content"))])
+        text = ("" if content.startswith(OURS) else "\n\n").join(
+            [*_texts(item.get("summary")), *_texts(item.get("content"))]
+        )
         if signature := call_signature(content):
             self._turn.seal, content = signature, ""
         if thought := thought_of(id if isinstance(id, str) else "", text, content):
@@ -132,7 +146,9 @@ class InputMessages:
             return (Text(content),)
         if type(content) is not list:
             raise refused(at, "must be a string or a list of parts")
-        return tuple([part for index, value in enumerate(content) if (part := self._part(value, f"{at}[{index}]"))])
+        return tuple(
+            [part for index, value in enumerate(content) if (part := self._part(value, f"{at}[{index}]"))]
+        )
 
     def _part(self, part: Any, at: str) -> Part | None:
         if type(part) is not dict:
@@ -140,7 +156,10 @@ class InputMessages:
         if not part.keys() <= _PART:
             check_names(part, _PART, f"{at}.")
         match part:
-            case {"type": "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text", "text": str(text)}:
+            case {
+                "type": "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text",
+                "text": str(text),
+            }:
                 return Text(text)
             case {"type": "refusal", "refusal": str(text)}:
                 return Text(text, refusal=True)
@@ -153,7 +172,14 @@ class InputMessages:
             case {"type": "input_image" | "input_file", "file_id": str()}:
                 self.unsaid = self.unsaid or f"{at}: a file by its id"
                 return None
-            case {"type": "input_image" | "input_file" | "input_audio" | "input_text" | "output_text" | "refusal" as kind}:
+            case {
+                "type": "input_image"
+                | "input_file"
+                | "input_audio"
+                | "input_text"
+                | "output_text"
+                | "refusal" as kind
+            }:
                 raise refused(f"{at}", f"is not a complete part of type {kind}")
             case {"type": str(kind)} if kind:
                 self.unsaid = self.unsaid or f"{at}: content of type {shown(kind)}"
@@ -175,7 +201,9 @@ _ITEMS: Mapping[str, Callable[[InputMessages, Value, str], None]] = {
 
 def shown(kind: str) -> str:
     """Returns a type's name as it may be repeated in an error; anything else is not repeated."""
-    return kind if len(kind) <= 64 and kind.replace("_", "").isalnum() and kind.isascii() else "an unknown name"
+    return (
+        kind if len(kind) <= 64 and kind.replace("_", "").isalnum() and kind.isascii() else "an unknown name"
+    )
 
 
 def _text(item: Value, name: str, at: str) -> str:

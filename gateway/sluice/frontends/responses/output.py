@@ -1,9 +1,10 @@
 """Events -> the items of an answer, with an event for each step; used for streams and for whole answers.
 
-An item is opened by the first event that belongs to it and closed by the first that does not. Tool calls stay open beside each
-other, for some vendors write several at a time. Seals of reasoning travel in the reasoning items (`sluice.wire.seals`); that of
-a call (Google's) in one that stands before it. Of tools that the provider ran itself, web searches are shown, as calls that
-are over; no client would know what to do with others.
+An item is opened by the first event that belongs to it and closed by the first that does not. Tool calls stay
+open beside each other, for some vendors write several at a time. Seals of reasoning travel in the reasoning
+items (`sluice.wire.seals`); that of a call (Google's) in one that stands before it. Of tools that the
+provider ran itself, web searches are shown, as calls that are over; no client would know what to do with
+others.
 
 Standard: https://platform.openai.com/docs/api-reference/responses-streaming
 """
@@ -268,7 +269,9 @@ class ResponseOutput:
         input = InputText() if custom else None
         call = _Call(self._id(prefix), self._place(), call_id, _named(event.name, tool), input, search)
         self._calls[event.index] = call
-        self._tell("output_item.added", {"output_index": call.index, "item": _call_item(call, "", "in_progress")})
+        self._tell(
+            "output_item.added", {"output_index": call.index, "item": _call_item(call, "", "in_progress")}
+        )
         if search:
             self._tell("web_search_call.in_progress", _at(call))
 
@@ -284,7 +287,9 @@ class ResponseOutput:
             return
         call.pieces.append(piece)
         if not call.search:
-            name = "custom_tool_call_input.delta" if call.input is not None else "function_call_arguments.delta"
+            name = (
+                "custom_tool_call_input.delta" if call.input is not None else "function_call_arguments.delta"
+            )
             self._tell(name, {**_at(call), "delta": piece})
 
     def _close_call(self, call: _Call, status: str) -> None:
@@ -298,7 +303,10 @@ class ResponseOutput:
             self._tell("custom_tool_call_input.done", {**_at(call), "input": written})
         else:
             written = written or "{}"  # clients parse it as JSON
-            self._tell("function_call_arguments.done", {**_at(call), "name": call.named["name"], "arguments": written})
+            self._tell(
+                "function_call_arguments.done",
+                {**_at(call), "name": call.named["name"], "arguments": written},
+            )
         self._done(call.index, _call_item(call, written, status))
 
     # --- all items

@@ -1,7 +1,8 @@
-"""The upstream's own Responses, passed on as they came, in frames or whole; under the alias's name where the model's is hidden.
+"""The upstream's own Responses, passed on as they came, in frames or whole; under the alias's name where the
+model's is hidden.
 
-An answer that breaks is ended in its own terms: with its id, and the next sequence number. It cannot be continued by another
-model, whose events would be those of another Response.
+An answer that breaks is ended in its own terms: with its id, and the next sequence number. It cannot be
+continued by another model, whose events would be those of another Response.
 """
 
 import json
@@ -28,7 +29,8 @@ _json = msgspec.json.Encoder().encode
 
 
 class PassedOn:
-    """A stream. The first and the last read of its frames are kept, to write an end that the upstream omits."""
+    """A stream. The first and the last read of its frames are kept, to write an end that the upstream
+    omits."""
 
     __slots__ = ("_answer", "_chat", "_first", "_last")
 
@@ -54,20 +56,32 @@ class PassedOn:
         if frames:
             self._first = self._first or frames
             self._last = frames
-            if (keep := self._chat.keep) is not None and keep.kept and any([type(event) is Finished for event in events]):
+            if (
+                (keep := self._chat.keep) is not None
+                and keep.kept
+                and any([type(event) is Finished for event in events])
+            ):
                 keep.response = _last_response(frames)
         return frames
 
     def fail(self, error: GatewayError) -> bytes:
-        begun = next((value["response"] for value in _values(self._first) if type(value.get("response")) is dict), None)
+        begun = next(
+            (value["response"] for value in _values(self._first) if type(value.get("response")) is dict), None
+        )
         if begun is None:
             return Stream(self._chat, self._answer).fail(error)
-        numbers = [value["sequence_number"] for value in _values(self._last) if type(value.get("sequence_number")) is int]
+        numbers = [
+            value["sequence_number"]
+            for value in _values(self._last)
+            if type(value.get("sequence_number")) is int
+        ]
         number = numbers[-1] + 1 if numbers else 0
         detail = error_object(error)["error"]
         named = {name: detail[name] for name in ("code", "message", "param")}
         failed = {**begun, "status": "failed", "error": failure(error)}
-        return _frame("error", number, {**named, "error": detail}) + _frame("response.failed", number + 1, {"response": failed})
+        return _frame("error", number, {**named, "error": detail}) + _frame(
+            "response.failed", number + 1, {"response": failed}
+        )
 
     def resume(self, started: Started) -> None:
         """Does nothing: the answer is never continued."""

@@ -1,9 +1,12 @@
-"""A Responses request -> ChatRequest. What we interpret is checked, field by field; all of it stays in `wire`.
+"""A Responses request -> ChatRequest. What we interpret is checked, field by field; all of it stays in
+`wire`.
 
-`previous_response_id`, references to items and `store` are for the gateway's own store (`sluice.policies.kept`), and never sent
-on: at the provider all callers are one. `conversation` and `background` are refused.
+`previous_response_id`, references to items and `store` are for the gateway's own store
+(`sluice.policies.kept`), and never sent on: at the provider all callers are one. `conversation` and
+`background` are refused.
 
-Names that some servers would take for another are refused, as in Chat Completions (`sluice.frontends.checks`).
+Names that some servers would take for another are refused, as in Chat Completions
+(`sluice.frontends.checks`).
 
 Standard: https://platform.openai.com/docs/api-reference/responses/create
 """
@@ -74,7 +77,9 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
     )
     offered = tools_of(request.tools, wire["tools"]) if request.tools else Offered()
     tools = tuple(offered.tools)
-    choice, tools, of_choice = choice_of(request.tool_choice, tools) if request.tool_choice is not None else (None, tools, "")
+    choice, tools, of_choice = (
+        choice_of(request.tool_choice, tools) if request.tool_choice is not None else (None, tools, "")
+    )
     if request.reasoning is not None:
         check_names(request.reasoning, _REASONING, "reasoning.")
     return ChatRequest(
@@ -109,7 +114,11 @@ def _completed(wire: dict[str, Any], before: Sequence[Item], named: Mapping[str,
 
 
 def _item(item: Any, named: Mapping[str, Item]) -> Any:
-    id = item.get("id") if type(item) is dict and item.get("type") in (None, "item_reference") and "role" not in item else None
+    id = (
+        item.get("id")
+        if type(item) is dict and item.get("type") in (None, "item_reference") and "role" not in item
+        else None
+    )
     return named.get(id, item) if isinstance(id, str) else item
 
 

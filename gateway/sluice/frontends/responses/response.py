@@ -33,7 +33,8 @@ def response_id(answer: Answer) -> str:
 
 
 def repeated(chat: ChatRequest) -> Value:
-    """Returns the request's fields that a Response repeats, with OpenAI's defaults for those that were not given."""
+    """Returns the request's fields that a Response repeats, with OpenAI's defaults for those that were not
+    given."""
     wire = chat.wire
     if wire is None:
         wire = {"tools": [_tool(tool) for tool in chat.tools]}
@@ -47,7 +48,11 @@ def repeated(chat: ChatRequest) -> Value:
     }  # fmt: skip
     text: Any = given.pop("text", {})
     reasoning: Any = given.pop("reasoning", {})
-    found["text"] = {"format": {"type": "text"}, "verbosity": "medium", **{k: v for k, v in text.items() if v is not None}}
+    found["text"] = {
+        "format": {"type": "text"},
+        "verbosity": "medium",
+        **{k: v for k, v in text.items() if v is not None},
+    }
     found["reasoning"] = {"effort": None, "summary": None, **reasoning}
     keep = chat.keep
     previous = keep.previous if keep is not None else ""
@@ -67,7 +72,10 @@ def usage_object(usage: Usage) -> Value:
     """Returns OpenAI's `usage` of a Response."""
     return {
         "input_tokens": usage.input,
-        "input_tokens_details": {"cached_tokens": usage.cached_input, "cache_write_tokens": usage.written_input},
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_input,
+            "cache_write_tokens": usage.written_input,
+        },
         "output_tokens": usage.output,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning},
         "total_tokens": usage.tokens,

@@ -1,8 +1,10 @@
-"""Events -> the server-sent events of a streamed Response: `response.created`, the items step by step, and one end.
+"""Events -> the server-sent events of a streamed Response: `response.created`, the items step by step, and
+one end.
 
-Each event has its `sequence_number`. An answer ends in `response.completed`, `response.incomplete` (too long, or filtered), or
-in an `error` event and `response.failed`, as OpenAI has them: some clients act on the one and some on the other.
-There is no `[DONE]`. Nothing is written before the model is called, so that an error then is an HTTP error.
+Each event has its `sequence_number`. An answer ends in `response.completed`, `response.incomplete` (too long,
+or filtered), or in an `error` event and `response.failed`, as OpenAI has them: some clients act on the one
+and some on the other. There is no `[DONE]`. Nothing is written before the model is called, so that an error
+then is an HTTP error.
 
 Standard: https://platform.openai.com/docs/api-reference/responses-streaming
 """
@@ -16,7 +18,14 @@ from sluice.errors import GatewayError
 from sluice.frontends import Answer
 from sluice.frontends.openai.errors import error_object
 from sluice.frontends.responses.output import MessageItem, ResponseOutput
-from sluice.frontends.responses.response import completed_at, ended, failure, repeated, response_id, usage_object
+from sluice.frontends.responses.response import (
+    completed_at,
+    ended,
+    failure,
+    repeated,
+    response_id,
+    usage_object,
+)
 from sluice.model.chat import ChatRequest, Tool
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Working
 from sluice.wire.separators import without_separators
@@ -48,7 +57,12 @@ class Responding:
 
     def _response(self, output: list[Value], usage: Usage | None = None, **state: Any) -> Value:
         answer = self._answer
-        head = {"id": response_id(answer), "object": "response", "created_at": answer.created, "model": self._model}
+        head = {
+            "id": response_id(answer),
+            "object": "response",
+            "created_at": answer.created,
+            "model": self._model,
+        }
         return {
             **head,
             **repeated(self._chat),
@@ -96,7 +110,9 @@ class Stream(Responding):
     def fail(self, error: GatewayError) -> bytes:
         self._open()
         detail = error_object(error)["error"]
-        self._frame("error", {**{name: detail[name] for name in ("code", "message", "param")}, "error": detail})
+        self._frame(
+            "error", {**{name: detail[name] for name in ("code", "message", "param")}, "error": detail}
+        )
         response = self._response(self._output.items, status="failed", error=failure(error))
         self._frame("response.failed", {"response": response})
         return self._written()
@@ -139,8 +155,13 @@ class Stream(Responding):
         if message is None or message is not self._writing:
             self._open()
             message = self._writing = message or self._output.open_message()
-            at = _json({"type": "response.output_text.delta", "item_id": message.id, "output_index": message.index})
-            self._prefix = b'event: response.output_text.delta\ndata: %b,"content_index":0,"logprobs":[],"delta":' % at[:-1]
+            at = _json(
+                {"type": "response.output_text.delta", "item_id": message.id, "output_index": message.index}
+            )
+            self._prefix = (
+                b'event: response.output_text.delta\ndata: %b,"content_index":0,"logprobs":[],"delta":'
+                % at[:-1]
+            )
         if not text:
             return
         message.pieces.append(text)

@@ -1,8 +1,9 @@
 """Tools, the choice among them and the answer's format, from a Responses request to the vocabulary.
 
-A custom tool, whose input is free text or follows a grammar, becomes a function with one string `input`; the answer's encoder
-makes of its calls custom ones again. Tools within a namespace get its name before theirs. Tools that OpenAI runs itself
-(web_search, file_search, mcp, computer …) are named, for only an upstream of this dialect has them.
+A custom tool, whose input is free text or follows a grammar, becomes a function with one string `input`; the
+answer's encoder makes of its calls custom ones again. Tools within a namespace get its name before theirs.
+Tools that OpenAI runs itself (web_search, file_search, mcp, computer …) are named, for only an upstream of
+this dialect has them.
 
 Standard: https://platform.openai.com/docs/api-reference/responses/create#responses-create-tools
 """
@@ -34,7 +35,8 @@ class ToolParam(msgspec.Struct):
 
 
 class Offered(msgspec.Struct):
-    """The tools of a request. `own`: types of those that other vendors cannot have; `unsaid`: the first of them."""
+    """The tools of a request. `own`: types of those that other vendors cannot have; `unsaid`: the first of
+    them."""
 
     tools: list[Tool] = []
     own: list[str] = []
@@ -56,7 +58,9 @@ def _offer(offered: Offered, tool: ToolParam, written: Value, at: str, namespace
             _offer(offered, inner, inner_written, f"{at}.tools[{index}]", _name(tool, at))
     elif tool.type == "function":
         name = within(namespace, _name(tool, at))
-        offered.tools.append(Tool(name, tool.description or "", tool.parameters, strict=tool.strict, namespace=namespace))
+        offered.tools.append(
+            Tool(name, tool.description or "", tool.parameters, strict=tool.strict, namespace=namespace)
+        )
     elif tool.type == "custom":
         offered.tools.append(_custom(tool, within(namespace, _name(tool, at)), namespace))
     else:
@@ -91,11 +95,15 @@ def _custom(tool: ToolParam, name: str, namespace: str) -> Tool:
 
 def _syntax(named: Any) -> str:
     return (
-        {"lark": "Lark grammar", "regex": "regular expression"}.get(named, "grammar") if isinstance(named, str) else "grammar"
+        {"lark": "Lark grammar", "regex": "regular expression"}.get(named, "grammar")
+        if isinstance(named, str)
+        else "grammar"
     )
 
 
-def choice_of(choice: str | Value, tools: tuple[Tool, ...]) -> tuple[str | tuple[str, str] | None, tuple[Tool, ...], str]:
+def choice_of(
+    choice: str | Value, tools: tuple[Tool, ...]
+) -> tuple[str | tuple[str, str] | None, tuple[Tool, ...], str]:
     """Returns the choice, the remaining tools, and the part of the choice that only OpenAI understands."""
     match choice:
         case str(word):

@@ -1,7 +1,8 @@
 """Events -> the lines of the widget's stream, or its one object.
 
-A stream is `start`, any `token`, then `done` or `error`, each one line. Only clients that ask for the full profile
-(`Accept: application/x-ndjson; profile=full`) get `reasoning`, `tool_call`, `tool_call_delta`, `citation` and `reset`.
+A stream is `start`, any `token`, then `done` or `error`, each one line. Only clients that ask for the full
+profile (`Accept: application/x-ndjson; profile=full`) get `reasoning`, `tool_call`, `tool_call_delta`,
+`citation` and `reset`.
 """
 
 from collections.abc import Sequence
@@ -170,7 +171,13 @@ def _extra(event: StreamEvent) -> dict[str, Any]:
         case ReasoningDelta(text=text) if text:
             return {"type": "reasoning", "text": text}
         case ToolCallStarted(index=index, id=call_id, name=name, kind=kind):
-            return {"type": "tool_call", "index": index, "id": call_id or new_call_id(), "name": name, "kind": kind}
+            return {
+                "type": "tool_call",
+                "index": index,
+                "id": call_id or new_call_id(),
+                "name": name,
+                "kind": kind,
+            }
         case ToolCallDelta(index=index, arguments=arguments) if arguments:
             return {"type": "tool_call_delta", "index": index, "arguments": arguments}
         case Cited():

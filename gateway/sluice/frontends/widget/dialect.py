@@ -1,7 +1,9 @@
-"""The chat API of browser widgets: a JSON object in, lines of JSON out. Its contract is docs/api (the widget's NDJSON).
+"""The chat API of browser widgets: a JSON object in, lines of JSON out. Its contract is docs/api (the
+widget's NDJSON).
 
-A request is one turn of a session whose history the gateway keeps. Beside it, one that brings its own `messages`
-(OpenAI's, and OpenAI's other fields) in place of `sessionId` and `message` is answered without a history.
+A request is one turn of a session whose history the gateway keeps. Beside it, one that brings its own
+`messages` (OpenAI's, and OpenAI's other fields) in place of `sessionId` and `message` is answered without a
+history.
 
 The answer's bytes are `sluice.frontends.widget.answer`.
 """
@@ -38,7 +40,9 @@ class Widget(Frontend):
         )
 
     def streamed(self, body: bytes, head: RequestHead) -> ChatRequest:
-        return _parse(body, stream=True, profile="full" if _wants_full(head.headers.get("accept", "")) else "")
+        return _parse(
+            body, stream=True, profile="full" if _wants_full(head.headers.get("accept", "")) else ""
+        )
 
     def whole(self, body: bytes, head: RequestHead) -> ChatRequest:
         return _parse(body, stream=False, profile="")
@@ -64,7 +68,9 @@ def prepared(chat: ChatRequest, alias: AliasTerms) -> ChatRequest:
     most = alias.max_message_chars
     if any(len(message.text) > most for message in chat.messages if message.role == "user"):
         raise _refused([("message", f"must have 1 to {most} characters")])
-    return with_system(chat, alias.system) if chat.session is None else chat  # a history begins with it already
+    return (
+        with_system(chat, alias.system) if chat.session is None else chat
+    )  # a history begins with it already
 
 
 # the request
@@ -100,6 +106,8 @@ def _refused(wrong: Sequence[tuple[str, str]]) -> BadRequest:
 def _wants_full(accept: str) -> bool:
     for offer in accept.lower().split(","):
         media_type, *parameters = (piece.strip() for piece in offer.split(";"))
-        if media_type == "application/x-ndjson" and any(p in ("profile=full", 'profile="full"') for p in parameters):
+        if media_type == "application/x-ndjson" and any(
+            p in ("profile=full", 'profile="full"') for p in parameters
+        ):
             return True
     return False

@@ -1,4 +1,5 @@
-"""HTTP/2 on the API's port (RFC 9113), by the library h2, which is sans-io. Imported only where `server.http2` is on.
+"""HTTP/2 on the API's port (RFC 9113), by the library h2, which is sans-io. Imported only where
+`server.http2` is on.
 
     upgrade     HTTP/1.1 or HTTP/2? By what TLS has agreed on (ALPN), or by the first bytes
     connection  one socket: frames to streams and back, bounds against floods, the end

@@ -2,14 +2,18 @@
 
 h2 keeps the protocol's state, and refuses violations of it. It leaves to us:
 
-    flow control   bytes that a stream may not send yet wait here; if they are many, or if the socket is full, the
+    flow control   bytes that a stream may not send yet wait here; if they are many, or if the socket is full,
+      the
                    upstream is paused
-    bounds         streams of one connection (MAX_STREAMS) and of all (`max_connections`), heads (MAX_HEAD), bodies as over
+    bounds         streams of one connection (MAX_STREAMS) and of all (`max_connections`), heads (MAX_HEAD),
+      bodies as over
                    HTTP/1.1; streams that are reset as soon as they are begun (CVE-2023-44487), empty frames
-    the end        GOAWAY with the last stream that is answered; later ones may be sent again elsewhere (RFC 9113 6.8)
+    the end        GOAWAY with the last stream that is answered; later ones may be sent again elsewhere (RFC
+      9113 6.8)
 
-Deadlines are looked at once a second, as those of HTTP/1.1: a connection without streams is closed after `keepalive_timeout`
-(`header_timeout` before its first), a stream or a socket that takes nothing after `write_idle`.
+Deadlines are looked at once a second, as those of HTTP/1.1: a connection without streams is closed after
+`keepalive_timeout` (`header_timeout` before its first), a stream or a socket that takes nothing after
+`write_idle`.
 """
 
 import asyncio
@@ -42,7 +46,8 @@ MAX_FRUITLESS = 1000
 """Frames per second without a request or content: pings, settings, empty data."""
 RESETS = 100
 SHORT = 1.0
-"""Streams that a client may reset within SHORT seconds of their beginning; beyond it at most half of all streams."""
+"""Streams that a client may reset within SHORT seconds of their beginning; beyond it at most half of all
+streams."""
 _Code = h2.errors.ErrorCodes
 
 
@@ -83,7 +88,9 @@ class Stream:
         "unacknowledged", "waiting",
     )  # fmt: skip
 
-    def __init__(self, connection: "Http2Connection", id: int, request: Incoming, listener: Http2Owner) -> None:
+    def __init__(
+        self, connection: "Http2Connection", id: int, request: Incoming, listener: Http2Owner
+    ) -> None:
         self.connection = connection
         self.id = id
         self.request = request
@@ -116,7 +123,8 @@ class Stream:
         self.moved()
 
     def read_on(self) -> None:
-        """Continues reading: the exchange has taken the bytes of the body that have arrived, or wants all of it."""
+        """Continues reading: the exchange has taken the bytes of the body that have arrived, or wants all of
+        it."""
         self.connection.read_on(self)
 
     def moved(self) -> None:
@@ -186,7 +194,8 @@ class Http2Connection(asyncio.Protocol):
         return False  # a client that sends no more is treated as gone
 
     def pause_writing(self) -> None:
-        # otherwise h2's replies to pings and settings would be kept without a bound, for a client that does not read
+        # otherwise h2's replies to pings and settings would be kept without a bound, for a client that does
+        # not read
         if self.transport is not None:
             self.transport.pause_reading()
         self._blocked_since = now = time.monotonic()
@@ -206,7 +215,9 @@ class Http2Connection(asyncio.Protocol):
     @property
     def exchange(self) -> Http2Exchange | None:
         """The exchange of one of the requests that are being answered, if there is any."""
-        return next((stream.exchange for stream in self._streams.values() if stream.exchange is not None), None)
+        return next(
+            (stream.exchange for stream in self._streams.values() if stream.exchange is not None), None
+        )
 
     @property
     def tasks(self) -> "Sequence[asyncio.Task[None]]":
@@ -227,7 +238,8 @@ class Http2Connection(asyncio.Protocol):
             self.abort() if self.transport is not None and self.transport.is_closing() else self.close()
 
     def close(self) -> None:
-        """Tells the client to leave, and closes after what is written; if answers are under way, after their ends."""
+        """Tells the client to leave, and closes after what is written; if answers are under way, after their
+        ends."""
         self._leave()
         if self.transport is not None and not self._streams:
             self.state, self.since = "unread", time.monotonic()
@@ -242,7 +254,9 @@ class Http2Connection(asyncio.Protocol):
         """Sends the one GOAWAY. Not by h2, which would send nothing more afterwards."""
         if not self._leaving and self.transport is not None:
             self._leaving = True
-            frame = GoAwayFrame(0, last_stream_id=self._h2.highest_inbound_stream_id, error_code=int(_Code.NO_ERROR))
+            frame = GoAwayFrame(
+                0, last_stream_id=self._h2.highest_inbound_stream_id, error_code=int(_Code.NO_ERROR)
+            )
             self._listener.writes.write(self.transport, frame.serialize())
 
     def _refuse(self) -> None:
@@ -319,7 +333,9 @@ class Http2Connection(asyncio.Protocol):
             self._h2.acknowledge_received_data(event.flow_controlled_length, id)
         else:
             stream.unacknowledged += event.flow_controlled_length
-            if stream.request.whole or (not stream.request.limit and stream.request.size > self._listener.body_limit):
+            if stream.request.whole or (
+                not stream.request.limit and stream.request.size > self._listener.body_limit
+            ):
                 self._acknowledge(stream)
         if not data:
             self._fruitless += event.stream_ended is None
@@ -370,7 +386,9 @@ class Http2Connection(asyncio.Protocol):
                 if exchange is not None and exchange.complete:
                     self._answered(stream)
                 else:
-                    self.end(stream, _Code.INTERNAL_ERROR)  # the handler failed without an answer, or in the middle of one
+                    self.end(
+                        stream, _Code.INTERNAL_ERROR
+                    )  # the handler failed without an answer, or in the middle of one
             self._flush()
 
     def _left(self, _: "asyncio.Task[None]") -> None:
@@ -418,7 +436,9 @@ class Http2Connection(asyncio.Protocol):
         waiting, id = stream.waiting, stream.id
         try:
             while waiting and not self._blocked_since:
-                size = min(len(waiting), self._h2.local_flow_control_window(id), self._h2.max_outbound_frame_size)
+                size = min(
+                    len(waiting), self._h2.local_flow_control_window(id), self._h2.max_outbound_frame_size
+                )
                 if size <= 0:
                     break
                 ends = stream.last and size == len(waiting)
@@ -438,13 +458,18 @@ class Http2Connection(asyncio.Protocol):
             full = self._blocked_since > 0 or len(waiting) > self._listener.send_buffer
             if full and not exchange.blocked_since:
                 exchange.blocked(time.monotonic())
-            elif exchange.blocked_since and not self._blocked_since and len(waiting) * 2 <= self._listener.send_buffer:
+            elif (
+                exchange.blocked_since
+                and not self._blocked_since
+                and len(waiting) * 2 <= self._listener.send_buffer
+            ):
                 exchange.unblocked()
         elif stream.ended and stream.task is None:
             self._done(stream)
 
     def _done(self, stream: Stream) -> None:
-        """Ends the stream: the whole answer is being sent, and the rest of the request is not wanted (RFC 9113 8.1)."""
+        """Ends the stream: the whole answer is being sent, and the rest of the request is not wanted (RFC
+        9113 8.1)."""
         if not stream.request.over and stream.id in self._streams:
             self._reset(stream.id, _Code.NO_ERROR)
         self._forget(stream)
@@ -494,7 +519,13 @@ def _request_of(headers: list[tuple[bytes, bytes]]) -> Incoming | None:
     method = pseudo.get(b":method", b"").decode("latin-1")
     size = sum(len(name) + len(value) + FIELD for name, value in pairs)
     longest = max([len(name) + len(value) for name, value in pairs], default=0)
-    if method == "CONNECT" or "#" in target or len(target) > MAX_LINE or longest > MAX_LINE or size > MAX_HEAD:
+    if (
+        method == "CONNECT"
+        or "#" in target
+        or len(target) > MAX_LINE
+        or longest > MAX_LINE
+        or size > MAX_HEAD
+    ):
         return None
     length = fields.get("content-length", "-1")
     if not is_host(fields.get("host", "")) or not length.lstrip("-").isdigit():

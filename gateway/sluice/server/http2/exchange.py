@@ -1,10 +1,19 @@
-"""One request on an HTTP/2 stream, and its response: the same as over HTTP/1.1 except for how it is written."""
+"""One request on an HTTP/2 stream, and its response: the same as over HTTP/1.1 except for how it is
+written."""
 
 import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from sluice.server.exchange import NO_STORE_FIELDS, NOT_FOR_PAGES, ClientConnection, HttpExchange, Pairs, Terms, path_of
+from sluice.server.exchange import (
+    NO_STORE_FIELDS,
+    NOT_FOR_PAGES,
+    ClientConnection,
+    HttpExchange,
+    Pairs,
+    Terms,
+    path_of,
+)
 from sluice.server.incoming import Incoming
 
 Head = list[tuple[bytes, bytes]]
@@ -31,7 +40,11 @@ class Http2Exchange(HttpExchange, eq=False):
             self.stream.go_on()
 
     def reply(
-        self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = (), content_type: str = "application/json"
+        self,
+        status: int,
+        body: bytes,
+        headers: Sequence[tuple[str, str]] = (),
+        content_type: str = "application/json",
     ) -> None:
         fields: list[tuple[str, str]] = []
         if status not in (204, 304):
@@ -44,7 +57,9 @@ class Http2Exchange(HttpExchange, eq=False):
         self._send(head, b"" if self.method == "HEAD" or status in (204, 304) else body, last=True)
 
     def begin(self, content_type: str, headers: Pairs = ()) -> None:
-        self.held = self._head_of(200, (("Content-Type", content_type), *self.extra, *headers, *NO_STORE_FIELDS))
+        self.held = self._head_of(
+            200, (("Content-Type", content_type), *self.extra, *headers, *NO_STORE_FIELDS)
+        )
         self.status = 200
         self.begun = True
 

@@ -1,4 +1,5 @@
-"""Chooses HTTP/1.1 or HTTP/2: by the ALPN protocol of TLS, or by the first bytes, the preface (RFC 9113 3.4)."""
+"""Chooses HTTP/1.1 or HTTP/2: by the ALPN protocol of TLS, or by the first bytes, the preface (RFC 9113
+3.4)."""
 
 import asyncio
 
