@@ -87,7 +87,7 @@ class Desk:
         self._rounds.tick()
 
     def tidy(self) -> None:
-        """Cleans up; to be called about once a second."""
+        """Prepares the merged metrics of all workers; to be called about once a second."""
         self._merged.prepare(*self._slots())
 
     def started(self, slot: int) -> None:

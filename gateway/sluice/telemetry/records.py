@@ -74,7 +74,7 @@ class CallLine(LogLine, kw_only=True):
                 self.tls_error = error.reason
 
     def _tell_pod(self, call: Call, answered: Attempt) -> None:
-        """Which servers of its upstreams were asked, and why the first of them."""
+        """Records which servers of its upstreams got the call, and why the first of them did."""
         self.attempts = [
             f"{told} {attempt.server}" if attempt.server else told
             for told, attempt in zip(self.attempts or (), call.attempts, strict=True)
@@ -84,7 +84,7 @@ class CallLine(LogLine, kw_only=True):
             self.pod_choice = str(call.pod_choice)
 
     def _tell_use(self, call: Call, answered: Attempt) -> None:
-        """What the call used, and what that cost."""
+        """Records what the call used, and its cost."""
         used, cost = answered.used, answered.cost
         if len(call.attempts) > 1:
             cost = call.cost
@@ -104,7 +104,7 @@ class CallLine(LogLine, kw_only=True):
             self.estimated = True  # the provider reported none: its answer was cut, or it never does
 
     def _tell_each(self, call: Call) -> None:
-        """What each attempt cost, where several have generated something."""
+        """Records the cost of each attempt, where several generated something."""
         costs = [attempt.cost for attempt in call.attempts]
         if sum(attempt.used is not NO_USAGE for attempt in call.attempts) > 1:
             self.attempt_costs = [round(cost, 9) if cost is not None else None for cost in costs]

@@ -25,7 +25,7 @@ class DelimitedBlocks:
 
     @property
     def pending(self) -> bool:
-        """Returns whether earlier bytes are still waiting to be returned."""
+        """Whether earlier bytes still wait for the rest of their line."""
         return bool(self._buffer) or self._garbled
 
     def feed(self, data: bytes) -> bytes:

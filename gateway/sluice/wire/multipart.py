@@ -158,7 +158,7 @@ class FormScanner:
         return True
 
     def _ended(self) -> bool:
-        """Starts the epilogue."""
+        """Drops the bytes of the epilogue."""
         self._drop(len(self._held))
         return False
 
