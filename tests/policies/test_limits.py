@@ -270,6 +270,22 @@ async def test_a_full_queue_refuses_at_once_and_takes_nothing() -> None:
     assert len(desk.limiter.alias_queues) == 0
 
 
+async def test_a_full_queue_names_what_the_waiting_calls_wait_for() -> None:
+    """Places that are free are not to blame, though waiting for one would take longer than for the rate."""
+    desk, alias = Desk(), queued(streams=100, requests=window(2, 1))
+    first = await desk.enter(desk.call(alias=alias))
+    tasks = [asyncio.create_task(desk.enter(desk.call(alias=alias))) for _ in range(4)]
+    await turns()
+    with pytest.raises(RateLimited) as error:
+        await desk.enter(desk.call(alias=alias))
+    assert (error.value.scope, error.value.resource) == ("alias", "requests")
+    assert error.value.retry_after == pytest.approx(0.5)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    await desk.leave(first)
+
+
 async def test_a_key_that_is_kept_back_by_its_own_limits_keeps_nobody_else_back() -> None:
     desk, alias = Desk(), queued(streams=2)
     own = KeyLimits(streams=1)

@@ -262,17 +262,24 @@ class AliasQueue:
 
     async def _peek(self, claims: Sequence[Claim], slots: Sequence[Slot]) -> Verdict:
         """Returns a refusal with the present levels, without taking anything, because waiting calls come
-        first. Free slots are unknown here.
+        first. Whether a slot is free is unknown here: one is at fault where a waiting call is blocked by it,
+        or where nothing else is.
         """
         found = await self._settlements.take([amounted(claim, 0.0) for claim in claims])
         waits = [_wait(claim, level) for claim, level in zip(claims, found.levels, strict=True)]
-        waits += [SLOT_WAIT] * len(slots)
+        blocking = {line.blocked_by for line in self._queue.lines()}
+        waits += [SLOT_WAIT if slot.key in blocking else 0.0 for slot in slots]
         before = next((line for line in self._queue.lines() if not line.own), None)
         ahead, shared = (before.until - self._clock(), before.blocked_by) if before is not None else (0.0, "")
         wanted: list[Claim | Slot] = [*claims, *slots]
         denied = max(
             range(len(wanted)),
-            key=lambda at: (waits[at], wanted[at].key == shared, wanted[at].scope != "address"),
+            key=lambda at: (
+                waits[at],
+                wanted[at].key == shared,
+                wanted[at].scope != "address",
+                at >= len(claims),
+            ),
         )
         return Verdict(
             False, (*found.levels, *[Level(0.0, 0.0)] * len(slots)), max(waits[denied], ahead, TIMER), denied
