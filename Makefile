@@ -1,9 +1,9 @@
 # The verbs; CI calls the same ones. A fresh clone needs Python 3.11 or newer, make and git.
-# TEST_WORKERS: processes that run tests (3). ARGS: more for pytest (make test ARGS="-k jwt"). PYTHON: the one for .venv.
+# TEST_WORKERS: processes that run tests (4). ARGS: more for pytest (make test ARGS="-k jwt"). PYTHON: the one for .venv.
 .PHONY: help run test check dev bench bench-peers simulate-check lock upgrade docs test-corpus test-model test-clients test-deploy clean
 .DEFAULT_GOAL := help
 
-TEST_WORKERS ?= 3
+TEST_WORKERS ?= 4
 ARGS ?=
 export PYTHON
 
@@ -45,10 +45,10 @@ test-model: dev ## a real small model (270 MB of downloads) behind the gateway
 test-clients: dev ## other people's clients (a gigabyte of downloads) on a task behind the gateway; some: ARGS="codex aider"; docs/clients.md
 	@scripts/test_clients.sh $(ARGS)
 
-test-deploy: dev ## streams through nginx, HAProxy, Caddy, Traefik and Envoy (90 MB of downloads), with the files of deploy/
+test-deploy: dev ## streams through nginx, HAProxy, Caddy, Traefik and Envoy (90 MB of downloads), with the files of deploy/; the faults of the runbook's table, with Prometheus
 	@scripts/test_tools.sh
 	.venv/bin/python scripts/programs.py scripts/locks/proxies.lock .cache/bin traefik envoy
-	SLUICE_TEST_DEPLOY=1 .venv/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal tests/deploy/test_ingresses.py tests/e2e/test_nginx.py $(ARGS)
+	SLUICE_TEST_DEPLOY=1 .venv/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal tests/deploy/test_ingresses.py tests/deploy/test_bad_night.py tests/e2e/test_nginx.py $(ARGS)
 
 bench: dev ## what a request and a token cost, beside the installed peers (FULL=1: the figures to quote; BEFORE=COMMIT: in turn with that); bench/REPORT.md
 	@FULL="$(FULL)" BEFORE="$(BEFORE)" ARGS="$(ARGS)" bench/bench.sh

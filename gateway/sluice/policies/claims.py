@@ -9,7 +9,7 @@ metered (tokens, money), then the budgets.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,8 +23,10 @@ from sluice.model.chat import ChatRequest
 from sluice.model.events import Usage
 from sluice.policies.budgets import SoftMark, budget_claims, budget_prefix, periods, soft_marks
 from sluice.pricing.prices import cost, price_at
-from sluice.proxy.attempt import Attempt
-from sluice.proxy.target import Target
+
+if TYPE_CHECKING:  # `sluice check` needs what stands here, but nothing that calls are made of
+    from sluice.proxy.attempt import Attempt
+    from sluice.proxy.target import Target
 
 Header = tuple[str, str]
 Counter = Callable[[str, str, str], Any]
@@ -209,7 +211,7 @@ MOST_TOKENS = 10**9
 """The most output tokens that are reserved for one call, whatever maximum it sets."""
 
 
-def reserved(chat: ChatRequest, targets: Iterable[Target], output: int, wall: float) -> Amounts:
+def reserved(chat: ChatRequest, targets: "Iterable[Target]", output: int, wall: float) -> Amounts:
     """Returns the maximum that a call may use: its prompt and the longest answer of any of its targets, at
     the highest price.
 
@@ -246,7 +248,7 @@ def _whole(value: object) -> int:
     return value if type(value) is int else 0
 
 
-def used(attempts: Iterable[Attempt]) -> Amounts:
+def used(attempts: "Iterable[Attempt]") -> Amounts:
     """Returns the sum of what the attempts were billed or, without a report, the estimate for their text; 0
     if they generated none.
     """

@@ -90,7 +90,7 @@ class ProcessState:
     order.
 
     Log lines go to `lines`. Snapshots are to be closed before it. `slot`: the place of its counters, if it is
-    one of several processes. `clock` in seconds, monotonic.
+    one of several processes. `clock` in seconds, monotonic; None: the system's.
     """
 
     def __init__(
@@ -99,14 +99,14 @@ class ProcessState:
         lines: LogLines,
         slot: BoardSlot | None = None,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         config = self.config = loaded.config
         self._frontends = [*loaded.frontends]
         self.following = ConfigStatus(loaded.hash, time.time())
         """The current configuration; set by `show`."""
         self.lines = lines
-        self.clock = clock
+        self.clock = clock or time.monotonic
         self.started = int(time.time())
         self.draining = False
         self.off: dict[str, str] = {}

@@ -79,6 +79,10 @@ class Reader:
                 item["_parts"].append(json.loads(json.dumps(event["part"])))
             case "output_text.delta" | "reasoning_summary_text.delta":
                 item["_parts"][-1]["text"] += event["delta"]
+            case "refusal.delta":
+                item["_parts"][-1]["refusal"] += event["delta"]
+            case "refusal.done":
+                assert item["_parts"][-1]["refusal"] == event["refusal"]
             case "output_text.annotation.added":
                 assert event["annotation_index"] == len(item["_parts"][-1]["annotations"])
                 item["_parts"][-1]["annotations"].append(event["annotation"])
