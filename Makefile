@@ -1,9 +1,9 @@
 # The verbs; CI calls the same ones. A fresh clone needs Python 3.11 or newer, make and git.
-# TEST_WORKERS: processes that run tests (4). ARGS: more for pytest (make test ARGS="-k jwt"). PYTHON: the one for .venv.
+# TEST_WORKERS: processes that run tests (3). ARGS: more for pytest (make test ARGS="-k jwt"). PYTHON: the one for .venv.
 .PHONY: help run test check dev bench bench-peers simulate-check lock upgrade docs test-corpus test-model test-clients test-deploy clean
 .DEFAULT_GOAL := help
 
-TEST_WORKERS ?= 4
+TEST_WORKERS ?= 3
 ARGS ?=
 export PYTHON
 
@@ -18,7 +18,7 @@ test: dev ## all tests; what needs a server or client that cannot be had skips a
 	@scripts/test_tools.sh
 	.venv/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal $(ARGS)
 
-test-corpus: dev ## every recorded stream byte by byte into every client dialect (make test: into five of them)
+test-corpus: dev ## every recorded stream byte by byte into every client dialect (make test: into three of them)
 	SLUICE_TEST_CORPUS=1 .venv/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal tests/e2e/test_corpus.py $(ARGS)
 
 check: dev ## style, types, locks
