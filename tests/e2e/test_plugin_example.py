@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from sluice import entrypoints
 from tests.e2e.gateway_process import ROOT
 from tests.e2e.gateways import HEAD, KEY, gateway
 from tests.fakes.rawserver import Peer, RawServer, Request, chunked, sized
@@ -43,6 +45,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [*pip, "install", "--no-deps", "--no-index", "--target", target, wheel], check=True, timeout=100
     )
     return target
+
+
+@pytest.fixture(autouse=True)
+def read_anew() -> Iterator[None]:
+    """What is installed is read anew behind each test, too."""
+    yield
+    entrypoints.installed.cache_clear()
 
 
 def event(text: str, finish: str | None = None) -> bytes:
@@ -116,6 +125,7 @@ async def test_a_stage_sees_the_text_of_every_lane(
     installed: Path, monkeypatch: pytest.MonkeyPatch, path: str, stream: bool
 ) -> None:
     monkeypatch.syspath_prepend(str(installed))
+    entrypoints.installed.cache_clear()  # another test of this process may have read it
     async with RawServer(upstream) as up, gateway(config(up.url)) as g:
         text, _ = await ask(g.url, path, "Which?", stream)
         assert text == MASKED
@@ -129,6 +139,7 @@ async def test_an_interceptor_answers_by_itself_in_every_lane(
     installed: Path, monkeypatch: pytest.MonkeyPatch, path: str, stream: bool
 ) -> None:
     monkeypatch.syspath_prepend(str(installed))
+    entrypoints.installed.cache_clear()  # another test of this process may have read it
     async with RawServer(upstream) as up, gateway(config(up.url)) as g:
         text, headers = await ask(g.url, path, "ping", stream)
         assert text == "pong, swordfish"
@@ -144,6 +155,7 @@ async def test_what_an_interceptor_answers_is_kept_as_the_session_s_turn(
     installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(installed))
+    entrypoints.installed.cache_clear()  # another test of this process may have read it
     async with RawServer(upstream) as up, gateway(config(up.url)) as g:
         await ask(g.url, "/v1/chat", "ping", False)
         await ask(g.url, "/v1/chat", "Which?", False)
