@@ -7,9 +7,9 @@ The far side is a gateway of its own with the embedded model and `server.http2`,
 same answers from the same process. Each client runs in a process of its own, whose CPU time (the kernel's
 included) is what counts:
 
-    http1            sluice.upstream, as the gateway has it h2               h2 and nothing else: streams of
-    up to 100 to a connection, each with its window; validation switched off httpx1, httpx2   httpx with
-    HTTP/1.1, and with HTTP/2 (pip install 'httpx[http2]')
+    http1            sluice.upstream, as the gateway has it
+    h2               h2 and nothing else: streams of up to 100 to a connection, each with its window; validation switched off
+    httpx1, httpx2   httpx with HTTP/1.1, and with HTTP/2 (pip install 'httpx[http2]')
 
 A token's price is the difference between long and short streams, over the tokens between. DECISIONS 195 draws
 the conclusion.

@@ -1,7 +1,7 @@
 """Holds `sluice simulate` against the gateway itself: the same arrivals, in virtual time and in real time.
 
-    make simulate-check            all scenarios, half a minute each; exits 1 where a figure differs by more
-    than 10 % make simulate-check ARGS="outage --seconds 60"
+    make simulate-check            all scenarios, half a minute each; exits 1 where a figure differs by more than 10 %
+    make simulate-check ARGS="outage --seconds 60"
 
 In real time a gateway runs as a process of its own (`sluice serve`), a client sends the trace over HTTP, and
 an upstream on loopback answers as the same models say (`sluice.simulate.upstreams`), on the wall clock.

@@ -1,8 +1,8 @@
 """A fake provider on raw sockets: it can do on the wire whatever a real one does when it misbehaves.
 
     async def handler(request: Request, peer: Peer) -> None:
-        peer.send(CHUNKED + chunk(b"data: 1\n\n")) await peer.stall()                      # the socket stays
-        open and silent until the other side closes it
+        peer.send(CHUNKED + chunk(b"data: 1\n\n"))
+        await peer.stall()                      # the socket stays open and silent until the other side closes it
 
     async with RawServer(handler) as server:
         ... server.url, server.port

@@ -1,10 +1,10 @@
 """Conversations in PostgreSQL (13 or newer), for any number of hosts, also behind a pooler in transaction
 mode.
 
-    sluice_conversation   a session that has a turn; `done`: the holder that stored the last one sluice_turn
-    its messages, as `entries` writes them, in the order of `number` sluice_lease          who has the
-    session's lease, and until when; of any session that ever had a turn lately sluice_lease_waiting  who
-    waits for it, since when, and when they last asked
+    sluice_conversation   a session that has a turn; `done`: the holder that stored the last one
+    sluice_turn           its messages, as `entries` writes them, in the order of `number`
+    sluice_lease          who has the session's lease, and until when; of any session that ever had a turn lately
+    sluice_lease_waiting  who waits for it, since when, and when they last asked
 
 Texts are bytes, for PostgreSQL's texts cannot hold U+0000. Leases are unlogged: taking one waits for no disk,
 and after a crash of the server there are none, which lets a turn that had one store (nobody can have taken it

@@ -5,8 +5,8 @@
     {prefix}:conversation:{digest}:lease   hash: holder, until, and when each holder that waits has last asked
     {prefix}:conversation:{digest}:queue   sorted set: holders that wait for the lease, by when they came
     {prefix}:conversations                 sorted set: the digests, by when their last turn was stored
-    {prefix}:conversations:tenants         sorted set: digests of tenants, by when a turn of theirs was last
-    stored {prefix}:conversations:of:{tenant}     sorted set: as {prefix}:conversations, of one tenant
+    {prefix}:conversations:tenants         sorted set: digests of tenants, by when a turn of theirs was last stored
+    {prefix}:conversations:of:{tenant}     sorted set: as {prefix}:conversations, of one tenant
 
 The digest of (tenant, session) is a hash tag, so the keys of a session share a slot of a cluster, and
 everything that is done to a session is one script and one round trip. The list of all conversations is

@@ -4,19 +4,15 @@ its own.
 `feed` runs decoder, observer and encoder in a row, so it can be called from a task or straight from a
 socket's callback, and tested without either. Its phases:
 
-    waiting     nothing has gone to the client. Events are held back until the first content event (text,
-      reasoning, tool
+    waiting     nothing has gone to the client. Events are held back until the first content event (text, reasoning, tool
                 call; not a bare role); an attempt that fails now leaves no trace, and another may begin.
-    committed   the first content event went to the client. From here on the answer ends with its `Finished`,
-      or is
+    committed   the first content event went to the client. From here on the answer ends with its `Finished`, or is
                 continued by another attempt, or ends in exactly one in-band error.
-    recovering  this attempt continues an answer that was cut, of which the client holds a text. Either the
-      model was given
-                that as a prefill, so that all its text is new; or it answers afresh, and nothing is passed on
-                until it has reproduced that text to the letter. Where the cut came before any text, its text
-                is all new, but its reasoning is not passed on: the client holds another's. Where it diverges,
-                the client has to start over if its dialect can (`Encoder.restart`), and otherwise the attempt
-                has failed. No text reaches the client twice.
+    recovering  this attempt continues an answer that was cut, of which the client holds a text. Either the model was given
+                that as a prefill, so that all its text is new; or it answers afresh, and nothing is passed on until it has
+                reproduced that text to the letter. Where the cut came before any text, its text is all new, but its
+                reasoning is not passed on: the client holds another's. Where it diverges, the client has to start over if
+                its dialect can (`Encoder.restart`), and otherwise the attempt has failed. No text reaches the client twice.
 
 A whole answer (not streamed) commits only when it is complete, so any failure before its end leaves no trace
 either. Its encoder is the attempt's own and gets the events as they come: they need not be kept, nor encoded

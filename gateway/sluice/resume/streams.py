@@ -1,7 +1,6 @@
 """Runs calls with resumable streams, and resumes streams.
 
-    answer    the call runs in a task of its own; its client is written to directly as long as it keeps up,
-      and gets
+    answer    the call runs in a task of its own; its client is written to directly as long as it keeps up, and gets
               the rest from the journal if it does not
     resume    another client reads the journal: the frames it missed, then new ones, to the end
 

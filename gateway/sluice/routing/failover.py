@@ -7,19 +7,16 @@ attempt.
 
 After a failure (`FailoverPlan.failed`) the next choice follows from the kind of error:
 - the request itself was at fault: no further attempt; but one that is too long goes to a target with a larger
-  context or
-  with an unknown one (`context: null`), and one that a content policy refused goes to the next target where
-  the alias is configured so;
+  context or with an unknown one (`context: null`), and one that a content policy refused goes to the next
+  target where the alias is configured so;
 - an idle connection that was closed as the request was sent: the same target once more, at once;
 - a server error or a reset before headers: the same target once more after a short jittered wait, then the
-  next; but a
-  target whose breaker is not closed is not retried: a failed probe costs one attempt, and so does the failure
-    that opens it;
+  next; but a target whose breaker is not closed is not retried: a failed probe costs one attempt, and so does
+  the failure that opens it;
 - a Retry-After (429, 503) that ends soon: waited out on the same target; else the next at once (health keeps
   later calls away);
 - silence (timeouts), broken streams, refused connections, and where our own account with the provider is at
-  fault (its key,
-  its balance): the next at once, never the same again.
+  fault (its key, its balance): the next at once, never the same again.
 
 A budget bounds what retries may add when everything fails: a share of the requests plus some a second. It is
 charged by extra attempts that fail, and failover to a healthy target needs none: a burst of calls fails over

@@ -3,9 +3,8 @@ we know ourselves.
 
 Pure: whoever reads its metrics passes their bytes in. Figures are read from the Prometheus text format.
 
-vLLM:   https://docs.vllm.ai/en/stable/usage/metrics/ (`gpu_cache_usage_perc` is the older name of
-`kv_cache_usage_perc`) SGLang: https://docs.sglang.io/docs/references/production_metrics (with
---enable-metrics)
+vLLM:   https://docs.vllm.ai/en/stable/usage/metrics/ (`gpu_cache_usage_perc` is the older name of `kv_cache_usage_perc`)
+SGLang: https://docs.sglang.io/docs/references/production_metrics (with --enable-metrics)
 """
 
 import math

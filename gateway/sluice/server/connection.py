@@ -9,8 +9,7 @@ entered its state, and the maximum time depends on the state:
     idle     kept alive                                                     keepalive_timeout
     unread   answered, but the client takes nothing: no more is done for it write_idle
              before it does, and it may be closing
-    linger   answered before its body was read: what still comes is thrown away, so that the client reads the
-      answer
+    linger   answered before its body was read: what still comes is thrown away, so that the client reads the answer
              and not a reset                                                LINGER
 """
 

@@ -4,10 +4,9 @@ The grammar is llhttp's in its strict setting (Node's parser, through httptools)
 refuses a Content-Length beside a Transfer-Encoding, repeated lengths, bare CR and LF, folded headers and odd
 chunk sizes. What is stricter here, so that no proxy before us can have read a request differently (RFC 9112):
 
-    HTTP/1.0 and 1.1 only; one transfer coding, and it is `chunked`, and only in HTTP/1.1 exactly one Host in
-    HTTP/1.1, at most one in HTTP/1.0, which is a host (3.2); no fragment in a target; no CONNECT no target
-    longer than MAX_LINE, no header either; a bounded head (trailers counted in), bounded bytes that are
-    neither a
+    HTTP/1.0 and 1.1 only; one transfer coding, and it is `chunked`, and only in HTTP/1.1
+    exactly one Host in HTTP/1.1, at most one in HTTP/1.0, which is a host (3.2); no fragment in a target; no CONNECT
+    no target longer than MAX_LINE, no header either; a bounded head (trailers counted in), bounded bytes that are neither a
         whole header nor content
 
 An upgrade (h2c, WebSocket) is passed over, as RFC 9110 7.8 allows: the request is answered as it stands, with

@@ -3,10 +3,13 @@
 A line of a trace may have any of these fields, by any of these names (case, spaces and _ make no difference):
 
     time        time, timestamp, arrival, at: seconds, milliseconds (`unit`), or a date and time of ISO 8601
-    alias       alias, model key         key, user input       input, input_tokens, tokens_in, prompt_tokens,
-    context_tokens, request_tokens, input_length output      output, output_tokens, tokens_out,
-    completion_tokens, generated_tokens, response_tokens, output_length max_tokens  max_tokens session
-    session, session_id stream      stream
+    alias       alias, model
+    key         key, user
+    input       input, input_tokens, tokens_in, prompt_tokens, context_tokens, request_tokens, input_length
+    output      output, output_tokens, tokens_out, completion_tokens, generated_tokens, response_tokens, output_length
+    max_tokens  max_tokens
+    session     session, session_id
+    stream      stream
 
 So published traces are read as they are: Azure's (TIMESTAMP, ContextTokens, GeneratedTokens), BurstGPT's
 (Timestamp, Model, Request tokens, Response tokens, ...), Mooncake's (timestamp in ms, input_length,

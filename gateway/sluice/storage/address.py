@@ -1,12 +1,12 @@
 """Addresses of stores as they stand in the configuration: one parser for all options that name one.
 
-    memory                                           in this process shared:PATH
-    a file that the processes of one host share sqlite:PATH                                      an SQLite
-    file redis://[[user]:password@]host[:port][/db][?options]     valkey:// is the same; rediss:// and
-    valkeys:// speak TLS unix://[[user]:password@]/path/to/socket[?options]
-    redis+sentinel://[[user]:password@]host[:port],host[:port]/service[/db][?options]     also
-    rediss+sentinel:// … redis+cluster://[[user]:password@]host[:port],host[:port][?options]
-    rediss+cluster:// …; redis-cluster:// is the same
+    memory                                           in this process
+    shared:PATH                                      a file that the processes of one host share
+    sqlite:PATH                                      an SQLite file
+    redis://[[user]:password@]host[:port][/db][?options]     valkey:// is the same; rediss:// and valkeys:// speak TLS
+    unix://[[user]:password@]/path/to/socket[?options]
+    redis+sentinel://[[user]:password@]host[:port],host[:port]/service[/db][?options]     also rediss+sentinel:// …
+    redis+cluster://[[user]:password@]host[:port],host[:port][?options]     rediss+cluster:// …; redis-cluster:// is the same
     postgresql://user[:password]@host[:port][,host[:port]]/database[?options]     see `postgres_address`
 
 An address is checked whole and never quoted in an error, for it may hold a password: errors name the place by

@@ -5,10 +5,11 @@
 Of several hosts the first that takes writes is used. Options:
 
     sslmode           disable, prefer (the default), require, verify-ca, verify-full: as libpq has them
-    sslrootcert       a file with the certificates of authorities; default: the system's sslcert, sslkey   the
-    client's certificate and key schema            where the tables are; default: public timeout           for
-    one call; connect_timeout: for a connection prepared          true: prepared statements are kept, which
-    saves a round trip; not behind PgBouncer before 1.21
+    sslrootcert       a file with the certificates of authorities; default: the system's
+    sslcert, sslkey   the client's certificate and key
+    schema            where the tables are; default: public
+    timeout           for one call; connect_timeout: for a connection
+    prepared          true: prepared statements are kept, which saves a round trip; not behind PgBouncer before 1.21
 
 It is checked whole and never quoted in an error, for it may hold a password.
 """

@@ -2,8 +2,8 @@
 
 It keeps the map of slots, sends each command to the master of its key's slot, and follows what nodes answer:
 
-    MOVED       the slot has another master: the map is corrected there, and looked up whole soon ASK
-    the slot is on its way to another node: this one command goes there, behind ASKING on the same connection
+    MOVED       the slot has another master: the map is corrected there, and looked up whole soon
+    ASK         the slot is on its way to another node: this one command goes there, behind ASKING on the same connection
     TRYAGAIN    a script's keys are on both sides of such a move: it is sent again, a moment later
 
 A node that answers one of these has not done the command, so sending it again does it once. Where nobody

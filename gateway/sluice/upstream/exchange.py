@@ -1,10 +1,8 @@
 """One request and its response: the context manager that `HttpTransport.send` returns, and what it yields.
 
-    enter   a connection (idle, or a place and a new one, within `connect` seconds); the request in one write;
-      the head
+    enter   a connection (idle, or a place and a new one, within `connect` seconds); the request in one write; the head
             (within `headers` seconds: see `deadlines`)
-    body    `pump` awaits nothing but the end: each read goes from the socket's callback into the sink; into
-      the reader's,
+    body    `pump` awaits nothing but the end: each read goes from the socket's callback into the sink; into the reader's,
             where there is one, from the first byte on
     exit    read to its clean end: the connection rests in the pool. Otherwise: closed at once
 

@@ -4,8 +4,8 @@ The grammar is llhttp's in its strict setting (Node's parser, through httptools)
 Content-Length beside a Transfer-Encoding, repeated lengths, bare CR and LF, folded headers and odd chunk
 sizes. What is stricter here than there, because an upstream that does it is broken or is smuggling:
 
-    one transfer coding, and it is `chunked`, and only in HTTP/1.1; no HTTP/0.9, RTSP or ICE; no 101 a bounded
-    head (interim heads counted in), a bounded number of headers (trailers counted in), bounded framing
+    one transfer coding, and it is `chunked`, and only in HTTP/1.1; no HTTP/0.9, RTSP or ICE; no 101
+    a bounded head (interim heads counted in), a bounded number of headers (trailers counted in), bounded framing
         bytes between two pieces of body (chunk extensions, trailers)
 
 Bytes behind a complete response belong to no request: the answer stays valid, `reusable` becomes false.

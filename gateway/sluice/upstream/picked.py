@@ -1,10 +1,8 @@
 """A transport whose requests go to the endpoints that a picker names for each (llm-d, Gateway API inference
 extension).
 
-    enter   the picker gets the request's headers and body, and answers with endpoints, or with what the
-      caller is to be
-            answered (503, 429); the endpoints are tried in order until one begins to answer with anything but
-              a 502, 503 or 504
+    enter   the picker gets the request's headers and body, and answers with endpoints, or with what the caller is to be
+            answered (503, 429); the endpoints are tried in order until one begins to answer with anything but a 502, 503 or 504
     then    the picker is told which one serves
     exit    its stream is ended, so that it knows that the request is over
 

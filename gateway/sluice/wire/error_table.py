@@ -8,11 +8,10 @@ rate limit, whatever else is too large).
 How a row is compared:
 
 - Codes without regard to case, punctuation and an ending of "error" or "exception": "RateLimitError" is
-  "rate_limit". Of one
-  with a dot that is not here, what stands before it: "RateLimitExceeded.EndpointRPMExceeded".
+  "rate_limit". Of one with a dot that is not here, what stands before it:
+  "RateLimitExceeded.EndpointRPMExceeded".
 - Words in lower case, without quotes and backticks, white space as one blank. "…" stands for up to 160
-  characters; a row
-  that begins with "re:" is a regular expression.
+  characters; a row that begins with "re:" is a regular expression.
 
 A row of `bad_request` in WORDS says that the caller's own parameters are at fault, although a later row would
 fit.

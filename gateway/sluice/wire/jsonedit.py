@@ -6,16 +6,14 @@ space were written. Here the place is found in the bytes. Why it is the right on
 (RFC 8259) and a name of ASCII letters, digits and underscores, whose key is the name in its quotes:
 
 1. A quote that no backslash stands before begins or ends a string, for within strings quotes are escaped. A
-  key's bytes
-   begin with such a quote, so they are a whole string: if the quote ended one, letters would stand outside of
-     strings.
+   key's bytes begin with such a quote, so they are a whole string: if the quote ended one, letters would
+   stand outside of strings.
 2. A string with a colon behind it is a name, for values have a comma, a bracket or the end behind them.
 3. A name is written in other bytes than its own only with an escape of a letter, digit or underscore:
-  `\\u0030` to `\\u007a`.
-   Where there is none in the text and the key's bytes stand in it once, no other member has this name.
+   `\\u0030` to `\\u007a`. Where there is none in the text and the key's bytes stand in it once, no other
+   member has this name.
 4. A name belongs to the outermost object where as many braces were closed as opened outside of strings before
-  it, but for the
-   first one: names do not stand in arrays.
+   it, but for the first one: names do not stand in arrays.
 
 What has not these signs is None here, and is decoded. Nothing is None where all keys are written plainly and
 the name stands in the text once, as the outermost object's.

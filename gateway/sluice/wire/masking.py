@@ -9,10 +9,9 @@ The rules, from the certain to the likely:
 
 1. the upstream's own secrets, wherever they stand, also percent-encoded and in base64;
 2. what is recognized by its form: PEM blocks, keys with a vendor's prefix, JWTs, credentials in a URL or
-  behind
-   "Bearer" and "Basic";
+   behind "Bearer" and "Basic";
 3. what is given a secret's name ("api_key=…", "password: …"), unless it is an ordinary word ("password:
-  required");
+   required");
 4. addresses in private networks, names that only exist there, and any host with a port;
 5. long runs of letters and digits that look drawn by lot.
 

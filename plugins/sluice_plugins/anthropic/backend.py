@@ -5,19 +5,15 @@ Where the caller speaks the same dialect, the request is its own JSON object wit
 
 How any other request is changed where the API differs:
   - all system messages are joined into the one `system`;
-  - consecutive messages of one role become one, and a conversation that begins with the assistant gets a user
-    turn first;
+  - consecutive messages of one role become one, and a conversation that begins with the assistant gets a user turn first;
   - `max_tokens` is required: `default_max_tokens` where the caller set none;
-  - `temperature` above 1 (OpenAI's scale ends at 2) is sent as 1: a caller cannot know which vendor an alias
-    leads to,
+  - `temperature` above 1 (OpenAI's scale ends at 2) is sent as 1: a caller cannot know which vendor an alias leads to,
     and refusing would break failover to it;
   - a last message of the assistant loses its trailing white space, which the API refuses in a prefill;
-  - `response_format` of type json_object becomes a sentence at the end of `system`: there is no JSON mode
-    without a schema;
+  - `response_format` of type json_object becomes a sentence at the end of `system`: there is no JSON mode without a schema;
   - reasoning without Anthropic's signature (another vendor's) is left out;
   - files become documents: PDF and text, inline or by URL; OpenAI's file ids are refused;
-  - config/models.yaml says which fields are left out (seed, penalties, logprobs …), which sampling a model
-    takes, the form
+  - config/models.yaml says which fields are left out (seed, penalties, logprobs …), which sampling a model takes, the form
     of tool call ids and whether stops may be blank. Fields left out are counted (`dropped_fields_total`).
 
 `cache_control` is passed on: of the request, of system, user and tool messages and their parts, of tools.

@@ -4,13 +4,12 @@ mean.
 The decoder observes, and writes a frame anew only where an SDK would misread it:
   - the `event:` line is missing or names another type (SDKs go by it);
   - a field is of another type than it should be, or a surrogate pair is split over two deltas;
-  - the type of a delta or a block is missing, a block's index is missing or beyond the newest block, a tool
-    call's id is
+  - the type of a delta or a block is missing, a block's index is missing or beyond the newest block, a tool call's id is
     missing or not unique in the conversation;
   - the stop reason is `end_turn` though the client's tools were called.
-Not passed on are errors (they end the answer in the gateway's words), a proxy's `[DONE]`, data that is no
-event, comments, and what comes behind the end. Events of types that are new here pass. A whole message in
-place of a stream makes events alone, which the encoder then writes as a stream.
+Not passed on are errors (they end the answer in the gateway's words), a proxy's `[DONE]`, data that is no event, comments, and
+what comes behind the end. Events of types that are new here pass. A whole message in place of a stream makes events alone,
+which the encoder then writes as a stream.
 
 A whole answer (`WholeMessageDecoder`) is passed on likewise: as it came, but for ids and the stop reason.
 """

@@ -5,10 +5,11 @@ A stream is message_start, then content blocks (start, deltas, stop), message_de
 far) and message_stop, its terminator. Unknown event types are skipped, as the vendor's versioning policy
 requires. How a stream ends:
 
-    message_stop, or a proxy's [DONE] after content   complete; without a stop reason it is `stop`, and
-    counted a stop reason, then the body's end                complete usage in a message_delta, then the
-    body's end     complete where `usage_is_end`, else cut the body's end with none of these
-    cut a stop reason that means failure                  an error (`sluice_plugins.decoding.FAILURES`)
+    message_stop, or a proxy's [DONE] after content   complete; without a stop reason it is `stop`, and counted
+    a stop reason, then the body's end                complete
+    usage in a message_delta, then the body's end     complete where `usage_is_end`, else cut
+    the body's end with none of these                 cut
+    a stop reason that means failure                  an error (`sluice_plugins.decoding.FAILURES`)
 
 Where the client's tools were called, `stop` becomes `tool_calls` unless `keep_stop`. A last event that is
 complete JSON counts even without the empty line after it. An event that msgspec refuses is read field by

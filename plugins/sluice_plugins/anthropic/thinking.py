@@ -4,16 +4,12 @@ A caller requests an effort or a budget (`ChatRequest.reasoning`); `extra_body.t
 overrides it. The model's rules say what it accepts: a budget of tokens, or adaptive thinking with an effort;
 an unknown effort becomes the next lower one.
 
-Incompatible fields, and which of them is dropped
-(https://platform.claude.com/docs/en/build-with-claude/thinking and .../extended-thinking, feature
-compatibility; read on 2026-11-29):
+Incompatible fields, and which of them is dropped (https://platform.claude.com/docs/en/build-with-claude/thinking and
+.../extended-thinking, feature compatibility; read on 2026-11-29):
   - `temperature` and `top_k` are left out beside thinking, `top_p` below 0.95, too;
-  - a budget is at least 1,024 tokens and less than `max_tokens`: it is reduced to fit the caller's maximum;
-    if even the
-    smallest does not fit, thinking is left out. Without a maximum from the caller, the budget is added to the
-      default;
-  - thinking is left out where a tool must be called, where the last message is the assistant's (prefill), and
-    in a round of
+  - a budget is at least 1,024 tokens and less than `max_tokens`: it is reduced to fit the caller's maximum; if even the
+    smallest does not fit, thinking is left out. Without a maximum from the caller, the budget is added to the default;
+  - thinking is left out where a tool must be called, where the last message is the assistant's (prefill), and in a round of
     a tool loop whose thinking blocks the caller did not send back: the API refuses these combinations.
 """
 

@@ -1,13 +1,11 @@
 """A request of a caller of the same dialect: its own JSON object, with as few edits as the target needs.
 
-What is changed: the model's name; `stream` as the gateway asks; `max_tokens` where none was given; and what
-the model's rules say it does not take (`sluice.model.rules`, from `blank_stops` on):
-  - `thinking` of a kind that the model lacks becomes the kind it has (`plan`), or is left out where it never
-    thinks;
+What is changed: the model's name; `stream` as the gateway asks; `max_tokens` where none was given; and what the model's rules
+say it does not take (`sluice.model.rules`, from `blank_stops` on):
+  - `thinking` of a kind that the model lacks becomes the kind it has (`plan`), or is left out where it never thinks;
   - an effort that it lacks becomes the next lower one, or is left out;
   - blank stop sequences are left out; ids of tool calls are mapped to the form it takes;
-  - blocks of earlier thinking that are not Anthropic's (another target answered then) are left out: it would
-    refuse them.
+  - blocks of earlier thinking that are not Anthropic's (another target answered then) are left out: it would refuse them.
 `extra_body` of the configuration is copied over the caller's fields.
 """
 

@@ -7,8 +7,7 @@ AWS's AWS_BEARER_TOKEN_BEDROCK).
 
 What the request loses or changes on the way:
   - system messages are gathered, wherever they stand, into `system`;
-  - images, files, audio and video are sent with their bytes, or lie in S3 (`s3://`); http(s) URLs are
-    refused;
+  - images, files, audio and video are sent with their bytes, or lie in S3 (`s3://`); http(s) URLs are refused;
   - `temperature` above 1 (OpenAI's scale ends at 2) is sent as 1;
   - `response_format` of type json_schema is `outputConfig`, json_object a sentence at the end of `system`;
   - penalties, seed, log probabilities and the like are left out (config/models.yaml), and counted.

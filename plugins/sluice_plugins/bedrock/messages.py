@@ -2,14 +2,11 @@
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Message.html
 
-  - neighbouring messages of one role become one (results of tools are a user's), and a conversation that the
-    assistant
+  - neighbouring messages of one role become one (results of tools are a user's), and a conversation that the assistant
     begins is given a user's turn first;
-  - blank texts, which Converse refuses, are left out; a document needs a text beside it, and a tool's result
-    some content;
+  - blank texts, which Converse refuses, are left out; a document needs a text beside it, and a tool's result some content;
   - a result that is a JSON object is sent as one;
-  - signed and redacted reasoning comes back before what followed it; unsigned and Google's and OpenAI's is
-    left out;
+  - signed and redacted reasoning comes back before what followed it; unsigned and Google's and OpenAI's is left out;
   - `cache_control` becomes a cachePoint behind what it marks.
 """
 

@@ -2,15 +2,13 @@
 
 What the request loses or changes on the way:
   - system messages are joined into one at the beginning, the only place for it;
-  - results of tools are text only: images and files in them follow in a user's message behind the round's
-    results;
+  - results of tools are text only: images and files in them follow in a user's message behind the round's results;
   - files of text become `documents`, which answers cite; other files are refused;
   - `temperature` and penalties are held to 0…1, `top_p` to 0.01…0.99: OpenAI's scales are wider;
   - a named function is asked for as the only tool, which must be called: Cohere knows REQUIRED and NONE;
   - `response_format` of type json_schema is json_object with a schema;
   - reasoning comes back as the plan of the calls that followed it, and is left out elsewhere;
-  - what else is left out (logprobs, logit_bias, parallel_tool_calls …) stands in config/models.yaml, and is
-    counted.
+  - what else is left out (logprobs, logit_bias, parallel_tool_calls …) stands in config/models.yaml, and is counted.
 
 Answers: `sluice_plugins.cohere.stream`.
 """

@@ -5,9 +5,9 @@ A stream is message-start, then content blocks (start, deltas, end) of text or t
 calls, the calls, and citations of the text, as they come; message-end says why it ended, and its usage. How a
 stream ends:
 
-    message-end                              complete ([DONE] may follow) the body's end without it
-    cut a finish reason that means failure       an error (ERROR, TIMEOUT), with the words of `error` where
-    they are told
+    message-end                              complete ([DONE] may follow)
+    the body's end without it                cut
+    a finish reason that means failure       an error (ERROR, TIMEOUT), with the words of `error` where they are told
 
 A tool plan is reasoning: it is what the model thought before its calls. Unknown types of events are skipped.
 A JSON document in place of a stream is a whole answer or an error. An event that msgspec refuses is read

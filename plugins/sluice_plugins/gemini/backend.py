@@ -7,14 +7,11 @@ Gemini API with its key.
 
 What the request loses or changes on the way:
   - system messages are gathered, wherever they stand, into `systemInstruction`;
-  - neighbouring messages of one role become one, and a conversation that the model begins is given a user's
-    turn first;
+  - neighbouring messages of one role become one, and a conversation that the model begins is given a user's turn first;
   - calls and their results have no ids there: results stand in the order of their calls, by name;
-  - a result that is no JSON object is `output` of one, and that of a tool that failed `error`; its images
-    stand behind it, and
+  - a result that is no JSON object is `output` of one, and that of a tool that failed `error`; its images stand behind it, and
     in it from Gemini 3 on;
-  - images and files by URL are `fileData` (gs://, https://), those in the request `inlineData`; OpenAI's file
-    ids mean nothing;
+  - images and files by URL are `fileData` (gs://, https://), those in the request `inlineData`; OpenAI's file ids mean nothing;
   - parallel calls cannot be forbidden, and what else is left out stands in config/models.yaml.
 
 Signatures of thoughts come back with the calls and parts that had them; those of another vendor stay away.

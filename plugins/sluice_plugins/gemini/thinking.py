@@ -2,13 +2,12 @@
 before do not think.
 
 Read on 2026-11-29:
-  - https://ai.google.dev/gemini-api/docs/thinking: budgets of 2.5 Pro (128 to 32768, never none), 2.5 Flash
-    (0 to 24576) and
+  - https://ai.google.dev/gemini-api/docs/thinking: budgets of 2.5 Pro (128 to 32768, never none), 2.5 Flash (0 to 24576) and
     2.5 Flash-Lite (0, or 512 to 24576);
   - https://docs.cloud.google.com/gemini-enterprise-agent-platform/models/thinking and
-    https://ai.google.dev/gemini-api/docs/generate-content/latest-model: levels. All models have low and high;
-    3 Pro has nothing between. minimal is there in Flash and Flash-Lite from 3 to 3.6, no more in 3.7 and 3.8
-    Flash, nor in Gemini 4, and in no Pro. No model has xhigh yet, though the SDKs know the word.
+    https://ai.google.dev/gemini-api/docs/generate-content/latest-model: levels. All models have low and high; 3 Pro has nothing
+    between. minimal is there in Flash and Flash-Lite from 3 to 3.6, no more in 3.7 and 3.8 Flash, nor in Gemini 4, and in no
+    Pro. No model has xhigh yet, though the SDKs know the word.
 """
 
 import re

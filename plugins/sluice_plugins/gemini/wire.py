@@ -1,13 +1,10 @@
 """A request of a caller of the same dialect: its own JSON object, with as few edits as the target needs.
 
 What is changed:
-  - a kind or level of thinking that the model has not becomes the one it has; models that do not think are
-    not told of it;
-  - signatures that are another vendor's, wrapped by us, are left out, and the first call of a turn that has
-    none gets Google's
+  - a kind or level of thinking that the model has not becomes the one it has; models that do not think are not told of it;
+  - signatures that are another vendor's, wrapped by us, are left out, and the first call of a turn that has none gets Google's
     word for such histories where the model insists (`sluice_plugins.gemini.backend`);
-  - `safety_settings` of the upstream are added for categories of which the caller says nothing; `extra_body`
-    is copied over.
+  - `safety_settings` of the upstream are added for categories of which the caller says nothing; `extra_body` is copied over.
 """
 
 from collections.abc import Mapping

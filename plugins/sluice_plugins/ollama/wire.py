@@ -1,13 +1,10 @@
 """A request of a caller of the same dialect: its own JSON object, with as few edits as the target needs.
 
 What is changed:
-  - `keep_alive` and options of the machine that a model runs on (`MACHINE`) are the operator's: the
-    upstream's own are sent;
-  - `model_options` of the upstream are added for options of which the caller says nothing, and `think` where
-    he says nothing;
+  - `keep_alive` and options of the machine that a model runs on (`MACHINE`) are the operator's: the upstream's own are sent;
+  - `model_options` of the upstream are added for options of which the caller says nothing, and `think` where he says nothing;
   - `stream` is as the gateway asks;
-  - messages are written anew where Ollama would refuse them, though the gateway takes them from its callers:
-    images as data:
+  - messages are written anew where Ollama would refuse them, though the gateway takes them from its callers: images as data:
     URLs, arguments of calls as text, a `developer`, roles in capitals.
 """
 

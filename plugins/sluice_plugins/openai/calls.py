@@ -3,13 +3,11 @@
 By the standard each call has an index, its first delta an id and the full name, and the others pieces of its
 arguments. Vendors deviate from that in many ways. The rules:
 
-    an index not seen yet   a new call, whatever the id is (older vLLM makes up an id for every delta) the
-    same index          another call begins with a new id and a name; with a name again, if the arguments so
-    far are
-                            complete; and with arguments that start over after complete ones (it has the name
-                              of the last)
-    no index                the call with this id, else the last call, until a new id or name comes a name in
-    pieces        is joined until the first piece of the arguments comes; only then is the call announced
+    an index not seen yet   a new call, whatever the id is (older vLLM makes up an id for every delta)
+    the same index          another call begins with a new id and a name; with a name again, if the arguments so far are
+                            complete; and with arguments that start over after complete ones (it has the name of the last)
+    no index                the call with this id, else the last call, until a new id or name comes
+    a name in pieces        is joined until the first piece of the arguments comes; only then is the call announced
 
 A repeated name is the same name. An id that another call of this answer or conversation has is ignored.
 """

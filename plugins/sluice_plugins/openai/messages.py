@@ -1,13 +1,10 @@
 """Messages of the vocabulary -> messages of a Chat Completions request, from callers of other dialects.
 
 What this dialect has no word for is said with what it has:
-  - results of tools are text only: images and files in them follow in a user's message behind the round's
-    results;
+  - results of tools are text only: images and files in them follow in a user's message behind the round's results;
   - a tool that failed says so in its result's first word;
-  - text documents become text, PDFs and audio are passed on; a file by URL, or by another vendor's id, is
-    refused;
-  - earlier reasoning goes out as `reasoning_content` with the calls of the tool loop that is not over:
-    vendors of thinking
+  - text documents become text, PDFs and audio are passed on; a file by URL, or by another vendor's id, is refused;
+  - earlier reasoning goes out as `reasoning_content` with the calls of the tool loop that is not over: vendors of thinking
     models want it back there (DeepSeek, Moonshot), and elsewhere it is not read. A model's rules may drop it
     (`messages.reasoning_content`). Seals of other vendors are left out, cache markers, too.
 

@@ -3,10 +3,11 @@ requests.
 
 Usage may come on any chunk (the last one counts), most often after the finish reason. How a stream ends:
 
-    a finish reason, then [DONE] or the body's end    complete [DONE] behind content, without a finish reason
-    complete: `stop`, or `tool_calls` where calls were made; counted usage behind content, then the body's end
-    the same, where `usage_is_end`; else cut the body's end with none of these                 cut a finish
-    reason that means failure                an error (`sluice_plugins.decoding.FAILURES`)
+    a finish reason, then [DONE] or the body's end    complete
+    [DONE] behind content, without a finish reason    complete: `stop`, or `tool_calls` where calls were made; counted
+    usage behind content, then the body's end         the same, where `usage_is_end`; else cut
+    the body's end with none of these                 cut
+    a finish reason that means failure                an error (`sluice_plugins.decoding.FAILURES`)
 
 A last frame that is complete JSON counts even without the empty line after it. `stop` where calls were made
 becomes `tool_calls`, unless `keep_stop`. Most of this file handles vendors' deviations: a chunk that msgspec

@@ -2,14 +2,11 @@
 
 h2 keeps the protocol's state, and refuses violations of it. It leaves to us:
 
-    flow control   bytes that a stream may not send yet wait here; if they are many, or if the socket is full,
-      the
+    flow control   bytes that a stream may not send yet wait here; if they are many, or if the socket is full, the
                    upstream is paused
-    bounds         streams of one connection (MAX_STREAMS) and of all (`max_connections`), heads (MAX_HEAD),
-      bodies as over
+    bounds         streams of one connection (MAX_STREAMS) and of all (`max_connections`), heads (MAX_HEAD), bodies as over
                    HTTP/1.1; streams that are reset as soon as they are begun (CVE-2023-44487), empty frames
-    the end        GOAWAY with the last stream that is answered; later ones may be sent again elsewhere (RFC
-      9113 6.8)
+    the end        GOAWAY with the last stream that is answered; later ones may be sent again elsewhere (RFC 9113 6.8)
 
 Deadlines are looked at once a second, as those of HTTP/1.1: a connection without streams is closed after
 `keepalive_timeout` (`header_timeout` before its first), a stream or a socket that takes nothing after
