@@ -23,7 +23,7 @@ from sluice.wire.sse import Event, EventStream
 from sluice.wire.upstream_errors import reported_error
 from sluice_plugins.decoding import FrameDecoder, failure_of
 from sluice_plugins.openai.chunk import MALFORMED, ReportedUsage
-from sluice_plugins.openai.stream import finished
+from sluice_plugins.openai.ends import finished
 
 DIALECT = "completions"
 MAX_DOCUMENT = 32 << 20

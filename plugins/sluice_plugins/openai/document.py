@@ -18,16 +18,10 @@ from sluice.wire.sse import EventStream
 from sluice_plugins.decoding import MAX_EVENT, failure_of
 from sluice_plugins.openai import stream as openai_stream
 from sluice_plugins.openai.chunk import MALFORMED, Choice, Delta, ReportedUsage, decode_ordinary_document
-from sluice_plugins.openai.stream import (
-    COUNTS,
-    FINISH,
-    WHITE,
-    ChunkDecoder,
-    Edits,
-    check_size,
-    completed,
-    finished,
-)
+from sluice_plugins.openai.edits import Edits
+from sluice_plugins.openai.ends import COUNTS, FINISH, completed, finished
+from sluice_plugins.openai.instead import WHITE, check_size
+from sluice_plugins.openai.stream import ChunkDecoder
 
 
 class _MessageChoice(Choice, gc=False):

@@ -15,8 +15,8 @@ from sluice.model.events import Started, StreamEvent, TextDelta, Verbatim
 from sluice.wire.lenient import read
 from sluice.wire.upstream_errors import reported_error
 from sluice_plugins.openai.chunk import MALFORMED, ReportedUsage
+from sluice_plugins.openai.ends import finished
 from sluice_plugins.openai.operations import body_for
-from sluice_plugins.openai.stream import finished
 
 MAX_ERROR = 64 << 10
 """Bytes of a document that may be read as an error."""

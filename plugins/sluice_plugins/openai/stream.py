@@ -41,14 +41,12 @@ from sluice.model.events import (
     ToolCallDelta,
     Usage,
     Verbatim,
-    believed,
 )
 from sluice.wire import sse
 from sluice.wire.call_ids import new_call_id
 from sluice.wire.jsonedit import without_known_object
-from sluice.wire.jsontext import oversized, slow_numbers
-from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, is_object, parse, whole_characters
-from sluice.wire.upstream_errors import reported_error, stream_error, tells_error
+from sluice.wire.lenient import Halves, encoded, fit, is_object, parse, whole_characters
+from sluice.wire.upstream_errors import reported_error, stream_error
 from sluice_plugins.decoding import MAX_EVENT, failure_of
 from sluice_plugins.openai.calls import ReceivedCall, ReceivedCalls
 from sluice_plugins.openai.chunk import (
@@ -61,41 +59,29 @@ from sluice_plugins.openai.chunk import (
     decode_ordinary,
 )
 from sluice_plugins.openai.chunk import decode as _decode
+from sluice_plugins.openai.edits import (
+    TEXTS,
+    Edits,
+    end_chunk,
+    end_halves,
+    frames_of,
+    join_function,
+    join_text,
+    renamed,
+    values_of,
+)
+from sluice_plugins.openai.ends import FINISH, usage_of
 from sluice_plugins.openai.form import Form, learn
+from sluice_plugins.openai.instead import WHITE, as_error, payloads_of, whole_answer_as_chunk
 
-FRAMING = len(b"data: \n\n")
 MAX_DOCUMENT = 12 << 20
 """Bytes of a whole answer sent in place of a stream, chosen so that no step of decoding blocks the loop for
 100 ms."""
-WHITE = b"\xef\xbb\xbf \t\r\n"
-"""Bytes that may precede a body: white space and a byte order mark."""
 MAX_CHOICES = 128
 """Most choices of one answer."""
 FORMS = 50
 """Most forms learnt from one answer (`openai.form`): some vendors change theirs every second, or with every
 chunk."""
-
-FINISH: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "model_length": "length",
-    "tool_calls": "tool_calls",
-    "tool_use": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-    "sensitive": "content_filter",
-    "safety": "content_filter",
-    "recitation": "content_filter",
-    "prohibited_content": "content_filter",
-    "blocklist": "content_filter",
-}
-
-
-TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
-"""The fields of a delta that hold pieces of text."""
-COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-_DROPPED: Any = object()
 
 
 class _ChoiceState(msgspec.Struct, eq=False):
@@ -120,49 +106,6 @@ class _ChoiceState(msgspec.Struct, eq=False):
         if reason == "stop" and self.calls is not None and self.called and not keep_stop:
             return "tool_calls"
         return reason
-
-
-class Edits:
-    """Changes to make in a chunk (or a whole answer) before it is forwarded, each at its path in the JSON."""
-
-    __slots__ = ("_calls", "_changes")
-
-    def __init__(self) -> None:
-        self._changes: list[tuple[tuple[str | int, ...], Any]] = []
-        self._calls: list[tuple[int, list[dict[str, Any]]]] = []
-
-    def set(self, value: Any, *path: str | int) -> None:
-        self._changes.append((path, value))
-
-    def drop(self, *path: str | int) -> None:
-        self._changes.append((path, _DROPPED))
-
-    def set_or_drop(self, value: str, *path: str | int) -> None:
-        self._changes.append((path, value or _DROPPED))
-
-    def more_calls(self, calls: list[dict[str, Any]], choice: int) -> None:
-        """Append entries to `tool_calls` in the delta of the choice at this position."""
-        self._calls.append((choice, calls))
-
-    def apply(self, document: Any) -> None:
-        thinned: list[list[Any]] = []
-        for (*way, last), value in self._changes:
-            at = document
-            for step in way:
-                at = at[step]
-            if value is not _DROPPED:
-                at[last] = value
-            elif type(at) is dict:
-                at.pop(last, None)
-            else:
-                at[last] = _DROPPED  # removed below: the other paths count this place
-                thinned.append(at)
-        for position, calls in self._calls:
-            choice = document["choices"][position]
-            delta = choice["delta"] = choice.get("delta") or {}
-            delta["tool_calls"] = [*(delta.get("tool_calls") or ()), *calls]
-        for entries in thinned:
-            entries[:] = [entry for entry in entries if entry is not _DROPPED]
 
 
 class _Named(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -216,7 +159,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
     _held_at: "_Named | None" = None  # the call, and where it stands in the first of them
     _joined: str = ""  # a held call's name so far, continued by the current chunk
     _naming: "_Named | None" = None  # the last call whose name began in the current chunk
-    _like: bytes = b""  # the first forwarded chunk: `_end_chunk` copies its head
+    _like: bytes = b""  # the first forwarded chunk: `end_chunk` copies its head
     _halves: Halves | None = None
     _form: Form | None = None
     _texts: int = 0  # reads since the last form was learnt that ended in text
@@ -226,7 +169,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
 
     @property
     def reported(self) -> Usage | None:
-        return _usage(self._usage)
+        return usage_of(self._usage)
 
     def distinguish(self, ids: frozenset[str]) -> None:
         self._taken = ids
@@ -259,7 +202,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         if self._done:
             return []
         if self._document is not None:
-            events = self._batch(_payloads(self._document), None, closing=True)
+            events = self._batch(payloads_of(self._document), None, closing=True)
         else:
             events = self._batch(self._last_frame(), None, closing=True)
         if self._error is not None:
@@ -286,7 +229,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         """The payloads of frames of which some are not a single `data: ` line."""
         events = map(self.stream.event, body.split(sse.END))
         return [
-            _as_error(event.data) if event.event == "error" else event.data
+            as_error(event.data) if event.event == "error" else event.data
             for event in events
             if event is not None
         ]
@@ -319,7 +262,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         if not self._like:
             self._like = passed[0] if passed else b""
         if passed:
-            events.append(Verbatim(_frames(passed, payloads, body)))
+            events.append(Verbatim(frames_of(passed, payloads, body)))
         if self._error is not None and not events:
             raise self._error
         return events
@@ -413,7 +356,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         if (
             choices[0].delta is None
             and (self._main is None or not self._main.content)
-            and (whole := _whole_answer(payload))
+            and (whole := whole_answer_as_chunk(payload))
         ):
             self._chunk(whole, events, passed)
             return
@@ -631,7 +574,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
                 edits = edits or Edits()
                 edits.drop("usage")
         if edits is not None or values is not None:
-            values = _values(payload) if values is None else values
+            values = values_of(payload) if values is None else values
             if edits is not None:
                 edits.apply(values)
             payload = encoded(values)
@@ -639,7 +582,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         joined, self._joined = self._joined, ""
         held_at = self._held_at
         if held_at is not None and joined:
-            self._held[0] = _renamed(self._held[0], joined, held_at.choice, held_at.place)
+            self._held[0] = renamed(self._held[0], joined, held_at.choice, held_at.place)
             if naming is None and held_at.calls.naming is held_at.call:
                 self._held.append(payload)
                 self._as_it_came = False
@@ -683,12 +626,12 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             number, delta = choice.get("index") or 0, choice.get("delta")
             if type(delta) is dict:
                 for name in TEXTS:
-                    _join_text(delta, name, halves, number, name)
+                    join_text(delta, name, halves, number, name)
                 for call in delta.get("tool_calls") or ():
-                    _join_function(call.get("function"), halves, number, call.get("index"))
-                _join_function(delta.get("function_call"), halves, number, "function_call")
+                    join_function(call.get("function"), halves, number, call.get("index"))
+                join_function(delta.get("function_call"), halves, number, "function_call")
             if choice.get("finish_reason"):
-                _end_halves(choice, halves, number)
+                end_halves(choice, halves, number)
         if halves.pending:
             self._form = None
 
@@ -741,7 +684,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         self._form = None
         if self._held_at is not None:
             self._release(events, passed)
-        events.append(Finished(state.reason(keep_stop=self.keep_stop), _usage(self._usage), native))
+        events.append(Finished(state.reason(keep_stop=self.keep_stop), usage_of(self._usage), native))
 
     def _make_ends(self, events: list[StreamEvent], passed: list[bytes]) -> None:
         """Add a chunk with finish reasons for the choices that have none."""
@@ -749,7 +692,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         open_ = {index: state for index, state in every.items() if state is not None and not state.native}
         if open_:
             reasons = {index: "tool_calls" if state.called else "stop" for index, state in open_.items()}
-            self._chunk(_end_chunk(self._like or b"".join(passed[:1]), reasons), events, passed)
+            self._chunk(end_chunk(self._like or b"".join(passed[:1]), reasons), events, passed)
 
     def take(
         self, choices: Sequence[Choice], usage: ReportedUsage | None, events: list[StreamEvent]
@@ -777,7 +720,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         if state is None or not state.native:
             raise self._cut()
         self._done = True
-        reported = _usage(self._usage)
+        reported = usage_of(self._usage)
         native = state.native if not self.finish_missing else ""
         events.append(Finished(state.reason(keep_stop=self.keep_stop), reported, native))
         return self._edits
@@ -840,221 +783,3 @@ def _parts(parts: Sequence[ContentPart], events: list[StreamEvent]) -> str | Non
             case thoughts:
                 events.extend(ReasoningDelta(thought.text) for thought in thoughts if thought.text)
     return "".join(part.text or "" for part in parts) if only_text else None
-
-
-def finished(native: str, usage: ReportedUsage | None) -> Finished:
-    return Finished(FINISH.get(native.lower(), "stop"), _usage(usage), native)
-
-
-def _usage(usage: ReportedUsage | None) -> Usage | None:
-    """The reported usage. Any two of input, output and total give the third; None if too little is
-    reported."""
-    if usage is None:
-        return None
-    read, written, total = usage.prompt_tokens, usage.completion_tokens, usage.total_tokens or 0
-    if read is None and written is None:
-        read, written = usage.input_tokens, usage.output_tokens
-    if read is None and written is None:
-        return None
-    if read is None:
-        read = max(0, total - (written or 0))
-    elif written is None:
-        written = max(0, total - read)
-    cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details is not None else None
-    reasoning = (
-        usage.completion_tokens_details.reasoning_tokens
-        if usage.completion_tokens_details is not None
-        else None
-    )
-    return Usage(
-        input=read,
-        output=written or 0,
-        cached_input=cached or usage.cached_tokens or usage.prompt_cache_hit_tokens or 0,
-        reasoning=reasoning or 0,
-        total=total if total != read + (written or 0) else 0,
-    )
-
-
-def completed(usage: ReportedUsage) -> tuple[int, int, int] | None:
-    """The three counts that every client of the dialect reads (COUNTS); None if too little is reported, or
-    numbers that cannot be true (`believed`)."""
-    known = _usage(usage)
-    known = None if known is None else believed(known)
-    return None if known is None else (known.input, known.output, known.tokens)
-
-
-def _renamed(payload: bytes, name: str, choice: int, call: int) -> bytes:
-    """The chunk with the name of one call replaced."""
-    values = _values(payload)
-    values["choices"][choice]["delta"]["tool_calls"][call]["function"]["name"] = name
-    return encoded(values)
-
-
-def _values(payload: bytes) -> Any:
-    """The parsed chunk, to be edited and encoded again. Raises UpstreamGarbled for one that `parse`
-    refuses."""
-    try:
-        return parse(payload)
-    except ValueError as error:
-        raise UpstreamGarbled(f"The upstream sent an event that cannot be passed on: it {error}") from None
-
-
-def _end_chunk(like: bytes, reasons: dict[int, str]) -> bytes:
-    """A chunk with finish reasons by choice, and the head (id, model …) of the chunk `like`."""
-    try:
-        head = parse(like) if like else {}
-    except ValueError:
-        head = {}
-    known = {
-        key: head[key] for key in ("id", "object", "created", "model", "system_fingerprint") if key in head
-    }
-    choices = [{"index": index, "delta": {}, "finish_reason": reason} for index, reason in reasons.items()]
-    return encoded({**known, "choices": choices})
-
-
-def _frames(passed: list[bytes], payloads: list[bytes], body: bytes | None) -> bytes:
-    """The frames of `passed`. `body`, the frames of `payloads`, is reused as far as both are the same; else
-    they are written again."""
-    if body is not None:
-        if passed == payloads:
-            return body
-        if passed == payloads[: len(passed)]:
-            return body[: sum(map(len, passed)) + FRAMING * len(passed)]
-    return b"".join([b"data: %b\n\n" % payload.replace(b"\n", b"\ndata: ") for payload in passed])
-
-
-# halves of surrogate pairs
-
-
-def _join_text(holder: dict[str, Any], field: str, halves: Halves, *text_id: Any) -> None:
-    value = holder.get(field)
-    if type(value) is str:
-        holder[field] = halves.join(text_id, value)
-    elif type(value) is list:
-        for part in value:
-            _join_text(part, "text", halves, *text_id)
-            _join_text(part, "thinking", halves, *text_id, "thinking")
-
-
-def _join_function(function: Any, halves: Halves, choice: int, call: Any) -> None:
-    if type(function) is dict:
-        for name in ("name", "arguments"):
-            if type(function.get(name)) is str:
-                function[name] = halves.join((choice, name, call), function[name])
-        if function.get("arguments") and halves.pending.pop((choice, "name", call), ""):
-            function["name"] = (function.get("name") or "") + REPLACEMENT  # the name is complete
-
-
-def _end_halves(choice: dict[str, Any], halves: Halves, number: int) -> None:
-    """At the choice's end, replace each half of a pair that is still pending by U+FFFD."""
-    delta = choice["delta"] if type(choice.get("delta")) is dict else {}
-    choice["delta"] = delta
-    for ended in [text_id for text_id in halves.pending if text_id[0] == number]:
-        del halves.pending[ended]
-        match ended:
-            case (_, "arguments" | "name" as field, call) if call != "function_call":
-                index = {} if call is None else {"index": call}
-                delta["tool_calls"] = [
-                    *(delta.get("tool_calls") or ()),
-                    {**index, "function": {field: REPLACEMENT}},
-                ]
-            case (_, "content", *_):
-                text = delta.get("content")
-                delta["content"] = (text if type(text) is str else "") + REPLACEMENT
-            case (_, str(field)) if field in TEXTS:
-                delta[field] = (delta.get(field) or "") + REPLACEMENT
-
-
-def _as_error(payload: bytes) -> bytes:
-    """The payload of an `event: error`, wrapped in `{"error": …}` if it is not an error object itself."""
-    try:
-        value = parse(payload)
-    except ValueError:
-        value = payload.decode("utf-8", "replace")
-    if isinstance(value, dict) and value.get("error"):
-        return payload
-    return encoded({"error": value or "The upstream sent an error event"})
-
-
-def check_size(document: bytes | bytearray) -> None:
-    """Raise UpstreamGarbled for a JSON document that is too deep or has too many values; it is not parsed."""
-    if bound := oversized(document):
-        raise UpstreamGarbled(f"The upstream sent a document that {bound}")
-
-
-def _payloads(document: bytes | bytearray) -> list[bytes]:
-    """The payloads of a document sent in place of a stream: its lines or list entries may be chunks, else it
-    is one."""
-    check_size(document)
-    lines = [line for line in document.splitlines() if line.strip()]
-    if len(lines) > 1 and all(is_object(bytes(line)) for line in lines):
-        return [bytes(line) for line in lines]
-    try:
-        value = parse(document) if document.lstrip(WHITE)[:1] == b"[" else None
-    except ValueError:
-        value = None
-    if type(value) is list and all(type(entry) is dict and "choices" in entry for entry in value):
-        return [encoded(entry) for entry in value]
-    return [_as_chunk(document), b"[DONE]"]
-
-
-def _whole_answer(payload: bytes) -> bytes:
-    """A frame that holds a whole chat completion, as a chunk; b"" for any other frame."""
-    if b'"message"' not in payload:
-        return b""
-    try:
-        value = parse(payload)
-    except ValueError:
-        return b""
-    match value:
-        case {"choices": [{"message": dict()}, *_]}:
-            return _as_chunk(payload)
-        case _:
-            return b""
-
-
-def _as_chunk(document: bytes | bytearray) -> bytes:
-    """A whole chat completion as one chunk; an error as `{"error": …}`. Raises UpstreamGarbled for anything
-    else."""
-    check_size(document)
-    if slow_numbers(document):
-        raise UpstreamGarbled("The upstream sent a document whose numbers would take too long to read")
-    try:
-        value = parse(document)
-    except ValueError:
-        value = None
-    match value:
-        case {"error": error} if error:
-            pass
-        case [{"error": error}, *_]:
-            value = {"error": error}
-        case {"choices": [_, *_] as choices}:
-            value = {**value, "object": "chat.completion.chunk", "choices": _as_chunk_choices(choices)}
-        case {"choices": dict(choice)}:
-            value = {**value, "object": "chat.completion.chunk", "choices": _as_chunk_choices([choice])}
-        case _ if tells_error(value):
-            value = {"error": value}
-        case _:
-            raise UpstreamGarbled("The upstream answered with something other than a chat completion")
-    return encoded(whole_characters(value))
-
-
-def _as_chunk_choices(choices: list[Any]) -> list[Any]:
-    """The choices as a chunk has them, numbered by their order if none has the index 0."""
-    made = [_as_chunk_choice(choice) for choice in choices]
-    if all(type(choice) is dict and choice.get("index") for choice in made):
-        made = [{**choice, "index": position} for position, choice in enumerate(made)]
-    return made
-
-
-def _as_chunk_choice(choice: Any) -> Any:
-    match choice:
-        case {"message": {"tool_calls": [*calls]}}:
-            numbered = [
-                {**call, "index": index} for index, call in enumerate(calls) if isinstance(call, dict)
-            ]
-            return {**choice, "delta": {**choice["message"], "tool_calls": numbered}, "message": None}
-        case {"message": dict(message)}:
-            return {**choice, "delta": message, "message": None}
-        case _:
-            return choice

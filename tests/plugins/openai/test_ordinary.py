@@ -8,7 +8,8 @@ from sluice.errors import UpstreamError
 from sluice.model.events import StreamEvent
 from sluice_plugins.openai.chunk import FinishWord
 from sluice_plugins.openai.document import DocumentDecoder
-from sluice_plugins.openai.stream import FINISH, ChunkDecoder
+from sluice_plugins.openai.ends import FINISH
+from sluice_plugins.openai.stream import ChunkDecoder
 
 HEAD = b'"id":"c","object":"chat.completion.chunk","created":1,"model":"m"'
 TEXT = b'{%b,"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}' % HEAD

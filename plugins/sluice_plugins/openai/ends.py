@@ -1,0 +1,62 @@
+"""How an answer ends in this dialect: its finish reasons, and the usage that it reports."""
+
+from sluice.model.events import Finished, FinishReason, Usage, believed
+from sluice_plugins.openai.chunk import ReportedUsage
+
+FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_calls": "tool_calls",
+    "tool_use": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "sensitive": "content_filter",
+    "safety": "content_filter",
+    "recitation": "content_filter",
+    "prohibited_content": "content_filter",
+    "blocklist": "content_filter",
+}
+COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+
+def finished(native: str, usage: ReportedUsage | None) -> Finished:
+    return Finished(FINISH.get(native.lower(), "stop"), usage_of(usage), native)
+
+
+def usage_of(usage: ReportedUsage | None) -> Usage | None:
+    """The reported usage. Any two of input, output and total give the third; None if too little is
+    reported."""
+    if usage is None:
+        return None
+    read, written, total = usage.prompt_tokens, usage.completion_tokens, usage.total_tokens or 0
+    if read is None and written is None:
+        read, written = usage.input_tokens, usage.output_tokens
+    if read is None and written is None:
+        return None
+    if read is None:
+        read = max(0, total - (written or 0))
+    elif written is None:
+        written = max(0, total - read)
+    cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details is not None else None
+    reasoning = (
+        usage.completion_tokens_details.reasoning_tokens
+        if usage.completion_tokens_details is not None
+        else None
+    )
+    return Usage(
+        input=read,
+        output=written or 0,
+        cached_input=cached or usage.cached_tokens or usage.prompt_cache_hit_tokens or 0,
+        reasoning=reasoning or 0,
+        total=total if total != read + (written or 0) else 0,
+    )
+
+
+def completed(usage: ReportedUsage) -> tuple[int, int, int] | None:
+    """The three counts that every client of the dialect reads (COUNTS); None if too little is reported, or
+    numbers that cannot be true (`believed`)."""
+    known = usage_of(usage)
+    known = None if known is None else believed(known)
+    return None if known is None else (known.input, known.output, known.tokens)
