@@ -19,6 +19,7 @@ from tests.e2e.gateway_process import DIGEST, KEY, ROOT, GatewayProcess, serving
 from tests.e2e.test_bad_start import RIGHT, start
 
 HEADERS = {"x-api-key": KEY}
+ROUNDS = 10
 
 
 def config(
@@ -72,19 +73,27 @@ def test_all_workers_start_on_one_port_and_say_what_they_do_not_share() -> None:
 
 
 async def test_a_limit_holds_over_all_workers_exactly() -> None:
-    with serving(config(4, tokens=1, limits="{requests: {rate: 1/day, burst: 20}}")) as gateway:
-        listening(gateway, 4)
-        [used] = gateway.records("limits_store")
-        assert used["configured"] == "memory"
-        async with client(gateway) as session:
+    """A worker that the machine stops for longer than the others wait for the table's lock makes them count
+    alone meanwhile (`limits.when_down: open`), and they say so: such a round shows nothing, and is repeated.
+    """
+    for _ in range(ROUNDS):
+        with serving(config(4, tokens=1, limits="{requests: {rate: 1/day, burst: 20}}")) as gateway:
+            listening(gateway, 4)
+            [used] = gateway.records("limits_store")
+            assert used["configured"] == "memory"
+            async with client(gateway) as session:
 
-            async def call(number: int) -> int:
-                async with session.post(
-                    "/v1/chat", json={"sessionId": str(number), "message": "hi"}
-                ) as response:
-                    return response.status
+                async def call(number: int) -> int:
+                    async with session.post(
+                        "/v1/chat", json={"sessionId": str(number), "message": "hi"}
+                    ) as response:
+                        return response.status
 
-            assert Counter(await asyncio.gather(*map(call, range(200)))) == {200: 20, 429: 180}
+                answers = Counter(await asyncio.gather(*map(call, range(200))))
+        if not gateway.records("store_failing"):
+            assert answers == {200: 20, 429: 180}
+            return
+    pytest.skip("the machine stopped a worker for more than 50 ms in each round")
 
 
 async def test_a_killed_worker_costs_its_own_streams_alone_and_is_replaced() -> None:
