@@ -12,12 +12,14 @@ import pytest
 from sluice.config.types import (
     Alias,
     Budget,
+    EndUsers,
     KeyLimits,
     Limit,
     Limits,
     Queue,
     Rate,
     Seconds,
+    Team,
     Tenant,
     windows_of,
 )
@@ -31,7 +33,7 @@ from sluice.policies.budgets import budget_claims, budget_prefix
 from sluice.policies.claims import bucket_of, reserved
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import Call
-from tests.policies.calls import Desk, Slow, turns
+from tests.policies.calls import UNLIMITED, Desk, Slow, turns
 from tests.proxy.scripts import Scene
 
 
@@ -299,6 +301,58 @@ async def test_a_key_that_is_kept_back_by_its_own_limits_keeps_nobody_else_back(
     assert not waits.done()
     await desk.leave(held)
     await desk.leave(await waits)
+
+
+@pytest.mark.parametrize("scope", ["end_user", "key_alias", "key", "tenant", "team"])
+async def test_a_caller_that_waits_for_a_limit_of_its_own_keeps_no_other_caller_back(scope: str) -> None:
+    one = KeyLimits(requests=window(0.1, 1))
+    desk = Desk(
+        limits=Limits(
+            address=None, end_users=EndUsers(requests=one.requests) if scope == "end_user" else None
+        ),
+        tenants={"tenant": Tenant(limits=one if scope == "tenant" else UNLIMITED, team="team")},
+        teams={"team": Team(limits=one if scope == "team" else UNLIMITED)},
+    )
+    alias = Alias(tiers=(), queue=Queue(size=4, timeout=Seconds(60)))
+    own = {"key": one, "key_alias": KeyLimits(aliases={"chat": one})}.get(scope, UNLIMITED)
+
+    def call() -> Call:
+        limited = desk.call(own, alias, name="a")
+        limited.end_user = "tenant|ann"
+        return limited
+
+    await desk.leave(await desk.enter(call()))
+    waits = asyncio.create_task(desk.enter(call()))
+    await turns()
+    assert not waits.done()
+    free = desk.call(alias=alias, name="b")
+    free.principal = msgspec.structs.replace(free.principal, tenant="another")
+    other = asyncio.create_task(desk.enter(free))
+    await turns()
+    assert other.done()
+    assert not waits.done()
+    waits.cancel()
+    await asyncio.wait([waits])
+
+
+async def test_an_end_user_over_its_limit_keeps_no_other_of_the_key_back() -> None:
+    desk = Desk(limits=Limits(address=None, end_users=EndUsers(requests=window(0.1, 1))))
+    alias = Alias(tiers=(), queue=Queue(size=4, timeout=Seconds(60)))
+
+    def call(user: str) -> Call:
+        found = desk.call(alias=alias)
+        found.end_user = f"tenant|{user}"
+        return found
+
+    await desk.leave(await desk.enter(call("ann")))
+    waits = asyncio.create_task(desk.enter(call("ann")))
+    await turns()
+    other = asyncio.create_task(desk.enter(call("bob")))
+    await turns()
+    assert other.done()
+    assert not waits.done()
+    waits.cancel()
+    await asyncio.wait([waits])
 
 
 async def test_nobody_overtakes_who_waits_for_what_all_share() -> None:

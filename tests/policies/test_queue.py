@@ -96,3 +96,16 @@ def test_who_comes_back_to_an_empty_queue_begins_anew() -> None:
     queue.join("a", 1.0, 1)
     queue.join("b", 1.0, 2)
     assert [line.key for line in queue.lines()] == ["a", "b"]
+
+
+def test_the_end_users_of_a_key_share_its_part_in_turn() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for number in range(4):
+        queue.join("one", 1.0, "one")
+        for user in ("ann", "bob") if number else ("ann", "ann", "ann", "bob"):
+            queue.join("many", 1.0, user, user)
+    served = [queue.serve(queue.lines()[0]) for _ in range(8)]
+    assert served == ["one", "ann", "one", "bob", "one", "ann", "one", "bob"]
+    while queue:
+        queue.serve(queue.lines()[0])
+    assert queue.lines() == []

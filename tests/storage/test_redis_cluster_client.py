@@ -320,6 +320,41 @@ async def test_a_slot_that_nobody_serves_is_told_and_looked_up_again(clock: Cloc
     assert await cluster.get(HIGH) == b"1"
 
 
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_master_that_is_cut_off_from_the_cluster_is_left_for_the_one_that_took_its_place(
+    clock: Clock, whole: bool
+) -> None:
+    """It still says of itself that it has the slots: the others are asked first."""
+    down = False
+
+    def answer(address: Address, command: tuple[Any, ...]) -> Any:
+        if command[0] == "CLUSTER":
+            return rows((0, 16383, B)) if down and address != A else HALVES
+        if down and address == A:
+            return ClusterDownError("The cluster is down")
+        return [b"1"] if command[0] == "EXEC" else b"1"
+
+    async def get() -> Any:
+        if not whole:
+            return await cluster.get(LOW)
+        pipeline = cluster.pipeline()
+        pipeline.get(LOW)
+        return (await pipeline.execute())[0]
+
+    cluster = cluster_of(nodes := Nodes(answer), clock)
+    assert await get() == b"1"
+    down = True
+    with pytest.raises(ClusterDownError):
+        await get()
+    with pytest.raises(ClusterDownError):
+        await get()
+    assert nodes.lookups == [A]  # too soon
+    clock.now += SOON
+    assert await get() == b"1"
+    assert nodes.lookups == [A, ("a", 101)]
+    assert nodes.sent[-1][0] == B
+
+
 @pytest.mark.parametrize(
     "slots",
     [

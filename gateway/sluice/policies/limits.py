@@ -259,7 +259,10 @@ class Limiter:
             return await self.settlements.take(claims, slots)
         queue = self.alias_queues.queue(call.route.name, config, self.settlements, call.route.queued)
         call.phase = "waiting"
-        verdict = await queue.admit(call.principal.bucket, call.principal.limits.weight, claims, slots)
+        principal = call.principal
+        verdict = await queue.admit(
+            principal.bucket, principal.limits.weight, claims, slots, user=call.end_user
+        )
         call.phase = "admitting"
         return verdict
 

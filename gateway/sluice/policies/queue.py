@@ -1,13 +1,15 @@
 """Queues the calls of an alias that are over a limit, fairly by key, instead of an immediate 429.
 
-`FairQueue` is pure: self-clocked fair queueing (Golestani 1994). Each key has a line, first in, first out.
-The head of a line has a virtual finish time, 1/weight after that of the one before it, or after the one that
-was served last if its line is new; the earliest is served first. So a key's burst delays its own calls only,
-and keys that always have calls waiting are served in proportion to their weights.
+`FairQueue` is pure: self-clocked fair queueing (Golestani 1994). Each key's next call has a virtual finish
+time, 1/weight after that of the one before it, or after the one that was served last if nothing of the key
+waited; the earliest is served first. So a key's burst delays its own calls only, and keys that always have
+calls waiting are served in proportion to their weights. Each end user of a key has a line of its own, first
+in, first out; the lines of a key are served in turn, within the key's share.
 
-`AliasQueue` takes the claims of the heads from the store, in that order. A head that is blocked by its own
-key's or tenant's limits is skipped; one that is blocked by a shared limit keeps its place, and none overtakes
-it. It is tried again when a call has released capacity that it needs, or at the time that the store computed.
+`AliasQueue` takes the claims of the heads from the store, in that order. A head that is blocked by a limit
+that not all calls of the alias share (its end user's, key's, tenant's or team's) is skipped; one that is
+blocked by a shared limit keeps its place, and none overtakes it. It is tried again when a call has released
+capacity that it needs, or at the time that the store computed.
 """
 
 import asyncio
@@ -24,25 +26,44 @@ from sluice.policies.claims import amounted, denied_of
 from sluice.policies.settlements import Settlements
 
 T = TypeVar("T")
-OWN = frozenset({"key", "tenant"})
-"""Scopes that other keys or tenants do not share."""
+SHARED = frozenset({"alias", "overall"})
+"""Scopes that all calls of an alias share."""
 _NEVER_REFUNDED = frozenset(resource.name for resource in PER_CALL)
 TIMER = 0.001
 """Seconds: the event loop's clock is no finer."""
 
 
-class WaitingLine(Generic[T]):
-    """Waiting calls of one key. The head is blocked `until` a time by the bucket `blocked_by`, the key's
-    `own` or not."""
+class KeyShare(Generic[T]):
+    """The waiting calls of one key: the virtual finish time of the next, and a line for each end user."""
 
-    __slots__ = ("blocked_by", "finish", "items", "key", "own", "until", "weight")
+    __slots__ = ("finish", "key", "lines", "weight")
 
     def __init__(self, key: str, weight: float, finish: float) -> None:
         self.key = key
         self.weight = weight
         self.finish = finish
+        self.lines: dict[str, WaitingLine[T]] = {}  # the one that was served last is last
+
+
+class WaitingLine(Generic[T]):
+    """Waiting calls of one end user of a key, or of those that name none. The head is blocked `until` a time
+    by the bucket `blocked_by`, which all calls share or which is the caller's `own`."""
+
+    __slots__ = ("blocked_by", "items", "own", "share", "until", "user")
+
+    def __init__(self, share: KeyShare[T], user: str) -> None:
+        self.share = share
+        self.user = user
         self.items: deque[T] = deque()
         self.unblock()
+
+    @property
+    def key(self) -> str:
+        return self.share.key
+
+    @property
+    def weight(self) -> float:
+        return self.share.weight
 
     def unblock(self) -> None:
         self.until = 0.0
@@ -54,31 +75,37 @@ class FairQueue(Generic[T]):
     """Lines of waiting calls, and the virtual time: the finish time of the one served last."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, WaitingLine[T]] = {}
+        self._shares: dict[str, KeyShare[T]] = {}
         self._virtual = 0.0
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def join(self, key: str, weight: float, item: T) -> WaitingLine[T]:
-        """Appends to the key's line, and returns the line."""
-        line = self._lines.get(key)
+    def join(self, key: str, weight: float, item: T, user: str = "") -> WaitingLine[T]:
+        """Appends to the line of the key's end user, and returns the line."""
+        share = self._shares.get(key)
+        if share is None:
+            share = self._shares[key] = KeyShare(key, weight, self._virtual + 1 / weight)
+        line = share.lines.get(user)
         if line is None:
-            line = self._lines[key] = WaitingLine(key, weight, self._virtual + 1 / weight)
+            line = share.lines[user] = WaitingLine(share, user)
         line.items.append(item)
         self._count += 1
         return line
 
     def lines(self) -> list[WaitingLine[T]]:
-        """Yields all lines in the order of service; of equal finish times the oldest line first."""
-        return sorted(self._lines.values(), key=lambda line: line.finish)
+        """Returns all lines in the order of service; of equal finish times the oldest key first."""
+        shares = sorted(self._shares.values(), key=lambda share: share.finish)
+        return [line for share in shares for line in share.lines.values()]
 
     def serve(self, line: WaitingLine[T]) -> T:
         """Removes and returns the line's head."""
-        self._virtual = max(self._virtual, line.finish)
-        line.finish = self._virtual + 1 / line.weight
+        share = line.share
+        self._virtual = max(self._virtual, share.finish)
+        share.finish = self._virtual + 1 / share.weight
         item = line.items.popleft()
+        share.lines[line.user] = share.lines.pop(line.user)
         self._gone(line)
         return item
 
@@ -93,8 +120,10 @@ class FairQueue(Generic[T]):
         if head:
             line.unblock()
         if not line.items:
-            del self._lines[line.key]
-        if not self._lines:
+            del line.share.lines[line.user]
+        if not line.share.lines:
+            del self._shares[line.key]
+        if not self._shares:
             self._virtual = 0.0
 
 
@@ -135,9 +164,11 @@ class AliasQueue:
     def __len__(self) -> int:
         return len(self._queue)
 
-    async def admit(self, key: str, weight: float, claims: Sequence[Claim], slots: Sequence[Slot]) -> Verdict:
-        """Waits for admission, or for the timeout's refusal. Safe to cancel at any point. Raises
-        Unavailable."""
+    async def admit(
+        self, key: str, weight: float, claims: Sequence[Claim], slots: Sequence[Slot], *, user: str = ""
+    ) -> Verdict:
+        """Waits for admission, or for the timeout's refusal. `user`: the owner of its end user's limits. Safe
+        to cancel at any point. Raises Unavailable."""
         verdict, wakes = None, self._wakes
         if not self._queue:
             verdict = await self._settlements.take(claims, slots)
@@ -146,7 +177,7 @@ class AliasQueue:
         if len(self._queue) >= self._config.size:
             return await self._peek(claims, slots)
         waiter = _Waiter(claims, slots, asyncio.get_running_loop().create_future())
-        line = self._queue.join(key, weight, waiter)
+        line = self._queue.join(key, weight, waiter, user)
         if verdict is not None and line.items[0] is waiter and wakes == self._wakes:
             self._block(line, verdict)
         answer = await self._answer(line, waiter)
@@ -200,7 +231,7 @@ class AliasQueue:
         denied = denied_of(waiter.claims, waiter.slots, verdict)
         line.until = self._clock() + verdict.retry_after
         line.blocked_by = denied.key
-        line.own = denied.scope in OWN
+        line.own = denied.scope not in SHARED
 
     def _serve_soon(self) -> None:
         self._again = True

@@ -5,6 +5,7 @@ It keeps the map of slots, sends each command to the master of its key's slot, a
     MOVED       the slot has another master: the map is corrected there, and looked up whole soon
     ASK         the slot is on its way to another node: this one command goes there, behind ASKING on the same connection
     TRYAGAIN    a script's keys are on both sides of such a move: it is sent again, a moment later
+    CLUSTERDOWN the node does not serve: the caller gets the error, and the map is looked up soon, at others first
 
 A node that answers one of these has not done the command, so sending it again does it once. Where nobody
 knows whether it was done (a lost connection, no reply in time), nothing is sent again and the caller gets the
@@ -172,6 +173,7 @@ class Cluster(AsyncCoreCommands):
                     replies[at] = reply
                     if not isinstance(reply, AskError | TryAgainError):
                         del waiting[at]
+                        self._suspect(node, reply)
                     elif (other := self._redirected(node, reply)) is not None:
                         asked[at] = other
             if not waiting:
@@ -200,9 +202,17 @@ class Cluster(AsyncCoreCommands):
                 ]
             error = errors[0]
             if not isinstance(error, AskError | TryAgainError):
+                self._suspect(node, error)
                 break
             asking = self._redirected(node, error)
         raise error
+
+    def _suspect(self, node: Node, reply: Any) -> None:
+        """Looks up the map soon where a node is cut off from the others (CLUSTERDOWN): its slots may have
+        another master, which it does not know, so the others are asked first."""
+        if isinstance(reply, ClusterDownError):
+            node.failed = True
+            self._look_up(SOON)
 
     def _redirected(self, node: Node, error: Exception) -> Node | None:
         """The node to ask instead, for a slot that is on its way; the map is corrected for one that has
