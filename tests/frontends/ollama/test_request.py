@@ -247,3 +247,35 @@ def test_inputs_are_openais() -> None:
 def test_what_is_no_input_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
         embed(body, Head())
+
+
+CALL = {"function": {"name": "f", "arguments": {"Name": 1, "name": 2}}}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"Name": 1, "name": 2}}}
+
+
+@pytest.mark.parametrize(("fields", "param"), [
+    ({"Model": "other"}, "model"), ({"Stream": False}, "stream"), ({"OPTIONS": {"num_gpu": 99}}, "options"),
+    ({"Keep_Alive": -1}, "keep_alive"), ({"me\u017f\u017fages": []}, "messages"), ({"raw_x": 1, "Raw_X": 2}, "body"),
+    ({"messages": [USER, {**USER, "Content": "other"}]}, "messages[1].content"),
+    ({"messages": [{"role": "assistant", "tool_calls": [{**CALL, "Function": {}}]}]}, "messages[0].tool_calls[0].function"),
+    ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "NAME": "g"}}]}]},
+     "messages[0].tool_calls[0].function.name"),
+    ({"tools": [{**TOOL, "FUNCTION": {}}]}, "tools[0].function"),
+    ({"tools": [{"function": {"name": "f", "Description": "g"}}]}, "tools[0].function.description"),
+])  # fmt: skip
+def test_names_that_ollama_takes_for_others_are_refused(fields: Any, param: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        chat(**fields)
+    assert refused.value.param == param
+
+
+def test_names_within_options_arguments_and_schemas_may_be_any() -> None:
+    called = [USER, {"role": "assistant", "tool_calls": [CALL]}]
+    assert chat(messages=called, tools=[TOOL], options={"Num_GPU": 1, "num_gpu": 2}, Own=1).wire["Own"] == 1
+
+
+@pytest.mark.parametrize("name", ["Model", "PROMPT", "Template", "Raw", "keep_Alive"])
+def test_names_of_a_text_that_ollama_takes_for_others_are_refused(name: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        generated(**{name: "other"})
+    assert refused.value.param == name.lower()

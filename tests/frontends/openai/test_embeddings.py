@@ -58,6 +58,14 @@ def test_what_is_no_request_is_refused_by_its_field(wire: Any, param: str, reaso
     assert refused.value.message.startswith(reason)
 
 
+@pytest.mark.parametrize("value", ["a", [1] * 20_000])
+@pytest.mark.parametrize("name", ["Model", "INPUT", "Dimensions", "encodinG_format"])
+def test_names_that_some_servers_take_for_others_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(BadRequest) as refused:
+        ask({"model": "m", "input": value, name: "other"})
+    assert refused.value.param == name.lower()
+
+
 def test_a_model_may_be_left_to_the_key() -> None:
     assert ask({"input": "a"}).model is None
 

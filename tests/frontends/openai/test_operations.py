@@ -8,7 +8,7 @@ import pytest
 
 from sluice.errors import BadRequest
 from sluice.frontends import Head
-from sluice.frontends.openai.operations import images, moderations, rerank
+from sluice.frontends.openai.operations import images, moderations, rerank, speech
 
 Parse = Callable[..., Any]
 TEXT = "a" * 400
@@ -49,3 +49,20 @@ def test_what_is_none_is_refused_by_its_field(parse: Parse, fields: Any, param: 
 def test_what_is_no_object_is_refused(parse: Parse, body: bytes) -> None:
     with pytest.raises(BadRequest):
         parse(body, Head())
+
+
+@pytest.mark.parametrize(("parse", "fields"), [
+    (moderations, {"input": "a"}), (images, {"prompt": "a"}), (speech, {"input": "a", "voice": "alloy"}),
+    (rerank, {"query": "a", "documents": ["a"]}),
+])  # fmt: skip
+@pytest.mark.parametrize(("more", "param"), [({"Model": "other"}, "model"), ({"a_b": 1, "A_B": 2}, "body")])
+def test_names_that_some_servers_take_for_others_are_refused(
+    parse: Parse, fields: Any, more: Any, param: str
+) -> None:
+    with pytest.raises(BadRequest) as refused:
+        parse(json.dumps({"model": "m", **fields, **more}).encode(), Head())
+    assert refused.value.param == param
+    assert (
+        parse(json.dumps({"model": "m", "Vendors_own": 1, **fields}).encode(), Head()).wire["Vendors_own"]
+        == 1
+    )

@@ -12,6 +12,8 @@ Of /api/generate a chat is made where the upstream is not Ollama. What only a mo
 goes to Ollama alone: `suffix`, `template`, `raw`, by which the caller has applied a template himself, and the
 `context` of an earlier answer.
 
+Refused are names that Ollama would take for another, as `sluice.frontends.checks.check_names` says.
+
 Standard: https://github.com/ollama/ollama/blob/main/docs/api.md
 """
 
@@ -21,7 +23,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from sluice.frontends import RequestHead
-from sluice.frontends.checks import explained, refused, whole_number
+from sluice.frontends.checks import check_names, explained, refused, whole_number
 from sluice.frontends.ollama.errors import ModelLoaded
 from sluice.frontends.open_calls import OpenCalls
 from sluice.model.chat import (
@@ -117,6 +119,15 @@ class _Options(msgspec.Struct):
 
 _C = TypeVar("_C", bound=_Common)
 
+# Names within `options` are not checked: Ollama reads those letter by letter.
+_NAMES: Mapping[type[_Common], frozenset[str]] = {
+    kind: frozenset({*kind.__struct_fields__, "keep_alive"}) for kind in (_Chat, _Generate)
+}
+_MESSAGE = frozenset(_Message.__struct_fields__)
+# Of a call or a tool, together with its `function`.
+_CALL = frozenset({*_ToolCall.__struct_fields__, *_Function.__struct_fields__})
+_TOOL = frozenset({*_Tool.__struct_fields__, *_Definition.__struct_fields__})
+
 OWN = frozenset(
     {
         "num_ctx", "num_keep", "min_p", "tfs_z", "typical_p", "repeat_last_n", "repeat_penalty", "penalize_newline",
@@ -130,6 +141,7 @@ def chat_of(body: bytes, head: RequestHead) -> ChatRequest:
     """The request of /api/chat. Raises BadRequest, `param` naming the field; Loaded where there are no
     messages."""
     request, wire = _typed(body, _Chat)
+    _check_within(wire)
     if not request.messages:
         raise ModelLoaded({**_loaded(request), "message": {"role": "assistant", "content": ""}})
     messages = _messages(request.messages)
@@ -170,9 +182,23 @@ def _typed(body: bytes, kind: type[_C]) -> tuple[_C, dict[str, Any]]:
         request = msgspec.convert(wire, kind)
     except msgspec.ValidationError as error:
         raise explained(str(error)) from None
+    check_names(wire, _NAMES[kind], "")
     if request.model == "":
         raise refused("model", "must not be empty")
     return request, wire
+
+
+def _check_within(wire: dict[str, Any]) -> None:
+    """Checks the names in messages and tools, whose types have been checked."""
+    for index, message in enumerate(wire.get("messages") or ()):
+        check_names(message, _MESSAGE, f"messages[{index}].")
+        for number, call in enumerate(message.get("tool_calls") or ()):
+            at = f"messages[{index}].tool_calls[{number}]."
+            check_names(call, _CALL, at)
+            check_names(call["function"], _CALL, f"{at}function.")
+    for index, tool in enumerate(wire.get("tools") or ()):
+        check_names(tool, _TOOL, f"tools[{index}].")
+        check_names(tool["function"], _TOOL, f"tools[{index}].function.")
 
 
 def _request(

@@ -17,6 +17,7 @@ import msgspec
 
 from sluice.errors import BadRequest
 from sluice.frontends import RequestHead
+from sluice.frontends.checks import check_names
 from sluice.frontends.openai.whole import Accumulated
 from sluice.model.chat import TOKENS_OF_AN_IMAGE, text_size
 from sluice.model.events import StreamEvent, Verbatim
@@ -26,6 +27,9 @@ from sluice.wire.jsontext import checked_object, unambiguous_object
 SHORT = 32 << 10
 """Maximum bytes of a body whose lists of tokens are parsed as numbers."""
 KINDS = "must be a string, a list of strings, a list of tokens (whole numbers) or a list of such lists"
+_NAMES = frozenset(
+    {"model", "input", "dimensions", "encoding_format", "user", "input_type", "truncate", "max_tokens"}
+)
 _TOKENS = re.compile(rb"\[[\[\]0-9,\s]*\]").fullmatch
 
 
@@ -56,6 +60,7 @@ _lists_of = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 def embeddings(body: bytes, head: RequestHead) -> OperationRequest:
     wire, sizes, unescaped = (_long_lists(body) if len(body) > SHORT else None) or _any(body)
+    check_names(wire, _NAMES, "")
     model = wire.get("model")
     if not (model is None or isinstance(model, str)) or model == "":
         raise BadRequest("model: must be a string that names a model", param="model")

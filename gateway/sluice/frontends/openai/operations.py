@@ -2,7 +2,8 @@
 (`/v2/rerank`), whose answers are an upstream's own.
 
 Only what limits and routes need is parsed: the model, and the estimated number of tokens. The provider checks
-the rest, which is forwarded unchanged.
+the rest, which is forwarded unchanged. Names that a
+server might take for another are refused (`sluice.frontends.checks.check_names`).
 
 Standards: https://platform.openai.com/docs/api-reference/moderations,
 https://platform.openai.com/docs/api-reference/images/create,
@@ -15,7 +16,7 @@ from typing import Any, ClassVar
 
 from sluice.errors import BadRequest, GatewayError
 from sluice.frontends import RequestHead
-from sluice.frontends.checks import refused
+from sluice.frontends.checks import check_names, refused
 from sluice.model.chat import TOKENS_OF_AN_IMAGE, text_size
 from sluice.model.events import Started, StreamEvent, Verbatim
 from sluice.model.operations import BytesRequest, OperationRequest
@@ -27,12 +28,31 @@ SOUNDS: Mapping[str, str] = {
     "mp3": "audio/mpeg", "opus": "audio/opus", "aac": "audio/aac", "flac": "audio/flac", "wav": "audio/wav", "pcm": "audio/pcm",
 }  # fmt: skip
 """Media types of `response_format`."""
+_MODERATION = frozenset({"model", "input"})
+_IMAGE = frozenset(
+    {
+        "model",
+        "prompt",
+        "n",
+        "size",
+        "quality",
+        "style",
+        "response_format",
+        "stream",
+        "partial_images",
+        "output_format",
+    }
+)
+_SPEECH = frozenset({"model", "input", "voice", "instructions", "response_format", "speed", "stream_format"})
+_RERANK = frozenset(
+    {"model", "query", "documents", "top_n", "return_documents", "max_tokens_per_doc", "truncate"}
+)
 NEEDS = "must be a string or a list that is not empty"
 
 
 def moderations(body: bytes, head: RequestHead) -> OperationRequest:
     """Parses a request for moderations: texts, or parts of content (`text`, `image_url`)."""
-    wire, unescaped = _object(body)
+    wire, unescaped = _object(body, _MODERATION)
     given = wire.get("input")
     if not isinstance(given, str | list) or given == []:
         raise refused("input", NEEDS)
@@ -43,7 +63,7 @@ def moderations(body: bytes, head: RequestHead) -> OperationRequest:
 def images(body: bytes, head: RequestHead) -> OperationRequest:
     """Parses a request for images. The answer has all of them; partial images of a stream are not
     forwarded."""
-    wire, unescaped = _object(body)
+    wire, unescaped = _object(body, _IMAGE)
     prompt = wire.get("prompt")
     if not isinstance(prompt, str) or not prompt:
         raise refused("prompt", "must be a string that is not empty")
@@ -57,7 +77,7 @@ def images(body: bytes, head: RequestHead) -> OperationRequest:
 def speech(body: bytes, head: RequestHead) -> BytesRequest:
     """Parses a request for speech. Sound is forwarded as it arrives; with `stream_format: sse` it is
     events."""
-    wire, unescaped = _object(body)
+    wire, unescaped = _object(body, _SPEECH)
     text = wire.get("input")
     if not isinstance(text, str) or not text:
         raise refused("input", "must be a string that is not empty")
@@ -80,7 +100,7 @@ def speech(body: bytes, head: RequestHead) -> BytesRequest:
 def rerank(body: bytes, head: RequestHead) -> OperationRequest:
     """Parses a query and the documents that are ranked by it. Each document is read together with the
     query."""
-    wire, unescaped = _object(body)
+    wire, unescaped = _object(body, _RERANK)
     query, documents = wire.get("query"), wire.get("documents")
     if not isinstance(query, str | dict) or not query:
         raise refused("query", "must be a string that is not empty")
@@ -91,10 +111,13 @@ def rerank(body: bytes, head: RequestHead) -> OperationRequest:
     return _request(RERANK, RERANK, wire, body if unescaped else b"", sizes)
 
 
-def _object(body: bytes) -> tuple[dict[str, Any], bool]:
-    """Returns the object, and whether its names have no escapes."""
+def _object(body: bytes, names: frozenset[str]) -> tuple[dict[str, Any], bool]:
+    """Returns the object, and whether its names have no escapes. `names`: those that are known."""
     wire = unambiguous_object(body)
-    return (checked_object(body), False) if wire is None else (wire, True)
+    unescaped = wire is not None
+    wire = checked_object(body) if wire is None else wire
+    check_names(wire, names, "")
+    return wire, unescaped
 
 
 def _request(
