@@ -1,6 +1,12 @@
 """Parts of forms: where they stand, and what is no form."""
 
+import contextlib
+from typing import Any
+
+import aiohttp
 import pytest
+import requests
+import urllib3
 
 from sluice.wire.multipart import MAX_PARTS, MAX_VALUE, FormPart, FormScanner, boundary_of, parts_of
 
@@ -34,6 +40,94 @@ def test_parts_are_found_where_they_stand(body: bytes, expected: list[tuple[str,
 def test_what_is_no_form_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError):
         values(body)
+
+
+HIDING = [
+    b'Content-Disposition: form-data; name="x"\r\nContent-Disposition: form-data; name="model"',
+    b'Content-Disposition: form-data; name="x"\r\nContent-Disposition : form-data; name="model"',
+    b'Content-Disposition: form-data; name="x"\nContent-Disposition: form-data; name="model"',
+    b"Content-Disposition: form-data; name=\"x\"; name*=utf-8''model",
+    b'Content-Disposition: form-data; name="x"; NAME*0="mod"; name*1="el"',
+    b'Content-Disposition: form-data; name="x"; name ="model"',
+    b'Content-Disposition: form-data; name="x"; name= "model"',
+    b'Content-Disposition: form-data; name="x"; name *=utf-8\'\'model',
+    b'Content-Disposition: form-data; name="x";\x0bname="model"',
+    b'Content-Disposition: form-data; name="x" name="model"', b'Content-Disposition: form-data; name="x", name="model"',
+    b'Content-Disposition: form-data; name="y"\r\n ; name="model"',
+    b'Content-Disposition: form-data; name="y"\r\n\t; name="model"',
+    b'Content-Disposition: form-data; name="mod\\el"', b'Content-Disposition: form-data; name="\\model"',
+    b'Content-Disposition: form-data; name="x\0"', b'X\r\nContent-Disposition: form-data; name="x"',
+    b'Content-Disposition: form-data; filename="\\"; name="model"; a="',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("head", HIDING)
+def test_a_head_that_parsers_read_differently_is_refused(head: bytes) -> None:
+    with pytest.raises(ValueError, match="has a part"):
+        values(b"--B\r\n" + head + b"\r\n\r\nlarge\r\n" + END)
+
+
+FILENAMES = [
+    "a.wav",
+    "ä b.wav",
+    'say "a".wav',
+    "C:\\sounds\\a.wav",
+    "a\\",
+    "a; b=c.wav",
+    "a'b,c=d%.wav",
+    "\u200f\u5b57.wav",
+]
+ESCAPES = [  # how a file's name is written: browsers, curl before 7.81 and urllib3 before 1.25, RFC 5987 as well
+    lambda name: b'filename="%b"' % name.replace('"', "%22").encode(),
+    lambda name: b'filename="%b"' % name.replace("\\", "\\\\").replace('"', '\\"').encode(),
+    lambda name: b"filename=\"x\"; filename*=utf-8''%b" % name.encode().hex("%").encode(),
+]
+
+
+@pytest.mark.parametrize("name", FILENAMES)
+@pytest.mark.parametrize("written", range(len(ESCAPES)))
+def test_names_of_files_may_be_written_in_all_ways(name: str, written: int) -> None:
+    head = b'Content-Disposition: form-data; name="file"; ' + ESCAPES[written](name)
+    assert values(b"--B\r\n" + head + b"\r\nContent-Type: audio/wav\r\n\r\nx\r\n" + END) == [
+        ("file", b"x", True)
+    ]
+
+
+async def by_aiohttp(name: str) -> tuple[bytes, str]:
+    form = aiohttp.FormData()
+    form.add_field("model", "chat")
+    form.add_field("file", b"x", filename=name, content_type="audio/wav")
+    payload = form()
+    return await payload.as_bytes(), payload.content_type
+
+
+async def by_requests(name: str) -> tuple[bytes, str]:
+    request = requests.Request(
+        "POST", "http://h", files={"file": (name, b"x")}, data={"model": "chat"}
+    ).prepare()
+    assert isinstance(request.body, bytes)
+    return request.body, request.headers["content-type"]
+
+
+async def by_urllib3(name: str) -> tuple[bytes, str]:
+    return urllib3.encode_multipart_formdata({"model": "chat", "file": (name, b"x", "audio/wav")})
+
+
+@pytest.mark.parametrize("name", FILENAMES)
+@pytest.mark.parametrize("client", [by_aiohttp, by_requests, by_urllib3])
+async def test_forms_of_ordinary_clients_are_read(client: Any, name: str) -> None:
+    body, kind = await client(name)
+    found = [
+        (part.name, body[part.start : part.end], part.file) for part in parts_of(body, boundary_of(kind))
+    ]
+    assert found == [("model", b"chat", False), ("file", b"x", True)]
+
+
+def test_a_long_head_takes_no_long_time() -> None:
+    for filling in (b" ", b'\\";a="', b';a="\\"', b"; a=b", b'"', b";", b"\\"):
+        head = b'Content-Disposition: form-data; name="x"; a="' + filling * (8000 // len(filling)) + b"x"
+        with contextlib.suppress(ValueError):
+            values(b"--B\r\n" + head + b"\r\n\r\n1\r\n" + END)
 
 
 def test_no_cut_form_is_taken_for_a_whole_one() -> None:

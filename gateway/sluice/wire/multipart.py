@@ -17,10 +17,17 @@ MAX_VALUE = 256
 _BOUNDARY = re.compile(
     r";\s*boundary=(?:\"([^\"]{1,70})\"|([^\s;\"]{1,70}))\s*(?:;|\Z)", re.IGNORECASE
 ).search
-_DISPOSITION = re.compile(
-    rb"^content-disposition:[ \t]*form-data[ \t]*((?:;[^\r\n]*)?)", re.IGNORECASE | re.MULTILINE
-).search
-_NAME = re.compile(rb";[ \t]*name=(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]+))", re.IGNORECASE).findall
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\0-\x08\x0a-\x1f\x7f]*)").fullmatch
+_DISPOSITION = re.compile(rb"[ \t]*form-data[ \t]*((?:;.*)?)", re.IGNORECASE).fullmatch
+_PARAMETER = rb";[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+="
+_PARAMETERS = (
+    re.compile(rb"(?:%b(?:\"(?:[^\"\\]|\\.)*\"[ \t]*|[^\";]*))*" % _PARAMETER).fullmatch,
+    re.compile(rb"(?:%b(?:\"[^\"]*\"[ \t]*|[^\";]*))*" % _PARAMETER).fullmatch,
+)
+"""With a backslash before a quotation mark (RFC 822), and without, as browsers write a file's name
+(https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data)."""
+_NAME = re.compile(rb";[ \t]*name=(?:\"([^\"]*)\"|([^\s;\"]+))", re.IGNORECASE).findall
+_OTHER_NAME = re.compile(rb";[ \t]*name(?:\*|[ \t]+[=*]|=[ \t])", re.IGNORECASE).search
 _FILENAME = re.compile(rb";[ \t]*filename\*?=", re.IGNORECASE).search
 
 
@@ -168,13 +175,31 @@ class FormScanner:
 
 
 def _part(head: bytes, start: int, end: int) -> FormPart:
-    """The part that this head begins."""
-    found = _DISPOSITION(head)
-    names = _NAME(found[1]) if found is not None else []
-    if found is None or len(names) != 1:
+    """Returns the part that this head begins. Raises ValueError for a head that parsers read differently, so
+    that no upstream sees a name which the gateway has not seen: continued lines, several dispositions or
+    names, `name*` of RFC 2231 (RFC 7578 forbids it), a backslash in a name.
+    """
+    fields = [_FIELD(line) for line in head.split(b"\r\n")]
+    found = [
+        None if field is None else _DISPOSITION(field[2])
+        for field in fields
+        if field is None or field[1].lower() == b"content-disposition"
+    ]
+    if len(found) != 1 or found[0] is None:
         raise ValueError("has a part without one name")
+    parameters = found[0][1].rstrip(b" \t;")
+    names = _NAME(parameters)
+    if (
+        len(names) != 1
+        or _OTHER_NAME(parameters)
+        or not any(complete(parameters) for complete in _PARAMETERS)
+    ):
+        raise ValueError("has a part without one name")
+    written = names[0][0] or names[0][1]
+    if b"\\" in written:
+        raise ValueError("has a part with a backslash in its name")
     try:
-        name = (names[0][0] or names[0][1]).decode()
+        name = written.decode()
     except UnicodeDecodeError:
         raise ValueError("has a part whose name is no UTF-8") from None
-    return FormPart(name, start, end, _FILENAME(found[1]) is not None)
+    return FormPart(name, start, end, _FILENAME(parameters) is not None)
