@@ -1,10 +1,14 @@
 """Roles of the admin API: which route needs which, and what a viewer is refused."""
 
+import asyncio
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from sluice.api.admin_export import AdminExport
+from sluice.api.admin_keys import AdminKeys
 from sluice.api.admin_roles import NEEDED
 from sluice.config.loader import load_mapping
 from sluice.errors import ConfigError
@@ -91,6 +95,61 @@ async def test_roles_hold_on_the_clients_port_too() -> None:
             request = FakeRequest("GET", path, headers={"x-admin-api-key": VIEWER}, key="")
             await there.clients(request)
             assert request.status == status
+
+
+async def test_an_action_that_raises_is_logged_with_its_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(WITH_KEYS) as there:
+        assert (await ask(there, "POST /admin/keys", SECOND, {"id": "test"})).status == 409
+        monkeypatch.setattr(AdminKeys, "_look", _crash)
+        assert (await ask(there, "DELETE /admin/keys/{id}", SECOND)).status == 500
+        assert outcomes(there) == [
+            ("POST /admin/keys", None, "refused", "conflict"),
+            ("DELETE /admin/keys/{id}", None, "failed", None),
+        ]
+
+
+async def test_a_delete_whose_client_leaves_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(WITH_KEYS) as there:
+        begun = asyncio.Event()
+
+        async def hang(*_: object) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(AdminKeys, "_look", hang)
+        asking = asyncio.create_task(ask(there, "DELETE /admin/keys/{id}", SECOND))
+        await begun.wait()
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert outcomes(there) == [("DELETE /admin/keys/{id}", None, "cut", None)]
+
+
+@pytest.mark.parametrize("how", ["client", "store"])
+async def test_an_export_that_is_cut_is_logged(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def chunks(*_: object, **__: object) -> AsyncIterator[bytes]:
+        yield b"{}\n"
+        if how == "store":
+            raise RuntimeError
+        asking.cancel()
+        await asyncio.sleep(0)
+        yield b"{}\n"
+
+    name = "GET /v1/admin/conversations/export"
+    monkeypatch.setattr(AdminExport, "_conversation_lines", chunks)
+    async with served(WITH_KEYS) as there:
+        asking = asyncio.create_task(ask(there, name, SECOND))
+        await asyncio.wait([asking])
+        assert outcomes(there) == [(name, 200, {"client": "cut", "store": "failed"}[how], None)]
+
+
+async def _crash(*_: object) -> None:
+    raise RuntimeError("a fault of ours")
+
+
+def outcomes(there: Served) -> list[tuple[Any, ...]]:
+    actions = [line for line in there.log if line["event"] == "admin_action"]
+    assert all(line["operator"] == "second" for line in actions)
+    return [(line["route"], line["status"], line["outcome"], line.get("error")) for line in actions]
 
 
 ONE = digest_of("one")

@@ -24,6 +24,7 @@ from sluice.api.admin_usage import AdminUsage
 from sluice.api.bodies import Bodies
 from sluice.api.request import Request
 from sluice.api.table import Handler, OwnRoute
+from sluice.errors import GatewayError
 from sluice.identity.operators import Operator
 from sluice.runtime.snapshot import Snapshot
 
@@ -75,21 +76,25 @@ def _handler(route: AdminRoute, admit: Admit, bodies: Bodies, log: Any) -> Handl
         body: Mapping[str, object] = (
             await bodies.optional_object(request) if route.method in WITH_BODY else {}
         )
-        reply = await route.answer(
-            AdminRequest(request_id, request.parameters, request.query, request.headers, dict(body))
-        )
-        if isinstance(reply, Streamed):
-            await _send(request, reply)
-        else:
-            request.reply(reply.status, reply.body, reply.headers, reply.content_type)
-        if needed == "operator":
-            log.info(
-                "admin_action",
-                operator=operator.name,
-                route=name,
-                status=request.status,
-                request_id=request_id,
-            )
+        asked = AdminRequest(request_id, request.parameters, request.query, request.headers, dict(body))
+        outcome, error = "cut", None
+        try:
+            reply = await route.answer(asked)
+            if isinstance(reply, Streamed):
+                await _send(request, reply)
+            else:
+                request.reply(reply.status, reply.body, reply.headers, reply.content_type)
+            outcome = "done"
+        except GatewayError as refused:
+            outcome, error = "refused", refused.code
+            raise
+        except Exception:
+            outcome = "failed"
+            raise
+        finally:  # whatever became of the answer, the store may have been read or changed
+            if needed == "operator":
+                fields = {"route": name, "outcome": outcome, "status": request.status or None, "error": error}
+                log.info("admin_action", operator=operator.name, request_id=request_id, **fields)
 
     return answer
 
