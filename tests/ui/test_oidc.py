@@ -349,6 +349,7 @@ async def test_a_provider_that_is_away_is_said_so_and_admin_keys_still_work() ->
 
 BY_GROUPS = "{claim: groups, viewer: [staff], operator: [platform]}"
 IN_A_REALM = "{claim: realm_access.roles, viewer: [staff], operator: [platform]}"
+BY_EMAIL = "{claim: email, operator: [a@x.example]}"
 ROLES: list[tuple[str, dict[str, Any], str | None]] = [
     (BY_GROUPS, {"groups": ["platform"]}, "operator"),
     (BY_GROUPS, {"groups": "staff"}, "viewer"),
@@ -358,7 +359,13 @@ ROLES: list[tuple[str, dict[str, Any], str | None]] = [
     (BY_GROUPS, {"groups": []}, None),
     (IN_A_REALM, {"realm_access": {"roles": ["platform"]}}, "operator"),
     ("{claim: 'https://x.example/roles', operator: [platform]}", {"https://x.example/roles": ["platform"]}, "operator"),
-    ("{claim: email, operator: [a@x.example]}", {"email": "a@x.example"}, "operator"),
+    (BY_EMAIL, {"email": "a@x.example", "email_verified": True}, "operator"),
+    (BY_EMAIL, {"email": "a@x.example", "email_verified": "true"}, "operator"),
+    (BY_EMAIL, {"email": "a@x.example", "email_verified": False}, None),
+    (BY_EMAIL, {"email": "a@x.example", "email_verified": "false"}, None),
+    (BY_EMAIL, {"email": "a@x.example", "email_verified": 1}, None),
+    (BY_EMAIL, {"email": "a@x.example"}, None),
+    ("{claim: email, viewer: ['*']}", {"email": "a@x.example"}, "viewer"),
     ("{viewer: ['*']}", {"groups": None}, "viewer"),
 ]  # fmt: skip
 
@@ -369,6 +376,24 @@ async def test_roles_follow_the_claim(roles: str, claims: dict[str, Any], expect
         idp.claims = claims
         assert await user.back(idp.authorize(await user.begin())) == ("" if expected else "role")
         assert (await user.who()).get("role") == expected
+
+
+async def test_an_address_that_the_provider_has_not_verified_gives_no_role_and_the_log_says_so() -> None:
+    async with hostile() as idp, visited(idp, roles=BY_EMAIL) as user:
+        for claims, told, expected in (
+            ({"email": "a@x.example"}, {}, "email_not_verified"),
+            ({}, {"sub": "s-1", "email": "a@x.example"}, "email_not_verified"),
+            (
+                {"email_verified": False},
+                {"sub": "s-1", "email": "a@x.example", "email_verified": True},
+                "email_not_verified",
+            ),
+            ({}, {}, "no_role"),
+        ):
+            idp.claims, idp.userinfo = claims, told
+            assert await user.back(idp.authorize(await user.begin())) == "role"
+            last = [line for line in user.there.log if line["event"] == "ui_sign_in"][-1]
+            assert (last["reason"], last["detail"]) == ("role", expected)
 
 
 async def test_userinfo_counts_only_for_the_same_subject_and_where_the_id_token_is_silent() -> None:

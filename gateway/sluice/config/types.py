@@ -707,8 +707,8 @@ class OidcRoles(_Section, frozen=True):
     """Who has which role, by a claim of the ID token (or of userinfo): a value, or one of a list. Nobody else
     is let in.
 
-    `claim` may lead into an object: realm_access.roles. "*" among the values is anybody whom the provider
-    signs in.
+    `claim` may lead into an object: realm_access.roles. `email` counts only with `email_verified` true. "*"
+    among the values is anybody whom the provider signs in.
     """
 
     claim: str = "groups"  # the claim, or a path to it such as realm_access.roles

@@ -174,7 +174,10 @@ def leaving_url(metadata: Metadata, oidc: Oidc) -> str | None:
 
 
 def check_issuer(metadata: Metadata, given: str | None) -> None:
-    """Returns whether the answer is this provider's (RFC 9207 section 2.4). Raises SignInFailed."""
+    """Raises SignInFailed("provider") if the answer is not this provider's (RFC 9207 section 2.4).
+
+    `given` is its parameter `iss`; None if there is none, which is refused where the metadata promises it.
+    """
     if given is None and not metadata.authorization_response_iss_parameter_supported:
         return
     if given != metadata.issuer:
@@ -226,11 +229,16 @@ def claims_of(token: str, keys: Sequence[Jwk], oidc: Oidc, *, nonce: str, now: f
 
 
 def operator_of(claims: Mapping[str, Any], roles: OidcRoles) -> Operator:
-    """Returns the person with these claims. Raises SignInFailed("role") if the claims give no role."""
-    given = _values(claims, roles.claim)
+    """Returns the person with these claims. Raises SignInFailed("role") if the claims give no role.
+
+    The claim `email` gives one only if `email_verified` is there and true (Core 1.0 section 5.1): elsewhere
+    people may write any address into their profile, also an operator's (section 5.7).
+    """
+    unverified = roles.claim == "email" and "email" in claims and not _is_verified(claims)
+    given = frozenset[str]() if unverified else _values(claims, roles.claim)
     role = next((role for role in _ROLES if _has(given, getattr(roles, role))), None)
     if role is None:
-        raise SignInFailed("role", "no_role")
+        raise SignInFailed("role", "email_not_verified" if unverified else "no_role")
     return Operator(_name(claims), role)
 
 
@@ -272,8 +280,15 @@ def _found(claims: Mapping[str, Any], name: str) -> Any:
 def _name(claims: Mapping[str, Any]) -> str:
     """A user's name in the log: the e-mail address if the provider has verified it, else the subject."""
     email = claims.get("email")
-    name = email if isinstance(email, str) and claims.get("email_verified") is True else claims["sub"]
+    name = email if isinstance(email, str) and _is_verified(claims) else claims["sub"]
     return "".join(letter if letter.isprintable() else "?" for letter in str(name)[:LONGEST_NAME])
+
+
+def _is_verified(claims: Mapping[str, Any]) -> bool:
+    """Returns whether the provider says that it has verified the address. Userinfo of Amazon Cognito says it
+    as text."""
+    said = claims.get("email_verified")
+    return said is True or said == "true"
 
 
 def _text(data: bytes) -> str:
