@@ -223,7 +223,7 @@ async def test_a_code_is_good_for_once() -> None:
         replayed = Visitor(user.there)
         assert await replayed.back(query) == "expired"
         replayed.cookies = ticket  # whoever has copied the cookie, too, is refused by the provider
-        assert await replayed.back(query) == "provider"
+        assert await replayed.back(query) == "token"
 
 
 async def test_nobody_is_led_to_another_place() -> None:
@@ -269,7 +269,7 @@ async def test_a_configured_address_is_the_only_one() -> None:
         ("error=server_error&error_description=%3Cscript%3E", "provider"),
         ("", "provider"),
         ("code=", "provider"),
-        ("code=unknown", "provider"),
+        ("code=unknown", "token"),
         ("code=code-1&iss=https%3A%2F%2Fevil.example.com", "provider"),
     ],
 )
@@ -412,8 +412,44 @@ async def test_guessed_codes_close_signing_in_for_their_address() -> None:
         for number in range(Attempts.MOST):
             idp.authorize(url := await user.begin())
             state = parse_qs(urlsplit(url).query)["state"][0]
-            assert await user.back(f"code=guess-{number}&state={state}") == "provider"
+            assert await user.back(f"code=guess-{number}&state={state}") == "token"
         assert (await user.ask("POST", "/ui/oidc", {"page": PAGE})).status == 429
+
+
+@pytest.mark.parametrize("why", ["the provider is away", "the person cancels", "no role"])
+async def test_what_is_no_guess_does_not_close_signing_in(why: str) -> None:
+    async with hostile() as idp, visited(idp) as user:
+        expected = {"the provider is away": "provider", "the person cancels": "denied", "no role": "role"}[
+            why
+        ]
+        for _ in range(Attempts.MOST + 1):
+            query = idp.authorize(await user.begin())
+            if why == "the provider is away":
+                idp.status = 503
+            elif why == "the person cancels":
+                query = query.replace("code=code-1", "error=access_denied")
+            else:
+                idp.claims = {"groups": []}
+            assert await user.back(query) == expected
+        assert (await user.ask("POST", "/ui/session", {"key": "sk-sluice-test"})).status == 200
+
+
+async def test_signing_out_does_not_wait_for_the_provider() -> None:
+    clock = Clock()
+    async with hostile() as idp, visited(idp) as user:
+        idp.metadata = {"end_session_endpoint": f"{idp.url}/end"}
+        assert await user.back(idp.authorize(await user.begin())) == ""
+        discovery = user.there.runtime.state.once(f"oidc {idp.url}", lambda: Discovery(idp.url, clock))
+        known, asked = dict(user.cookies), idp.discoveries
+        vars(discovery)["_clock"] = lambda: clock() + 2 * LIFE  # what is known of it is old by now
+        left = await user.ask("DELETE", "/ui/session")
+        assert left.json["leave"] == f"{idp.url}/end?client_id=sluice"
+        assert idp.discoveries == asked
+        vars(discovery)["_found"] = None  # as in a process that did not take part in signing in
+        user.cookies = known
+        left = await user.ask("DELETE", "/ui/session")
+        assert (left.status, "leave" in left.json) == (200, False)
+        assert idp.discoveries == asked
 
 
 async def test_other_sites_cannot_close_signing_in_for_a_browser() -> None:

@@ -144,8 +144,19 @@ async def test_signing_in_gives_a_cookie_that_no_script_and_no_other_site_has() 
         assert ADMIN not in done.told["set-cookie"]
         assert (await user.ask("GET", "/admin/overview")).status == 200
         assert (await user.ask("GET", "/ui/session")).json["signed_in"]
+
+
+async def test_a_cookie_stays_secure_when_it_is_renewed_behind_a_proxy_with_tls() -> None:
+    async with browser() as user:
         over_tls = await user.sign_in(origin="https://ops.example.com")
-        assert "Secure" in over_tls.told["set-cookie"]
+        assert "Secure" in over_tls.told["set-cookie"].split("; ")
+        for _ in range(2):  # by a GET, which has neither Origin nor, with our policy, a Referer
+            renewed = await user.ask("GET", "/ui/session")
+            assert "Secure" in renewed.told["set-cookie"].split("; ")
+        left = await user.ask("DELETE", "/ui/session", origin="https://ops.example.com")
+        assert {"Secure", "Max-Age=0"} <= set(left.told["set-cookie"].split("; "))
+        in_the_clear = await user.sign_in(origin="http://127.0.0.1:8081")
+        assert "Secure" not in in_the_clear.told["set-cookie"]
 
 
 async def test_the_cookie_alone_is_worth_nothing() -> None:

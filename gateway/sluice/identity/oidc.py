@@ -35,8 +35,8 @@ MOST_VALUES = 10_000
 
 Reason = Literal["expired", "denied", "provider", "token", "role"]
 """Why somebody was not signed in: the attempt is not this browser's or too old; the provider, or the person,
-refused; the provider cannot be asked, or its answer not be used; its ID token cannot be believed; it gives no
-role here."""
+refused; the provider cannot be asked, or its answer not be used; the code is not one of the provider's, or
+its ID token cannot be believed; it gives no role here."""
 
 _json = msgspec.json.Encoder().encode
 

@@ -36,6 +36,12 @@ class Tokens(msgspec.Struct, frozen=True):
     access_token: str = ""
 
 
+class _TokenError(msgspec.Struct, frozen=True):
+    """The error response of the token endpoint (RFC 6749 section 5.2), as far as it is used."""
+
+    error: str
+
+
 class Discovery:
     """The metadata of one issuer, kept for a while. `clock` is monotonic, in seconds."""
 
@@ -45,6 +51,11 @@ class Discovery:
         self._found: tuple[float, Metadata] | None = None
         self._failed: tuple[float, str] | None = None
         self._lock = asyncio.Lock()
+
+    @property
+    def known(self) -> Metadata | None:
+        """What was read last, however old; None if nothing has been yet."""
+        return self._found[1] if self._found is not None else None
 
     async def metadata(self) -> Metadata:
         """Raises SignInFailed("provider")."""
@@ -74,8 +85,8 @@ class Discovery:
 
 
 async def exchange(metadata: Metadata, oidc: Oidc, flow: Flow, code: str) -> Tokens:
-    """The tokens of a code (Core 1.0 section 3.1.3; RFC 7636 section 4.5). Raises
-    SignInFailed("provider")."""
+    """The tokens of a code (Core 1.0 section 3.1.3; RFC 7636 section 4.5). Raises SignInFailed: "token" for
+    a code that the provider does not know (`invalid_grant`, RFC 6749 section 5.2), else "provider"."""
     form = {
         "grant_type": "authorization_code",
         "code": code[:LONGEST_CODE],
@@ -99,6 +110,8 @@ async def exchange(metadata: Metadata, oidc: Oidc, flow: Flow, code: str) -> Tok
             metadata.token_endpoint, data=form, headers=headers, allow_redirects=False
         ) as response:
             data = await read(response)
+            if response.status == 400 and _is_invalid_grant(data):
+                raise SignInFailed("token", "invalid_grant")
             if response.status != 200:
                 raise SignInFailed("provider", f"the token endpoint answered {response.status}")
             return data
@@ -107,6 +120,13 @@ async def exchange(metadata: Metadata, oidc: Oidc, flow: Flow, code: str) -> Tok
         return msgspec.json.decode(await _within(ask), type=Tokens)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise SignInFailed("provider", "no ID token was given") from None
+
+
+def _is_invalid_grant(data: bytes) -> bool:
+    try:
+        return msgspec.json.decode(data, type=_TokenError).error == "invalid_grant"
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 async def keys(metadata: Metadata) -> tuple[Jwk, ...]:

@@ -78,12 +78,10 @@ class OidcSignIn:
             OwnRoute("GET", f"/ui/{CALLBACK}", self._back, quiet=True),
         ]
 
-    async def leaving(self) -> str | None:
-        """Returns the provider's URL for signing out; None if it has none."""
-        try:
-            return leaving_url(await self._discovery.metadata(), self._oidc)
-        except SignInFailed:
-            return None
+    def leaving(self) -> str | None:
+        """Returns the provider's URL for signing out; None if it has none, or has not been asked yet."""
+        known = self._discovery.known
+        return leaving_url(known, self._oidc) if known is not None else None
 
     async def _begin(self, request: Request, request_id: str) -> None:
         """Raises RateLimited, BadRequest, Unavailable."""
@@ -118,17 +116,17 @@ class OidcSignIn:
             self._reply(request, "busy")
             return
         except SignInFailed as failed:
-            self._desk.attempts.failed(address)
+            if failed.reason == "token":  # neither an outage nor who changes their mind is a guess
+                self._desk.attempts.failed(address)
             self._reply(request, self._refused(request, failed), flow)
             return
-        session = self._desk.sessions.begin(Owner("oidc", operator.name, operator.role))
+        secure = _is_secure(flow.redirect_uri)
+        session = self._desk.sessions.begin(Owner("oidc", operator.name, operator.role, secure))
         self._desk.attempts.succeeded(address)
         self._desk.log.info(
             "ui_sign_in", outcome="ok", by="oidc", operator=operator.name, role=operator.role, address=address
         )
-        self._reply(
-            request, "", flow, self._desk.sessions.set_cookie(session, secure=_is_secure(flow.redirect_uri))
-        )
+        self._reply(request, "", flow, self._desk.sessions.set_cookie(session))
 
     def _known(self, request: Request) -> Flow:
         """The attempt that this browser has begun. Raises SignInFailed."""

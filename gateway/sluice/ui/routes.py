@@ -132,14 +132,13 @@ class Ui:
             raise
         self.attempts.succeeded(address)
         self.log.info("ui_sign_in", outcome="ok", operator=operator.name, role=operator.role, address=address)
-        self._reply(request, self.sessions.begin(Owner("key", operator.name)))
+        self._reply(request, self.sessions.begin(Owner("key", operator.name, secure=_is_secure(request))))
 
     async def _sign_out(self, request: Request, request_id: str) -> None:
-        """Whom a provider has signed in is told where to sign out there, too."""
-        leave = (
-            await self._oidc.leaving() if self._oidc is not None and self._is_by_provider(request) else None
-        )
-        cookie = self.sessions.set_cookie(None, secure=_is_secure(request))
+        """Whom a provider has signed in is told where to sign out there, too, if this process knows it: a
+        provider that is away does not keep anybody signed in."""
+        leave = self._oidc.leaving() if self._oidc is not None and self._is_by_provider(request) else None
+        cookie = self.sessions.end_cookie(secure=_is_secure(request))
         request.reply(
             200, _json({"signed_in": False, **({"leave": leave} if leave else {})}), [*NOT_STORED, cookie]
         )
@@ -158,7 +157,7 @@ class Ui:
         offered = [route for route in offered if operator.may(NEEDED[route])]
         body = {"signed_in": True, "token": session.token, "expires": session.expires, "routes": offered}
         body |= {"name": operator.name, "role": operator.role, **self._ways}
-        cookie = self.sessions.set_cookie(session, secure=_is_secure(request))
+        cookie = self.sessions.set_cookie(session)
         request.reply(200, _json(body), [*NOT_STORED, cookie])
 
 

@@ -35,11 +35,13 @@ _json = msgspec.json.Encoder().encode
 
 class Owner(msgspec.Struct, frozen=True, array_like=True):
     """The owner of a session, as in its cookie: the way of signing in, and the name. `role` counts only for
-    the provider's: a key's stands in the configuration."""
+    the provider's: a key's stands in the configuration. `secure`: the browser talks TLS, to a proxy before
+    us, which only what it posts says (by its Origin)."""
 
     by: Literal["key", "oidc"]
     name: str
     role: Role = "viewer"
+    secure: bool = False
 
 
 _owner = msgspec.json.Decoder(Owner).decode
@@ -88,9 +90,16 @@ class Sessions:
         if not hmac.compare_digest(session.token.encode(), token.encode("utf-8", "replace")):
             raise Unauthorized("missing")
 
-    def set_cookie(self, session: Session | None, *, secure: bool) -> tuple[str, str]:
-        """The header that gives a browser the session, or takes it away."""
-        value, age = (session.cookie, session.expires - int(self._wall())) if session is not None else ("", 0)
+    def set_cookie(self, session: Session) -> tuple[str, str]:
+        """The header that gives a browser the session."""
+        age = session.expires - int(self._wall())
+        return self._cookie(session.cookie, age, secure=session.owner.secure)
+
+    def end_cookie(self, *, secure: bool) -> tuple[str, str]:
+        """The header that takes the session away from a browser."""
+        return self._cookie("", 0, secure=secure)
+
+    def _cookie(self, value: str, age: int, *, secure: bool) -> tuple[str, str]:
         more = "; Secure" if secure else ""
         return (
             "Set-Cookie",

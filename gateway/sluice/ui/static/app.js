@@ -33,7 +33,7 @@ const REFUSED = {
   expired: "That took too long, or was begun in another browser. Try again.",
   denied: "The provider did not sign you in.",
   provider: "The provider could not be asked. Try again; the gateway's log says why.",
-  token: "What the provider said of you cannot be believed. The gateway's log says why.",
+  token: "What came back from the provider cannot be believed. The gateway's log says why.",
   role: "You may not use these pages: no role is given to you.",
   busy: "Too many attempts. Wait some minutes.",
 };
