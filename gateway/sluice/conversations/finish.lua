@@ -2,7 +2,7 @@
 -- KEYS: conversation, turns, lease, queue
 -- ARGV: holder ('': stored without a lease), seconds to keep, most messages, most bytes, seconds of FENCE,
 --       id, tenant, session, created, updated, last message, message ...
--- Returns 1; 0: it was stored before; -1: another turn has begun since
+-- Returns 1; 2: it is the conversation's first turn; 0: it was stored before; -1: another turn has begun since
 local holder, keep, most, bytes, fence = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 if holder ~= '' then
     if redis.call('HGET', KEYS[1], 'done') == holder then return 0 end
@@ -13,7 +13,7 @@ if holder ~= '' then
     redis.call('EXPIRE', KEYS[3], fence)
 end
 
-redis.call('HSETNX', KEYS[1], 'id', ARGV[6])
+local first = redis.call('HSETNX', KEYS[1], 'id', ARGV[6])
 redis.call('HSETNX', KEYS[1], 'tenant', ARGV[7])
 redis.call('HSETNX', KEYS[1], 'session', ARGV[8])
 redis.call('HSETNX', KEYS[1], 'created', ARGV[9])
@@ -31,4 +31,4 @@ end
 redis.call('HSET', KEYS[1], 'bytes', size)
 redis.call('EXPIRE', KEYS[1], keep)
 redis.call('EXPIRE', KEYS[2], keep)
-return 1
+return 1 + first

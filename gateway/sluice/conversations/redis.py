@@ -13,6 +13,11 @@ everything that is done to a session is one script and one round trip. The list 
 elsewhere: a session stands there from just before its first turn is stored, and who reads it skips what is
 not there. The lists by tenant are kept only where conversations are counted by tenant (`by_tenant`).
 
+What is not listed can neither be exported nor forgotten on demand, so a name leaves a list only when its
+conversation was found to be gone, and only if it still has the time that was read there (`unlist.lua`): a turn
+that is stored meanwhile has listed it anew. Should the name go between that and the turn itself, the turn finds
+that it is the conversation's first one, and lists it once more.
+
 A conversation expires `keep` seconds after its last turn; of a long one the oldest messages are dropped,
 beyond `messages` or MAX_BYTES. The time is the server's. A lease outlives its end by FENCE seconds, so that a
 turn whose lease ran out long ago finds out who has taken it; where the server has lost everything meanwhile,
@@ -24,7 +29,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from time import time as now
-from typing import Any
+from typing import Any, NamedTuple
 
 from sluice.conversations import (
     LEASE,
@@ -64,12 +69,22 @@ MAX_BYTES = 16 << 20
 """Of all messages of a conversation together; the latest turn is kept whatever its size."""
 FENCE = 3600
 """Seconds for which it is known who had a session's lease last."""
-SUPERSEDED = -1
-"""What `finish.lua` answers where another turn has begun since."""
+SUPERSEDED, FIRST = -1, 2
+"""What `finish.lua` answers where another turn has begun since, and where there was no turn before."""
 STEP = 100
 """Conversations that one step of a sweep deletes at most, and tenants that it looks at."""
 PAGE = 200
 """Conversations looked at together."""
+
+
+class Listed(NamedTuple):
+    """A conversation's name and time, as a list of conversations had them; another list that it is in; and the
+    time that its last turn must not be later than to be deleted, as text, "" where it may be."""
+
+    name: str
+    at: float
+    of: str = ""
+    until: str = ""
 
 
 class RedisConversations:
@@ -99,13 +114,14 @@ class RedisConversations:
         self._tenants = f"{prefix}:conversations:tenants"
         self._by_tenant = by_tenant
         self._swept = 0.0  # up to when the tenants have been looked at
+        self._pruned = 0.0  # likewise conversations that may have expired
         self._bounds = (max(1, round(keep)), messages, size)
         self._entries = Entries(seals)
         self._unstored = Unstored()
         scripts = files("sluice.conversations")
-        self._begin, self._finish, self._leave, self._forget, self._reseal = (
+        self._begin, self._finish, self._leave, self._forget, self._unlist, self._reseal = (
             self._client.script(scripts.joinpath(f"{name}.lua").read_text("utf-8"))
-            for name in ("begin", "finish", "leave", "forget", "reseal")
+            for name in ("begin", "finish", "leave", "forget", "unlist", "reseal")
         )
 
     # --- conversations
@@ -135,13 +151,13 @@ class RedisConversations:
         return False
 
     async def newest(self, limit: int) -> tuple[list[Conversation], int]:
-        """A conversation that has expired is counted until somebody asks later than that."""
+        """A conversation that has expired is counted until somebody asks later than that, or prunes."""
+        await self.prune()
         async with self._asking() as raw:
             pipeline = raw.pipeline(transaction=False)
-            pipeline.zremrangebyscore(self._list, "-inf", now() - self._bounds[0])
             pipeline.zcard(self._list)
             pipeline.zrange(self._list, 0, limit - 1, desc=True)
-            _, count, digests = await pipeline.execute()
+            count, digests = await pipeline.execute()
             pipeline = raw.pipeline(transaction=False)
             for digest in digests if limit > 0 else ():
                 pipeline.hgetall(self._key(digest.decode()))
@@ -162,39 +178,33 @@ class RedisConversations:
     async def delete(self, id: str) -> bool:
         name = _digest_in(id)
         async with self._asking() as raw:
-            kept, tenant = await raw.hmget(self._key(name), "id", "tenant")
-            if kept != id.encode():
-                return False
-            await raw.delete(*self._keys(name)[:2])
-            await raw.zrem(self._list, name)
-            if self._by_tenant and tenant is not None:
-                await raw.zrem(self._list_of(tenant), name)
-            return True
+            pipeline = raw.pipeline(transaction=False)
+            pipeline.hmget(self._key(name), "id", "tenant")
+            pipeline.zscore(self._list, name)
+            (kept, tenant), at = await pipeline.execute()
+        if kept != id.encode():
+            return False
+        return await self._drop([Listed(name, at or 0.0, self._list_of(tenant))]) > 0
 
     async def delete_of(self, tenant: str, prefix: str = "") -> int:
-        """Looks through the list of all conversations, for there is none by tenant."""
-        count, mine, at, beginning = 0, raw(tenant), 0, raw(prefix)
+        """Looks through the list of all conversations, for there is none by tenant. By SCAN: what is taken out
+        meanwhile, or has a turn, changes the places of the others."""
+        count, mine, beginning, cursor = 0, raw(tenant), raw(prefix), 0
+        of = self._list_of(mine)
         while True:
             async with self._asking() as client:
-                digests = [name.decode() for name in await client.zrange(self._list, at, at + PAGE - 1)]
+                cursor, entries = await client.zscan(self._list, cursor=cursor, count=PAGE)
                 pipeline = client.pipeline(transaction=False)
-                for name in digests:
-                    pipeline.hmget(self._key(name), "tenant", "session")
-                found = await pipeline.execute() if digests else []
-                theirs = [
-                    name
-                    for name, (owner, session) in zip(digests, found, strict=True)
-                    if owner == mine and session.startswith(beginning)
-                ]
-                for name in theirs:
-                    await client.delete(*self._keys(name)[:2])
-                if theirs:
-                    await client.zrem(self._list, *theirs)
-                    if self._by_tenant:
-                        await client.zrem(self._list_of(mine), *theirs)
-            count += len(theirs)
-            at += len(digests) - len(theirs)
-            if len(digests) < PAGE:
+                for name, _ in entries:
+                    pipeline.hmget(self._key(name.decode()), "tenant", "session")
+                found = await pipeline.execute() if entries else []
+            theirs = [
+                Listed(name.decode(), at, of)
+                for (name, at), (owner, session) in zip(entries, found, strict=True)
+                if owner == mine and session.startswith(beginning)
+            ]
+            count += await self._drop(theirs)
+            if not int(cursor):
                 return count
 
     async def page(self, after: str, limit: int, tenant: str = "") -> tuple[list[Conversation], str]:
@@ -250,42 +260,79 @@ class RedisConversations:
     async def sweep(self, retention: Retention, now: float) -> Swept:
         """Long conversations are cut as turns are stored, and most of the old ones expire by themselves."""
         dropped = 0
-        async with self._asking() as client:
-            if retention.age is not None:
-                until = now - retention.age
+        if retention.age is not None:
+            until = now - retention.age
+            async with self._asking() as client:
                 old = await client.zrange(
                     self._list, "-inf", until, byscore=True, offset=0, num=STEP, withscores=True
                 )
-                dropped += await self._drop([name for name, _ in old], until)
-                if old:  # by their scores: a session whose next turn has begun meanwhile stays listed
-                    await client.zremrangebyscore(self._list, "-inf", old[-1][1])
-                if len(old) == STEP:
-                    return Swept(dropped, more=True)
+            dropped += await self._drop([Listed(name.decode(), at, until=repr(until)) for name, at in old])
+            if len(old) == STEP:
+                return Swept(dropped, more=True)
         if retention.conversations is None:
             return Swept(dropped)
+        surplus, more = await self._surplus(retention.conversations)
+        return Swept(dropped + await self._drop(surplus), more=more)
+
+    async def _surplus(self, most: int) -> tuple[list[Listed], bool]:
+        """Up to STEP conversations of tenants that have more than `most`, the oldest ones, and whether there
+        may be more."""
         async with self._asking() as client:
             tenants = await client.zrange(
                 self._tenants, self._swept, "+inf", byscore=True, offset=0, num=STEP, withscores=True
             )
-            for tenant, at in tenants:
-                of = f"{self._list}:of:{tenant.decode()}"
-                surplus = max(0, await client.zcard(of) - retention.conversations)
-                oldest = (
-                    await client.zrange(of, 0, min(surplus, STEP) - 1, withscores=True) if surplus else []
-                )
-                if oldest:
-                    names = [name for name, _ in oldest]
-                    dropped += await self._drop(names, oldest[-1][1])
-                    await client.zrem(of, *names)
-                    await client.zrem(self._list, *names)
-                if surplus > STEP:
-                    return Swept(dropped, more=True)
-                self._swept = at
-        return Swept(dropped, more=len(tenants) == STEP)
+            pipeline = client.pipeline(transaction=False)
+            for tenant, _ in tenants:
+                pipeline.zcard(f"{self._list}:of:{tenant.decode()}")
+            counts = await pipeline.execute() if tenants else []
+        wanted, chosen, looked_at, more = {}, 0, self._swept, len(tenants) == STEP
+        for (tenant, at), count in zip(tenants, counts, strict=True):
+            some = min(max(0, count - most), STEP - chosen)
+            if some:
+                wanted[f"{self._list}:of:{tenant.decode()}"] = some
+            chosen += some
+            if some < count - most:
+                more = True
+                break
+            looked_at = at
+        async with self._asking() as client:
+            pipeline = client.pipeline(transaction=False)
+            for of, some in wanted.items():
+                pipeline.zrange(of, 0, some - 1, withscores=True)
+            oldest = await pipeline.execute() if wanted else []
+        empty = [entry for entry, count in zip(tenants, counts, strict=True) if not count]
+        await self._take_out(self._tenants, empty)
+        self._swept = looked_at
+        return [
+            Listed(name.decode(), at, of, repr(at))
+            for of, names in zip(wanted, oldest, strict=True)
+            for name, at in names
+        ], more
 
-    async def _drop(self, names: Sequence[bytes], until: float) -> int:
-        """The conversations among these whose last turn is not later than `until`."""
-        return sum([int(await self._forget(self._keys(name.decode())[:2], [repr(until)])) for name in names])
+    async def _drop(self, listed: Sequence[Listed]) -> int:
+        """Delete these conversations, and unlist what is not there. Returns how many were deleted."""
+        dropped = 0
+        for first in range(0, len(listed), STEP):
+            some = listed[first : first + STEP]
+            async with self._asking():
+                outcomes = await self._forget.each([(self._keys(one.name)[:2], [one.until]) for one in some])
+            dropped += outcomes.count(1)
+            lists: dict[str, list[Any]] = {self._list: []}
+            for one, outcome in zip(some, outcomes, strict=True):
+                # what is to stay is listed by its last turn from now on, so that the next step finds others
+                unlisted = [one.name, repr(one.at), "" if outcome in (0, 1) else outcome]
+                lists[self._list] += unlisted
+                if self._by_tenant and one.of:
+                    lists.setdefault(one.of, []).extend(unlisted)
+            async with self._asking():
+                await self._unlist.each([([key], unlisted) for key, unlisted in lists.items()])
+        return dropped
+
+    async def _take_out(self, key: str, gone: Sequence[tuple[bytes, float]]) -> None:
+        """Take names out of a list that have the times that were read there."""
+        if gone:
+            async with self._asking():
+                await self._unlist([key], [value for name, at in gone for value in (name, repr(at), "")])
 
     async def close(self) -> None:
         await self._client.close()
@@ -315,7 +362,19 @@ class RedisConversations:
         await self._left(lease, 0)
 
     async def prune(self) -> None:
-        """Leases expire by themselves."""
+        """Leases expire by themselves, and so do conversations: some of those are looked for and unlisted."""
+        until = now() - self._bounds[0]
+        async with self._asking() as client:
+            old = await client.zrange(
+                self._list, self._pruned, until, byscore=True, offset=0, num=STEP, withscores=True
+            )
+            pipeline = client.pipeline(transaction=False)
+            for name, _ in old:
+                pipeline.exists(self._key(name.decode()))
+            there = await pipeline.execute() if old else []
+        gone = [entry for entry, exists in zip(old, there, strict=True) if not exists]
+        await self._take_out(self._list, gone)
+        self._pruned = old[-1][1] if len(old) == STEP else 0.0
 
     # --- scripts
 
@@ -345,22 +404,22 @@ class RedisConversations:
         async with self._asking() as client:
             # before the turn: it may be listed without one, which is skipped, but not be there without being
             # listed
-            at = now()
-            await client.zadd(self._list, {name: at})
-            if self._by_tenant:
-                await self._list_by_tenant(client, raw(lease.tenant), name, at)
+            await self._put_on_lists(client, raw(lease.tenant), name)
             outcome = int(await self._finish(self._keys(name), arguments))
+            if outcome == FIRST:  # a sweep that found no conversation may have unlisted it before the turn
+                await self._put_on_lists(client, raw(lease.tenant), name)
         self._unstored.stored(digest)
         return outcome
 
-    async def _list_by_tenant(self, client: Any, tenant: bytes, name: str, at: float) -> None:
-        of, keep = self._list_of(tenant), self._bounds[0]
+    async def _put_on_lists(self, client: Any, tenant: bytes, name: str) -> None:
+        at = now()
         pipeline = client.pipeline(transaction=False)
-        pipeline.zadd(of, {name: at})
-        pipeline.expire(of, keep)
-        pipeline.zadd(self._tenants, {of.rpartition(":")[2]: at})
-        pipeline.zremrangebyscore(of, "-inf", at - keep)
-        pipeline.zremrangebyscore(self._tenants, "-inf", at - keep)
+        pipeline.zadd(self._list, {name: at})
+        if self._by_tenant:
+            of = self._list_of(tenant)
+            pipeline.zadd(of, {name: at})
+            pipeline.expire(of, max(self._bounds[0], round(KEEP)))
+            pipeline.zadd(self._tenants, {of.rpartition(":")[2]: at})
         await pipeline.execute()
 
     def _list_of(self, tenant: bytes) -> str:

@@ -219,6 +219,33 @@ class RedisScript:
         except NoScriptError:  # a new server, or its scripts were flushed
             return await self._raw.eval(self._text, len(keys), *keys, *arguments)
 
+    async def each(self, runs: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
+        """The replies of one run for each of these keys and arguments, sent together in a pipeline.
+
+        Raises the first error, when the others are done.
+        """
+        replies = await self._sent("EVALSHA", self._digest, runs)
+        unknown = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        for at, reply in zip(
+            unknown, await self._sent("EVAL", self._text, [runs[at] for at in unknown]), strict=True
+        ):
+            replies[at] = reply
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    async def _sent(
+        self, command: str, script: str, runs: Sequence[tuple[Sequence[Any], Sequence[Any]]]
+    ) -> list[Any]:
+        if not runs:
+            return []
+        pipeline = self._raw.pipeline(transaction=False)
+        for keys, arguments in runs:
+            pipeline.execute_command(command, script, len(keys), *keys, *arguments)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
+
 
 async def _drop(pool: Any) -> None:
     for connection in pool._in_use_connections:
