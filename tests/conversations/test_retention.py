@@ -193,12 +193,10 @@ async def test_a_sweep_is_bounded_counts_what_it_deleted_and_survives_failures()
     rule = Retention(age=1.0)
     store = Scripted(Swept(2, 3, more=True), Swept(1, 0), Swept(), Swept(4, 0, more=True), OSError("gone"))
     sweeper = Sweeper(
-        store,
-        rule,
+        lambda: store.sweep(rule, 7.0),
         told.append,
         lambda name, error: failed.append((name, str(error))),
         sleep=no_time,
-        wall=lambda: 7.0,
     )
     for _ in range(4):
         await sweeper.sweep()
@@ -221,8 +219,7 @@ async def test_a_sweep_that_fails_is_followed_by_the_next_one() -> None:
 
     store = Scripted(OSError(), Swept(), Swept())
     sweeper = Sweeper(
-        store,
-        Retention(age=1.0),
+        lambda: store.sweep(Retention(age=1.0), 7.0),
         print,
         lambda name, error: failed.append(name),
         sleep=sleep,

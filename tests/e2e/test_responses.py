@@ -2,7 +2,8 @@
 refused."""
 
 import json
-from contextlib import AsyncExitStack
+import sqlite3
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.e2e.gateways import HEAD, KEY, Running, gateway
 from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, sized
 from tests.frontends.responses.reading import Reader
 from tests.servers import postgres_server, redis_server
+from tests.upstream.calls import until
 
 CONFIG = (
     HEAD
@@ -255,3 +257,15 @@ responses: {{store: memory}}
     sent = json.loads(bodies.pop())
     assert "previous_response_id" not in sent
     assert sent["input"][1] == SAID
+
+
+async def test_responses_that_are_too_old_are_deleted_beside_the_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sluice.conversations.sweeper.EVERY", 0.02)
+    path = tmp_path / "state.db"
+    async with gateway(keeping(f"sqlite:{path}")) as running, client(running) as session:
+        await asked(session, input="Hello", store=True)
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            assert database.execute("UPDATE sluice_response SET created = 0").rowcount == 1
+            await until(lambda: database.execute("SELECT 1 FROM sluice_response").fetchone() is None)

@@ -1,7 +1,9 @@
 """What every store of responses does."""
 
 import itertools
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -10,8 +12,8 @@ import redis.asyncio as client
 
 from sluice.kept import ResponsesFailed, ResponseStore
 from sluice.kept.memory import MemoryResponses
-from sluice.kept.postgres import EVERY, PostgresResponses
-from sluice.kept.redis import RedisResponses
+from sluice.kept.postgres import PostgresResponses
+from sluice.kept.redis import LISTED, RedisResponses
 from sluice.kept.sealed import SealedResponses, WatchedResponses
 from sluice.kept.sqlite import SqliteResponses
 from sluice.model.kept import KeptResponse
@@ -204,18 +206,86 @@ async def test_an_encrypted_response_opens_with_its_key_and_as_itself_alone(
     await inner.close()
 
 
-async def test_postgres_forgets_what_is_too_old_as_others_are_put(
-    postgres: PostgresServer, clock: Clock
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_is_too_old_is_deleted_beside_the_calls_in_bounded_steps(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = f"{postgres.url}&schema={next(_names)}"
-    store = PostgresResponses(url, KEEP, clock, timeout=10)
-    await store.put("a", kept("old", items=("msg_old",)))
-    clock.now += KEEP + EVERY
+    for module, most in (("sqlite", "MOST"), ("postgres", "MOST"), ("redis", "PAGE")):
+        monkeypatch.setattr(f"sluice.kept.{module}.{most}", 2)
+    name = next(_names)
+    store = opened(kind, request, tmp_path, clock, name)
+    for number in range(5):
+        await store.put("a", kept(f"old{number}", items=(f"msg_old{number}",)))
+    clock.now += KEEP + 1
     await store.put("a", kept("new", clock.now, items=("msg_new",)))
-    everything = PostgresResponses(url, 10 * KEEP, clock, timeout=10)
-    assert await all_ids(everything, "a") == ["new"]
-    for each in (store, everything):
-        await each.close()
+    clock.now -= KEEP
+    assert len(await all_ids(store, "a")) == 6, "a call does not wait until others' responses are deleted"
+    clock.now += KEEP
+    assert [await store.forget() for _ in range(3)] == [True, True, False]
+    clock.now -= KEEP
+    assert await all_ids(store, "a") == ["new"]
+    assert await store.get("a", "old0") is None
+    assert await store.holder("a", "msg_new") is not None
+    await store.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_all_of_a_tenant_are_found_where_they_were_kept_for_less_meanwhile(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
+) -> None:
+    name, later = next(_names), Clock()
+    long, short = opened(kind, request, tmp_path, clock, name), opened(kind, request, tmp_path, later, name)
+    await long.put("a", kept("old"))
+    later.now += KEEP + 1  # as a store that keeps for less sees it
+    await short.put("a", kept("new", later.now))
+    assert await all_ids(long, "a") == ["new", "old"]
+    assert await long.delete_of("a") == 2
+    assert await long.get("a", "old") is None
+    for store in (long, short):
+        await store.close()
+
+
+def at_rest(path: Path) -> bytes:
+    """All bytes of an SQLite file and of its log."""
+    return b"".join([file.read_bytes() for file in sorted(path.parent.glob(f"{path.name}*"))])
+
+
+@pytest.mark.parametrize("way", ["one", "tenant", "age"])
+async def test_what_is_deleted_is_in_no_byte_of_the_file(way: str, tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "state.db"
+    store = SqliteResponses(path, KEEP, clock)
+    secret = KeptResponse("resp_1", "", clock.now, b"a secret" * 2000, b"secrecy", ("msg_1",))
+    for id in ("resp_0", "resp_1"):
+        await store.put("a", msgspec.structs.replace(secret, id=id))
+    assert b"secre" in at_rest(path)
+    match way:
+        case "one":
+            assert await store.delete("a", "resp_0")
+            assert await store.delete("a", "resp_1")
+        case "tenant":
+            assert await store.delete_of("a") == 2
+        case _:
+            clock.now += KEEP + 1
+            assert not await store.forget()
+    assert b"secre" not in at_rest(path)
+    await store.close()
+
+
+async def test_what_was_deleted_while_somebody_read_is_taken_out_of_the_log_with_the_next_call(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sluice.storage.sqlite.ERASING", 0.0)
+    path = tmp_path / "state.db"
+    store = SqliteResponses(path, KEEP, clock)
+    await store.put("a", KeptResponse("resp_1", "", clock.now, b"a secret", b"secrecy", ()))
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM sluice_response").fetchall()
+        assert await store.delete("a", "resp_1")
+        assert b"secre" in at_rest(path)
+    assert await store.get("a", "resp_1") is None
+    assert b"secre" not in at_rest(path)
+    await store.close()
 
 
 async def test_in_redis_everything_expires(redis: RedisServer, clock: Clock) -> None:
@@ -225,7 +295,7 @@ async def test_in_redis_everything_expires(redis: RedisServer, clock: Clock) -> 
     async with client.Redis(port=redis.port) as server:
         keys = [key async for key in server.scan_iter(f"{prefix}:*")]
         assert len(keys) == 4
-        assert all([0 < await server.ttl(key) <= KEEP for key in keys])
+        assert all([0 < await server.ttl(key) <= KEEP + LISTED * (b":of:" in key) for key in keys])
     await store.close()
 
 

@@ -1,8 +1,8 @@
--- Delete a conversation whose last turn is not later than a moment.
--- KEYS: conversation, turns. ARGV: seconds since the epoch; '' for a conversation of any age
--- Returns 1: deleted; 0: there is none; the time of its last turn, as text: that is later
-local updated = redis.call('HGET', KEYS[1], 'updated')
-if not updated then return 0 end
-if ARGV[1] ~= '' and tonumber(updated) > tonumber(ARGV[1]) then return updated end
-redis.call('DEL', KEYS[1], KEYS[2])
+-- Delete a conversation whose last turn is not later than a moment, or a response that was not made later.
+-- KEYS: conversation, turns; or response. ARGV: seconds since the epoch, '' for any time; the field of its time
+-- Returns 1: deleted; 0: there is none; its time, as text: that is later
+local at = redis.call('HGET', KEYS[1], ARGV[2])
+if not at then return 0 end
+if ARGV[1] ~= '' and tonumber(at) > tonumber(ARGV[1]) then return at end
+redis.call('DEL', unpack(KEYS))
 return 1

@@ -315,7 +315,9 @@ class RedisConversations:
         for first in range(0, len(listed), STEP):
             some = listed[first : first + STEP]
             async with self._asking():
-                outcomes = await self._forget.each([(self._keys(one.name)[:2], [one.until]) for one in some])
+                outcomes = await self._forget.each(
+                    [(self._keys(one.name)[:2], [one.until, "updated"]) for one in some]
+                )
             dropped += outcomes.count(1)
             lists: dict[str, list[Any]] = {self._list: []}
             for one, outcome in zip(some, outcomes, strict=True):

@@ -248,20 +248,16 @@ class SqliteConversations:
         return (self._listed(row), self._recent(id, MAX_TURNS)) if row is not None else None
 
     def _delete(self, which: str, *values: object) -> int:
-        """`secure_delete` has SQLite write over what was deleted; the checkpoint takes it out of the file's
-        log."""
         database = self._database
-        database.execute("PRAGMA secure_delete = ON")
         with transaction(database):
             of = f"(SELECT number FROM conversation WHERE {which})"  # noqa: S608 (one of ours)
             database.execute(f"DELETE FROM turn WHERE conversation IN {of}", values)  # noqa: S608
             count = database.execute(f"DELETE FROM conversation WHERE {which}", values).rowcount  # noqa: S608
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._file.erased()
         return count
 
     def _sweep(self, retention: Retention, now: float) -> Swept:
         database = self._database
-        database.execute("PRAGMA secure_delete = ON")
         conversations = messages = 0
         more = False
         with transaction(database):
@@ -282,7 +278,7 @@ class SqliteConversations:
                     break  # this one again in the next step
                 self._swept = (updated, number)
         if conversations or messages:
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._file.erased()
         return Swept(conversations, messages, more or len(rows) == STEP)
 
     def _reseal(self, id: str, after: int) -> tuple[int, int, int | None]:

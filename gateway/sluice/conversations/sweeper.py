@@ -1,12 +1,11 @@
-"""Deletes what conversations are not to be kept, now and then and beside the calls."""
+"""Deletes what is not to be kept of conversations and responses, now and then and beside the calls."""
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
-from sluice.conversations import Retention, Swept
+from sluice.conversations import Swept
 
 EVERY = 60.0
 """Seconds between two sweeps."""
@@ -16,35 +15,26 @@ PAUSE = 0.05
 """Seconds between two steps, in which the store serves calls."""
 
 
-class Store(Protocol):
-    async def sweep(self, retention: Retention, now: float) -> Swept: ...
-
-
 class Sweeper:
-    """`swept` is told what each sweep has deleted, where it was something; `failed` the operation and its
-    error.
+    """`step` does one bounded step of a sweep. `swept` is told what each sweep has deleted, where it was
+    something; `failed` the operation and its error.
 
-    `sleep`, `wall` and `chance` are asyncio's, the clock's and the random generator's. Several processes may
-    sweep one store.
+    `sleep` and `chance` are asyncio's and the random generator's. Several processes may sweep one store.
     """
 
     def __init__(
         self,
-        store: Store,
-        retention: Retention,
+        step: Callable[[], Awaitable[Swept]],
         swept: Callable[[Swept], Any],
         failed: Callable[[str, Exception], Any],
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        wall: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._store = store
-        self._retention = retention
+        self._step = step
         self._swept = swept
         self._failed = failed
         self._sleep = sleep
-        self._wall = wall
         self._chance = chance
 
     async def run(self) -> None:
@@ -58,7 +48,7 @@ class Sweeper:
         conversations = messages = 0
         try:
             for _ in range(STEPS):
-                step = await self._store.sweep(self._retention, self._wall())
+                step = await self._step()
                 conversations, messages = conversations + step.conversations, messages + step.messages
                 if not step.more:
                     break

@@ -48,4 +48,9 @@ class ResponseStore(Protocol):
         """
         ...
 
+    async def forget(self) -> bool:
+        """Delete some of those that are too old: no call finds them any more. Returns whether there may be
+        more. Called now and then, beside the calls."""
+        ...
+
     async def close(self) -> None: ...

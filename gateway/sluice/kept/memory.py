@@ -63,6 +63,10 @@ class MemoryResponses:
         )
         return found[:limit], found[limit - 1] if len(found) > limit else ""
 
+    async def forget(self) -> bool:
+        """As others are put, those that are too old are dropped."""
+        return False
+
     async def close(self) -> None:
         pass
 

@@ -1,8 +1,7 @@
 """Kept responses in PostgreSQL (13 or newer), for any number of hosts, also behind a pooler in transaction
 mode.
 
-Digests are of the tenant and the id, which may come from an upstream and hold anything. Those that are too
-old are deleted as others are put, some at a time.
+Digests are of the tenant and the id, which may come from an upstream and hold anything.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -18,8 +17,6 @@ from sluice.storage.postgres_address import address_of
 TIMEOUT = 1.0
 """Seconds for one call of the store."""
 CONNECTIONS = 4
-EVERY = 10.0
-"""Seconds between two deletions of what is too old, by one gateway."""
 MOST = 500
 """Responses that are deleted together."""
 
@@ -75,7 +72,7 @@ DELETE_OF = """
 FORGET = """
     DELETE FROM {s}.sluice_response WHERE number IN (
         SELECT number FROM {s}.sluice_response WHERE created <= $1 ORDER BY created LIMIT $2 FOR UPDATE SKIP LOCKED
-    )
+    ) RETURNING 1
 """
 IDS = """
     SELECT number, id FROM {s}.sluice_response WHERE tenant_digest = $1 AND number > $2 AND created > $3
@@ -98,7 +95,6 @@ class PostgresResponses:
         self._client = PostgresClient(address, TABLES, connections=CONNECTIONS, timeout=timeout)
         self._keep = keep
         self._wall = wall
-        self._forgotten = wall()
 
     async def put(self, tenant: str, kept: KeptResponse) -> None:
         digest = digest_of(tenant, kept.id)
@@ -117,9 +113,6 @@ class PostgresResponses:
         async with self._asking() as connection, connection.transaction():
             await connection.execute(statement(DELETE), digest)
             await connection.execute(statement(ADD), *row, [raw(item) for item in kept.items], digests)
-        if abs(self._wall() - self._forgotten) > EVERY:
-            self._forgotten = self._wall()
-            await self._rows(FORGET, self._oldest(), MOST)
 
     async def get(self, tenant: str, id: str) -> KeptResponse | None:
         return await self._one(FIND, digest_of(tenant, id))
@@ -140,6 +133,10 @@ class PostgresResponses:
     async def ids(self, tenant: str, after: str, limit: int) -> tuple[list[str], str]:
         rows = await self._rows(IDS, digest_of(tenant, ""), number_of(after), self._oldest(), limit)
         return [id.decode() for _, id in rows], str(rows[-1][0]) if len(rows) == limit else ""
+
+    async def forget(self) -> bool:
+        """What another gateway is deleting is passed over."""
+        return len(await self._rows(FORGET, self._oldest(), MOST)) == MOST
 
     async def close(self) -> None:
         await self._client.close()

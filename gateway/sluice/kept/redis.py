@@ -4,12 +4,15 @@
     {prefix}:response:item:{digest}       the digest of the response whose output has this item
     {prefix}:responses:of:{tenant}        sorted set: ids of a tenant's responses, by when they were made
 
-Digests are of the tenant and the id, which may come from an upstream and hold anything. All of them expire
-`keep` seconds after the response was made. What it refers to is written before what refers to it.
+Digests are of the tenant and the id, which may come from an upstream and hold anything. Responses and items
+expire `keep` seconds after the response was made, a list some time after its last one. What it refers to is
+written before what refers to it; an id leaves the list with its response, so that all of a tenant can be found
+to be forgotten, also after `keep` was lowered.
 """
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib.resources import files
 from typing import Any
 
 import msgspec
@@ -25,6 +28,10 @@ TIMEOUT = 1.0
 CONNECTIONS = 4
 PAGE = 200
 """Responses that are deleted together."""
+LISTED = 86400.0
+"""Seconds for which a list outlives its last response."""
+MOST_LISTS = 1000
+"""Lists in which a process looks for what is too old; others end by themselves."""
 
 _encode = msgspec.json.Encoder().encode
 _items = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -52,6 +59,12 @@ class RedisResponses:
         self._prefix = prefix
         self._timeout = timeout if timeout is not None else address.timeout or TIMEOUT
         self._client = RedisClient(address, connections=CONNECTIONS, wait=self._timeout)
+        self._lists: dict[str, str] = {}  # of which tenant each is, those that were written to
+        scripts = files("sluice.conversations")
+        self._drop, self._unlist = (
+            self._client.script(scripts.joinpath(f"{name}.lua").read_text("utf-8"))
+            for name in ("forget", "unlist")
+        )
 
     async def put(self, tenant: str, kept: KeptResponse) -> None:
         name = letters(digest_of(tenant, kept.id))
@@ -71,13 +84,14 @@ class RedisResponses:
             if before is not None:
                 self._drop_items(pipeline, tenant, set(_items(before)).difference(kept.items))
             pipeline.zadd(of, {raw(kept.id): kept.created})
-            pipeline.zremrangebyscore(of, "-inf", self._oldest())
-            pipeline.expire(of, max(1, round(self._keep)))
+            pipeline.expire(of, round(self._keep + LISTED))
             pipeline.hset(key, mapping=fields)
             pipeline.expire(key, seconds)
             for item in kept.items:
                 pipeline.set(self._item(tenant, item), name, ex=seconds)
             await pipeline.execute()
+        if len(self._lists) < MOST_LISTS:
+            self._lists[of] = tenant
 
     async def get(self, tenant: str, id: str) -> KeptResponse | None:
         return await self._one(letters(digest_of(tenant, id)))
@@ -113,6 +127,24 @@ class RedisResponses:
         return [id.decode() for id, created in found if created > self._oldest()], str(cursor) if int(
             cursor
         ) else ""
+
+    async def forget(self) -> bool:
+        """Most responses expire by themselves, so mostly ids are taken out of a list: one list at a time."""
+        if not self._lists:
+            return False
+        of, tenant = next(iter(self._lists.items()))
+        oldest = self._oldest()
+        async with self._asking() as client:
+            old = await client.zrange(of, "-inf", oldest, byscore=True, offset=0, num=PAGE, withscores=True)
+        keys = [self._key(letters(digest_of(tenant, id.decode()))) for id, _ in old]
+        async with self._asking():
+            await self._drop.each([([key], [repr(oldest), "created"]) for key in keys])
+        if old:
+            async with self._asking():
+                await self._unlist([of], [value for id, at in old for value in (id, repr(at), "")])
+        if len(old) < PAGE:
+            self._lists.pop(of, None)
+        return bool(self._lists)
 
     async def close(self) -> None:
         await self._client.close()

@@ -41,6 +41,9 @@ class SealedResponses:
     async def ids(self, tenant: str, after: str, limit: int) -> tuple[list[str], str]:
         return await self._store.ids(tenant, after, limit)
 
+    async def forget(self) -> bool:
+        return await self._store.forget()
+
     async def close(self) -> None:
         await self._store.close()
 
@@ -106,6 +109,9 @@ class WatchedResponses:
 
     async def ids(self, tenant: str, after: str, limit: int) -> tuple[list[str], str]:
         return await self._watched(self._store.ids(tenant, after, limit))
+
+    async def forget(self) -> bool:
+        return await self._watched(self._store.forget())
 
     async def close(self) -> None:
         await self._store.close()

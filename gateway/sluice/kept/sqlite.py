@@ -1,7 +1,7 @@
 """Kept responses in an SQLite file, which may be the conversations': they survive a restart, and any death of
 the process.
 
-How the file is worked in is `sluice.storage.sqlite`. Those that are too old are deleted as others are put.
+How the file is worked in is `sluice.storage.sqlite`.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,8 @@ from sluice.storage.sqlite import SqliteFile, migrate_part, transaction
 
 BUSY = 5.0
 """Seconds to wait for another process's write."""
+MOST = 500
+"""Responses that are forgotten together."""
 MIGRATIONS = (
     """
     CREATE TABLE sluice_response (
@@ -45,7 +47,11 @@ HOLDER = """
 """
 ITEMS = "SELECT item FROM sluice_response_item WHERE response = ? ORDER BY item"
 DELETE = "DELETE FROM sluice_response WHERE tenant = ? AND id = ?"
-FORGET = "DELETE FROM sluice_response WHERE created <= ?"
+FORGET = """
+    DELETE FROM sluice_response WHERE number IN (
+        SELECT number FROM sluice_response WHERE created <= ? ORDER BY created LIMIT ?
+    )
+"""
 IDS = "SELECT number, id FROM sluice_response WHERE tenant = ? AND number > ? AND created > ? ORDER BY number LIMIT ?"
 ADD = "INSERT INTO sluice_response (tenant, id, previous, created, input, response) VALUES (?, ?, ?, ?, ?, ?)"
 ADD_ITEM = "INSERT OR REPLACE INTO sluice_response_item (tenant, item, response) VALUES (?, ?, ?)"
@@ -88,6 +94,9 @@ class SqliteResponses:
     async def ids(self, tenant: str, after: str, limit: int) -> tuple[list[str], str]:
         return await self._file.run(self._ids, tenant, number_of(after), limit)
 
+    async def forget(self) -> bool:
+        return await self._file.run(self._forget)
+
     async def close(self) -> None:
         """Ends what was begun, then closes the file. A second close does nothing."""
         await self._file.close()
@@ -97,7 +106,6 @@ class SqliteResponses:
     def _put(self, tenant: str, kept: KeptResponse) -> None:
         row = (tenant, kept.id, kept.previous, kept.created, kept.input, kept.response)
         with transaction(self._database):
-            self._database.execute(FORGET, (self._oldest(),))
             self._database.execute(DELETE, (tenant, kept.id))
             number = self._database.execute(ADD, row).lastrowid
             self._database.executemany(ADD_ITEM, [(tenant, item, number) for item in kept.items])
@@ -112,15 +120,19 @@ class SqliteResponses:
 
     def _delete(self, tenant: str, id: str) -> bool:
         there = self._one(FIND, tenant, id) is not None
-        self._database.execute(DELETE, (tenant, id))
+        self._erase(DELETE, tenant, id)
         return there
 
     def _delete_of(self, tenant: str) -> int:
-        """`secure_delete` has SQLite write over what was deleted; the checkpoint takes it out of the file's
-        log."""
-        self._database.execute("PRAGMA secure_delete = ON")
-        count = self._database.execute("DELETE FROM sluice_response WHERE tenant = ?", (tenant,)).rowcount
-        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return self._erase("DELETE FROM sluice_response WHERE tenant = ?", tenant)
+
+    def _forget(self) -> bool:
+        return self._erase(FORGET, self._oldest(), MOST) == MOST
+
+    def _erase(self, statement: str, *values: object) -> int:
+        count = self._database.execute(statement, values).rowcount
+        if count:
+            self._file.erased()
         return count
 
     def _ids(self, tenant: str, after: int, limit: int) -> tuple[list[str], str]:

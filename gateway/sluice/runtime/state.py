@@ -8,9 +8,10 @@ to the end (`sluice.runtime.restart`); everything else belongs to snapshots (`sl
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -19,11 +20,12 @@ import msgspec
 from sluice.aio.deferred import DeferredWork
 from sluice.config.loader import Loaded
 from sluice.config.types import Issuer, MetricsPush, Picker, Pods, Tracing
-from sluice.conversations import ConversationsFailed, Retention
+from sluice.conversations import ConversationsFailed, Retention, Swept
 from sluice.conversations.leases import Leases
 from sluice.conversations.measured import MeasuredShared
 from sluice.conversations.turnstile import Turnstile
 from sluice.errors import Unavailable
+from sluice.kept import ResponseStore
 from sluice.limits import Remote
 from sluice.policies.end_users import TrackedUsers
 from sluice.policies.kept import KeptResponses
@@ -63,7 +65,6 @@ from sluice.upstream import IdleConnections
 from sluice.version import VERSION
 
 if TYPE_CHECKING:
-    from sluice.conversations.sweeper import Sweeper
     from sluice.identity.remote import RemoteKeys
     from sluice.runtime.pods import PodPool
     from sluice.runtime.push import MetricsPusher
@@ -155,7 +156,10 @@ class ProcessState:
                 stack.push_async_callback(_stop, asyncio.create_task(self.recorder.run()))
                 stack.callback(self.deferred.flush)
             if (kept := retention(self.config)) != Retention():
-                stack.push_async_callback(_stop, asyncio.create_task(self._sweeper(kept).run()))
+                stack.push_async_callback(_stop, self._sweeping(partial(self._sweep, kept)))
+            at = self.config.responses.store
+            if self.kept.store is not None and at is not None and store_of(at.reveal()).kind != "memory":
+                stack.push_async_callback(_stop, self._sweeping(partial(self._forget, self.kept.store)))
             self._closing = stack.pop_all()
         return self
 
@@ -269,10 +273,17 @@ class ProcessState:
 
         return Recorder(self.config, self.metrics, self.log, clock=self.clock, wall=time.time)
 
-    def _sweeper(self, kept: Retention) -> "Sweeper":
+    def _sweeping(self, step: Callable[[], Awaitable[Swept]]) -> "asyncio.Task[None]":
+        """Starts to delete what is not to be kept, now and then."""
         from sluice.conversations.sweeper import Sweeper
 
-        return Sweeper(self.conversations, kept, self.records.swept, self.records.not_kept, wall=time.time)
+        return asyncio.create_task(Sweeper(step, self.records.swept, self.records.not_kept).run())
+
+    async def _sweep(self, kept: Retention) -> Swept:
+        return await self.conversations.sweep(kept, time.time())
+
+    async def _forget(self, responses: ResponseStore) -> Swept:
+        return Swept(more=await responses.forget())
 
     async def _greet(self) -> None:
         """Sends one request to each store, so that a wrong password shows at the start and not at the first

@@ -16,12 +16,15 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+ERASING = 1.0
+"""Seconds for which an erasure waits for other connections that read."""
 PARTS = "CREATE TABLE IF NOT EXISTS sluice_part (name TEXT PRIMARY KEY, version INTEGER NOT NULL)"
 STRANGERS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sluice_%' LIMIT 1"
 """Is there a table that is not of any part?"""
@@ -33,12 +36,16 @@ class SqliteFile:
 
     `busy`: seconds to wait for another's write. Raises OSError, with `filename`, here where the file cannot
     be used and from each `run` that the file cannot serve.
+
+    SQLite writes over what is deleted (`secure_delete`); whoever deletes what people said calls `erased`.
     """
 
     def __init__(
         self, path: Path, name: str, prepare: Callable[[sqlite3.Connection], None], *, busy: float
     ) -> None:
         self._path = path
+        self._busy = busy
+        self._in_log = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         try:
             self.database = self._thread.submit(_open, path, prepare, busy).result()
@@ -49,13 +56,35 @@ class SqliteFile:
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work` in the thread, where `database` may be used, and returns its result."""
         try:
-            return await asyncio.wrap_future(self._thread.submit(work, *args, **kwargs))
+            return await asyncio.wrap_future(self._thread.submit(self._run, partial(work, *args, **kwargs)))
         except sqlite3.Error as error:
             raise _failure(self._path, error) from error
         except UnicodeEncodeError as error:
             raise OSError(
                 errno.EILSEQ, "text that is not Unicode cannot be stored", str(self._path)
             ) from error
+
+    def erased(self) -> None:
+        """Takes what was deleted out of the file's log, too: within the thread, and not in a transaction.
+
+        The log can be emptied only while no other connection reads. Where one does for longer than ERASING,
+        each `run` tries again.
+        """
+        self._empty_log(ERASING)
+
+    def _run(self, work: Callable[[], T]) -> T:
+        result = work()
+        if self._in_log:
+            self._empty_log(0.0)
+        return result
+
+    def _empty_log(self, patience: float) -> None:
+        self.database.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
+        try:
+            [busy, *_] = self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            self.database.execute(f"PRAGMA busy_timeout = {round(self._busy * 1000)}")
+        self._in_log = bool(busy)
 
     async def close(self) -> None:
         """Ends what was begun, then closes the file. A second close does nothing."""
@@ -120,6 +149,7 @@ def _open(path: Path, prepare: Callable[[sqlite3.Connection], None], busy: float
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("PRAGMA foreign_keys = ON")
+        database.execute("PRAGMA secure_delete = ON")
         prepare(database)
     except BaseException as error:
         if database is not None:
