@@ -54,6 +54,25 @@ def test_a_recorded_trace_is_replayed_as_text_and_as_a_file(config: str, tmp_pat
     assert json.loads(out.read_text())["aliases"]["chat"]["calls"] == 30
 
 
+def test_upstreams_of_several_servers_are_modelled_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text("""
+upstreams:
+  pods: { backend: vllm, base_url: "http://pods.invalid:8000/v1", pods: {} }
+  pool: { backend: inference_pool, base_url: "http://pool.invalid/v1", picker: { address: "picker.invalid:9002" } }
+aliases:
+  queued: { tiers: [{ strategy: queue_depth, targets: [{ upstream: pods, model: m }] }] }
+  cached: { tiers: [{ strategy: prefix_cache, targets: [{ upstream: pods, model: n }] }] }
+  picked: { tiers: [[{ upstream: pool, model: m }, { upstream: pods, model: m }]] }
+keys: [{ id: web, digest: "sha256:%s", aliases: [queued, cached, picked] }]
+""" % ("0" * 64))  # fmt: skip
+    found = simulate("even", "--config", str(path), "--rate", "5/s", "--for", "30s", "--json", "-")
+    assert found.exit_code == 0, found.output
+    figures = json.loads(found.stdout)
+    assert figures["outcomes"] == {"ok": figures["calls"]}
+    assert "without their `pods` or `picker`: pods, pool" in found.stderr
+
+
 def test_what_cannot_be_done_is_one_line(config: str, tmp_path: Path) -> None:
     for arguments in (("nowhere.csv",), ("poisson", "--rate", "fast")):
         found = simulate(*arguments, "--config", config)

@@ -115,7 +115,23 @@ def _loaded(path: str, notes: list[str]) -> Loaded:
     if missing:
         environ |= dict.fromkeys(missing, PLACEHOLDER)
         notes.append(f"not set, so a placeholder stands for it: {', '.join(sorted(missing))}")
-    return load(path, environ=environ)
+    return _without_servers(load(path, environ=environ), notes)
+
+
+def _without_servers(loaded: Loaded, notes: list[str]) -> Loaded:
+    """The configuration with each upstream as one, whatever servers it consists of.
+
+    The names of servers are looked up, their metrics read and their pickers asked, and virtual time has no
+    network.
+    """
+    upstreams = loaded.config.upstreams
+    several = [name for name, upstream in upstreams.items() if upstream.pods or upstream.picker]
+    if not several:
+        return loaded
+    notes.append(f"modelled as one each, without their `pods` or `picker`: {', '.join(sorted(several))}")
+    as_one = {name: msgspec.structs.replace(upstreams[name], pods=None, picker=None) for name in several}
+    config = msgspec.structs.replace(loaded.config, upstreams={**upstreams, **as_one})
+    return msgspec.structs.replace(loaded, config=config)
 
 
 def _check_names(scenario: Scenario, loaded: Loaded) -> None:
