@@ -1,6 +1,8 @@
 """Servers of an upstream that is several: what is read of their metrics, and which of them a call goes to."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from random import Random
 from typing import Any
 
 import pytest
@@ -304,19 +306,33 @@ class Target:
     """A target of one server, or of an upstream that is several."""
 
     def __init__(
-        self, label: str, at: Pod | None = None, *, servers: "Sequence[Target] | None" = None
+        self,
+        label: str,
+        at: Pod | None = None,
+        *,
+        servers: "Sequence[Target] | None" = None,
+        weight: float = 1.0,
+        price: float | None = None,
     ) -> None:
         self.label, self.model = label, "m"
         self.pod = at
-        self.spec = Spec(upstream=label, model="m")
+        self.spec = Spec(upstream=label, model="m", weight=weight, price=price)
         self.health = PooledHealth(lambda: 0.0, BreakerPolicy(failures=1))
         self.load = Load()
         self.pods = (lambda _: servers) if servers is not None else None
 
 
-def servers(count: int) -> list[Target]:
+def servers(count: int, label: str = "up", **spec: Any) -> list[Target]:
     clock = Clock()
-    return [Target("up", pod(f"p{number}", running=number, clock=clock)) for number in range(count)]
+    return [Target(label, pod(f"p{number}", running=number, clock=clock), **spec) for number in range(count)]
+
+
+def several(count: int, label: str = "up", **spec: Any) -> Target:
+    return Target(label, servers=servers(count, label, **spec), **spec)
+
+
+def asked(queue: Sequence[Any]) -> list[str]:
+    return [f"{t.label}.{t.pod.address}" if t.pod is not None else t.label for t in queue]
 
 
 def test_a_tier_tries_three_servers_at_most_the_healthy_ones_first() -> None:
@@ -339,6 +355,64 @@ def test_every_strategy_orders_servers_and_an_upstream_whose_servers_are_not_kno
         tier: Any = RoutedTier(targets, strategy, "key", pooled=True)
         traits = CallTraits(key="k", chat=chat("hello"))
         assert len(queue_of([tier], traits, half)) == count
+
+
+def test_a_target_has_its_weight_however_many_servers_it_has() -> None:
+    tier: Any = RoutedTier([several(8), Target("other")], "weighted", pooled=True)
+    chance = Random(1).random
+    firsts = [asked(queue_of([tier], CallTraits(), chance))[0] for _ in range(600)]
+    assert 240 <= firsts.count("other") <= 360
+    assert len(set(firsts)) == 9
+
+
+@pytest.mark.parametrize("strategy", ["weighted", "round_robin", "least_in_flight", "cheapest", "affinity"])
+def test_no_target_is_left_out_because_another_has_many_servers(strategy: Any) -> None:
+    targets = [several(8), Target("other"), several(4, "more")]
+    tier: Any = RoutedTier(targets, strategy, "key", pooled=True)
+    for number in range(20):
+        queue = asked(queue_of([tier], CallTraits(key=f"k{number}"), Random(number).random))
+        by_target = [label for label, _ in groupby(name.partition(".")[0] for name in queue)]
+        assert sorted(by_target) == ["more", "other", "up"], "the servers of a target stand together"
+        assert len(queue) == 2 * PODS_TRIED + 1
+
+
+def test_a_target_of_weight_0_comes_behind_all_servers_of_the_others() -> None:
+    for strategy in ("weighted", "round_robin", "least_in_flight", "lowest_ttft", "cheapest"):
+        tier: Any = RoutedTier([Target("other", weight=0), several(5)], strategy, pooled=True)
+        assert asked(queue_of([tier], CallTraits(), half))[-1] == "other"
+        tier = RoutedTier([several(5, weight=0), Target("other")], strategy, pooled=True)
+        assert asked(queue_of([tier], CallTraits(), half))[0] == "other"
+
+
+def test_targets_of_several_servers_take_turns_and_so_do_the_servers_of_each() -> None:
+    tier: Any = RoutedTier([several(3), Target("other")], "round_robin", pooled=True)
+    firsts = [asked(queue_of([tier], CallTraits(), half))[0] for _ in range(6)]
+    assert firsts == ["up.p0", "other", "up.p1", "other", "up.p2", "other"]
+    tier = RoutedTier([several(3)], "round_robin", pooled=True)
+    firsts = [asked(queue_of([tier], CallTraits(), half))[0] for _ in range(4)]
+    assert firsts == ["up.p0", "up.p1", "up.p2", "up.p0"]
+
+
+def test_the_cheapest_target_is_first_and_its_idlest_server() -> None:
+    cheap = servers(3, "cheap", price=1.0)
+    for target, calls in zip(cheap, (2, 0, 1), strict=True):
+        target.load.in_flight = calls
+    targets = [Target("dear", price=2.0), Target("cheap", servers=cheap, price=1.0)]
+    tier: Any = RoutedTier(targets, "cheapest", pooled=True)
+    assert asked(queue_of([tier], CallTraits(), half)) == ["cheap.p1", "cheap.p2", "cheap.p0", "dear"]
+
+
+@pytest.mark.parametrize("strategy", ["queue_depth", "prefix_cache"])
+def test_queues_of_all_upstreams_are_compared_and_each_has_its_three_servers(strategy: Any) -> None:
+    tier: Any = RoutedTier([several(6), several(6, "more")], strategy, pooled=True)
+    choice = PodChoice()
+    traits = CallTraits(chat=chat("hello"), choice=choice)
+    queue = asked(queue_of([tier], traits, half))
+    assert [sum(name.startswith(label) for name in queue) for label in ("up.", "more.")] == [3, 3]
+    tier = RoutedTier([several(2, weight=0), several(2, "more")], strategy, pooled=True)
+    queue = asked(queue_of([tier], traits, half))
+    assert [name.partition(".")[0] for name in queue] == ["more", "more", "up", "up"]
+    assert choice.how in ("queue", "hash")
 
 
 def test_affinity_keeps_a_caller_at_one_server() -> None:

@@ -110,7 +110,7 @@ class RoutedTier(msgspec.Struct):
     """One tier: its targets, how they are ordered, and the number of calls that `round_robin` has ordered.
 
     `pooled`: the upstreams of some are several servers, each of which becomes a target of its own for a call
-    (`over_pods`).
+    (`over_pods`); `server_turn` counts those calls.
     """
 
     targets: Sequence[Routable]
@@ -118,23 +118,60 @@ class RoutedTier(msgspec.Struct):
     affinity: str = "session"
     turn: int = 0
     pooled: bool = False
+    server_turn: int = 0
 
 
 PODS_TRIED = 3
-"""Servers of one tier that a call may be sent to, one after another: a request that kills servers must not
+"""Servers of one target that a call may be sent to, one after another: a request that kills servers must not
 visit all."""
 
 
 def over_pods(tier: RoutedTier, fit: Sequence[Any], traits: CallTraits, chance: Chance) -> list[Any]:
-    """The targets of a pooled tier in order, one for each server of their upstreams; those that are ready
-    first."""
-    targets = [
-        pod for target in fit for pod in (target.pods(target) if target.pods is not None else (target,))
+    """The targets of a pooled tier in order, each as the servers of its upstream: those that are ready first,
+    `PODS_TRIED` at most.
+
+    Where a strategy goes by the servers' queues, it orders the servers of all targets together. Every other
+    one orders the targets, so that each has its weight and its turn however many servers it has, and then
+    the servers of each.
+    """
+    if tier.strategy in BY_PODS:
+        servers = [server for target in fit for server in _servers(target)]
+        of_label: dict[str, int] = {}
+        queue = []
+        for server in _ready_first(ordered(tier, servers, traits, chance)):
+            of_label[server.label] = number = of_label.get(server.label, 0) + 1
+            if number <= PODS_TRIED:
+                queue.append(server)
+        return queue
+    tier.server_turn += 1
+    return [
+        server
+        for target in ordered(tier, list(fit), traits, chance)
+        for server in _ready_first(_ordered_servers(tier, target, len(fit), traits, chance))[:PODS_TRIED]
     ]
-    ready, others = list[Any](), list[Any]()
-    for target in ordered(tier, targets, traits, chance):
-        (ready if target.health.ready() else others).append(target)
-    return (ready + others)[:PODS_TRIED]
+
+
+def _servers(target: Any) -> list[Any]:
+    return list(target.pods(target)) if target.pods is not None else [target]
+
+
+def _ready_first(servers: list[Any]) -> list[Any]:
+    return sorted(servers, key=lambda server: not server.health.ready())
+
+
+def _ordered_servers(
+    tier: RoutedTier, target: Any, targets: int, traits: CallTraits, chance: Chance
+) -> list[Any]:
+    """The servers of one target, which have its weight and its price in common."""
+    servers = _servers(target)
+    match tier.strategy:
+        case "round_robin":
+            at = (tier.server_turn - 1) // targets % len(servers)
+            return servers[at:] + servers[:at]
+        case "cheapest":
+            return _least_in_flight(tier, servers, traits, chance)
+        case _:
+            return ordered(tier, servers, traits, chance)
 
 
 def ordered(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Chance) -> list[T]:
@@ -216,7 +253,11 @@ def _prefix_cache(tier: RoutedTier, targets: list[T], traits: CallTraits, chance
     pooled: list[Any] = targets
     if traits.chat is None or not traits.chat.messages or any(target.pod is None for target in pooled):
         return _queue_depth(tier, targets, traits, chance)
-    wanted: list[Any] = _wanted_first(pooled, traits)
+    wanted, others = list[Any](), list[Any]()
+    for target in pooled:
+        (wanted if traits.weight(target) > 0 else others).append(target)
+    if not wanted:
+        wanted, others = others, wanted
     order = by_prefix(
         [target.pod for target in wanted],
         lambda at: wanted[at].health.ready(),
@@ -226,7 +267,7 @@ def _prefix_cache(tier: RoutedTier, targets: list[T], traits: CallTraits, chance
         chance=chance,
         choice=traits.choice,
     )
-    return _wanted_first([wanted[at] for at in order], traits)
+    return [wanted[at] for at in order] + others
 
 
 class _Row(msgspec.Struct, frozen=True):
