@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, Self
 
 import msgspec
 
@@ -111,4 +111,15 @@ class Transport(Protocol):
     async def close(self) -> None: ...
 
 
-__all__ = ["Pieces", "Reader", "Sink", "Transport", "UpstreamError", "UpstreamRequest", "UpstreamResponse"]
+class Towards(Transport, Protocol):
+    """A transport that others to single addresses can be made of."""
+
+    def towards(self, host: str, port: int) -> Self:
+        """One with the same credentials and the same host in its requests, whose connections go to this
+        address."""
+        ...
+
+
+__all__ = [
+    "Pieces", "Reader", "Sink", "Towards", "Transport", "UpstreamError", "UpstreamRequest", "UpstreamResponse",
+]  # fmt: skip

@@ -13,12 +13,12 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from sluice.backends.transport import Reader, Transport, UpstreamRequest, UpstreamResponse
+from sluice.backends.transport import Reader, Towards, Transport, UpstreamRequest, UpstreamResponse
 from sluice.config.types import Pods
 from sluice.errors import UpstreamError
 from sluice.proxy.target import Target
@@ -43,12 +43,6 @@ KEPT = 4096
 
 LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
 """The IP addresses of a name. Raises OSError."""
-
-
-class Towards(Transport, Protocol):
-    """A transport that others to single addresses can be made of."""
-
-    def towards(self, host: str, port: int) -> Self: ...
 
 
 class PodTransport:

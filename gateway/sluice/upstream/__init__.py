@@ -16,6 +16,7 @@
 
     credential_pool   which of several credentials a request takes. Pure
     authorized        a transport that signs each request with one of them
+    read_response     a response that these have read themselves
     fetching          single requests of the gateway's own, for tokens
     grpc, picked      an endpoint picker's stream, and the transport to the endpoints that it names
 

@@ -24,6 +24,7 @@ from sluice.backends.credentials import CredentialFailed
 from sluice.backends.transport import Reader, Sink, Transport, UpstreamRequest, UpstreamResponse
 from sluice.errors import UpstreamError
 from sluice.upstream.credential_pool import CredentialPool, PooledCredential, Reason, reason_of
+from sluice.upstream.read_response import ReadResponse
 
 BODY = 64 << 10
 """Maximum bytes of a refusal that are read."""
@@ -84,29 +85,6 @@ class AuthorizedTransport:
         return getattr(self.transport, "waiting", 0)
 
 
-class _Refusal(msgspec.Struct):
-    """A refusal whose body has been read: the response that the caller sees."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    __repr__ = object.__repr__
-
-    async def pump(self, sink: Sink) -> None:
-        if self.body:
-            sink(self.body)
-
-    async def read(self, limit: int) -> bytes:
-        return self.body[:limit]
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-    def abort(self, error: BaseException) -> None: ...
-
-
 class _Later:
     """Reads a response's head unless it is a refusal: the caller sees that only after its body has been
     read."""
@@ -142,7 +120,7 @@ class AuthorizedExchange(msgspec.Struct, eq=False):
 
     async def __aenter__(self) -> UpstreamResponse:
         pool, tried, empty = self._client.pool, list[PooledCredential](), list[PooledCredential]()
-        refusal: _Refusal | None = None
+        refusal: ReadResponse | None = None
         limited = False
         while (member := pool.pick(tried)) is not None:
             tried.append(member)
@@ -153,7 +131,7 @@ class AuthorizedExchange(msgspec.Struct, eq=False):
             response, reason = await self._try(member, lines)
             if reason is None:
                 return response
-            assert isinstance(response, _Refusal)
+            assert isinstance(response, ReadResponse)
             if not limited:  # of several refusals a 429 is reported: it has a wait, and ends by itself
                 refusal, limited = response, reason == "rate_limited"
         if refusal is None:
@@ -188,7 +166,7 @@ class AuthorizedExchange(msgspec.Struct, eq=False):
         """
         pool = self._client.pool
         response = await self._send(lines)
-        if not isinstance(response, _Refusal):
+        if not isinstance(response, ReadResponse):
             if member.troubled and response.status < 300:
                 pool.accepted(member)
             return response, None
@@ -197,7 +175,7 @@ class AuthorizedExchange(msgspec.Struct, eq=False):
             renewed = member.credential.sign_now(self._request)
             if renewed is not None:
                 response = await self._send(renewed)
-                reason, wait = self._why(response) if isinstance(response, _Refusal) else (None, None)
+                reason, wait = self._why(response) if isinstance(response, ReadResponse) else (None, None)
         if reason is not None:
             pool.refused(member, reason, wait)
         return response, reason
@@ -217,9 +195,9 @@ class AuthorizedExchange(msgspec.Struct, eq=False):
             body = await _body(response)
         finally:
             await current.__aexit__(None, None, None)
-        return _Refusal(response.status, response.headers, body)
+        return ReadResponse(response.status, response.headers, body)
 
-    def _why(self, refusal: _Refusal) -> "tuple[Reason | None, float | None]":
+    def _why(self, refusal: ReadResponse) -> "tuple[Reason | None, float | None]":
         error = self._client.meaning(refusal.status, refusal.headers, refusal.body)
         return reason_of(error), error.retry_after
 
@@ -232,7 +210,7 @@ async def _body(response: UpstreamResponse) -> bytes:
         return b""
 
 
-def _until_usable(refusal: _Refusal, pool: CredentialPool) -> _Refusal:
+def _until_usable(refusal: ReadResponse, pool: CredentialPool) -> ReadResponse:
     """Returns the 429 of one credential with the wait until any is usable."""
     headers = {**refusal.headers, "retry-after-ms": str(max(1, round(pool.wait() * 1000)))}
     return msgspec.structs.replace(refusal, headers=headers)

@@ -10,20 +10,23 @@ The protocol is that of `sluice.wire.ext_proc`. Credentials are never sent to th
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from sluice.backends.transport import Reader, Sink, Transport, UpstreamRequest, UpstreamResponse
+from sluice.backends.transport import Reader, Sink, Towards, Transport, UpstreamRequest, UpstreamResponse
 from sluice.errors import StaleConnection, UpstreamError
 from sluice.upstream.grpc import GrpcChannel, GrpcFailed, GrpcStream
+from sluice.upstream.read_response import ReadResponse
 from sluice.wire import ext_proc
-from sluice.wire.ext_proc import Endpoint, Pick, Refused
+from sluice.wire.ext_proc import Endpoint, Pick
 from sluice.wire.fields import OURS, check_fields
+from sluice.wire.forwarding import SECRETIVE
 from sluice.wire.protobuf import BadProtobuf
 
 KEPT = 256
@@ -35,14 +38,11 @@ ELSEWHERE = frozenset({502, 503, 504})
 NEXT = frozenset({"connect_error", "connect_timeout", "tls_error", "reset"})
 """Failures of an endpoint, before it answered, after which the next one is tried."""
 
+_SCHEME = re.compile(r"(?i)\s*(?:bearer|basic|digest|negotiate|apikey|api-key|token)\s")
+"""What values of credentials begin with (RFC 9110 11.4)."""
+
 Told = Callable[[str], object]
 """What became of a question to the picker: picked, refused, failed, or bypassed."""
-
-
-class Towards(Transport, Protocol):
-    """A transport that others to single addresses can be made of."""
-
-    def towards(self, host: str, port: int) -> Self: ...
 
 
 class PickedTransport:
@@ -156,29 +156,6 @@ class PickedTransport:
         return pick, stream
 
 
-class _Immediate(msgspec.Struct):
-    """The picker's own answer, as callers see it."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    __repr__ = object.__repr__
-
-    async def pump(self, sink: Sink) -> None:
-        if self.body:
-            sink(self.body)
-
-    async def read(self, limit: int) -> bytes:
-        return self.body[:limit]
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-    def abort(self, error: BaseException) -> None: ...
-
-
 class _Waiting:
     """Reads a response's head unless the next endpoint is to be tried because of it. Tells who serves, where
     it is wanted."""
@@ -221,7 +198,7 @@ class _PickedExchange(msgspec.Struct, eq=False):
             if pick is None:
                 response = await self._enter(self._client.base, self._request, self._reader)
             elif pick.refused is not None:
-                response = _immediate(pick.refused)
+                response = ReadResponse(pick.refused.status, pick.refused.headers, pick.refused.body)
             else:
                 response = await self._try_all(pick)
             entered = True
@@ -290,30 +267,31 @@ async def _close(transport: Transport) -> None:
 
 
 def _headers_of(request: UpstreamRequest) -> list[tuple[str, str]]:
-    """The request's headers for the picker, without credentials: these are the transport's."""
+    """The request's headers for the picker, without those that probably carry credentials, by their name or
+    their value, and without its URL's query, which may hold a key.
+
+    An upstream's own key is the transport's, and not among a request's headers; those that the configuration
+    adds to every request (`headers`) and those of a signature are.
+    """
     url = urlsplit(request.url)
-    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
     found = [
         (":method", request.method),
-        (":path", path),
+        (":path", url.path or "/"),
         (":authority", url.netloc),
         (":scheme", url.scheme),
-        *request.headers,
     ]
-    for line in request.lines.decode("latin-1").split("\r\n"):
-        name, colon, value = line.partition(":")
-        if colon:
-            found.append((name.strip(), value.strip()))
-    return found
+    lines = [line.partition(":") for line in request.lines.decode("latin-1").split("\r\n")]
+    given = [*request.headers, *((name.strip(), value.strip()) for name, colon, value in lines if colon)]
+    return found + [
+        (name, value)
+        for name, value in given
+        if not SECRETIVE.search(name.lower()) and not _SCHEME.match(value)
+    ]
 
 
 def _told_of(headers: Mapping[str, str]) -> list[tuple[str, str]]:
     """What a picker is told of the answer's headers."""
     return [(name, headers[name]) for name in ("content-type",) if name in headers]
-
-
-def _immediate(refused: Refused) -> _Immediate:
-    return _Immediate(refused.status, refused.headers, refused.body)
 
 
 def _changed(request: UpstreamRequest, pick: Pick) -> UpstreamRequest:
