@@ -2,8 +2,10 @@
 endpoint picker is asked.
 
 h2 keeps the protocol's state. A connection carries many streams; a stream sends messages and receives them
-until the server ends it. Nothing is compressed, and nothing is sent twice from here. Imported only for an
-upstream with a `picker`; h2 is of the extra `http2`.
+until the server ends it. It counts towards the server's bound (RFC 9113 5.1.2) until both sides have ended
+it: one that the server has ended is reset, if we have not ended it, and one that we have ended counts until
+the server does. Nothing is compressed, and nothing is sent twice from here. Imported only for an upstream
+with a `picker`; h2 is of the extra `http2`.
 """
 
 import asyncio
@@ -28,6 +30,10 @@ MAX_RECEIVED = 64 << 20
 """Bytes of one message, and of all that one stream receives."""
 CONNECTIONS = 8
 """Connections to one server at most; another is opened where a server bounds the streams of each."""
+
+
+ENDING = 1024
+"""Streams of a connection that we have ended and the server has not; with more, the oldest is reset."""
 
 
 class GrpcFailed(UpstreamError):
@@ -108,16 +114,19 @@ class GrpcStream:
 
 
 class GrpcConnection(asyncio.Protocol):
-    """One connection. `usable`: new streams may begin on it."""
+    """One connection. `usable`: new streams may begin on it. `ready` is done once the server's settings are
+    known, or the connection is gone: before that its bound on streams is not."""
 
     def __init__(self, name: str, scheme: str) -> None:
         self._name, self._scheme = name, scheme
         self._streams: dict[int, GrpcStream] = {}
+        self._ending: dict[int, None] = {}  # those that we have ended and the server has not, oldest first
         self._h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=True, header_encoding="latin-1")
         )
         self._transport: asyncio.Transport | None = None
         self.usable = True
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -132,14 +141,12 @@ class GrpcConnection(asyncio.Protocol):
 
     @property
     def free(self) -> bool:
-        return self.usable and len(self._streams) < self._h2.remote_settings.max_concurrent_streams
-
-    @property
-    def streams(self) -> int:
-        return len(self._streams)
+        bound = self._h2.remote_settings.max_concurrent_streams
+        return self.usable and len(self._streams) + len(self._ending) < bound
 
     def begin(self, path: str) -> GrpcStream:
-        """Raises GrpcFailed where the connection takes no more streams."""
+        """A new stream; the connection is `free`. Raises GrpcFailed where it has had all streams that one can
+        have."""
         try:
             id = self._h2.get_next_available_stream_id()
             self._h2.send_headers(id, [
@@ -171,18 +178,20 @@ class GrpcConnection(asyncio.Protocol):
             if stream.finished and not stream.out:
                 self._h2.end_stream(stream.id)
                 del self._streams[stream.id]
+                self._ending[stream.id] = None
+                if len(self._ending) > ENDING:
+                    self._reset(next(iter(self._ending)))
         except h2.exceptions.ProtocolError:
             self._drop(stream, f"{self._name} ended the call")
-        self._flush()
+        self._sent()
 
     def cancel(self, stream: GrpcStream) -> None:
-        if self._streams.pop(stream.id, None) is not None:
-            with contextlib.suppress(h2.exceptions.ProtocolError):
-                self._h2.reset_stream(stream.id, h2.errors.ErrorCodes.CANCEL)
-            self._flush()
+        self._drop(stream, "the call was cancelled")
+        self._sent()
 
     def close(self) -> None:
         self.usable = False
+        self._known()
         if self._transport is not None:
             self._transport.abort()
 
@@ -197,13 +206,12 @@ class GrpcConnection(asyncio.Protocol):
             return
         for event in events:
             self._heard(event)
-        self._flush()
-        if not self.usable and not self._streams:
-            self.close()
+        self._sent()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
         self._transport = None
+        self._known()
         for stream in [*self._streams.values()]:
             self._drop(stream, f"{self._name} closed the connection")
 
@@ -215,13 +223,14 @@ class GrpcConnection(asyncio.Protocol):
                 self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                 stream = self._streams.get(event.stream_id)
                 if stream is not None and not stream.came(event.data):
-                    self.cancel(stream)
-                    stream.ended(f"{self._name} sent what is no message")
+                    self._drop(stream, f"{self._name} sent what is no message")
             case h2.events.ResponseReceived() | h2.events.TrailersReceived():
                 self._headers(event.stream_id, {str(name): str(value) for name, value in event.headers or ()})
             case h2.events.StreamEnded() | h2.events.StreamReset():
+                self._ending.pop(event.stream_id, None)
                 self._drop(self._streams.get(event.stream_id), f"{self._name} ended the call")
             case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
+                self._known()  # settings are the first frame of a server
                 for waiting in [*self._streams.values()]:
                     if waiting.out or waiting.finished:
                         self.pump(waiting)
@@ -238,9 +247,27 @@ class GrpcConnection(asyncio.Protocol):
             self._drop(self._streams.get(id), f"{self._name} ended the call with gRPC's status {grpc[:4]}")
 
     def _drop(self, stream: GrpcStream | None, why: str) -> None:
-        if stream is not None:
-            self._streams.pop(stream.id, None)
+        """Ends a stream on both sides: h2 and the server would count it until then."""
+        if stream is not None and self._streams.pop(stream.id, None) is not None:
+            self._reset(stream.id)
             stream.ended(why)
+
+    def _reset(self, id: int) -> None:
+        self._ending.pop(id, None)
+        with contextlib.suppress(
+            h2.exceptions.ProtocolError
+        ):  # both have ended it, or the connection is gone
+            self._h2.reset_stream(id, h2.errors.ErrorCodes.CANCEL)
+
+    def _known(self) -> None:
+        if not self.ready.done():
+            self.ready.set_result(None)
+
+    def _sent(self) -> None:
+        """Sends what h2 has made; closes a connection that nobody will use any more."""
+        self._flush()
+        if not self.usable and not self._streams:
+            self.close()
 
     def _flush(self) -> None:
         data = self._h2.data_to_send()
@@ -255,20 +282,22 @@ class GrpcChannel:
         self._host, self._port, self.name = host, port, name
         self._tls = tls
         self._connections: list[GrpcConnection] = []
-        self._opening: asyncio.Task[GrpcConnection] | None = None
+        self._opening: asyncio.Task[None] | None = None
 
     async def begin(self, path: str) -> GrpcStream:
         """A new stream. Raises GrpcFailed; the caller bounds the time."""
-        self._connections = [connection for connection in self._connections if connection.usable]
-        free = next((connection for connection in self._connections if connection.free), None)
-        if free is None:
+        while (free := self._free()) is None:
             if len(self._connections) >= CONNECTIONS:
                 raise GrpcFailed(f"{self.name} takes no more calls at a time")
             if self._opening is None:
                 self._opening = asyncio.get_running_loop().create_task(self._open())
                 self._opening.add_done_callback(self._opened)
-            free = await asyncio.shield(self._opening)
+            await asyncio.shield(self._opening)  # there may be more who wait for it than it takes calls
         return free.begin(path)
+
+    def _free(self) -> GrpcConnection | None:
+        self._connections = [connection for connection in self._connections if connection.usable]
+        return next((connection for connection in self._connections if connection.free), None)
 
     def close(self) -> None:
         if self._opening is not None:
@@ -276,7 +305,7 @@ class GrpcChannel:
         for connection in self._connections:
             connection.close()
 
-    async def _open(self) -> GrpcConnection:
+    async def _open(self) -> None:
         loop = asyncio.get_running_loop()
         scheme = "https" if self._tls is not None else "http"
         try:
@@ -285,10 +314,17 @@ class GrpcChannel:
             )
         except (OSError, ssl.SSLError) as error:
             raise GrpcFailed(f"{self.name} could not be connected to") from error
+        try:
+            await connection.ready
+        finally:
+            if not connection.ready.done():
+                connection.close()
+        if not connection.free:
+            connection.close()
+            raise GrpcFailed(f"{self.name} closed the connection, or takes no calls")
         self._connections.append(connection)
-        return connection
 
-    def _opened(self, task: "asyncio.Task[GrpcConnection]") -> None:
+    def _opened(self, task: "asyncio.Task[None]") -> None:
         self._opening = None
         if not task.cancelled():
             task.exception()  # whoever waits is told
