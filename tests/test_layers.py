@@ -62,7 +62,7 @@ ORDER = (
         "sluice.telemetry.merged",
         "sluice.telemetry.notices",
     },
-    {"sluice.resume", "sluice.proxy"},
+    {"sluice.resume", "sluice.proxy", "sluice.otlp"},
     {
         "sluice.policies",
         "sluice.usage",
@@ -125,7 +125,7 @@ EDGES = {
     "sluice.storage.postgres", "sluice.storage.redis", "sluice.storage.sqlite", "sluice.conversations.sqlite",
     "sluice.keystore.sqlite", "sluice.usage.sqlite", "sluice.kept.sqlite", "sluice.identity.remote", "sluice.identity.jwks",
     "sluice.identity.provider",
-    "sluice.config.loader", "sluice.config.interpolation", "sluice.tracing.exporter", "sluice.sinks.http",
+    "sluice.config.loader", "sluice.config.interpolation", "sluice.otlp.http", "sluice.sinks.http",
     "sluice.telemetry.logs", "sluice.telemetry.output", "sluice.runtime",
     "sluice.web", "sluice.testing", "sluice.commands",
 }  # fmt: skip

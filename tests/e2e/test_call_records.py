@@ -251,6 +251,34 @@ async def test_an_otlp_receiver_gets_log_records() -> None:
     assert (log.severity_text, log.event_name) == ("INFO", "sluice.call")
 
 
+async def test_a_receiver_over_grpc_gets_log_records_and_those_that_it_rejects_are_refused() -> None:
+    pytest.importorskip("grpc", reason="grpcio is not installed")
+    from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
+
+    from tests.fakes.otlp_grpc import answering, collecting
+
+    partial = logs_service_pb2.ExportLogsServiceResponse()
+    partial.partial_success.rejected_log_records = 1
+    async with collecting(answering(partial)) as collector:
+        sink = f'otlp: {{endpoint: "{collector.url}", protocol: grpc, compression: gzip}}'
+        async with recorded(sink) as running:
+            for _ in range(3):
+                await call(running)
+            await until(lambda: (counted(running, "delivered"), counted(running, "refused")) == (2, 1))
+        logs = [
+            log
+            for request in collector.requests
+            for log in request.resource_logs[0].scope_logs[0].log_records
+        ]
+        ids = [
+            pair.value.string_value
+            for log in logs
+            for pair in log.attributes
+            if pair.key == "sluice.request_id"
+        ]
+        assert len({*ids}) == 3
+
+
 async def test_nothing_is_imported_or_kept_where_there_are_no_records() -> None:
     async with Provider(healthy) as provider:
         config = f"""{HEAD}

@@ -90,6 +90,30 @@ aliases: {{chat: {{tiers: [[{{upstream: one, model: m}}]]}}}}
         )  # the last request is made at the end
 
 
+async def test_figures_are_pushed_over_grpc() -> None:
+    grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
+    from tests.fakes.otlp_grpc import answering, collecting, failing
+
+    partial = pb.ExportMetricsServiceResponse()
+    partial.partial_success.rejected_data_points = 3
+    refuse = failing(grpc.StatusCode.UNAUTHENTICATED)
+    async with collecting(refuse, answering(partial)) as collector, Provider(healthy) as provider:
+        text = f"""{HEAD}
+upstreams: {{one: {{backend: openai, base_url: "{provider.url}"}}}}
+aliases: {{chat: {{tiers: [[{{upstream: one, model: m}}]]}}}}
+metrics: {{push: {{endpoint: "{collector.url}", protocol: grpc, every: 50ms}}}}
+"""
+        async with gateway(text) as g, aiohttp.ClientSession(g.url) as session:
+            await ask(session, "openai stream", "chat")
+            await until(lambda: g.metric('sluice_metrics_pushes_total{result="ok"}') > 0)
+            said = [line["why"] for line in g.log_lines if line["event"] == "metrics_not_pushed"]
+            assert said == ["gRPC status UNAUTHENTICATED"]
+            assert g.metric('sluice_metrics_pushes_total{result="failed"}') == 2
+        [resource] = collector.requests[-1].resource_metrics
+        found = {metric.name: metric for metric in resource.scope_metrics[0].metrics}
+        assert sum(point.as_double for point in found["sluice_requests"].sum.data_points) == 1
+
+
 async def test_one_worker_pushes_what_all_have_counted() -> None:
     async with Receiver() as receiver:
         with serving(config(3, tokens=2, delay="0ms") + pushing(receiver)) as gateway:

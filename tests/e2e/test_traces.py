@@ -144,6 +144,28 @@ async def test_a_receiver_that_refuses_costs_its_spans_and_nothing_else() -> Non
         assert len(receiver.spans) == 2
 
 
+async def test_spans_go_over_grpc_and_what_is_rejected_of_them_has_failed() -> None:
+    grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
+    from tests.fakes.otlp_grpc import answering, collecting, failing
+
+    partial = pb.ExportTraceServiceResponse()
+    partial.partial_success.rejected_spans = 1
+    unavailable = failing(grpc.StatusCode.UNAVAILABLE, 0.01)
+    async with collecting(unavailable, answering(partial)) as collector, Provider(healthy) as provider:
+        config = f"""{HEAD}
+upstreams: {{one: {{backend: openai, base_url: "{provider.url}"}}}}
+aliases: {{chat: {{tiers: [[{{upstream: one, model: m1}}]]}}}}
+tracing: {{endpoint: "{collector.url}", protocol: grpc, compression: gzip, interval: 20ms}}
+"""
+        async with gateway(config) as running:
+            await call(running, SAMPLED)
+            await until(lambda: running.metric('sluice_trace_spans_total{result="failed"}') == 1)
+            await until(lambda: running.metric('sluice_trace_spans_total{result="exported"}') == 1)
+        (request,) = collector.requests
+        spans = request.resource_spans[0].scope_spans[0].spans
+        assert [span.trace_id.hex() for span in spans] == [TRACE] * 2
+
+
 async def test_what_waits_when_the_gateway_stops_is_sent() -> None:
     async with traced(healthy, interval="1h") as (running, receiver, _):
         await call(running)

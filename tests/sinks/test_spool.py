@@ -24,7 +24,7 @@ from sluice.sinks.spool import Spool
 class Sink:
     """`outcomes`: what it answers first, then "delivered"."""
 
-    def __init__(self, *outcomes: str) -> None:
+    def __init__(self, *outcomes: str | Delivered) -> None:
         self.outcomes = list(outcomes)
         self.batches: list[RecordBatch] = []
         self.tries = 0
@@ -41,6 +41,8 @@ class Sink:
         if self.hangs:
             await asyncio.Event().wait()
         outcome: Any = self.outcomes.pop(0) if self.outcomes else "delivered"
+        if isinstance(outcome, Delivered):
+            return outcome
         if outcome == "delivered":
             self.batches.append(batch)
             return Delivered("delivered")
@@ -119,6 +121,27 @@ async def test_what_a_sink_refuses_for_ever_does_not_block_the_rest() -> None:
     await bench.spool.round()
     assert sink.numbers == [3, 4]
     assert bench.counts == {"refused": 2, "delivered": 2}
+
+
+async def test_records_of_a_batch_that_a_sink_refuses_are_counted_apart() -> None:
+    sink = Sink(Delivered("delivered", refused=1))
+    bench = Bench(sink)
+    bench.add(1, 2)
+    await bench.spool.round()
+    assert (len(bench.spool), bench.counts) == (0, {"delivered": 1, "refused": 1})
+
+
+async def test_a_sink_is_left_alone_for_as_long_as_it_says() -> None:
+    sink = Sink(Delivered("again", "status 503", wait=20.0))
+    bench = Bench(sink)
+    bench.add(1)
+    await bench.spool.round()
+    bench.now += 19.9
+    await bench.spool.round()
+    assert sink.tries == 1
+    bench.now += 0.2
+    await bench.spool.round()
+    assert sink.numbers == [1]
 
 
 async def test_memory_is_bounded_and_what_is_dropped_is_counted() -> None:

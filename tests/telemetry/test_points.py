@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sluice.telemetry.board import Board, BoardSlot
 from sluice.telemetry.merged import MergedExposition
 from sluice.telemetry.metrics import FIRST_TOKEN, TABLE, Metrics
-from sluice.telemetry.points import request
+from sluice.telemetry.points import request, requests
 
 pb = pytest.importorskip(
     "opentelemetry.proto.collector.metrics.v1.metrics_service_pb2",
@@ -94,3 +94,18 @@ def test_what_is_pushed_is_what_is_scraped() -> None:
         if metric.WhichOneof("data") != "histogram" and name.startswith("sluice_"):
             points = (metric.sum if metric.HasField("sum") else metric.gauge).data_points
             assert [point.as_double for point in points] == [sample.value for sample in scraped[name].samples]
+
+
+def test_more_metrics_than_a_request_may_have_are_sent_in_several() -> None:
+    metrics = Metrics("1")
+    count(metrics)
+    every = b"".join(metrics.slices(lambda: 0.0, "otlp"))
+    whole = requested(every)
+    resource = {"service.name": "s", "empty": ""}
+    for largest in (1, 2000, 10**6):
+        bodies = [*requests(every, resource, scope="sluice", version="1", largest=largest)]
+        assert all(len(body) <= largest or len(read(body)) == 1 for body in bodies)
+        parts = [read(body) for body in bodies]
+        assert {name: metric for part in parts for name, metric in part.items()} == whole
+        assert sum(map(len, parts)) == len(whole)
+    assert [*requests(b"", resource, scope="sluice", version="1", largest=1)] == []

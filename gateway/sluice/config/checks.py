@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from sluice.config.admin_checks import check_admin, discoverable
+from sluice.config.otlp_checks import check_receiver
 from sluice.config.pod_checks import check_picker, check_pods, check_pooled, check_strategies
 from sluice.config.price_file import check_date, check_order
 from sluice.config.problems import Path, Report, suggestion
@@ -29,11 +30,13 @@ from sluice.config.types import (
     KeyLimits,
     Limit,
     Limits,
+    MetricsPush,
     NamedGrant,
     Pods,
     Price,
     Prices,
     Probe,
+    RecordOtlp,
     Records,
     Responses,
     Retention,
@@ -43,6 +46,7 @@ from sluice.config.types import (
     Target,
     Tier,
     Timeouts,
+    Tracing,
     Upstream,
     UpstreamTls,
     covering,
@@ -172,6 +176,8 @@ class Checks:
                 check_order(self._report, (*path, "models"), models)
             case Records():
                 self._records(path, section)
+            case MetricsPush() | RecordOtlp() | Tracing():
+                check_receiver(self._report.problem, path, section)
             case Config():
                 self._whole(section)
 

@@ -13,7 +13,6 @@ from sluice.config.types import (
     Log,
     RecordBucket,
     RecordFile,
-    RecordOtlp,
     Records,
     RecordWebhook,
 )
@@ -34,10 +33,7 @@ def check_sink(sink: Records, say: Say) -> None:
         say(("interval",), "must be more than 0")
     match sink.webhook:
         case RecordWebhook(url=url):
-            _check_url(url, ("webhook", "url"), say)
-    match sink.otlp:
-        case RecordOtlp(endpoint=url):
-            _check_url(url, ("otlp", "endpoint"), say)
+            check_url(url, ("webhook", "url"), say)
     if isinstance(sink.s3, RecordBucket):
         _check_bucket(sink.s3, say)
     if isinstance(sink.file, RecordFile) and isinstance(sink.file.age, float) and sink.file.age <= 0:
@@ -46,7 +42,7 @@ def check_sink(sink: Records, say: Say) -> None:
 
 def _check_bucket(bucket: RecordBucket, say: Say) -> None:
     if bucket.endpoint is not None:
-        _check_url(bucket.endpoint, ("s3", "endpoint"), say)
+        check_url(bucket.endpoint, ("s3", "endpoint"), say)
     if isinstance(bucket.bucket, str) and not _BUCKET.fullmatch(bucket.bucket):
         say(
             ("s3", "bucket"),
@@ -56,7 +52,8 @@ def _check_bucket(bucket: RecordBucket, say: Say) -> None:
         say(("s3", "prefix"), "expected letters, digits and any of ! _ . * ' ( ) = / -, such as sluice/")
 
 
-def _check_url(url: object, path: Path, say: Say) -> None:
+def check_url(url: object, path: Path, say: Say) -> None:
+    """An address of a server. `say` is told what is wrong."""
     if not isinstance(url, str):
         return
     try:

@@ -839,9 +839,11 @@ class Log(_Section, frozen=True):
 
 
 class MetricsPush(_Section, frozen=True, kw_only=True):
-    """Metrics by OTLP over HTTP, beside /metrics: the same figures, cumulative, of all workers together."""
+    """Metrics by OTLP, beside /metrics: the same figures, cumulative, of all workers together."""
 
     endpoint: str  # the receiver's base URL: http://collector:4318
+    protocol: Literal["http", "grpc"] = "http"  # OTLP over HTTP, or over gRPC (extra `http2`)
+    compression: Literal["none", "gzip"] = "none"  # of requests
     headers: dict[str, HeaderValue] = {}  # of every request to it: authorization
     every: Seconds = Seconds(60)  # time between two requests
     service: str = "sluice"  # service.name
@@ -856,13 +858,15 @@ class Metrics(_Section, frozen=True):
 
 
 class Tracing(_Section, frozen=True, kw_only=True):
-    """OpenTelemetry's traces, by OTLP over HTTP: a span for each call and each attempt, without content.
+    """OpenTelemetry's traces, by OTLP: a span for each call and each attempt, without content.
 
     A caller's `traceparent` says whether its calls are traced; of all others `sample` are, and beside them
     those that end in an error or take as long as `slow`.
     """
 
     endpoint: str  # the receiver's base URL: http://collector:4318
+    protocol: Literal["http", "grpc"] = "http"  # OTLP over HTTP, or over gRPC (extra `http2`)
+    compression: Literal["none", "gzip"] = "none"  # of requests
     headers: dict[str, HeaderValue] = {}  # of every request to it: authorization
     sample: Annotated[float, Meta(ge=0, le=1)] = 1.0  # the share of calls that are traced
     errors: bool = True  # whether every call that ends in an error is traced
@@ -911,9 +915,11 @@ class RecordBucket(_Section, frozen=True, kw_only=True):
 
 
 class RecordOtlp(_Section, frozen=True, kw_only=True):
-    """Log records of OpenTelemetry, by OTLP over HTTP."""
+    """Log records of OpenTelemetry, by OTLP."""
 
     endpoint: str  # the receiver's base URL: http://collector:4318
+    protocol: Literal["http", "grpc"] = "http"  # OTLP over HTTP, or over gRPC (extra `http2`)
+    compression: Literal["none", "gzip"] = "none"  # of requests
     headers: dict[str, HeaderValue] = {}  # of every request to it: authorization
     service: str = "sluice"  # service.name
 

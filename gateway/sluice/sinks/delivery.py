@@ -10,10 +10,13 @@ Outcome = Literal["delivered", "refused", "again"]
 
 
 class Delivered(msgspec.Struct, frozen=True):
-    """The result of sending a batch; `reason`: why it was not accepted (a status, an error's name)."""
+    """The result of sending a batch; `reason`: why it was not accepted (a status, an error's name). `refused`:
+    how many records of a delivered batch were; `wait`: seconds that the sink wants nothing for."""
 
     outcome: Outcome
     reason: str = ""
+    refused: int = 0
+    wait: float = 0.0
 
 
 class RecordBatch(msgspec.Struct, frozen=True):

@@ -1,22 +1,19 @@
-"""Records sent over HTTP: to a webhook, to an S3-compatible store, to an OTLP receiver."""
+"""Records sent over HTTP: to a webhook, to an S3-compatible store."""
 
 import asyncio
 import gzip
-import json
 import time
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
-from sluice.config.types import RecordBucket, RecordOtlp, RecordWebhook
+from sluice.config.types import RecordBucket, RecordWebhook
 from sluice.sinks.delivery import Delivered, RecordBatch
-from sluice.sinks.otlp import log_of
-from sluice.tracing.otlp import logs
 from sluice.version import VERSION
 from sluice.wire.sigv4 import AwsKeys, Signer, host_of
 
@@ -110,33 +107,6 @@ class BucketSink(_OverHttp):
             headers["x-amz-security-token"] = self._keys.token
         signed = {"host": host_of(url), **headers}
         return {**headers, "authorization": self._signer.authorization(self._keys, "PUT", url, signed, body)}
-
-
-class OtlpLogs(_OverHttp):
-    """Log records by OTLP over HTTP (https://opentelemetry.io/docs/specs/otlp/#otlphttp)."""
-
-    def __init__(self, config: RecordOtlp, instance: str) -> None:
-        named = urlsplit(config.endpoint).path.endswith("/v1/logs")
-        self._url = config.endpoint if named else f"{config.endpoint.rstrip('/')}/v1/logs"
-        self._headers = {name: value.reveal() for name, value in config.headers.items()}
-        self._headers["content-type"] = "application/x-protobuf"
-        self._resource = {
-            "service.name": config.service,
-            "service.version": VERSION,
-            "service.instance.id": instance,
-        }
-
-    async def deliver(self, batch: RecordBatch) -> Delivered:
-        body = await asyncio.to_thread(self._encoded, batch)
-        return await self._sent("POST", self._url, body, self._headers, REFUSED)
-
-    def _encoded(self, batch: RecordBatch) -> bytes:
-        return logs(
-            [log_of(json.loads(line)) for line in batch.lines],
-            self._resource,
-            scope="sluice",
-            version=VERSION,
-        )
 
 
 def _compressed(body: bytes) -> bytes:

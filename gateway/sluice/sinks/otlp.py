@@ -1,14 +1,24 @@
-"""Records as log records of OpenTelemetry. Pure.
+"""Records as log records of OpenTelemetry, sent to an OTLP receiver.
 
 The whole record is the log record's body; what is searched by is an attribute, too.
 """
 
-from collections.abc import Mapping
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from sluice.tracing.otlp import OtlpLog
+from sluice.config.types import RecordOtlp
+from sluice.otlp.client import receiver_of
+from sluice.otlp.receiver import LOGS
+from sluice.sinks.delivery import Delivered, RecordBatch
+from sluice.tracing.otlp import OtlpLog, logs
+from sluice.version import VERSION
 
+DEADLINE = 15.0
+"""Seconds for one request."""
 INFO, ERROR = 9, 17
 """Numbers of severities."""
 NAME = "sluice.call"
@@ -17,6 +27,48 @@ ATTRIBUTES = (
     "tokens_in", "tokens_out", "cost_usd",
 )  # fmt: skip
 """Fields of records that are attributes, behind `sluice.`."""
+
+
+class OtlpLogs:
+    """Sends batches as log records. See `Delivery`."""
+
+    def __init__(self, config: RecordOtlp, instance: str) -> None:
+        self._receiver = receiver_of(config, LOGS, DEADLINE)
+        self._resource = {
+            "service.name": config.service,
+            "service.version": VERSION,
+            "service.instance.id": instance,
+        }
+
+    async def __aenter__(self) -> Self:
+        await self._receiver.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self._receiver.__aexit__(kind, error, at)
+
+    async def deliver(self, batch: RecordBatch) -> Delivered:
+        """In as few requests as the receiver takes by their size. Where one of them has to be sent again, all
+        are."""
+        refused, reason = 0, ""
+        for body, records in await asyncio.to_thread(self._bodies, batch.lines):
+            exported = await self._receiver.export(body)
+            if exported.result in ("again", "failed"):
+                return Delivered("again", exported.reason, wait=exported.wait)
+            refused += min(exported.rejected, records) if exported.result == "accepted" else records
+            reason = reason or exported.reason
+        return Delivered("delivered", reason, refused)
+
+    def _bodies(self, lines: Sequence[bytes]) -> list[tuple[bytes, int]]:
+        """The requests for these records, and how many are in each."""
+        records = [log_of(json.loads(line)) for line in lines]
+        body = logs(records, self._resource, scope="sluice", version=VERSION)
+        if len(body) <= self._receiver.largest or len(lines) == 1:
+            return [(body, len(lines))]
+        half = len(lines) // 2
+        return [*self._bodies(lines[:half]), *self._bodies(lines[half:])]
 
 
 def log_of(record: Mapping[str, Any]) -> OtlpLog:

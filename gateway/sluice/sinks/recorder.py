@@ -85,12 +85,14 @@ def delivery_of(sink: SinkConfig, wall: Callable[[], float]) -> Delivery:
         from sluice.sinks.files import RotatingFile
 
         return RotatingFile(sink.file, wall)
-    from sluice.sinks.http import BucketSink, OtlpLogs, Webhook
+    if sink.otlp is not None:
+        from sluice.sinks.otlp import OtlpLogs
+
+        return OtlpLogs(sink.otlp, f"{os.uname().nodename}:{os.getpid()}")
+    from sluice.sinks.http import BucketSink, Webhook
 
     if sink.webhook is not None:
         return Webhook(sink.webhook)
     if sink.s3 is not None:
         return BucketSink(sink.s3, wall)
-    if sink.otlp is not None:
-        return OtlpLogs(sink.otlp, f"{os.uname().nodename}:{os.getpid()}")
     raise ValueError("a sink has one of file, webhook, s3 and otlp")

@@ -176,12 +176,17 @@ class Spool:
         if delivered.outcome == "again":
             self._failures += 1
             wait = min(FIRST_WAIT * 2 ** min(self._failures - 1, 16), LONGEST_WAIT)
-            self._retry_at = self._clock() + wait * (0.5 + self._chance() / 2)
+            wait = max(wait * (0.5 + self._chance() / 2), min(delivered.wait, LONGEST_WAIT))
+            self._retry_at = self._clock() + wait
             self._say(delivered.reason)
             return False
         self._failures, self._retry_at = 0, 0.0
         self._say(delivered.reason)
-        self._count(delivered.outcome, len(batch.lines))
+        refused = len(batch.lines) if delivered.outcome == "refused" else delivered.refused
+        if len(batch.lines) > refused:
+            self._count("delivered", len(batch.lines) - refused)
+        if refused:
+            self._count("refused", refused)
         return True
 
     def _say(self, reason: str) -> None:

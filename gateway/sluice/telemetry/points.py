@@ -6,11 +6,11 @@ between.
 """
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client.metrics_core import Metric
 
-from sluice.wire.protobuf import data, double, fixed, number, text
+from sluice.wire.protobuf import data, double, fields, fixed, number, text
 
 CUMULATIVE = 2
 _GAUGE, _SUM, _HISTOGRAM = 5, 7, 9
@@ -73,6 +73,25 @@ def request(metrics: bytes, resource: Mapping[str, str], *, scope: str, version:
     """An ExportMetricsServiceRequest. `metrics`: fields of ScopeMetrics."""
     scoped = data(1, text(1, scope) + text(2, version)) + metrics
     return data(1, data(1, _attributes(1, resource.items())) + data(2, scoped))
+
+
+def requests(
+    metrics: bytes, resource: Mapping[str, str], *, scope: str, version: str, largest: int
+) -> Iterator[bytes]:
+    """ExportMetricsServiceRequests of whole metrics, as few as have at most `largest` bytes each, unless one
+    metric has more. See `request`. None without metrics."""
+    room = largest - len(request(b"", resource, scope=scope, version=version)) - 32  # lengths of messages
+    of_request: list[bytes] = []
+    size = 0
+    for _, one in fields(metrics):
+        written = data(2, one) if isinstance(one, bytes) else b""
+        if of_request and size + len(written) > room:
+            yield request(b"".join(of_request), resource, scope=scope, version=version)
+            of_request, size = [], 0
+        of_request.append(written)
+        size += len(written)
+    if of_request:
+        yield request(b"".join(of_request), resource, scope=scope, version=version)
 
 
 def _unit(name: str) -> str:

@@ -1,15 +1,15 @@
-"""Sends spans to an OTLP receiver over HTTP, in batches (https://opentelemetry.io/docs/specs/otlp/#otlphttp).
+"""Sends spans to an OTLP receiver, in batches.
 
 At most `queue` spans wait; what comes beyond them is dropped, and counted. No call ever waits for a receiver.
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
-
-import aiohttp
 
 from sluice.config.types import Tracing
+from sluice.otlp.client import receiver_of
+from sluice.otlp.receiver import TRACES, Exported, OtlpReceiver
 from sluice.tracing.otlp import Span
 
 BATCH = 512
@@ -17,30 +17,27 @@ BATCH = 512
 DEADLINE = 10.0
 """Seconds for one request, and for all that is left when the process ends."""
 BACKOFF, LONGEST, TRIES = 1.0, 30.0, 5
-AGAIN = frozenset({429, 502, 503, 504})
-"""Statuses after which OTLP has a request sent again."""
 
 Count = Callable[[str, int], object]
-
-
-def traces_url(endpoint: str) -> str:
-    """Returns the URL for traces at a receiver with the base URL `endpoint`; an address with their path is
-    unchanged."""
-    return endpoint if urlsplit(endpoint).path.endswith("/v1/traces") else f"{endpoint.rstrip('/')}/v1/traces"
 
 
 class Exporter:
     """`encode` makes a request's body of spans; `count` is told a result (exported, dropped, failed) and of
     how many spans."""
 
-    def __init__(self, config: Tracing, encode: Callable[[Sequence[Span]], bytes], count: Count) -> None:
-        self._url = traces_url(config.endpoint)
-        self._headers = {name: value.reveal() for name, value in config.headers.items()}
-        self._headers["content-type"] = "application/x-protobuf"
+    def __init__(
+        self,
+        config: Tracing,
+        encode: Callable[[Sequence[Span]], bytes],
+        count: Count,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._config = config
         self._interval = config.interval
         self._most = config.queue
         self._encode = encode
         self._count = count
+        self._chance = chance
         self._waiting: list[Span] = []
         self._full = asyncio.Event()
 
@@ -55,58 +52,52 @@ class Exporter:
     async def run(self) -> None:
         """Send what waits, every so often or when there is a batch of it, until it is cancelled; the rest
         then has DEADLINE."""
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE)) as session:
+        async with receiver_of(self._config, TRACES, DEADLINE) as receiver:
             try:
                 while True:
                     if len(self._waiting) < BATCH:
                         self._full.clear()
                         await _wait(self._full, self._interval)
                     if batch := self._take():
-                        await self._send(session, batch)
+                        await self._send(receiver, batch)
             finally:
-                await self._rest(session)
+                await self._rest(receiver)
 
     def _take(self) -> list[Span]:
         batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
         return batch
 
-    async def _rest(self, session: aiohttp.ClientSession) -> None:
+    async def _rest(self, receiver: OtlpReceiver) -> None:
         """The last batches, each tried once."""
         try:
             async with asyncio.timeout(DEADLINE):
                 while batch := self._take():
-                    self._count(await self._once(session, self._encode(batch)) or "failed", len(batch))
+                    self._settle(await receiver.export(self._encode(batch)), len(batch))
         except TimeoutError:
             self._count("failed", len(self._waiting))
 
-    async def _send(self, session: aiohttp.ClientSession, batch: list[Span]) -> None:
+    async def _send(self, receiver: OtlpReceiver, batch: list[Span]) -> None:
         body = self._encode(batch)
         wait = BACKOFF
         try:
-            for _ in range(TRIES):
-                result = await self._once(session, body)
-                if result:
-                    self._count(result, len(batch))
+            for tries in range(1, TRIES + 1):
+                exported = await receiver.export(body)
+                if exported.result != "again" or tries == TRIES:
+                    self._settle(exported, len(batch))
                     batch = []
                     return
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, LONGEST)
-            self._count("failed", len(batch))
-            batch = []
+                wait = min(max(wait, exported.wait), LONGEST)
+                await asyncio.sleep(wait * (1 + self._chance() / 5))
+                wait *= 2
         finally:
             self._waiting = batch + self._waiting  # cancelled meanwhile: what was not sent is the rest's
 
-    async def _once(self, session: aiohttp.ClientSession, body: bytes) -> str:
-        """Returns the result of a request: exported or failed; "": it may be sent again."""
-        try:
-            async with session.post(
-                self._url, data=body, headers=self._headers, allow_redirects=False
-            ) as answer:
-                if answer.status // 100 == 2:
-                    return "exported"
-                return "" if answer.status in AGAIN else "failed"
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            return ""
+    def _settle(self, exported: Exported, spans: int) -> None:
+        """Count what became of a request that is not sent again."""
+        accepted = max(0, spans - exported.rejected) if exported.result == "accepted" else 0
+        for result, number in (("exported", accepted), ("failed", spans - accepted)):
+            if number:
+                self._count(result, number)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

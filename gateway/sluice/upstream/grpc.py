@@ -1,17 +1,18 @@
-"""Streams of gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md), as an
-endpoint picker is asked.
+"""Calls of gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md): streams, as an
+endpoint picker is asked, and single messages, as OTLP sends them.
 
 h2 keeps the protocol's state. A connection carries many streams; a stream sends messages and receives them
 until the server ends it. It counts towards the server's bound (RFC 9113 5.1.2) until both sides have ended
 it: one that the server has ended is reset, if we have not ended it, and one that we have ended counts until
-the server does. Nothing is compressed, and nothing is sent twice from here. Imported only for an upstream
-with a `picker`; h2 is of the extra `http2`.
+the server does. Nothing is compressed here, and nothing is sent twice. Imported only for an upstream with a
+`picker` and for OTLP over gRPC; h2 is of the extra `http2`.
 """
 
 import asyncio
 import contextlib
 import ssl
 from collections import deque
+from collections.abc import Iterable
 from typing import cast
 
 import h2.config
@@ -22,6 +23,16 @@ import h2.exceptions
 import h2.settings
 
 from sluice.errors import UpstreamError
+from sluice.wire.grpc_status import (
+    CANCELLED,
+    INTERNAL,
+    NAMES,
+    OK,
+    UNAVAILABLE,
+    UNKNOWN,
+    code_of,
+    code_of_http,
+)
 
 WINDOW = 1 << 20
 """Bytes that the server may have on their way to us: of a connection, and of each stream."""
@@ -37,10 +48,13 @@ ENDING = 1024
 
 
 class GrpcFailed(UpstreamError):
-    """The server ended a stream with an error, or its connection broke."""
+    """The server ended a stream with an error, or its connection broke. `grpc`: its status, `details`: what stands
+    in `grpc-status-details-bin`, "" where nothing does."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, grpc: int = UNAVAILABLE, details: str = "") -> None:
         super().__init__("connect_error", text)
+        self.grpc = grpc
+        self.details = details
 
 
 class GrpcStream:
@@ -51,22 +65,28 @@ class GrpcStream:
         self._connection = connection
         self.id = id
         self.out = bytearray()
-        self.finished = False  # we send no more
+        self.finished = False  # we send no more, and nobody reads
+        self.last = False  # we send no more
+        self.half_closed = False  # and have said so
+        self.status: int | None = None
         self._in = bytearray()
         self._received = 0
         self._messages: deque[bytes] = deque()
-        self._ended = ""
+        self._ended: GrpcFailed | None = None
         self._waiter: asyncio.Future[None] | None = None
 
-    def send(self, message: bytes) -> None:
-        if not self.finished and not self._ended:
-            self.out += b"\0" + len(message).to_bytes(4, "big") + message
+    def send(self, message: bytes, *, compressed: bool = False, last: bool = False) -> None:
+        """`compressed`: the message is, as the call's `grpc-encoding` says. `last`: there is no other, while
+        answers are still received."""
+        if not self.last and self._ended is None:
+            self.out += compressed.to_bytes(1, "big") + len(message).to_bytes(4, "big") + message
+            self.last = last
             self._connection.pump(self)
 
     def finish(self) -> None:
         """Sends no more; the server ends the stream then, and nobody looks at what it still says."""
-        if not self.finished and not self._ended:
-            self.finished = True
+        if not self.finished and self._ended is None:
+            self.finished = self.last = True
             self._connection.pump(self)
 
     def cancel(self) -> None:
@@ -76,14 +96,27 @@ class GrpcStream:
     async def receive(self) -> bytes:
         """The next message. Raises GrpcFailed where the stream ends before there is one."""
         while not self._messages:
-            if self._ended:
-                raise GrpcFailed(self._ended)
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            if self._ended is not None:
+                raise self._ended
+            await self._more()
         return self._messages.popleft()
+
+    async def answer(self) -> bytes:
+        """The only message of a call that has one. Raises GrpcFailed where the call does not end well."""
+        while self._ended is None:
+            await self._more()
+        if self._ended.grpc != OK:
+            raise self._ended
+        if len(self._messages) != 1:
+            raise GrpcFailed("the server did not answer with one message", INTERNAL)
+        return self._messages.popleft()
+
+    async def _more(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
     # --- from the connection
 
@@ -104,7 +137,7 @@ class GrpcStream:
         self._wake()
         return self._received <= MAX_RECEIVED
 
-    def ended(self, why: str) -> None:
+    def ended(self, why: GrpcFailed) -> None:
         self._ended = self._ended or why
         self._wake()
 
@@ -144,14 +177,14 @@ class GrpcConnection(asyncio.Protocol):
         bound = self._h2.remote_settings.max_concurrent_streams
         return self.usable and len(self._streams) + len(self._ending) < bound
 
-    def begin(self, path: str) -> GrpcStream:
+    def begin(self, path: str, metadata: Iterable[tuple[str, str]] = ()) -> GrpcStream:
         """A new stream; the connection is `free`. Raises GrpcFailed where it has had all streams that one can
         have."""
         try:
             id = self._h2.get_next_available_stream_id()
             self._h2.send_headers(id, [
                 (":method", "POST"), (":scheme", self._scheme), (":path", path), (":authority", self._name),
-                ("content-type", "application/grpc"), ("te", "trailers"), ("user-agent", "sluice"),
+                ("content-type", "application/grpc"), ("te", "trailers"), ("user-agent", "sluice"), *metadata,
             ])  # fmt: skip
         except h2.exceptions.ProtocolError as error:
             self.usable = False
@@ -175,18 +208,21 @@ class GrpcConnection(asyncio.Protocol):
                     break
                 self._h2.send_data(stream.id, bytes(stream.out[:size]))
                 del stream.out[:size]
-            if stream.finished and not stream.out:
-                self._h2.end_stream(stream.id)
-                del self._streams[stream.id]
-                self._ending[stream.id] = None
-                if len(self._ending) > ENDING:
-                    self._reset(next(iter(self._ending)))
+            if stream.last and not stream.out:
+                if not stream.half_closed:
+                    self._h2.end_stream(stream.id)
+                    stream.half_closed = True
+                if stream.finished:
+                    del self._streams[stream.id]
+                    self._ending[stream.id] = None
+                    if len(self._ending) > ENDING:
+                        self._reset(next(iter(self._ending)))
         except h2.exceptions.ProtocolError:
-            self._drop(stream, f"{self._name} ended the call")
+            self._drop(stream, GrpcFailed(f"{self._name} ended the call"))
         self._sent()
 
     def cancel(self, stream: GrpcStream) -> None:
-        self._drop(stream, "the call was cancelled")
+        self._drop(stream, GrpcFailed("the call was cancelled", CANCELLED))
         self._sent()
 
     def close(self) -> None:
@@ -213,7 +249,7 @@ class GrpcConnection(asyncio.Protocol):
         self._transport = None
         self._known()
         for stream in [*self._streams.values()]:
-            self._drop(stream, f"{self._name} closed the connection")
+            self._drop(stream, GrpcFailed(f"{self._name} closed the connection"))
 
     # --- inside
 
@@ -223,33 +259,48 @@ class GrpcConnection(asyncio.Protocol):
                 self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                 stream = self._streams.get(event.stream_id)
                 if stream is not None and not stream.came(event.data):
-                    self._drop(stream, f"{self._name} sent what is no message")
+                    self._drop(stream, GrpcFailed(f"{self._name} sent what is no message", INTERNAL))
             case h2.events.ResponseReceived() | h2.events.TrailersReceived():
-                self._headers(event.stream_id, {str(name): str(value) for name, value in event.headers or ()})
+                stream = self._streams.get(event.stream_id)
+                if stream is not None:
+                    headers = {str(name): str(value) for name, value in event.headers or ()}
+                    self._headers(stream, headers, ended=event.stream_ended is not None)
             case h2.events.StreamEnded() | h2.events.StreamReset():
                 self._ending.pop(event.stream_id, None)
-                self._drop(self._streams.get(event.stream_id), f"{self._name} ended the call")
+                stream = self._streams.get(event.stream_id)
+                if stream is not None:
+                    status = stream.status if isinstance(event, h2.events.StreamEnded) else UNAVAILABLE
+                    code = UNKNOWN if status is None else status
+                    self._drop(stream, GrpcFailed(f"{self._name} ended the call", code), ended=True)
             case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
                 self._known()  # settings are the first frame of a server
                 for waiting in [*self._streams.values()]:
-                    if waiting.out or waiting.finished:
+                    if waiting.out or waiting.last:
                         self.pump(waiting)
             case h2.events.ConnectionTerminated():
                 self.usable = False
                 for left in [*self._streams.values()]:  # h2 sends nothing on them any more
-                    self._drop(left, f"{self._name} is going away")
+                    self._drop(left, GrpcFailed(f"{self._name} is going away"))
 
-    def _headers(self, id: int, headers: dict[str, str]) -> None:
-        status, grpc = headers.get(":status", "200"), headers.get("grpc-status", "0")
-        if status != "200":
-            self._drop(self._streams.get(id), f"{self._name} answered {status}")
-        elif grpc != "0":
-            self._drop(self._streams.get(id), f"{self._name} ended the call with gRPC's status {grpc[:4]}")
+    def _headers(self, stream: GrpcStream, headers: dict[str, str], *, ended: bool) -> None:
+        """A response's head or its trailers; `ended`: nothing comes after them."""
+        if (status := headers.get(":status", "200")) != "200":
+            self._drop(
+                stream, GrpcFailed(f"{self._name} answered {status}", code_of_http(status)), ended=ended
+            )
+        elif "grpc-status" in headers:
+            stream.status = code = code_of(headers["grpc-status"])
+            if code != OK:
+                why = f"{self._name} ended the call with gRPC's status {NAMES[code]}"
+                details = headers.get("grpc-status-details-bin", "")
+                self._drop(stream, GrpcFailed(why, code, details), ended=ended)
 
-    def _drop(self, stream: GrpcStream | None, why: str) -> None:
-        """Ends a stream on both sides: h2 and the server would count it until then."""
-        if stream is not None and self._streams.pop(stream.id, None) is not None:
-            self._reset(stream.id)
+    def _drop(self, stream: GrpcStream, why: GrpcFailed, *, ended: bool = False) -> None:
+        """Ends a stream on both sides: h2 and the server would count it until then. `ended`: the server has
+        ended it."""
+        if self._streams.pop(stream.id, None) is not None:
+            if not (ended and stream.half_closed):
+                self._reset(stream.id)
             stream.ended(why)
 
     def _reset(self, id: int) -> None:
@@ -284,7 +335,21 @@ class GrpcChannel:
         self._connections: list[GrpcConnection] = []
         self._opening: asyncio.Task[None] | None = None
 
-    async def begin(self, path: str) -> GrpcStream:
+    async def unary(
+        self, path: str, message: bytes, metadata: Iterable[tuple[str, str]] = (), *, compressed: bool = False
+    ) -> bytes:
+        """Sends one message and returns the answer to it. Raises GrpcFailed; the caller bounds the time.
+
+        `path`: /package.Service/Method. `metadata`: names in lower case. `compressed`: see `GrpcStream.send`.
+        """
+        stream = await self.begin(path, metadata)
+        try:
+            stream.send(message, compressed=compressed, last=True)
+            return await stream.answer()
+        finally:
+            stream.cancel()
+
+    async def begin(self, path: str, metadata: Iterable[tuple[str, str]] = ()) -> GrpcStream:
         """A new stream. Raises GrpcFailed; the caller bounds the time."""
         while (free := self._free()) is None:
             if len(self._connections) >= CONNECTIONS:
@@ -293,7 +358,7 @@ class GrpcChannel:
                 self._opening = asyncio.get_running_loop().create_task(self._open())
                 self._opening.add_done_callback(self._opened)
             await asyncio.shield(self._opening)  # there may be more who wait for it than it takes calls
-        return free.begin(path)
+        return free.begin(path, metadata)
 
     def _free(self) -> GrpcConnection | None:
         self._connections = [connection for connection in self._connections if connection.usable]

@@ -62,15 +62,22 @@ def context_of(options: UpstreamTls) -> TlsContext:
 
 
 def picker_tls(options: Picker) -> ssl.SSLContext:
-    """TLS to an endpoint picker, ALPN h2. Raises OSError or ValueError for a file that cannot be used."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
+    """TLS to an endpoint picker. Raises OSError or ValueError for a file that cannot be used."""
+    context = grpc_tls(options.ca)
     if not options.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    elif options.ca is not None:
-        trust(context, options.ca)
+    return context
+
+
+def grpc_tls(ca: str | None = None) -> ssl.SSLContext:
+    """TLS 1.2 or later, verified by the system's authorities or those of the file `ca`; ALPN h2. Raises
+    OSError or ValueError for a file that cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    if ca is not None:
+        trust(context, ca)
     else:
         context.load_default_certs()
     return context
