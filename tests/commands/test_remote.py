@@ -129,4 +129,8 @@ async def test_conversations_are_encrypted_anew(tmp_path: Path) -> None:
     async with gateway(f'{configured}encryption: {{keys: "{key}"}}\n') as there:
         done = await Shell(there).ok("conversations", "reencrypt")
         assert done == "conversations looked at: 3\nmessages encrypted anew: 6\n"
-    assert b"You said" not in (tmp_path / "state.db").read_bytes()
+        assert b"You said" not in b"".join([file.read_bytes() for file in tmp_path.glob("state.db*")])
+    other = "MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI="
+    async with gateway(f'{configured}encryption: {{keys: "{other}"}}\n') as there:
+        refused = await Shell(there).run("conversations", "reencrypt")
+        assert (refused.returncode, "messages that cannot be decrypted: 6" in refused.stderr) == (1, True)

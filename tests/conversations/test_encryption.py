@@ -3,7 +3,7 @@
 import itertools
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -221,6 +221,64 @@ async def test_what_older_keys_and_nobody_encrypted_is_encrypted_by_the_first_ke
     await say(gateways(KEY))
     assert await strict.reseal(id) == Resealed(unreadable=2)
     assert await both.reseal("nothing") == Resealed()
+
+
+async def test_turns_that_push_messages_out_meanwhile_leave_none_under_the_older_key(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sluice.conversations.redis.RESEALED", 2)
+
+    def opened(*keys: bytes) -> RedisConversations:
+        return RedisConversations(own_redis.url, timeout=10, messages=8, seals=seals_of(*keys))
+
+    async with AsyncExitStack() as stack:
+        older, store, newer = opened(KEY), opened(NEWER, KEY), opened(NEWER)
+        for each in (older, store, newer):
+            stack.push_async_callback(each.close)
+        for _ in range(4):
+            id = await say(older)
+        turns, run = [store], store._reseal
+
+        async def meanwhile(keys: Any, arguments: Any) -> Any:
+            if turns:
+                await say(turns.pop())
+            return await run(keys, arguments)
+
+        monkeypatch.setattr(store, "_reseal", meanwhile)
+        found = await store.reseal(id)
+        assert (found.unreadable, found.left) == (0, 0)
+        assert await newer.recent(id, 9) == TURNS * 4
+
+        turns += [older] * 1000  # a gateway that has not been told of the newer key yet
+        assert (await store.reseal(id)).left > 0
+
+
+async def test_a_preview_that_changes_while_it_is_encrypted_anew_is_encrypted_by_the_first_key(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, store = gateways(KEY), gateways(NEWER, KEY)
+    if isinstance(store, SqliteConversations):
+        pytest.skip("does it in one transaction")
+    id = await say(older)
+    again = [1]
+    asking = store._asking  # type: ignore[attr-defined]
+    calls = 0
+
+    @asynccontextmanager
+    async def meanwhile() -> AsyncIterator[Any]:
+        nonlocal calls
+        calls += 1
+        if calls > 1 and again:  # the preview has been read
+            again.pop()
+            await say(older)
+        async with asking() as raw:
+            yield raw
+
+    monkeypatch.setattr(store, "_asking", meanwhile)
+    assert (await store.reseal(id)).left == 0
+    newer = gateways(NEWER)
+    assert (await newer.newest(9))[0][0].last_message == "The secret answer"
+    assert await newer.recent(id, 9) == TURNS * 2
 
 
 async def test_messages_that_were_moved_to_another_conversation_are_refused(gateways: Gateways) -> None:

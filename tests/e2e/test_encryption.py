@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 
 from sluice.config.loader import load
+from sluice.conversations import Resealed
+from sluice.conversations.sqlite import SqliteConversations
 from tests.e2e.gateways import gateway
 from tests.e2e.test_admin_conversations import Client, config
 
@@ -53,3 +56,31 @@ async def test_a_key_that_is_lost_is_said_at_the_start_and_calls_go_on_without_h
         assert (await client.admin("DELETE", f"/{conversation['_id']}"))[0] == 200
         assert await client.turn("a") == ("You said: hi", "")
         assert await client.turn("a") == ("Turn 2, you said: hi", "")
+
+
+async def test_what_could_not_be_encrypted_anew_is_counted_and_the_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reseal, failing = SqliteConversations.reseal, [2]
+
+    async def sometimes(self: SqliteConversations, id: str) -> Resealed:
+        failing[0] -= 1
+        if failing[0] == 0:
+            raise OSError("it failed")
+        return msgspec.structs.replace(await reseal(self, id), left=1)
+
+    monkeypatch.setattr(SqliteConversations, "reseal", sometimes)
+    state = f"sqlite:{tmp_path / 'state.db'}"
+    async with gateway(with_keys(state, NEW)) as g, aiohttp.ClientSession() as session:
+        client = Client(g, session)
+        for name in "abc":
+            await client.turn(name)
+        found = await client.admin("POST", "/reencrypt")
+        expected = {"conversations": 3, "messages": 0, "unreadable": 0, "left": 2, "failed": 1, "next": None}
+        assert found == (200, expected)
+
+        async def never(self: SqliteConversations, id: str) -> Resealed:
+            raise OSError("it is down")
+
+        monkeypatch.setattr(SqliteConversations, "reseal", never)
+        assert (await client.admin("POST", "/reencrypt"))[0] == 503

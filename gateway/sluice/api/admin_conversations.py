@@ -13,6 +13,7 @@ from sluice.frontends import Reply
 T = TypeVar("T")
 REENCRYPTED = 50
 """Conversations that one request encrypts again."""
+NO_STORE = "The store of conversations does not answer now"
 
 
 class AdminConversations:
@@ -55,20 +56,32 @@ class AdminConversations:
         return reply({"id": id, "deleted": True}) if deleted else _not_found(request)
 
     async def reencrypt(self, request: AdminRequest) -> Reply:
-        """Encrypts some conversations again, with the first key; `next` is where the next request
-        continues."""
+        """Encrypts some conversations again, with the first key; `next` is where the next request continues.
+
+        `unreadable` messages, those that are `left` because turns went on, and `failed` conversations are not
+        encrypted with it: another request may do more.
+        """
         if not self._encrypted():
             raise BadRequest("There is no key to encrypt with: set encryption.keys", param="encryption.keys")
         try:
             page, after = await self._from_store(self._store.page(request.after, REENCRYPTED))
         except ValueError:
             raise BadRequest("after must be the next of an answer before", param="after") from None
-        done = [await self._from_store(self._store.reseal(conversation.id)) for conversation in page]
-        messages, unreadable = sum(one.messages for one in done), sum(one.unreadable for one in done)
+        done, failed, again = [], 0, False
+        for conversation in page:
+            try:
+                done.append(await self._store.reseal(conversation.id))
+                again = False
+            except OSError as error:
+                if again:  # one may be too much for the store; two in a row, and it is down
+                    raise Unavailable(NO_STORE) from error
+                failed, again = failed + 1, True
         body = {
             "conversations": len(page),
-            "messages": messages,
-            "unreadable": unreadable,
+            "messages": sum([one.messages for one in done]),
+            "unreadable": sum([one.unreadable for one in done]),
+            "left": sum([one.left for one in done]),
+            "failed": failed,
             "next": after or None,
         }
         return reply(body)
@@ -98,7 +111,7 @@ class AdminConversations:
         try:
             return await call
         except OSError as error:
-            raise Unavailable("The store of conversations does not answer now") from error
+            raise Unavailable(NO_STORE) from error
 
 
 def _not_found(request: AdminRequest) -> Reply:

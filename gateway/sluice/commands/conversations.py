@@ -7,6 +7,13 @@ import click
 
 from sluice.commands.admin_api import copied, fail, of_a_running_one, wanted
 
+NOT_DONE = {
+    "unreadable": "messages that cannot be decrypted",
+    "left": "messages of conversations that went on meanwhile, which are left",
+    "failed": "conversations for which the store failed",
+}
+"""What is not encrypted by the first key, by its name in the gateway's answer."""
+
 
 @click.group()
 def conversations() -> None:
@@ -47,9 +54,11 @@ def delete(*, url: str | None, path: str | None, tenant: str, **which: str | Non
 @conversations.command()
 @of_a_running_one
 def reencrypt(*, url: str | None, path: str | None) -> None:
-    """Encrypt all conversations by the first key, so that the others can be taken out. It can be run
-    again."""
-    total = {"conversations": 0, "messages": 0, "unreadable": 0}
+    """Encrypt all conversations by the first key, so that the others can be taken out. It can be run again.
+
+    The exit code is 1 where something is left that the first key has not encrypted.
+    """
+    total = {"conversations": 0, "messages": 0, "unreadable": 0, "left": 0, "failed": 0}
     after: str | None = ""
     while after is not None:
         answer: Any = wanted(
@@ -59,5 +68,6 @@ def reencrypt(*, url: str | None, path: str | None) -> None:
         after = answer["next"]
     click.echo(f"conversations looked at: {total['conversations']}")
     click.echo(f"messages encrypted anew: {total['messages']}")
-    if total["unreadable"]:
-        fail(f"messages that cannot be decrypted: {total['unreadable']}")
+    not_done = [f"{words}: {total[name]}" for name, words in NOT_DONE.items() if total[name]]
+    if not_done:
+        fail(*not_done, "keep the other keys, and run it again")

@@ -71,10 +71,12 @@ class Swept(msgspec.Struct, frozen=True):
 
 
 class Resealed(msgspec.Struct, frozen=True):
-    """Messages that were encrypted anew, and those that could not be decrypted and are as they were."""
+    """Messages that were encrypted anew; those that could not be decrypted and are as they were; and those that
+    are left as they were for another reason: they, or their places, changed meanwhile."""
 
     messages: int = 0
     unreadable: int = 0
+    left: int = 0
 
 
 class ConversationStore(Protocol):

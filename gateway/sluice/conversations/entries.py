@@ -82,6 +82,8 @@ def digest_in(id: str) -> bytes:
 
 RESEALED = 200
 """Messages that are encrypted anew together."""
+RESEALINGS = 5
+"""Times that a conversation is gone through whose turns go on meanwhile."""
 
 
 class Entries(msgspec.Struct, frozen=True, eq=False):

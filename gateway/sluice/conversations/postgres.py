@@ -31,7 +31,16 @@ from sluice.conversations import (
     Turn,
     TurnSuperseded,
 )
-from sluice.conversations.entries import RESEALED, Entries, Unstored, digest_in, digest_of, number_of, raw
+from sluice.conversations.entries import (
+    RESEALED,
+    RESEALINGS,
+    Entries,
+    Unstored,
+    digest_in,
+    digest_of,
+    number_of,
+    raw,
+)
 from sluice.storage import sealing
 from sluice.storage.postgres import PostgresClient, PostgresFailed, StoreTables
 from sluice.storage.postgres_address import address_of
@@ -178,7 +187,9 @@ RESEAL = """
     UPDATE {s}.sluice_turn AS turn SET data = new.data
     FROM unnest($1::bigint[], $2::bytea[]) AS new (number, data) WHERE turn.number = new.number
 """
-RESEAL_PREVIEW = "UPDATE {s}.sluice_conversation SET last_message = $3 WHERE id = $1 AND last_message = $2"
+RESEAL_PREVIEW = (
+    "UPDATE {s}.sluice_conversation SET last_message = $3 WHERE id = $1 AND last_message = $2 RETURNING 1"
+)
 STEP = 50
 """Conversations that one statement of a sweep deletes at most, and how many are looked at together."""
 STEP_MESSAGES = 1_000
@@ -287,18 +298,24 @@ class PostgresConversations:
     async def reseal(self, id: str) -> Resealed:
         if not self._entries.seals.on:
             return Resealed()
-        digest, after, done, unreadable = digest_in(id), 0, 0, 0
-        while rows := await self._rows(STORED_TURNS, _known(id), after, RESEALED):
-            new, failed = self._entries.resealed([data for _, data in rows], digest)
-            pairs = [(number, data) for (number, _), data in zip(rows, new, strict=True) if data is not None]
-            if pairs:
-                await self._rows(RESEAL, [number for number, _ in pairs], [data for _, data in pairs])
-            after, done, unreadable = rows[-1][0], done + len(pairs), unreadable + failed
-        for *_, last in await self._rows(ONE, _known(id)):
-            preview = self._entries.resealed_preview(last, digest)
-            if preview is not None:
-                await self._rows(RESEAL_PREVIEW, _known(id), last, preview)
-        return Resealed(done, unreadable)
+        digest, after, done, unreadable, left = digest_in(id), 0, 0, 0, 0
+        for _ in range(RESEALINGS):  # again where a turn is stored meanwhile, which changes the preview
+            while rows := await self._rows(STORED_TURNS, _known(id), after, RESEALED):
+                new, failed = self._entries.resealed([data for _, data in rows], digest)
+                pairs = [
+                    (number, data) for (number, _), data in zip(rows, new, strict=True) if data is not None
+                ]
+                if pairs:
+                    await self._rows(RESEAL, [number for number, _ in pairs], [data for _, data in pairs])
+                after, done, unreadable = rows[-1][0], done + len(pairs), unreadable + failed
+            left = 0
+            for *_, last in await self._rows(ONE, _known(id)):
+                preview = self._entries.resealed_preview(last, digest)
+                if preview is not None:
+                    left = 1 - len(await self._rows(RESEAL_PREVIEW, _known(id), last, preview))
+            if not left:
+                break
+        return Resealed(done, unreadable, left)
 
     async def sweep(self, retention: Retention, now: float) -> Swept:
         """Several gateways may sweep at once: what one is deleting the others pass over or wait for."""

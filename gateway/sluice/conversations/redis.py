@@ -46,6 +46,7 @@ from sluice.conversations import (
 )
 from sluice.conversations.entries import (
     RESEALED,
+    RESEALINGS,
     Entries,
     Unstored,
     digest_in,
@@ -230,32 +231,45 @@ class RedisConversations:
         return self._turns(turns, digest_in(id)) if kept == id.encode() else []
 
     async def reseal(self, id: str) -> Resealed:
-        """Messages that a turn pushes out meanwhile change the places of the others, which are left for the
-        next time then."""
+        """A turn that is stored meanwhile may push messages out, which changes the places of the others: then
+        all are gone through again."""
         if not self._entries.seals.on:
             return Resealed()
-        keys, digest, start, done, unreadable = self._keys(_digest_in(id))[:2], digest_in(id), 0, 0, 0
+        done, found = 0, Resealed()
+        for _ in range(RESEALINGS):
+            found = await self._resealed(id)
+            done += found.messages
+            if not found.left:
+                break
+        return Resealed(done, found.unreadable, found.left)
+
+    async def _resealed(self, id: str) -> Resealed:
+        """Goes through the messages once. `left` is at least 1 where some may have been passed over."""
+        keys, digest = self._keys(_digest_in(id))[:2], digest_in(id)
+        start, done, unreadable, left, first = 0, 0, 0, 0, None
         while True:
             async with self._asking() as client:
                 pipeline = client.pipeline(transaction=False)
-                pipeline.hmget(keys[0], "id", "last")
+                pipeline.hmget(keys[0], "id", "last", "updated", "done")
                 pipeline.lrange(keys[1], start, start + RESEALED - 1)
-                (kept, last), turns = await pipeline.execute()
+                (kept, last, *turn), turns = await pipeline.execute()
             if kept != id.encode():
                 return Resealed(done, unreadable)
             new, failed = self._entries.resealed(turns, digest)
-            preview = (
-                self._entries.resealed_preview(last, digest) if last is not None and start == 0 else None
-            )
+            preview = self._entries.resealed_preview(last, digest) if start == 0 else None
             arguments: list[Any] = [last, preview] if preview is not None else ["", ""]
             for place, (old, fresh) in enumerate(zip(turns, new, strict=True), start):
                 if fresh is not None:
                     arguments += [place, old, fresh]
             async with self._asking():
-                done += int(await self._reseal(keys, arguments))
-            start, unreadable = start + len(turns), unreadable + failed
+                replaced, previewed = await self._reseal(keys, arguments)
+            done, unreadable = done + replaced, unreadable + failed
+            left += len(arguments[2:]) // 3 - replaced + (preview is not None and not previewed)
+            if first is not None and turn != first:
+                left = max(1, left)
+            start, first = start + len(turns), first or turn
             if len(turns) < RESEALED:
-                return Resealed(done, unreadable)
+                return Resealed(done, unreadable, left)
 
     async def sweep(self, retention: Retention, now: float) -> Swept:
         """Long conversations are cut as turns are stored, and most of the old ones expire by themselves."""

@@ -170,6 +170,8 @@ class SqliteConversations:
         while after is not None and self._seals.on:
             written, failed, after = await self._file.run(self._reseal, id, after)
             done, unreadable = done + written, unreadable + failed
+        if done:
+            await self._file.run(self._file.erased)
         return Resealed(done, unreadable)
 
     async def sweep(self, retention: Retention, now: float) -> Swept:
@@ -284,12 +286,11 @@ class SqliteConversations:
     def _reseal(self, id: str, after: int) -> tuple[int, int, int | None]:
         """Of some messages behind `after`: how many were written, how many not, and what the next ones come
         behind."""
-        names = self._database.execute(NAMES, (id,)).fetchone()
-        if names is None:
-            return 0, 0, None
-        digest, done, unreadable = digest_of(*names), 0, 0
-        self._database.execute("PRAGMA secure_delete = ON")
         with transaction(self._database):
+            names = self._database.execute(NAMES, (id,)).fetchone()
+            if names is None:
+                return 0, 0, None
+            digest, done, unreadable = digest_of(*names), 0, 0
             rows = self._database.execute(STORED_TURNS, (id, after, RESEALED)).fetchall()
             for number, *row in rows:
                 if type(row[1]) is bytes and self._seals.is_current(row[1]):
