@@ -369,6 +369,12 @@ async def test_what_an_end_user_has_left_is_told(store: str) -> None:
                 assert int(found["remaining"]) == remaining
         async with it.client.get(url, headers=key) as response:
             assert (await response.json())["data"] == []
+        async with it.client.get(url, params={"user": "x" * 2000}, headers=key) as response:
+            assert response.status == 404
+        named = {"scope": "end_user", "owner": "acme", "user": "x" * 2000}
+        url, admin = f"{it.g.admin_url}/admin/budgets", {"x-admin-api-key": ADMIN}
+        async with it.client.get(url, params=named, headers=admin) as response:
+            assert response.status == 400
 
 
 async def test_the_subject_of_a_token_is_its_end_user() -> None:
@@ -393,6 +399,13 @@ jwt:
             ) as response:
                 found.append(response.status)
         assert found == [200, 429, 200]
+        for query, status in (({}, 200), ({"user": "b@x"}, 200), ({"user": "a@x"}, 403)):
+            bearer = {"Authorization": f"Bearer {token('b@x')}"}
+            async with it.client.get(f"{it.g.url}/v1/limits", params=query, headers=bearer) as response:
+                assert response.status == status
+                if status == 200:
+                    [left] = (await response.json())["data"]
+                    assert (left["scope"], int(left["remaining"])) == ("end_user", 0)
 
 
 async def test_names_that_change_with_each_call_share_the_limits_of_one(store: str) -> None:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from sluice.config.types import Budget, EndUsers, KeyLimits, Limit, Limits, Rate
-from sluice.errors import BadRequest, RateLimited
+from sluice.errors import BadRequest, Forbidden, NotFound, RateLimited
 from sluice.identity.principal import Principal
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Usage
@@ -103,6 +103,45 @@ def test_a_name_that_is_too_long_or_no_unicode_harms_nobody() -> None:
     of = names()
     assert of.owner(principal(), chat("x" * 100_000), {}) == f"acme|{OTHERS}"
     assert of.owner(principal(), chat("\ud800"), {}) != f"acme|{OTHERS}"
+
+
+def test_a_key_may_query_each_end_user_of_its_tenant() -> None:
+    of = names(source=("header:x-user", "body"))
+    assert of.known(principal(), " ann ", {"x-user": "bob"}) == f"acme|{ANN}"
+    assert of.known(principal(), "", {"x-user": "bob"}) == f"acme|{BOB}"
+    assert of.known(principal("beta"), "ann", {}) == f"beta|{ANN}"
+    assert of.known(principal(), "", {}) == ""
+
+
+def test_a_token_may_query_the_end_user_that_it_names_and_no_other() -> None:
+    of, caller = names(source=("header:x-user", "token", "body")), principal(kind="jwt", user="ann")
+    for name, headers in (("ann", {}), ("", {}), ("", {"x-user": "bob"})):
+        assert of.known(caller, name, headers) == f"acme|{ANN}"
+    with pytest.raises(Forbidden):
+        of.known(caller, "bob", {})
+    with pytest.raises(Forbidden):
+        of.known(principal(kind="jwt"), "ann", {"x-user": "ann"})
+    elsewhere = names(source=("header:x-user", "body"))
+    assert elsewhere.known(caller, "", {"x-user": "bob"}) == ""
+    with pytest.raises(Forbidden):
+        elsewhere.known(caller, "ann", {"x-user": "ann"})
+
+
+def test_who_shares_the_limits_of_one_is_not_told_them_as_its_own() -> None:
+    clock = Clock()
+    tracked = TrackedUsers(clock)
+    of = names(tracked, most=2, source=("header:x-user", "body"))
+    assert of.known(principal(), "ann", {}) == f"acme|{ANN}"  # who has not asked yet would be tracked
+    for name in ("ann", "bob", "eve"):
+        of.owner(principal(), chat(name), {})
+    assert of.known(principal(), "bob", {}) == f"acme|{BOB}"
+    for name in ("eve", "mallory", "x" * 2000):
+        with pytest.raises(NotFound):
+            of.known(principal(), name, {})
+        assert of.known(principal(), "", {"x-user": name}) == ""
+    assert of.known(principal("beta"), "eve", {}) == f"beta|{digest_of_user('eve')}"
+    clock.now += 3601.0
+    assert of.known(principal(), "eve", {}) == f"acme|{digest_of_user('eve')}"
 
 
 def test_who_has_a_budget_keeps_its_place_for_the_period() -> None:

@@ -21,7 +21,7 @@ from sluice.frontends import Reply
 from sluice.keystore.table import KeyTable
 from sluice.limits import Balance, BucketStore, Claim
 from sluice.policies.budgets import MARGIN, PERIODS, Period, budget_claims, budget_prefix
-from sluice.policies.end_users import END_USER, digest_of_user, end_user
+from sluice.policies.end_users import END_USER, OTHERS, digest_of_user, end_user
 from sluice.usage.opening import Budgets, Owner
 
 SCOPES = ("key", "key_alias", END_USER, "tenant", "team", "alias", "upstream", "overall")
@@ -167,7 +167,10 @@ def _name(scope: str, owner: str, user: str) -> str:
         return owner
     if not user:
         raise BadRequest("Scope end_user needs the tenant as owner, and user", param="user")
-    return end_user(owner, digest_of_user(user))
+    named = digest_of_user(user)
+    if named == OTHERS:
+        raise BadRequest("An end user of so long a name has no budget of its own", param="user")
+    return end_user(owner, named)
 
 
 def _place(owner: Owner) -> str:

@@ -27,8 +27,9 @@ class CallerLimits:
         return [OwnRoute("GET", LIMITS, self._left)]
 
     async def _left(self, request: Request, request_id: str) -> None:
-        """Reads the limits. Raises Forbidden for a page's token, ModelNotFound, and Unavailable if the store
-        does not answer.
+        """Reads the limits. Raises Forbidden for a page's token and for an end user that the caller may not
+        query, NotFound for one without limits of its own, ModelNotFound, and Unavailable if the store does not
+        answer.
         """
         principal = await self._callers.identify(request)
         if principal.kind == "browser":

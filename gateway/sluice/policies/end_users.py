@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from sluice.config.resources import windows_by_resource
 from sluice.config.types import CallLimits, EndUsers
-from sluice.errors import BadRequest
+from sluice.errors import BadRequest, Forbidden, NotFound
 from sluice.identity.principal import Principal
 from sluice.model.chat import ChatRequest
 
@@ -53,16 +53,25 @@ class TrackedUsers:
             seen[place] = now
             seen.move_to_end(place)
             return True
+        if not self._has_room(tenant, most, idle):
+            return False
+        seen[place] = now
+        self._of_tenant[tenant] += 1
+        return True
+
+    def would_admit(self, tenant: str, user: str, most: int, idle: float) -> bool:
+        """Returns whether this end user is tracked, or would be by a call."""
+        return (tenant, user) in self._seen or self._has_room(tenant, most, idle)
+
+    def _has_room(self, tenant: str, most: int, idle: float) -> bool:
+        """Forgets who was silent for `idle` seconds. Returns whether one more of the tenant can be tracked."""
+        now, seen = self._clock(), self._seen
         while seen and now - next(iter(seen.values())) > idle:
             (of, _), _ = seen.popitem(last=False)
             self._of_tenant[of] -= 1
             if not self._of_tenant[of]:
                 del self._of_tenant[of]
-        if len(seen) >= self._total or self._of_tenant[tenant] >= most:
-            return False
-        seen[place] = now
-        self._of_tenant[tenant] += 1
-        return True
+        return len(seen) < self._total and self._of_tenant[tenant] < most
 
 
 class EndUserNames:
@@ -94,14 +103,36 @@ class EndUserNames:
         return end_user(principal.tenant, user)
 
     def known(self, principal: Principal, name: str, headers: Mapping[str, str]) -> str:
-        """Returns the owner for a query of limits: of the end user of this `name`, or of the one that its
-        token or a header names.
+        """Returns the owner for a query of limits: of the end user of this `name`, or ("") of the one that
+        the token or a header names; "" if there is none.
 
-        A query does not make an end user tracked.
+        A key acts for all end users of its tenant, and may query each. A JWT is a person's: what a header says
+        is that person's word, so a JWT may query the end user that it names itself. One that shares the limits
+        of all that are not tracked has nothing of its own to be told. A query does not make it tracked. Raises
+        Forbidden, NotFound.
         """
-        others = (_named(source, principal, None, headers) for source in self._sources)
-        name = name or next(filter(None, others), "")
-        return end_user(principal.tenant, digest_of_user(name)) if name else ""
+        wanted = name = name.strip()
+        if principal.kind == "jwt":
+            own = principal.user if TOKEN in self._sources else ""
+            if name and name != own:
+                raise Forbidden(
+                    "A token may query the limits of the end user that it names itself, by the source token"
+                )
+            name = own
+        elif not name:
+            name = next(
+                filter(None, (_named(source, principal, None, headers) for source in self._sources)), ""
+            )
+        if not name:
+            return ""
+        tenant, user = principal.tenant, digest_of_user(name)
+        if user != OTHERS and self._tracked.would_admit(tenant, user, self._most, self._idle):
+            return end_user(tenant, user)
+        if wanted:
+            raise NotFound(
+                "This end user has no limits of its own now: it shares those of all beyond limits.end_users.most"
+            )
+        return ""
 
 
 def end_user(tenant: str, user: str) -> str:
