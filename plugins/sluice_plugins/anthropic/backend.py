@@ -54,6 +54,7 @@ from sluice_plugins.anthropic.counting import Counting
 from sluice_plugins.anthropic.passing import PassingDecoder, WholeMessageDecoder
 from sluice_plugins.anthropic.stream import MessagesDecoder
 from sluice_plugins.anthropic.thinking import LOWEST_TOP_P, ThinkingPlan, plan, thinks
+from sluice_plugins.anthropic.threads import of_thread, without_thread
 from sluice_plugins.anthropic.wire import FITTED, edits_of, is_own
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.tool_ids import fitted_ids
@@ -73,11 +74,13 @@ OWN_HOST = "api.anthropic.com"
 PDF = "application/pdf"
 THINKING = frozenset({"thinking", "redacted_thinking"})
 """Blocks that must come first in an assistant's turn."""
+THREADS = "message-threads"
+"""The beta of message threads."""
 BETAS = (
     "agent-memory", "advisor-tool", "cache-diagnosis", "claude-code", "code-execution", "compact", "computer-use",
     "context-1m", "context-management", "dev-full-thinking", "effort", "extended-cache-ttl", "fallback-credit", "fast-mode",
     "files-api", "fine-grained-tool-streaming", "inline-tools", "interleaved-thinking", "mcp-client", "mcp-tunnels",
-    "message-threads", "mid-conversation-output-config", "mid-conversation-system", "mid-conversation-system-clear-at",
+    THREADS, "mid-conversation-output-config", "mid-conversation-system", "mid-conversation-system-clear-at",
     "mid-conversation-tool-changes", "model-context-window-exceeded", "oauth", "output-128k", "output-300k", "pdfs",
     "prompt-caching", "prompt-caching-scope", "search-results", "server-side-fallback", "skills", "structured-outputs",
     "task-budgets", "thinking-binding-controls", "thinking-display-updates", "thinking-token-count",
@@ -99,7 +102,9 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     is adapted to the request, its `output_config` merged into the request's. `strict`: data in the stream
     that is no event is an error, else it is skipped. `max_event`: bytes of one event. `beta_allowed`: values
     of the anthropic-beta header that callers may send, with or without their dates; "*" is any of them.
-    `count_tokens`: pass requests to count tokens on; null: where `base_url` is Anthropic's own.
+    `count_tokens`: pass requests to count tokens on; null: where `base_url` is Anthropic's own. `threads`: it
+    keeps message threads (null: as with `count_tokens`); callers may use them where `message-threads` is an
+    allowed beta.
     `always_stream`: request a stream even if a caller of this dialect wants a whole answer. `keep_stop`: pass
     on `stop` after tool calls instead of `tool_calls`. `usage_is_end`: a stream that ends after its last
     usage is complete even without a stop reason.
@@ -122,6 +127,7 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     beta: tuple[str, ...] = ()  # values of the anthropic-beta header
     beta_allowed: tuple[str, ...] = BETAS  # those that callers may send
     count_tokens: bool | None = None  # whether it counts tokens for callers; null: if it is Anthropic's own
+    threads: bool | None = None  # whether it keeps message threads; null: if it is Anthropic's own
     headers: dict[str, str] = {}  # headers of every request
     extra_body: dict[str, Any] = {}  # fields that every request gets
     default_max_tokens: Annotated[int, Meta(ge=1)] = 4096  # max_tokens of requests that set none
@@ -155,11 +161,7 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return WholeMessageDecoder(strict=self.strict, max_event=self.max_event, keep_stop=self.keep_stop)
 
     def operation(self, name: str, dialect: str) -> Operation | None:
-        counts = (
-            self.count_tokens
-            if self.count_tokens is not None
-            else urlsplit(self.base_url).hostname == OWN_HOST
-        )
+        counts = self._is_anthropics if self.count_tokens is None else self.count_tokens
         if name != "count_tokens" or dialect != self.dialect or not counts:
             return None
         return Counting(
@@ -170,7 +172,18 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     def forwards(self) -> Allowed:
         """The headers of its callers that it takes."""
         betas: Literal["any"] | tuple[str, ...] = "any" if "*" in self.beta_allowed else self.beta_allowed
+        if betas != "any" and not self._keeps_threads:
+            betas = tuple([beta for beta in betas if beta != THREADS])
         return {"anthropic-beta": betas, "anthropic-version": "any"}
+
+    @cached_property
+    def _keeps_threads(self) -> bool:
+        keeps = self._is_anthropics if self.threads is None else self.threads
+        return keeps and not {THREADS, "*"}.isdisjoint(self.beta_allowed)
+
+    @cached_property
+    def _is_anthropics(self) -> bool:
+        return urlsplit(self.base_url).hostname == OWN_HOST
 
     def _passed_on(self, chat: ChatRequest, wire: dict[str, Any], model: str, *, stream: bool) -> bytes:
         """The caller's own object, as the target takes it."""
@@ -180,6 +193,8 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             return plan(chat, self.rules, self.extra_body, turns, self.default_max_tokens)
 
         edits = edits_of(chat, wire, self.rules, self.extra_body, planned, self.default_max_tokens)
+        if "thread" in wire and not self._keeps_threads:
+            edits |= without_thread(chat)
         if (wire.get("stream") is True) is not stream:
             edits["stream"] = stream or None
         if not edits and chat.body:
@@ -240,7 +255,7 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         )
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        return upstream_error(status, headers, body)
+        return of_thread(upstream_error(status, headers, body))
 
     def transport(self) -> "Transport | None":
         return None

@@ -2,7 +2,8 @@
 
 Clients act upon types, statuses and one wording: Claude Code shortens a conversation where the message says
 that the prompt is too long, so an error of that kind says it in these words, whatever the provider's own
-were.
+were. SDKs act upon `details.error_code`, too: where a message thread cannot be continued they send the whole
+conversation anew.
 
 Standard: https://platform.claude.com/docs/en/api/errors
 """
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sluice.errors import (
+    BadRequest,
     Forbidden,
     GatewayError,
     ModelNotFound,
@@ -38,6 +40,8 @@ _UPSTREAM: Mapping[str, str] = {
     "total_timeout": "timeout_error", "connect_timeout": "timeout_error",
 }  # fmt: skip
 _STATUSES = {"overloaded_error": 529, "billing_error": 402}
+_NO_THREAD = "thread_not_found"
+_OF_THREADS = "thread_"
 TOO_LONG = "prompt is too long"
 
 
@@ -46,6 +50,8 @@ def error_object(error: GatewayError, request_id: str) -> dict[str, Any]:
     when the same request may succeed: within a stream no header can carry it any more.
     """
     fields: dict[str, Any] = {"type": error_type(error), "message": _message(error)}
+    if code := _thread_code(error):
+        fields["details"] = {"error_code": code}
     wait = wait_of(error)
     if wait is not None:
         fields["retry_after"] = wait
@@ -54,6 +60,8 @@ def error_object(error: GatewayError, request_id: str) -> dict[str, Any]:
 
 def error_type(error: GatewayError) -> str:
     match error:
+        case _ if _thread_code(error) == _NO_THREAD:
+            return "not_found_error"
         case UpstreamError(callers_fault=True):
             return "invalid_request_error"
         case UpstreamError(kind=kind):
@@ -63,7 +71,20 @@ def error_type(error: GatewayError) -> str:
 
 
 def status(error: GatewayError) -> int:
+    if _thread_code(error) == _NO_THREAD:
+        return 404
     return _STATUSES.get(error_type(error)) or status_of(error)
+
+
+def _thread_code(error: GatewayError) -> str:
+    """Returns why a message thread cannot be continued, in the API's own codes; "" for any other error."""
+    match error:
+        case BadRequest(param="thread", code="unsupported_parameter"):
+            return _NO_THREAD
+        case UpstreamError(callers_fault=True, provider_code=code) if code.startswith(_OF_THREADS):
+            return code
+        case _:
+            return ""
 
 
 def _message(error: GatewayError) -> str:

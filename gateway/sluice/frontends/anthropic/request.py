@@ -5,7 +5,9 @@ through `wire`.
 for messages. Tools that are not the caller's own functions (`type` other than custom: web_search,
 code_execution, bash, text_editor, computer …) and MCP servers are Anthropic's alone: such a request is of its
 dialect only, and refused elsewhere. Fields that change nothing in what is answered (metadata, service_tier,
-context_management, container) are left out there.
+context_management, container) are left out there; so is `thread` where it begins a thread (a conversation
+that the provider keeps for minutes, as far as it can). One that continues a thread has only what is new of
+the conversation, and is refused (`THREAD`).
 
 Refused are names that some servers would take for another, as `sluice.frontends.checks.check_names` says.
 
@@ -46,6 +48,7 @@ class _Request(msgspec.Struct):
     metadata: dict[str, Any] | None = None
     mcp_servers: list[dict[str, Any]] | None = None
     cache_control: Any = None
+    thread: dict[str, Any] | None = None
 
 
 _TOP = frozenset(_Request.__struct_fields__)
@@ -54,11 +57,16 @@ _TOOL = frozenset({"type", "name", "description", "input_schema", "cache_control
 _CHOICE = frozenset({"type", "name", "disable_parallel_tool_use"})
 _THINKING = frozenset({"type", "budget_tokens", "display"})
 _CONFIG = frozenset({"effort", "format"})
+_THREAD = frozenset({"type", "previous_message_id"})
 _EFFORTS: Mapping[str, Effort] = {
     "none": "none", "minimal": "minimal", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max",
 }  # fmt: skip
 NAME_OF_SCHEMA = "answer"
 """The name of a JSON Schema in OpenAI's `response_format`, which requires one."""
+THREAD = "thread"
+"""The field of message threads, whose standard is
+https://platform.claude.com/docs/en/build-with-claude/message-threads. Where it stands in `dialect_only` and
+there is no such thread, callers are told so in the provider's form and replay the conversation."""
 LONGEST_KIND = 64
 """Characters of a tool's type that are repeated in an error."""
 
@@ -72,7 +80,8 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
     check_names(wire, _TOP, "")
     if request.model == "":
         raise refused("model", "must not be empty")
-    if not request.messages:
+    thread = _thread(request.thread)
+    if not request.messages and not thread:  # an unfinished turn of a thread is continued without any
         raise refused("messages", "must not be empty")
     tools, bound = _tools(request.tools or [])
     if request.mcp_servers and not bound:
@@ -100,7 +109,7 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
         reasoning=_reasoning(request),
         cache=cache_of(request.cache_control),
         user=_user(request.metadata),
-        dialect_only=bound,
+        dialect_only=thread or bound,
     )
 
 
@@ -129,6 +138,24 @@ def _messages(request: _Request, raw: list[dict[str, Any]]) -> tuple[Message, ..
             raise unknown_role(at)
         found += translate(message.content, f"{at}.content")
     return tuple(found)
+
+
+def _thread(thread: Block | None) -> str:
+    """Returns what of it no other dialect can have: "" where there is none, or it begins here."""
+    if thread is None:
+        return ""
+    check_names(thread, _THREAD, f"{THREAD}.")
+    match thread:
+        case {"type": "create"}:
+            return ""
+        case {"type": "continue", "previous_message_id": str(id)} if id:
+            return f"{THREAD}: a conversation that the provider keeps"
+        case {"type": "continue"}:
+            raise refused(f"{THREAD}.previous_message_id", "must be a string that is not empty")
+        case {"type": str(kind)}:  # a newer type than this code
+            return f"{THREAD}: {kind[:LONGEST_KIND]}"
+        case _:
+            raise refused(f"{THREAD}.type", "must be a string")
 
 
 def _tools(tools: list[Block]) -> tuple[tuple[Tool, ...], str]:
