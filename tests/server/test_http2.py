@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ import h2.settings
 from h2.errors import ErrorCodes
 
 from sluice.server.exchange import HttpExchange
-from sluice.server.http2.connection import Http2Protocol
+from sluice.server.http2.connection import Http2Connection, Http2Protocol, Stream
 from sluice.server.http2.frames import FrameBounds
 from sluice.server.http2.upgrade import PREFACE
 from sluice.server.tls import WatchedCertificate
@@ -386,6 +387,62 @@ async def test_an_answer_that_nobody_takes_is_given_up() -> None:
         assert caller.ends[id] == ErrorCodes.CANCEL
 
 
+@pytest.mark.parametrize(("taken", "ends"), [(1, ErrorCodes.CANCEL), (65_536, "end")])
+async def test_an_answer_that_is_taken_in_drops_is_given_up_and_a_slow_reader_gets_it_whole(
+    taken: int, ends: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def large(exchange: HttpExchange) -> None:
+        exchange.reply(200, b"x" * 600_000)
+
+    class Clock:
+        ahead = 0.0
+
+        def monotonic(self) -> float:
+            return time.monotonic() + self.ahead
+
+    clock = Clock()
+    monkeypatch.setattr("sluice.server.http2.connection.time", clock)
+    async with served(large, http2=True, write_idle=60) as server:
+        caller = await client(server)
+        caller.acknowledge = False
+        caller.h2.increment_flow_control_window(1 << 20)
+        id = caller.ask("/")
+        await caller.until(lambda: len(caller.bodies.get(id, b"")) == 65_535)
+        size = 65_535
+        while server.listener.streams:
+            clock.ahead += 40
+            server.later(clock.ahead)
+            size = min(size + taken, 600_000)
+            caller.h2.increment_flow_control_window(taken, id)
+            caller.flush()
+            await caller.until(lambda size=size: len(caller.bodies[id]) == size or id in caller.ends)  # type: ignore[misc]
+        await caller.until(lambda: id in caller.ends)
+        assert caller.ends[id] == ends
+
+
+async def test_answers_that_are_not_sent_yet_count_as_streams() -> None:
+    async def large(exchange: HttpExchange) -> None:
+        exchange.reply(200, b"x" * 100_000)
+
+    async with served(large, http2=True, max_connections=3) as server:
+        callers = [await client(server) for _ in range(2)]
+        for caller in callers:
+            caller.acknowledge = False
+            caller.h2.increment_flow_control_window(1 << 20)
+        ids = [callers[0].ask(f"/{number}") for number in range(3)]
+        for id in ids:
+            await callers[0].until(lambda id=id: len(callers[0].bodies.get(id, b"")) == 65_535)  # type: ignore[misc]
+        await until(lambda: not server.listener.answering())
+        assert server.listener.streams == 3
+        assert (await callers[1].answer(callers[1].ask("/one too many")))[0] == 503
+        callers[0].h2.increment_flow_control_window(1 << 20, ids[0])
+        callers[0].flush()
+        assert (await callers[0].answer(ids[0]))[0] == 200
+        assert server.listener.streams == 2
+        callers[0].writer.close()
+        await until(lambda: server.listener.streams == 0)
+
+
 async def test_a_socket_that_nobody_reads_holds_back_and_is_closed_at_last() -> None:
     endless = Endless()
     async with served(endless, http2=True, send_buffer=50_000) as server:
@@ -456,7 +513,34 @@ def flood_of_empty_data(caller: Client) -> None:
     caller.h2.send_data(1, b"")
 
 
-@pytest.mark.parametrize("flood", [flood_of_resets, flood_of_pings, flood_of_settings, flood_of_empty_data])
+def flood_of_windows(caller: Client) -> None:
+    caller.h2.increment_flow_control_window(1)
+
+
+def flood_of_windows_of_a_stream(caller: Client) -> None:
+    if not caller.h2.open_outbound_streams:
+        caller.ask("/silent")
+    caller.h2.increment_flow_control_window(1, 1)
+
+
+def flood_of_resets_of_what_is_over(caller: Client) -> None:
+    if not caller.h2.open_outbound_streams:
+        caller.ask("/silent")
+    caller.writer.write(bytes.fromhex("00000403 00 00000001 00000008"))
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        flood_of_resets,
+        flood_of_pings,
+        flood_of_settings,
+        flood_of_empty_data,
+        flood_of_windows,
+        flood_of_windows_of_a_stream,
+        flood_of_resets_of_what_is_over,
+    ],
+)
 async def test_a_flood_of_frames_that_ask_for_nothing_ends_the_connection(
     flood: Callable[[Client], None],
 ) -> None:
@@ -474,6 +558,82 @@ async def test_a_flood_of_frames_that_ask_for_nothing_ends_the_connection(
         await until(lambda: server.listener.streams == 0)
         assert server.broken == [400]
         assert len(server.paths) < 400
+
+
+async def test_windows_are_used_once_for_all_frames_of_a_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    pumped: list[int] = []
+    pump = Http2Connection._pump
+
+    def counted(self: Http2Connection, stream: Stream) -> None:
+        pumped.append(stream.id)
+        pump(self, stream)
+
+    held = Held()
+    async with served(held, http2=True) as server:
+        caller = await client(server)
+        for number in range(100):
+            caller.ask(f"/{number}")
+        await until(lambda: len(server.paths) == 100)
+        (connection,) = server.listener.connections
+        assert isinstance(connection, Http2Connection)
+        monkeypatch.setattr(Http2Connection, "_pump", counted)
+        window = bytes.fromhex("00000408 00 00000000 00000001")
+        settings = bytes.fromhex("00000604 00 00000000 0004 0000ffff")
+        connection.data_received(window * 400 + settings * 400)
+        assert len(pumped) <= 100
+        pumped.clear()
+        connection.data_received(bytes.fromhex("00000408 00 00000003 00000001") * 400)
+        assert pumped == [3]
+        held.go.set()
+        await caller.until(lambda: len(caller.ends) == 100)
+        assert set(caller.ends.values()) == {"end"}
+
+
+async def test_a_flood_is_noticed_before_all_of_a_read_has_been_worked_through() -> None:
+    async with served(echo, http2=True) as server:
+        caller = await client(server)
+        await caller.answer(caller.ask("/"))
+        (connection,) = server.listener.connections
+        assert isinstance(connection, Http2Connection)
+        received: list[int] = []
+        receive = connection._h2.receive_data
+        connection._h2.receive_data = lambda data: (received.append(len(data)), receive(data))[1]  # type: ignore[method-assign]
+        connection.data_received(bytes.fromhex("00000806 00 00000000 0123456789abcdef") * 15_000)
+        assert sum(received) < 64 << 10
+        assert server.broken == [400]
+        await caller.gone()
+
+
+async def test_a_client_that_gives_a_window_for_each_frame_is_no_flood() -> None:
+    async def tokens(exchange: HttpExchange) -> None:
+        exchange.begin("text/plain")
+        for _ in range(3000):
+            exchange.write(b"token")
+            if exchange.blocked_since:
+                await exchange.writable()
+            await asyncio.sleep(0)
+        exchange.write(b"", last=True)
+
+    async with served(tokens, http2=True) as server:
+        caller = await client(server)
+        id = caller.ask("/")
+        updates = 0
+
+        def acknowledge() -> bool:
+            nonlocal updates
+            taken = len(caller.bodies.get(id, b"")) // 5
+            for _ in range(taken - updates):
+                caller.h2.increment_flow_control_window(5)
+                if id not in caller.ends:
+                    caller.h2.increment_flow_control_window(5, id)
+            updates = taken
+            caller.flush()
+            return id in caller.ends
+
+        caller.acknowledge = False
+        await caller.until(acknowledge)
+        assert (caller.ends[id], len(caller.bodies[id])) == ("end", 15_000)
+        assert server.broken == []
 
 
 async def test_streams_of_one_connection_are_bounded() -> None:
@@ -543,6 +703,16 @@ def test_frames_and_heads_are_bounded_however_they_are_cut(raw: bytes, held: boo
     for size in (len(raw), 1, 7, 9, 24, 1000):
         bounds = FrameBounds()
         assert all([bounds.hold(raw[at : at + size]) for at in range(0, len(raw), size)]) is held
+
+
+def test_frames_that_bring_nothing_are_counted_however_they_are_cut() -> None:
+    ended = bytes.fromhex("00000000 01 00000001")  # DATA with END_STREAM
+    raw = PREFACE + ended + frame(0, 0) + frame(1, 5) + frame(8, 4) * 2 + frame(3, 4) * 3
+    raw += frame(4, 0) + frame(6, 8) + frame(2, 5) + frame(99, 1) + frame(0, 100)
+    for size in (len(raw), 1, 7, 9, 24):
+        bounds = FrameBounds()
+        assert all([bounds.hold(raw[at : at + size]) for at in range(0, len(raw), size)])
+        assert (bounds.fruitless, bounds.updates, bounds.resets) == (5, 2, 3)
 
 
 async def test_garbage_behind_the_preface_ends_the_connection() -> None:

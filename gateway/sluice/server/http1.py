@@ -269,18 +269,9 @@ class RequestParser:
             self._body = head
 
     def on_body(self, data: bytes) -> None:
-        body = self._body
-        if body is None:
+        if self._body is None:
             raise _Refused
-        body.size += len(data)
-        if body.size > (body.limit or self._limit):
-            body.content = b""
-        elif not body.content:
-            body.content = data
-        else:
-            if isinstance(body.content, bytes):
-                body.content = bytearray(body.content)
-            body.content += data
+        self._body.add(data, self._limit)
 
     def on_message_complete(self) -> None:
         body = self._body

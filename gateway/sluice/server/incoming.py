@@ -32,6 +32,18 @@ class Incoming(msgspec.Struct, eq=False):
 
     __repr__ = object.__repr__  # it holds a key
 
+    def add(self, data: bytes, limit: int) -> None:
+        """Keeps more bytes of the body; beyond the request's own limit, or else `limit`, none of it."""
+        self.size += len(data)
+        if self.size > (self.limit or limit):
+            self.content = b""
+        elif not self.content:
+            self.content = data
+        else:
+            if isinstance(self.content, bytes):
+                self.content = bytearray(self.content)
+            self.content += data
+
     def taken(self) -> bytes:
         """Returns the bytes of the body that have arrived since the last call."""
         content, self.content = bytes(self.content), b""

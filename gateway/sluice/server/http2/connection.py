@@ -9,8 +9,8 @@ h2 keeps the protocol's state, and refuses violations of it. It leaves to us:
     the end        GOAWAY with the last stream that is answered; later ones may be sent again elsewhere (RFC 9113 6.8)
 
 Deadlines are looked at once a second, as those of HTTP/1.1: a connection without streams is closed after
-`keepalive_timeout` (`header_timeout` before its first), a stream or a socket that takes nothing after
-`write_idle`.
+`keepalive_timeout` (`header_timeout` before its first), a socket that takes nothing after `write_idle`, and a
+stream whose answer is complete when it takes less of it than MIN_RATE for as long.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ import h2.exceptions
 import h2.settings
 from hyperframe.frame import Frame, GoAwayFrame
 
+from sluice.server.bodies import Pace
 from sluice.server.connection import OVERLOADED_WAIT, Owner, State
 from sluice.server.exchange import unmapped
 from sluice.server.http1 import FIELD, MAX_HEAD, MAX_LINE, is_host
@@ -40,7 +41,10 @@ MAX_STREAMS = 100
 WINDOW, STREAM_WINDOW = 1 << 20, 256 << 10
 """Bytes of bodies that may be on their way: of one connection, and of each of its streams."""
 MAX_FRUITLESS = 1000
-"""Frames per second without a request or content: pings, settings, empty data."""
+"""Frames per second without a request or content: pings, settings, empty data; resets of no stream in all."""
+UPDATES = 10
+"""Windows that a client may give for each frame of data that it was sent; beyond these MAX_FRUITLESS in all.
+Envoy has the same bound (`max_inbound_window_update_frames_per_data_frame_sent`)."""
 RESETS = 100
 SHORT = 1.0
 """Streams that a client may reset within SHORT seconds of their beginning; beyond it at most half of all
@@ -77,11 +81,11 @@ class Stream:
     """One request and its response. `waiting`: bytes of the response that may not be sent yet; `last`: no
     more will follow.
 
-    `since`: when it could last send something.
+    `pace`: the deadline of the rest, once the answer is complete and no handler waits for it any more.
     """
 
     __slots__ = (
-        "connection", "ended", "exchange", "id", "kept", "last", "peer", "request", "since", "started", "task", "transport",
+        "connection", "ended", "exchange", "id", "kept", "last", "pace", "peer", "request", "started", "task", "transport",
         "unacknowledged", "waiting",
     )  # fmt: skip
 
@@ -98,7 +102,8 @@ class Stream:
         self.kept = self.unacknowledged = 0
         self.peer = connection.peer
         self.transport: asyncio.Transport | None = None
-        self.started = self.since = time.monotonic()
+        self.pace: Pace | None = None
+        self.started = time.monotonic()
 
     def go_on(self) -> None:
         """Answers `Expect: 100-continue`."""
@@ -140,7 +145,9 @@ class Http2Connection(asyncio.Protocol):
         self.state: State = "head"
         self.since = time.monotonic()
         self._blocked_since = 0.0
-        self._fruitless = self._begun = self._resets = 0
+        self._begun = self._resets = 0
+        self._sent = 0  # frames of data
+        self._wider: set[int] = set()  # streams whose windows have grown; 0: all of them
         self._leaving = False
         self._bounds = FrameBounds()
         self._streams: dict[int, Stream] = {}
@@ -173,6 +180,9 @@ class Http2Connection(asyncio.Protocol):
             self._h2.close_connection(_Code.FRAME_SIZE_ERROR)
             self._refuse()
             return
+        if self._is_flood():  # before h2 works through it
+            self._end_flood()
+            return
         try:
             for event in self._h2.receive_data(data):
                 self._heard(event)
@@ -180,12 +190,25 @@ class Http2Connection(asyncio.Protocol):
             self._listener.broken(400)
             self._refuse()
             return
-        if self._fruitless > MAX_FRUITLESS or (self._resets > RESETS and self._resets * 2 > self._begun):
-            self._listener.broken(400)
-            self._h2.close_connection(_Code.ENHANCE_YOUR_CALM)
-            self._refuse()
+        if self._is_flood():
+            self._end_flood()
             return
+        self._pump_wider()
         self._flush()
+
+    def _is_flood(self) -> bool:
+        bounds, begun = self._bounds, self._begun
+        return (
+            bounds.fruitless > MAX_FRUITLESS
+            or bounds.updates > MAX_FRUITLESS + 2 * begun + UPDATES * self._sent
+            or bounds.resets > MAX_FRUITLESS + begun
+            or (self._resets > RESETS and self._resets * 2 > begun)
+        )
+
+    def _end_flood(self) -> None:
+        self._listener.broken(400)
+        self._h2.close_connection(_Code.ENHANCE_YOUR_CALM)
+        self._refuse()
 
     def eof_received(self) -> bool:
         return False  # a client that sends no more is treated as gone
@@ -223,9 +246,9 @@ class Http2Connection(asyncio.Protocol):
     def look(self, now: float) -> None:
         """Closes what has taken too long; tells the client to leave if the listener is draining."""
         bounds = self._listener.bounds
-        self._fruitless = 0
+        self._bounds.fruitless = 0
         for stream in list(self._streams.values()):
-            if stream.task is None and now - stream.since > bounds["unread"]:
+            if stream.pace is not None and now > stream.pace.due:
                 self.end(stream, _Code.CANCEL)
         if self._listener.draining:
             self._leave()
@@ -283,17 +306,13 @@ class Http2Connection(asyncio.Protocol):
                 if stream is not None:
                     self._resets += stream.task is not None and time.monotonic() - stream.started < SHORT
                     self._forget(stream)
-            case h2.events.WindowUpdated(stream_id=int(id)) if id:
-                if (stream := self._streams.get(id)) is not None:
-                    self._pump(stream)
-            case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
-                self._fruitless += isinstance(event, h2.events.RemoteSettingsChanged)
-                self._pump_all()
+            case h2.events.WindowUpdated(stream_id=int(id)):
+                self._wider.add(id)
+            case h2.events.RemoteSettingsChanged():
+                self._wider.add(0)
             case h2.events.ConnectionTerminated():
                 self._leaving = True
                 self._after()
-            case h2.events.PingReceived() | h2.events.PriorityUpdated() | h2.events.UnknownFrameReceived():
-                self._fruitless += 1
 
     def _begin(self, event: h2.events.RequestReceived) -> None:
         id, listener = event.stream_id, self._listener
@@ -311,17 +330,16 @@ class Http2Connection(asyncio.Protocol):
             request.length = 0
         stream = self._streams[id] = Stream(self, id, request, listener)
         self.state = "busy"
-        if listener.streams >= listener.max_connections:
+        listener.streams += 1
+        if listener.streams > listener.max_connections:
             listener.broken(503)
             assert stream.exchange is not None
             stream.exchange.reply(503, b"", [("Retry-After", OVERLOADED_WAIT)])
             self._answered(stream)
             return
-        listener.streams += 1
         if self._blocked_since and stream.exchange is not None:
             stream.exchange.blocked(self._blocked_since)
         stream.task = listener.loop.create_task(self._answer(stream, stream.exchange))
-        stream.task.add_done_callback(self._left)  # also if it was cancelled before it began
 
     def _body(self, event: h2.events.DataReceived) -> None:
         id, data = event.stream_id, event.data or b""
@@ -335,18 +353,13 @@ class Http2Connection(asyncio.Protocol):
             ):
                 self._acknowledge(stream)
         if not data:
-            self._fruitless += event.stream_ended is None
+            padded = event.flow_controlled_length > 0  # what is empty altogether the bounds have counted
+            self._bounds.fruitless += event.stream_ended is None and padded
         elif stream is not None and not stream.request.given_up:
             request = stream.request
-            request.size += len(data)
-            if request.size > (request.limit or self._listener.body_limit) or stream.task is None:
+            request.add(data, self._listener.body_limit)
+            if stream.task is None:  # it has been answered
                 request.content = b""
-            elif not request.content:
-                request.content = data
-            else:
-                if isinstance(request.content, bytes):
-                    request.content = bytearray(request.content)
-                request.content += data
             self._count(stream, len(request.content))
             stream.moved()
 
@@ -388,12 +401,12 @@ class Http2Connection(asyncio.Protocol):
                     )  # the handler failed without an answer, or in the middle of one
             self._flush()
 
-    def _left(self, _: "asyncio.Task[None]") -> None:
+    def _left(self, _: object = None) -> None:
         self._listener.streams -= 1
 
     def _answered(self, stream: Stream) -> None:
         stream.exchange = None
-        stream.since = time.monotonic()
+        stream.pace = Pace(self._listener.bounds["unread"], time.monotonic())
         self._count(stream, 0)
         if stream.ended:
             self._done(stream)
@@ -428,6 +441,18 @@ class Http2Connection(asyncio.Protocol):
             self._pump(stream)
         self._flush()
 
+    def _pump_wider(self) -> None:
+        wider = self._wider
+        if not wider:
+            return
+        self._wider = set()
+        if 0 in wider:
+            self._pump_all()
+            return
+        for id in wider:
+            if (stream := self._streams.get(id)) is not None:
+                self._pump(stream)
+
     def _pump(self, stream: Stream) -> None:
         """Gives h2 the bytes that the windows allow."""
         waiting, id = stream.waiting, stream.id
@@ -441,7 +466,9 @@ class Http2Connection(asyncio.Protocol):
                 ends = stream.last and size == len(waiting)
                 self._h2.send_data(id, bytes(waiting[:size]), end_stream=ends)
                 stream.ended = stream.ended or ends
-                stream.since = time.monotonic()
+                self._sent += 1
+                if stream.pace is not None:
+                    stream.pace.came(size, time.monotonic())
                 del waiting[:size]
                 self._flush()
             if stream.last and not waiting and not stream.ended:
@@ -479,7 +506,13 @@ class Http2Connection(asyncio.Protocol):
             self._flush()
 
     def _forget(self, stream: Stream) -> None:
-        self._streams.pop(stream.id, None)
+        if self._streams.pop(stream.id, None) is not None:
+            # A stream counts until nothing of it is left: neither bytes that are not sent yet, nor a handler
+            # that has not noticed its end.
+            if stream.task is None:
+                self._left()
+            else:
+                stream.task.add_done_callback(self._left)
         self._acknowledge(stream)  # its bytes count for the connection's window, too
         self._count(stream, 0)
         stream.exchange = None

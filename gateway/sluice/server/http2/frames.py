@@ -1,7 +1,8 @@
-"""Bounds the incomplete frames that h2 would keep. Pure.
+"""Bounds the incomplete frames that h2 would keep, and counts those that bring nothing. Pure.
 
 h2 checks a frame's length when all of the frame has arrived (up to 16 MiB), and a head when all of its
 CONTINUATION frames have (64 frames): both are too much for each of thousands of connections.
+Counted are frames before h2 works through them, also those that it tells nothing of (resets of what is over).
 """
 
 from sluice.server.http1 import MAX_HEAD
@@ -10,18 +11,24 @@ MAX_FRAME = 16_384
 """Maximum bytes of a frame's payload: the default SETTINGS_MAX_FRAME_SIZE (RFC 9113 6.5.2)."""
 _PREFACE = 24
 _FRAME_HEAD = 9
-_HEADERS, _CONTINUATION = 1, 9
+_DATA, _HEADERS, _RST_STREAM, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 8, 9
+_END_STREAM = 1
 
 
 class FrameBounds:
-    """Reads the headers of a client's frames, from its preface on."""
+    """Reads the headers of a client's frames, from its preface on.
 
-    __slots__ = ("_block", "_head", "_left")
+    `updates`, `resets`: frames of these kinds so far; `fruitless`: of other kinds without a request or
+    content, since the owner has set it to 0.
+    """
+
+    __slots__ = ("_block", "_head", "_left", "fruitless", "resets", "updates")
 
     def __init__(self) -> None:
         self._left = _PREFACE
         self._head = b""
         self._block = 0
+        self.fruitless = self.resets = self.updates = 0
 
     def hold(self, data: bytes) -> bool:
         """Returns whether all frames that begin in these bytes are small enough."""
@@ -41,7 +48,15 @@ class FrameBounds:
 
     def _fits(self) -> bool:
         head, self._head = self._head, b""
-        self._left, kind = int.from_bytes(head[:3]), head[3]
-        if kind in (_HEADERS, _CONTINUATION):
+        self._left, kind, flags = int.from_bytes(head[:3]), head[3], head[4]
+        if kind == _DATA:
+            self.fruitless += not self._left and not flags & _END_STREAM
+        elif kind in (_HEADERS, _CONTINUATION):
             self._block = self._left + (self._block if kind == _CONTINUATION else 0)
+        elif kind == _WINDOW_UPDATE:
+            self.updates += 1
+        elif kind == _RST_STREAM:
+            self.resets += 1
+        else:
+            self.fruitless += 1
         return self._left <= MAX_FRAME and self._block <= MAX_HEAD

@@ -7,7 +7,6 @@ from sluice.server.connection import ServerConnection
 from sluice.server.http2.connection import Http2Connection, Http2Owner
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-PROTOCOLS = ("h2", "http/1.1")
 
 
 class EitherConnection(ServerConnection):
