@@ -47,6 +47,19 @@ async def test_it_opens_and_closes_and_leaves_no_task_and_no_descriptor() -> Non
     assert descriptors() == files
 
 
+async def test_http2_is_switched_on_for_the_apis_port_alone() -> None:
+    pytest.importorskip("h2", reason="h2 is not installed (the extra http2)")
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    async with Gateway(
+        loaded(TEXT.replace("server: {", "server: {http2: true, ")), LogLines(io.BytesIO())
+    ) as gateway:
+        for address, expected in ((gateway.address, b"\x04"), (gateway.admin_address, b"1.1 400")):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(preface)
+            assert expected in await reader.read(12)  # a frame of the type SETTINGS, or a status
+            writer.close()
+
+
 @pytest.mark.parametrize("option", ["listen", "admin_listen"])
 async def test_where_it_cannot_listen_everything_is_closed_again(option: str) -> None:
     tasks = asyncio.all_tasks()

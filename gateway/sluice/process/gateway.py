@@ -13,6 +13,7 @@ import msgspec
 
 from sluice.api.app import Api
 from sluice.config.loader import Loaded
+from sluice.config.types import Server
 from sluice.process.ports import CannotListen, Ports, take_ports
 from sluice.runtime.restart import refuse_restart
 from sluice.runtime.snapshot import Snapshot
@@ -66,7 +67,9 @@ class Gateway:
             self.snapshots = await stack.enter_async_context(Snapshots(self._loaded, state))
             current = self.snapshots.current
             self.clients = self._client_listener(stack, Api(current))
-            self.operators = self._listener(Api(current, operators=True), state.places.operators)
+            # HTTP/2 is the API's port's alone: operators' clients gain nothing by a second parser on theirs.
+            plain = msgspec.structs.replace(state.config.server, http2=False)
+            self.operators = self._listener(Api(current, operators=True), state.places.operators, plain)
             for port, listener in (("admin", self.operators), ("api", self.clients)):
                 stack.push_async_callback(listener.shutdown, 0.1)
                 state.metrics.computed("client_connections", partial(_open, listener), port).kept = True
@@ -83,11 +86,11 @@ class Gateway:
     ) -> None:
         await self._closing.aclose()
 
-    def _listener(self, api: Api, connections: int) -> Listener:
+    def _listener(self, api: Api, connections: int, server: Server) -> Listener:
         state = self.state
         return Listener(
             api,
-            state.config.server,
+            server,
             state.records.broken,
             connections=connections,
             refused=state.places.refused,
@@ -97,7 +100,7 @@ class Gateway:
     def _client_listener(self, stack: AsyncExitStack, api: Api) -> Listener:
         tls = self.state.config.server.tls
         if tls is None:
-            return self._listener(api, self.state.places.clients)
+            return self._listener(api, self.state.places.clients, self.state.config.server)
         from sluice.process.tls import tls_listener
 
         listener, self._certificate = tls_listener(api, self.state, tls, self._warn)
