@@ -1,6 +1,7 @@
 """Streams of gRPC to a server that bounds how many there may be on a connection (RFC 9113 5.1.2)."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -8,6 +9,7 @@ from typing import Any, cast
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 import h2.settings
 import pytest
 
@@ -43,10 +45,12 @@ class Server(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            for event in self.h2.receive_data(data):
+            events = self.h2.receive_data(data)
+        except h2.exceptions.ProtocolError:
+            self.broken, events = True, []
+        for event in events:
+            with contextlib.suppress(h2.exceptions.ProtocolError):  # reset by what came behind it
                 self.heard(event)
-        except h2.connection.ProtocolError:
-            self.broken = True
         self.flush()
 
     def heard(self, event: h2.events.Event) -> None:
