@@ -145,6 +145,29 @@ def test_a_key_that_stands_in_the_file_gets_a_variable_that_no_other_key_has() -
     }
 
 
+LARGE = b"""
+model_list:
+  - model_name: chat
+    litellm_params: {model: openai/m, api_key: os.environ/K, tpm: 20000000, rpm: 1500000, timeout: 2000000,
+      stream_timeout: 1234567.5}
+router_settings: {timeout: 3000000, cooldown_time: 4000000, num_retries: 0, allowed_fails: 3}
+"""
+
+
+def test_large_figures_are_written_in_full() -> None:
+    found = imported(LARGE)
+    assert check_text(found.text.encode()).problems == ()
+    config = yaml.safe_load(found.text)
+    assert config["upstreams"]["openai"]["limits"] == {
+        "requests": {"rate": "1500000/min"},
+        "tokens": {"rate": "20000000/min"},
+    }
+    [[target]] = config["aliases"]["chat"]["tiers"]
+    assert target["timeouts"] == {"total": "2000000s", "first_token": "1234567.5s"}
+    assert config["aliases"]["chat"]["timeout"] == "3000000s"
+    assert config["upstreams"]["openai"]["breaker"]["open_for"] == "4000000s"
+
+
 def test_budgets_credentials_and_fallbacks_are_carried_over() -> None:
     assert config("budgets")["limits"]["overall"] == {"budget": {"day": 2.0}}
     assert len(config("budgets")["aliases"]["smart"]["tiers"]) == 2

@@ -10,8 +10,10 @@ import pytest
 from sluice.backends.protocol import find_backend
 from sluice.config.checks import address
 from sluice.config.loader import Loaded, check, load, locate
-from sluice.config.types import Secret
-from sluice.config.units import Bytes, Rate, Seconds
+from sluice.config.resources import RESOURCES
+from sluice.config.shown import shown
+from sluice.config.types import Config, Secret, Timeouts, Upstream
+from sluice.config.units import Bytes, Rate, Seconds, in_full
 from sluice.config.yamltext import Mapping as Tree
 from sluice.config.yamltext import Scalar, YamlError, read
 from sluice.errors import ConfigError
@@ -185,6 +187,26 @@ def test_problems_never_repeat_a_value(tmp_path: Path, wrong: str) -> None:
 )  # fmt: skip
 def test_units_are_read(kind: type[Seconds] | type[Bytes] | type[Rate], given: object, value: float) -> None:
     assert kind.parse(given) == value
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(1e6, "1000000"), (2592000.0, "2592000"), (1e15, "1000000000000000"), (0.25, "0.25"), (1e-7, "0.0000001"), (0, "0")],
+)  # fmt: skip
+def test_numbers_are_written_in_full(number: float, text: str) -> None:
+    assert in_full(number) == text
+    assert Seconds.parse(f"{in_full(number)}s") == number
+
+
+def test_long_times_and_large_amounts_are_shown_in_full() -> None:
+    upstream = Upstream(backend="echo", timeouts=Timeouts(idle=Seconds.parse("30d")))
+    assert (
+        shown(Config(upstreams={"a": upstream}, aliases={}))["upstreams"]["a"]["timeouts"]["idle"]
+        == "2592000s"
+    )
+    assert RESOURCES[1].text(2e6) == "2000000 tokens"
+    with pytest.raises(ValueError, match="write 1500000ms or 1500000s"):
+        Seconds.check_written(1_500_000)
 
 
 @pytest.mark.parametrize(

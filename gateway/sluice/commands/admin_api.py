@@ -98,7 +98,9 @@ def _text(value: object) -> str:
         case bool():
             return "yes" if value else "no"
         case float():
-            return f"{value:g}"
+            from sluice.config.units import in_full
+
+            return in_full(value, 6 if abs(value) < 1e6 else 15)
         case list() | tuple():
             return ",".join(map(str, value)) or "-"
         case _:

@@ -13,6 +13,7 @@ import yaml
 
 from sluice.commands.litellm_source import LiteLLMFile, Path, Unreadable, name_of, variable_of, variables
 from sluice.commands.litellm_upstreams import Upstreams, provider_of
+from sluice.config.units import in_full
 from sluice.identity.keys import digest_of
 
 STRATEGIES: Mapping[str, str] = {
@@ -146,9 +147,9 @@ class Import:
         if total := self._source.number(*params, "timeout") or self._source.number(
             *params, "request_timeout"
         ):
-            timeouts["total"] = f"{total:g}s"
+            timeouts["total"] = f"{in_full(total)}s"
         if first := self._source.number(*params, "stream_timeout"):
-            timeouts["first_token"] = f"{first:g}s"
+            timeouts["first_token"] = f"{in_full(first)}s"
         if timeouts:
             target["timeouts"] = timeouts
         defaults = {
@@ -192,7 +193,7 @@ class Import:
                 first = {"strategy": strategy, "targets": first}
             aliases[name] = {"tiers": [first]}
             aliases[name] |= {"retry": retry} if retry else {}
-            aliases[name] |= {"timeout": f"{timeout:g}s"} if timeout else {}
+            aliases[name] |= {"timeout": f"{in_full(timeout)}s"} if timeout else {}
         self._fallbacks(aliases)
         for other, meant in self._renamed().items():
             if meant in aliases and other not in aliases:
@@ -223,7 +224,7 @@ class Import:
         if fails := self._router("allowed_fails") or self._source.number("litellm_settings", "allowed_fails"):
             breaker["failures"] = max(1, int(fails))
         if cool := self._router("cooldown_time") or self._source.number("litellm_settings", "cooldown_time"):
-            breaker |= {"open_for": f"{cool:g}s", "open_max": f"{max(cool, 15):g}s"}
+            breaker |= {"open_for": f"{in_full(cool)}s", "open_max": f"{in_full(max(cool, 15))}s"}
         if breaker:
             for section in self._upstreams.sections.values():
                 section["breaker"] = dict(breaker)

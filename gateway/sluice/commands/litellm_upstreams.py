@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sluice.commands.litellm_source import LiteLLMFile, Path, name_of, variable_of, variables
+from sluice.config.units import in_full
 from sluice.config.vendors import bundled_vendors
 
 BACKENDS: Mapping[str, str] = {
@@ -193,7 +194,7 @@ class Upstreams:
         for place in ("litellm_params", "model_info"):
             for theirs, ours in (("rpm", "requests"), ("tpm", "tokens")):
                 if value := self._source.number(*here, place, theirs):
-                    limits[ours] = {"rate": f"{value:g}/min"}
+                    limits[ours] = {"rate": f"{in_full(value)}/min"}
             if value := self._source.number(*here, place, "max_parallel_requests"):
                 limits["streams"] = int(value)
         if limits:

@@ -12,6 +12,7 @@ from sluice.config.problems import Path, Report
 from sluice.config.resources import METERED, Resource, windows_in
 from sluice.config.types import Alias, CallLimits, Config, KeyLimits, covering, targets_of
 from sluice.config.types import Target as TargetConfig
+from sluice.config.units import in_full
 from sluice.model.events import Usage
 from sluice.policies.claims import Amounts, amounts_of, least_of, most_of
 from sluice.pricing.prices import PriceTable
@@ -68,8 +69,8 @@ def check_reservations(
 
 def _message(resource: Resource, capacity: float, needed: float) -> str:
     return (
-        f"its burst of {capacity:g} can never admit a call that sets no maximum: {resource.text(needed)} are reserved for it "
-        "(limits.output_tokens); raise burst, or lower output_tokens"
+        f"its burst of {in_full(capacity)} can never admit a call that sets no maximum: {resource.text(needed)} are reserved "
+        "for it (limits.output_tokens); raise burst, or lower output_tokens"
     )
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from sluice.config.types import CallLimits, Limit, windows_of
+from sluice.config.units import in_full
 
 
 class Resource(msgspec.Struct, frozen=True):
@@ -31,7 +32,8 @@ class Resource(msgspec.Struct, frozen=True):
 
     def text(self, amount: float) -> str:
         """An amount with its unit: "500 tokens", "$0.25"."""
-        return f"${amount:.6g}" if self.unit == "US dollars" else f"{amount:g} {self.unit}"
+        number = in_full(amount, 6 if amount < 1e6 else 15)
+        return f"${number}" if self.unit == "US dollars" else f"{number} {self.unit}"
 
 
 RESOURCES = (

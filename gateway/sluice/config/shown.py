@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from sluice.config.types import Config, Upstream
-from sluice.config.units import Bytes, Rate, Seconds, Secret
+from sluice.config.units import Bytes, Rate, Seconds, Secret, in_full
 
 MASK = "***"
 _SECRET_NAME = re.compile(
@@ -57,7 +57,7 @@ def _value(value: Any, *, headers: bool = False) -> Any:
         case Rate():
             return value.text
         case Seconds():
-            return f"{float(value):g}s"
+            return f"{in_full(value)}s"
         case Bytes():
             return int(value)
         case str():

@@ -31,6 +31,12 @@ _WINDOWS = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "day"}
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 
 
+def in_full(number: float, digits: int = 15) -> str:
+    """A number without an exponent, as `parse` of these reads it: "1000000". At most `digits` digits are
+    significant."""
+    return f"{Decimal(f'{number:.{digits}g}'):f}"
+
+
 def _split(text: str, pattern: str) -> tuple[float, str] | None:
     match = re.fullmatch(pattern, text, re.ASCII)
     return (float(match[1]), match[2]) if match else None
@@ -55,7 +61,9 @@ class Seconds(float):
     def check_written(cls, value: object) -> None:
         """Raises ValueError for a bare number that is most likely meant in milliseconds."""
         if isinstance(value, int | float) and not isinstance(value, bool) and value >= LONGEST_BARE:
-            raise ValueError(f"a number without a unit is seconds: write {value:g}ms or {value:g}s")
+            raise ValueError(
+                f"a number without a unit is seconds: write {in_full(value)}ms or {in_full(value)}s"
+            )
 
 
 class Bytes(int):
@@ -114,7 +122,7 @@ class Rate(float):
     @property
     def text(self) -> str:
         """The text of the rate, which `parse` reads back."""
-        return f"{Decimal(f'{self * self.window:.15g}'):f}/{_WINDOWS[self.window]}"
+        return f"{in_full(self * self.window)}/{_WINDOWS[self.window]}"
 
 
 class Secret(str):

@@ -22,6 +22,7 @@ from sluice.config.types import (
     heeds_limits,
     targets_of,
 )
+from sluice.config.units import in_full
 from sluice.frontends import Head
 from sluice.frontends.openai.dialect import OpenAI
 from sluice.frontends.widget.dialect import Widget
@@ -119,20 +120,22 @@ def _share(fit: list[Explained], target: Explained, traits: CallTraits, tier: Ro
 
 def _deadlines(timeouts: Timeouts) -> str:
     phases = {name: getattr(timeouts, name) for name in timeouts.__struct_fields__}
-    return ", ".join(f"{name} {value:g}s" for name, value in phases.items() if value is not None)
+    return ", ".join(f"{name} {in_full(value)}s" for name, value in phases.items() if value is not None)
 
 
 def _afterwards(config: Config, name: str, alias: Alias) -> Iterator[str]:
     retry = alias.retry
     yield (
-        f"after a server error or a reset: the same target {retry.same_target} more time(s), {retry.backoff:g}s later; "
-        f"a Retry-After up to {retry.retry_after_wait:g}s is waited out; anything else: the next target at once"
+        f"after a server error or a reset: the same target {retry.same_target} more time(s), {in_full(retry.backoff)}s later; "
+        f"a Retry-After up to {in_full(retry.retry_after_wait)}s is waited out; anything else: the next target at once"
     )
     targets = [target for tier in alias.tiers for target in targets_of(tier)]
     if len(targets) > 1 and (heeded := _heeded(config, targets)):
         yield f"passed over while answers say that nothing remains of a limit (a minute at most): {', '.join(heeded)}"
     if alias.hedge is not None:
-        after = f"{alias.hedge.after:g}s" if alias.hedge.after is not None else "its own 95th percentile"
+        after = (
+            f"{in_full(alias.hedge.after)}s" if alias.hedge.after is not None else "its own 95th percentile"
+        )
         yield f"hedge: a second target is asked when the first has no content after {after}"
     if alias.shadow is not None:
         yield f"shadow: {alias.shadow.share:.0%} of the calls are also sent to {alias.shadow.upstream}/{alias.shadow.model}"
@@ -140,7 +143,7 @@ def _afterwards(config: Config, name: str, alias: Alias) -> Iterator[str]:
     yield f"a stream that is cut after its first content {cut}"
     yield from _limits(config, name, alias)
     if alias.timeout is not None:
-        yield f"the whole call may take {alias.timeout:g}s"
+        yield f"the whole call may take {in_full(alias.timeout)}s"
 
 
 def _limits(config: Config, name: str, alias: Alias) -> Iterator[str]:
