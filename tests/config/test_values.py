@@ -9,7 +9,7 @@ import pytest
 
 from sluice.backends.protocol import find_backend
 from sluice.config.checks import address
-from sluice.config.loader import Loaded, check, load, locate
+from sluice.config.loader import Loaded, check, check_text, load, locate
 from sluice.config.resources import RESOURCES
 from sluice.config.shown import shown
 from sluice.config.types import Config, Secret, Timeouts, Upstream
@@ -137,6 +137,16 @@ def test_what_is_expanded_is_read_by_the_type_that_it_is_for(tmp_path: Path) -> 
     for key in ("12345", "null", "true", "1e5"):
         assert backend(K=key).api_key == Secret(key)
     assert backend(K="").api_key is None
+
+
+def test_references_are_not_looked_up_wherever_they_stand_without_an_environment() -> None:
+    text = """
+upstreams:
+  a: { backend: openai, base_url: "http://h/v1", api_key: "${A}", headers: { x-a: "${B}" }, pods: { addresses: ["${C}"] } }
+aliases: { chat: { tiers: [[{ upstream: a, model: m }]] } }
+keys: [{ id: web, digest: "${D}" }]
+"""
+    assert check_text(text.encode()).problems == ()
 
 
 def test_a_secret_comes_from_a_file_without_its_line_break(tmp_path: Path) -> None:

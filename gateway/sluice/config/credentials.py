@@ -10,7 +10,7 @@ from sluice.backends.credentials import DEFAULT_KIND, ConfiguredCredential, Kind
 from sluice.backends.protocol import Backend
 from sluice.config.problems import Path, Report
 from sluice.config.types import Credential, Upstream, credentials_of
-from sluice.config.validation import INVALID, Walk, fields_of
+from sluice.config.validation import INVALID, Walk, fields_of, holds_invalid
 from sluice.config.yamltext import Mapping
 
 
@@ -38,7 +38,7 @@ class CredentialReading:
         walk.unknown(node, [field.encode_name for field in (*own, *options)], path)
         before = len(self._report.problems)
         given = walk.fields(node, options, path)
-        if len(self._report.problems) == before and INVALID not in given.values():
+        if len(self._report.problems) == before and not holds_invalid(given):
             self._make(kind, given, node, path)
         return Credential(**values, options=given)
 

@@ -32,7 +32,7 @@ from sluice.config.problems import Path as KeyPath
 from sluice.config.problems import Problem, Report, suggestion
 from sluice.config.rule_file import ModelTable, bundled_table, read_table
 from sluice.config.types import COMPUTED, Config, Credential, Interceptor, Stage, Tier, Upstream, targets_of
-from sluice.config.validation import INVALID, Special, Walk, fields_of
+from sluice.config.validation import INVALID, Special, Walk, fields_of, holds_invalid
 from sluice.config.vendors import Presets, similar
 from sluice.config.yamltext import Mapping, Node, Scalar, TextPosition, YamlError, read
 from sluice.errors import ConfigError
@@ -360,7 +360,7 @@ class _Reading:
         walk.unknown(node, [field.encode_name for field in (*own, *options)], path)
         before = len(self._report.problems)
         given = walk.fields(node, options, path)
-        if len(self._report.problems) == before and INVALID not in given.values():
+        if len(self._report.problems) == before and not holds_invalid(given):
             self._construct(backend, given, node, path)
         upstream = Upstream(**values, options=given, vendor=vendor)
         if "credentials" in node.entries:

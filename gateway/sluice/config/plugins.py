@@ -9,7 +9,7 @@ from sluice import entrypoints
 from sluice.backends.discovery import INTERCEPTORS, STAGES, struct_of
 from sluice.config.problems import Path, Report, suggestion
 from sluice.config.types import Interceptor, Stage
-from sluice.config.validation import INVALID, Walk, fields_of
+from sluice.config.validation import INVALID, Walk, fields_of, holds_invalid
 from sluice.config.yamltext import Mapping
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class PluginReading:
         walk.unknown(node, ["name", *(field.encode_name for field in options)], path)
         before = len(self._report.problems)
         given = walk.fields(node, options, path)
-        sound = len(self._report.problems) == before and INVALID not in given.values()
+        sound = len(self._report.problems) == before and not holds_invalid(given)
         return name, given, self._make(plugin, given, node, path) if sound else None
 
     def _make(

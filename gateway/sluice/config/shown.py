@@ -10,9 +10,10 @@ from sluice.config.types import Config, Upstream
 from sluice.config.units import Bytes, Rate, Seconds, Secret, in_full
 
 MASK = "***"
-_SECRET_NAME = re.compile(
+SECRET_NAME = re.compile(
     r"(?i)(?:\b|_|-)(?:key|token|secret|password|passphrase|authorization|cookie|credentials?)\Z"
 )
+"""What the name of an option or a field ends in that holds a secret."""
 _USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,30}://)[^\s/@]{1,300}@")
 _CREDENTIAL_PARAMETER = re.compile(
     r"(?i)([?&](?:[\w-]*(?:key|token|secret|password|sig|signature))=)[^&#\s]+"
@@ -45,7 +46,7 @@ def _struct(value: msgspec.Struct) -> Any:
 
 def _option(name: str, value: Any) -> Any:
     """One of a plugin's options, whose type may not say that it is a secret."""
-    if isinstance(value, str) and _SECRET_NAME.search(name):
+    if isinstance(value, str) and SECRET_NAME.search(name):
         return MASK
     return _value(value, headers=name.lower().endswith("headers"))
 

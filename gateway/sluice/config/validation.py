@@ -31,6 +31,19 @@ INVALID: Any = _Invalid()
 """Stands where a required value was missing or wrong."""
 
 
+def holds_invalid(value: object) -> bool:
+    """Whether a value is INVALID, or has it inside: one of its list, its mapping or its section."""
+    match value:
+        case dict():
+            return any(map(holds_invalid, value.values()))
+        case list() | tuple() | frozenset():
+            return any(map(holds_invalid, value))
+        case msgspec.Struct():
+            return any(holds_invalid(getattr(value, name)) for name in value.__struct_fields__)
+        case _:
+            return value is INVALID
+
+
 Special = Callable[["Walk", Mapping, Path], Any]
 
 
