@@ -77,6 +77,65 @@ def test_no_secret_of_the_file_is_in_the_result() -> None:
             assert secret not in found.text + "".join(found.notes), (file, secret)
 
 
+SECRETS = b"""
+model_list:
+  - model_name: one
+    litellm_params:
+      model: openai/m
+      api_base: "https://someone:hidden1@gw.example.com/v1/sk-hidden2345678/x?api-version=1&code=hidden3&sig=hidden4"
+      extra_headers: {X-Upstream: hidden5, Authorization: "Bearer hidden6", anthropic-beta: "a,b", X-Var: os.environ/V}
+      extra_body:
+        top_k: 20
+        auth: {client_secret: hidden7, parts: {password: hidden8}, cookie: [hidden9]}
+        note: "see sk-proj-hidden0AAAAAAAAAA1"
+        prefix: "$$ 5"
+        from: os.environ/W
+      user: "a${b"
+  - model_name: two
+    litellm_params:
+      model: azure/m
+      api_base: "https://res.openai.azure.com/?code=hidden3&api-version=2024-06-01"
+      headers: {X-Upstream: hidden5}
+router_settings: {redis_host: "someone:hiddenA@redis.example.com"}
+"""
+
+
+def test_secrets_of_headers_bodies_and_addresses_are_not_copied_and_named() -> None:
+    found = imported(SECRETS)
+    assert check_text(found.text.encode()).problems == ()
+    assert "hidden" not in found.text + "".join(found.notes)
+    assert "someone" not in found.text + "".join(found.notes)
+    config = yaml.safe_load(found.text)
+    one, two = config["upstreams"]["openai"], config["upstreams"]["azure"]
+    assert one["base_url"] == (
+        "https://gw.example.com/v1/${OPENAI_API_BASE}/x?api-version=1&code=${OPENAI_API_BASE_CODE}&sig=${OPENAI_API_BASE_SIG}"
+    )
+    assert one["headers"] == {
+        "X-Upstream": "${OPENAI_X_UPSTREAM}", "Authorization": "${OPENAI_AUTHORIZATION}", "anthropic-beta": "a,b",
+        "X-Var": "${V}",
+    }  # fmt: skip
+    [[target]] = config["aliases"]["one"]["tiers"]
+    assert target["force"] == {
+        "top_k": 20,
+        "auth": {
+            "client_secret": "${OPENAI_AUTH_CLIENT_SECRET}",
+            "parts": {"password": "${OPENAI_AUTH_PARTS_PASSWORD}"},
+            "cookie": ["${OPENAI_AUTH_COOKIE}"],
+        },
+        "note": "${OPENAI_NOTE}",
+        "prefix": "$$$$ 5",
+        "from": "${W}",
+    }
+    assert target["default"] == {"user": "a$${b"}
+    # the same secret has the same variable
+    assert two["headers"] == {"X-Upstream": "${OPENAI_X_UPSTREAM}"}
+    assert two["base_url"].startswith("https://res.openai.azure.com/openai?")
+    assert "code=${OPENAI_API_BASE_CODE}" in two["base_url"]
+    assert config["limits"]["store"] == "redis://redis.example.com:6379"
+    for name in re.findall(r"\$\{(OPENAI_\w+)\}", found.text):
+        assert any(name in note for note in found.notes), name
+
+
 def test_a_wildcard_becomes_a_wildcard() -> None:
     aliases = config("wildcards")["aliases"]
     assert aliases["openai/*"]["tiers"] == [[{"upstream": "openai", "model": "*"}]]

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from sluice.commands.litellm_secrets import Secrets
 from sluice.commands.litellm_source import LiteLLMFile, Path, Unreadable, name_of, variable_of, variables
 from sluice.commands.litellm_upstreams import Upstreams, provider_of
 from sluice.config.units import in_full
@@ -82,7 +83,8 @@ class Import:
 
     def __init__(self, source: LiteLLMFile) -> None:
         self._source = source
-        self._upstreams = Upstreams(source)
+        self._secrets = Secrets(source)
+        self._upstreams = Upstreams(source, self._secrets)
         self._targets: dict[str, list[dict[str, Any]]] = {}
         self._prices: dict[str, dict[str, float]] = {}
         self._todo: list[str] = []
@@ -135,11 +137,11 @@ class Import:
             )
         upstream, rest = self._upstreams.name(here, provider, rest)
         target: dict[str, Any] = {"upstream": upstream, "model": rest}
-        self._target_options(here, target)
+        self._target_options(here, provider, target)
         self._price(here, f"{upstream}/{rest}")
         self._targets.setdefault(alias, []).append(target)
 
-    def _target_options(self, here: Path, target: dict[str, Any]) -> None:
+    def _target_options(self, here: Path, provider: str, target: dict[str, Any]) -> None:
         params = (*here, "litellm_params")
         if (weight := self._source.number(*params, "weight")) is not None:
             target["weight"] = weight
@@ -153,15 +155,15 @@ class Import:
         if timeouts:
             target["timeouts"] = timeouts
         defaults = {
-            name: self._source.take(*params, name)
+            name: self._secrets.body(value, f"{provider}_{name}", (*params, name))
             for name in sorted(REQUEST_FIELDS)
-            if self._source.get(*params, name) is not None
+            if (value := self._source.get(*params, name)) is not None
         }
         if defaults:
             target["default"] = defaults
         body = self._source.get(*params, "extra_body")
         if isinstance(body, dict) and body:
-            target["force"] = self._source.take(*params, "extra_body")
+            target["force"] = self._secrets.body(body, provider, (*params, "extra_body"))
         if context := self._source.number(*here, "model_info", "max_input_tokens"):
             target["context"] = int(context)
         for theirs, ours in (("supports_vision", "vision"), ("supports_function_calling", "tools")):
@@ -308,6 +310,11 @@ class Import:
         host = self._source.text("router_settings", "redis_host")
         if not host:
             return
+        if "@" in host:
+            self._source.leave(
+                "a host alone, without a password: set REDIS_PASSWORD to it", "router_settings", "redis_host"
+            )
+            host = host.rpartition("@")[2]
         port = self._source.text("router_settings", "redis_port") or "6379"
         password = self._source.get("router_settings", "redis_password")
         secret = ""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sluice.commands.litellm_secrets import Secrets
 from sluice.commands.litellm_source import LiteLLMFile, Path, name_of, variable_of, variables
 from sluice.config.units import in_full
 from sluice.config.vendors import bundled_vendors
@@ -50,10 +51,10 @@ def provider_of(model: str, stated: str = "") -> tuple[str, str]:
 class Upstreams:
     """Builds a section for each account: deployments of the same account share one."""
 
-    def __init__(self, source: LiteLLMFile) -> None:
+    def __init__(self, source: LiteLLMFile, secrets: Secrets) -> None:
         self.sections: dict[str, dict[str, Any]] = {}
         self._source = source
-        self._literal: dict[str, str] = {}
+        self._secrets = secrets
 
     def refused(self, provider: str) -> str:
         """Why a provider cannot be carried over; "" where it can."""
@@ -104,17 +105,18 @@ class Upstreams:
         )
 
     def _address(self, places: tuple[Path, ...], provider: str, section: dict[str, Any]) -> None:
-        base = self._text(places, "api_base", "base_url")
+        base, query = self._base(places, provider)
         version = self._text(places, "api_version")
         if base.startswith("$") and provider.startswith("azure"):
             for place in places:
                 self._source.leave("set it without a slash at its end", *place, "api_base")
         if base and provider in ("azure", "azure/responses"):
             base = re.sub(r"/openai(/v1)?/?\Z", "", base.rstrip("/"))
-            dated = f"/openai?api-version={version or '2024-10-21'}"
-            section["base_url"] = base + (dated if provider == "azure" else "/openai/v1")
-        elif base:
-            section["base_url"] = base
+            base += "/openai" if provider == "azure" else "/openai/v1"
+            if provider == "azure" and not (query.startswith("api-version=") and not version):
+                query = "&".join(filter(None, (f"api-version={version or '2024-10-21'}", query)))
+        if base:
+            section["base_url"] = f"{base}?{query}" if query else base
         if organization := self._text(places, "organization"):
             section["organization"] = organization
         headers: dict[str, str] = {}
@@ -122,10 +124,18 @@ class Upstreams:
             for name in ("extra_headers", "headers"):
                 found = self._source.get(*place, name)
                 if isinstance(found, dict):
-                    headers |= {str(key): variables(str(value)) for key, value in found.items()}
-                    self._source.take(*place, name)
+                    headers |= self._secrets.headers(found, provider, (*place, name))
         if headers:
             section["headers"] = headers
+
+    def _base(self, places: tuple[Path, ...], provider: str) -> tuple[str, str]:
+        """The address of a deployment without its query, and the query; "" where it has none."""
+        for place in places:
+            for name in ("api_base", "base_url"):
+                found = self._source.get(*place, name)
+                if isinstance(found, str) and found:
+                    return self._secrets.address(found, f"{provider}_api_base", (*place, name))
+        return "", ""
 
     def _key(self, places: tuple[Path, ...], provider: str, section: dict[str, Any]) -> None:
         for place in places:
@@ -136,21 +146,10 @@ class Upstreams:
                 self._source.take(*place, "api_key")
                 section["api_key"] = variables(key)
                 return
-            name = self._variable(provider, key)
+            name = self._secrets.variable(f"{provider}_api_key", key)
             section["api_key"] = f"${{{name}}}"
             self._source.leave(f"a key in the file: set {name} to it", *place, "api_key")
             return
-
-    def _variable(self, provider: str, key: str) -> str:
-        """A variable for a key that stands in the file: another one for each, and none that the file uses."""
-        if key not in self._literal:
-            stem = re.sub(r"\W", "_", f"{provider}_api_key").upper()
-            name, number = stem, 1
-            while name in self._literal.values() or name in self._source.variables:
-                number += 1
-                name = f"{stem}_{number}"
-            self._literal[key] = name
-        return self._literal[key]
 
     def _google(self, places: tuple[Path, ...], section: dict[str, Any]) -> None:
         for theirs, ours in (("vertex_project", "project"), ("vertex_location", "location")):
