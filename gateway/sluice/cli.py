@@ -148,11 +148,16 @@ def drain(url: str | None, path: str | None) -> None:
 
 
 @cli.command()
+@click.option("--watch", is_flag=True, help="A line of figures every second, until Ctrl-C.")
 @_of_a_running_one
-def status(url: str | None, path: str | None) -> None:
+def status(url: str | None, path: str | None, watch: bool) -> None:
     """Print what the running gateway says of itself, as JSON. The admin key is $SLUICE_ADMIN_KEY."""
     import json
 
+    if watch:
+        from sluice.commands.watching import watch as watch_it
+
+        return watch_it(url, path)
     code, answer = _call_admin(url, path, "GET", "/admin/status")
     _done(code, answer, json.dumps(answer, indent=2))
 

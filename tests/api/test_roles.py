@@ -26,10 +26,12 @@ WITH_KEYS = CONFIG.replace("admin: {digest: ", f"admin: {{ui: true, {KEYS}, dige
 
 async def ask(there: Served, name: str, key: str = VIEWER, body: object = None) -> FakeRequest:
     method, _, path = name.partition(" ")
+    if path.endswith("/live"):  # its GET does not end
+        method = "HEAD"
     path = re.sub(
         r"\{\+?(\w+)\}", lambda found: {"upstream": "echo", "model": "echo"}.get(found[1], "test"), path
     )
-    sent = body if body is not None else {} if method != "GET" else None
+    sent = body if body is not None else {} if method not in ("GET", "HEAD") else None
     request = FakeRequest(method, path, sent, headers={"x-admin-api-key": key}, key="")
     await there.operators(request)
     return request

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -134,3 +136,30 @@ async def test_conversations_are_encrypted_anew(tmp_path: Path) -> None:
     async with gateway(f'{configured}encryption: {{keys: "{other}"}}\n') as there:
         refused = await Shell(there).run("conversations", "reencrypt")
         assert (refused.returncode, "messages that cannot be decrypted: 6" in refused.stderr) == (1, True)
+
+
+async def test_status_is_watched_over_a_reload() -> None:
+    async with gateway(CONFIG) as there:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "sluice", "status", "--watch", "--url", there.admin_url),
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "SLUICE_ADMIN_KEY": KEY},
+        )
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(60):
+                titles = (await process.stdout.readline()).decode().split()
+                first = (await process.stdout.readline()).decode().split()
+                assert (titles[:2], first[1]) == (["UTC", "STATE"], "ready")
+                assert isinstance(there, OnSluice)
+                await there.swap(there.runtime.loaded)
+                async with aiohttp.ClientSession(headers={"x-api-key": KEY}) as session:
+                    body = {"sessionId": "s", "message": "Hello"}
+                    async with session.post(f"{there.url}/v1/chat/stream", json=body) as response:
+                        await response.read()
+                while (await process.stdout.readline()).split()[3:5] != [b"1", b"1"]:
+                    pass
+        finally:
+            process.kill()
+            await process.wait()

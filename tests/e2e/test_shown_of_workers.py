@@ -2,6 +2,7 @@
 them."""
 
 import asyncio
+import json
 from typing import Any
 
 import aiohttp
@@ -30,9 +31,9 @@ aliases:
 """
 
 
-async def call(gateway: GatewayProcess, model: str = "chat") -> None:
+async def call(gateway: GatewayProcess, model: str = "chat", *, stream: bool = False) -> None:
     """By a connection of its own: the system chooses the worker."""
-    body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream}
     async with (
         aiohttp.ClientSession(headers={"x-api-key": KEY}) as session,
         session.post(f"{gateway.api}/v1/chat/completions", json=body) as response,
@@ -95,3 +96,43 @@ async def test_aliases_show_a_breaker_that_another_worker_has_opened_and_request
         overview = await shown(gateway, "/admin/overview")
         assert overview["requests"]["2xx"] >= 6
         assert overview["requests"]["5xx"] >= 6
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_the_live_stream_tells_of_all_workers_whichever_has_it(workers: int) -> None:
+    with serving(config(workers)) as gateway:
+        await running(gateway, workers)
+        for _ in range(CALLS):
+            await call(gateway, stream=True)
+        for _ in range(2):
+            await call(gateway, "broken")
+        for _ in range(workers):
+            told = await live(gateway, {"overview", "errors", "processes"})
+            overview = told["overview"]
+            assert overview["recent"]["calls"] == CALLS + 2
+            assert overview["recent"]["errors"] == 2
+            assert overview["recent"]["first_token_p95"] >= overview["recent"]["first_token_p50"] > 0
+            assert len(told["errors"]["calls"]) == 2
+            assert len(told["processes"]["workers"]) == workers
+            assert overview["cost_today_usd"] == 0
+
+
+async def live(gateway: GatewayProcess, names: set[str]) -> dict[str, Any]:
+    """The newest data of each event, once all have come and every worker has answered."""
+    told: dict[str, Any] = {}
+    headers = {"x-admin-api-key": KEY}
+    async with (
+        asyncio.timeout(60),
+        aiohttp.ClientSession(headers=headers) as session,
+        session.get(f"{gateway.admin}/admin/overview/live") as response,
+    ):
+        assert (response.status, response.content_type) == (200, "text/event-stream")
+        async for line in response.content:
+            field, _, value = line.decode().rstrip("\n").partition(": ")
+            if field == "event":
+                name = value
+            elif field == "data":
+                told[name] = json.loads(value)
+            elif not field and {*told} >= names and not told["overview"]["missing_workers"]:
+                return told
+    raise AssertionError("the stream ended")

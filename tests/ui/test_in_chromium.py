@@ -4,10 +4,13 @@ would."""
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import aiohttp
 import pytest
 
+from sluice.config.loader import Loaded, load
 from tests.e2e.gateways import HEAD, KEY, OnSluice, gateway
 from tests.ui.chromium import HANG, Page, page
 
@@ -25,6 +28,13 @@ aliases:
 """
 )
 PAGES = ("overview", "aliases", "playground", "keys", "usage", "calls", "conversations", "configuration")
+
+
+def loaded(config: str) -> Loaded:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "gateway.yaml"
+        path.write_text(config)
+        return load(str(path))
 
 
 @asynccontextmanager
@@ -168,3 +178,86 @@ async def test_explain_and_check_answer() -> None:
         await tab.click("Check")
         await tab.until("document.body.innerText.includes('nobody')")
         await tab.picture("config-checked")
+
+
+def tile(title: str) -> str:
+    find = f"[...document.querySelectorAll('a.tile')].find((one) => one.innerText.startsWith({title!r}))"
+    return f"{find}?.querySelector('b').textContent"
+
+
+async def no_stream(there: OnSluice) -> None:
+    async with asyncio.timeout(HANG):
+        while there.operators.answering():
+            await asyncio.sleep(0.01)
+
+
+async def test_the_overview_is_told_by_one_stream_and_asks_for_nothing_else() -> None:
+    async with opened() as (tab, there):
+        await sign_in(tab)
+        await tab.until(f"{tile('Calls')} === '0'")
+        await use(there)
+        await tab.until(f"{tile('Calls')} === '10' && {tile('Errors')} === '5'")
+        await tab.until("document.querySelector('main').innerText.includes('invalid_request')")
+        assert len(there.operators.answering()) == 1
+        asked = {line["route"] for line in there.requests}
+        assert not {route for route in asked if route.startswith("/admin")}
+
+
+async def test_no_stream_is_open_while_the_page_is_hidden_or_left_or_signed_out() -> None:
+    async with opened() as (tab, there):
+        await sign_in(tab)
+        await tab.until(f"{tile('Calls')} === '0'")
+        hide = (
+            "Object.defineProperty(document, 'hidden', {value: %s, configurable: true}); "
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )
+        await tab.js(hide % "true")
+        await no_stream(there)
+        await use(there)
+        await tab.js(hide % "false")
+        await tab.until(f"{tile('Calls')} === '10'")
+        await show(tab, "keys")
+        await no_stream(there)
+        await show(tab, "overview")
+        await tab.until(f"{tile('Calls')} === '10'")
+        await tab.click("Sign out")
+        await tab.until("document.querySelector('input[name=key]')")
+        await no_stream(there)
+
+
+async def test_the_stream_goes_on_with_another_configuration() -> None:
+    async with opened() as (tab, there):
+        await sign_in(tab)
+        aliases = "document.querySelector('a[href=\"#aliases\"]:not(.tile):not(nav a)')?.textContent"
+        await tab.until(f"{aliases} === '2'")
+        await there.swap(
+            loaded(CONFIG + "  third: {tiers: [[{upstream: echo, model: large}]]}\nlog: {level: debug}\n")
+        )
+        await tab.until(f"{aliases} === '3'")
+        assert there.snapshots.living == [there.snapshots.current]
+
+
+async def test_each_number_of_the_overview_leads_to_what_it_is_made_of() -> None:
+    async with opened() as (tab, there):
+        await use(there)
+        await sign_in(tab)
+        await tab.until(f"{tile('Calls')} === '10'")
+        found = "[...document.querySelectorAll('main a')].map((one) => one.getAttribute('href'))"
+        links = await tab.js(found)
+        for href, rows in (
+            ("#calls/minutes=5", 10),
+            ("#calls/error=*&minutes=5", 5),
+            ("#calls/retried=true&minutes=5", 1),  # the row that says: none
+            ("#calls/ttft=*&minutes=5", 5),
+            ("#calls/tokens_out=*&minutes=5", 5),
+            ("#calls/status=2xx", 5),
+            ("#calls/status=4xx", 5),
+            ("#calls/status=5xx", 1),
+        ):
+            assert href in links
+            await tab.js(f"location.hash = {href!r}")
+            await tab.until(f"document.querySelectorAll('main tbody tr').length === {rows}")
+        for href in {*links} - {href for href in links if href.startswith("#calls")}:
+            await tab.js(f"location.hash = {href!r}")
+            await tab.until("document.querySelector('main tbody td:not(.quiet)')")
+            assert not await tab.js("document.querySelector('[role=alert]')?.innerText")

@@ -5,8 +5,10 @@ A request needs an admin key before anything else is checked, and the role that 
 route.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing, suppress
 from typing import Any, Protocol
 
 from sluice.api.admin_aliases import AdminAliases
@@ -16,6 +18,7 @@ from sluice.api.admin_config import AdminConfig
 from sluice.api.admin_conversations import AdminConversations
 from sluice.api.admin_export import AdminExport
 from sluice.api.admin_keys import AdminKeys
+from sluice.api.admin_live import AdminLive
 from sluice.api.admin_overview import AdminOverview
 from sluice.api.admin_process import AdminProcess
 from sluice.api.admin_requests import AdminRequest, AdminRoute, Streamed
@@ -54,11 +57,11 @@ def admin_routes(
         AdminKeys(runtime.keys, runtime.config, runtime.log),
         AdminBudgets(runtime.store, runtime.config, runtime.keys.table, runtime.log, wall),
         AdminUsage(runtime.usage, runtime.deferred.flush, wall),
-        AdminOverview(runtime),
+        overview := AdminOverview(runtime, wall),
         AdminAliases(runtime),
         AdminCalls(runtime.state),
         AdminConfig(runtime),
-        *((AdminProcess(runtime, wall),) if operators else ()),
+        *((AdminProcess(runtime, wall), AdminLive(runtime, overview, wall)) if operators else ()),
     )
     routes = [route for resource in resources for route in resource.routes()]
     return [
@@ -76,7 +79,9 @@ def _handler(route: AdminRoute, admit: Admit, bodies: Bodies, log: Any) -> Handl
         body: Mapping[str, object] = (
             await bodies.optional_object(request) if route.method in WITH_BODY else {}
         )
-        asked = AdminRequest(request_id, request.parameters, request.query, request.headers, dict(body))
+        asked = AdminRequest(
+            request_id, request.parameters, request.query, request.headers, dict(body), operator.until
+        )
         outcome, error = "cut", None
         try:
             reply = await route.answer(asked)
@@ -106,14 +111,26 @@ async def _send(request: Request, reply: Streamed) -> None:
     if request.method == "HEAD":
         request.reply(200, b"", content_type=reply.content_type)
         return
-    chunk = await anext(reply.chunks, b"")
-    request.begin(reply.content_type, ())
-    try:
-        request.write(chunk)
-        async for chunk in reply.chunks:
-            await request.writable()
+    async with aclosing(reply.chunks) as chunks:
+        chunk = await anext(chunks, b"")
+        request.begin(reply.content_type, ())
+        try:
             request.write(chunk)
-        request.write(b"", last=True)
-    except BaseException:
-        request.abort()
-        raise
+            async for chunk in chunks:
+                if not await _is_read(request, reply.patience):
+                    request.abort()
+                    return
+                request.write(chunk)
+            request.write(b"", last=True)
+        except BaseException:
+            request.abort()
+            raise
+
+
+async def _is_read(request: Request, patience: float | None) -> bool:
+    """Waits while the client does not read. Returns False if that takes longer than `patience`."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            await request.writable()
+        return True
+    return False

@@ -1,5 +1,7 @@
 """GET /admin/calls: lists the last calls of all workers, with the fields of their log lines."""
 
+import re
+
 from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
 from sluice.errors import BadRequest, NotFound
 from sluice.frontends import Reply
@@ -7,7 +9,20 @@ from sluice.runtime.fleet import CallQuery, Found, Place, RecentCalls, together
 from sluice.runtime.state import ProcessState
 from sluice.runtime.views import calls_of
 
-FILTERS = ("alias", "key", "target", "frontend", "end", "error", "request_id")
+FILTERS = (
+    "alias",
+    "key",
+    "target",
+    "frontend",
+    "end",
+    "error",
+    "request_id",
+    "status",
+    "ttft",
+    "tokens_out",
+    "retried",
+)
+_SINCE = re.compile(r"[0-9]{1,11}(\.[0-9]{1,6})?")
 
 
 class AdminCalls:
@@ -42,9 +57,11 @@ def _query(request: AdminRequest) -> CallQuery:
         place = Place.read(before) if before else None
     except ValueError as error:
         raise BadRequest(f"before: {error}", param="before") from None
-    return CallQuery(
-        request.limit, place, {name: request.query[name] for name in FILTERS if request.query.get(name)}
-    )
+    since = request.query.get("since") or "0"
+    if not _SINCE.fullmatch(since):
+        raise BadRequest("since must be a time in seconds since the epoch", param="since")
+    wanted = {name: request.query[name] for name in FILTERS if request.query.get(name)}
+    return CallQuery(request.limit, place, wanted, int(float(since) * 1e6))
 
 
 def _named(number: int, found: Found) -> Found:

@@ -6,7 +6,7 @@ takes a few megabytes of memory. It is no snapshot: messages that arrive meanwhi
 Redis a conversation may appear twice.
 """
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from typing import Any, TypeVar
 
 import msgspec
@@ -64,7 +64,7 @@ class AdminExport:
             }
         )
 
-    async def _conversation_lines(self, tenant: str, prefix: str) -> AsyncIterator[bytes]:
+    async def _conversation_lines(self, tenant: str, prefix: str) -> AsyncGenerator[bytes, None]:
         after, more = "", True
         while more:
             page, after = await _from_store(self._conversations.page(after, PAGE, tenant))
@@ -74,7 +74,7 @@ class AdminExport:
                     async for line in self._lines_of(conversation):
                         yield line
 
-    async def _lines_of(self, conversation: Conversation) -> AsyncIterator[bytes]:
+    async def _lines_of(self, conversation: Conversation) -> AsyncGenerator[bytes, None]:
         first, more = 0, True
         while more:
             try:
@@ -91,7 +91,7 @@ class AdminExport:
                 yield _written(exported_conversation(conversation), first=first, messages=messages)
             first, more = first + len(turns), len(turns) == MESSAGES
 
-    async def _response_lines(self, tenant: str) -> AsyncIterator[bytes]:
+    async def _response_lines(self, tenant: str) -> AsyncGenerator[bytes, None]:
         after, more = "", self._responses is not None
         while more and self._responses is not None:
             ids, after = await _from_store(self._responses.ids(tenant, after, PAGE))

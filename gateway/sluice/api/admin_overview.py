@@ -1,33 +1,63 @@
-"""GET /admin/overview: the state of the gateway, over all workers, in one small answer that a page may
-request every other second.
+"""GET /admin/overview: the state of the gateway, over all workers, in one small answer. `admin_live` sends it
+again and again.
 """
 
 import os
 import platform
 import time
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
+from sluice.api.admin_usage import cost_today
 from sluice.frontends import Reply
 from sluice.runtime.fleet import Overview
 from sluice.runtime.snapshot import Snapshot
-from sluice.runtime.views import breakers, overview_of, stores_of_all, targets_of_all
+from sluice.runtime.views import breakers, overview_of, recent_of_all, stores_of_all, targets_of_all
+from sluice.usage import UsageFailed
 from sluice.version import VERSION
+
+COST_EVERY = 5.0
+"""Seconds between two readings of the day's usage, which may be thousands of rows."""
 
 
 class AdminOverview:
-    def __init__(self, runtime: Snapshot) -> None:
+    """`wall` gives seconds since the epoch."""
+
+    def __init__(self, runtime: Snapshot, wall: Callable[[], float] = time.time) -> None:
         self._runtime = runtime
+        self._wall = wall
+        self._cost: msgspec.Raw | None = None
+        self._cost_due = 0.0
 
     def routes(self) -> list[AdminRoute]:
         return [AdminRoute("GET", "/admin/overview", self._overview)]
 
     async def _overview(self, request: AdminRequest) -> Reply:
+        return reply(await self.figures())
+
+    async def figures(self) -> dict[str, Any]:
+        """Returns the answer. Raises Unavailable if the supervisor does not answer."""
         fleet = self._runtime.state.fleet
         found = (
             await fleet.overview() if fleet is not None else overview_of(self._runtime, self._runtime.state)
         )
-        return reply({**self._process(), **_figures(found), **self._configured()})
+        cost = {"cost_today_usd": await self._cost_today()}
+        return {**self._process(), **_figures(found), **cost, **self._configured()}
+
+    async def _cost_today(self) -> msgspec.Raw | None:
+        """Returns the cost since midnight UTC, at most COST_EVERY seconds old; None if the store does not
+        answer."""
+        clock = self._runtime.state.clock
+        if clock() >= self._cost_due:
+            self._cost_due = clock() + COST_EVERY
+            try:
+                self._cost = await cost_today(self._runtime.usage, self._wall)
+            except UsageFailed:
+                self._cost = None
+        return self._cost
 
     def _process(self) -> dict[str, Any]:
         state = self._runtime.state
@@ -36,7 +66,7 @@ class AdminOverview:
             "python": platform.python_version(),
             "process": os.getpid(),
             "started": state.started,
-            "now": round(time.time(), 3),
+            "now": round(self._wall(), 3),
             "status": "draining" if state.draining else "ready",
         }
 
@@ -57,6 +87,7 @@ def _figures(found: Overview) -> dict[str, Any]:
     views = [view for _, view in found.workers]
     return {
         "stores": stores_of_all(views),
+        "recent": recent_of_all(views),
         "requests": found.requests,
         "in_flight": found.in_flight,
         "targets": breakers(targets_of_all(view.targets for view in views).values()),

@@ -1,7 +1,8 @@
 """Requests and replies of the admin API's resources, as values without sockets."""
 
+import math
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -13,13 +14,15 @@ _json = msgspec.json.Encoder().encode
 
 
 class AdminRequest(msgspec.Struct, frozen=True):
-    """`parameters`: those of the path; `body`: {} if there is none."""
+    """`parameters`: those of the path; `body`: {} if there is none. `until`: when the operator's session
+    ends, in seconds since the epoch."""
 
     id: str
     parameters: Mapping[str, str]
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: dict[str, Any]
+    until: float = math.inf
 
     @property
     def limit(self) -> int:
@@ -37,11 +40,12 @@ class AdminRequest(msgspec.Struct, frozen=True):
 
 class Streamed(msgspec.Struct, frozen=True, eq=False):
     """A response of any length. The head is sent only when the first chunk is there, so that an error before
-    it can still be a status.
+    it can still be a status. `patience`: seconds after which a client that reads nothing is cut off.
     """
 
     content_type: str
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncGenerator[bytes, None]
+    patience: float | None = None
 
 
 Answer = Callable[[AdminRequest], Awaitable[Reply | Streamed]]

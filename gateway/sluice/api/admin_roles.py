@@ -12,6 +12,7 @@ from sluice.identity.operators import Operator
 
 NEEDED: Mapping[str, Role] = {
     "GET /admin/overview": "viewer",
+    "GET /admin/overview/live": "viewer",
     "GET /admin/aliases": "viewer",
     "GET /admin/tenants": "viewer",
     "POST /admin/explain": "viewer",

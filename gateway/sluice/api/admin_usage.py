@@ -109,6 +109,15 @@ class AdminUsage:
         return Reply(body, headers=tuple(headers), content_type=content_type)
 
 
+async def cost_today(ledger: UsageLedger, wall: Callable[[], float]) -> msgspec.Raw:
+    """Returns the cost of all calls since midnight UTC, in US dollars, as an exact JSON number. Raises
+    UsageFailed."""
+    today = datetime.fromtimestamp(wall(), UTC).date()
+    await ledger.flush()
+    sums = await _summed(ledger, UsageQuery(today, today, (), csv=False))
+    return msgspec.Raw(_dollars(sum(figures.nanos for figures in sums.values())).encode())
+
+
 async def usage_of(
     ledger: UsageLedger, query: Mapping[str, str], accept: str, wall: Callable[[], float]
 ) -> tuple[bytes, str, list[tuple[str, str]]]:

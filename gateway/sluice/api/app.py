@@ -49,6 +49,7 @@ class Api:
         self, runtime: Snapshot, *, operators: bool = False, callers: type[Callers] = Callers
     ) -> None:
         self._runtime = runtime
+        self._counted = not operators
         frontends = [] if operators else [*runtime.frontends.values()]
         self._cors = Cors(runtime.origins, runtime.frontends.values())
         self._refusals = Refusals(runtime.records)
@@ -152,7 +153,13 @@ class Api:
         if place is None or not place.quiet or refused is not None or crashed:
             label = place.label if place is not None else "other"
             self._runtime.records.other(
-                request, refused, request_id=request_id, frontend=frontend.name, route=label, address=address
+                request,
+                refused,
+                request_id=request_id,
+                frontend=frontend.name,
+                route=label,
+                address=address,
+                counted=self._counted,
             )
         del refused  # its traceback refers to this frame
 

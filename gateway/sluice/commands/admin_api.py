@@ -1,7 +1,7 @@
 """The common part of commands that call a running gateway's admin API: options, replies, failures."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -74,6 +74,16 @@ def copied(url: str | None, path: str | None, at: str) -> None:
 
     try:
         copy(_admin_port(url, path), at, sys.stdout.buffer)
+    except NoAdminAnswer as error:
+        fail(f"sluice: {error}")
+
+
+def told(url: str | None, path: str | None, at: str) -> Iterator[tuple[str, Any]]:
+    """The events of a stream of the running gateway; where it is refused or breaks, say so and fail."""
+    from sluice.process.asking import NoAdminAnswer, events
+
+    try:
+        yield from events(_admin_port(url, path), at)
     except NoAdminAnswer as error:
         fail(f"sluice: {error}")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import math
 from collections.abc import Iterable
 
 import msgspec
@@ -15,10 +16,11 @@ FIRST = "admin"
 
 class Operator(msgspec.Struct, frozen=True):
     """Somebody who uses the admin API: `name` is the id of an admin key, or the subject that an OpenID
-    provider gave."""
+    provider gave. `until`: when the session ends, in seconds since the epoch."""
 
     name: str
     role: Role
+    until: float = math.inf
 
     def may(self, needed: Role) -> bool:
         return self.role == "operator" or needed == "viewer"

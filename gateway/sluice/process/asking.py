@@ -6,6 +6,7 @@ and cannot hit a stranger that has got the id meanwhile.
 
 import os
 import socket
+from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, BinaryIO
 from urllib.error import HTTPError
@@ -60,6 +61,32 @@ def copy(url: str, path: str, out: BinaryIO, timeout: float = 60.0) -> None:
         while data := _part(url, response):
             out.write(data)
     out.flush()
+
+
+def events(url: str, path: str, timeout: float = 30.0) -> Iterator[tuple[str, Any]]:
+    """Yields the events of a stream (server-sent events), each with its data as JSON, until it ends. `timeout`:
+    seconds of silence. Raises NoAdminAnswer.
+    """
+    name = ""
+    for line in _lines(url, path, timeout):
+        field, _, value = line.decode().rstrip("\n").partition(": ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            yield name, _decoded(value.encode())
+
+
+def _lines(url: str, path: str, timeout: float) -> Iterator[bytes]:
+    try:
+        with _opened(url, "GET", path, timeout, None) as response:
+            while line := response.readline(LARGEST):
+                yield line
+    except HTTPError as answer:
+        raise (
+            _not_the_key(url) if answer.code == 401 else NoAdminAnswer(f"{url}: it answered {answer.code}")
+        ) from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise NoAdminAnswer(f"{url}: {getattr(error, 'reason', error)}") from None
 
 
 def _part(url: str, response: Any) -> bytes:

@@ -19,6 +19,9 @@ not be applied.
 """
 
 
+WINDOW = 300
+"""Seconds that figures of recent calls are about."""
+
 Breaker = Literal["closed", "half_open", "open"]
 BREAKERS: tuple[Breaker, ...] = get_args(Breaker)
 """By the number of the breaker's state, from best to worst."""
@@ -108,11 +111,30 @@ class Targets(msgspec.Struct, frozen=True):
     missing: list[int] = []
 
 
+class RecentFigures(msgspec.Struct, frozen=True):
+    """What the calls that one process remembers say of the last `WINDOW` seconds.
+
+    `retried`: calls with more than one attempt. `first_tokens`: seconds until the first token, of each call
+    that had one. `tokens` came within `streaming` seconds, of all streams together. `complete`: False where
+    so many calls came that the first of them are forgotten.
+    """
+
+    calls: int = 0
+    errors: int = 0
+    retried: int = 0
+    first_tokens: list[float] = []
+    tokens: int = 0
+    streaming: float = 0.0
+    complete: bool = True
+
+
 class ProcessView(msgspec.Struct, frozen=True):
-    """The state of targets and stores in one process (stores as in /readyz?verbose)."""
+    """The state of targets and stores in one process (stores as in /readyz?verbose). `recent`: None where no
+    calls are remembered."""
 
     targets: list[TargetState]
     stores: dict[str, Any]
+    recent: RecentFigures | None = None
 
 
 class Overview(msgspec.Struct, frozen=True):
@@ -153,11 +175,13 @@ class Place(msgspec.Struct, frozen=True, order=True):
 
 
 class CallQuery(msgspec.Struct, frozen=True):
-    """The newest `limit` calls with the fields `wanted`; `before`: older than the call at that position."""
+    """The newest `limit` calls with the fields `wanted`; `before`: older than the call at that position.
+    `since`: ended then or later, in microseconds since the epoch."""
 
     limit: int
     before: Place | None = None
     wanted: dict[str, str] = {}
+    since: int = 0
 
 
 class Found(msgspec.Struct, frozen=True):

@@ -82,6 +82,8 @@ class Snapshot:
         self.config = config = effective(state.config, loaded.config)
         self.names = names_of(loaded)
         self.path, self.hash = loaded.path, loaded.hash
+        self.superseded = asyncio.Event()
+        """Set when new requests are answered by another snapshot: what never ends by itself ends then."""
         self.loaded = loaded
         self.started = state.started
         self.metrics = state.metrics
@@ -260,6 +262,8 @@ class Snapshot:
     def take_over(self, before: "Snapshot | None" = None) -> None:
         """Makes this the snapshot of new requests; requests of `before` go on to their ends."""
         state = self.state
+        if before is not None:
+            before.superseded.set()
         state.keys.table.configure(self.names.keys)
         use_keys(state.seals, self.config)
         if before is not None:

@@ -42,16 +42,33 @@ class RecentCalls:
 
         return in_text
 
+    def within(self, seconds: float) -> tuple[list[LogLine], bool]:
+        """Returns the lines of the last `seconds`, newest first, and whether none of that time are
+        forgotten."""
+        since = int((self._wall() - seconds) * 1e6)
+        lines: list[LogLine] = []
+        for seen in reversed(self._seen):
+            if seen.at < since:
+                return lines, True
+            lines.append(seen.line)
+        return lines, self._number == len(self._seen)
+
     def newest(
-        self, limit: int, before: tuple[int, int] | None, wanted: Mapping[str, str], process: int
+        self,
+        limit: int,
+        before: tuple[int, int] | None,
+        wanted: Mapping[str, str],
+        process: int,
+        since: int = 0,
     ) -> list[tuple[int, dict[str, Any]]]:
         """The newest `limit` calls of those whose fields are as `wanted`, newest first, each with its `at`.
 
-        `before`: only those whose `at`, and then the number of their `process`, is less than that.
+        `before`: only those whose `at`, and then the number of their `process`, is less than that; `since`:
+        only those whose `at` is not less than that, in microseconds since the epoch.
         """
         found: list[tuple[int, dict[str, Any]]] = []
         for seen in reversed(self._seen):
-            if len(found) == limit:
+            if len(found) == limit or seen.at < since:
                 break
             if before is not None and (seen.at, process) >= before:
                 continue
@@ -65,7 +82,19 @@ class RecentCalls:
         return len(self._seen)
 
 
+def has_several_attempts(line: LogLine) -> bool:
+    """Returns whether the call was tried again, or failed over."""
+    attempts = getattr(line, "attempts", None)
+    return isinstance(attempts, list) and len(attempts) > 1
+
+
 def _matches(line: LogLine, name: str, value: str) -> bool:
-    """ "*" is any value at all: every call with an error, say."""
+    """ "*" is any value at all: every call with an error, say. A status may be a class of them: 4xx."""
+    if name == "retried":
+        return has_several_attempts(line) == (value != "false")
     found = getattr(line, name, None)
-    return found is not None if value == "*" else found == value
+    if name == "status" and value.endswith("xx"):
+        return found is not None and str(found)[:-2] == value[:-2]
+    if value == "*":
+        return found is not None and found is not msgspec.UNSET
+    return found is not msgspec.UNSET and str(found) == value

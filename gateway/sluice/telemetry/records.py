@@ -364,12 +364,14 @@ class Records:
         frontend: str,
         route: str,
         address: str = "",
+        counted: bool = True,
     ) -> None:
         """Count and log a request that is no chat. `route` is a pattern, never what a caller typed; `address`
-        the client's."""
-        if exchange.status:
+        the client's. Operators' requests are not `counted`: a page that shows the figures would raise them.
+        """
+        if exchange.status and counted:
             self.series[frontend, OTHER].requests[f"{exchange.status // 100}xx"].inc()
-        if exchange.status == 429 and error is not None:
+        if exchange.status == 429 and error is not None and counted:
             self._rate_limited(OTHER, error)
         duration = round(self._clock() - exchange.received, 6)
         status = exchange.status or None

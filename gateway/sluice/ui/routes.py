@@ -93,7 +93,7 @@ class Ui:
         try:
             session = self.sessions.of(request.raw_headers)
             self.sessions.check_token(session, request.headers.get(TOKEN_HEADER, ""))
-            return session.operator
+            return msgspec.structs.replace(session.operator, until=float(session.expires))
         except Unauthorized as error:
             self._runtime.records.auth_failures[error.reason].inc()
             raise

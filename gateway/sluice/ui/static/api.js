@@ -28,7 +28,7 @@ async function answered(response) {
     body = { error: text.slice(0, 300) };
   }
   if (response.ok) return body;
-  if (response.status === 401) window.dispatchEvent(new Event("signed-out"));
+  if (response.status === 401) window.dispatchEvent(new Event("session-changed"));
   throw new Refused(response.status, body);
 }
 
@@ -40,9 +40,68 @@ const sent = (method, body, headers = {}) => ({
   body: body === undefined ? undefined : JSON.stringify(body),
 });
 
+const SILENT = 15_000; // the gateway says something every five seconds
+const SLOWEST = 15_000;
+
+// The events of a stream while somebody looks at the page: `seen(name, data)`. It is opened anew where it ends or
+// breaks (`failed(error)`), and closed with the tab hidden, signed out, or by the function that is returned.
+export function watch(path, seen, failed) {
+  let control = null;
+  let timer = 0;
+  let tries = 0;
+  let over = false;
+  const close = () => {
+    clearTimeout(timer);
+    control?.abort();
+    control = null;
+  };
+  const open = async () => {
+    close();
+    if (over || document.hidden) return;
+    const mine = (control = new AbortController());
+    try {
+      const response = await fetch(new URL(path, root), { ...sent("GET"), signal: mine.signal });
+      if (!response.ok) await answered(response);
+      for await (const [name, data] of events(response, mine)) {
+        tries = 0;
+        seen(name, data);
+      }
+    } catch (error) {
+      if (control !== mine) return;
+      failed(error.status ? error : new Error("The gateway cannot be reached. Trying again."));
+    }
+    if (control === mine) timer = setTimeout(open, Math.min(500 * 2 ** tries++, SLOWEST));
+  };
+  const end = () => {
+    over = true;
+    close();
+    document.removeEventListener("visibilitychange", open);
+    window.removeEventListener("signed-out", end);
+  };
+  document.addEventListener("visibilitychange", open);
+  window.addEventListener("signed-out", end);
+  open();
+  return end;
+}
+
+async function* events(response, control) {
+  const pieces = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const silent = setTimeout(() => control.abort(), SILENT);
+    const { value, done } = await pieces.read().finally(() => clearTimeout(silent));
+    if (done) return;
+    const blocks = (rest + value).split("\n\n");
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const named = /^event: (.*)\ndata: (.*)$/.exec(block);
+      if (named) yield [named[1], JSON.parse(named[2])];
+    }
+  }
+}
+
 export const ask = async (method, path, body) => answered(await fetch(new URL(path, root), sent(method, body)));
 export const get = (path) => ask("GET", path);
-export const id = (text) => encodeURIComponent(text);
 
 export async function session() {
   const found = await answered(await fetch(new URL("ui/session", root), { credentials: "same-origin" }));
@@ -56,8 +115,14 @@ function taken(found) {
   return found;
 }
 
+// Other tabs of this browser look again at whether they are signed in.
+const tabs = new BroadcastChannel("sluice");
+tabs.onmessage = () => window.dispatchEvent(new Event("session-changed"));
+
 export async function signIn(key) {
-  return taken(await ask("POST", "ui/session", { key }));
+  const found = taken(await ask("POST", "ui/session", { key }));
+  tabs.postMessage("");
+  return found;
 }
 
 // Goes to the OpenID provider, which sends the browser back here.
@@ -71,6 +136,7 @@ export async function signOut() {
   leaving = new AbortController();
   const found = await ask("DELETE", "ui/session");
   token = "";
+  tabs.postMessage("");
   return found;
 }
 

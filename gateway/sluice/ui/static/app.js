@@ -26,7 +26,7 @@ const RENEW = 10 * 60_000;
 
 const here = () => {
   const [name, ...rest] = location.hash.slice(1).split("/");
-  return [offered().find((page) => page[0] === name) || PAGES[0], rest.map(decodeURIComponent).join("/")];
+  return [offered().find((page) => page[0] === name) || PAGES[0], rest.join("/")];
 };
 
 const REFUSED = {
@@ -109,11 +109,12 @@ function App() {
   const look = (left) => session().then((found) => set({ ...found, leave: left?.leave }), (error) => set({ error }));
   useEffect(() => {
     look();
-    const left = () => set((before) => ({ ...before, signed_in: false }));
-    window.addEventListener("signed-out", left);
-    const timer = setInterval(() => !document.hidden && session().then((found) => found.signed_in || left(), () => {}), RENEW);
+    // another tab may have signed in anew, which gives this one another token, or have signed out
+    const again = () => session().then((found) => (found.signed_in || window.dispatchEvent(new Event("signed-out")), set(found)), () => {});
+    window.addEventListener("session-changed", again);
+    const timer = setInterval(() => document.hidden || again(), RENEW);
     return () => {
-      window.removeEventListener("signed-out", left);
+      window.removeEventListener("session-changed", again);
       clearInterval(timer);
     };
   }, []);

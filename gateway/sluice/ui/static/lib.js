@@ -8,11 +8,23 @@ export { render, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useSt
 
 export const number = (value, digits = 0) =>
   value === null || value === undefined ? "–" : Number(value).toLocaleString("en", { maximumFractionDigits: digits });
-export const dollars = (value) => (value === null || value === undefined ? "–" : `$${Number(value).toFixed(value && value < 0.01 ? 6 : 2)}`);
+// Two digits that say something: $0.0028.
+const cents = (value) => value.toFixed(value > 0 && value < 1 ? Math.min(9, Math.max(2, 1 - Math.floor(Math.log10(value)))) : 2);
+export const dollars = (value) => (value === null || value === undefined ? "–" : `$${cents(Number(value))}`);
 export const seconds = (value) =>
   value === null || value === undefined ? "–" : value < 1 ? `${Math.round(value * 1000)} ms` : `${value.toFixed(value < 10 ? 2 : 1)} s`;
-export const moment = (value) => (value ? new Date(typeof value === "number" ? value * 1000 : value).toLocaleString() : "–");
-export const clock = (value) => new Date(value * 1000).toLocaleTimeString();
+export const id = (text) => encodeURIComponent(text);
+// What stands in the address behind a page's name: #calls/error=*&minutes=5, or one id.
+export const asked = (rest) => Object.fromEntries(new URLSearchParams(rest || ""));
+export const plain = (rest) => {
+  try {
+    return decodeURIComponent(rest);
+  } catch {
+    return "";
+  }
+};
+export const moment = (value) => (value ? new Date(typeof value === "number" ? value * 1000 : value).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" }) : "–");
+export const clock = (value) => new Date(value * 1000).toLocaleTimeString(undefined, { hourCycle: "h23" });
 
 // What `load` gives, again every `every` milliseconds while somebody looks; `reload` asks at once.
 export function useLoaded(load, dependencies = [], every = 0) {
@@ -21,39 +33,56 @@ export function useLoaded(load, dependencies = [], every = 0) {
   useEffect(() => {
     let gone = false;
     let timer = 0;
+    let waits = false; // for somebody to look
     const step = async () => {
-      if (!document.hidden) {
-        try {
-          const value = await load();
-          if (!gone) set({ value, error: null });
-        } catch (error) {
-          if (!gone) set((before) => ({ ...before, error }));
-        }
+      waits = document.hidden;
+      if (waits) return;
+      try {
+        const value = await load();
+        if (!gone) set({ value, error: null });
+      } catch (error) {
+        if (!gone) set((before) => ({ ...before, error }));
       }
       if (every && !gone) timer = setTimeout(step, every);
     };
+    const looked = () => waits && step();
+    document.addEventListener("visibilitychange", looked);
     step();
     return () => {
       gone = true;
       clearTimeout(timer);
+      document.removeEventListener("visibilitychange", looked);
     };
   }, [...dependencies, round]);
   return { ...state, reload: useCallback(() => again((n) => n + 1), []) };
 }
 
+// Scrolls to the part of the page that the address names, once it is there.
+export function useScroll(rest, there) {
+  useLayoutEffect(() => {
+    if (rest && there) document.getElementById(plain(rest))?.scrollIntoView();
+  }, [rest, there]);
+}
+
 export const Note = ({ error, children }) =>
   error ? html`<p class="note bad" role="alert">${error.message || String(error)}</p>` : children ? html`<p class="note">${children}</p>` : null;
 
-export const Table = ({ label, columns, rows, empty = "Nothing yet." }) => html`
-  <div class="scroll" role="region" aria-label=${label} tabindex="0">
+// A column with `sort` (row => number) can be clicked, and then has the greatest first.
+export function Table({ label, columns, rows, empty = "Nothing yet." }) {
+  const [by, order] = useState("");
+  const sort = columns.find((column) => column.title === by)?.sort;
+  const shown = sort ? [...rows].sort((a, b) => sort(b) - sort(a)) : rows;
+  const head = (c) => (c.sort ? html`<button type="button" class="link" aria-pressed=${String(c.title === by)} onClick=${() => order(c.title === by ? "" : c.title)}>${c.title}${c.title === by ? " ▾" : ""}</button>` : c.title);
+  return html`<div class="scroll" role="region" aria-label=${label} tabindex="0">
     <table>
-      <thead><tr>${columns.map((c) => html`<th scope="col" class=${c.number ? "number" : ""}>${c.title}</th>`)}</tr></thead>
+      <thead><tr>${columns.map((c) => html`<th scope="col" class=${c.number ? "number" : ""}>${head(c)}</th>`)}</tr></thead>
       <tbody>
-        ${rows.length === 0 ? html`<tr><td colspan=${columns.length} class="quiet">${empty}</td></tr>` : null}
-        ${rows.map((row) => html`<tr>${columns.map((c) => html`<td class=${c.number ? "number" : ""}>${c.cell(row)}</td>`)}</tr>`)}
+        ${shown.length === 0 ? html`<tr><td colspan=${columns.length} class="quiet">${empty}</td></tr>` : null}
+        ${shown.map((row) => html`<tr>${columns.map((c) => html`<td class=${c.number ? "number" : ""}>${c.cell(row)}</td>`)}</tr>`)}
       </tbody>
     </table>
   </div>`;
+}
 
 export const Badge = ({ kind = "quiet", children }) => html`<span class=${`badge ${kind}`}>${children}</span>`;
 

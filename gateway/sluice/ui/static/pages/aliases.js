@@ -1,5 +1,5 @@
-import { html, useState, useLoaded, Note, Table, Badge, fields, moment, number, seconds } from "../lib.js";
-import { ask, can, get, id } from "../api.js";
+import { html, id, useScroll, useState, useLoaded, Note, Table, Badge, fields, moment, number, seconds } from "../lib.js";
+import { ask, can, get } from "../api.js";
 
 const KINDS = { closed: "good", half_open: "warn", open: "bad" };
 const WORDS = { closed: "healthy", half_open: "half-open", open: "open" };
@@ -59,9 +59,10 @@ async function known() {
   return Object.fromEntries((await get("admin/targets")).targets.map((target) => [`${target.upstream}/${target.model}`, target]));
 }
 
-export function Aliases() {
+export function Aliases({ rest }) {
   const { value, error, reload } = useLoaded(async () => ({ ...(await get("admin/aliases")), known: await known() }), [], 3000);
   const [problem, fail] = useState(null);
+  useScroll(rest, Boolean(value));
   const act = async (target, verb) => {
     try {
       await ask("POST", `admin/targets/${id(target.upstream)}/${target.model.split("/").map(id).join("/")}/${verb}`);
@@ -77,7 +78,7 @@ export function Aliases() {
     <div class="head"><h1>Providers and aliases</h1><span class="small quiet">as all workers have seen them</span></div>
     <${Note} error=${error || problem} />
     ${value.aliases.map((alias) => html`<${Alias} key=${alias.alias} alias=${alias} act=${act} controlled=${controlled} known=${value.known} />`)}
-    <section class="card"><h2>Upstreams</h2>
+    <section class="card" id="upstreams"><h2>Upstreams</h2>
       <${Table} label="Upstreams" columns=${[{ title: "Name", cell: (u) => u.upstream }, { title: "Dialect", cell: (u) => u.backend }, { title: "Vendor", cell: (u) => u.vendor || "–" }, { title: "Address", cell: (u) => u.base_url || "–" }, { title: "Probed", cell: (u) => (u.probed ? "yes" : "no") }, { title: "Connections at most", number: true, cell: (u) => number(u.max_connections) }]} rows=${value.upstreams} /></section>
     <${Explain} aliases=${value.aliases} />`;
 }

@@ -1,36 +1,82 @@
-import { html, useState, useLoaded, Note, Table, Badge, Dialog, dollars, number, seconds, clock } from "../lib.js";
-import { get, id } from "../api.js";
+import { html, useState, useLoaded, Note, Table, Badge, Dialog, asked, id, dollars, number, seconds, clock, moment } from "../lib.js";
+import { get } from "../api.js";
 
-const FILTERS = ["alias", "key", "target", "frontend", "end", "error", "request_id"];
+// [name, what the field says where it is empty]
+const FILTERS = [
+  ["alias", "any"],
+  ["key", "any"],
+  ["target", "upstream/model"],
+  ["frontend", "openai"],
+  ["status", "429 or 4xx"],
+  ["end", "done"],
+  ["error", "* for any"],
+  ["request_id", "any"],
+];
+const HIDDEN = { retried: "with more than one attempt", ttft: "with a first token", tokens_out: "with known tokens" };
+const speed = (call) => (call.stream && call.tokens_out && call.ttft && call.duration > call.ttft ? call.tokens_out / (call.duration - call.ttft) : null);
+const tokens = (call) => (call.tokens_in === undefined || call.tokens_in === null ? "–" : `${number(call.tokens_in)} / ${number(call.tokens_out)}${call.estimated ? " ≈" : ""}`);
 
-export function Calls() {
-  const [filter, narrow] = useState({});
+const End = ({ call }) => (call.error ? html`<${Badge} kind="bad">${call.error}<//>` : html`<${Badge} kind=${call.end === "done" ? "good" : "warn"}>${call.end}<//>`);
+
+// What is known of one call: what it asked for, its attempts in order, how it ended and what it took.
+function Story({ call }) {
+  const attempts = (call.attempts || []).map((text, at) => ({ at: at + 1, text, cost: call.attempt_costs?.[at] }));
+  const facts = [
+    ["Ended", moment(call.at)],
+    ["By", `${call.key || "nobody"}${call.address ? `, from ${call.address}` : ""}`],
+    ["Route", `${call.route}${call.frontend ? ` (${call.frontend})` : ""}`],
+    ["Alias", call.alias && `${call.alias}${call.model && call.model !== call.alias ? `, called ${call.model}` : ""}`],
+    ["Answered by", call.target && `${call.target}${call.pod ? ` on ${call.pod}` : ""}`],
+    ["Status", call.status],
+    ["End", html`<${End} call=${call} />${call.error ? ` ${call.end}` : ""}`],
+    ["Why", [call.reason, call.detail, call.upstream_status && `the upstream answered ${call.upstream_status}`, call.scope && `limit of ${call.resource} of the ${call.scope.replace("_", " ")}`].filter(Boolean).join("; ")],
+    ["First token", call.ttft !== null && call.ttft !== undefined && seconds(call.ttft)],
+    ["Total", seconds(call.duration)],
+    ["Tokens in / out", tokens(call) !== "–" && `${tokens(call)}${speed(call) ? `, ${number(speed(call), 1)} a second` : ""}${call.estimated ? " (estimated)" : ""}`],
+    ["Cost", call.cost_usd !== null && call.cost_usd !== undefined && dollars(call.cost_usd)],
+    ["Trace", call.trace_id],
+    ["Worker", call.worker],
+  ].filter(([, value]) => value);
+  return html`<dl class="facts">${facts.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>
+    ${attempts.length ? html`<${Table} label="Attempts" columns=${[{ title: "Attempt", number: true, cell: (a) => a.at }, { title: "Target and outcome", cell: (a) => a.text }, { title: "Cost", number: true, cell: (a) => dollars(a.cost) }]} rows=${attempts} />` : html`<p class="quiet small">No target was asked.</p>`}
+    <details><summary>All fields of its log line</summary><pre class="wrap" tabindex="0">${JSON.stringify(call, null, 2)}</pre></details>`;
+}
+
+const COLUMNS = [
+  { title: "Alias", cell: (c) => c.alias || "–" },
+  { title: "Target", cell: (c) => html`${c.target || "–"}${(c.attempts || []).length > 1 ? html` <span class="small warn">${c.attempts.length} attempts</span>` : null}` },
+  { title: "Key", cell: (c) => c.key || "–" },
+  { title: "Status", number: true, cell: (c) => c.status ?? "–" },
+  { title: "End", cell: (c) => html`<${End} call=${c} />` },
+  { title: "First token", number: true, sort: (c) => c.ttft ?? -1, cell: (c) => seconds(c.ttft) },
+  { title: "Total", number: true, sort: (c) => c.duration ?? -1, cell: (c) => seconds(c.duration) },
+  { title: "Tokens in / out", number: true, sort: (c) => c.tokens_out || -1, cell: tokens },
+  { title: "Tokens/s", number: true, sort: (c) => speed(c) ?? -1, cell: (c) => number(speed(c), 1) },
+  { title: "Cost", number: true, sort: (c) => c.cost_usd ?? -1, cell: (c) => dollars(c.cost_usd) },
+];
+
+export function Calls({ rest }) {
+  const filter = asked(rest);
   const [live, follow] = useState(true);
   const [open, show] = useState(null);
   const [pages, turn] = useState([""]);
   const before = pages[pages.length - 1];
-  const query = Object.entries(filter).filter(([, value]) => value).map(([name, value]) => `&${name}=${id(value)}`).join("");
-  const { value, error } = useLoaded(() => get(`admin/calls?limit=50${before ? `&before=${before}` : ""}${query}`), [query, before], live && !before ? 2000 : 0);
-  const columns = [
-    { title: "When", cell: (c) => html`<button type="button" class="link" onClick=${() => show(c)}>${clock(c.at)}</button>` },
-    { title: "Alias", cell: (c) => c.alias || "–" },
-    { title: "Target", cell: (c) => c.target || "–" },
-    { title: "Key", cell: (c) => c.key || "–" },
-    { title: "Status", number: true, cell: (c) => c.status ?? "–" },
-    { title: "End", cell: (c) => (c.error ? html`<${Badge} kind="bad">${c.error}<//>` : html`<${Badge} kind=${c.end === "done" ? "good" : "warn"}>${c.end}<//>`) },
-    { title: "First token", number: true, cell: (c) => seconds(c.ttft) },
-    { title: "Total", number: true, cell: (c) => seconds(c.duration) },
-    { title: "Tokens", number: true, cell: (c) => (c.tokens_in === undefined || c.tokens_in === null ? "–" : `${number(c.tokens_in)} / ${number(c.tokens_out)}`) },
-    { title: "Cost", number: true, cell: (c) => dollars(c.cost_usd) },
-  ];
-  const set = (name) => (event) => {
+  const minutes = Number(filter.minutes) || 0;
+  const query = Object.entries(filter).filter(([name, value]) => value && name !== "minutes").map(([name, value]) => `&${id(name)}=${id(value)}`).join("");
+  const since = () => (minutes ? `&since=${Math.floor(Date.now() / 1000 - 60 * minutes)}` : "");
+  const { value, error } = useLoaded(() => get(`admin/calls?limit=50${before ? `&before=${before}` : ""}${query}${since()}`), [query, minutes, before], live && !before ? 2000 : 0);
+  const narrow = (changes) => {
     turn([""]);
-    narrow({ ...filter, [name]: event.target.value.trim() });
+    location.hash = `#calls/${new URLSearchParams(Object.entries({ ...filter, ...changes }).filter(([, one]) => one))}`;
   };
+  const columns = [{ title: "When", cell: (c) => html`<button type="button" class="link" onClick=${() => show(c)}>${clock(c.at)}</button>` }, ...COLUMNS];
+  const marks = [minutes && ["minutes", `of the last ${minutes} minutes`], ...Object.entries(HIDDEN).filter(([name]) => filter[name])].filter(Boolean);
   return html`
     <div class="head"><h1>Calls</h1><label class="check"><input type="checkbox" checked=${live} onChange=${(e) => follow(e.target.checked)} />Live</label></div>
-    <section class="card stack"><div class="row">${FILTERS.map((name) => html`<label class="narrow">${name.replace("_", " ")}<input value=${filter[name] || ""} onChange=${set(name)} placeholder=${name === "error" ? "* for any" : ""} /></label>`)}</div><${Note} error=${error} /></section>
-    <section class="card"><${Table} label="Calls" columns=${columns} rows=${value?.calls || []} />
-      <div class="row"><button type="button" disabled=${pages.length < 2} onClick=${() => turn(pages.slice(0, -1))}>Newer</button><button type="button" disabled=${!value?.next} onClick=${() => turn([...pages, value.next])}>Older</button><span class="small quiet">${value ? `${value.kept} are remembered; never their content${value.missing_workers.length ? `. Not answered: worker ${value.missing_workers.join(", ")}` : ""}` : ""}</span></div></section>
-    ${open ? html`<${Dialog} title=${`Call ${open.request_id}`} onClose=${() => show(null)}><pre class="wrap">${JSON.stringify(open, null, 2)}</pre><//>` : null}`;
+    <section class="card stack"><div class="row">${FILTERS.map(([name, hint]) => html`<label class="narrow">${name.replace("_", " ")}<input value=${filter[name] || ""} onChange=${(e) => narrow({ [name]: e.target.value.trim() })} placeholder=${hint} /></label>`)}</div>
+      ${Object.keys(filter).length ? html`<div class="tabs">${marks.map(([name, text]) => html`<button type="button" onClick=${() => narrow({ [name]: "" })} aria-label=${`Not only those ${text}`}>${text} ✕</button>`)}<button type="button" onClick=${() => (location.hash = "#calls")}>All calls</button></div>` : null}
+      <${Note} error=${error} /></section>
+    <section class="card stack"><${Table} label="Calls" columns=${columns} rows=${value?.calls || []} empty=${value ? "None that is remembered." : "…"} />
+      <div class="row"><button type="button" disabled=${pages.length < 2} onClick=${() => turn(pages.slice(0, -1))}>Newer</button><button type="button" disabled=${!value?.next} onClick=${() => turn([...pages, value.next])}>Older</button><span class="small quiet">${value ? `${number(value.kept)} are remembered, never their content; the oldest are forgotten first${value.missing_workers.length ? `. Not answered: worker ${value.missing_workers.join(", ")}` : ""}.` : ""}</span></div></section>
+    ${open ? html`<${Dialog} title=${`Call ${open.request_id}`} onClose=${() => show(null)}><${Story} call=${open} /><//>` : null}`;
 }

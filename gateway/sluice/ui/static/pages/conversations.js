@@ -1,5 +1,5 @@
-import { html, useState, useLoaded, Note, Table, moment } from "../lib.js";
-import { ask, can, get, id } from "../api.js";
+import { html, id, useState, useLoaded, Note, Table, moment, plain } from "../lib.js";
+import { ask, can, get } from "../api.js";
 
 function Conversation({ one, onGone }) {
   const { value, error } = useLoaded(() => get(`v1/admin/conversations/${id(one)}`), [one]);
@@ -33,5 +33,5 @@ export function Conversations({ rest }) {
     <div class="head"><h1>Conversations</h1><span class="small quiet">${value ? `${value.total} in all` : ""}</span></div>
     <section class="card stack"><label>Find by session, id or words of the last message<input type="search" value=${search} onChange=${(e) => find(e.target.value.trim())} /></label><${Note} error=${error} />
       <${Table} label="Conversations" empty="None." columns=${[{ title: "Session", cell: (c) => html`<a href=${`#conversations/${id(c._id)}`}>${c.sessionId}</a>` }, { title: "Last message", cell: (c) => c.lastMessage.slice(0, 120) }, { title: "Updated", cell: (c) => moment(c.updatedAt) }]} rows=${found} /></section>
-    ${rest ? html`<${Conversation} key=${rest} one=${rest} onGone=${gone} />` : null}`;
+    ${plain(rest) ? html`<${Conversation} key=${rest} one=${plain(rest)} onGone=${gone} />` : null}`;
 }

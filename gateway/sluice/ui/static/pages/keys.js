@@ -1,5 +1,5 @@
-import { html, useState, useLoaded, Note, Table, Badge, Copy, Dialog, fields, dollars, moment } from "../lib.js";
-import { ask, can, get, id } from "../api.js";
+import { html, id, useState, useLoaded, Note, Table, Badge, Copy, Dialog, fields, dollars, moment } from "../lib.js";
+import { ask, can, get } from "../api.js";
 
 const listed = (text) => text.split(/[\s,]+/).filter(Boolean);
 

@@ -1,69 +1,107 @@
-import { html, useEffect, useRef, useState, useLoaded, Note, Table, Badge, number, seconds, moment, clock } from "../lib.js";
-import { get } from "../api.js";
+import { html, useEffect, useRef, useScroll, useState, Note, Table, Badge, dollars, number, seconds, moment, clock } from "../lib.js";
+import { watch } from "../api.js";
 import { Plot } from "../plot.js";
 
-const EVERY = 2000;
-const KEPT = 150;
-const WINDOW = 300;
+const KEPT = 300;
+const today = (now) => new Date(now * 1000).toISOString().slice(0, 10);
+const CLASSES = ["2xx", "4xx", "5xx"];
 
-const share = (sorted, part) => (sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] : null);
-
-function recent(calls, now) {
-  const found = calls.filter((call) => call.at > now - WINDOW);
-  const ttft = found.map((call) => call.ttft).filter((value) => value !== null && value !== undefined).sort((a, b) => a - b);
-  const errors = found.filter((call) => call.error);
-  const rates = found.filter((call) => call.tokens_out && call.stream && call.ttft && call.duration > call.ttft).map((call) => call.tokens_out / (call.duration - call.ttft));
-  return {
-    calls: found.length,
-    errors: errors.length,
-    p50: share(ttft, 0.5),
-    p95: share(ttft, 0.95),
-    speed: rates.length ? rates.reduce((a, b) => a + b) / rates.length : null,
-  };
-}
-
-export function Overview() {
-  const { value, error } = useLoaded(async () => [await get("admin/overview"), (await get("admin/calls?limit=200")).calls], [], EVERY);
-  const samples = useRef([[], [], []]);
+// What the gateway tells of itself, as it tells it; and the figures of which there is a plot, since the page was opened.
+function useLive() {
+  const [told, tell] = useState({ error: null });
   const [data, plot] = useState([[], [], []]);
   const before = useRef(null);
   useEffect(() => {
-    if (!value) return;
-    const [found] = value;
-    const all = found.requests["2xx"] + found.requests["4xx"] + found.requests["5xx"];
-    const last = before.current;
-    const rate = last && found.now > last.now && all >= last.all ? (all - last.all) / (found.now - last.now) : 0;
-    before.current = { all, now: found.now };
-    samples.current = samples.current.map((list, at) => [...list, [found.now, rate, found.in_flight][at]].slice(-KEPT));
-    plot(samples.current);
-  }, [value]);
-  if (!value) return html`<h1>Overview</h1><${Note} error=${error} />`;
-  const [found, calls] = value;
-  const now = recent(calls, found.now);
-  const stores = Object.entries(found.stores);
-  const failing = stores.filter(([, store]) => store.state !== "ok");
+    const seen = (name, value) => {
+      tell((known) => ({ ...known, error: name === "problem" ? new Error(value.error) : null, ...(name === "problem" ? {} : { [name]: value }) }));
+      if (name !== "overview") return;
+      const all = CLASSES.reduce((sum, one) => sum + value.requests[one], 0);
+      const last = before.current;
+      before.current = { all, now: value.now, started: value.started };
+      if (!last || value.now <= last.now) return;
+      // a gateway that was started again counts from zero
+      const rate = last.started === value.started && all >= last.all ? (all - last.all) / (value.now - last.now) : 0;
+      plot((lists) => lists.map((list, at) => [...list, [value.now, rate, value.in_flight][at]].slice(-KEPT)));
+    };
+    return watch("admin/overview/live", seen, (error) => tell((known) => ({ ...known, error })));
+  }, []);
+  return { ...told, data };
+}
+
+const Tile = ({ title, href, kind = "", hint, children }) => html`<a class="tile" href=${href} title=${hint}><span class="quiet">${title}</span><b class=${kind}>${children}</b></a>`;
+
+function Tiles({ found }) {
+  const { recent, targets } = found;
+  const window = recent ? `${recent.seconds / 60} min` : "";
+  const within = recent ? `minutes=${recent.seconds / 60}` : "";
+  const some = recent && !recent.complete ? "+" : "";
+  const day = today(found.now);
+  return html`<div class="tiles">
+    <${Tile} title="State" href="#overview/processes" kind=${found.status === "ready" ? "good" : "warn"} hint="Of the process that answers; all are below">${found.status}<//>
+    <${Tile} title="In flight" href="#aliases" hint="Calls being answered; of each target">${number(found.in_flight)}<//>
+    ${recent
+      ? html`<${Tile} title=${`Calls, ${window}`} href=${`#calls/${within}`} hint="Calls that have ended">${number(recent.calls)}${some}<//>
+        <${Tile} title=${`Errors, ${window}`} href=${`#calls/error=*&${within}`} kind=${recent.errors ? "bad" : ""} hint="Calls that ended in an error, refused ones among them">${number(recent.errors)}${some}<//>
+        <${Tile} title=${`Retried, ${window}`} href=${`#calls/retried=true&${within}`} kind=${recent.retried ? "warn" : ""} hint="Calls with more than one attempt: retries and failovers">${number(recent.retried)}${some}<//>
+        <${Tile} title="First token p50" href=${`#calls/ttft=*&${within}`} hint=${`Half of the calls of ${window} had their first token by then`}>${seconds(recent.first_token_p50)}<//>
+        <${Tile} title="First token p95" href=${`#calls/ttft=*&${within}`} hint=${`95 of 100 calls of ${window} had their first token by then`}>${seconds(recent.first_token_p95)}<//>
+        <${Tile} title="Tokens/s, a stream" href=${`#calls/tokens_out=*&${within}`} hint=${`Output tokens of the streams of ${window}, by the time from first token to end`}>${number(recent.tokens_per_second, 1)}<//>`
+      : null}
+    <${Tile} title="Cost today (UTC)" href=${`#usage/from=${day}&to=${day}&by=key,model&figure=cost_usd`} hint="Of all calls since midnight UTC">${dollars(found.cost_today_usd)}<//>
+    <${Tile} title="Targets open" href="#aliases" kind=${targets.open ? "bad" : "good"} hint="Targets whose breaker is open: they are not asked">${targets.open} of ${targets.open + targets.closed + targets.half_open}<//>
+  </div>`;
+}
+
+function Since({ found }) {
+  const failing = Object.values(found.stores).filter((store) => store.state !== "ok").length;
+  const rows = [
+    ...CLASSES.map((one) => [`Answered ${one}`, `#calls/status=${one}`, number(found.requests[one])]),
+    ["Aliases", "#aliases", number(found.aliases)],
+    ["Upstreams", "#aliases/upstreams", number(found.upstreams)],
+    ["Keys", "#keys", number(found.keys)],
+    ["Stores", "#overview/stores", html`<${Badge} kind=${failing ? "bad" : "good"}>${failing ? `${failing} failing` : "ok"}<//>`],
+  ];
+  return html`<section class="card"><h2>Since the start, ${moment(found.started)}</h2>
+    <${Table} label="Figures" columns=${[{ title: "What", cell: (r) => r[0] }, { title: "How many", number: true, cell: (r) => html`<a href=${r[1]}>${r[2]}</a>` }]} rows=${rows} /></section>`;
+}
+
+const ERRORS = [
+  { title: "When", cell: (c) => html`<a href=${`#calls/request_id=${encodeURIComponent(c.request_id)}`}>${clock(c.at)}</a>` },
+  { title: "Alias", cell: (c) => c.alias || "–" },
+  { title: "Target", cell: (c) => c.target || "–" },
+  { title: "Key", cell: (c) => c.key || "–" },
+  { title: "Error", cell: (c) => html`<${Badge} kind="bad">${c.error}<//>` },
+  { title: "End", cell: (c) => c.end },
+];
+const STORES = [
+  { title: "Store", cell: (s) => s[0] },
+  { title: "Kind", cell: (s) => s[1].kind || "–" },
+  { title: "State", cell: (s) => html`<${Badge} kind=${s[1].state === "ok" ? "good" : "bad"}>${s[1].state}<//>` },
+  { title: "Why", cell: (s) => s[1].reason || "–" },
+];
+const PROCESSES = [
+  { title: "Process", cell: (w) => (w.worker ? `worker ${w.worker}` : "the only one") },
+  { title: "Id", number: true, cell: (w) => w.pid },
+  { title: "State", cell: (w) => html`<${Badge} kind=${w.state === "serving" ? "good" : "warn"}>${w.state}<//>` },
+];
+
+export function Overview({ rest }) {
+  const { overview: found, errors, processes, error, data } = useLive();
+  useScroll(rest, Boolean(found));
+  if (!found) return html`<h1>Overview</h1><${Note} error=${error} />`;
+  const live = error ? html`<span class="bad">● not live</span>` : html`<span class="live">●</span> live`;
   return html`
-    <div class="head"><h1>Overview</h1><span class="small quiet"><span class="live">●</span> live, ${found.version}, ${found.workers} ${found.workers === 1 ? "process" : "workers"}, since ${moment(found.started)}</span></div>
+    <div class="head"><h1>Overview</h1><span class="small quiet">${live}, ${found.version}, ${found.workers} ${found.workers === 1 ? "process" : "workers"}</span></div>
     <${Note} error=${error}>${found.missing_workers.length ? `Not answered within a second: worker ${found.missing_workers.join(", ")}. Their targets, stores and calls are not shown.` : null}<//>
-    <div class="tiles">
-      <div class="tile"><span class="quiet">State</span><b class=${found.status === "ready" ? "good" : "warn"}>${found.status}</b></div>
-      <div class="tile"><span class="quiet">In flight</span><b>${number(found.in_flight)}</b></div>
-      <div class="tile"><span class="quiet">Calls, 5 min</span><b>${number(now.calls)}${calls.length === 200 && now.calls === 200 ? "+" : ""}</b></div>
-      <div class="tile"><span class="quiet">Errors, 5 min</span><b class=${now.errors ? "bad" : ""}>${number(now.errors)}</b></div>
-      <div class="tile"><span class="quiet">First token p50</span><b>${seconds(now.p50)}</b></div>
-      <div class="tile"><span class="quiet">First token p95</span><b>${seconds(now.p95)}</b></div>
-      <div class="tile"><span class="quiet">Tokens per second</span><b>${number(now.speed, 1)}</b></div>
-      <div class="tile"><span class="quiet">Targets open</span><b class=${found.targets.open ? "bad" : "good"}>${found.targets.open} of ${found.targets.open + found.targets.closed + found.targets.half_open}</b></div>
-    </div>
+    <${Tiles} found=${found} />
     <div class="two">
       <section class="card"><h2>Requests per second, calls in flight</h2>
-        ${data[0].length ? html`<${Plot} label="Requests per second and calls in flight, while this page is open" data=${data} series=${["requests/s", "in flight"]} />` : null}</section>
-      <section class="card"><h2>Since the start</h2>
-        <${Table} label="Figures" columns=${[{ title: "What", cell: (r) => r[0] }, { title: "How many", number: true, cell: (r) => r[1] }]}
-          rows=${[["Answered 2xx", number(found.requests["2xx"])], ["Answered 4xx", number(found.requests["4xx"])], ["Answered 5xx", number(found.requests["5xx"])], ["Aliases", found.aliases], ["Upstreams", found.upstreams], ["Keys", found.keys], ["Stores", failing.length ? html`<${Badge} kind="bad">${failing.map(([name]) => name).join(", ")} failing<//>` : html`<${Badge} kind="good">ok<//>`]]} /></section>
+        ${data[0].length ? html`<${Plot} label="Requests per second and calls in flight, while this page is open" data=${data} series=${["requests/s", "in flight"]} height=${260} />` : null}</section>
+      <${Since} found=${found} />
     </div>
-    <section class="card"><h2>Latest errors</h2>
-      <${Table} label="Latest errors" empty="None among the last 200 calls."
-        columns=${[{ title: "When", cell: (c) => clock(c.at) }, { title: "Alias", cell: (c) => c.alias || "–" }, { title: "Target", cell: (c) => c.target || "–" }, { title: "Key", cell: (c) => c.key || "–" }, { title: "Error", cell: (c) => html`<${Badge} kind="bad">${c.error}<//>` }, { title: "End", cell: (c) => c.end }]}
-        rows=${calls.filter((call) => call.error).slice(0, 10)} /></section>`;
+    ${errors ? html`<section class="card"><h2>Latest errors</h2><${Table} label="Latest errors" empty="None among the calls that are remembered." columns=${ERRORS} rows=${errors.calls} /></section>` : null}
+    <div class="two">
+      ${processes ? html`<section class="card" id="processes"><h2>Processes</h2><${Table} label="Processes" columns=${PROCESSES} rows=${processes.workers} /></section>` : null}
+      <section class="card" id="stores"><h2>Stores</h2><${Table} label="Stores" columns=${STORES} rows=${Object.entries(found.stores)} /></section>
+    </div>`;
 }
