@@ -3,6 +3,7 @@ come back."""
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -220,3 +221,17 @@ async def test_a_closed_store_says_so(postgres: PostgresServer) -> None:
     await store.close()
     with pytest.raises(ConversationsFailed):
         await store.newest(1)
+
+
+async def test_a_host_that_does_not_answer_hides_no_other(postgres: PostgresServer) -> None:
+    """It does not answer at all, for longer than any call may take."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        first = f"127.0.0.1:{gone.getsockname()[1]},127.0.0.1:{postgres.port}"
+        url = f"postgresql://postgres@{first}/postgres?sslmode=disable&connect_timeout=30&schema=several"
+        made = PostgresClient(address_of(url), OLD, connections=2, timeout=2.0)
+        async with asyncio.timeout(HANG):
+            while True:  # the machine may be busy
+                with contextlib.suppress(PostgresFailed):
+                    await add(made, "thing")
+                    break
+        await made.close()

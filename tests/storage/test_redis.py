@@ -3,6 +3,7 @@ there."""
 
 import asyncio
 import itertools
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -258,6 +259,27 @@ async def test_a_node_of_a_cluster_that_has_other_keys_is_known_as_such(using: C
         async with opened(using, f"redis://127.0.0.1:{here.port}") as user:
             assert await user.write() == "moved"
             assert await user.read() == "moved"
+
+
+async def test_a_sentinel_whose_host_is_gone_does_not_keep_the_others_from_being_asked(
+    using: Callable[[str], User],
+) -> None:
+    """It does not answer at all, for longer than any call may take."""
+    with (
+        redis_server() as master,
+        tempfile.TemporaryDirectory(prefix="sentinel-") as directory,
+        socket.create_server(("127.0.0.1", 0)) as gone,
+    ):
+        sentinel = RedisSentinel(directory, master)
+        sentinel.start()
+        try:
+            hosts = f"127.0.0.1:{gone.getsockname()[1]},127.0.0.1:{sentinel.port}"
+            url = f"redis+sentinel://{hosts}/main?connect_timeout=30s"
+            async with opened(using, url) as user, asyncio.timeout(HANG):
+                while await user.write() is not None:  # the machine may be busy
+                    await asyncio.sleep(0.05)
+        finally:
+            sentinel.kill()
 
 
 @pytest.mark.parametrize("first", ["read", "write"])

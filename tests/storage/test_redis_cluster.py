@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import trustme
 
+from sluice.conversations import ConversationsFailed
+from sluice.conversations.entries import digest_of, letters
+from sluice.conversations.redis import RedisConversations
 from sluice.limits import Claim, Limit, Slot
 from sluice.limits.redis import RedisStore
 from sluice.storage import Reason
@@ -219,6 +222,28 @@ async def test_a_frozen_master_costs_its_own_keys_only(cluster: Cluster) -> None
     async with client.asking(HANG) as raw:
         assert await raw.get(f"{name}:0") == b"1"
     await client.close()
+
+
+async def test_a_master_whose_host_is_gone_is_followed_by_its_replica() -> None:
+    """It closes no connection and answers nothing, as a host that has lost its power."""
+    with redis_cluster(timeout=1500) as cluster:
+        store = RedisConversations(f"{cluster.url}&timeout=1s", prefix=next(_names))
+        sessions = {
+            cluster.owner(cluster.slot(store._key(letters(digest_of("t", f"s{number}"))))): f"s{number}"
+            for number in range(40)
+        }
+        for session in sessions.values():
+            await store.open("t", session)
+        await asyncio.to_thread(cluster.nodes[0].ask, "WAIT", 1, 30_000)
+        cluster.nodes[0].stop()
+        async with asyncio.timeout(3 * HANG):
+            while True:
+                try:
+                    await store.open("t", sessions[0])
+                    break
+                except ConversationsFailed:
+                    await asyncio.sleep(0.05)
+        await store.close()
 
 
 @pytest.mark.parametrize("transaction", [False, True])

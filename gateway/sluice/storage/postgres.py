@@ -96,6 +96,7 @@ class PostgresClient:
         self, address: PostgresAddress, part: StoreTables, *, connections: int, timeout: float
     ) -> None:
         self._address = address
+        self._hosts = deque(address.hosts)
         self._part = part
         self.timeout = timeout
         self.schema = address.schema
@@ -159,8 +160,18 @@ class PostgresClient:
             )  # the one used last: the others may be closed by whoever counts them
             if not connection.is_closed():
                 return connection
+        made = False
+        try:
+            connection = await self._new()
+            made = True
+        finally:
+            if not made:  # a host that is gone does not answer at all: the next time another is the first
+                self._hosts.rotate(-1)
+        return connection
+
+    async def _new(self) -> Any:
         address = self._address
-        hosts, ports = zip(*address.hosts, strict=True)
+        hosts, ports = zip(*self._hosts, strict=True)
         return await asyncpg.connect(
             host=list(hosts),
             port=list(ports),

@@ -2,7 +2,7 @@
 leaves a server.
 
 The rule: where a connection is lost, or the server turns out to be a replica (`storage.LEAVE`), all
-connections are dropped, those in use when their call is over, and the next one is made anew. It asks the
+connections are dropped, those in use when their call is over, and the next one is made anew. It asks all
 sentinels who is the master now, where the address names some, else it resolves the host's name again. So a
 demoted master that keeps its connections is left by everybody with the first call that it refuses. Of a
 cluster the nodes that failed are left, and its map is looked up again.
@@ -17,6 +17,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import redis.asyncio as redis
@@ -164,7 +165,7 @@ class RedisClient:
         elif address.service:
             self._sentinel = _sentinel(address, connect)
             kind = _TlsMasterConnection if address.tls is not None else _MasterConnection
-            usual |= {"ask": self._sentinel.discover_master, "service": address.service}
+            usual |= {"ask": partial(_master, self._sentinel), "service": address.service}
         else:
             kind = redis.SSLConnection if address.tls is not None else redis.Connection
             [(usual["host"], usual["port"])] = address.hosts
@@ -280,6 +281,38 @@ def _sentinel(address: RedisAddress, timeout: float) -> Sentinel:
     if address.tls is not None:
         options |= {"ssl": True, **address.tls}
     return Sentinel(list(address.hosts), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+
+
+async def _master(sentinel: Sentinel, service: str) -> tuple[str, int]:
+    """The address of the master that the first sentinel to answer knows. Raises MasterNotFoundError; a
+    RedisError that is an answer.
+
+    All are asked at once. redis-py asks one after another, and the sentinel on a host that is gone does not
+    answer at all: a caller whose deadline is not longer than the wait for it would never get to the others.
+    """
+    problems: list[Exception] = []
+
+    async def ask(one: Any) -> tuple[str, int] | None:
+        try:
+            state = (await one.sentinel_masters()).get(service)
+        except (RedisError, OSError) as error:
+            problems.append(error)
+            return None
+        known = state is not None and sentinel.check_master_state(state, service)
+        return (state["ip"], state["port"]) if known else None
+
+    asking = [asyncio.create_task(ask(one)) for one in sentinel.sentinels]
+    try:
+        for answer in asyncio.as_completed(asking):
+            if (found := await answer) is not None:
+                return found
+    finally:
+        for task in asking:
+            task.cancel()
+    answered = [one for one in problems if not isinstance(one, NoConnection | NoReply | OSError)]
+    if answered:
+        raise answered[0]
+    raise MasterNotFoundError(f"No sentinel knows a master of {service!r}")
 
 
 class _ToMaster:

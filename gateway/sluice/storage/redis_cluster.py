@@ -54,11 +54,16 @@ MakePool = Callable[[str, int], Any]
 
 
 class Node:
-    """One server: its connections, and whether the exchange that ended last failed."""
+    """One server: its connections, and whether the exchange that ended last failed, which `failing` is told.
 
-    def __init__(self, address: Address, pool: Any) -> None:
+    An exchange that its caller's deadline cuts off has failed, too: the host may be gone, which closes no
+    connection and refuses nothing.
+    """
+
+    def __init__(self, address: Address, pool: Any, failing: Callable[[], None]) -> None:
         self.address = address
         self.pool = pool
+        self._failing = failing
         self.failed = False
         self.callbacks: Any = redis.Redis.from_pool(pool).response_callbacks
 
@@ -79,6 +84,8 @@ class Node:
                     replies.append(error)
         finally:
             self.failed = len(replies) < len(commands)
+            if self.failed:
+                self._failing()
             if connection is not None:
                 await self.pool.release(connection)
         return replies
@@ -242,6 +249,9 @@ class Cluster(AsyncCoreCommands):
 
     # --- the map
 
+    def _look_up_soon(self) -> None:
+        self._look_up(SOON)
+
     def _look_up(self, least: float) -> None:
         self._due = min(self._due, self._looked_at + least)
 
@@ -293,7 +303,7 @@ class Cluster(AsyncCoreCommands):
     def _node(self, address: Address) -> Node:
         node = self._nodes.get(address)
         if node is None:
-            node = self._nodes[address] = Node(address, self._make_pool(*address))
+            node = self._nodes[address] = Node(address, self._make_pool(*address), self._look_up_soon)
         return node
 
 
