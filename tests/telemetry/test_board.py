@@ -118,3 +118,44 @@ def test_where_there_is_no_room_a_series_counts_for_its_process_alone() -> None:
         metrics.child("inter_token_seconds", alias).observe(1)
     assert board.used <= 200
     assert samples(exposition(board).text([0], [0]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_written_anew_is_what_a_first_look_would_write(seed: int) -> None:
+    """Of series that change, stay, cancel each other out between processes, go back to nothing, are forgotten
+    or are no numbers."""
+    chance = random.Random(seed)
+    board = Board(4)
+    merged = exposition(board)
+    several = [Metrics("1", BoardSlot(board, number)) for number in range(3)]
+    values = (0.0, 1.0, -1.0, 2.5, 1e-7, 1e300, float("inf"), float("-inf"), float("nan"))
+
+    def change() -> None:
+        metrics, alias = chance.choice(several), f"a{chance.randrange(4)}"
+        match chance.randrange(7):
+            case 0:
+                count(metrics, chance)
+            case 1:
+                metrics.child("streams_in_flight", "openai", alias).inc(chance.choice((-1, 1)))
+            case 2:
+                metrics.child("breaker_state", "u", alias).set(chance.choice((0, 1, 2)))
+            case 3:
+                metrics.child("cost_usd", "u", alias).value += chance.choice(values[2:])
+            case 4:
+                metrics.child("limit_capacity", "key", alias, "requests", "1m").set(chance.choice(values))
+            case 5:
+                metrics.child("overhead_seconds", "to_upstream").observe(chance.choice(values))
+            case 6:
+                for each in several:
+                    each.forget(("alias",), {(alias,)})
+
+    def ours(text: bytes) -> bytes:
+        return text[: text.index(b"# HELP process_")] if b"# HELP process_" in text else text
+
+    for _ in range(40):
+        for _ in range(chance.randrange(4)):
+            change()
+        lively = chance.choice(([0, 1, 2], [0, 2]))
+        for format in ("text", "openmetrics"):
+            first = exposition(board).text(range(3), lively, format)
+            assert ours(merged.text(range(3), lively, format)) == ours(first)

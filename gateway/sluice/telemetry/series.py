@@ -13,6 +13,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import accumulate
+from math import isfinite
 from typing import Any, Literal, Protocol, cast
 
 from sluice.telemetry import messages, points
@@ -372,6 +373,25 @@ class Family:
 
     def _pairs(self, values: tuple[str, ...]) -> list[str]:
         return [f'{self._labels[at]}="{_escaped(values[at])}"' for at in self._order]
+
+
+def again(series: Value | Distribution, cells: list[float]) -> bytes | None:
+    """Give a series that has been shown these numbers (of a histogram its counts, and behind them its sum), and
+    return its lines: `Family.text` without a question that has only one answer then. None: it has not been
+    shown, or there is something to ask."""
+    text = series.text
+    if not text or not isfinite(cells[-1]):
+        return None
+    if len(cells) == 1:
+        [value] = cells
+        if not value:
+            return None
+        series.value = value  # type: ignore[union-attr]
+        return b"%b %a\n" % (text, value)
+    sum = cells.pop()
+    series.counts, series.sum = cells, sum  # type: ignore[union-attr]
+    below = [*accumulate(cells)]
+    return text % (*below, below[-1], b"%a" % sum) if below[-1] else None
 
 
 def exemplified(text: bytes, found: Found) -> bytes:
