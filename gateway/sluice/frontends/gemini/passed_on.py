@@ -139,7 +139,17 @@ def joined(chunks: Sequence[Any]) -> Value:
         for candidate in chunk.get("candidates") or ():
             if type(candidate) is dict:
                 _add(candidates.setdefault(candidate.get("index") or 0, {}), candidate)
+    for held in candidates.values():
+        if content := held.get("content"):
+            content["parts"] = [_finished(part) for part in content["parts"]]
     return {**whole, "candidates": [*candidates.values()]} if candidates else whole
+
+
+class _Text(msgspec.Struct):
+    """A part whose text is still put together: adding to it would copy all of it with each piece."""
+
+    part: Value
+    pieces: list[str]
 
 
 def _add(held: Value, candidate: Mapping[str, Any]) -> None:
@@ -147,18 +157,20 @@ def _add(held: Value, candidate: Mapping[str, Any]) -> None:
     given = content.get("parts") if type(content) is dict else None
     parts = (held.get("content") or {}).get("parts") or []
     for part in given if type(given) is list else ():
-        if (
-            parts
-            and _is_text(part)
-            and _is_text(parts[-1])
-            and part.get("thought") == parts[-1].get("thought")
-        ):
-            parts[-1] = {**parts[-1], "text": parts[-1]["text"] + part["text"]}
-        else:
+        last = parts[-1] if parts else None
+        if not _is_text(part):
             parts.append(part)
-    held |= {name: value for name, value in candidate.items() if value is not None}
+        elif type(last) is _Text and last.part.get("thought") == part.get("thought"):
+            last.pieces.append(part["text"])
+        else:
+            parts.append(_Text(part, [part["text"]]))
+    held |= {name: value for name, value in candidate.items() if name != "content" and value is not None}
     if parts:
         held["content"] = {"role": "model", **(content if type(content) is dict else {}), "parts": parts}
+
+
+def _finished(part: Any) -> Any:
+    return {**part.part, "text": "".join(part.pieces)} if type(part) is _Text else part
 
 
 def _is_text(part: Any) -> bool:

@@ -144,18 +144,39 @@ def joined(lines: Sequence[Any]) -> Value:
     for line in lines:
         if type(line) is dict:
             _add(whole, line)
-    return whole
+    return _finished(whole)
+
+
+class _Pieces(list[str]):
+    """A text that is still put together: `+=` would copy all of it with each piece."""
 
 
 def _add(held: Value, value: Mapping[str, Any]) -> None:
+    """Adds a line to what is held, whose lists and mappings are its own."""
     for name, given in value.items():
         before = held.get(name)
-        if type(given) is dict:
-            inner = held[name] = before if type(before) is dict else {}
-            _add(inner, given)
-        elif name in _JOINED and isinstance(before, str) and isinstance(given, str):
-            held[name] = before + given
-        elif isinstance(before, list) and isinstance(given, list):
-            held[name] = [*before, *given]
-        elif given is not None:
-            held[name] = given
+        match given:
+            case dict():
+                inner = held[name] = before if type(before) is dict else {}
+                _add(inner, given)
+            case str() if name in _JOINED and type(before) is _Pieces:
+                before.append(given)
+            case str() if name in _JOINED:
+                held[name] = _Pieces([given])
+            case list() if type(before) is list:
+                before += given
+            case list():
+                held[name] = [*given]
+            case None:
+                pass
+            case _:
+                held[name] = given
+
+
+def _finished(held: Value) -> Value:
+    for name, value in held.items():
+        if type(value) is dict:
+            _finished(value)
+        elif type(value) is _Pieces:
+            held[name] = "".join(value)
+    return held
