@@ -13,7 +13,7 @@ from msgspec import Raw
 from sluice.backends.protocol import Decoder
 from sluice.errors import BadRequest, UpstreamError, UpstreamGarbled
 from sluice.model.chat import ChatRequest
-from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
+from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim, believed_count
 from sluice.wire.upstream_errors import reported_error
 
 Value = dict[str, Any]
@@ -63,18 +63,24 @@ def purpose_of(chat: ChatRequest, default: str) -> str:
     if type(given) is str and given:
         return given
     requests = chat.own.get("requests") if chat.own is not None else None
-    kinds = {one.get("taskType") for one in requests} if type(requests) is list else set()
+    kinds = {task_of(one).get("taskType") or "" for one in requests} if type(requests) is list else {""}
     if len(kinds) > 1:
         raise BadRequest("requests: must have one taskType for this model", param="requests")
-    return PURPOSES.get(kinds.pop() or "", default) if kinds else default
+    return PURPOSES.get(kinds.pop(), default)
+
+
+def task_of(one: Mapping[str, Any]) -> Mapping[str, Any]:
+    """One request of Gemini's dialect with what its `embedContentConfig` says in place of its own fields."""
+    config = one.get("embedContentConfig")
+    return {**one, **config} if type(config) is dict else one
 
 
 class Vectors(msgspec.Struct, frozen=True):
     """The content of an answer: vectors as they are written, in their order. `tokens`: of the input; None if
-    not reported."""
+    not reported. What is no whole number up to MOST_TOKENS is as if it were not reported."""
 
     vectors: Sequence[Raw]
-    tokens: int | None = None
+    tokens: float | None = None
 
 
 Read = Callable[[bytes], Vectors]
@@ -104,7 +110,7 @@ class VectorsDecoder(Decoder):
             raise _no_answer(body)
         items = [{"object": "embedding", "index": n, "embedding": vector} for n, vector in enumerate(vectors)]
         document: Value = {"object": "list", "data": items, "model": ""}
-        used = self.used(found)
+        used = believed_count(self.used(found))
         if used is not None:
             document["usage"] = {"prompt_tokens": used, "total_tokens": used}
         usage = Usage(used) if used is not None else None
@@ -115,7 +121,7 @@ class VectorsDecoder(Decoder):
             Verbatim(_json(document), whole=True, made=True),
         ]
 
-    def used(self, found: Vectors) -> int | None:
+    def used(self, found: Vectors) -> float | None:
         return found.tokens
 
 

@@ -13,6 +13,7 @@ from sluice.frontends.openai.embeddings import embeddings
 from sluice.model.events import Finished, Usage, Verbatim
 from sluice_plugins.bedrock.backend import Bedrock
 from sluice_plugins.cohere.backend import Cohere
+from sluice_plugins.gemini.backend import Gemini
 from tests.plugins.credentials.oracle import ask
 from tests.plugins.gemini.test_passing import head
 
@@ -29,9 +30,14 @@ def asked(**fields: Any) -> Any:
     return embeddings(json.dumps({"model": "chat", **fields}).encode(), head())
 
 
-def of_gemini(*kinds: str) -> Any:
-    requests = [{"content": {"parts": [{"text": "a"}]}, "taskType": kind} for kind in kinds]
+def of_gemini(*kinds: Any, **more: Any) -> Any:
+    more = {"embedContentConfig": more["config"]} if more else {}
+    requests = [{"content": {"parts": [{"text": "a"}]}, "taskType": kind, **more} for kind in kinds]
     return gemini.embed_all(json.dumps({"requests": requests}).encode(), head())
+
+
+def in_config(kind: Any) -> Any:
+    return of_gemini(None, config={"taskType": kind})
 
 
 def sent(backend: CarriesOperations, chat: Any, model: str) -> tuple[str, Any]:
@@ -58,11 +64,32 @@ def test_cohere_is_asked_in_its_own_words() -> None:
 @pytest.mark.parametrize(("chat", "purpose"), [
     (asked(input="a", input_type="search_query"), "search_query"), (asked(input="a", input_type=7), "search_document"),
     (of_gemini("RETRIEVAL_QUERY"), "search_query"), (of_gemini("CLUSTERING", "CLUSTERING"), "clustering"),
-    (of_gemini("SEMANTIC_SIMILARITY"), "search_document"),
+    (of_gemini("SEMANTIC_SIMILARITY"), "search_document"), (in_config("CLUSTERING"), "clustering"),
+    (of_gemini("CLUSTERING", config={"taskType": "RETRIEVAL_QUERY"}), "search_query"),
 ])  # fmt: skip
 def test_callers_say_what_vectors_are_for(chat: Any, purpose: str) -> None:
     for backend, model in ((Cohere(), "m"), (BEDROCK, ON_BEDROCK)):
         assert sent(backend, chat, model)[1]["input_type"] == purpose
+
+
+@pytest.mark.parametrize("kind", [["CLUSTERING"], {"a": 1}, 7, True])
+def test_a_purpose_that_is_no_text_is_refused(kind: Any) -> None:
+    for request in (of_gemini, in_config):
+        with pytest.raises(BadRequest, match="taskType"):
+            request(kind if kind != ["CLUSTERING"] else ["CLUSTERING", "CLUSTERING"])
+
+
+@pytest.mark.parametrize("count", ["1e300", "-1", "1000000001", "2.5", "9" * 400])
+def test_a_count_of_tokens_that_cannot_be_is_as_if_it_were_not_there(count: str) -> None:
+    body = f'{{"embeddings": {{"float": [[1]]}}, "meta": {{"billed_units": {{"input_tokens": {count}}}}}}}'
+    document, usage = decoded(Cohere(), body.encode(), {})
+    assert (document.get("usage"), usage) == (None, None)
+
+
+def test_counts_whose_sum_is_beyond_all_bounds_are_as_if_they_were_not_there() -> None:
+    vector = '{"embeddings": {"values": [1], "statistics": {"token_count": 1.7e308}}}'
+    document, usage = decoded(Gemini(), f'{{"predictions": [{vector}, {vector}]}}'.encode(), {})
+    assert (document.get("usage"), usage) == (None, None)
 
 
 def test_models_on_bedrock_are_asked_in_their_makers_forms() -> None:

@@ -72,7 +72,7 @@ def believed(usage: Usage) -> Usage | None:
         usage = msgspec.structs.replace(usage, total=0)  # the sum is used instead
     if usage.written_input:
         usage = msgspec.structs.replace(
-            usage, written_input=_count(usage.written_input) or 0
+            usage, written_input=believed_count(usage.written_input) or 0
         )  # it is only reported
     if (
         type(input) is type(output) is type(cached) is type(reasoning) is int
@@ -82,11 +82,13 @@ def believed(usage: Usage) -> Usage | None:
         and 0 <= reasoning <= MOST_TOKENS
     ):
         return usage
-    counts = [_count(value) for value in (input, output, cached, reasoning)]
+    counts = [believed_count(value) for value in (input, output, cached, reasoning)]
     return None if None in counts else Usage(*counts, usage.total, usage.written_input)  # type: ignore[arg-type, call-arg]
 
 
-def _count(value: object) -> int | None:
+def believed_count(value: object) -> int | None:
+    """A count of tokens as a whole number; None where it is none from 0 to MOST_TOKENS. 12.0 is a whole
+    number."""
     if type(value) is float and value.is_integer():  # never true of an infinity
         value = int(value)
     return value if type(value) is int and 0 <= value <= MOST_TOKENS else None

@@ -63,7 +63,7 @@ class InvokedVectors(VectorsDecoder):
         if count.isascii() and count.isdigit() and len(count) < 10:
             self._counted = int(count)
 
-    def used(self, found: Vectors) -> int | None:
+    def used(self, found: Vectors) -> float | None:
         return self._counted if found.tokens is None else found.tokens
 
 

@@ -78,11 +78,11 @@ def read(body: bytes) -> Vectors:
     return Vectors(found.floats if isinstance(found, _ByType) else found, _tokens(document.meta))
 
 
-def _tokens(given: Raw) -> int | None:
+def _tokens(given: Raw) -> float | None:
     """The billed usage; a malformed `meta` does not fail the answer."""
     try:
         meta = _meta_of(given) or _Meta()
     except msgspec.DecodeError:
         return None
     units = meta.billed_units or meta.tokens
-    return int(units.input_tokens) if units is not None and units.input_tokens is not None else None
+    return units.input_tokens if units is not None else None

@@ -22,7 +22,7 @@ from sluice.errors import BadRequest, UpstreamGarbled
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
 from sluice.wire.upstream_errors import reported_error
-from sluice_plugins.vectors import MALFORMED, Value, Vectors, VectorsDecoder, dimensions_of, texts_of
+from sluice_plugins.vectors import MALFORMED, Value, Vectors, VectorsDecoder, dimensions_of, task_of, texts_of
 
 UrlOf = Callable[[str, str], str]
 """Of a model and a method: the URL."""
@@ -125,8 +125,7 @@ def _embed_requests(chat: ChatRequest) -> list[Value]:
 
 
 def _instance(one: Mapping[str, Any]) -> Value:
-    config = one.get("embedContentConfig")
-    named = {**one, **(config if type(config) is dict else {})}
+    named = task_of(one)
     text = "".join([part.get("text") or "" for part in one["content"]["parts"]])
     fields = {"task_type": named.get("taskType"), "title": named.get("title")}
     return {"content": text, **{name: value for name, value in fields.items() if value is not None}}
@@ -167,7 +166,7 @@ def _read(body: bytes) -> Vectors:
     return Vectors([vector.values for vector in vectors], _tokens(document, vectors))
 
 
-def _tokens(document: _Document, vectors: Sequence[_Vector]) -> int | None:
+def _tokens(document: _Document, vectors: Sequence[_Vector]) -> float | None:
     """The billed usage; None if it is not reported."""
     if document.usageMetadata is not None and document.usageMetadata.promptTokenCount:
         return document.usageMetadata.promptTokenCount
@@ -176,4 +175,4 @@ def _tokens(document: _Document, vectors: Sequence[_Vector]) -> int | None:
         for vector in vectors
         if vector.statistics
     ]
-    return int(sum(counts)) if counts else None
+    return sum(counts) if counts else None

@@ -56,11 +56,15 @@ def count(body: bytes, head: RequestHead) -> OperationRequest:
 
 class _EmbedConfig(msgspec.Struct):
     outputDimensionality: float | None = None
+    taskType: str | None = None
+    title: str | None = None
 
 
 class _Embed(msgspec.Struct):
     content: GeminiTurn
     outputDimensionality: float | None = None
+    taskType: str | None = None  # this and the title reach upstreams as they stand (`own`)
+    title: str | None = None
     embedContentConfig: _EmbedConfig | None = None
 
 
