@@ -201,6 +201,42 @@ def test_seen_prefixes_are_bounded_and_forget_the_oldest_from_their_ends() -> No
     assert (seen.matched(one), seen.matched(two)) == (2, 3)
 
 
+class CountedBlock(bytes):
+    """A block's digest that counts how often it was looked up."""
+
+    looked_up = 0
+
+    def __hash__(self) -> int:
+        CountedBlock.looked_up += 1
+        return super().__hash__()
+
+
+def test_the_longest_prefix_is_found_without_a_look_at_each_block() -> None:
+    blocks: list[bytes] = [CountedBlock(b"%d" % number) for number in range(BLOCKS)]
+    seen = SeenPrefixes()
+    for length in (0, 1, 100, 255, 256, BLOCKS):
+        seen.add(blocks[:length])
+        CountedBlock.looked_up = 0
+        assert seen.matched(blocks) == length
+        assert CountedBlock.looked_up <= 12
+
+
+def test_a_block_is_forgotten_before_those_in_front_of_it() -> None:
+    """Else the longest prefix could not be searched for in halves."""
+    dice = Random(7)
+    prompts = [[b"%d" % dice.randrange(3)] for _ in range(6)]
+    for prompt in prompts:
+        for _ in range(dice.randrange(12)):
+            prompt.append(prompt[-1] + b"/%d" % dice.randrange(2))
+    seen = SeenPrefixes(20)
+    for _ in range(500):
+        seen.add(dice.choice(prompts))
+        for prompt in prompts:
+            known = [block in seen._blocks for block in prompt]
+            assert known == sorted(known, reverse=True)
+            assert seen.matched(prompt) == sum(known)
+
+
 def choose(
     pods: list[Pod], asked: ChatRequest, *, ready: Callable[[int], bool] = lambda at: True, **more: Any
 ) -> tuple[str, str]:

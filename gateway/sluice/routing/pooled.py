@@ -62,7 +62,7 @@ class PooledHealth(Health):
 
 
 class ServerHealth(Health):
-    """Returns the health of one server."""
+    """The health of one server; its failures are the latest of the whole, too."""
 
     __slots__ = ("_whole",)
 

@@ -6,6 +6,7 @@ no tokenizer.
 """
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
 from sluice.model.chat import ChatRequest, Image, Message, Other, Text
@@ -31,12 +32,13 @@ class SeenPrefixes:
         return len(self._blocks)
 
     def matched(self, blocks: list[bytes]) -> int:
-        """The number of a prompt's leading blocks that the server has seen."""
+        """The number of a prompt's leading blocks that the server has seen.
+
+        Whoever has seen a block has seen those before it: `add` never makes them older than it, and what is
+        forgotten is the oldest. So they need not be looked up one by one.
+        """
         seen = self._blocks
-        for number, block in enumerate(blocks):
-            if block not in seen:
-                return number
-        return len(blocks)
+        return bisect_left(blocks, True, key=lambda block: block not in seen)
 
     def add(self, blocks: list[bytes]) -> None:
         """Remembers a prompt, its beginning as what was used last: a block is of no use without those before
