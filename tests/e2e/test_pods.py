@@ -7,9 +7,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self
 
 import aiohttp
+import msgspec
 import pytest
+import yaml
 from aiohttp import web
 
+from sluice.config.loader import load_mapping
 from sluice.runtime import pods as following
 from tests.e2e.gateways import HEAD, KEY, OnSluice, Running, gateway
 from tests.upstream.calls import until
@@ -285,3 +288,18 @@ async def test_a_reload_keeps_the_pods_and_what_is_known_of_them() -> None:
         assert (await asked(g, LONG))[2]["x-sluice-pod"] == first
         await until(lambda: len(g.requests) == 2)
         assert g.requests[1]["pod_choice"].startswith("prefix")
+
+
+async def test_models_that_a_reload_takes_away_are_forgotten_with_their_servers() -> None:
+    async with pods(Pod(), Pod()) as all_of, gateway(listed("queue_depth", all_of)) as g:
+        assert (await asked(g))[0] == 200
+        [pool] = g.state.pools.named("vllm")
+        assert [{*pod.loads} for pod in pool.pods] == [{"m"}, {"m"}]
+        assert isinstance(g, OnSluice)
+        loaded = g.runtime.loaded
+        other = load_mapping(yaml.safe_load(listed("queue_depth", all_of).replace("model: m", "model: n")))
+        aliases = msgspec.structs.replace(loaded.config, aliases=other.config.aliases)
+        await g.swap(msgspec.structs.replace(loaded, config=aliases))
+        assert (await asked(g))[0] == 200
+        await until(lambda: [{*pod.loads} for pod in pool.pods] == [{"n"}, {"n"}])
+        assert len(pool._standings) == 2  # health and load of one model

@@ -151,6 +151,7 @@ def test_models_beyond_those_that_are_kept_are_made_anew() -> None:
     assert len(made) == KEPT + 5
     assert len(wildcards._kept) <= KEPT
     assert wildcards.route_of("a/new", lambda _: False) is None
+    assert wildcards.route_of(f"a/{KEPT}", lambda _: False) is None  # another caller's has been made
 
 
 async def test_another_operation_is_asked_for_by_each_model_of_its_own() -> None:

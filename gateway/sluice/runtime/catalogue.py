@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from sluice.config.types import Alias, covering, targets_of
+from sluice.config.types import Alias, Target, covering, targets_of
 from sluice.model.facts import NOTHING, Facts, common, facts_of
 from sluice.runtime.listings import Listing, listed_by, names_in
 
@@ -83,16 +83,24 @@ class Catalogue:
         configured = name if name in self._aliases else covering(self._aliases, name)
         if not configured or (configured == name and name.endswith("*")):
             return NOTHING
+        alias = self._aliases[configured]
         if configured in self._listings and (listed := self._listed(configured, name)) != NOTHING:
-            return listed
+            target = listed_by(alias)
+            return listed if target is None else _of_target(target, listed)
         rest = name.removeprefix(configured[:-1]) if configured != name else ""
-        known = []
-        for target in targets_of(self._aliases[configured].tiers[0]):
-            facts = facts_of(self._table(), target.model.replace("*", rest) if rest else target.model)
-            kinds = (
-                facts.input
-                if target.vision
-                else tuple([kind for kind in facts.input if kind not in ("image", "video")])
+        return common(
+            _of_target(
+                target, facts_of(self._table(), target.model.replace("*", rest) if rest else target.model)
             )
-            known.append(Facts(target.context or facts.context, facts.output, kinds, facts.answers))
-        return common(known)
+            for target in targets_of(alias.tiers[0])
+        )
+
+
+def _of_target(target: Target, facts: Facts) -> Facts:
+    """The facts about a target's model, with what the target itself says in place of them."""
+    kinds = (
+        facts.input
+        if target.vision
+        else tuple([kind for kind in facts.input if kind not in ("image", "video")])
+    )
+    return Facts(target.context or facts.context, facts.output, kinds, facts.answers)

@@ -147,14 +147,21 @@ class PodPool:
         return made
 
     def forget_targets(self) -> None:
-        """A snapshot is closed, whose targets need not be kept any more; those of others are made again."""
+        """A snapshot is closed, whose targets and models need not be kept any more; those of others are made
+        again."""
         self._expanded.clear()
+        self._standings.clear()
+        for pod in self.pods:
+            pod.loads = {model: load for model, load in pod.loads.items() if load.in_flight}
 
     def _target(self, target: Target, followed: _Followed) -> Target:
         pod, health, load = followed.pod, target.health, target.load
         assert isinstance(health, PooledHealth)
         assert isinstance(load, PooledLoad)
-        self._standings |= {health, load}
+        for standing in (health, load):
+            if standing not in self._standings:
+                standing.keep(self._followed)  # servers may have gone while nobody asked for this model
+                self._standings.add(standing)
         named = (("x-sluice-pod", pod.address),) if self._options.header else ()
         pod.loads[target.spec.model] = load.of(pod.address)
         return msgspec.structs.replace(

@@ -30,13 +30,13 @@ class Wildcards:
         """Returns the route of a name that is no alias; None if no wildcard covers it, or the caller may not
         use it. Nothing is made for callers who may not.
         """
-        if not self._names:
+        if not self._names or not may(called):
             return None
         found = self._kept.get(called)
         if found is not None:
             return found
         name = covering(self._names, called)
-        if not name or not may_be_a_model(called[len(name) - 1 :]) or not may(called):
+        if not name or not may_be_a_model(called[len(name) - 1 :]):
             return None
         if len(self._kept) >= KEPT:
             self._kept.clear()
