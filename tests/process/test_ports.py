@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,6 +116,48 @@ def test_workers_whose_supervisor_is_gone_are_told_from_a_gateway_and_from_other
     assert is_left_over(server)
     os.close(marks.everybody)
     assert not is_left_over(server)
+
+
+def test_a_unix_socket_of_a_gateway_that_is_starting_is_not_taken_from_it(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    server = Server(listen=f"unix:{path}", admin_listen="127.0.0.1:0", socket_mode="0600")
+    first = take_ports(server)  # it does not accept yet
+    with pytest.raises(CannotListen, match=r"in use.*another path"):
+        take_ports(server)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))  # waits for the first one
+        first.api.setblocking(True)
+        first.api.accept()[0].close()
+    first.close()
+    take_ports(server).close()
+    assert [found.name for found in tmp_path.iterdir()] == ["api.sock"]
+
+
+def test_one_of_many_that_find_an_abandoned_unix_socket_has_it(tmp_path: Path) -> None:
+    server = Server(listen=f"unix:{tmp_path}/api.sock", admin_listen="127.0.0.1:0")
+    for _ in range(20):
+        take_ports(server).close()  # leaves the file
+        together = threading.Barrier(8)
+        had: list[Any] = []
+
+        def take(together: threading.Barrier = together, had: list[Any] = had) -> None:
+            together.wait()
+            try:
+                had.append(take_ports(server))
+            except CannotListen as error:
+                assert error.in_use  # noqa: PT017 (in a thread)
+
+        threads = [threading.Thread(target=take) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(had) == 1
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{tmp_path}/api.sock")
+        had[0].close()
+    assert [found.name for found in tmp_path.iterdir()] == ["api.sock"]
 
 
 def test_shared_ports_are_had_by_several_and_refuse_until_somebody_listens() -> None:

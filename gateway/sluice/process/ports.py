@@ -1,11 +1,13 @@
 """Binds the two addresses that a process listens on, before it serves; or takes sockets that are bound
 already.
 
-Bound sockets hold their ports and refuse connections; whoever accepts from them calls `listen`. They may be
-handed to other processes: the supervisor binds a pair for each worker and keeps it (see `supervisor.py`).
+Bound ports refuse connections; whoever accepts from them calls `listen`. They may be handed to other
+processes: the supervisor binds a pair for each worker and keeps it (see `supervisor.py`).
 
 A Unix socket's file stays when its process ends, and refuses connections as a closed port does: one that does
-is replaced. Nobody removes it at the end, for it may be a successor's by then.
+is replaced. Nobody removes it at the end, for it may be a successor's by then. So that a socket of a process
+that is only starting is not taken for such a one, it listens as soon as it is bound (connections wait until
+somebody accepts), and a lock on a file beside it is held from the look at the old one until then.
 
 Workers whose supervisor was killed let go of their ports as soon as they notice, and end their streams. A
 gateway that is started meanwhile waits for that, and only for that. It recognizes such workers by two marks,
@@ -13,19 +15,22 @@ which are names of Unix sockets in Linux's abstract namespace: one is held by ev
 workers, the other by its supervisor alone.
 """
 
+import contextlib
 import errno
+import fcntl
 import os
 import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 
 import msgspec
 
 from sluice.config.checks import address, unix_path
 from sluice.config.types import Server
+from sluice.server.acceptor import BACKLOG
 
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL)
 LOOK_AGAIN = 0.05
@@ -205,19 +210,48 @@ def _bound_at(path: str, mode: int) -> socket.socket:
     """Binds a Unix socket, and replaces one that nobody listens on. Raises OSError."""
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        try:
-            bound.bind(path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _abandoned(path):
-                raise
-            os.unlink(path)
-            bound.bind(path)
-        os.chmod(path, mode)  # nobody can connect before it listens
+        with _locked(f"{path}.lock"):
+            try:
+                bound.bind(path)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or not _abandoned(path):
+                    raise
+                os.unlink(path)
+                bound.bind(path)
+            os.chmod(path, mode)  # nobody can connect before it listens
+            bound.listen(BACKLOG)
         bound.setblocking(False)
     except OSError:
         bound.close()
         raise
     return bound
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Holds the lock of this file, which is there only meanwhile. Raises OSError: EADDRINUSE if another
+    process holds it."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(path, file):  # else who had it before has removed it since we opened it
+                try:
+                    yield
+                finally:
+                    os.unlink(path)
+                return
+        except BlockingIOError:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
+        finally:
+            os.close(file)
+
+
+def _is_at(path: str, file: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file))
+    except FileNotFoundError:
+        return False
 
 
 def _abandoned(path: str) -> bool:
