@@ -21,15 +21,16 @@ def trust(context: ssl.SSLContext, path: str, *, option: str = "ca") -> None:
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_FILE + 1)
-        if len(data) > MAX_FILE:
-            raise ValueError(f"{option}: {path} is larger than {MAX_FILE >> 10} KiB")
+    except OSError as error:
+        raise ValueError(f"{option}: {path} cannot be read: {_why(error)}") from None
+    if len(data) > MAX_FILE:
+        raise ValueError(f"{option}: {path} is larger than {MAX_FILE >> 10} KiB")
+    try:
         context.load_verify_locations(
             cadata=data.decode("ascii", "ignore") if b"-----BEGIN" in data else data
         )
-    except ssl.SSLError:
+    except (ssl.SSLError, ValueError):  # ValueError: the file is empty
         raise ValueError(f"{option}: {path} holds no certificates (PEM or DER is expected)") from None
-    except OSError as error:
-        raise ValueError(f"{option}: {path} cannot be read: {_why(error)}") from None
 
 
 def identify(context: ssl.SSLContext, cert: str, key: str | None, password: Callable[[], str]) -> None:

@@ -303,6 +303,11 @@ async def test_files_that_come_back_as_they_were_end_the_trouble(pki: Pki, tmp_p
         (lambda pki: pki.write("tls.crt", b"x" * (2 << 20)), "larger than 1024 KiB"),
         (lambda pki: (pki.path / "tls.key").unlink(), "key: .* cannot be read"),
         (lambda pki: pki.write("clients.pem", b"nonsense"), "client_ca: .* holds no certificates"),
+        (lambda pki: pki.write("clients.pem", b""), "client_ca: .* holds no certificates"),
+        (
+            lambda pki: pki.write("tls.crt", _trusted(pki.path / "tls.crt")),
+            "cert: .*tls.crt .*BEGIN CERTIFICATE",
+        ),
     ],
 )
 def test_files_that_cannot_be_used_are_named(break_it: Callable[[Pki], object], words: str, pki: Pki) -> None:
@@ -311,6 +316,11 @@ def test_files_that_cannot_be_used_are_named(break_it: Callable[[Pki], object], 
     break_it(pki)
     with pytest.raises(ValueError, match=words):
         served_by(options)
+
+
+def _trusted(file: Path) -> bytes:
+    """OpenSSL's own form of a certificate, which no other library reads."""
+    return file.read_bytes().replace(b" CERTIFICATE-", b" TRUSTED CERTIFICATE-")
 
 
 def test_an_encrypted_key_needs_its_password_and_nobody_is_asked_for_it(pki: Pki) -> None:

@@ -269,6 +269,7 @@ async def test_files_that_are_of_no_use_leave_the_last_good_ones(caller: Caller,
     [
         ({"ca": "missing.pem"}, "ca: .*missing.pem cannot be read: no such file"),
         ({"ca": "garbage"}, "ca: .*garbage holds no certificates"),
+        ({"ca": "empty"}, "ca: .*empty holds no certificates"),
         ({"cert": "ca.pem"}, "hold no certificate with its key"),
         ({"cert": "client.pem", "key": "other.key"}, "is not the key of the certificate"),
         (
@@ -284,6 +285,7 @@ def test_files_that_cannot_be_used_are_named(options: dict[str, object], words: 
 
     pki.ca_file()
     pki.write("garbage", b"-----BEGIN CERTIFICATE-----\nx")
+    pki.write("empty", b"")
     client = pki.client()
     pki.write("other.key", trustme.CA().issue_cert("a.example").private_key_pem.bytes())
     key = load(Path(client["key"]).read_bytes(), None)

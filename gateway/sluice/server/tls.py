@@ -64,10 +64,16 @@ def served_by(options: ServerTls, protocols: tuple[str, ...] = ("http/1.1",)) ->
 
 
 def _lasts(path: str) -> tuple[float, float]:
-    """Returns the beginning and end of the chain's certificate that ends first. OpenSSL has read the file
-    already."""
+    """Returns the beginning and end of the chain's certificate that ends first. Raises ValueError for what
+    OpenSSL alone reads (its TRUSTED CERTIFICATE)."""
     with open(path, "rb") as file:
-        chain = x509.load_pem_x509_certificates(file.read(MAX_FILE))
+        data = file.read(MAX_FILE)
+    try:
+        chain = x509.load_pem_x509_certificates(data)
+    except ValueError:
+        raise ValueError(
+            f"cert: {path} holds a certificate that cannot be read: PEM is expected, -----BEGIN CERTIFICATE-----"
+        ) from None
     first = min(chain, key=lambda certificate: certificate.not_valid_after_utc)
     return first.not_valid_before_utc.timestamp(), first.not_valid_after_utc.timestamp()
 
