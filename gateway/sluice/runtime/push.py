@@ -5,7 +5,6 @@ workers sends the metrics of all.
 """
 
 import asyncio
-import os
 import platform
 from collections.abc import Awaitable, Callable
 
@@ -24,16 +23,23 @@ Collect = Callable[[], Awaitable[bytes]]
 
 
 class MetricsPusher:
-    """`count` is called with the result of each push (ok, failed), and the reason of a failure."""
+    """`count` is called with the result of each push (ok, failed), and the reason of a failure.
 
-    def __init__(self, config: MetricsPush, collect: Collect, count: Callable[[str, str], object]) -> None:
+    `process`: the id that metrics are sent under: the supervisor's, where there are workers. Counters would
+    otherwise be another series whenever another worker sends them, and each begin at what all have counted
+    (https://opentelemetry.io/docs/specs/semconv/resource/service/#service-instance).
+    """
+
+    def __init__(
+        self, config: MetricsPush, process: int, collect: Collect, count: Callable[[str, str], object]
+    ) -> None:
         self._config = config
         self._every = float(config.every)
         self._collect = collect
         self._count = count
         self._resource = {
             "service.name": config.service, "service.version": VERSION,
-            "service.instance.id": f"{platform.node()}:{os.getpid()}", **config.attributes,
+            "service.instance.id": f"{platform.node()}:{process}", **config.attributes,
         }  # fmt: skip
 
     async def run(self) -> None:

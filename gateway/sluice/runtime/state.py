@@ -7,6 +7,7 @@ to the end (`sluice.runtime.restart`); everything else belongs to snapshots (`sl
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -265,7 +266,8 @@ class ProcessState:
             else:
                 self.notices.end(("push",), "metrics_pushed")
 
-        return MetricsPusher(push, collect, counted)
+        process = self.slot.board.maker if self.slot is not None else os.getpid()
+        return MetricsPusher(push, process, collect, counted)
 
     def _recorder(self) -> "Recorder":
         """Opens the sinks. Raises OSError if a sink's file or directory cannot be used."""

@@ -53,6 +53,8 @@ class Board:
     """To be made before processes are forked; each of them then takes a `BoardSlot`. Raises OSError."""
 
     def __init__(self, slots: int, cells: int = CELLS, names: int = NAMES) -> None:
+        self.maker = os.getpid()
+        """The process that has made it: the supervisor."""
         self.slots = slots
         self._cells = cells
         self._names_size = names
