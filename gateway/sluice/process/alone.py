@@ -159,7 +159,8 @@ def read_again(source: ConfigSource, started: Loaded) -> Read | Reload:
 
 
 def problems_of(error: Exception) -> tuple[str, ...]:
-    """Returns the log fields for a configuration that could not be applied."""
+    """Returns why a configuration could not be applied, in lines for the log and the admin API. The text of an
+    exception of another kind, which may be a plugin's, is left out: it may quote the configuration."""
     if isinstance(error, ConfigError):
         return tuple(error.problems)
     words = str(error) if isinstance(error, ValueError | OSError | RuntimeError) else ""
