@@ -174,6 +174,7 @@ def test_systemd_is_told_of_readiness_reloads_and_the_end(workers: int, tmp_path
                 assert told(heard, b"WATCHDOG=1")
             running.process.send_signal(signal.SIGTERM)
             assert int(told(heard, b"STOPPING=1")["EXTEND_TIMEOUT_USEC"]) >= 60_000_000
+            assert running.process.wait(60) == 0
 
 
 @pytest.mark.parametrize(
