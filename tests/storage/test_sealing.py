@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from sluice.config.units import DataKeys
+from sluice.config.units import DataKeys, SessionKey
 from sluice.storage.sealing import NOTHING, Seals, Unreadable, is_sealed
 
 OLD, NEW = b"o" * 31 + b"1", b"n" * 31 + b"1"
@@ -84,6 +84,12 @@ def test_keys_stand_in_lines_or_between_commas(text: str) -> None:
     first, second = DataKeys.parse(text).keys()
     assert (len(first), second.hex()) == (32, HEXADECIMAL)
     assert BASE64 not in repr(DataKeys.parse(text))
+
+
+def test_sessions_have_one_key() -> None:
+    assert len(SessionKey.parse(f"{BASE64}\n").keys()) == 1
+    with pytest.raises(ValueError, match="holds 2 keys; expected one"):
+        SessionKey.parse(f"{BASE64} {HEXADECIMAL}")
 
 
 @pytest.mark.parametrize(

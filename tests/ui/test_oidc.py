@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import aiohttp
 import jwt
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from sluice.identity.oidc import PATIENCE, Flows, SignInFailed
 from sluice.identity.provider import LIFE, PAUSE, Discovery
 from sluice.ui.sessions import Attempts
 from tests.api.serving import CONFIG, FakeRequest, Served, served
+from tests.e2e.gateway_process import serving
 from tests.ui.openid import OTHER_KEY, Hostile, certified, hostile, person
 from tests.ui.test_pages import Clock
 
@@ -126,6 +128,114 @@ async def test_people_sign_in_at_a_certified_provider(
             assert left.json["leave"] == f"{issuer}/session/end?client_id=sluice"
             assert not (await user.who())["signed_in"]
             assert secret == "" or secret not in str(there.log)
+
+
+# several replicas
+
+
+SESSION_KEY = "c2x1aWNlIHRlc3RzOiAzMiBieXRlcyBmb3IgYSBrZXk="
+
+
+def shared(text: str, key: str = SESSION_KEY) -> str:
+    return text.replace("admin: {", f"admin: {{session_key: '{key}', ")
+
+
+async def test_another_replica_may_finish_what_one_has_begun() -> None:
+    async with certified(CALLBACK) as issuer:
+        text = shared(config(issuer))
+        async with served(text) as one, served(text) as two:
+            user = Visitor(one)
+            came_back = await person(await user.begin(), "olga", CALLBACK)
+            user.there = two
+            assert await user.back(urlsplit(came_back).query) == ""
+            found = await user.who()
+            assert (found["name"], found["role"]) == ("olga@example.com", "operator")
+            user.there = one
+            assert (await user.ask("POST", "/admin/keys", {"id": "made"})).status == 201
+            assert (await user.who())["token"] == found["token"]
+            user.there = two
+            left = await user.ask("DELETE", "/ui/session")
+            assert left.json["leave"] == f"{issuer}/session/end?client_id=sluice"
+            user.there = one
+            assert not (await user.who())["signed_in"]
+
+
+async def test_without_a_common_key_each_replica_knows_its_own_sessions_alone() -> None:
+    async with hostile() as idp:
+        text = config(idp.url)
+        async with served(text) as one, served(text) as two:
+            user = Visitor(one)
+            query = idp.authorize(await user.begin())
+            user.there = two
+            assert await user.back(query) == "expired"
+            assert idp.asked == []
+
+
+async def test_what_ends_sessions_ends_them_at_all_replicas() -> None:
+    """Signing out takes the cookie from its browser; a copy of it is as good as before, for as long as it
+    lives, until the session key or the provider's configuration is another one."""
+    async with hostile() as idp:
+        text = shared(config(idp.url))
+        async with (
+            served(text) as one,
+            served(text) as two,
+            served(shared(config(idp.url), "b3RoZXIgdGVzdHM6IDMyIGJ5dGVzIGZvciBhIGtleSE=")) as rekeyed,
+            served(shared(config(idp.url, roles="{viewer: [others]}"))) as others,
+        ):
+            user, thief = Visitor(one), Visitor(two)
+            assert await user.back(idp.authorize(await user.begin())) == ""
+            thief.cookies = dict(user.cookies)
+            await user.ask("DELETE", "/ui/session")
+            assert not (await user.who())["signed_in"]
+            assert (await thief.who())["signed_in"]
+            for there in (rekeyed, others):
+                thief.there = there
+                assert not (await thief.who())["signed_in"]
+
+
+async def test_a_session_of_an_admin_key_holds_at_all_replicas_and_over_restarts() -> None:
+    text = shared(config("https://login.example.com"))
+    user = None
+    for _ in range(2):
+        async with served(text) as there:
+            if user is None:
+                user = Visitor(there)
+                assert (await user.ask("POST", "/ui/session", {"key": "sk-sluice-test"})).status == 200
+            user.there = there
+            assert (await user.who())["role"] == "operator"
+            assert (await user.ask("GET", "/admin/keys")).status == 200
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_replicas_with_workers_share_the_way_to_the_provider(workers: int) -> None:
+    server = (
+        "server: {listen: '127.0.0.1:${API_PORT}', admin_listen: '127.0.0.1:${ADMIN_PORT}', "
+        f"drain_delay: 0s, workers: {workers}}}\n"
+    )
+    async with hostile() as idp, aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+        text = server + shared(config(idp.url))
+        with serving(text) as one, serving(text) as two:
+
+            async def ask(at: str, method: str, path: str, cookie: str = "", body: object = None) -> Any:
+                """By a connection of its own, which any worker may take."""
+                headers = {"origin": ORIGIN, "cookie": cookie, "connection": "close"}
+                async with session.request(
+                    method, at + path, json=body, headers=headers, allow_redirects=False
+                ) as answer:
+                    cookies = {
+                        name: value.value for name, value in answer.cookies.items() if value["max-age"] != "0"
+                    }
+                    found = await answer.json() if answer.content_type == "application/json" else None
+                    cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
+                    return answer.headers.get("location", ""), found, cookie
+
+            for number in range(4 * workers):
+                _, begun, ticket = await ask(one.admin, "POST", "/ui/oidc", body={"page": PAGE})
+                query = idp.authorize(begun["location"], code=f"code-{number}")
+                location, _, cookie = await ask(two.admin, "GET", f"/ui/oidc/callback?{query}", ticket)
+                assert location == "../"
+                for at in (one.admin, two.admin):
+                    assert (await ask(at, "GET", "/ui/session", cookie))[1]["signed_in"]
 
 
 # at one that does what the test wants

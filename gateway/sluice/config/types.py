@@ -17,6 +17,7 @@ from sluice.config.units import HeaderValue as HeaderValue
 from sluice.config.units import Rate as Rate
 from sluice.config.units import Seconds as Seconds
 from sluice.config.units import Secret as Secret
+from sluice.config.units import SessionKey as SessionKey
 
 Name = Annotated[
     str,
@@ -749,7 +750,8 @@ class Admin(_Section, frozen=True):
     `keys`: further keys, each with its role. `store`: where dynamic keys and usage are kept: "memory",
     "sqlite:PATH", a URL of Redis or a postgresql:// one; null: as `state`. `pepper`: dynamic keys are kept as
     HMAC-SHA-256 under it, else as SHA-256; another pepper invalidates all of them. `ui`: pages for operators
-    on the admin port, under /ui/.
+    on the admin port, under /ui/. `session_key`: what their sessions are signed with, so that they hold at all
+    replicas that have it and over restarts; null: they end with the gateway.
     """
 
     digest: Digest | None = None  # sha256:… of an operator's key; null: see keys, oidc
@@ -758,6 +760,7 @@ class Admin(_Section, frozen=True):
     pepper: Secret | None = None  # a secret that dynamic keys' digests are made with
     ui: bool = False  # pages on the admin port, under /ui/; people sign in with an admin key, or by oidc
     oidc: Oidc | None = None  # signing in to the pages by an OpenID provider
+    session_key: SessionKey | None = None  # 32 random bytes in base64, for all replicas; null: drawn by lot
 
     @property
     def usable(self) -> bool:

@@ -195,6 +195,19 @@ class DataKeys(Secret):
         return tuple([_key_of(text) for text in self.reveal().replace(",", " ").split()])
 
 
+class SessionKey(DataKeys):
+    """One key of 32 bytes, in base64 or in hexadecimal digits."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        found = super().parse(value)
+        if len(found.keys()) > 1:
+            raise ValueError(f"holds {len(found.keys())} keys; expected one")
+        return found
+
+
 KEY_BYTES = 32
 MOST_KEYS = 64
 

@@ -109,7 +109,7 @@ _ticket = msgspec.json.Decoder(_Ticket).decode
 class Flows:
     """Begins attempts, and knows them again by the browser's cookie: no process keeps anything of them.
 
-    `seed` is secret, and the same in all processes of a gateway; `wall` gives seconds since the epoch.
+    `seed` is secret, and the same in all processes (and replicas) of a gateway; `wall` gives seconds since the epoch.
     """
 
     def __init__(self, seed: bytes, oidc: Oidc, wall: Callable[[], float]) -> None:

@@ -1,5 +1,6 @@
 """The pages' own routes on the admin port: their files, signing in and out, and the playground."""
 
+import hmac
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
@@ -44,7 +45,8 @@ class Ui:
         self.log = runtime.log
         self._callers = callers
         self._bodies = bodies
-        self.sessions = Sessions(state.seed, runtime.operators, runtime.config.admin.oidc, time.time)
+        self._seed = _seed(runtime)
+        self.sessions = Sessions(self._seed, runtime.operators, runtime.config.admin.oidc, time.time)
         self.attempts = state.once("ui attempts", lambda: Attempts(state.clock))
         self._assets = state.once("ui assets", lambda: Assets("sluice.ui", "static", more=ISOLATED))
         self._offered: list[str] = []
@@ -79,7 +81,7 @@ class Ui:
 
         issuer = oidc.issuer
         discovery = state.once(f"oidc {issuer}", lambda: Discovery(issuer, state.clock))
-        return OidcSignIn(oidc, self, self._bodies, discovery, seed=state.seed, wall=time.time)
+        return OidcSignIn(oidc, self, self._bodies, discovery, seed=self._seed, wall=time.time)
 
     def address(self, request: Request) -> str:
         """The client's, as limits count it."""
@@ -159,6 +161,13 @@ class Ui:
         body |= {"name": operator.name, "role": operator.role, **self._ways}
         cookie = self.sessions.set_cookie(session)
         request.reply(200, _json(body), [*NOT_STORED, cookie])
+
+
+def _seed(runtime: Snapshot) -> bytes:
+    """Returns what sessions and attempts to sign in are signed with: by the configured key, which replicas
+    share, else this gateway's own."""
+    key = runtime.config.admin.session_key
+    return runtime.state.seed if key is None else hmac.digest(key.keys()[0], b"sluice ui", "sha256")
 
 
 def _is_secure(request: Request) -> bool:

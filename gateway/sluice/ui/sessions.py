@@ -1,9 +1,10 @@
 """Signing in to the pages: an admin key once, or an OpenID provider's word, then a cookie that says who it
 is, and until when.
 
-Nothing is kept of a session: the cookie is signed with a secret that the process was started with, and with
-what let its owner in: the digest of the admin key, or the configuration of the provider. So another key, or
-other roles, end these sessions. It is HttpOnly and SameSite=Strict; beside it each request needs a token in a
+Nothing is kept of a session: the cookie is signed with a secret (`admin.session_key`, or one drawn by lot when
+the gateway is started), and with what let its owner in: the digest of the admin key, or the configuration of
+the provider. So another key, or other roles, end these sessions; signing out takes the cookie from one browser
+and ends no copy of it. It is HttpOnly and SameSite=Strict; beside it each request needs a token in a
 header, which only a page that could read an answer knows. So a page of another port of the same host, which
 the browser sends the cookie for, can do nothing with it.
 """
@@ -59,7 +60,7 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class Sessions:
-    """`seed` is secret, and the same in all processes of a gateway; `wall` gives seconds since the epoch."""
+    """`seed` is secret, and the same in all processes (and replicas) of a gateway; `wall` gives seconds since the epoch."""
 
     def __init__(
         self, seed: bytes, operators: Operators, oidc: Oidc | None, wall: Callable[[], float]
