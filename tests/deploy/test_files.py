@@ -14,6 +14,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
+GIVEN = {"SLUICE_KEY_DIGEST": "sha256:" + "a" * 64, "POSTGRES_PASSWORD": "p", "GRAFANA_PASSWORD": "g"}
+"""What whoever starts Compose has to set."""
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 
 
@@ -52,7 +54,7 @@ def test_the_image_has_what_the_chart_expects() -> None:
 
 def test_compose_mounts_and_builds_what_is_there() -> None:
     services = COMPOSE["services"]
-    assert set(services) == {"gateway", "redis", "prometheus", "grafana"}
+    assert set(services) == {"gateway", "redis", "postgres", "prometheus", "grafana"}
     build = services["gateway"]["build"]
     assert (DEPLOY / build["context"] / build["dockerfile"]).is_file()
     mounts = [volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])]
@@ -65,11 +67,32 @@ def test_compose_shows_nothing_to_the_network() -> None:
     assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
 
 
+def test_compose_has_no_secret_of_its_own_and_says_which_are_missing() -> None:
+    text = (DEPLOY / "compose.yaml").read_text()
+    assert set(re.findall(r"\$\{(\w+):\?", text)) == set(GIVEN)
+    assert set(re.findall(r"\$\{(\w+):-\}", text)) == {"OPENAI_API_KEY"}
+    assert re.findall(r"\$\{\w+:-[^}]+\}", text) == []
+
+
+def test_the_gateway_of_compose_waits_for_its_stores_and_asks_no_other() -> None:
+    config = yaml.safe_load((DEPLOY / "compose" / "gateway.yaml").read_text())
+    hosts = {
+        re.sub(r"^.*[/@](\w+):\d+.*$", r"\1", address)
+        for address in (config["state"], config["limits"]["store"])
+    }
+    assert hosts == {"redis", "postgres"}
+    assert COMPOSE["services"]["gateway"]["depends_on"] == {
+        host: {"condition": "service_healthy"} for host in hosts
+    }
+    assert all("healthcheck" in COMPOSE["services"][host] for host in hosts)
+
+
 def test_the_gateway_accepts_the_configuration_of_compose(monkeypatch: pytest.MonkeyPatch) -> None:
     from sluice.config.loader import check
 
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setenv("SLUICE_KEY_DIGEST", "sha256:" + "a" * 64)
+    for name, value in GIVEN.items():
+        monkeypatch.setenv(name, value)
     assert [str(problem) for problem in check(str(DEPLOY / "compose" / "gateway.yaml")).problems] == []
 
 
@@ -101,6 +124,6 @@ def test_compose_is_valid() -> None:
     ):
         pytest.skip("docker compose is not installed")
     command = [docker, "compose", "-f", str(DEPLOY / "compose.yaml"), "config", "--quiet"]
-    environment = {**os.environ, "SLUICE_KEY_DIGEST": "sha256:" + "a" * 64}
+    environment = {**os.environ, **GIVEN}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode == 0, done.stderr
