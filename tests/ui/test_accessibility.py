@@ -68,7 +68,7 @@ async def test_no_dialog_and_no_answer_breaks_a_rule() -> None:
         assert await violations(tab) == []
         await tab.press("Escape", 27)
         await show(tab, "playground")
-        await tab.until("document.querySelectorAll('form select').length === 3")
+        await tab.until("document.querySelectorAll('form select').length === 4")
         await tab.type("form textarea", "one two three")
         await tab.click("Send")
         await tab.until("document.querySelector('#answer').innerText.includes('three')")

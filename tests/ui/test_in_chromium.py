@@ -111,10 +111,10 @@ async def test_the_playground_streams_in_each_dialect(dialect: str) -> None:
     async with opened() as (tab, there):
         await sign_in(tab)
         await show(tab, "playground")
-        await tab.until("document.querySelectorAll('form select').length === 3")
+        await tab.until("document.querySelectorAll('form select').length === 4")
         choose = "select.value = chosen; select.dispatchEvent(new Event('change', {bubbles: true}))"
         await tab.js(
-            f"((select, chosen) => {{ {choose} }})(document.querySelectorAll('form select')[1], {dialect!r})"
+            f"((select, chosen) => {{ {choose} }})(document.querySelectorAll('form select')[2], {dialect!r})"
         )
         await tab.type("form textarea", "one two three four five six <b>seven</b>")
         await tab.click("Send")
@@ -122,7 +122,7 @@ async def test_the_playground_streams_in_each_dialect(dialect: str) -> None:
         await tab.until(
             "![...document.querySelectorAll('button')].find((one) => one.textContent === 'Send').disabled"
         )
-        figures = await tab.js("document.querySelector('section .tiles').innerText")
+        figures = await tab.js("document.querySelector('.answers .tiles').innerText")
         assert "200" in figures
         await tab.picture(f"playground-{dialect.split()[0]}")
         assert there.requests[-1]["key"] == "test"
@@ -133,7 +133,7 @@ async def test_a_call_of_the_playground_can_be_cancelled() -> None:
     async with opened() as (tab, there):
         await sign_in(tab)
         await show(tab, "playground")
-        await tab.until("document.querySelectorAll('form select').length === 3")
+        await tab.until("document.querySelectorAll('form select').length === 4")
         await tab.type("form textarea", "word " * 2000)
         await tab.click("Send")
         await tab.until("document.querySelector('#answer').innerText.length > 20")

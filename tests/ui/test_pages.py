@@ -346,3 +346,30 @@ def test_attempts_are_forgotten_and_one_address_does_not_hold_up_another() -> No
         attempts.failed(str(number))
     with pytest.raises(RateLimited):
         attempts.check("c")
+
+
+async def test_an_operator_may_choose_a_target_and_a_caller_may_not() -> None:
+    two = WITH_UI.replace(
+        "[[{upstream: echo, model: echo}]]",
+        "[[{upstream: echo, model: echo}], [{upstream: echo, model: other}]]",
+        1,
+    )
+    async with served(two) as there:
+        user = Browser(there)
+        await user.sign_in()
+        body = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
+        for only, status, target in (
+            ("", 200, "echo/echo"),
+            ("echo/other", 200, "echo/other"),
+            ("echo/none", 400, None),
+        ):
+            done = await user.ask(
+                "POST", "/ui/play/v1/chat/completions", body, x_sluice_key="test", x_sluice_only=only
+            )
+            assert done.status == status
+            assert (
+                target is None or [line["target"] for line in there.log if line.get("target")][-1] == target
+            )
+        own = await there.ask("POST", "/v1/chat/completions", body, headers={"x-sluice-only": "echo/other"})
+        assert own.status == 200
+        assert [line["target"] for line in there.log if line.get("target")][-1] == "echo/echo"

@@ -1,5 +1,7 @@
 """Identifies callers by key or token, within their address's limit, and checks the key's origins."""
 
+from collections.abc import Callable
+
 from sluice.api.cors import Cors
 from sluice.api.request import Request
 from sluice.errors import Forbidden, GatewayError, Unauthorized
@@ -7,11 +9,15 @@ from sluice.frontends import in_query
 from sluice.identity import KeysWanted
 from sluice.identity.operators import Operator
 from sluice.identity.principal import Principal
+from sluice.proxy.target import Route
 from sluice.runtime.snapshot import Snapshot
 
 
 class Callers:
-    """The callers of one snapshot. `cors` allows pages to read responses."""
+    """The callers of one snapshot. `cors` allows pages to read responses. `narrowed` makes of an alias's route
+    the one for a request; None: callers may not choose among its targets."""
+
+    narrowed: Callable[[Route, Request], Route] | None = None
 
     def __init__(self, runtime: Snapshot, cors: Cors) -> None:
         self._runtime = runtime

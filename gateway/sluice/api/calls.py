@@ -61,6 +61,7 @@ class Calls:
     ) -> None:
         self._runtime = runtime
         self._callers = callers
+        self._narrowed = callers.narrowed
         self._bodies = bodies
         self._refusals = refusals
         self._resumable = resumable
@@ -164,6 +165,8 @@ class Calls:
                 "Say which model to use" if not name else "There is no such model, or this key may not use it"
             )
             raise ModelNotFound(what, param="model")
+        if self._narrowed is not None:
+            route = self._narrowed(route, request)
         if principal.session_prefix and chat.session is not None:
             session = principal.session(chat.session)
             if session is None:

@@ -2,26 +2,38 @@
 gateway's keys.
 
 POST /ui/play/{path} is the client's path: its limits, budgets, log line, usage and metrics are those of the
-key that `x-sluice-key` names, whose secret nobody needs for it.
+key that `x-sluice-key` names, whose secret nobody needs for it. `x-sluice-only` names one target of the alias,
+"upstream/model", that is to answer; callers themselves cannot choose.
 """
 
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
+import msgspec
+
 from sluice.api.admin import Admit
 from sluice.api.admin_roles import NEEDED, check_role
 from sluice.api.callers import Callers
+from sluice.api.cors import Cors
 from sluice.api.request import Request
 from sluice.errors import BadRequest, Forbidden
 from sluice.identity.principal import Principal
+from sluice.proxy.target import Route, Target
+from sluice.routing.strategies import RoutedTier
+from sluice.runtime.snapshot import Snapshot
 
 PREFIX = "/ui/play"
 ROUTE = f"POST {PREFIX}/{{+path}}"
 KEY_HEADER = "x-sluice-key"
+ONLY_HEADER = "x-sluice-only"
 
 
 class ActingCallers(Callers):
     """Recognizes an operator's requests as those of the key that they name."""
+
+    def __init__(self, runtime: Snapshot, cors: Cors) -> None:
+        super().__init__(runtime, cors)
+        self.narrowed = _narrowed
 
     def recognize(self, request: Request, hidden: tuple[str, ...] = ()) -> Principal:
         """Raises BadRequest, Forbidden."""
@@ -33,6 +45,19 @@ class ActingCallers(Callers):
             raise Forbidden("There is no such key that may be used")
         request.caller = principal.key_id
         return principal
+
+
+def _narrowed(route: Route, request: Request) -> Route:
+    """Returns the route with the target that the request names alone. Raises BadRequest."""
+    wanted = request.headers.get(ONLY_HEADER, "")
+    if not wanted:
+        return route
+    for tier in route.tiers:
+        for target in tier.targets:
+            if isinstance(target, Target) and target.label == wanted:
+                only = RoutedTier([target], tier.strategy, tier.affinity, pooled=tier.pooled)
+                return msgspec.structs.replace(route, tiers=(only,), shadow=None, single_target=False)
+    raise BadRequest(f"{ONLY_HEADER} must name a target of {route.name}", param=ONLY_HEADER)
 
 
 class Playground:
