@@ -5,6 +5,7 @@ The order of the packages is the one of docs/architecture.md; ORDER has it from 
 """
 
 import ast
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -196,6 +197,31 @@ def test_what_knows_less_imports_less(place: str, allowed: set[str]) -> None:
         if not within(found, allowed) and found != "sluice"
     }
     assert not strangers
+
+
+def dialects() -> set[str]:
+    """The names of the client and upstream dialects that come along, and of the folders they are in."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    found = {name for group in ("sluice.frontends", "sluice.backends") for name in groups[group]}
+    return found | {
+        path.name for path in (ROOT / "gateway/sluice/frontends").iterdir() if (path / "dialect.py").exists()
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if within(name, {"sluice.model", "sluice.proxy"})])
+def test_the_vocabulary_and_the_call_name_no_dialect(name: str) -> None:
+    """What is known of a dialect is said by its frontend or its backend, so that a new one is a folder and an
+    entry point."""
+    names = dialects()
+    assert len(names) > 10
+    tree = ast.parse(SOURCES[name].read_text())
+    texts = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert not {text for text in texts if text.rstrip(":") in names}
+    assert not {found for found in imports_of(name) if names & set(found.split(".")[2:])}
 
 
 def test_no_two_files_import_each_other_in_a_circle() -> None:

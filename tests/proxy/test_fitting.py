@@ -13,6 +13,8 @@ from sluice.frontends import Head
 from sluice.frontends.openai.dialect import OpenAI
 from sluice.frontends.responses.dialect import Responses
 from sluice.model.chat import ChatRequest, Image, Message, Reasoning, Sampling, Text
+from sluice.model.features import uses_of
+from sluice.model.fields import DialectFields
 from sluice.model.rules import NO_RULES, ModelRule, ModelRules, Overrides, rules_of
 from sluice.proxy.fitting import Fitting
 
@@ -406,3 +408,57 @@ def test_tools_that_only_one_dialect_has_can_be_left_out() -> None:
     assert (chat.own_tools, chat.dialect_only, dropped) == ((), "", ["tools.mcp", "tools.web_search"])
     assert chat.wire is not None
     assert chat.wire["tools"] == own[1:2]
+
+
+# a dialect that is in no file of ours
+
+MINE = DialectFields(
+    features={"tier": "service_tier"},
+    inner={"style": {"length": "verbosity"}},
+    shown={"stop": "ends", "verbosity": "style.length"},
+    written={
+        "max_tokens": "most", "max_completion_tokens": "most", "stop": "ends", "temperature": "sampling.heat",
+        "reasoning_effort": "think", "response_format": "",
+    },
+    effort="think.level",
+    unlike=frozenset({"user"}),
+)  # fmt: skip
+
+
+def of_mine(wire: dict[str, Any], **fields: Any) -> ChatRequest:
+    return ChatRequest("mine", "a", (Message("user", (Text("Hi"),)),), wire=wire, fields=MINE, **fields)
+
+
+def test_rules_are_followed_in_the_names_of_any_dialect() -> None:
+    wire = {
+        "most": 500,
+        "sampling": {"heat": 2, "other": 1},
+        "ends": ["x"],
+        "user": 7,
+        "think": {"level": "high"},
+    }
+    chat = of_mine(wire, sampling=Sampling(500, 2.0, stop=("x",)), reasoning=Reasoning(effort="high"))
+    fitted, dropped = fit(
+        chat, cap={"max_tokens": 100, "max_completion_tokens": 100}, drop=frozenset({"temperature", "stop", "user"}),
+        force={"reasoning_effort": "low"},
+    )  # fmt: skip
+    assert fitted.wire == {"most": 100, "sampling": {"other": 1}, "user": 7, "think": {"level": "low"}}
+    assert (fitted.sampling.max_tokens, fitted.sampling.stop, dropped) == (100, (), ["stop", "temperature"])
+    assert wire["most"] == 500
+
+
+def test_a_field_that_stands_in_several_has_the_request_written_anew() -> None:
+    chat = of_mine({"format": "json"}, response_format={"type": "json_object"})
+    fitted, _ = fit(chat, drop=frozenset({"response_format"}))
+    assert (fitted.wire, fitted.response_format) == (None, None)
+
+
+def test_features_are_found_and_named_as_the_callers_dialect_has_them() -> None:
+    chat = of_mine(
+        {"tier": "flex", "style": {"length": "low"}, "verbosity": "low"}, sampling=Sampling(stop=("x",))
+    )
+    assert {(use.feature.name, use.param) for use in uses_of(chat)} == {
+        ("service_tier", "tier"), ("verbosity", "style.length"), ("stop", "ends"),
+    }  # fmt: skip
+    assert not uses_of(of_mine({"tier": None, "style": {"length": "medium"}}))
+    assert not uses_of(of_mine({"style": "short"}))

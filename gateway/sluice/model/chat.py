@@ -9,21 +9,13 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from sluice.model.fields import UNKNOWN_FIELDS, DialectFields
 from sluice.model.kept import Keep
 from sluice.model.rules import Effort
 
 Role = Literal["system", "user", "assistant", "tool"]
 Cache = Mapping[str, Any]
 """Anthropic's `cache_control` object: the provider shall cache the prompt up to here."""
-
-
-GOOGLES = "gemini:"
-"""What stands before a signature of Google's in a block of reasoning: no other vendor is to be sent it."""
-OPENAIS = "openai:"
-"""Likewise before the id and encrypted content of a reasoning item of OpenAI's Responses API:
-"openai:ID:CONTENT"."""
-BEDROCKS = "bedrock:"
-"""Likewise before redacted reasoning of a model of Bedrock that is not Claude: base64 of its bytes."""
 
 
 class Text(msgspec.Struct, frozen=True, gc=False):
@@ -163,7 +155,8 @@ class ChatRequest(msgspec.Struct):
     vendor's abuse monitoring wants it). `dialect_only` says what of it stands in `wire` alone and cannot be
     left out ("tools[2]: a tool of type web_search"): targets of another dialect are not asked. "" where there
     is nothing. `own_tools`: types of tools that only its dialect has. `keep`: what it has to do with
-    responses that are kept (`sluice.policies.kept`).
+    responses that are kept (`sluice.policies.kept`). `fields`: those of `wire`, where they differ from Chat
+    Completions'.
     """
 
     dialect: str
@@ -189,6 +182,7 @@ class ChatRequest(msgspec.Struct):
     own_tools: tuple[str, ...] = ()
     keep: Keep | None = None
     own: Mapping[str, Any] | None = None
+    fields: DialectFields = UNKNOWN_FIELDS
 
     generates: ClassVar[bool] = True
     """Its answer has tokens of its own, which limits reserve."""
@@ -215,7 +209,7 @@ def continued(chat: ChatRequest, answer: str) -> ChatRequest:
     it again.
     """
     answer = answer.rstrip()
-    wire = chat.wire if chat.dialect == "openai" else None
+    wire = chat.wire if chat.fields.as_named else None
     if wire is not None:
         wire = {**wire, "messages": [*wire["messages"], {"role": "assistant", "content": answer}]}
     message = Message("assistant", (Text(answer),))

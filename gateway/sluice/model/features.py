@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Text
+from sluice.model.fields import DialectFields
 
 Weight = Literal["content", "answer", "preference"]
 """How much a feature weighs where it cannot be had. "content": the question would be another one without it.
@@ -74,44 +75,10 @@ SAMPLING = (
 )  # fmt: skip
 _NO_SAMPLING = ChatRequest("", None, ()).sampling
 _IMPLIED: Mapping[str, tuple[Any, ...]] = {
-    "logprobs": (False,), "top_logprobs": (0,), "logit_bias": ({},), "metadata": ({},), "store": (False,),
-    "service_tier": ("auto", "default"), "modalities": (["text"], []), "verbosity": ("medium",), "functions": ([],),
+    "logprobs": (False, 0), "logit_bias": ({},), "metadata": ({},), "store": (False,),
+    "service_tier": ("auto", "default"), "audio_answer": (["text"], []), "verbosity": ("medium",), "functions": ([],),
 }  # fmt: skip
-"""Values that ask for nothing."""
-_TOP: Mapping[str, Mapping[str, str]] = {
-    "openai": {
-        "logprobs": "logprobs", "top_logprobs": "logprobs", "logit_bias": "logit_bias", "user": "user",
-        "functions": "functions", "modalities": "audio_answer", "web_search_options": "web_search", "verbosity": "verbosity",
-        "prediction": "prediction", "metadata": "metadata", "store": "store", "service_tier": "service_tier",
-    },
-    "responses": {"top_logprobs": "logprobs", "metadata": "metadata", "service_tier": "service_tier"},
-    "anthropic": {"service_tier": "service_tier"},
-}  # fmt: skip
-"""By dialect: the fields of a caller's object that the vocabulary has no place for, and their features."""
-NAMES: Mapping[str, Mapping[str, str]] = {
-    "responses": {
-        "messages": "input", "response_format": "text.format", "reasoning_effort": "reasoning.effort",
-        "verbosity": "text.verbosity", "logprobs": "top_logprobs",
-    },
-    "anthropic": {
-        "stop": "stop_sequences", "response_format": "output_config.format", "reasoning_effort": "output_config.effort",
-        "user": "metadata.user_id", "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
-    },
-    "gemini": {
-        "messages": "contents", "stop": "generationConfig.stopSequences", "tool_choice": "toolConfig",
-        "response_format": "generationConfig.responseMimeType", "seed": "generationConfig.seed",
-        "n": "generationConfig.candidateCount",
-        "temperature": "generationConfig.temperature", "top_p": "generationConfig.topP", "top_k": "generationConfig.topK",
-        "frequency_penalty": "generationConfig.frequencyPenalty", "presence_penalty": "generationConfig.presencePenalty",
-        "reasoning_effort": "generationConfig.thinkingConfig", "thinking": "generationConfig.thinkingConfig",
-    },
-    "ollama": {
-        "response_format": "format", "reasoning_effort": "think", "thinking": "think", "stop": "options.stop",
-        "seed": "options.seed", "temperature": "options.temperature", "top_p": "options.top_p", "top_k": "options.top_k",
-        "frequency_penalty": "options.frequency_penalty", "presence_penalty": "options.presence_penalty",
-    },
-}  # fmt: skip
-"""By dialect: what a feature's `param` is called there."""
+"""By feature: values of its field that ask for nothing."""
 
 
 class Use(msgspec.Struct, frozen=True):
@@ -125,7 +92,7 @@ class Use(msgspec.Struct, frozen=True):
 
 def uses_of(chat: ChatRequest) -> list[Use]:
     """The features that a request uses, each once, in no certain order."""
-    names = NAMES.get(chat.dialect, {})
+    names = chat.fields.shown
     found: dict[str, Use] = {}
     for name, field, at in _used(chat):
         if name not in found:
@@ -145,7 +112,7 @@ def _used(chat: ChatRequest) -> Used:
         if (
             len(parts) != 1 or type(first := parts[0]) is not Text or first.cache is not None
         ):  # most are one text
-            yield from _in_message(message, index, exact=chat.dialect == "openai")
+            yield from _in_message(message, index, exact=chat.fields.as_named)
     yield from _of_tools(chat)
     match chat.response_format:
         case {"type": "json_object" | "json_schema" as kind}:
@@ -163,7 +130,7 @@ def _used(chat: ChatRequest) -> Used:
     if chat.user:
         yield "user", "", ""
     if chat.wire is not None:
-        yield from _in_object(chat.wire, chat.dialect)
+        yield from _in_object(chat.wire, chat.fields)
 
 
 def _in_message(message: Message, index: int, *, exact: bool) -> Used:
@@ -218,13 +185,19 @@ def _of_tools(chat: ChatRequest) -> Used:
             yield "tool_choice_named", "", ""
 
 
-def _in_object(wire: Mapping[str, Any], dialect: str) -> Used:
-    known = _TOP.get(dialect)
-    if known is None or (wire.keys().isdisjoint(known) and "text" not in wire):
-        return
-    for name in known:
-        if (value := wire.get(name)) is not None and value not in _IMPLIED.get(name, ()):
-            yield known[name], name, ""
-    match wire.get("text"):
-        case {"verbosity": str(word)} if dialect == "responses" and word != "medium":
-            yield "verbosity", "", ""
+def _in_object(wire: Mapping[str, Any], fields: DialectFields) -> Used:
+    known, inner = fields.features, fields.inner
+    if not wire.keys().isdisjoint(known):
+        for name, feature in known.items():
+            if _asks_for(feature, wire.get(name)):
+                yield feature, name, ""
+    if not wire.keys().isdisjoint(inner):
+        for outer, names in inner.items():
+            held = wire.get(outer)
+            for name, feature in names.items():
+                if isinstance(held, dict) and _asks_for(feature, held.get(name)):
+                    yield feature, "", ""
+
+
+def _asks_for(feature: str, value: Any) -> bool:
+    return value is not None and value not in _IMPLIED.get(feature, ())

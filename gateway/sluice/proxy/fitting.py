@@ -1,7 +1,7 @@
 """Adapts a request to one target by that target's rules (`sluice.model.rules`). Pure.
 
 Both forms are adapted: the vocabulary, and the caller's own JSON object if there is one, in OpenAI's Chat
-Completions or another dialect (`WRITTEN` has that dialect's field names). A request that no rule touches is
+Completions or another dialect (`ChatRequest.fields` has that dialect's names). A request that no rule touches is
 returned unchanged, so that its text can still be forwarded verbatim.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from sluice.errors import BadRequest
-from sluice.frontends.openai.request import chat_of
+from sluice.frontends.configured import chat_with
 from sluice.model.chat import ChatRequest, Message, Reasoning
 from sluice.model.rules import LIMITS, ModelRules
 from sluice.wire.dataurl import normalized_url
@@ -27,39 +27,6 @@ _CHAT = {
     "cache_control": "cache",
 }  # fmt: skip
 _ABSENT = ChatRequest("", None, ())
-WRITTEN: Mapping[str, Mapping[str, str]] = {
-    "responses": {
-        "max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens", "reasoning_effort": "reasoning",
-        "thinking": "reasoning", "response_format": "text",
-    },
-    "anthropic": {
-        "max_completion_tokens": "max_tokens", "stop": "stop_sequences", "reasoning_effort": "thinking",
-        "reasoning": "thinking", "response_format": "output_config",
-    },
-    "gemini": {
-        "max_tokens": "generationConfig.maxOutputTokens", "max_completion_tokens": "generationConfig.maxOutputTokens",
-        "temperature": "generationConfig.temperature", "top_p": "generationConfig.topP", "top_k": "generationConfig.topK",
-        "stop": "generationConfig.stopSequences", "seed": "generationConfig.seed",
-        "frequency_penalty": "generationConfig.frequencyPenalty", "presence_penalty": "generationConfig.presencePenalty",
-        "reasoning_effort": "generationConfig.thinkingConfig", "reasoning": "generationConfig.thinkingConfig",
-        "thinking": "generationConfig.thinkingConfig", "tool_choice": "toolConfig",
-    },
-    "ollama": {
-        "max_tokens": "options.num_predict", "max_completion_tokens": "options.num_predict",
-        "temperature": "options.temperature", "top_p": "options.top_p", "top_k": "options.top_k", "stop": "options.stop",
-        "seed": "options.seed", "frequency_penalty": "options.frequency_penalty",
-        "presence_penalty": "options.presence_penalty", "reasoning_effort": "think", "reasoning": "think", "thinking": "think",
-        "response_format": "format",
-    },
-}  # fmt: skip
-"""By dialect: the fields of a request that have other names there than in OpenAI's, or stand in another
-object."""
-UNLIKE: Mapping[str, frozenset[str]] = {
-    "anthropic": frozenset({"metadata", "service_tier", "user"}),
-    "gemini": frozenset({"metadata", "service_tier", "store", "user"}),
-    "ollama": frozenset({"logprobs", "top_logprobs"}),
-}
-"""By dialect: fields with another meaning than in OpenAI's dialect, to which rules do not apply."""
 WORDS = frozenset({"reasoning", "thinking"})
 """Fields that other vendors have added to OpenAI's dialect. A translated request has none of them but
 `reasoning_effort`.
@@ -72,11 +39,7 @@ _OF_TOOLS = "tools."
 
 def check_values(values: Mapping[str, Any]) -> None:
     """Raises BadRequest for configured values that a caller could not give to these fields either."""
-    _given(values)
-
-
-def _given(values: Mapping[str, Any]) -> ChatRequest:
-    return chat_of({"messages": [{"role": "user", "content": ""}], **values})
+    chat_with(values)
 
 
 class Fitting:
@@ -101,8 +64,8 @@ class Fitting:
         names = self._drop.union(self._rename, rules.cap, *rules.either)
         self._names = names.union(LIMITS) if not names.isdisjoint(LIMITS) else names
         self._sets = bool(rules.default or rules.force)
-        self._default = _given(rules.default)
-        self._force = _given(rules.force)
+        self._default = chat_with(rules.default)
+        self._force = chat_with(rules.force)
         self._sampling = tuple({_SAMPLING[name] for name in self._names if name in _SAMPLING})
         self._chat = tuple({_CHAT[name] for name in self._names if name in _CHAT})
         self._renames = any(
@@ -126,7 +89,7 @@ class Fitting:
             return (
                 self._vocabulary(chat, set()) if self._sets or self._renames or self._touches(chat) else chat
             )
-        if chat.dialect != "openai":
+        if not chat.fields.as_named:
             return self._of_another(chat, wire)
         if not (
             self._sets
@@ -145,7 +108,7 @@ class Fitting:
         """Returns whether the target gets the vocabulary, in another dialect than the caller's (which is not
         OpenAI's).
         """
-        return self._dialect is not None and chat.dialect not in ("openai", self._dialect)
+        return self._dialect is not None and not chat.fields.as_named and chat.dialect != self._dialect
 
     def _touches(self, chat: ChatRequest) -> bool:
         """Returns whether a rule applies to a field of the vocabulary."""
@@ -193,9 +156,8 @@ class Fitting:
             return chat
         dropped: set[str] = set()
         fitted = self._vocabulary(chat, dropped)
-        names = WRITTEN.get(chat.dialect, {})
+        names, unlike = chat.fields.written, chat.fields.unlike
         out: dict[str, Any] | None = dict(wire)
-        unlike = UNLIKE.get(chat.dialect, frozenset())
         for name in {**dict.fromkeys(self._names), **self._rules.default, **self._rules.force}:
             if out is not None and name not in unlike:
                 out = self._rewritten(out, name, names.get(name, name), chat, fitted)
@@ -223,14 +185,14 @@ class Fitting:
         )
         value = getattr(of, field)
         if value != getattr(was, field):
-            if chat.dialect == "gemini" and name == "response_format":
-                return None  # it stands in several fields there
+            if not here:
+                return None
             if value == getattr(absent, field):
                 out = _without(out, here)
             elif isinstance(value, int | float | str):
                 out = _with(out, here, value)
-            elif isinstance(value, Reasoning) and value.effort and chat.dialect == "responses":
-                out[here] = {**(out.get(here) or {}), "effort": value.effort}
+            elif isinstance(value, Reasoning) and value.effort and chat.fields.effort:
+                out = _with(out, chat.fields.effort, value.effort)
             else:
                 return None
         return self._renamed_field(out, name)
@@ -315,7 +277,7 @@ class Fitting:
             names = [name for name in names if name not in WORDS]
         for name in names:
             if (
-                chat.dialect == "openai"
+                chat.fields.as_named
                 and chat.wire is not None
                 and name not in chat.wire
                 and name not in rules.default

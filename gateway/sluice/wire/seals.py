@@ -8,13 +8,32 @@ of the marks below is OpenAI's own.
 https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items
 """
 
-from sluice.model.chat import OPENAIS, Thought
+import re
+
+from sluice.model.chat import Thought
+
+GOOGLES = "gemini:"
+"""What stands before a signature of Google's in a block of reasoning: no other vendor is to be sent it."""
+OPENAIS = "openai:"
+"""Likewise before the id and encrypted content of a reasoning item of OpenAI's Responses API:
+"openai:ID:CONTENT"."""
+BEDROCKS = "bedrock:"
+"""Likewise before redacted reasoning of a model of Bedrock that is not Claude: base64 of its bytes."""
 
 OURS = "sluice:"
 """How each content of our making begins: OpenAI itself would refuse it."""
 _SIGNED = OURS + "s:"
 _REDACTED = OURS + "r:"
 _CALL = OURS + "c:"
+
+
+_MARK = re.compile(r"[a-z]{1,32}:")
+
+
+def is_marked(seal: str) -> bool:
+    """Whether a seal has a vendor's mark before it. Anthropic's have none: they are base64, which has no
+    colon (RFC 4648 4)."""
+    return _MARK.match(seal) is not None
 
 
 def sealed(signature: str, redacted: str = "") -> str:

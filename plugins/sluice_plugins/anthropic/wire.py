@@ -12,9 +12,9 @@ say it does not take (`sluice.model.rules`, from `blank_stops` on):
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sluice.model.chat import BEDROCKS, GOOGLES, OPENAIS, ChatRequest, Thought
+from sluice.model.chat import ChatRequest, Thought
 from sluice.model.rules import ModelRules
-from sluice.wire.seals import OURS
+from sluice.wire.seals import is_marked
 from sluice_plugins.anthropic.thinking import LEVELS, ThinkingPlan, known_effort
 from sluice_plugins.tool_ids import fitted_block_ids, ids_fit
 
@@ -53,11 +53,7 @@ def edits_of(
 
 def is_own(thought: Thought) -> bool:
     """Returns whether a block of thinking has a seal that can be Anthropic's."""
-    return (
-        thought.sealed
-        and not thought.signature.startswith((GOOGLES, OPENAIS, OURS))
-        and not thought.redacted.startswith(BEDROCKS)
-    )
+    return thought.sealed and not is_marked(thought.signature) and not is_marked(thought.redacted)
 
 
 # --- thinking

@@ -18,19 +18,8 @@ import msgspec
 from msgspec import Raw
 
 from sluice.errors import BadRequest
-from sluice.model.chat import (
-    BEDROCKS,
-    GOOGLES,
-    OPENAIS,
-    Cache,
-    ChatRequest,
-    Image,
-    Message,
-    Other,
-    Part,
-    Text,
-    Thought,
-)
+from sluice.model.chat import Cache, ChatRequest, Image, Message, Other, Part, Text, Thought
+from sluice.wire.seals import BEDROCKS, is_marked
 from sluice_plugins.bedrock.media import Block, image_block, other_block
 from sluice_plugins.translation import json_object
 
@@ -175,7 +164,7 @@ def _object(text: str) -> Raw | None:
 
 
 def _is_own(thought: Thought) -> bool:
-    return thought.sealed and not thought.signature.startswith((GOOGLES, OPENAIS))
+    return thought.sealed and not is_marked(thought.signature)
 
 
 def _thinking(thought: Thought) -> Block:

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from sluice.model.chat import BEDROCKS
 from sluice.model.events import Usage
 from sluice.wire.lenient import encoded
+from sluice.wire.seals import BEDROCKS
 
 EVENTS = frozenset(
     {"messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata"},

@@ -38,10 +38,11 @@ from sluice.backends.credentials import KeyField
 from sluice.backends.protocol import Headers, Operation, UpstreamRequest, unread
 from sluice.config.types import Bytes, Secret
 from sluice.errors import BadRequest, UpstreamError
-from sluice.model.chat import GOOGLES, ChatRequest, Image, Message, Other, Part, Text, Tool, ToolCall
+from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Text, Tool, ToolCall
 from sluice.model.rules import NO_RULES, ModelRules
 from sluice.wire.baseurl import base_of
 from sluice.wire.dataurl import inline_data, is_http, standard_base64
+from sluice.wire.seals import GOOGLES
 from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.gemini.operations import Counting, Embeddings

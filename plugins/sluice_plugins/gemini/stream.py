@@ -33,7 +33,6 @@ import msgspec
 from msgspec import Raw
 
 from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
-from sluice.model.chat import GOOGLES
 from sluice.model.events import (
     Finished,
     FinishReason,
@@ -48,6 +47,7 @@ from sluice.model.events import (
     Working,
 )
 from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, parse, whole_characters
+from sluice.wire.seals import GOOGLES
 from sluice.wire.sse import Event, EventStream
 from sluice.wire.upstream_errors import reported_error
 from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from sluice.model.chat import OPENAIS
 from sluice.model.events import (
     Cited,
     ReasoningBlock,
@@ -23,6 +22,7 @@ from sluice.model.events import (
     ToolCallStarted,
     Working,
 )
+from sluice.wire.seals import OPENAIS
 from sluice_plugins.decoding import arguments_of
 from sluice_plugins.responses.wire import Annotation, Item, ItemPart
 

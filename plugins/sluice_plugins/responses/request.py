@@ -11,7 +11,6 @@ from typing import Any
 
 from sluice.errors import BadRequest
 from sluice.model.chat import (
-    OPENAIS,
     ChatRequest,
     Image,
     Message,
@@ -24,7 +23,7 @@ from sluice.model.chat import (
 )
 from sluice.model.rules import Effort
 from sluice.wire.dataurl import is_http, normalized_url
-from sluice.wire.seals import OURS, call_signature, openais, thought_of
+from sluice.wire.seals import OPENAIS, OURS, call_signature, openais, thought_of
 from sluice_plugins.translation import result_text
 
 Value = dict[str, Any]

@@ -11,7 +11,6 @@ from sluice.config.rule_file import bundled_rules
 from sluice.config.types import Secret
 from sluice.errors import BadRequest
 from sluice.model.chat import (
-    BEDROCKS,
     ChatRequest,
     Image,
     Message,
@@ -25,6 +24,7 @@ from sluice.model.chat import (
     ToolCall,
 )
 from sluice.model.rules import rules_of
+from sluice.wire.seals import BEDROCKS
 from sluice_plugins.bedrock.backend import Bedrock, Guardrail
 
 CLAUDE = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"

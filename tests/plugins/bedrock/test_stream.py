@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from sluice.errors import UpstreamError, UpstreamErrorKind
-from sluice.model.chat import BEDROCKS
 from sluice.model.events import (
     Cited,
     Finished,
@@ -21,6 +20,7 @@ from sluice.model.events import (
     Usage,
     Working,
 )
+from sluice.wire.seals import BEDROCKS
 from sluice_plugins.bedrock.backend import Bedrock
 from sluice_plugins.bedrock.stream import ConverseDecoder
 from tests.fakes.eventstreams import event, events, exception, header, message

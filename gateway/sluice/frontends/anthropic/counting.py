@@ -5,6 +5,7 @@ Standard: https://platform.claude.com/docs/en/api/messages/count_tokens
 """
 
 from sluice.frontends import RequestHead
+from sluice.frontends.anthropic.fields import FIELDS
 from sluice.frontends.anthropic.message import prompt_tokens
 from sluice.frontends.anthropic.request import chat_of
 from sluice.model.operations import OperationRequest
@@ -29,4 +30,5 @@ def counted(body: bytes, head: RequestHead) -> OperationRequest:
         longest=tokens,
         otherwise=b'{"input_tokens":%d}' % tokens,
         counted=chat,
+        fields=FIELDS,
     )

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from sluice.frontends.anthropic.content import MESSAGES, Block, cache_of, texts_of, unknown_role
+from sluice.frontends.anthropic.fields import FIELDS
 from sluice.frontends.checks import check_names, explained, refused, whole_number
 from sluice.model.chat import ChatRequest, Message, Reasoning, Sampling, Tool
 from sluice.model.rules import Effort
@@ -110,6 +111,7 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
         cache=cache_of(request.cache_control),
         user=_user(request.metadata),
         dialect_only=thread or bound,
+        fields=FIELDS,
     )
 
 

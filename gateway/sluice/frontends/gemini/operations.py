@@ -17,8 +17,10 @@ from sluice.errors import GatewayError, UpstreamGarbled
 from sluice.frontends import Encoder, RequestHead
 from sluice.frontends.checks import refused, whole_number
 from sluice.frontends.gemini.errors import error_object
+from sluice.frontends.gemini.fields import FIELDS
 from sluice.frontends.gemini.parts import GeminiTurn
 from sluice.frontends.gemini.request import chat_of, proto, typed
+from sluice.frontends.openai.fields import FIELDS as OPENAIS_FIELDS
 from sluice.model.chat import text_size
 from sluice.model.events import Started, StreamEvent, Verbatim
 from sluice.model.operations import OperationRequest
@@ -51,6 +53,7 @@ def count(body: bytes, head: RequestHead) -> OperationRequest:
         longest=tokens,
         otherwise=_json(fields),
         counted=chat,
+        fields=FIELDS,
     )
 
 
@@ -105,6 +108,7 @@ def _request(requests: Sequence[_Embed], own: list[Any], model: str, profile: st
         tokens=sum(sizes),
         longest=max(sizes),
         own={"requests": own},
+        fields=OPENAIS_FIELDS,
     )
 
 

@@ -15,9 +15,10 @@ import msgspec
 from sluice.frontends.checks import refused
 from sluice.frontends.gemini.seals import thought_of
 from sluice.frontends.open_calls import OpenCalls
-from sluice.model.chat import GOOGLES, Image, Message, Other, Text, Thought, ToolCall
+from sluice.model.chat import Image, Message, Other, Text, Thought, ToolCall
 from sluice.model.chat import Part as Content
 from sluice.wire.dataurl import standard_base64
+from sluice.wire.seals import GOOGLES
 
 
 class Blob(msgspec.Struct):

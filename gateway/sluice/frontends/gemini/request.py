@@ -19,6 +19,7 @@ import msgspec
 
 from sluice.frontends import RequestHead
 from sluice.frontends.checks import explained, refused, whole_number
+from sluice.frontends.gemini.fields import FIELDS
 from sluice.frontends.gemini.parts import GeminiTurn, content_of, messages_of
 from sluice.frontends.gemini.schema import json_schema
 from sluice.model.chat import ChatRequest, Message, Reasoning, Sampling, Text, Tool
@@ -126,6 +127,7 @@ def chat_of(wire: Mapping[str, Any], model: str, *, stream: bool) -> ChatRequest
         else "",
         reasoning=_reasoning(config.thinkingConfig),
         dialect_only=only or _only_geminis(request, config),
+        fields=FIELDS,
     )
 
 

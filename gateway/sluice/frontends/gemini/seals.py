@@ -12,9 +12,10 @@ from base64 import b64decode, b64encode
 
 import msgspec
 
-from sluice.model.chat import GOOGLES, Thought
+from sluice.model.chat import Thought
 from sluice.model.events import ReasoningBlock
 from sluice.wire.dataurl import standard_base64
+from sluice.wire.seals import GOOGLES
 
 _MARK = b"sluice:"
 _decode = msgspec.json.Decoder(tuple[str, str, str]).decode

@@ -15,6 +15,7 @@ from sluice.errors import GatewayError, UpstreamGarbled
 from sluice.frontends import Answer, RequestHead
 from sluice.frontends.checks import explained, refused
 from sluice.frontends.ollama.errors import error_object
+from sluice.frontends.openai.fields import FIELDS
 from sluice.model.chat import text_size
 from sluice.model.events import Finished, Started, StreamEvent, Verbatim
 from sluice.model.operations import OperationRequest
@@ -70,6 +71,7 @@ def _request(model: str | None, inputs: list[str], more: dict[str, Any], profile
         operation="embeddings",
         tokens=sum(sizes),
         longest=max(sizes),
+        fields=FIELDS,
     )
 
 

@@ -25,6 +25,7 @@ import msgspec
 from sluice.frontends import RequestHead
 from sluice.frontends.checks import check_names, explained, refused, whole_number
 from sluice.frontends.ollama.errors import ModelLoaded
+from sluice.frontends.ollama.fields import FIELDS
 from sluice.frontends.open_calls import OpenCalls
 from sluice.model.chat import (
     ChatRequest,
@@ -229,6 +230,7 @@ def _request(
         dialect_only=dialect_only,
         reasoning=_reasoning(request.think),
         own={"options": own, "think": request.think},
+        fields=FIELDS,
     )
 
 

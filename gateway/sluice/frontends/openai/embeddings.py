@@ -18,6 +18,7 @@ import msgspec
 from sluice.errors import BadRequest
 from sluice.frontends import RequestHead
 from sluice.frontends.checks import check_names
+from sluice.frontends.openai.fields import FIELDS
 from sluice.frontends.openai.whole import Accumulated
 from sluice.model.chat import TOKENS_OF_AN_IMAGE, text_size
 from sluice.model.events import StreamEvent, Verbatim
@@ -74,6 +75,7 @@ def embeddings(body: bytes, head: RequestHead) -> OperationRequest:
         operation="embeddings",
         tokens=sum(sizes),
         longest=max(sizes),
+        fields=FIELDS,
     )
 
 

@@ -17,8 +17,10 @@ from typing import Any, ClassVar
 from sluice.errors import BadRequest, GatewayError
 from sluice.frontends import RequestHead
 from sluice.frontends.checks import check_names, refused
+from sluice.frontends.openai.fields import FIELDS
 from sluice.model.chat import TOKENS_OF_AN_IMAGE, text_size
 from sluice.model.events import Started, StreamEvent, Verbatim
+from sluice.model.fields import UNKNOWN_FIELDS, DialectFields
 from sluice.model.operations import BytesRequest, OperationRequest
 from sluice.wire.jsontext import checked_object, unambiguous_object
 
@@ -93,6 +95,7 @@ def speech(body: bytes, head: RequestHead) -> BytesRequest:
         operation="speech",
         tokens=tokens,
         longest=tokens,
+        fields=FIELDS,
         media_type="text/event-stream" if wire.get("stream_format") == "sse" else sound,
     )
 
@@ -108,7 +111,7 @@ def rerank(body: bytes, head: RequestHead) -> OperationRequest:
         raise refused("documents", "must be a list that is not empty")
     of_query = _size(query, "query")
     sizes = [of_query + _size(document, "documents") for document in documents]
-    return _request(RERANK, RERANK, wire, body if unescaped else b"", sizes)
+    return _request(RERANK, RERANK, wire, body if unescaped else b"", sizes, UNKNOWN_FIELDS)
 
 
 def _object(body: bytes, names: frozenset[str]) -> tuple[dict[str, Any], bool]:
@@ -121,7 +124,12 @@ def _object(body: bytes, names: frozenset[str]) -> tuple[dict[str, Any], bool]:
 
 
 def _request(
-    operation: str, dialect: str, wire: dict[str, Any], body: bytes, sizes: list[int]
+    operation: str,
+    dialect: str,
+    wire: dict[str, Any],
+    body: bytes,
+    sizes: list[int],
+    fields: DialectFields = FIELDS,
 ) -> OperationRequest:
     return OperationRequest(
         dialect,
@@ -133,6 +141,7 @@ def _request(
         operation=operation,
         tokens=sum(sizes),
         longest=max(sizes),
+        fields=fields,
     )
 
 

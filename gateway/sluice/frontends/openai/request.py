@@ -24,6 +24,7 @@ from sluice.frontends.checks import check_names as _check_names
 from sluice.frontends.checks import explained as _explained
 from sluice.frontends.checks import refused as _bad
 from sluice.frontends.checks import whole_number as _whole
+from sluice.frontends.openai.fields import FIELDS
 from sluice.frontends.openai.reasoning import THINKING, reasoning_of, thoughts_of
 from sluice.model.chat import (
     Cache,
@@ -178,6 +179,7 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
             wire=wire,
             body=body,
             only_texts=True,
+            fields=FIELDS,
         )
     request = _typed(wire)
     if request.model == "":
@@ -216,6 +218,7 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
         if request.reasoning_effort is None is request.reasoning is request.thinking
         else _reasoning(request),
         None if request.cache_control is None else _cache(request.cache_control),
+        fields=FIELDS,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from sluice.frontends.responses.custom import InputText
-from sluice.model.chat import GOOGLES, Tool
+from sluice.model.chat import Tool
 from sluice.model.events import (
     Cited,
     ReasoningBlock,
@@ -27,7 +27,7 @@ from sluice.model.events import (
     ToolCallStarted,
 )
 from sluice.wire.call_ids import new_call_id
-from sluice.wire.seals import sealed, sealed_call
+from sluice.wire.seals import GOOGLES, sealed, sealed_call
 
 Value = dict[str, Any]
 Tell = Callable[[str, Value], None]

@@ -19,6 +19,7 @@ import msgspec
 
 from sluice.frontends.checks import check_names, explained, refused, whole_number
 from sluice.frontends.openai.reasoning import reasoning_of
+from sluice.frontends.responses.fields import FIELDS
 from sluice.frontends.responses.items import InputMessages
 from sluice.frontends.responses.tools import Offered, ToolParam, choice_of, format_of, tools_of
 from sluice.model.chat import ChatRequest, Message, Sampling, Text
@@ -100,6 +101,7 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
         dialect_only=unsaid or offered.unsaid or of_choice,
         own_tools=tuple(offered.own),
         keep=keep,
+        fields=FIELDS,
     )
 
 

@@ -21,6 +21,7 @@ from sluice.frontends.openai.request import chat_of
 from sluice.frontends.statuses import status_of
 from sluice.frontends.widget.answer import NdjsonLines, Whole
 from sluice.model.chat import ChatRequest, Message, Text, with_system
+from sluice.model.fields import UNKNOWN_FIELDS
 from sluice.wire.jsontext import parse_object
 
 _SESSION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -82,7 +83,9 @@ def _parse(body: bytes, *, stream: bool, profile: str) -> ChatRequest:
         chat = chat_of(wire)
         if chat.n > 1:
             raise _refused([("n", "must be 1")])
-        return msgspec.structs.replace(chat, dialect="", stream=stream, profile=profile, wire=None, body=b"")
+        return msgspec.structs.replace(
+            chat, dialect="", stream=stream, profile=profile, wire=None, body=b"", fields=UNKNOWN_FIELDS
+        )
     session, message, model = wire.get("sessionId"), wire.get("message"), wire.get("model")
     wrong = []
     if not isinstance(session, str) or not _SESSION.fullmatch(session):

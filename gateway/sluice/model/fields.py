@@ -1,0 +1,32 @@
+"""The fields of a client dialect's JSON object. Features and models' rules are named as in OpenAI's Chat
+Completions; a frontend says here where its dialect differs from that.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class DialectFields(msgspec.Struct, frozen=True):
+    """What a request's `wire` has under other names than Chat Completions have.
+
+    `as_named`: nothing: it is of that dialect itself, whose messages and parts stand where the vocabulary has
+    them. `features`: fields that the vocabulary has no place for, and their features
+    (`sluice.model.features`); `inner`: those within other objects. `shown`: what a field of a feature is
+    called in errors. `written`: where the fields that rules concern stand, "outer.name" for one in another
+    object; "" for one that stands in several, so that a rule for it has the request written anew. `effort`:
+    where an effort of reasoning alone is written; "" where it cannot be. `unlike`: fields with another
+    meaning, to which rules do not apply.
+    """
+
+    as_named: bool = False
+    features: Mapping[str, str] = {}
+    inner: Mapping[str, Mapping[str, str]] = {}
+    shown: Mapping[str, str] = {}
+    written: Mapping[str, str] = {}
+    effort: str = ""
+    unlike: frozenset[str] = frozenset()
+
+
+UNKNOWN_FIELDS = DialectFields()
+"""Those of a dialect that has no object to pass on, or says nothing of it."""
