@@ -55,6 +55,7 @@ async def test_every_scrape_counts_the_calls_of_all_workers() -> None:
             assert found['sluice_streams_in_flight{alias="chat",frontend="widget"}'] == 0
             assert found['sluice_breaker_state{model="echo",upstream="echo"}'] == 0
             assert found["sluice_workers"] == 3
+            assert found['sluice_worker_restarts_total{reason="ended"}'] == 0
             assert all(
                 found[f'sluice_event_loop_lag_seconds_count{{worker="{worker}"}}'] > 0 for worker in (1, 2, 3)
             )

@@ -51,6 +51,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 GRACE = 5.0
 SLOTS = 4
 """Processes per worker number at a time: the current one, and earlier ones that finish their calls."""
+RESTARTS = ("drained", "ended", "silent")
+"""Why workers are started in the place of others."""
 GAUGES = frozenset(f"sluice_{name}" for name, spec in TABLE.items() if spec.kind == "gauge")
 LOG_PAUSE = 0.5
 """Seconds between attempts to write log lines while standard output does not accept them."""
@@ -103,6 +105,8 @@ class _Supervisor:
         self._desk = Desk(self, source, given, loaded, self._board, log=log)
         self._desk.rollout.changes = self._reloads
         lines.dropped = self._desk.metrics.child("log_errors").inc
+        for reason in RESTARTS:  # shown from the start: an alert sees also the first one
+            self._desk.metrics.zero("worker_restarts", reason)
         self._watchdog = Watchdog()
         self._watched = 0.0
         self._marks = mark_ports(loaded.config.server)
