@@ -558,8 +558,18 @@ async def test_signing_out_does_not_wait_for_the_provider() -> None:
         vars(discovery)["_found"] = None  # as in a process that did not take part in signing in
         user.cookies = known
         left = await user.ask("DELETE", "/ui/session")
-        assert (left.status, "leave" in left.json) == (200, False)
+        assert (left.status, left.json["leave"]) == (200, "oidc/leave")
         assert idp.discoveries == asked
+        for metadata, place in (
+            ({"end_session_endpoint": f"{idp.url}/end"}, f"{idp.url}/end?client_id=sluice"),
+            ({}, "../#sign-in/stay"),
+            ({"issuer": "https://evil.example.com"}, "../#sign-in/stay"),
+            ({"end_session_endpoint": "javascript:alert(1)"}, "../#sign-in/stay"),
+        ):
+            vars(discovery)["_found"] = vars(discovery)["_failed"] = None
+            idp.metadata = metadata
+            led = await user.ask("GET", "/ui/oidc/leave")
+            assert (led.status, led.told["location"]) == (302, place)
 
 
 async def test_other_sites_cannot_close_signing_in_for_a_browser() -> None:

@@ -34,6 +34,7 @@ from sluice.identity.provider import Discovery, exchange, keys, userinfo
 from sluice.ui.sessions import Attempts, Owner, Sessions, cookies
 
 CALLBACK = "oidc/callback"
+LEAVE = "oidc/leave"
 """Below the pages' own address."""
 LONGEST_ADDRESS = 2_000
 NO_REFERRER = (("Referrer-Policy", "no-referrer"),)
@@ -76,12 +77,23 @@ class OidcSignIn:
         return [
             OwnRoute("POST", "/ui/oidc", self._begin),
             OwnRoute("GET", f"/ui/{CALLBACK}", self._back, quiet=True),
+            OwnRoute("GET", f"/ui/{LEAVE}", self._leave, quiet=True),
         ]
 
     def leaving(self) -> str | None:
-        """Returns the provider's URL for signing out; None if it has none, or has not been asked yet."""
+        """Returns where to sign out of the provider; None if it has no such place. A process that has not
+        asked it yet names a route of ours, so that signing out here does not wait for it."""
         known = self._discovery.known
-        return leaving_url(known, self._oidc) if known is not None else None
+        return leaving_url(known, self._oidc) if known is not None else LEAVE
+
+    async def _leave(self, request: Request, request_id: str) -> None:
+        """Leads on to where the provider signs people out; back to the pages if there is no such place."""
+        try:
+            url = leaving_url(await self._discovery.metadata(), self._oidc)
+        except SignInFailed:
+            url = None
+        more = [("Location", url or "../#sign-in/stay"), *NOT_STORED, *NO_REFERRER]
+        request.reply(302, b"", more, "text/plain; charset=utf-8")
 
     async def _begin(self, request: Request, request_id: str) -> None:
         """Raises RateLimited, BadRequest, Unavailable."""

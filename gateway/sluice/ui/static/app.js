@@ -34,6 +34,7 @@ const REFUSED = {
   denied: "The provider did not sign you in.",
   provider: "The provider could not be asked. Try again; the gateway's log says why.",
   token: "What came back from the provider cannot be believed. The gateway's log says why.",
+  stay: "You are signed out here. The provider offers no way to sign out there, or could not be asked.",
   role: "You may not use these pages: no role is given to you.",
   busy: "Too many attempts. Wait some minutes.",
 };
