@@ -6,6 +6,7 @@
 TEST_WORKERS ?= 3
 ARGS ?=
 export PYTHON
+unexport PYTHONDONTWRITEBYTECODE # images set it: each of the tests' many processes would compile everything again
 
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
@@ -18,7 +19,7 @@ test: dev ## all tests; what needs a server or client that cannot be had skips a
 	@scripts/test_tools.sh
 	.venv/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal $(ARGS)
 
-test-corpus: dev ## every recorded stream byte by byte into every client dialect (make test: into three of them)
+test-corpus: dev ## every recorded stream byte by byte into every client dialect (make test: into one of them)
 	SLUICE_TEST_CORPUS=1 .venv/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal tests/e2e/test_corpus.py $(ARGS)
 
 check: dev ## style, types, locks

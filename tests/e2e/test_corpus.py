@@ -377,7 +377,8 @@ async def held_by(client: aiohttp.ClientSession, dialect: Dialect, number: int) 
 
 EVERY_WAY = "SLUICE_TEST_CORPUS" in os.environ
 READERS = ("ndjson", "openai", "anthropic")
-"""Between them they run every decoder. The other dialects get the same events: `make test-corpus`."""
+"""Byte by byte each recording goes to one of these in turn, which runs every decoder: to every dialect each of
+them goes with `make test-corpus`."""
 WAYS = [
     (cut, dialect)
     for cut in CUTS
@@ -401,12 +402,16 @@ async def test_every_recorded_stream_arrives_as_its_manifest_says(
             read_bufsize=1 << 22,
         ) as client,
     ):
-        answers = await asyncio.gather(*(held_by(client, dialect, n) for n in range(len(RECORDED))))
-    compared = zip(RECORDED, answers, strict=True)
+        numbers = range(len(RECORDED))
+        if cut == "bytewise" and not EVERY_WAY:
+            numbers = numbers[READERS.index(name) :: len(READERS)]
+        answers = await asyncio.gather(*(held_by(client, dialect, n) for n in numbers))
     wrong = {
-        recorded.file: wrong for recorded, held in compared if (wrong := difference(recorded, dialect, held))
+        RECORDED[n].file: wrong
+        for n, held in zip(numbers, answers, strict=True)
+        if (wrong := difference(RECORDED[n], dialect, held))
     }
-    report(pytestconfig, f"corpus, {cut}, to {name}: {len(RECORDED) - len(wrong)} / {len(RECORDED)}")
+    report(pytestconfig, f"corpus, {cut}, to {name}: {len(numbers) - len(wrong)} / {len(numbers)}")
     assert wrong == {}
 
 

@@ -28,6 +28,10 @@ BROKEN = [
 ]
 
 
+PATIENT = "timeouts: {connect: 200s, headers: 200s, first_token: 200s, idle: 200s, whole: 200s}"
+"""Streams are held while the gateway reloads: on a slow machine that takes its time."""
+
+
 def config(workers: int, url: str, number: int, *, more: str = "", server: str = "", keys: str = "") -> str:
     """Its alias `now-NUMBER` is new each time, `chat` and its upstream never change."""
     return f"""
@@ -42,7 +46,7 @@ keys: [{{id: test, digest: "{DIGEST}", default_alias: chat}}{keys}]
 admin: {{digest: "{DIGEST}"}}
 limits: {{address: null}}
 upstreams:
-  steady: {{backend: openai, base_url: "{url}"}}
+  steady: {{backend: openai, base_url: "{url}", {PATIENT}}}
   echo: {{backend: echo, tokens: {number + 1}}}
 aliases:
   chat: {{tiers: [[{{upstream: steady, model: m}}]]}}
