@@ -27,6 +27,8 @@ from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
 from tests.fakes.faulty import Provider, Turn, healthy, refusing, stall
 from tests.servers import RedisServer, redis_server
 
+OF_THE_MACHINE = {"SluiceLoopLate"}
+"""What a machine that is busy with other things alerts of."""
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 upstreams: {{ openai: {{ backend: openai, base_url: "{provider}/v1", api_key: sk-provider }} }}
