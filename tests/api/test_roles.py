@@ -21,7 +21,7 @@ KEYS = (
     f'keys: [{{id: looks, digest: "{digest_of(VIEWER)}", role: viewer}}, '
     f'{{id: second, digest: "{digest_of(SECOND)}", role: operator}}]'
 )
-WITH_KEYS = CONFIG.replace("admin: {digest: ", f"admin: {{ui: true, {KEYS}, digest: ")
+WITH_KEYS = CONFIG.replace("admin: {digest: ", f"admin: {{ui: true, edit: true, {KEYS}, digest: ")
 
 
 async def ask(there: Served, name: str, key: str = VIEWER, body: object = None) -> FakeRequest:

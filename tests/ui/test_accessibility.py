@@ -74,8 +74,8 @@ async def test_no_dialog_and_no_answer_breaks_a_rule() -> None:
         await tab.until("document.querySelector('#answer').innerText.includes('three')")
         assert await violations(tab) == []
         await show(tab, "configuration")
+        await tab.until("document.querySelector('textarea[name=text]')")
         await tab.type("textarea[name=text]", "upstreams: {a: {backend: nobody}}")
-        await tab.click("Check")
         await tab.until("document.body.innerText.includes('nobody')")
         assert await violations(tab) == []
         await show(tab, "aliases")

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from sluice.config.loader import Loaded, load
+from tests.e2e.gateway_process import serving
 from tests.e2e.gateways import HEAD, KEY, OnSluice, gateway
 from tests.ui.chromium import HANG, Page, page
 
@@ -174,8 +175,8 @@ async def test_explain_and_check_answer() -> None:
         await tab.until("document.querySelector('pre')?.innerText.includes('chat: any request')")
         await tab.picture("explained")
         await show(tab, "configuration")
+        await tab.until("document.querySelector('textarea[name=text]')")
         await tab.type("textarea[name=text]", "upstreams: {a: {backend: nobody}}")
-        await tab.click("Check")
         await tab.until("document.body.innerText.includes('nobody')")
         await tab.picture("config-checked")
 
@@ -261,3 +262,56 @@ async def test_each_number_of_the_overview_leads_to_what_it_is_made_of() -> None
             await tab.js(f"location.hash = {href!r}")
             await tab.until("document.querySelector('main tbody td:not(.quiet)')")
             assert not await tab.js("document.querySelector('[role=alert]')?.innerText")
+
+
+async def test_the_configuration_is_edited_with_problems_at_their_lines_and_applied() -> None:
+    editable = CONFIG.replace("admin: {ui: true", "admin: {edit: true, ui: true")
+    for name in ("API_PORT", "ADMIN_PORT"):
+        editable = editable.replace('"127.0.0.1:0"', f'"127.0.0.1:${{{name}}}"', 1)
+    with serving(editable) as there:
+        async with page() as tab:
+            await tab.size(1280)
+            await tab.open(f"{there.admin}/ui/#configuration")
+            await sign_in(tab)
+            value = await tab.until("document.querySelector('textarea[name=text]')?.value")
+            assert value == there.path.read_text()
+            lines = len(value.splitlines())
+            field = "document.querySelector('textarea[name=text]')"
+
+            async def append(text: str) -> None:
+                await tab.js(
+                    f"({field}.focus(), {field}.setSelectionRange({field}.value.length, {field}.value.length))"
+                )
+                await tab.send("Input.insertText", text=text)
+
+            await append("  third: {tiers: [[{upstream: nobody, model: x}]]}\n")
+            await tab.until("document.querySelector('.places .link')")
+            assert (
+                await tab.js("document.querySelector('.numbers .bad').textContent.trim()") == f"● {lines + 1}"
+            )
+            await tab.picture("config-problem")
+            button = "[...document.querySelectorAll('button')].find((one) => one.textContent === 'Write and apply')"
+            assert await tab.js(f"{button}.disabled")
+            await tab.js("document.querySelector('.places .link').click()")
+            assert "nobody" in await tab.js(
+                f"{field}.value.slice({field}.selectionStart, {field}.selectionEnd)"
+            )
+            await tab.send("Input.insertText", text="  third: {tiers: [[{upstream: echo, model: x}]]}")
+            added = "[...document.querySelectorAll('.plus')].some((one) => one.innerText.includes('third'))"
+            await tab.until(added)
+            await tab.picture("config-diff")
+            await tab.click("Write and apply")
+            await tab.until("document.body.innerText.includes('the gateway follows it')")
+            await tab.until("[...document.querySelectorAll('section')].at(-1).querySelector('.badge.good')")
+            assert "third" in there.path.read_text()
+            # somebody else has changed the file meanwhile: nothing is written
+            other = there.path.read_text() + "# by somebody else\n"
+            await append("# mine\n")
+            there.path.write_text(other)
+            await tab.click("Write and apply")
+            await tab.until("document.querySelector('[role=alert]')?.innerText.includes('has been changed')")
+            assert there.path.read_text() == other
+            tab.problems = [
+                problem for problem in tab.problems if "409" not in problem
+            ]  # the browser says it, too
+            assert not tab.problems

@@ -15,6 +15,7 @@ from sluice.api.admin_aliases import AdminAliases
 from sluice.api.admin_budgets import AdminBudgets
 from sluice.api.admin_calls import AdminCalls
 from sluice.api.admin_config import AdminConfig
+from sluice.api.admin_config_file import AdminConfigFile
 from sluice.api.admin_conversations import AdminConversations
 from sluice.api.admin_export import AdminExport
 from sluice.api.admin_keys import AdminKeys
@@ -61,7 +62,11 @@ def admin_routes(
         AdminAliases(runtime),
         AdminCalls(runtime.state),
         AdminConfig(runtime),
-        *((AdminProcess(runtime, wall), AdminLive(runtime, overview, wall)) if operators else ()),
+        *(
+            (AdminProcess(runtime, wall), AdminConfigFile(runtime), AdminLive(runtime, overview, wall))
+            if operators
+            else ()
+        ),
     )
     routes = [route for resource in resources for route in resource.routes()]
     return [

@@ -30,6 +30,9 @@ NEEDED: Mapping[str, Role] = {
     "POST /admin/keys/{id}/enable": "operator",
     "GET /admin/config": "viewer",
     "POST /admin/config/check": "viewer",
+    "GET /admin/config/file": "operator",  # with its secrets
+    "POST /admin/config/file/check": "operator",
+    "PUT /admin/config/file": "operator",
     "GET /v1/admin/conversations": "operator",  # shows the last message of each
     "DELETE /v1/admin/conversations": "operator",
     "GET /v1/admin/conversations/{id}": "operator",

@@ -59,7 +59,8 @@ class Loaded(msgspec.Struct, frozen=True):
     ${VAR}), for metrics and logs. `seed` is drawn by lot: what is signed for as long as the gateway runs, by
     any of its processes, is signed with it. `prices` reads the table that comes with the gateway at first
     use; it raises ConfigError where that is broken. `models` is the configuration's own table of models;
-    None: the one that comes with the gateway (`models_of`).
+    None: the one that comes with the gateway (`models_of`). `given`: the configuration as in the file, where
+    `config` has in its place what several workers share; None: it is that of the file.
     """
 
     path: str
@@ -74,6 +75,8 @@ class Loaded(msgspec.Struct, frozen=True):
     interceptors: Environment[str, Sequence["InterceptorKind"]] = {}
     stages: Environment[str, Sequence["StageKind"]] = {}
     seed: bytes = msgspec.field(default_factory=lambda: secrets.token_bytes(32))
+    given: Config | None = None
+    workers: int | None = None  # on the command line, in place of the file's
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -282,7 +285,10 @@ def with_workers(loaded: Loaded, workers: int) -> Loaded:
         )
     server = msgspec.structs.replace(config.server, workers=workers)
     return msgspec.structs.replace(
-        loaded, config=msgspec.structs.replace(config, server=server), warnings=warnings
+        loaded,
+        config=msgspec.structs.replace(config, server=server),
+        warnings=warnings,
+        workers=workers,
     )
 
 

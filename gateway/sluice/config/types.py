@@ -750,8 +750,9 @@ class Admin(_Section, frozen=True):
     `keys`: further keys, each with its role. `store`: where dynamic keys and usage are kept: "memory",
     "sqlite:PATH", a URL of Redis or a postgresql:// one; null: as `state`. `pepper`: dynamic keys are kept as
     HMAC-SHA-256 under it, else as SHA-256; another pepper invalidates all of them. `ui`: pages for operators
-    on the admin port, under /ui/. `session_key`: what their sessions are signed with, so that they hold at all
-    replicas that have it and over restarts; null: they end with the gateway.
+    on the admin port, under /ui/. `edit`: operators may read and write the configuration's file there.
+    `session_key`: what their sessions are signed with, so that they hold at all replicas that have it and over
+    restarts; null: they end with the gateway.
     """
 
     digest: Digest | None = None  # sha256:… of an operator's key; null: see keys, oidc
@@ -759,6 +760,7 @@ class Admin(_Section, frozen=True):
     store: Secret | None = None  # where dynamic keys and usage are kept; default: as state
     pepper: Secret | None = None  # a secret that dynamic keys' digests are made with
     ui: bool = False  # pages on the admin port, under /ui/; people sign in with an admin key, or by oidc
+    edit: bool = False  # operators may read and write this file by /admin/config/file and its page
     oidc: Oidc | None = None  # signing in to the pages by an OpenID provider
     session_key: SessionKey | None = None  # 32 random bytes in base64, for all replicas; null: drawn by lot
 

@@ -36,9 +36,8 @@ def with_ports(loaded: Loaded, inherited: Inherited | None = None) -> tuple[Load
             listen=_with_port(server.listen, ports[number].api),
             admin_listen=_with_port(server.admin_listen, ports[number].admin),
         )
-    return msgspec.structs.replace(
-        loaded, config=msgspec.structs.replace(loaded.config, server=server)
-    ), ports
+    config = msgspec.structs.replace(loaded.config, server=server)
+    return msgspec.structs.replace(loaded, config=config, given=loaded.config), ports
 
 
 def _with_port(given: str, bound: socket.socket) -> str:

@@ -48,23 +48,33 @@ class Reload(msgspec.Struct, frozen=True):
         return self.result == "ok"
 
 
+HISTORY = 20
+"""Reloads that are remembered."""
+
+
 class ConfigStatus(msgspec.Struct, frozen=True):
     """The current configuration, and the results of reloads.
 
     `hash` and `since` (seconds since the epoch) belong to the current one. `counts`: reloads by result.
+    `history`: the newest first, `HISTORY` at most, each with as many of its lines.
     """
 
     hash: str
     since: float
     last: Reload | None = None
     counts: dict[Result, int] = {}
+    history: tuple[Reload, ...] = ()
 
     def after(self, reload: Reload) -> "ConfigStatus":
         """Returns the status after this reload."""
         counts = {**self.counts, reload.result: self.counts.get(reload.result, 0) + 1}
+        short = msgspec.structs.replace(
+            reload, problems=reload.problems[:HISTORY], warnings=reload.warnings[:HISTORY]
+        )
+        history = (short, *self.history)[:HISTORY]
         if reload.ok:
-            return ConfigStatus(reload.hash, reload.at, reload, counts)
-        return msgspec.structs.replace(self, last=reload, counts=counts)
+            return ConfigStatus(reload.hash, reload.at, reload, counts, history)
+        return msgspec.structs.replace(self, last=reload, counts=counts, history=history)
 
     def shown(self) -> dict[str, object]:
         """Returns the fields for the readiness probe, without anything from the configuration."""

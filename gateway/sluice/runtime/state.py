@@ -104,6 +104,9 @@ class ProcessState:
         clock: Callable[[], float] | None = None,
     ) -> None:
         config = self.config = loaded.config
+        self.given = loaded.given or loaded.config
+        """The configuration as in the file that the process was started with."""
+        self.workers_given = loaded.workers
         self._frontends = [*loaded.frontends]
         self.following = ConfigStatus(loaded.hash, time.time())
         """The current configuration; set by `show`."""

@@ -153,6 +153,8 @@ class Ui:
 
     def _reply(self, request: Request, session: Session) -> None:
         offered = self._offered
+        if not self._runtime.config.admin.edit:
+            offered = [route for route in offered if "/admin/config/file" not in route]
         if self._runtime.state.fleet is None:  # part of somebody else's process, which controls it
             offered = [route for route in offered if route.split("/")[2] not in CONTROLS]
         operator = session.operator
