@@ -167,6 +167,45 @@ async def test_a_key_is_made_shown_once_and_works() -> None:
         assert await tab.until("document.querySelector('#new-key')?.textContent") != key
 
 
+async def test_a_token_for_a_web_page_is_made_with_a_key_and_an_old_key_goes_on_for_a_while() -> None:
+    config = CONFIG + f"tokens: {{secret: {'s' * 40}}}\n"
+    async with page() as tab, gateway(config) as there:
+        await tab.size(1280)
+        await tab.open(f"{there.admin_url}/ui/")
+        await sign_in(tab)
+        await show(tab, "keys")
+        await tab.click("Make a key")
+        await tab.type("dialog input[name=id]", "shop")
+        await tab.type("dialog input[name=origins]", "https://shop.example.com")
+        await tab.click("Make the key")
+        key = await tab.until("document.querySelector('#new-key')?.textContent")
+        await tab.press("Escape", 27)
+        await tab.click("Token")
+        await tab.type("dialog input[name=alias]", "chat")
+        await tab.type("dialog input[name=sessionPrefix]", "visitor-1:")
+        await tab.click("Make a token")
+        token = await tab.until("document.querySelector('#new-token')?.textContent")
+        await tab.picture("token-made")
+        known = there.runtime.authenticator.identify_now
+        assert (known([(b"x-widget-api-key", token.encode())]).kind) == "browser"
+        await tab.type("dialog input[name=seconds]", "99999999")
+        await tab.click("Make a token")
+        assert "seconds" in await tab.until("document.querySelector('dialog [role=alert]')?.innerText")
+        await tab.press("Escape", 27)
+        await tab.until("!document.querySelector('dialog')")
+        await tab.click("Rotate")
+        await tab.type("dialog input[name=overlap]", "10m")
+        await tab.click("Rotate", "dialog button")
+        fresh = await tab.until("document.querySelector('#new-key')?.textContent")
+        assert fresh != key
+        for secret in (key, fresh):
+            assert known([(b"x-api-key", secret.encode())]).key_id == "shop"
+        tab.problems = [
+            problem for problem in tab.problems if "400" not in problem
+        ]  # the browser says it, too
+        assert not tab.problems
+
+
 async def test_explain_and_check_answer() -> None:
     async with opened() as (tab, _):
         await sign_in(tab)
@@ -289,6 +328,8 @@ async def test_the_configuration_is_edited_with_problems_at_their_lines_and_appl
             assert (
                 await tab.js("document.querySelector('.numbers .bad').textContent.trim()") == f"● {lines + 1}"
             )
+            tall = "[...document.querySelectorAll('.numbers span')].map((one) => Math.round(one.getBoundingClientRect().top))"
+            assert len({*(await tab.js(tall))}) == lines + 2  # one below the other
             await tab.picture("config-problem")
             button = "[...document.querySelectorAll('button')].find((one) => one.textContent === 'Write and apply')"
             assert await tab.js(f"{button}.disabled")

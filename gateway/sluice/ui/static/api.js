@@ -144,6 +144,8 @@ export async function signOut() {
 export const play = (path, key, headers, body, signal) =>
   fetch(new URL(`ui/play${path}`, root), { ...sent("POST", body, { ...headers, "x-sluice-key": key }), signal });
 
+export const playFor = async (key, path, body) => answered(await play(path, key, {}, body));
+
 export async function download(path, name) {
   const response = await fetch(new URL(path, root), sent("GET"));
   if (!response.ok) return answered(response);

@@ -3,7 +3,7 @@ import { ask, can, get, isViewer } from "../api.js";
 
 const AFTER = 600; // milliseconds after the last key
 
-const Diff = ({ lines }) => html`<pre tabindex="0">${lines.map((line) => html`<span class=${line.startsWith("+") ? "plus" : line.startsWith("-") ? "minus" : ""}>${line}\n</span>`)}</pre>`;
+const Diff = ({ lines }) => html`<pre tabindex="0">${lines.map((line) => html`<span class=${line.startsWith("+") ? "plus" : line.startsWith("-") ? "minus" : ""}>${`${line}\n`}</span>`)}</pre>`;
 
 const Found = ({ found }) => html`<div class="stack" role="status">
   <div>${found.ok ? html`<${Badge} kind="good">no problems<//>` : html`<${Badge} kind="bad">${found.problems.length} problem${found.problems.length === 1 ? "" : "s"}<//>`}</div>
@@ -31,7 +31,7 @@ function Editor({ text, places, change }) {
   return html`<div class="stack">
     <div class="editor"><div class="numbers" aria-hidden="true" ref=${numbers}>${lines.map((_, at) => {
       const mark = marks.get(at + 1);
-      return html`<span class=${mark ? kind(mark) : ""} title=${mark?.message}>${mark ? "● " : ""}${at + 1}\n</span>`;
+      return html`<span class=${mark ? kind(mark) : ""} title=${mark?.message}>${`${mark ? "● " : ""}${at + 1}\n`}</span>`;
     })}</div>
     <textarea class="code" aria-label="Configuration (YAML)" name="text" rows="24" wrap="off" spellcheck="false" autocapitalize="off" ref=${field} value=${text} onInput=${(e) => change(e.target.value)} onScroll=${follow}></textarea></div>
     ${places.length ? html`<div role="status"><ul class="places">${places.map((place) => html`<li class=${kind(place)}><button type="button" class="link" onClick=${go(place)}>line ${place.line}</button> ${place.path ? `${place.path}: ` : ""}${place.message}</li>`)}</ul></div>` : null}</div>`;
@@ -94,10 +94,10 @@ function Edit({ editable, running, onApplied }) {
       <button type="button" disabled=${!changed || busy} onClick=${() => (write(file.text), see(null))}>Undo all</button>
       ${editable ? html`<button type="button" onClick=${() => (tell(null), read())} disabled=${busy}>Read again</button><button type="button" class="main" disabled=${!changed || !found?.ok || found.needs_restart.length > 0 || busy} onClick=${apply}>Write and apply</button>` : html`<${Copy} text=${text} label="Copy the text" />`}
     </div></div>
-    <p class="small quiet">${editable ? html`${file.path} on the gateway's disk, with what it says in secret. It is checked as you type, written only if all of it can be followed, and taken back if it is not.` : "A text to try: it starts as what runs, with its secrets masked and its comments gone. It is checked as you type, without looking up variables and files. This page does not write the gateway's file (admin.edit): put the text there yourself, then check and apply it above."}</p>
+    <p class="small quiet">${editable ? html`${file.path} on the gateway's disk, with the secrets that stand in it. It is checked as you type, written only without problems, and put back if the gateway does not follow it after all.` : "A text to try: it starts as what runs, with its secrets masked and its comments gone. It is checked as you type, without looking up variables and files. This page does not write the gateway's file (admin.edit): put the text there yourself, then check and apply it above."}</p>
     <${Note} error=${problem}>${changed ? null : done}<//>
     <${Editor} text=${text} places=${places} change=${(next) => (tell(null), write(next))} />
-    ${changed && found ? html`<div class="row"><${Badge} kind=${found.ok ? "good" : "bad"}>${found.ok ? "no problems" : `${found.problems.length} to mend`}<//>${found.needs_restart?.length ? html`<span class="warn small">Only a restart can change: ${found.needs_restart.join(", ")}</span>` : null}</div>` : null}
+    ${changed && found ? html`<div class="row"><${Badge} kind=${found.ok ? "good" : "bad"}>${found.ok ? "no problems" : `${found.problems.length} problem${found.problems.length === 1 ? "" : "s"}`}<//>${found.needs_restart?.length ? html`<span class="warn small">Only a restart can change: ${found.needs_restart.join(", ")}</span>` : null}</div>` : null}
     ${changed && found?.diff?.length ? html`<details open><summary>What is changed</summary><${Diff} lines=${found.diff} /></details>` : null}
   </section>`;
 }

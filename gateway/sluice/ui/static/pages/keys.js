@@ -1,5 +1,5 @@
 import { html, id, useState, useLoaded, Note, Table, Badge, Copy, Dialog, fields, dollars, moment } from "../lib.js";
-import { ask, can, get } from "../api.js";
+import { ask, can, get, playFor } from "../api.js";
 
 const listed = (text) => text.split(/[\s,]+/).filter(Boolean);
 
@@ -83,6 +83,29 @@ function Change({ item, onDone }) {
     <${Note} error=${error} /><div><button class="main">Change</button></div></form>`;
 }
 
+// A short-lived token for a web page, made with the key as its server would.
+function Token({ item }) {
+  const [error, fail] = useState(null);
+  const [made, show] = useState(null);
+  const submit = async (event) => {
+    const { origin, alias, sessionPrefix, seconds } = fields(event);
+    const wanted = { origin, ...(alias ? { alias } : {}), ...(sessionPrefix ? { sessionPrefix, ownSessions: true } : {}), ...(seconds ? { seconds: Number(seconds) } : {}) };
+    try {
+      show(await playFor(item.id, "/v1/tokens", wanted));
+      fail(null);
+    } catch (refused) {
+      fail(refused);
+    }
+  };
+  return html`<form class="stack" onSubmit=${submit}>
+    <p class="small quiet">What POST /v1/tokens gives the server of a page: worth what the key allows, on one origin, until it expires. It cannot be called back alone.</p>
+    <div class="row"><label>Origin<select name="origin">${item.origins.map((origin) => html`<option>${origin}</option>`)}</select></label><label>${item.default_alias ? `Alias (else ${item.default_alias})` : "Alias"}<input name="alias" required=${!item.default_alias} /></label></div>
+    <div class="row"><label>Session prefix (else a random one)<input name="sessionPrefix" placeholder="visitor-17:" /></label><label class="narrow">Seconds<input name="seconds" type="number" min="1" placeholder="300" /></label></div>
+    <${Note} error=${error} />
+    ${made ? html`<div class="stack" role="status"><div class="secret"><code id="new-token">${made.token}</code><${Copy} text=${made.token} /></div><p class="small quiet">Until ${moment(made.expiresAt)}.</p></div>` : null}
+    <div><button class="main">Make a token</button></div></form>`;
+}
+
 function Sure({ item, verb, onDone }) {
   const [error, fail] = useState(null);
   const submit = async (event) => {
@@ -103,7 +126,7 @@ function Budgets() {
   const { value, error } = useLoaded(() => get("admin/budgets?limit=200"), [], 10_000);
   const budgets = value?.budgets || [];
   return html`<section class="card"><h2>Budgets</h2><${Note} error=${error} />
-    <${Table} label="Budgets" empty="Nobody has a budget." columns=${[{ title: "Whose", cell: (b) => `${b.scope} ${b.owner}` }, { title: "Period", cell: (b) => b.name }, { title: "Limit", number: true, cell: (b) => dollars(b.limit_usd) }, { title: "Spent", number: true, cell: (b) => dollars(b.spent_usd) }, { title: "Left", number: true, cell: (b) => html`<span class=${b.left_usd <= 0 ? "bad" : ""}>${dollars(b.left_usd)}</span>` }, { title: "Ends", cell: (b) => moment(b.ends) }]} rows=${budgets} /></section>`;
+    <${Table} label="Budgets" empty="Nobody has a budget." columns=${[{ title: "Whose", cell: (b) => `${b.scope} ${b.owner}` }, { title: "Period", cell: (b) => b.name }, { title: "Limit", number: true, cell: (b) => dollars(b.limit_usd) }, { title: "Spent", number: true, cell: (b) => dollars(b.spent_usd) }, { title: "Left", number: true, cell: (b) => html`<span class=${b.left_usd <= 0 ? "bad" : ""}>${dollars(b.left_usd)}</span>` }, { title: "Share", cell: (b) => html`<meter min="0" max="1" low="0.8" high="0.95" optimum="0" value=${b.limit_usd > 0 ? b.spent_usd / b.limit_usd : 1} aria-label=${`Spent of the budget of ${b.scope} ${b.owner}`}></meter>` }, { title: "Ends", cell: (b) => moment(b.ends) }]} rows=${budgets} /></section>`;
 }
 
 export function Keys() {
@@ -128,12 +151,13 @@ export function Keys() {
   };
   const act = (what, item) => () => show({ what, item });
   const changes = can("POST /admin/keys");
+  const token = (item) => (can("POST /ui/play/") && item.enabled && item.origins.length ? html`<button type="button" onClick=${act("token", item)}>Token</button>` : null);
   const actions = (item) =>
     !changes
       ? null
       : item.source === "config"
-      ? html`<span class="quiet small">in the file</span>`
-      : html`<div class="actions"><button type="button" onClick=${act("change", item)}>Change</button><button type="button" onClick=${act("rotate", item)}>Rotate</button><button type="button" onClick=${() => able(item)}>${item.enabled ? "Disable" : "Enable"}</button><button type="button" class="danger" onClick=${act("delete", item)}>Delete</button></div>`;
+      ? html`<div class="actions"><span class="quiet small">in the file</span>${token(item)}</div>`
+      : html`<div class="actions">${token(item)}<button type="button" onClick=${act("change", item)}>Change</button><button type="button" onClick=${act("rotate", item)}>Rotate</button><button type="button" onClick=${() => able(item)}>${item.enabled ? "Disable" : "Enable"}</button><button type="button" class="danger" onClick=${act("delete", item)}>Delete</button></div>`;
   const columns = [
     { title: "Id", cell: (k) => html`<b>${k.id}</b>${k.last_four ? html`<br /><span class="quiet small">…${k.last_four}</span>` : null}` },
     { title: "Tenant", cell: (k) => k.tenant },
@@ -143,15 +167,15 @@ export function Keys() {
     { title: "Expires", cell: (k) => (k.expires ? moment(k.expires) : "never") },
     ...(changes ? [{ title: "Change", cell: actions }] : []),
   ];
-  const titles = { make: "A new key", shown: "The new key", change: `Change ${open?.item?.id}`, rotate: `Rotate ${open?.item?.id}`, delete: `Delete ${open?.item?.id}?` };
+  const titles = { make: "A new key", shown: "The new key", change: `Change ${open?.item?.id}`, rotate: `Rotate ${open?.item?.id}`, delete: `Delete ${open?.item?.id}?`, token: `A browser token of ${open?.item?.id}` };
   return html`
     <div class="head"><h1>Keys and tenants</h1>${changes ? html`<button class="main" type="button" onClick=${() => show({ what: "make" })}>Make a key</button>` : null}</div>
     <${Note} error=${error || problem} />
-    <section class="card"><${Table} label="Keys" columns=${columns} rows=${value?.keys || []} />
-      <div class="row"><button type="button" disabled=${pages.length < 2} onClick=${() => turn(pages.slice(0, -1))}>Back</button><button type="button" disabled=${!value?.next} onClick=${() => turn([...pages, value.next])}>Further</button><span class="quiet small">${value ? `${value.total} in all` : ""}</span></div></section>
+    <section class="card stack"><${Table} label="Keys" columns=${columns} rows=${value?.keys || []} />
+      <div class="row">${pages.length > 1 || value?.next ? html`<button type="button" disabled=${pages.length < 2} onClick=${() => turn(pages.slice(0, -1))}>Back</button><button type="button" disabled=${!value?.next} onClick=${() => turn([...pages, value.next])}>Further</button>` : null}<span class="quiet small">${value ? `${value.total} in all` : ""}</span></div></section>
     <${Budgets} />
     <section class="card"><h2>Tenants with limits</h2><${Note} error=${tenants.error} /><${Table} label="Tenants" empty="No tenant has limits of its own: they stand in the configuration, under tenants." columns=${[{ title: "Tenant", cell: (t) => t.tenant }, { title: "Limits of all its keys together", cell: (t) => html`<${Limits} limits=${t.limits} />` }]} rows=${tenants.value?.tenants || []} /></section>
     ${open ? html`<${Dialog} key=${open.what} title=${titles[open.what]} onClose=${() => show(null)}>
-      ${open.what === "make" ? html`<${Make} onMade=${done} />` : open.what === "shown" ? html`<${Shown} made=${open.made} />` : open.what === "change" ? html`<${Change} item=${open.item} onDone=${done} />` : html`<${Sure} item=${open.item} verb=${open.what} onDone=${done} />`}
+      ${open.what === "make" ? html`<${Make} onMade=${done} />` : open.what === "shown" ? html`<${Shown} made=${open.made} />` : open.what === "token" ? html`<${Token} item=${open.item} />` : open.what === "change" ? html`<${Change} item=${open.item} onDone=${done} />` : html`<${Sure} item=${open.item} verb=${open.what} onDone=${done} />`}
     <//>` : null}`;
 }
