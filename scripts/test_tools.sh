@@ -26,6 +26,7 @@ servers() {
     command -v redis-server || packages+=(redis-server)
     command -v promtool || packages+=(prometheus)
     command -v chromium || packages+=(chromium)
+    command -v ip || packages+=(iproute2)
     command -v pgbouncer || packages+=(pgbouncer)
     compgen -G '/usr/lib/postgresql/*/bin/postgres' || packages+=(postgresql)
     [[ ${#packages[@]} -gt 0 ]] || return 0
