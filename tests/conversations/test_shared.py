@@ -117,6 +117,23 @@ async def test_a_lease_that_ran_out_and_that_nobody_took_still_stores(
     assert await texts(shared) == ["one", "said one"]
 
 
+async def test_a_renewal_that_arrives_after_its_turn_was_stored_does_not_hold_the_lease_again(
+    shared: SharedConversations,
+) -> None:
+    """Renewals go another way than the turn, and packets are lost: the session's next turn would wait."""
+    first = lease()
+    begun = await shared.begin(first, 9)
+    assert begun is not None
+    await shared.finish(first, begun.id, pair("one"))
+    assert not await shared.renew(first)
+    again = lease()
+    assert await shared.begin(again, 9) is not None
+    await shared.finish(first, begun.id, pair("one"))  # it is sent again
+    assert await shared.renew(again)
+    await shared.finish(again, begun.id, pair("two"))
+    assert await texts(shared) == ["one", "said one", "two", "said two"]
+
+
 async def test_a_turn_that_is_sent_again_is_stored_once(shared: SharedConversations) -> None:
     first = lease()
     begun = await shared.begin(first, 9)

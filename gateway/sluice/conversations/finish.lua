@@ -9,7 +9,7 @@ if holder ~= '' then
     local now = redis.call('HGET', KEYS[3], 'holder')
     if now and now ~= holder then return -1 end
     redis.call('HSET', KEYS[1], 'done', holder)
-    redis.call('HSET', KEYS[3], 'holder', holder, 'until', 0)
+    redis.call('HSET', KEYS[3], 'holder', '', 'until', 0)  -- nobody's: a renewal may be late
     redis.call('EXPIRE', KEYS[3], fence)
 end
 

@@ -112,13 +112,17 @@ ADD = """
 APPEND = f"WITH kept AS ({KEEP.replace('{from_mine}', '')}) {ADD}"
 FINISH = f"""
     WITH mine AS (
-        INSERT INTO {{s}}.sluice_lease AS l (digest, holder, until) VALUES ($1, $2, now())
-        ON CONFLICT (digest) DO UPDATE SET until = excluded.until WHERE l.holder = excluded.holder
+        INSERT INTO {{s}}.sluice_lease AS l (digest, holder, until) VALUES ($1, '', now())
+        ON CONFLICT (digest) DO UPDATE SET holder = '', until = excluded.until WHERE l.holder = $2
         RETURNING holder
     ), kept AS ({KEEP.replace("{from_mine}", "FROM mine")}), added AS ({ADD})
     SELECT count(*) FROM mine
 """  # noqa: S608 (our own statements)
-"""How many had the lease, 1 or 0. A turn that was stored before adds nothing: `kept` is empty then."""
+"""How many had the lease, 1 or 0. A turn that was stored before adds nothing: `kept` is empty then.
+
+The lease is nobody's afterwards, so that a renewal that was sent before and arrives later does not hold it
+again.
+"""
 STORED = "SELECT 1 FROM {s}.sluice_conversation WHERE digest = $1 AND done = $2"
 TAKE = """
     INSERT INTO {s}.sluice_lease AS l (digest, holder, until)
