@@ -71,8 +71,10 @@ EXTRAS = """
 extraEnv: [{ name: A, value: b }]
 extraVolumes: [{ name: ca, configMap: { name: ca } }]
 extraVolumeMounts: [{ name: ca, mountPath: /etc/ca, readOnly: true }]
-extraInitContainers: [{ name: wait, image: busybox }]
-extraContainers: [{ name: beside, image: busybox }]
+extraInitContainers:
+  - { name: wait, image: busybox, securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: [ALL] } } }
+extraContainers:
+  - { name: beside, image: busybox, securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: [ALL] } } }
 priorityClassName: high
 certificate: { enabled: true, issuerRef: { name: internal } }
 externalSecret: { enabled: true, secretStoreRef: { name: vault }, dataFrom: [{ extract: { key: llm } }] }
@@ -300,6 +302,33 @@ def test_pods_come_quickly_and_go_one_by_one() -> None:
         assert "replicas" not in rendered(values)["Deployment"]["spec"]
         assert spec["scaleUp"]["stabilizationWindowSeconds"] == 0
         assert spec["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 65}]
+
+
+@pytest.mark.parametrize(("drain", "period"), [((0, 0), 1), ((5, 60), 65), ((30, 7200), 1800)])
+@pytest.mark.parametrize("values", [KEDA, HPA])
+def test_pods_go_within_the_period_that_kubernetes_takes(
+    values: str, drain: tuple[int, int], period: int
+) -> None:
+    """1 to 1800 s; an HPA with another is refused by the API server."""
+    drained = f"{values}drain: {{ delaySeconds: {drain[0]}, timeoutSeconds: {drain[1]} }}\n"
+    manifests = rendered(drained)
+    if "ScaledObject" in manifests:
+        spec = manifests["ScaledObject"]["spec"]["advanced"]["horizontalPodAutoscalerConfig"]
+    else:
+        spec = manifests["HorizontalPodAutoscaler"]["spec"]
+    assert [policy["periodSeconds"] for policy in spec["behavior"]["scaleDown"]["policies"]] == [period]
+
+
+def test_pods_are_spread_by_their_own_labels_where_no_others_are_named() -> None:
+    """A constraint without a selector matches no pod; the API server takes it and warns."""
+    theirs = "{ labelSelector: { matchLabels: { a: b } }, maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule }"
+    deployment = rendered(
+        EVERYTHING.replace("topologySpreadConstraints: [", f"topologySpreadConstraints: [{theirs}, ")
+    )["Deployment"]
+    first, second = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert first["labelSelector"] == {"matchLabels": {"a": "b"}}
+    assert second["labelSelector"] == deployment["spec"]["selector"]
+    assert second["maxSkew"] == 1
 
 
 def test_what_is_scaled_by_is_a_metric_that_there_is() -> None:
