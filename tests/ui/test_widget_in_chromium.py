@@ -4,12 +4,13 @@ short way."""
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aiohttp import web
 
 from sluice.identity.keys import digest_of
+from tests.e2e.gateway_process import serving
 from tests.e2e.gateways import HEAD, KEY, OnSluice, gateway
 from tests.ui.chromium import Page, page
 
@@ -18,6 +19,16 @@ CONFIG = (
     + """
 upstreams: {echo: {backend: echo, delay: 5ms}}
 aliases: {chat: {tiers: [[{upstream: echo, model: small}]], resumable: true}}
+"""
+)
+RESTARTED = (
+    HEAD.replace(
+        'listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0"',
+        'listen: "127.0.0.1:${API_PORT}", admin_listen: "127.0.0.1:${ADMIN_PORT}"',
+    ).replace("default_alias: chat}", "default_alias: chat, origins: [PAGE]}")
+    + """
+upstreams: {echo: {backend: echo, delay: 5ms}}
+aliases: {chat: {tiers: [[{upstream: echo, model: small}]]}}
 """
 )
 ROOT = "document.querySelector('sluice-chat').shadowRoot"
@@ -30,6 +41,9 @@ class Pages:
     def __init__(self) -> None:
         self.html = ""
         self.answers: list[Any] = []
+        self.tokens: list[Any] = []
+        """The answers of the token endpoint and of renewals, if they are not to be tokens that last."""
+        self.renewed: list[web.Request] = []
         self.asked: list[web.Request] = []
         self.bodies: list[Any] = []
 
@@ -38,7 +52,14 @@ class Pages:
         return web.Response(text=f"{head}<body>{self.html}</body>", content_type="text/html")
 
     async def token(self, request: web.Request) -> web.StreamResponse:
+        if self.tokens:
+            body, status = self.tokens.pop(0)
+            return web.json_response(body, status=status)
         return web.json_response({"token": f"token-{len(self.asked)}", "expiresAt": "2999-01-01T00:00:00Z"})
+
+    async def renew(self, request: web.Request) -> web.StreamResponse:
+        self.renewed.append(request)
+        return await self.token(request)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request)
@@ -64,6 +85,7 @@ async def site(gateway_url: str) -> AsyncIterator[tuple[Pages, str]]:
     app = web.Application()
     app.router.add_get("/", pages.page)
     app.router.add_post("/token", pages.token)
+    app.router.add_post("/v1/tokens/renew", pages.renew)
     app.router.add_route("*", "/v1/chat/stream{rest:.*}", pages.chat)
     runner = web.AppRunner(app)
     await runner.setup()
@@ -192,6 +214,122 @@ async def test_a_refusal_says_when_to_try_again_and_an_expired_token_is_replaced
         tokens = [request.headers["x-widget-api-key"] for request in pages.asked]
         assert tokens[0] == tokens[1] != tokens[2]
         assert [body["message"] for body in pages.bodies] == ["x", "x", "x"]
+
+
+async def test_a_token_that_is_about_to_end_is_renewed_in_an_open_page_and_replaced_where_it_cannot_be() -> (
+    None
+):
+    async with embedded() as (tab, pages, url):
+        soon, later = "2000-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
+        pages.tokens = [
+            ({"token": "first", "expiresAt": soon}, 200),
+            ({"token": "renewed", "expiresAt": soon}, 200),
+        ]
+        pages.answers = [answered("one"), answered("two"), answered("three")]
+        await tab.open(url)
+        for text in ("one", "two", "three"):
+            if text == "three":  # it is too old to be renewed, so the page's server is asked for another
+                pages.tokens = [({"error": "expired"}, 401), ({"token": "fresh", "expiresAt": later}, 200)]
+            await say(tab, "x")
+            await tab.until(
+                f"{TEXT}.includes({text!r}) && {ROOT}.querySelector('form button').textContent === 'Send'"
+            )
+        used = [request.headers["x-widget-api-key"] for request in pages.asked]
+        assert used == ["first", "renewed", "fresh"]
+        assert [one.headers["authorization"] for one in pages.renewed] == ["Bearer first", "Bearer renewed"]
+
+
+async def test_a_page_that_gets_no_token_says_so_and_offers_no_retry() -> None:
+    async with embedded() as (tab, pages, url):
+        refused = web.json_response({"error": "Unauthorized"}, status=401)
+        pages.answers = [refused, web.json_response({"error": "Unauthorized"}, status=401)]
+        await tab.open(url)
+        await say(tab, "x")
+        await tab.until(f"{TEXT}.includes('not available here')")
+        assert len(pages.asked) == 2  # once more with another token, and no third time
+        assert not await tab.js(f"{ROOT}.querySelector('.retry')")
+
+
+async def test_a_cut_that_cannot_be_gone_on_with_keeps_what_came_and_offers_a_retry() -> None:
+    async with embedded() as (tab, pages, url):
+        cut = asyncio.Event()
+        pages.answers = [[{"type": "start"}, {"type": "token", "token": "half "}, cut], answered("whole")]
+        await tab.open(url)
+        await say(tab, "x")
+        await tab.until(f"{TEXT}.includes('half')")
+        cut.set()
+        await tab.until(f"{ROOT}.querySelector('[role=alert]')?.innerText.includes('connection was lost')")
+        assert "half" in await tab.js(TEXT)
+        await tab.js(f"{ROOT}.querySelector('.retry').click()")
+        await tab.until(f"{TEXT}.includes('whole')")
+
+
+async def offline(tab: Page, off: bool) -> None:
+    await tab.send("Network.enable")
+    speed = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    await tab.send("Network.emulateNetworkConditions", offline=off, **speed)
+    await tab.until(f"navigator.onLine === {str(not off).lower()}")
+
+
+async def test_a_message_without_a_network_can_be_sent_again_when_there_is_one() -> None:
+    async with embedded() as (tab, pages, url):
+        pages.answers = [answered("hello"), answered("again")]
+        await tab.open(url)
+        await say(tab, "x")
+        await tab.until(f"{TEXT}.includes('hello')")
+        await offline(tab, True)
+        await say(tab, "y")
+        await tab.until(f"{ROOT}.querySelector('[role=alert]')?.innerText.includes('connection was lost')")
+        await offline(tab, False)
+        await tab.js(f"{ROOT}.querySelector('.retry').click()")
+        await tab.until(f"{TEXT}.includes('again')")
+        assert [body["message"] for body in pages.bodies] == ["x", "y"]
+
+
+async def test_a_stream_that_broke_without_a_network_is_gone_on_with_when_there_is_one() -> None:
+    async with embedded() as (tab, pages, url):
+        broken = asyncio.Event()
+        pages.answers = [
+            [{"type": "start", "streamId": "st", "n": 0}, {"type": "token", "token": "one ", "n": 1}, broken],
+            [{"type": "token", "token": "two", "n": 2}, {"type": "done", "message": "one two", "n": 3}],
+        ]
+        await tab.open(url)
+        await say(tab, "x")
+        await tab.until(f"{TEXT}.includes('one')")
+        await tab.js(
+            "window.waits = 0; const add = window.addEventListener; "
+            "window.addEventListener = (name, ...rest) => (name === 'online' && window.waits++, add(name, ...rest))"
+        )
+        await offline(tab, True)
+        broken.set()
+        await tab.until("window.waits === 1")
+        assert len(pages.asked) == 1
+        await offline(tab, False)
+        await tab.until(f"{ROOT}.querySelector('.assistant p')?.textContent === 'one two'")
+        assert pages.asked[1].query["after"] == "1"
+        assert not await tab.js(f"{ROOT}.querySelector('[role=alert]')")
+
+
+async def test_a_gateway_that_is_started_again_is_chatted_with_in_the_same_page() -> None:
+    async with page() as tab, site("") as (pages, url):
+        config = RESTARTED.replace("PAGE", url)
+        with suppress(RuntimeError), serving(config) as there:  # it ends by SIGKILL, which that reports
+            pages.html = (
+                f'<script src="{there.api}/widget/chat-widget.js" defer></script>'
+                f'<sluice-chat data-api-url="{there.api}" data-api-key="{KEY}"></sluice-chat>'
+            )
+            await tab.open(url)
+            await say(tab, "first")
+            await tab.until(f"{TEXT}.includes('You said: first')")
+            await say(tab, "word " * 400)
+            await tab.until(f"{ROOT}.querySelectorAll('.assistant')[1]?.innerText.length > 30")
+            there.process.kill()  # in the middle of an answer
+            await tab.until(f"{ROOT}.querySelector('[role=alert]')?.innerText.includes('was lost')")
+        with serving(config.replace("${API_PORT}", str(there.port))):
+            await tab.js(f"{ROOT}.querySelector('.retry').click()")
+            await tab.until(f"{ROOT}.querySelector('form button').textContent === 'Send'")
+            await say(tab, "second")
+            await tab.until(f"{TEXT}.includes('you said: second')")
 
 
 async def test_the_scripts_own_attributes_make_a_bubble() -> None:

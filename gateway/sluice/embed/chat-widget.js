@@ -10,6 +10,7 @@
   const ENDPOINT = "/v1/chat/stream";
   const KEPT = 60; // messages over reloads
   const RESUMES = 3;
+  const OFFLINE = 300_000; // a stream that broke without a network is gone on with when there is one, within so many milliseconds
   const EARLY = 60_000; // a token is renewed so many milliseconds before it ends
 
   const TEXTS = {
@@ -184,6 +185,16 @@
     new Promise((done, fail) => {
       const timer = setTimeout(done, milliseconds);
       signal?.addEventListener("abort", () => (clearTimeout(timer), fail(signal.reason)), { once: true });
+    });
+
+  // Until the browser says that there is a network again.
+  const online = (signal) =>
+    new Promise((done, fail) => {
+      const over = new AbortController();
+      const end = (how) => (value) => (over.abort(), clearTimeout(timer), how(value));
+      const timer = setTimeout(end(done), OFFLINE);
+      addEventListener("online", end(done), { signal: over.signal });
+      signal.addEventListener("abort", () => end(fail)(signal.reason), { signal: over.signal });
     });
 
   class Failed extends Error {
@@ -469,6 +480,10 @@
         }
         if (signal.aborted || state.over) return;
         if (!state.stream || tries === RESUMES) throw new Failed(this.text("broken"));
+        if (!navigator.onLine) {
+          await online(signal); // however long that takes, within reason
+          tries = 0;
+        }
         await pause(500 * 2 ** tries, signal);
         const url = `${baseOf(this.endpoint)}${ENDPOINT}/${encodeURIComponent(state.stream)}?after=${state.last}`;
         answer = await this.sent(async () => fetch(url, { signal, headers: await this.access.headers() })).catch((error) => {
