@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from socket import create_server
 from tempfile import TemporaryDirectory
 
 import aiohttp
@@ -356,3 +357,54 @@ async def test_the_configuration_is_edited_with_problems_at_their_lines_and_appl
                 problem for problem in tab.problems if "409" not in problem
             ]  # the browser says it, too
             assert not tab.problems
+
+
+async def test_a_session_of_another_tab_and_one_that_has_ended_are_noticed() -> None:
+    async with opened() as (tab, _):
+        await sign_in(tab)
+        await tab.until(f"{tile('Calls')} === '0'")
+        # another tab signs in anew: the cookie is another session's, and this page's token with it
+        body = f"JSON.stringify({{key: {KEY!r}}})"
+        headers = "{'content-type': 'application/json'}"
+        await tab.js(
+            f"fetch('session', {{method: 'POST', headers: {headers}, body: {body}}}).then((r) => r.status)"
+        )
+        await show(tab, "keys")
+        await tab.until(
+            "document.body.innerText.includes('1 in all') || document.querySelector('[role=alert]')"
+        )
+        await show(tab, "calls")
+        await tab.until("document.body.innerText.includes('None that is remembered')")
+        # the other tab signs out
+        await show(tab, "overview")
+        await tab.until(f"{tile('Calls')} === '0'")
+        await tab.send("Network.clearBrowserCookies")
+        await tab.js("new BroadcastChannel('sluice').postMessage('')")
+        await tab.until("document.querySelector('input[name=key]')")
+        # and in again
+        await tab.js(
+            f"fetch('session', {{method: 'POST', headers: {headers}, body: {body}}}).then((r) => r.status)"
+        )
+        await tab.js("new BroadcastChannel('sluice').postMessage('')")
+        await tab.until(f"{tile('Calls')} === '0'")
+        tab.problems = [
+            problem for problem in tab.problems if "401" not in problem
+        ]  # the browser says it, too
+
+
+async def test_a_gateway_that_is_gone_is_told_and_one_that_is_started_again_asks_to_sign_in() -> None:
+    with create_server(("127.0.0.1", 0)) as probe:  # a free port, for both
+        port = probe.getsockname()[1]
+    config = CONFIG.replace('admin_listen: "127.0.0.1:0"', f'admin_listen: "127.0.0.1:{port}"')
+    async with page() as tab:
+        async with gateway(config) as there:
+            await tab.size(1280)
+            await tab.open(f"{there.admin_url}/ui/")
+            await sign_in(tab)
+            await tab.until(f"{tile('Calls')} === '0'")
+        await tab.until("document.querySelector('[role=alert]')?.innerText.includes('cannot be reached')")
+        assert "not live" in await tab.js("document.querySelector('main .head').innerText")
+        async with gateway(config):
+            await tab.until("document.querySelector('input[name=key]')")
+            await sign_in(tab)
+            await tab.until(f"{tile('Calls')} === '0'")

@@ -16,15 +16,17 @@ export function Plot({ label, data, series, bars = false, step = 86_400, height 
   useEffect(() => {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
-    const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
+    const scale = parseFloat(style.fontSize) / 16; // of the page's letters
+    const tall = height * scale;
+    const axis = { font: `${12 * scale}px system-ui, sans-serif`, stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
     const options = {
       width: place.current.clientWidth || 300,
-      height,
+      height: tall,
       cursor: { drag: { x: false, y: false } },
       // the pages' days are UTC's; what is live shows a minute at least
       ...(bars ? { tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC") } : {}),
       scales: { x: { range: (_, low, high) => (bars ? [low - step / 2, high + step / 2] : [Math.min(low, high - 60), high]) }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.1 : 1] } },
-      axes: [axis, { ...axis, size: 56 }],
+      axes: [{ ...axis, size: 50 * scale }, { ...axis, size: 56 * scale }],
       series: [
         { label: "At" },
         ...series.map((name, at) => ({
@@ -40,7 +42,7 @@ export function Plot({ label, data, series, bars = false, step = 86_400, height 
     const made = (plot.current = new uPlot(options, data, around));
     const first = requestAnimationFrame(() => newest(made)); // uPlot empties the legend when it is laid out
     made.over.addEventListener("mouseleave", () => newest(made));
-    const watch = new ResizeObserver(() => around.clientWidth && made.setSize({ width: around.clientWidth, height }));
+    const watch = new ResizeObserver(() => around.clientWidth && made.setSize({ width: around.clientWidth, height: tall }));
     watch.observe(around);
     return () => {
       cancelAnimationFrame(first);

@@ -44,13 +44,12 @@ function Story({ call }) {
 
 const COLUMNS = [
   { title: "Alias", cell: (c) => c.alias || "–" },
-  { title: "Target", cell: (c) => html`${c.target || "–"}${(c.attempts || []).length > 1 ? html` <span class="small warn">${c.attempts.length} attempts</span>` : null}` },
+  { title: "Target", cell: (c) => html`${c.target || "–"}${(c.attempts || []).length > 1 ? html`<br /><span class="small warn">${c.attempts.length} attempts</span>` : null}` },
   { title: "Key", cell: (c) => c.key || "–" },
-  { title: "Status", number: true, cell: (c) => c.status ?? "–" },
-  { title: "End", cell: (c) => html`<${End} call=${c} />` },
+  { title: "End", cell: (c) => html`<${End} call=${c} /> <span class="small quiet">${c.status ?? ""}</span>` },
   { title: "First token", number: true, sort: (c) => c.ttft ?? -1, cell: (c) => seconds(c.ttft) },
   { title: "Total", number: true, sort: (c) => c.duration ?? -1, cell: (c) => seconds(c.duration) },
-  { title: "Tokens in / out", number: true, sort: (c) => c.tokens_out || -1, cell: tokens },
+  { title: "Tokens", number: true, sort: (c) => c.tokens_out || -1, cell: tokens },
   { title: "Tokens/s", number: true, sort: (c) => speed(c) ?? -1, cell: (c) => number(speed(c), 1) },
   { title: "Cost", number: true, sort: (c) => c.cost_usd ?? -1, cell: (c) => dollars(c.cost_usd) },
 ];
