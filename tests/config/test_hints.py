@@ -237,7 +237,7 @@ def replaced(node: Any, path: tuple[Any, ...], value: Any) -> Any:
 def test_no_value_anywhere_makes_check_fail(tmp_path: Path) -> None:
     """Every place of the example that shows all options, with every kind of junk in its stead; then two
     places at once."""
-    example = yaml.safe_load((ROOT / "config" / "gateway.example.yaml").read_text())
+    example = yaml.load((ROOT / "config" / "gateway.example.yaml").read_text(), yaml.CSafeLoader)
     example["server"]["workers"] = 2
     file = tmp_path / "gateway.yaml"
     environ = {name: "x" * 40 for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "X")}
@@ -252,5 +252,5 @@ def test_no_value_anywhere_makes_check_fail(tmp_path: Path) -> None:
                 tree = replaced(tree, place, junk)
             except (KeyError, IndexError, TypeError):
                 continue  # an earlier one has taken its place
-        file.write_text(yaml.safe_dump(tree, allow_unicode=True))
+        file.write_text(yaml.dump(tree, Dumper=yaml.CSafeDumper, allow_unicode=True))
         check(str(file), environ=environ)

@@ -7,6 +7,7 @@ are open for others; so do a credential's with its kind, and an interceptor's an
 
 import ast
 from collections.abc import Mapping
+from functools import cache
 from inspect import getsource
 from io import StringIO
 from textwrap import dedent
@@ -147,22 +148,28 @@ def comments_of(cls: type) -> dict[str, str]:
     """Reads the comments behind a Struct's fields, by field: they are the options' descriptions."""
     found: dict[str, str] = {}
     for part in reversed(cls.__mro__):
-        if part is msgspec.Struct or not issubclass(part, msgspec.Struct):
-            continue
-        source = dedent(getsource(part))
-        comments = {
-            token.start[0]: token.string.removeprefix("#").strip()
-            for token in generate_tokens(StringIO(source).readline)
-            if token.type == COMMENT and token.line.strip() != token.string
-        }
-        (struct,) = ast.parse(source).body
-        for field in struct.body if isinstance(struct, ast.ClassDef) else ():
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                lines = range(
-                    field.lineno, (field.end_lineno or field.lineno) + 1
-                )  # the formatter wraps long ones
-                if written := " ".join([comments[line] for line in lines if line in comments]):
-                    found[field.target.id] = written
+        if part is not msgspec.Struct and issubclass(part, msgspec.Struct):
+            found |= _own_comments(part)
+    return found
+
+
+@cache
+def _own_comments(cls: type) -> dict[str, str]:
+    """Those of the fields that the class adds to its bases'."""
+    source = dedent(getsource(cls))
+    comments = {
+        token.start[0]: token.string.removeprefix("#").strip()
+        for token in generate_tokens(StringIO(source).readline)
+        if token.type == COMMENT and token.line.strip() != token.string
+    }
+    found: dict[str, str] = {}
+    (struct,) = ast.parse(source).body
+    for field in struct.body if isinstance(struct, ast.ClassDef) else ():
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            # the formatter wraps long ones
+            lines = range(field.lineno, (field.end_lineno or field.lineno) + 1)
+            if written := " ".join([comments[line] for line in lines if line in comments]):
+                found[field.target.id] = written
     return found
 
 
