@@ -5,6 +5,7 @@ What is the same for all panels stands here, in Grafana's JSON model
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,33 +53,73 @@ def _variable(label: str, metric: str) -> dict[str, Any]:
 
 
 def _panel(number: int, panel: dict[str, Any]) -> dict[str, Any]:
-    stacked = panel.get("stack", False)
-    look = {
+    return {
+        "id": number + 1,
+        "title": panel["title"],
+        "description": panel.get("about", ""),
+        "datasource": SOURCE,
+        "gridPos": {"x": number % 2 * WIDTH, "y": number // 2 * HEIGHT, "w": WIDTH, "h": HEIGHT},
+        **(_table(panel) if panel.get("table") else _chart(panel)),
+    }
+
+
+def _chart(panel: dict[str, Any]) -> dict[str, Any]:
+    stacked, states = panel.get("stack", False), panel.get("states")
+    look: dict[str, Any] = {
         "lineWidth": 1,
         "fillOpacity": 20 if stacked else 5,
         "stacking": {"mode": "normal" if stacked else "none"},
     }
+    defaults: dict[str, Any] = {"unit": panel.get("unit", "short"), "min": 0, "custom": look}
+    if panel.get("log"):
+        look["scaleDistribution"] = {"type": "log", "log": 10}
+        del defaults["min"]
+    if panel.get("whole"):
+        defaults["decimals"] = 0
+        look["axisSoftMax"] = 5
+    if states is not None:  # a state holds until the next one: no slope between them
+        look["lineInterpolation"] = "stepAfter"
+        options = {str(value): {"text": text, "index": value} for value, text in enumerate(states)}
+        defaults |= {
+            "decimals": 0,
+            "max": len(states) - 1,
+            "mappings": [{"type": "value", "options": options}],
+        }
     return {
-        "id": number + 1,
         "type": "timeseries",
-        "title": panel["title"],
-        "datasource": SOURCE,
-        "gridPos": {"x": number % 2 * WIDTH, "y": number // 2 * HEIGHT, "w": WIDTH, "h": HEIGHT},
-        "fieldConfig": {"defaults": {"unit": panel["unit"], "min": 0, "custom": look}, "overrides": []},
+        "fieldConfig": {"defaults": defaults, "overrides": []},
         "options": {
-            "legend": {"displayMode": "table", "placement": "right", "calcs": ["lastNotNull", "max"]},
+            "legend": {
+                "displayMode": "table",
+                "placement": panel.get("legend", "right"),
+                "calcs": ["lastNotNull", "max"],
+            },
             "tooltip": {"mode": "multi", "sort": "desc"},
         },
+        "targets": [{**_target(at, query), "legendFormat": query["legend"]} for at, query in _queries(panel)],
+    }
+
+
+def _table(panel: dict[str, Any]) -> dict[str, Any]:
+    """What holds now, a row for each series."""
+    organize = {"excludeByName": {"Time": True}, "renameByName": {"Value": panel["table"]}}
+    return {
+        "type": "table",
+        "fieldConfig": {"defaults": {"unit": panel.get("unit", "none")}, "overrides": []},
+        "options": {},
+        "transformations": [{"id": "organize", "options": organize}],
         "targets": [
-            {
-                "refId": chr(ord("A") + at),
-                "datasource": SOURCE,
-                "expr": query["expr"],
-                "legendFormat": query["legend"],
-            }
-            for at, query in enumerate(panel["queries"])
+            {**_target(at, query), "format": "table", "instant": True} for at, query in _queries(panel)
         ],
     }
+
+
+def _queries(panel: dict[str, Any]) -> Iterator[tuple[int, dict[str, str]]]:
+    yield from enumerate(panel["queries"])
+
+
+def _target(at: int, query: dict[str, str]) -> dict[str, Any]:
+    return {"refId": chr(ord("A") + at), "datasource": SOURCE, "expr": query["expr"]}
 
 
 if __name__ == "__main__":
