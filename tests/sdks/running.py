@@ -29,6 +29,8 @@ PACKAGES = {
     "py_ollama": "ollama",
     "js_openai": "openai",
     "js_openai_helper": "openai",
+    "js_openai_responses": "openai",
+    "js_anthropic": "@anthropic-ai/sdk",
     "js_ai_sdk_compat": "@ai-sdk/openai-compatible",
     "js_ai_sdk_openai": "@ai-sdk/openai",
 }

@@ -30,10 +30,14 @@ SDKS: dict[
     "py_openai_helper": ("/v1", {"messages": MESSAGES}, "stop"),
     "js_openai_helper": ("/v1", {"messages": MESSAGES}, "stop"),
     "py_openai_responses": ("/v1", {"input": "?"}, "completed"),
+    "js_openai_responses": ("/v1", {"input": "?"}, "completed"),
+    "js_anthropic": ("", {"messages": MESSAGES}, "refusal"),
     "py_anthropic": ("", {"messages": MESSAGES}, "refusal"),
     "py_genai": ("", {}, "SAFETY"),
     "py_ollama": ("", {}, "stop"),
 }
+WITH_REFUSALS = ("py_openai_helper", "js_openai_helper", "py_openai_responses", "js_openai_responses")
+"""Those that show a refusal as one."""
 
 
 def frame(delta: dict[str, Any], finish: str | None = None) -> bytes:
@@ -68,4 +72,4 @@ async def test_what_the_gateway_makes_is_read_by_the_vendors_own_accumulator(sdk
     assert broken.text in ("Hallo", "")  # some accumulators show nothing of an answer that failed
     assert (refused.text + refused.refusal, refused.error) == ("I cannot.", None)
     assert (str(refused.finish).rpartition(".")[2] or refused.finish) == end
-    assert bool(refused.refusal) == (sdk in ("py_openai_helper", "js_openai_helper", "py_openai_responses"))
+    assert bool(refused.refusal) == (sdk in WITH_REFUSALS)
