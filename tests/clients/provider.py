@@ -1,4 +1,5 @@
-"""A provider that follows a script, in the dialects of four vendors: it has two tools called, then says LAST.
+"""A provider that follows a script, in the dialects of four vendors: it has two tools called, then says LAST;
+or it gives OBJECT where a request wants an object.
 
 What it is asked is looked at as the vendor would: a request whose results belong to no call is refused with a
 400, which the client then tells. What clients ask beside the task (a title for the session) has none of the
@@ -15,6 +16,7 @@ from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, Request, chunk, siz
 
 TEXT = "written behind the gateway"
 LAST = "The file says what it should."
+OBJECT = {"title": TEXT, "lines": 1}
 USAGE = (9, 5)
 """Tokens of each request and each answer."""
 
@@ -31,24 +33,32 @@ class Wrong(Exception):
 
 @dataclass(frozen=True)
 class Asked:
-    """What the provider reads of a request: the tools it may call, and the results of the calls so far, the
-    first one first."""
+    """What the provider reads of a request: the tools it may call, the results of the calls so far, the first
+    one first, and the schema of an object (None: any text will do)."""
 
     tools: frozenset[str]
     results: list[str]
     stream: bool
+    schema: Any = None
 
 
 @dataclass
 class Script:
     """`calls`: what is called, in turn. `opening`: what is said where the client brings no tools (aider's
-    edits are text)."""
+    edits are text). `gives_object`: OBJECT is wanted, by a schema or as the arguments of the only tool."""
 
     calls: tuple[Call, ...] = ()
     opening: str = "A file"
+    gives_object: bool = False
 
     def answer(self, asked: Asked) -> tuple[str, Call | None]:
-        """Text and call of the next answer."""
+        """Text and call of the next answer. Raises Wrong where an object is to be given and none is wanted."""
+        if self.gives_object and asked.schema is not None:
+            _check({*asked.schema["properties"]} == {*OBJECT}, f"the schema is {asked.schema}")
+            return json.dumps(OBJECT), None
+        if self.gives_object:
+            _check(len(asked.tools) == 1, "neither a schema nor one tool came")
+            return "", (next(iter(asked.tools)), OBJECT)
         if not {name for name, _ in self.calls} <= asked.tools or not self.calls:
             return self.opening, None
         if len(asked.results) < len(self.calls):
@@ -86,14 +96,15 @@ class Provider:
         seen.bodies.append(request.body)
         try:
             asked = dialect.read(json.loads(request.body), request.path)
+            text, call = seen.script.answer(asked)
         except Wrong as wrong:
             seen.wrong.append(str(wrong))
             return peer.send(
                 sized(_json({"error": {"message": str(wrong), "type": "invalid_request_error"}}), 400)
             )
         seen.results = max(seen.results, asked.results, key=len)
-        text, call = seen.script.answer(asked)
         number = len(seen.bodies)
+        dialect.keep(json.loads(request.body), text, call, number)
         if asked.stream:
             frames = dialect.stream([f"{word} " for word in text.split(" ")] if text else [], call, number)
             peer.send(CHUNKED)
@@ -114,6 +125,9 @@ class Dialect:
 
     def read(self, body: Any, path: str) -> Asked:
         raise NotImplementedError
+
+    def keep(self, body: Any, text: str, call: Call | None, number: int) -> None:
+        """Keeps the conversation up to this answer, where the vendor does and the request wants it."""
 
     def stream(self, words: list[str], call: Call | None, number: int) -> list[bytes]:
         raise NotImplementedError
@@ -137,7 +151,8 @@ class OpenAI(Dialect):
                 continue
             _check(not open_calls, "calls without results before the next message")
             open_calls = {call["id"] for call in message.get("tool_calls") or ()}
-        return Asked(tools, results, body.get("stream") is True)
+        schema = body.get("response_format", {}).get("json_schema", {}).get("schema")
+        return Asked(tools, results, body.get("stream") is True, schema)
 
     def stream(self, words: list[str], call: Call | None, number: int) -> list[bytes]:
         deltas: list[Any] = [{"role": "assistant", "content": ""}, *({"content": word} for word in words)]
@@ -186,7 +201,27 @@ class OpenAI(Dialect):
 class Anthropic(Dialect):
     name, path = "anthropic", "/v1/messages"
 
+    def __init__(self) -> None:
+        self._threads: dict[str, Any] = {}
+
+    def keep(self, body: Any, text: str, call: Call | None, number: int) -> None:
+        if "thread" in body:
+            body = self._unfolded(body)
+            said = {"role": "assistant", "content": self.whole(text, call, number)["content"]}
+            self._threads[f"msg_{number}"] = {**body, "messages": [*body["messages"], said]}
+
+    def _unfolded(self, body: Any) -> Any:
+        """The whole conversation of a request that continues a thread."""
+        thread = body.get("thread") or {"type": "create"}
+        if thread["type"] == "create":
+            return body
+        _check(not body.keys() & {"system", "tools"}, "a continued thread has its own system and tools")
+        before = self._threads.get(thread["previous_message_id"])
+        _check(before is not None, "no such thread")
+        return {**before, **body, "messages": [*before["messages"], *body["messages"]]}
+
     def read(self, body: Any, path: str) -> Asked:
+        body = self._unfolded(body)
         _check(isinstance(body.get("max_tokens"), int), "max_tokens: Field required")
         tools = frozenset(tool["name"] for tool in body.get("tools") or ())
         open_calls: set[str] = set()
@@ -200,7 +235,8 @@ class Anthropic(Dialect):
             )
             results += [_text(block.get("content", "")) for block in blocks if block["type"] == "tool_result"]
             open_calls = {block["id"] for block in blocks if block["type"] == "tool_use"}
-        return Asked(tools, results, body.get("stream") is True)
+        schema = body.get("output_config", {}).get("format", {}).get("schema")
+        return Asked(tools, results, body.get("stream") is True, schema)
 
     def stream(self, words: list[str], call: Call | None, number: int) -> list[bytes]:
         message = {**self.whole("", None, number), "content": [], "stop_reason": None, "usage": self._usage()}
@@ -266,7 +302,9 @@ class Gemini(Dialect):
             )
             results += [json.dumps(one["response"]) for one in answered]
             calls = [part["functionCall"]["name"] for part in content["parts"] if "functionCall" in part]
-        return Asked(tools, results, "streamGenerateContent" in path)
+        given = body.get("generationConfig", {})
+        schema = given.get("responseJsonSchema") or given.get("responseSchema")
+        return Asked(tools, results, "streamGenerateContent" in path, schema)
 
     def stream(self, words: list[str], call: Call | None, number: int) -> list[bytes]:
         parts: list[Any] = [{"text": word} for word in words]
@@ -312,7 +350,7 @@ class Ollama(Dialect):
             _check(isinstance(message.get("content", ""), str), "content must be a string")
             for call in message.get("tool_calls") or ():
                 _check(isinstance(call["function"]["arguments"], dict), "arguments must be an object")
-        return Asked(tools, results, body.get("stream") is not False)
+        return Asked(tools, results, body.get("stream") is not False, body.get("format"))
 
     def stream(self, words: list[str], call: Call | None, number: int) -> list[bytes]:
         messages = [*({"role": "assistant", "content": word} for word in words)]

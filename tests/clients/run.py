@@ -21,14 +21,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.clients.clients import CLIENTS, FILE, Client, Place
-from tests.clients.provider import DIALECTS, LAST, TEXT, Provider, Script, Seen
+from tests.clients.provider import DIALECTS, LAST, OBJECT, TEXT, Provider, Script, Seen
+from tests.clients.watch import Watch
 from tests.e2e.gateways import HEAD, KEY, Running, gateway
 from tests.fakes.rawserver import RawServer
 
-PATIENCE = 120
 AT_ONCE = 2
-OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LANGSMITH_TRACING": "false", "HF_HUB_OFFLINE": "1"}
+OFFLINE = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LANGSMITH_TRACING": "false", "HF_HUB_OFFLINE": "1",
+    "CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true",
+}  # fmt: skip
 """What else would be looked for in the internet."""
+OPTIONS = {name: ", drop: [tools.web_search]" for name in DIALECTS}
+OPTIONS["anthropic"] += ", threads: true"
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
 BEGIN, END = "<!-- tests/clients/run.py -->\n", "<!-- end -->\n"
 Outcome = dict[str, str]
@@ -46,14 +51,17 @@ def config(address: str) -> str:
     """An alias for each dialect, of the dialect's name. Codex offers OpenAI's web search, which others have
     not.
 
-    Responses are kept, for the AI SDK's `openai(model)` refers to items of them.
+    Responses are kept, for the AI SDK's `openai(model)` refers to items of them. Anthropic's upstream keeps
+    message threads, as Anthropic does. `unsupported: drop`: Ollama has no forced tools, by which the AI SDK
+    has an object from models of Anthropic's API that it does not know.
     """
     upstreams = "".join(
-        f'  {name}: {{backend: {name}, base_url: "{address}{dialect.base}", api_key: sk-fake, drop: [tools.web_search]}}\n'
+        f'  {name}: {{backend: {name}, base_url: "{address}{dialect.base}", api_key: sk-fake{OPTIONS.get(name, "")}}}\n'
         for name, dialect in DIALECTS.items()
     )
     aliases = "".join(
-        f"  {alias(name)}: {{tiers: [[{{upstream: {name}, model: fake}}]]}}\n" for name in DIALECTS
+        f"  {alias(name)}: {{unsupported: drop, tiers: [[{{upstream: {name}, model: fake}}]]}}\n"
+        for name in DIALECTS
     )
     head = HEAD.replace("default_alias: chat", f"default_alias: {alias('openai')}")
     return f"{head}\nresponses: {{store: memory}}\nupstreams:\n{upstreams}aliases:\n{aliases}"
@@ -67,19 +75,29 @@ async def outcome(client: Client, provider: Provider, running: Running) -> Outco
     """What became of the task by each dialect's upstream."""
     turn = asyncio.Semaphore(AT_ONCE)
 
-    async def one(dialect: str) -> str:
-        async with turn, place(running.url, alias(dialect)) as there:
+    async def one(*dialects: str) -> Outcome:
+        async with turn, Watch(running.address) as watch, place(watch.url, alias(dialects[0])) as there:
             client.settings(there)
-            seen = provider.begin(dialect, Script(client.calls(there), client.opening))
-            ended = await started(client.command(there), client, there)
+            script = Script(client.calls(there), client.opening, client.wants_object)
+            seen = {dialect: provider.begin(dialect, script) for dialect in dialects}
+            command = [*client.command(there), *map(alias, dialects[1:])]
+            ended = await started(command, client, there)
             if client.follow_up is not None and ended.code == 0:
-                seen.script = replace(seen.script, opening=LAST)
+                seen[dialects[0]].script = replace(script, opening=LAST)
                 ended = await started(client.follow_up(there), client, there)
-            found = problem(client, ended, seen, there)
-            print(f"{client.name}, {dialect}: {found or 'done'}", flush=True)
+            lines = ended.out.splitlines() if client.together else [ended.out]
+            found = {}
+            for number, dialect in enumerate(dialects):
+                part = replace(ended, out=lines[number] if number < len(lines) else "")
+                found[dialect] = problem(client, part, seen[dialect], there)
+                if not found[dialect] and (unexpected := watch.unsuccessful - client.refused):
+                    found[dialect] = f"the gateway answered {', '.join(sorted(unexpected))}"
+                print(f"{client.name}, {dialect}: {found[dialect] or 'done'}", flush=True)
             return found
 
-    return dict(zip(DIALECTS, await asyncio.gather(*map(one, DIALECTS)), strict=True))
+    together = [tuple(DIALECTS)] if client.together else [(dialect,) for dialect in DIALECTS]
+    found = await asyncio.gather(*(one(*dialects) for dialects in together))
+    return {dialect: words for part in found for dialect, words in part.items()}
 
 
 @asynccontextmanager
@@ -92,7 +110,7 @@ async def place(url: str, model: str) -> AsyncIterator[Place]:
 
 
 async def started(command: Sequence[str], client: Client, there: Place) -> Ended:
-    """The command, with an environment of its own, until it ends or PATIENCE is over."""
+    """The command, with an environment of its own, until it ends or the client's patience is over."""
     env = (
         OFFLINE
         | {"PATH": os.environ["PATH"], "HOME": str(there.home), "NO_PROXY": "127.0.0.1", "TERM": "dumb"}
@@ -103,10 +121,10 @@ async def started(command: Sequence[str], client: Client, there: Place) -> Ended
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(client.patience):
             out, err = await process.communicate()
     except TimeoutError:
-        return Ended("", f"did not end within {PATIENCE} s", None)
+        return Ended("", f"did not end within {client.patience} s", None)
     finally:
         if process.returncode is None:
             process.kill()
@@ -121,17 +139,26 @@ def problem(client: Client, ended: Ended, seen: Seen, there: Place) -> str:
         text = "".join(told["pieces"])
         if told["error"]:
             return f"says {told['error'][-300:]!r}"
-        if len(told["pieces"]) < len(LAST.split(" ")):
+        if len(told["pieces"]) < len(LAST.split(" ")) and not client.wants_object:
             return f"the answer came in {len(told['pieces'])} pieces"
     if seen.wrong:
         return f"the provider refused {seen.wrong[0]!r}"
     if ended.code != 0:
         return f"ended with {ended.code}: {(ended.err or ended.out).strip()[-300:]!r}"
+    if client.wants_object:
+        return "" if _object(text) == OBJECT else f"said {text[-300:]!r}"
     if not _worked(client, seen, there):
         return f"results {seen.results}, said {(text + ended.err)[-300:]!r}"
     return (
         "" if LAST.split() == text.split()[-len(LAST.split()) :] or LAST in text else f"said {text[-300:]!r}"
     )
+
+
+def _object(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _worked(client: Client, seen: Seen, there: Place) -> bool:

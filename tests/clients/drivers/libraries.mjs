@@ -1,55 +1,116 @@
-// JavaScript's libraries on the task, with two tools: node libraries.mjs NAME ADDRESS KEY MODEL...; one line of JSON per model.
+// JavaScript's libraries on the task: node libraries.mjs NAME ADDRESS KEY MODEL...; one line of JSON per model.
 // As libraries.py: each function streams, and gives the pieces of text in the order in which they came.
-const TASK = "Write a short note, read it again, and say what it says.";
-const TURNS = 6;
-let note = "";
-const tools = { write_note: ({ text }) => ((note = text), "kept"), read_note: () => note };
+import { sdks } from "./sdks.mjs";
+import { ASKED, OBJECT, TASK, TOOLS, TURNS, forget, run } from "./task.mjs";
 
+const aiSdkModels = {
+  // its default: the Responses API
+  openai: async (address, key, model) => (await import("@ai-sdk/openai")).createOpenAI({ baseURL: `${address}/v1`, apiKey: key })(model),
+  openai_chat: async (address, key, model) => (await import("@ai-sdk/openai")).createOpenAI({ baseURL: `${address}/v1`, apiKey: key }).chat(model),
+  compatible: async (address, key, model) =>
+    (await import("@ai-sdk/openai-compatible")).createOpenAICompatible({
+      name: "sluice", baseURL: `${address}/v1`, apiKey: key, includeUsage: true, supportsStructuredOutputs: true,
+    })(model),
+  anthropic: async (address, key, model) => (await import("@ai-sdk/anthropic")).createAnthropic({ baseURL: `${address}/v1`, apiKey: key })(model),
+  google: async (address, key, model) => (await import("@ai-sdk/google")).createGoogleGenerativeAI({ baseURL: `${address}/v1beta`, apiKey: key })(model),
+};
+
+async function aiSdkTools() {
+  const { tool, jsonSchema } = await import("ai");
+  const given = ({ name, description, parameters }) => tool({ description, inputSchema: jsonSchema(parameters), execute: run[name] });
+  return Object.fromEntries(TOOLS.map((one) => [one.name, given(one)]));
+}
+
+// streamed, then the same whole, then an object: streamed with a schema
 async function* aiSdk(model) {
-  const { streamText, tool, stepCountIs } = await import("ai");
-  const { z } = await import("zod");
-  const given = {
-    write_note: tool({ description: "Keep a note.", inputSchema: z.object({ text: z.string() }), execute: tools.write_note }),
-    read_note: tool({ description: "Give it.", inputSchema: z.object({}), execute: tools.read_note }),
-  };
-  const running = streamText({ model, tools: given, prompt: TASK, maxRetries: 0, stopWhen: stepCountIs(TURNS), onError() {} });
+  const { generateText, streamText, stepCountIs } = await import("ai");
+  const options = { model, tools: await aiSdkTools(), prompt: TASK, maxRetries: 0, stopWhen: stepCountIs(TURNS) };
+  const running = streamText({ ...options, onError() {} });
   for await (const part of running.fullStream) {
     if (part.type === "error") throw part.error;
     if (part.type === "text-delta") yield part.text;
   }
+  if (!(await running.totalUsage).outputTokens) throw new Error("no usage");
+  const { text, steps } = await generateText(options);
+  if (text.trim() !== (await running.text).trim() || steps.length !== 3) throw new Error(`whole: ${text} in ${steps.length} steps`);
+}
+
+async function* aiSdkObject(model) {
+  const { Output, generateText, jsonSchema, streamText } = await import("ai");
+  const options = { model, prompt: ASKED, maxRetries: 0, output: Output.object({ schema: jsonSchema(OBJECT) }) };
+  const running = streamText({ ...options, onError() {} });
+  for await (const part of running.fullStream) {
+    if (part.type === "error") throw part.error;
+    if (part.type === "text-delta") yield part.text;
+  }
+  const [streamed, { output }] = [await running.output, await generateText(options)];
+  if (JSON.stringify(streamed) !== JSON.stringify(output)) throw new Error(`whole: ${JSON.stringify(output)}`);
+}
+
+async function* langchain(chat) {
+  const { HumanMessage, ToolMessage } = await import("@langchain/core/messages");
+  const { concat } = await import("@langchain/core/utils/stream");
+  const { tool } = await import("@langchain/core/tools");
+  const bound = chat.bindTools(TOOLS.map(({ name, description, parameters }) => tool(run[name], { name, description, schema: parameters })));
+  const messages = [new HumanMessage(TASK)];
+  for (let turn = 0; turn < TURNS; turn++) {
+    let whole;
+    for await (const chunk of await bound.stream(messages)) {
+      yield chunk.text;
+      whole = whole === undefined ? chunk : concat(whole, chunk);
+    }
+    if (!whole.usage_metadata?.output_tokens) throw new Error("no usage");
+    messages.push(whole);
+    if (!whole.tool_calls.length) return;
+    for (const { id, name, args } of whole.tool_calls) messages.push(new ToolMessage({ tool_call_id: id, content: run[name](args) }));
+  }
+}
+
+async function* openaiAgents(api, address, key, model) {
+  const { Agent, OpenAIProvider, Runner, tool } = await import("@openai/agents");
+  const tools = TOOLS.map(({ name, description, parameters }) => tool({ name, description, parameters, strict: true, execute: run[name] }));
+  const modelProvider = new OpenAIProvider({ baseURL: `${address}/v1`, apiKey: key, useResponses: api === "responses" });
+  const runner = new Runner({ modelProvider, tracingDisabled: true });
+  const running = await runner.run(new Agent({ name: "Notes", model, tools }), TASK, { stream: true });
+  for await (const event of running)
+    if (event.type === "raw_model_stream_event" && event.data.type === "output_text_delta") yield event.data.delta;
+  await running.completed;
 }
 
 const clients = {
-  // its default: the Responses API
-  async *ai_sdk_openai(address, key, model) {
-    const { createOpenAI } = await import("@ai-sdk/openai");
-    yield* aiSdk(createOpenAI({ baseURL: `${address}/v1`, apiKey: key })(model));
+  ...sdks,
+  ...Object.fromEntries(
+    Object.entries(aiSdkModels).flatMap(([name, made]) => [
+      [`ai_sdk_${name}`, async function* (...where) { yield* aiSdk(await made(...where)); }],
+      [`ai_sdk_${name}_object`, async function* (...where) { yield* aiSdkObject(await made(...where)); }],
+    ]),
+  ),
+  async *langchain_openai(address, key, model) {
+    const { ChatOpenAI } = await import("@langchain/openai");
+    yield* langchain(new ChatOpenAI({ model, apiKey: key, maxRetries: 0, configuration: { baseURL: `${address}/v1` } }));
   },
-  async *ai_sdk_compatible(address, key, model) {
-    const { createOpenAICompatible } = await import("@ai-sdk/openai-compatible");
-    yield* aiSdk(createOpenAICompatible({ name: "sluice", baseURL: `${address}/v1`, apiKey: key })(model));
+  async *langchain_responses(address, key, model) {
+    const { ChatOpenAI } = await import("@langchain/openai");
+    yield* langchain(new ChatOpenAI({ model, apiKey: key, maxRetries: 0, useResponsesApi: true, configuration: { baseURL: `${address}/v1` } }));
   },
-  async *ollama(address, key, model) {
-    const { Ollama } = await import("ollama");
-    const client = new Ollama({ host: address, headers: { authorization: `Bearer ${key}` } });
-    const object = (properties, required) => ({ type: "object", properties, required });
-    const shown = [
-      { name: "write_note", description: "Keep a note.", parameters: object({ text: { type: "string" } }, ["text"]) },
-      { name: "read_note", description: "Give it.", parameters: object({}, []) },
-    ].map((one) => ({ type: "function", function: one }));
-    const messages = [{ role: "user", content: TASK }];
-    for (let turn = 0; turn < TURNS; turn++) {
-      const said = { role: "assistant", content: "", tool_calls: [] };
-      for await (const part of await client.chat({ model, messages, tools: shown, stream: true })) {
-        yield part.message.content;
-        said.content += part.message.content;
-        said.tool_calls.push(...(part.message.tool_calls ?? []));
-      }
-      messages.push(said);
-      if (!said.tool_calls.length) return;
-      for (const { function: call } of said.tool_calls)
-        messages.push({ role: "tool", content: tools[call.name](call.arguments), tool_name: call.name });
-    }
+  async *langchain_anthropic(address, key, model) {
+    const { ChatAnthropic } = await import("@langchain/anthropic");
+    yield* langchain(new ChatAnthropic({ model, apiKey: key, maxRetries: 0, anthropicApiUrl: address }));
+  },
+  openai_agents: (...where) => openaiAgents("responses", ...where),
+  openai_agents_chat: (...where) => openaiAgents("chat_completions", ...where),
+  async *mastra(address, key, model) {
+    const { Agent } = await import("@mastra/core/agent");
+    const { createTool } = await import("@mastra/core/tools");
+    const { z } = await import("zod");
+    const tools = {
+      write_note: createTool({ id: "write_note", description: "Keep a note.", inputSchema: z.object({ text: z.string() }), execute: async (given) => run.write_note(given) }),
+      read_note: createTool({ id: "read_note", description: "Give it.", inputSchema: z.object({}), execute: async () => run.read_note() }),
+    };
+    const agent = new Agent({ id: "notes", name: "Notes", instructions: "Keep notes.", tools, model: { id: `sluice/${model}`, url: `${address}/v1`, apiKey: key } });
+    const running = await agent.stream(TASK, { maxSteps: TURNS });
+    for await (const piece of running.textStream) yield piece;
+    if (running.error) throw running.error;
   },
   // it starts a Claude Code of its own
   async *agent_sdk(address, key, model) {
@@ -67,7 +128,7 @@ const clients = {
 
 const [name, address, key, ...models] = process.argv.slice(2);
 for (const model of models) {
-  note = "";
+  forget();
   const pieces = [];
   let error = "";
   try {
@@ -77,3 +138,4 @@ for (const model of models) {
   }
   console.log(JSON.stringify({ model, pieces, error }));
 }
+process.exit();

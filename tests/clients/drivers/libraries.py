@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 TASK = "Write a short note, read it again, and say what it says."
@@ -223,13 +223,13 @@ async def ollama(address: str, key: str, model: str) -> AsyncIterator[str]:
             messages.append({"role": "tool", "content": result, "tool_name": call.function.name})
 
 
-async def one(name: str, address: str, key: str, model: str) -> dict[str, Any]:
+async def one(clients: Mapping[str, Any], name: str, address: str, key: str, model: str) -> dict[str, Any]:
     """What came of one model: the pieces of text, and the error where there was one."""
     notes.clear()
     pieces: list[str] = []
     error = ""
     try:
-        async for piece in globals()[name](address, key, model):
+        async for piece in clients[name](address, key, model):
             if piece:
                 pieces.append(piece)  # noqa: PERF401  what came before an error counts, too
     except Exception as failure:
@@ -237,11 +237,11 @@ async def one(name: str, address: str, key: str, model: str) -> dict[str, Any]:
     return {"model": model, "pieces": pieces, "error": error}
 
 
-async def main(name: str, address: str, key: str, models: list[str]) -> None:
+async def main(clients: Mapping[str, Any], name: str, address: str, key: str, models: list[str]) -> None:
     os.environ.setdefault("LANGSMITH_TRACING", "false")
     for model in models:
-        print(json.dumps(await one(name, address, key, model)), flush=True)
+        print(json.dumps(await one(clients, name, address, key, model)), flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]))
+    asyncio.run(main(globals(), sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]))
