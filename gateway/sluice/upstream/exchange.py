@@ -137,14 +137,12 @@ class UpstreamExchange(msgspec.Struct, eq=False):
     def _leave(self) -> None:
         self._client.writes.users -= 1
         connection, self._connection = self._connection, None
-        placed, self._placed = self._placed, False
         self._early.clear()
         self._sink = self._reader = None
-        if connection is None:
-            if placed:
-                self._client.pool.release()
-        else:
+        if connection is not None:
             self._client.give_back(connection, ended=self._ended)
+        elif self._placed:
+            self._client.pool.release()
 
     # --- a connection
 
@@ -221,14 +219,15 @@ class UpstreamExchange(msgspec.Struct, eq=False):
 
     async def pump(self, sink: Sink) -> None:
         """See `sluice.backends.transport.UpstreamResponse`."""
-        self._sink = sink
-        early = b"".join(self._early)
-        self._early.clear()
-        if early:
-            self.body_came(early)
-        self._release_hold()
-        while not self._ended:
-            await self._wait()
+        if self._early or not self._ended:  # otherwise the reader's sink has got all of it
+            self._sink = sink
+            early = b"".join(self._early)
+            self._early.clear()
+            if early:
+                self.body_came(early)
+            self._release_hold()
+            while not self._ended:
+                await self._wait()
         if self._error is not None:
             raise self._error
         if self._decoder is not None and not self._decoder.complete:

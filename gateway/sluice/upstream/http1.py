@@ -16,7 +16,7 @@ Interim heads (100, 102, 103) are skipped. A response without a length ends with
 import httptools
 
 from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
-from sluice.wire.fields import by_name
+from sluice.wire.fields import add_field
 
 MAX_HEAD = 64 << 10
 MAX_HEADERS = 200
@@ -39,6 +39,7 @@ class ResponseParser:
     __slots__ = (
         "_chunks",
         "_delimited",
+        "_fields",
         "_fruitless",
         "_head_left",
         "_headers_left",
@@ -47,7 +48,6 @@ class ResponseParser:
         "_max_head",
         "_max_headers",
         "_method",
-        "_pairs",
         "_peer",
         "error",
         "headers",
@@ -70,7 +70,7 @@ class ResponseParser:
         """Prepares for the response to a request of this method."""
         self._method = method
         self.headers: dict[str, str] = {}
-        self._pairs: list[tuple[bytes, bytes]] = []
+        self._fields: dict[str, str] = {}
         self._head_left = self._max_head
         self._headers_left = self._max_headers
         self._fruitless = 0
@@ -129,10 +129,11 @@ class ResponseParser:
             raise _Refused
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        pairs = self._pairs
-        if len(pairs) >= self._headers_left:
+        self._headers_left -= 1
+        if self._headers_left < 0:
             self._refuse(f"more than {self._max_headers} headers")
-        pairs.append((name, value.strip()))  # trailers, too: counted, not used
+        if not self.status:  # otherwise a trailer: counted, not used
+            add_field(self._fields, name, value.strip())
 
     def on_headers_complete(self) -> None:
         llhttp = self._llhttp
@@ -145,13 +146,11 @@ class ResponseParser:
         if status < 200:
             if status < 100 or status == 101:
                 self._refuse("an impossible status")
-            self._headers_left -= len(self._pairs)
-            self._pairs.clear()
+            self._fields = {}
             self._is_1_1 = False
             return
-        fields = by_name(self._pairs)
+        fields = self._fields
         self._delimited = self._has_length(version, fields)
-        self.reusable = llhttp.should_keep_alive()
         self.headers = fields
         self.status = status
         if self._method == "HEAD":
@@ -163,8 +162,7 @@ class ResponseParser:
     def on_message_complete(self) -> None:
         if self.status:
             self.over = True
-            if self.reusable:  # a trailer may have cleared it
-                self.reusable = self._llhttp.should_keep_alive()
+            self.reusable = self._llhttp.should_keep_alive()  # not before: a trailer may clear it
 
     # --- bounds and refusals
 
@@ -172,7 +170,7 @@ class ResponseParser:
         left = self._head_left
         if left == self._max_head:
             self._is_1_1 = data.startswith(b"HTTP/1.1 ")
-            if data[:1] != b"H":
+            if not self._is_1_1 and data[:1] != b"H":
                 self._refuse("no HTTP response")  # llhttp also knows RTSP and ICE, and skips empty lines
         if len(data) <= left:
             self._head_left = left - len(data)

@@ -70,13 +70,14 @@ def _lower(name: str) -> str:
 
 def by_name(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     """Fields by their lower-case names, repeated ones joined by ", " (RFC 9110 5.3)."""
-    known = _NAMES.get
-    fields = {}
-    for name, value in pairs:  # a comprehension is a function of its own: it costs a quarter more
-        fields[known(name) or name.lower().decode("latin-1")] = value.decode("latin-1")
-    if len(fields) < len(pairs):
-        fields = {}
-        for name, value in pairs:
-            key, text = name.lower().decode("latin-1"), value.decode("latin-1")
-            fields[key] = f"{fields[key]}, {text}" if key in fields else text
+    fields: dict[str, str] = {}
+    for name, value in pairs:
+        add_field(fields, name, value)
     return fields
+
+
+def add_field(fields: dict[str, str], name: bytes, value: bytes) -> None:
+    """Adds one field to those by their lower-case names; a repeated one is joined by ", " (RFC 9110 5.3)."""
+    key = _NAMES.get(name) or name.lower().decode("latin-1")
+    text = value.decode("latin-1")
+    fields[key] = f"{fields[key]}, {text}" if key in fields else text
