@@ -42,11 +42,7 @@ def oversized(text: bytes | bytearray) -> str:
     """
     if len(text) <= MAX_DEPTH:
         return ""
-    # A value is at least one byte, and a separator beside it. To split is quicker than to count.
-    if (
-        len(text) <= 2 * MAX_NODES
-        and len(text.split(b"{", MAX_DEPTH + 1)) + len(text.split(b"[", MAX_DEPTH + 1)) - 2 <= MAX_DEPTH
-    ):
+    if len(text) <= 2 * MAX_NODES and is_shallow(text):  # a value is at least one byte, and a separator
         return ""
     opened = text.count(b"{") + text.count(b"[")
     if opened <= MAX_DEPTH and opened + text.count(b",") < MAX_NODES:
@@ -56,6 +52,13 @@ def oversized(text: bytes | bytearray) -> str:
         return f"holds more than {MAX_NODES} values"
     steps = memoryview(outside.translate(_STEPS, _NO_BRACKETS)[: 2 * MAX_NODES]).cast("b")
     return _TOO_DEEP if max(accumulate(steps), default=0) > MAX_DEPTH else ""
+
+
+def is_shallow(text: bytes | bytearray) -> bool:
+    """Returns whether at most MAX_DEPTH arrays and objects can begin in this JSON text, so that none is
+    deeper."""
+    # to split is quicker than to count
+    return len(text.split(b"{", MAX_DEPTH + 1)) + len(text.split(b"[", MAX_DEPTH + 1)) - 2 <= MAX_DEPTH
 
 
 def _outside_of_strings(text: bytes | bytearray) -> bytes | None:

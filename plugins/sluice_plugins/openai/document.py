@@ -12,7 +12,7 @@ import msgspec
 
 from sluice.errors import UpstreamGarbled
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
-from sluice.wire.jsontext import MAX_DEPTH
+from sluice.wire.jsontext import is_shallow
 from sluice.wire.lenient import encoded, fit, parse, whole_characters
 from sluice.wire.sse import EventStream
 from sluice_plugins.decoding import MAX_EVENT, failure_of
@@ -106,7 +106,7 @@ class DocumentDecoder:
             raise UpstreamGarbled(f"The upstream sent a document longer than {MAX_DOCUMENT} bytes")
         if not self._document:
             first = data.lstrip(WHITE)[:1]
-            if first and first not in b"{[":
+            if first and first not in (b"{", b"["):
                 return self._by_chunk_decoder()
             self._document = bool(first)
         return []
@@ -115,11 +115,7 @@ class DocumentDecoder:
         if self._other is not None:
             return self._other.close()
         body = bytes(self._body)
-        if (
-            len(body) <= ORDINARY
-            and body.count(b"{") + body.count(b"[") <= MAX_DEPTH
-            and (ordinary := _ordinary(body))
-        ):
+        if len(body) <= ORDINARY and is_shallow(body) and (ordinary := _ordinary(body)):
             return ordinary
         check_size(body)
         completion, values = self._completion(body)

@@ -67,7 +67,7 @@ class Form:
     def _many(self, rest: bytes, data: bytes) -> list[StreamEvent] | None:
         """The events of several frames; `rest` lacks the opening of the first. Without a backslash no text
         contains a quote, so the frames can be split at their closing bytes."""
-        if not rest.endswith(self._closing) or b"\\" in rest:
+        if not rest.endswith(self._closing) or rest.find(b"\\") >= 0:
             return None
         slots = rest[: -self._left].split(self._between)
         texts = _texts(b'["%b"]' % b'","'.join(slots))

@@ -298,7 +298,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
             self._any_chunk(payload, events, passed)
             return
         if not chunk.choices:
-            if chunk.usage is None or self._usage is not None or b'"base_resp"' in payload:
+            if chunk.usage is None or self._usage is not None or payload.find(b'"base_resp"') >= 0:
                 self._any_chunk(payload, events, passed)
             else:
                 self._usage = chunk.usage
