@@ -195,7 +195,8 @@ class ServerConnection(asyncio.Protocol):
         if parser.waiting:
             exchange = self.exchange = exchange_of(parser.waiting.pop(0), self, listener)
             self.state = "busy"
-            self.task = listener.loop.create_task(self._answer(exchange))
+            # `create_task` would number it, in a name that costs more than anything else about a task
+            self.task = asyncio.Task(self._answer(exchange), loop=listener.loop, name="request")
             self._resume()  # for its body, and to notice when the client leaves
             if self._keeps:
                 self._count(parser.kept)

@@ -37,7 +37,7 @@ NO_STORE = "".join(f"{_field(field)}\r\n" for field in NO_STORE_FIELDS)
 NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 RETRY_AFTER = 1.0
 """Seconds of the Retry-After for a body that was dropped for lack of memory."""
-REASONS = {status.value: status.phrase for status in HTTPStatus}
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 
 class ClientConnection(Protocol):
@@ -222,9 +222,9 @@ class HttpExchange(msgspec.Struct, eq=False):
         bodiless = status in (204, 304)
         content = "" if bodiless else f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
         store = "" if headers and headers[0][0] == "Cache-Control" else "Cache-Control: no-store\r\n"
+        line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"
         head = (
-            f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\nDate: {self._listener.date()}\r\n{content}"
-            f"{store}{_NOT_FOR_PAGES}{self._fields(headers)}\r\n"
+            f"{line}Date: {self._listener.date()}\r\n{content}{store}{_NOT_FOR_PAGES}{self._fields(headers)}\r\n"
         ).encode("latin-1")  # encoded before anything is written, so that an error can still be answered 500
         self.status = status
         self.begun = self.complete = True

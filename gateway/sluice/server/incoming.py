@@ -51,5 +51,7 @@ class Incoming(msgspec.Struct, eq=False):
 
     def body(self) -> bytes:
         """The body, always the same object, so that the text of a call is in memory once."""
-        content = self.content = bytes(self.content)
+        content = self.content
+        if type(content) is not bytes:
+            content = self.content = bytes(content)
         return content

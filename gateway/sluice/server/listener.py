@@ -54,7 +54,7 @@ class Listener:
         self.dispatch = dispatch
         self.broken = broken
         self.draining = self.closing = False
-        self.date = Date()
+        self.date = Date().text
         self.connections: set[ServerConnection | Http2Connection] = set()
         self.streams = 0
         """Requests over HTTP/2 that are being answered: each costs as much as a connection of HTTP/1.1, so
@@ -216,7 +216,7 @@ class Date:
         self._second = 0
         self._text = ""
 
-    def __call__(self) -> str:
+    def text(self) -> str:
         second = int(time.time())
         if second != self._second:
             self._second = second

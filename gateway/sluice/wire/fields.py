@@ -36,7 +36,8 @@ _NAMES: Mapping[bytes, str] = {
 }
 """The names of most fields that are seen, in lower case: looked up for less than it takes to make them."""
 _NAMES_BY_TEXT: Mapping[str, str] = {spelt.decode(): name for spelt, name in _NAMES.items()}
-_VISIBLE = bytes(range(0x20, 0x7F))
+_WITHOUT_CONTROLS = bytes(char if 0x20 <= char < 0x7F or char in b"\r\n" else 0x3F for char in range(256))
+"""For `bytes.translate`: a text without other characters than visible ASCII, CR and LF stays as it is."""
 
 
 def simple_head(head: bytes) -> tuple[str, dict[str, str]] | None:
@@ -47,25 +48,24 @@ def simple_head(head: bytes) -> tuple[str, dict[str, str]] | None:
     twice, a name that is no token (RFC 9110 5.1), a tab or other characters beyond visible ASCII, a CR or LF
     by itself. It takes half of what callbacks for each field take (DECISIONS 168).
     """
-    first, *lines = head.decode("latin-1").split("\r\n")
-    if head.translate(None, _VISIBLE) != b"\r\n" * len(lines):
+    text = head.decode("latin-1")
+    lines = text.splitlines()
+    if not lines or head.translate(_WITHOUT_CONTROLS) != head or "\r\n".join(lines) != text:
         return None
     known = _NAMES_BY_TEXT.get
+    first = lines.pop(0)
     fields = {}
-    try:
-        for line in lines:
-            name, value = line.split(":", 1)
-            fields[known(name) or _lower(name)] = value.strip(" ")
-    except ValueError:  # no colon, or no name before it
-        return None
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not (key := known(name) or _lower(name)):
+            return None
+        fields[key] = value.strip()
     return (first, fields) if len(fields) == len(lines) else None
 
 
 def _lower(name: str) -> str:
-    """Raises ValueError."""
-    if not _TOKEN.fullmatch(name):
-        raise ValueError("not a header name")
-    return name.lower()
+    """Returns the name in lower case; "" for what is no name."""
+    return name.lower() if _TOKEN.fullmatch(name) else ""
 
 
 def by_name(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
