@@ -245,14 +245,18 @@ class Relay(msgspec.Struct, eq=False):
                 self._check_empty()
                 self.committed = True
             return self.encoder.encode(events)
-        events = self._held = self._held + events if self._held else events
+        if self._held:
+            events = self._held + events
         if self.finished is None and not self.first_content_at:
+            self._held = events
             return b""
         self._check_empty()
         if self.resumes:
+            self._held = events
             return self._continue(events)
         self.committed = True
-        self._held = []
+        if self._held:
+            self._held = []
         return self.encoder.encode(events)
 
     def _fold(self) -> None:

@@ -85,13 +85,16 @@ class OpenAI(Frontend):
         return chat_of(checked_object(body)) if wire is None else chat_of(wire, body)
 
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:
-        if isinstance(chat, GeneratingRequest):
-            return TextChunks(answer, include_usage=chat.include_usage) if chat.stream else WholeText(answer)
-        if isinstance(chat, BytesRequest) and chat.operation != "image_edits":
-            return Passed(chat.media_type)
-        if not chat.stream:
-            if not chat.generates and chat.wire is not None and chat.wire.get("encoding_format") == "base64":
+        if type(chat) is not ChatRequest:
+            if isinstance(chat, GeneratingRequest):
+                return (
+                    TextChunks(answer, include_usage=chat.include_usage) if chat.stream else WholeText(answer)
+                )
+            if isinstance(chat, BytesRequest) and chat.operation != "image_edits":
+                return Passed(chat.media_type)
+            if not (chat.stream or chat.generates) and (chat.wire or {}).get("encoding_format") == "base64":
                 return InBase64(answer)
+        if not chat.stream:
             return Accumulated(answer) if verbatim else Whole(answer)
         kind = Chunks if not verbatim else PassedOn if answer.reveal else Renamed
         return kind(answer, include_usage=chat.include_usage)
