@@ -24,7 +24,7 @@ def at_once(work: Callable[..., object], *args: Any, size: int = 0) -> None:
 
 
 class DeferredWork:
-    """A Schedule whose `flush` is to be called some twenty times a second. `crashed` gets what the work
+    """Has a Schedule, `later`, and its `flush`, which is to be called some twenty times a second. `crashed` gets what the work
     raises.
 
     `soon`: calls something in the event loop's next turn, where nothing may wait longer: others count what is
@@ -41,7 +41,8 @@ class DeferredWork:
         self._waiting: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self._size = 0
 
-    def __call__(self, work: Callable[..., object], *args: Any, size: int = 0) -> None:
+    def later(self, work: Callable[..., object], *args: Any, size: int = 0) -> None:
+        """Defers a call of `work`: the Schedule."""
         self._waiting.append((work, args))
         self._size += size
         if len(self._waiting) >= MANY or self._size > HEAVY:

@@ -72,7 +72,7 @@ def tls_listener(
             warn("tls_handshake_failed", reason=failure)
 
     listener = TlsListener(
-        api,
+        api.__call__,
         state.config.server,
         state.records.broken,
         certificate=certificate,

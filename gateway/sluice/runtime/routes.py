@@ -174,7 +174,7 @@ class Routes:
             shown=shown,
             attribution=(("x-sluice-attempts", "1"), *((("x-sluice-target", shown),) if shown else ())),
             passes_on=backend.dialect or None,
-            fit=Fitting(rules, by_rule, backend.dialect) if rules is not NO_RULES else None,
+            fit=Fitting(rules, by_rule, backend.dialect).__call__ if rules is not NO_RULES else None,
             capable=Capable(takes, alias.unsupported, dropped, spared) if takes is not None else None,
             dropped=dropped,
             tell=getattr(backend, "tell", add_headers),

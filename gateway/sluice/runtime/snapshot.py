@@ -27,7 +27,7 @@ from sluice.policies.end_users import EndUserNames
 from sluice.policies.limits import Limiter
 from sluice.policies.priced import Priced
 from sluice.proxy.interceptors import Interceptor
-from sluice.proxy.pipeline import Pipeline
+from sluice.proxy.pipeline import Pipeline, Policy
 from sluice.routing.health import Health
 from sluice.routing.probes import watch
 from sluice.runtime.catalogue import Catalogue
@@ -190,9 +190,13 @@ class Snapshot:
 
     def _pipeline(self, interceptors: Mapping[str, Sequence[Interceptor]]) -> Pipeline:
         state, config = self.state, self.config
-        priced = [Priced(time.time)] if config.prices.unknown == "refuse" else []
+        # Methods, not the objects that have them: to call those takes Python twice as long.
+        # Waiting calls take no slot and are not charged.
+        policies: list[Policy] = [state.turns.__call__, state.kept.__call__, self.limits.__call__]
+        if config.prices.unknown == "refuse":
+            policies.insert(0, Priced(time.time))
         return Pipeline(
-            [*priced, state.turns, state.kept, self.limits],  # waiting calls take no slot and are not charged
+            policies,
             claims=self.limits.upstream_claims,
             clock=state.clock,
             wall=time.time,
@@ -200,7 +204,7 @@ class Snapshot:
             write_idle=float(config.server.write_idle),
             crashed=state.records.crashed,
             prices=config.prices,
-            later=state.deferred,
+            later=state.deferred.later,
             beside=state.beside,
             budget=state.retries,
             off=state.off,

@@ -198,7 +198,7 @@ class ProcessState:
             keys=(),
             frontends=self._frontends,
             used=self.usage.add,
-            later=self.deferred,
+            later=self.deferred.later,
         )
         if config.tracing is not None:
             self.tracer = self._tracer(config.tracing)
