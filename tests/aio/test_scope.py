@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from sluice.aio.scope import Scope
+from sluice.aio.scope import Scope, scope_here
 
 
 class Ended(Exception):
@@ -11,7 +11,7 @@ class Ended(Exception):
 
 async def waiting(scopes: list[Scope]) -> str:
     try:
-        with Scope() as scope:
+        with scope_here() as scope:
             scopes.append(scope)
             await asyncio.Event().wait()
     except Ended:

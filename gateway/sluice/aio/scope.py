@@ -9,19 +9,15 @@ import asyncio
 from types import TracebackType
 from typing import Any
 
+import msgspec
 
-class Scope:
-    """`with Scope() as scope:` in the task; `scope.end(error)` from anywhere else in its loop."""
 
-    __slots__ = ("_cancelling", "_error", "_task")
+class Scope(msgspec.Struct, eq=False):
+    """`with scope_here() as scope:` in the task; `scope.end(error)` from anywhere else in its loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """`loop`: the running one, where it is at hand (asking for it costs a system call in Python 3.11)."""
-        task = asyncio.current_task(loop)
-        assert task is not None, "only a task can be ended"
-        self._task: asyncio.Task[Any] = task
-        self._cancelling = task.cancelling()
-        self._error: Exception | None = None
+    _task: asyncio.Task[Any]
+    _cancelling: int  # the task's requests to be cancelled that came before
+    _error: Exception | None = None
 
     def end(self, error: Exception) -> None:
         """Ends the scope with this error; later calls change nothing."""
@@ -40,3 +36,11 @@ class Scope:
         ours = self._task.uncancel() <= self._cancelling
         if ours and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise self._error from None
+
+
+def scope_here(loop: asyncio.AbstractEventLoop | None = None) -> Scope:
+    """Returns a scope of the running task. `loop`: the running one, where it is at hand (asking for it costs
+    a system call in Python 3.11)."""
+    task = asyncio.current_task(loop)
+    assert task is not None, "only a task can be ended"
+    return Scope(task, task.cancelling())

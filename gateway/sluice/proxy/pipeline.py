@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from sluice.aio.deferred import Schedule, at_once
-from sluice.aio.scope import Scope
+from sluice.aio.scope import scope_here
 from sluice.config.types import Prices
 from sluice.errors import GatewayError, UpstreamError, without_frames
 from sluice.frontends import Answer
@@ -116,7 +116,7 @@ class Pipeline:
             call,
             writer,
             answer,
-            Scope(loop),
+            scope_here(loop),
             clock=self._clock,
             inter_token=route.inter_token,
             write_idle=self._write_idle,

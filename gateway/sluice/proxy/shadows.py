@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from sluice.aio.scope import Scope
+from sluice.aio.scope import scope_here
 from sluice.errors import GatewayError
 from sluice.proxy.call import Call
 from sluice.proxy.run import CallRun
@@ -56,7 +56,7 @@ class Shadows:
             call,
             NullWriter(),
             like.answer,
-            Scope(),
+            scope_here(),
             clock=like.clock,
             inter_token=UNCOUNTED,
             write_idle=like.write_idle,
