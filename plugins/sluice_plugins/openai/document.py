@@ -45,34 +45,23 @@ _NO_ERROR = (b"null", b"false", b"{}", b'""', b"[]", b"0")
 _decode = msgspec.json.Decoder(_Completion).decode
 
 
-class DocumentDecoder:
+class DocumentDecoder(msgspec.Struct, eq=False):
     """Collects the body and decodes it at its end; has the same counters as `ChunkDecoder`.
 
     The answer is edited only where the client's SDK would read it differently.
     """
 
-    __slots__ = (
-        "_body",
-        "_document",
-        "_fields",
-        "_keep_stop",
-        "_max_event",
-        "_missing",
-        "_other",
-        "_strict",
-        "_taken",
-    )
+    strict: bool = False
+    max_event: int = MAX_EVENT
+    keep_stop: bool = False
+    _fields: int = 0  # fields of a wrong type
+    _missing: int = 0  # missing finish reasons
+    _taken: frozenset[str] = frozenset()  # ids of the conversation's calls
+    _body: bytes | bytearray = b""
+    _document: bool = False  # the body begins with { or [
+    _other: ChunkDecoder | None = None  # decodes a body that is not an ordinary completion
 
-    def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
-        self._strict = strict
-        self._max_event = max_event
-        self._keep_stop = keep_stop
-        self._fields = 0  # fields of a wrong type
-        self._missing = 0  # missing finish reasons
-        self._taken: frozenset[str] = frozenset()  # ids of the conversation's calls
-        self._body: bytes | bytearray = b""
-        self._document = False  # the body begins with { or [
-        self._other: ChunkDecoder | None = None  # decodes a body that is not an ordinary completion
+    __repr__ = object.__repr__  # the fields hold the model's text
 
     @property
     def skipped(self) -> int:
@@ -179,7 +168,7 @@ class DocumentDecoder:
         return (completion if bytes(completion.error) in _NO_ERROR else None), values
 
     def _reader(self) -> ChunkDecoder:
-        reader = ChunkDecoder(True, self._strict, EventStream(self._max_event), self._keep_stop)
+        reader = ChunkDecoder(True, self.strict, EventStream(self.max_event), self.keep_stop)
         reader.distinguish(self._taken)
         return reader
 
