@@ -54,7 +54,7 @@ class CallLine(LogLine, kw_only=True):
         if call.route.called:
             self.model = call.route.called
         self.attempts = [f"{attempt.target.label} {attempt.outcome}" for attempt in attempts]
-        if answered is not None and answered.server:
+        if answered is not None and (answered.picked or answered.target.pod is not None):
             self._tell_pod(call, answered)
         self.stream = call.chat.stream
         self.end = call.end
