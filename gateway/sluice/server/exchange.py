@@ -73,6 +73,7 @@ class HttpExchange(msgspec.Struct, eq=False):
     method: str
     headers: Mapping[str, str]
     path: str
+    peer: str
     received: float
     close_after: bool
     _connection: ClientConnection
@@ -104,10 +105,6 @@ class HttpExchange(msgspec.Struct, eq=False):
     @property
     def query(self) -> Mapping[str, str]:
         return query_of(self.request.target)
-
-    @property
-    def peer(self) -> str:
-        return self._connection.peer
 
     def body_now(self) -> bytes | None:
         """Returns the whole body if it has arrived and is not too large; else None: then `body` waits for it,
@@ -247,7 +244,8 @@ class HttpExchange(msgspec.Struct, eq=False):
 
     def begin(self, content_type: str, headers: Pairs = ()) -> None:
         """Sets the head of a 200; it is sent with the first chunk."""
-        self._chunked = self.request.version == (1, 1)
+        if self.request.version != (1, 1):
+            self._chunked = False
         framing = "Transfer-Encoding: chunked\r\n\r\n" if self._chunked else "\r\n"
         self._head = (
             f"HTTP/1.1 200 OK\r\nDate: {self._listener.date()}\r\nContent-Type: {content_type}\r\n"
@@ -259,7 +257,7 @@ class HttpExchange(msgspec.Struct, eq=False):
     def write(self, data: bytes, *, last: bool = False) -> None:
         """Writes one chunk (an empty one: the head alone); `last` ends the body with it."""
         if self._chunked and data:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+            data = b"%x\r\n" % len(data) + data + b"\r\n"
         if last:
             self.complete = True
             if self._chunked:
@@ -319,6 +317,7 @@ def exchange_of(request: Incoming, connection: ClientConnection, listener: Terms
         request.method,
         request.fields,
         target if "?" not in target and target[:1] == "/" else path_of(target),
+        connection.peer,
         time.monotonic(),
         listener.draining or not request.keep_alive or request.version != (1, 1),
         connection,

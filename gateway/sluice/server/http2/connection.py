@@ -93,6 +93,7 @@ class Stream:
         self, connection: "Http2Connection", id: int, request: Incoming, listener: Http2Owner
     ) -> None:
         self.connection = connection
+        self.peer = connection.peer
         self.id = id
         self.request = request
         self.exchange: Http2Exchange | None = http2_exchange(request, self, listener)
@@ -100,7 +101,6 @@ class Stream:
         self.waiting = bytearray()
         self.last = self.ended = False
         self.kept = self.unacknowledged = 0
-        self.peer = connection.peer
         self.transport: asyncio.Transport | None = None
         self.pace: Pace | None = None
         self.started = time.monotonic()

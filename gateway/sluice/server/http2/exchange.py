@@ -96,6 +96,7 @@ def http2_exchange(request: Incoming, stream: Answering, listener: Terms) -> Htt
         method=request.method,
         headers=request.fields,
         path=path_of(request.target),
+        peer=stream.peer,
         received=time.monotonic(),
         close_after=False,
         _connection=stream,
