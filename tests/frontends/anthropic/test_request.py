@@ -286,3 +286,13 @@ def test_no_bound_is_no_bound() -> None:
     assert parsed(max_tokens=0).sampling.max_tokens is None
     assert parsed(max_tokens=-1).sampling.max_tokens is None
     assert chat_of({"messages": HELLO}).sampling.max_tokens is None
+
+
+def test_what_is_no_answer_or_continues_what_the_provider_keeps_is_its_dialects_alone() -> None:
+    assert (
+        parsed(compaction={"type": "summarize"}).dialect_only == "compaction: a summary of the conversation"
+    )
+    assert parsed(compaction=None).dialect_only == ""
+    thread = {"type": "continue", "previous_message_id": "msg_1"}
+    assert parsed(thread=thread, messages=[]).dialect_only == "thread: a conversation that the provider keeps"
+    assert parsed(thread={"type": "create"}).dialect_only == parsed(thread=None).dialect_only == ""

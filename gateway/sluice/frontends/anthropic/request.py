@@ -50,6 +50,7 @@ class _Request(msgspec.Struct):
     mcp_servers: list[dict[str, Any]] | None = None
     cache_control: Any = None
     thread: dict[str, Any] | None = None
+    compaction: dict[str, Any] | None = None
 
 
 _TOP = frozenset(_Request.__struct_fields__)
@@ -87,6 +88,8 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
     tools, bound = _tools(request.tools or [])
     if request.mcp_servers and not bound:
         bound = "mcp_servers: MCP servers that the provider itself calls"
+    if request.compaction is not None:  # a summary is wanted instead of an answer
+        bound = "compaction: a summary of the conversation"
     choice, parallel = _tool_choice(request.tool_choice)
     return ChatRequest(
         "anthropic",
