@@ -6,10 +6,14 @@ from typing import Any
 import anthropic
 from asks import Shown, run
 
+HTTP = anthropic.DefaultAsyncHttpxClient()  # one for all: each reads the system's authorities anew
+
 
 @lru_cache
 def client_of(base_url: str, key: str) -> anthropic.AsyncAnthropic:
-    return anthropic.AsyncAnthropic(base_url=base_url, api_key=key, max_retries=0, timeout=60)
+    return anthropic.AsyncAnthropic(
+        base_url=base_url, api_key=key, max_retries=0, timeout=60, http_client=HTTP
+    )
 
 
 async def ask(asked: dict[str, Any], shown: Shown) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 import openai
 from asks import Shown, run
 
+HTTP = openai.DefaultAsyncHttpxClient()  # one for all: each reads the system's authorities anew
+
 
 @lru_cache
 def client_of(base_url: str, key: str) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=60)
+    return openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=60, http_client=HTTP)
 
 
 async def ask(asked: dict[str, Any], shown: Shown) -> None:
