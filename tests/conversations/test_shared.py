@@ -108,7 +108,7 @@ async def test_a_lease_that_ran_out_and_that_nobody_took_still_stores(
     shared: SharedConversations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("redis", "postgres"):
-        monkeypatch.setattr(f"sluice.conversations.{module}.LEASE", 0.0)
+        monkeypatch.setattr(f"sluice.conversations.{module}.LEASE", -1.0)
     first = lease()
     begun = await shared.begin(first, 9)
     assert begun is not None
@@ -132,6 +132,22 @@ async def test_a_renewal_that_arrives_after_its_turn_was_stored_does_not_hold_th
     assert await shared.renew(again)
     await shared.finish(again, begun.id, pair("two"))
     assert await texts(shared) == ["one", "said one", "two", "said two"]
+
+
+async def test_a_renewal_that_arrives_after_its_lease_was_given_back_does_not_hold_it_again(
+    shared: SharedConversations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = lease(), lease(), lease()
+    assert await shared.begin(first, 9) is not None
+    await shared.leave(first)
+    assert not await shared.renew(first)
+    for module in ("redis", "postgres"):
+        monkeypatch.setattr(f"sluice.conversations.{module}.LEASE", -1.0)
+    assert await shared.begin(second, 9) is not None
+    await shared.leave(second)  # it had run out by then
+    monkeypatch.undo()
+    assert not await shared.renew(second)
+    assert await shared.begin(third, 9) is not None
 
 
 async def test_a_turn_that_is_sent_again_is_stored_once(shared: SharedConversations) -> None:

@@ -158,8 +158,9 @@ RENEW = """
 """
 LEAVE = """
     WITH gone AS (DELETE FROM {s}.sluice_lease_waiting WHERE digest = $1 AND holder = $2)
-    UPDATE {s}.sluice_lease SET until = '-infinity' WHERE digest = $1 AND holder = $2 AND until > clock_timestamp()
+    UPDATE {s}.sluice_lease SET holder = '', until = '-infinity' WHERE digest = $1 AND holder = $2
 """
+"""The lease is nobody's afterwards, as after FINISH."""
 RECENT = """
     SELECT data FROM {s}.sluice_turn
     WHERE conversation = (SELECT number FROM {s}.sluice_conversation WHERE id = $1) ORDER BY number DESC LIMIT $2
