@@ -223,6 +223,29 @@ async def test_a_closed_store_says_so(postgres: PostgresServer) -> None:
         await store.newest(1)
 
 
+async def test_calls_that_fail_together_at_one_host_go_to_the_other(
+    postgres: PostgresServer, own_postgres: PostgresServer
+) -> None:
+    """Two hosts, and two calls at a time: were each of them to go on to the next host, they would come back."""
+    for server in (postgres, own_postgres):
+        async with client(server, "together", OLD) as made:
+            await add(made, "before")
+    hosts = f"127.0.0.1:{own_postgres.port},127.0.0.1:{postgres.port}"
+    url = f"postgresql://postgres@{hosts}/postgres?sslmode=disable&connect_timeout=30&schema=together"
+    several = PostgresClient(address_of(url), OLD, connections=2, timeout=2.0)
+
+    async def two() -> list[int | BaseException]:
+        return await asyncio.gather(count(several), count(several), return_exceptions=True)
+
+    async with asyncio.timeout(HANG):
+        while await two() != [1, 1]:  # the machine may be busy
+            pass
+        own_postgres.stop()
+        while 1 not in await two():
+            pass
+    await several.close()
+
+
 async def test_a_host_that_does_not_answer_hides_no_other(postgres: PostgresServer) -> None:
     """It does not answer at all, for longer than any call may take."""
     with socket.create_server(("127.0.0.1", 0)) as gone:

@@ -160,12 +160,14 @@ class PostgresClient:
             )  # the one used last: the others may be closed by whoever counts them
             if not connection.is_closed():
                 return connection
-        made = False
+        first, made = self._hosts[0], False
         try:
             connection = await self._new()
             made = True
         finally:
-            if not made:  # a host that is gone does not answer at all: the next time another is the first
+            # A host that is gone does not answer at all: the next time another is the first. Of calls that fail
+            # together one goes on to it: were all to do so, they could come back to where they were.
+            if not made and self._hosts[0] is first:
                 self._hosts.rotate(-1)
         return connection
 
