@@ -69,12 +69,13 @@ class Exporter:
 
     async def _rest(self, receiver: OtlpReceiver) -> None:
         """The last batches, each tried once."""
+        batch: list[Span] = []
         try:
             async with asyncio.timeout(DEADLINE):
                 while batch := self._take():
                     self._settle(await receiver.export(self._encode(batch)), len(batch))
         except TimeoutError:
-            self._count("failed", len(self._waiting))
+            self._count("failed", len(batch) + len(self._waiting))
 
     async def _send(self, receiver: OtlpReceiver, batch: list[Span]) -> None:
         body = self._encode(batch)
