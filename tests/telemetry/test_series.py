@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.parser import text_string_to_metric_families
 
 from sluice.telemetry.metrics import CODES, FIRST_TOKEN, TABLE, Metrics
-from sluice.telemetry.series import Family, Value, slices
+from sluice.telemetry.series import Distribution, Family, Value, again, slices
 
 ODD = 'odd "name"\\\n{0} %s \x01 ü'
 
@@ -191,3 +191,13 @@ def test_a_computed_gauge_that_is_computed_anew_stays_shown() -> None:
     assert 'breaker_state{model="m",upstream="up"} 2.0' in metrics.exposition().decode()
     metrics.computed("breaker_state", lambda: 0, "up", "m")
     assert 'breaker_state{model="m",upstream="up"} 0.0' in metrics.exposition().decode()
+
+
+def test_a_histogram_whose_sum_is_seen_before_its_count_is_left_to_who_asks_more() -> None:
+    """Another process writes both, one after the other."""
+    series = Distribution((1.0,))
+    series.text = b"%d %d %d %b\n"
+    cells = [0.0, 0.0, 1.5]
+    assert again(series, cells) is None
+    assert cells == [0.0, 0.0, 1.5]
+    assert again(series, [0.0, 1.0, 1.5]) == b"0 1 1 1.5\n"

@@ -388,10 +388,12 @@ def again(series: Value | Distribution, cells: list[float]) -> bytes | None:
             return None
         series.value = value  # type: ignore[union-attr]
         return b"%b %a\n" % (text, value)
-    sum = cells.pop()
-    series.counts, series.sum = cells, sum  # type: ignore[union-attr]
-    below = [*accumulate(cells)]
-    return text % (*below, below[-1], b"%a" % sum) if below[-1] else None
+    *counts, sum = cells
+    below = [*accumulate(counts)]
+    if not below[-1]:
+        return None
+    series.counts, series.sum = counts, sum  # type: ignore[union-attr]
+    return text % (*below, below[-1], b"%a" % sum)
 
 
 def exemplified(text: bytes, found: Found) -> bytes:
