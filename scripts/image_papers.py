@@ -26,7 +26,7 @@ BUILD_TYPE = "urn:sluice:image:1"
 
 def bill(root: Path, version: str, epoch: int) -> dict[str, Any]:
     """Everything installed under `root`, in CycloneDX 1.6: Debian's packages, Python, and what is in the
-    gateway's environment. Raises FileNotFoundError where there is no environment.
+    gateway's environment. Raises ValueError where there is no environment.
 
     https://cyclonedx.org/docs/1.6/json/
     """
