@@ -84,6 +84,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
                 layer.extractall(unpacked, numeric_owner=True, filter="fully_trusted")
     yield Image(out, config["config"], unpacked)
     shutil.rmtree(unpacked)
+    subprocess.run(["buildah", "rmi", *manifest["RepoTags"]], env=environment, check=True, timeout=300)
 
 
 def _read(archive: tarfile.TarFile, name: str) -> bytes:
