@@ -13,9 +13,13 @@ import h2.exceptions
 import h2.settings
 import pytest
 
+from sluice.backends.transport import UpstreamRequest
+from sluice.errors import UpstreamError
 from sluice.upstream.grpc import GrpcChannel, GrpcFailed
+from sluice.upstream.picked import PickedTransport
 from tests.upstream.calls import until
 
+HANG = 60.0
 ECHO, REFUSE, HOLD, BAD = "/echo", "/refuse", "/hold", "/bad"
 """Paths: messages are sent back; the stream is ended with an error at once; it is never ended; no gRPC."""
 
@@ -34,9 +38,12 @@ class Server(asyncio.Protocol):
         self.ours: set[int] = set()
         self.begun = self.most = self.resets = 0
         self.broken = self.lost = False
+        self.deaf = False  # it reads and does nothing, as if its host were gone
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        if self.deaf:
+            return
         self.h2.initiate_connection()
         self.flush()
 
@@ -44,6 +51,8 @@ class Server(asyncio.Protocol):
         self.lost = True
 
     def data_received(self, data: bytes) -> None:
+        if self.deaf:
+            return
         try:
             events = self.h2.receive_data(data)
         except h2.exceptions.ProtocolError:
@@ -88,10 +97,17 @@ class Server(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def serving(bound: int) -> AsyncIterator[tuple[GrpcChannel, list[Server]]]:
+async def serving(bound: int, *, deaf: int = 0) -> AsyncIterator[tuple[GrpcChannel, list[Server]]]:
+    """The first `deaf` connections say nothing."""
     loop = asyncio.get_running_loop()
     servers: list[Server] = []
-    listener = await loop.create_server(lambda: Server(servers, bound), "127.0.0.1", 0)
+
+    def accepted() -> Server:
+        server = Server(servers, bound)
+        server.deaf = len(servers) <= deaf
+        return server
+
+    listener = await loop.create_server(accepted, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     channel = GrpcChannel("127.0.0.1", port, "picker")
     try:
@@ -186,3 +202,43 @@ async def test_a_server_that_takes_no_calls_is_said_to() -> None:
         with pytest.raises(GrpcFailed) as failed:
             await channel.begin(ECHO)
         assert "takes no calls" in failed.value.detail
+
+
+async def test_a_server_that_accepts_and_says_nothing_is_connected_to_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sluice.upstream.grpc.CONNECT", 0.5)
+    async with serving(1, deaf=1) as (channel, servers), asyncio.timeout(HANG):
+        with pytest.raises(GrpcFailed) as failed:
+            await channel.begin(ECHO)
+        assert "could not be connected to" in failed.value.detail
+        await until(lambda: servers[0].lost)
+        while True:  # the machine may be busy
+            with contextlib.suppress(GrpcFailed):
+                await echoed(channel)
+                break
+
+
+async def test_a_connection_that_has_fallen_silent_gets_no_more_streams_and_keeps_those_that_it_has() -> None:
+    async with serving(2) as (channel, servers):
+        held = await channel.begin(ECHO)
+        channel.leave_silent(HANG)
+        await echoed(channel)
+        assert len(servers) == 1
+        channel.leave_silent(0.0)
+        await echoed(channel)
+        assert len(servers) == 2
+        held.send(b"still here")
+        assert await held.receive() == b"still here"
+        held.finish()
+        await until(lambda: servers[0].lost)
+
+
+async def test_a_picker_whose_host_is_gone_is_asked_on_a_new_connection() -> None:
+    async with serving(9) as (channel, servers), asyncio.timeout(HANG):
+        await echoed(channel)
+        servers[0].deaf = True
+        picked = PickedTransport(cast("Any", None), channel, timeout=0.05)
+        while len(servers) < 2:
+            with pytest.raises(UpstreamError):
+                await picked.pick(UpstreamRequest("http://pool/v1/chat", (), b"{}"))

@@ -41,8 +41,8 @@ MAX_RECEIVED = 64 << 20
 """Bytes of one message, and of all that one stream receives."""
 CONNECTIONS = 8
 """Connections to one server at most; another is opened where a server bounds the streams of each."""
-
-
+CONNECT = 5.0
+"""Seconds for a connection and the server's settings: all who need one wait for the same."""
 ENDING = 1024
 """Streams of a connection that we have ended and the server has not; with more, the oldest is reset."""
 
@@ -159,6 +159,7 @@ class GrpcConnection(asyncio.Protocol):
         )
         self._transport: asyncio.Transport | None = None
         self.usable = True
+        self.heard_at = asyncio.get_running_loop().time()
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -221,6 +222,11 @@ class GrpcConnection(asyncio.Protocol):
             self._drop(stream, GrpcFailed(f"{self._name} ended the call"))
         self._sent()
 
+    def leave(self) -> None:
+        """Begins no more streams, and closes when the last of those that there are has ended."""
+        self.usable = False
+        self._sent()
+
     def cancel(self, stream: GrpcStream) -> None:
         self._drop(stream, GrpcFailed("the call was cancelled", CANCELLED))
         self._sent()
@@ -234,6 +240,7 @@ class GrpcConnection(asyncio.Protocol):
     # --- for the event loop
 
     def data_received(self, data: bytes) -> None:
+        self.heard_at = asyncio.get_running_loop().time()
         try:
             events = self._h2.receive_data(data)
         except h2.exceptions.ProtocolError:
@@ -364,6 +371,14 @@ class GrpcChannel:
         self._connections = [connection for connection in self._connections if connection.usable]
         return next((connection for connection in self._connections if connection.free), None)
 
+    def leave_silent(self, seconds: float) -> None:
+        """Begins no more streams on connections on which nothing has come for so long: their other end may be
+        gone, which closes no connection. To be called where an answer did not come in time."""
+        since = asyncio.get_running_loop().time() - seconds
+        for connection in [*self._connections]:
+            if connection.heard_at <= since:
+                connection.leave()
+
     def close(self) -> None:
         if self._opening is not None:
             self._opening.cancel()
@@ -373,16 +388,17 @@ class GrpcChannel:
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
         scheme = "https" if self._tls is not None else "http"
+        connection = None
         try:
-            _, connection = await loop.create_connection(
-                lambda: GrpcConnection(self.name, scheme), self._host, self._port, ssl=self._tls
-            )
-        except (OSError, ssl.SSLError) as error:
+            async with asyncio.timeout(CONNECT):
+                _, connection = await loop.create_connection(
+                    lambda: GrpcConnection(self.name, scheme), self._host, self._port, ssl=self._tls
+                )
+                await asyncio.shield(connection.ready)
+        except OSError as error:  # TLS's errors and TimeoutError are such
             raise GrpcFailed(f"{self.name} could not be connected to") from error
-        try:
-            await connection.ready
         finally:
-            if not connection.ready.done():
+            if connection is not None and not connection.ready.done():
                 connection.close()
         if not connection.free:
             connection.close()

@@ -117,6 +117,8 @@ class PickedTransport:
             async with asyncio.timeout(self._timeout):
                 pick, stream = await self._ask(request)
         except (GrpcFailed, TimeoutError, BadProtobuf) as error:
+            if isinstance(error, TimeoutError):
+                self.channel.leave_silent(self._timeout)
             if self._open_on_failure:
                 self._told("bypassed")
                 return None, None
