@@ -31,7 +31,7 @@ async def test_a_restart_gives_no_money_back(tmp_path: Path, kind: str) -> None:
     statuses, told = [], {}
     with redis_server() as redis:
         async with Provider(healthy) as provider:
-            text = config(provider, tmp_path, redis.url if kind == "redis" else kind)
+            text = config(provider, tmp_path, f"{redis.url}&timeout=30" if kind == "redis" else kind)
             for _ in range(3):
                 async with gateway(text) as g, session(g) as client:
                     async with client.post("/v1/chat/completions", json=body) as response:

@@ -32,7 +32,7 @@ prefixes = (f"test{number}" for number in itertools.count())
 @pytest.fixture(scope="module")
 def redis() -> Iterator[str]:
     with redis_server() as server:
-        yield server.url
+        yield f"{server.url}&timeout=30"
 
 
 @pytest.fixture(params=["memory", "redis"])

@@ -146,7 +146,10 @@ async def test_a_stream_that_is_cut_anywhere_is_resumed_to_the_byte(dialect: Dia
 
 @BOTH
 async def test_a_stream_is_resumed_on_another_gateway(dialect: Dialect, redis: RedisServer) -> None:
-    async with gateway(config(redis.url)) as here, gateway(config(redis.url)) as there:
+    async with (
+        gateway(config(f"{redis.url}&timeout=30")) as here,
+        gateway(config(f"{redis.url}&timeout=30")) as there,
+    ):
         await cut_at_every_frame(here, there, dialect)
 
 
@@ -232,7 +235,9 @@ async def test_the_client_that_asked_may_stay_while_another_reads() -> None:
 
 @pytest.mark.parametrize("store", ["memory", "redis"])
 async def test_an_expired_stream_is_not_found(store: str, redis: RedisServer) -> None:
-    async with gateway(config(redis.url if store == "redis" else store, "resume_window: 0")) as g:
+    async with gateway(
+        config(f"{redis.url}&timeout=30" if store == "redis" else store, "resume_window: 0")
+    ) as g:
         stream, _ = NDJSON.place(await whole(g, NDJSON))
         while (await resumed(g, stream, 0))[0] != 404:
             await asyncio.sleep(0)
@@ -240,7 +245,7 @@ async def test_an_expired_stream_is_not_found(store: str, redis: RedisServer) ->
 
 @pytest.mark.parametrize("store", ["memory", "redis"])
 async def test_another_keys_stream_is_not_found(store: str, redis: RedisServer) -> None:
-    async with gateway(config(redis.url if store == "redis" else store)) as g:
+    async with gateway(config(f"{redis.url}&timeout=30" if store == "redis" else store)) as g:
         stream, _ = NDJSON.place(await whole(g, NDJSON))
         status, body = await resumed(g, stream, 0, key=OTHER_KEY)
         assert (status, json.loads(body)["code"]) == (404, "not_found")

@@ -178,7 +178,7 @@ def test_a_turn_survives_what_ends_the_process_right_behind_its_last_byte(
 
 def test_a_stream_can_be_resumed_elsewhere_though_its_process_ends_right_behind_its_last_byte() -> None:
     with redis_server() as redis:
-        text = config("memory", resume=redis.url)
+        text = config("memory", resume=f"{redis.url}&timeout=30")
         for round in range(20 if FULL else 3):
             with serving(text) as gateway:
                 data = json.dumps({"sessionId": f"s{round}", "message": "a b c d", "model": "kept"}).encode()
