@@ -208,14 +208,26 @@ def test_an_error_within_an_answer_is_the_line_s() -> None:
 def test_several_attempts_are_summed_and_told_one_by_one() -> None:
     desk = Desk()
     call = desk.call(
-        attempt("one", outcome="truncated", used=Usage(5, 3), cost=0.5),
-        attempt("two", outcome="ok", usage=Usage(5, 4), used=Usage(5, 4), cost=None),
+        attempt("one", outcome="truncated", used=Usage(5, 3), cost=0.5, ended=99.75),
+        attempt("two", outcome="ok", usage=Usage(5, 4), used=Usage(5, 4), cost=None, ended=101.5),
     )
+    call.received = 99.25
     line = desk.finished(200, call)
     assert line["attempts"] == ["one truncated", "two ok"]
+    assert line["attempt_times"] == [(0.25, 0.25), (0.25, 2.0)]
     assert line["attempt_costs"] == [0.5, None]
     assert (line["target"], line["tokens_in"], line["tokens_out"], line["cost_usd"]) == ("two", 10, 7, 0.5)
     assert "estimated" not in line
+
+
+@pytest.mark.parametrize(("received", "waited"), [(99.4996, None), (99.499, 0.001), (97.0, 2.5)])
+def test_a_line_tells_how_long_a_call_waited_for_its_first_attempt(
+    received: float, waited: float | None
+) -> None:
+    desk = Desk()
+    call = desk.call(attempt(outcome="ok"))
+    call.received = received
+    assert desk.finished(200, call).get("waited") == waited
 
 
 def test_an_answer_whose_provider_reports_nothing_is_an_estimate() -> None:

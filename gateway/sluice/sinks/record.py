@@ -40,7 +40,7 @@ class Draft:
 def fields_of(line: LogLine, call: Call, duration: float, timestamp: str) -> dict[str, Any]:
     """All fields but the texts. `line` is the call's log line; `duration` in seconds."""
     fields: dict[str, Any] = msgspec.to_builtins(line)
-    for name in ("level", "timestamp", "event", "attempt_costs"):
+    for name in ("level", "timestamp", "event", "attempt_costs", "attempt_times"):
         fields.pop(name, None)
     principal = call.principal
     return {

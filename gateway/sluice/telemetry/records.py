@@ -18,6 +18,8 @@ from sluice.telemetry.series import Value
 
 OTHER = "other"
 """The alias label of requests for an unknown alias."""
+SHORTEST_WAIT = 0.001
+"""Seconds before the first attempt from which on a line tells them."""
 MICRO, NANO = 1e6, 1e9
 """Figures of a line are rounded to these parts of one by `int`: `round` makes a text of each on the way, at
 twice the price."""
@@ -32,7 +34,9 @@ class CallLine(LogLine, kw_only=True):
     attempts: list[str] | UnsetType = UNSET
     pod: str | UnsetType = UNSET
     pod_choice: str | UnsetType = UNSET
+    attempt_times: list[tuple[float, float]] | UnsetType = UNSET
     attempt_costs: list[float | None] | UnsetType = UNSET
+    waited: float | UnsetType = UNSET
     stream: bool | UnsetType = UNSET
     end: str = "client_gone"
     ttft: float | UnsetType | None = UNSET
@@ -54,6 +58,8 @@ class CallLine(LogLine, kw_only=True):
         if call.route.called:
             self.model = call.route.called
         self.attempts = [f"{attempt.target.label} {attempt.outcome}" for attempt in attempts]
+        if attempts and (waited := attempts[0].started - call.received) >= SHORTEST_WAIT:
+            self.waited = int(waited * MICRO + 0.5) / MICRO
         if answered is not None and (answered.picked or answered.target.pod is not None):
             self._tell_pod(call, answered)
         self.stream = call.chat.stream
@@ -104,7 +110,12 @@ class CallLine(LogLine, kw_only=True):
             self.estimated = True  # the provider reported none: its answer was cut, or it never does
 
     def _tell_each(self, call: Call) -> None:
-        """Records the cost of each attempt, where several generated something."""
+        """Records when each attempt began, and how long it lasted; and its cost, where several generated
+        something."""
+        self.attempt_times = [
+            (round(attempt.started - call.received, 6), round(max(0.0, attempt.ended - attempt.started), 6))
+            for attempt in call.attempts
+        ]
         costs = [attempt.cost for attempt in call.attempts]
         if sum(attempt.used is not NO_USAGE for attempt in call.attempts) > 1:
             self.attempt_costs = [round(cost, 9) if cost is not None else None for cost in costs]

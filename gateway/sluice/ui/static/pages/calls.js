@@ -20,7 +20,8 @@ const End = ({ call }) => (call.error ? html`<${Badge} kind="bad">${call.error}<
 
 // What is known of one call: what it asked for, its attempts in order, how it ended and what it took.
 function Story({ call }) {
-  const attempts = (call.attempts || []).map((text, at) => ({ at: at + 1, text, cost: call.attempt_costs?.[at] }));
+  const attempts = (call.attempts || []).map((text, at) => ({ at: at + 1, text, times: call.attempt_times?.[at], cost: call.attempt_costs?.[at] }));
+  const times = call.attempt_times ? [{ title: "Began after", number: true, cell: (a) => seconds(a.times[0]) }, { title: "Lasted", number: true, cell: (a) => seconds(a.times[1]) }] : [];
   const facts = [
     ["Ended", moment(call.at)],
     ["By", `${call.key || "nobody"}${call.address ? `, from ${call.address}` : ""}`],
@@ -30,6 +31,7 @@ function Story({ call }) {
     ["Status", call.status],
     ["End", html`<${End} call=${call} />${call.error ? ` ${call.end}` : ""}`],
     ["Why", [call.reason, call.detail, call.upstream_status && `the upstream answered ${call.upstream_status}`, call.scope && `limit of ${call.resource} of the ${call.scope.replace("_", " ")}`].filter(Boolean).join("; ")],
+    ["Waited", call.waited && `${seconds(call.waited)} before a target was asked`],
     ["First token", call.ttft !== null && call.ttft !== undefined && seconds(call.ttft)],
     ["Total", seconds(call.duration)],
     ["Tokens in / out", tokens(call) !== "–" && `${tokens(call)}${speed(call) ? `, ${number(speed(call), 1)} a second` : ""}${call.estimated ? " (estimated)" : ""}`],
@@ -38,7 +40,7 @@ function Story({ call }) {
     ["Worker", call.worker],
   ].filter(([, value]) => value);
   return html`<dl class="facts">${facts.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>
-    ${attempts.length ? html`<${Table} label="Attempts" columns=${[{ title: "Attempt", number: true, cell: (a) => a.at }, { title: "Target and outcome", cell: (a) => a.text }, { title: "Cost", number: true, cell: (a) => dollars(a.cost) }]} rows=${attempts} />` : html`<p class="quiet small">No target was asked.</p>`}
+    ${attempts.length ? html`<${Table} label="Attempts" columns=${[{ title: "Attempt", number: true, cell: (a) => a.at }, { title: "Target and outcome", cell: (a) => a.text }, ...times, { title: "Cost", number: true, cell: (a) => dollars(a.cost) }]} rows=${attempts} />` : html`<p class="quiet small">No target was asked.</p>`}
     <details><summary>All fields of its log line</summary><pre class="wrap" tabindex="0">${JSON.stringify(call, null, 2)}</pre></details>`;
 }
 
