@@ -13,8 +13,10 @@ import trustme
 from sluice.conversations import ConversationsFailed
 from sluice.conversations.entries import digest_of, letters
 from sluice.conversations.redis import RedisConversations
+from sluice.kept.redis import RedisResponses
 from sluice.limits import Claim, Limit, Slot
 from sluice.limits.redis import RedisStore
+from sluice.model.kept import KeptResponse
 from sluice.storage import Reason
 from sluice.storage.address import address_of
 from sluice.storage.redis import RedisClient, RedisFailed
@@ -222,6 +224,27 @@ async def test_a_frozen_master_costs_its_own_keys_only(cluster: Cluster) -> None
     async with client.asking(HANG) as raw:
         assert await raw.get(f"{name}:0") == b"1"
     await client.close()
+
+
+async def test_a_frozen_master_costs_no_response_whose_keys_others_have(cluster: Cluster) -> None:
+    prefix = next(_names)
+    store = RedisResponses(cluster.url, 3600.0, lambda: 1000.0, prefix=prefix, timeout=HANG)
+    frozen = cluster.owner(cluster.slot(f"{prefix}:responses:of:"))
+    found = []
+    for number in range(30):
+        kept = KeptResponse(f"r{number}", "", 1000.0, b"[]", b"{}", (f"i{number}",))
+        keys = store._key(letters(digest_of("t", kept.id))), store._item("t", *kept.items)
+        if frozen not in [cluster.owner(cluster.slot(key)) for key in keys]:
+            await store.put("t", kept)
+            found.append(kept)
+    assert found
+    cluster.nodes[frozen].stop()
+    try:
+        for kept in found:
+            assert await store.holder("t", *kept.items) == kept
+    finally:
+        cluster.nodes[frozen].resume()
+    await store.close()
 
 
 async def test_a_master_whose_host_is_gone_is_followed_by_its_replica() -> None:

@@ -100,7 +100,7 @@ class RedisResponses:
         key = self._item(tenant, item)
         async with self._asking() as client:
             pipeline = client.pipeline(transaction=False)
-            pipeline.zrem(f"{self._prefix}:responses:of:", "")  # see `answer_of_master`
+            pipeline.setrange(key, 0, "")  # see `answer_of_master`; it makes no key where there is none
             pipeline.get(key)
             name = answer_of_master(await pipeline.execute(raise_on_error=False))
         found = await self._one(name.decode()) if name is not None else None
