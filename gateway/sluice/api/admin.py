@@ -82,7 +82,7 @@ def _handler(route: AdminRoute, admit: Admit, bodies: Bodies, log: Any) -> Handl
         operator = await admit(request)
         check_role(operator, needed, name)
         body: Mapping[str, object] = (
-            await bodies.optional_object(request) if route.method in WITH_BODY else {}
+            await bodies.optional_object(request, route.most) if route.method in WITH_BODY else {}
         )
         asked = AdminRequest(
             request_id, request.parameters, request.query, request.headers, dict(body), operator.until

@@ -25,10 +25,13 @@ from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
 from sluice.config.jsontree import read
 from sluice.config.loader import Checked, check
 from sluice.config.problems import Report
-from sluice.errors import Conflict, NotFound, Unavailable
+from sluice.errors import Conflict, GatewayError, NotFound, Unavailable
 from sluice.frontends import Reply
 from sluice.runtime.fleet import Fleet, Reload
 from sluice.runtime.snapshot import Snapshot
+
+MOST = 2 << 20
+"""Bytes of a request with a text of the file. `server.body_limit` counts, too."""
 
 
 class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,8 +57,8 @@ class AdminConfigFile:
     def routes(self) -> list[AdminRoute]:
         return [
             AdminRoute("GET", "/admin/config/file", self._read),
-            AdminRoute("POST", "/admin/config/file/check", self._check),
-            AdminRoute("PUT", "/admin/config/file", self._write),
+            AdminRoute("POST", "/admin/config/file/check", self._check, MOST),
+            AdminRoute("PUT", "/admin/config/file", self._write, MOST),
         ]
 
     async def _read(self, request: AdminRequest) -> Reply:
@@ -74,7 +77,7 @@ class AdminConfigFile:
         return reply(await self._runtime.beside(self._judged, text))
 
     async def _write(self, request: AdminRequest) -> Reply:
-        """Writes the file, and has all processes follow it. Answers as POST /admin/reload; nothing has changed
+        """Writes the file, and has all processes follow it. Answers as POST /admin/reload; the file is as before
         but where that is 200. Raises BadRequest, NotFound, Unavailable, and Conflict if the file is another
         one."""
         fleet = self._fleet()
@@ -91,11 +94,18 @@ class AdminConfigFile:
         refused = self._refused(checked, data)
         if refused is None:
             before = await runtime.beside(_replaced, runtime.path, data, change.hash)
-            refused = done = await fleet.reload()
-            if not done.ok:
-                with suppress(Conflict, Unavailable):  # somebody else has written it since
-                    await runtime.beside(_replaced, runtime.path, before, _hash(data))
+            try:
+                refused = await fleet.reload()
+            except GatewayError:  # the supervisor does not answer
+                await self._take_back(before, data)
+                raise
+            if not refused.ok:
+                await self._take_back(before, data)
         return reply(shown(refused), STATUSES[refused.result])
+
+    async def _take_back(self, before: bytes, written: bytes) -> None:
+        with suppress(Conflict, Unavailable):  # somebody else has written it since
+            await self._runtime.beside(_replaced, self._runtime.path, before, _hash(written))
 
     def _refused(self, checked: Checked, data: bytes) -> Reload | None:
         problems = tuple(str(problem) for problem in checked.problems)

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from sluice.api.bodies import SMALL
 from sluice.errors import BadRequest
 from sluice.frontends import Reply
 
@@ -53,9 +54,12 @@ Answer = Callable[[AdminRequest], Awaitable[Reply | Streamed]]
 
 
 class AdminRoute(msgspec.Struct, frozen=True):
+    """`most`: bytes of a body that are read."""
+
     method: str
     path: str
     answer: Answer
+    most: int = SMALL
 
 
 def reply(value: object, status: int = 200) -> Reply:

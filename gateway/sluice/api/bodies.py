@@ -121,17 +121,19 @@ class Bodies:
             raise PayloadTooLarge(f"The body may have {limit} bytes when it is decompressed")
         return decompressed
 
-    async def object(self, request: Request, read_now: BodyNow = body_now) -> dict[str, Any]:
+    async def object(
+        self, request: Request, read_now: BodyNow = body_now, *, most: int = SMALL
+    ) -> dict[str, Any]:
         """Returns the JSON object of a body that is not a call's. Raises GatewayError (PayloadTooLarge beyond
-        SMALL bytes).
+        `most` bytes).
         """
         body = read_now(request)
         body = await self.late(request) if body is None else body
-        if len(body) > SMALL:
-            raise PayloadTooLarge(f"The body may have {SMALL} bytes")
+        if len(body) > most:
+            raise PayloadTooLarge(f"The body may have {most} bytes")
         return parse_object(body)
 
-    async def optional_object(self, request: Request) -> dict[str, Any]:
+    async def optional_object(self, request: Request, most: int = SMALL) -> dict[str, Any]:
         """Like `object`, but an empty object if there is no body."""
         sent = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-        return await self.object(request) if sent else {}
+        return await self.object(request, most=most) if sent else {}
