@@ -12,7 +12,7 @@ from sluice.api.refusals import Refusals
 from sluice.api.request import Request, WholeWriter
 from sluice.errors import Forbidden, GatewayError, ModelNotFound, without_frames
 from sluice.frontends import CallRoute, Envelope, Frontend, Header, Parse, Prepare
-from sluice.identity.principal import Principal
+from sluice.identity.principal import NOT_OF_THE_PREFIX, Principal
 from sluice.model.chat import ChatRequest
 from sluice.proxy.call import LARGE, Call
 from sluice.proxy.writer import ResponseWriter
@@ -170,7 +170,7 @@ class Calls:
         if principal.session_prefix and chat.session is not None:
             session = principal.session(chat.session)
             if session is None:
-                raise Forbidden("This token's sessions begin with its session prefix")
+                raise Forbidden(NOT_OF_THE_PREFIX)
             chat = msgspec.structs.replace(chat, session=session)
         if entry.prepare is not None:
             chat = entry.prepare(chat, route.config)

@@ -12,10 +12,11 @@ from sluice.api.callers import Callers
 from sluice.api.request import Request
 from sluice.api.table import Handler
 from sluice.config.types import covering
-from sluice.frontends import Endpoint, Frontend, KeptForCaller
+from sluice.frontends import Endpoint, Frontend, HistoryForCaller, KeptForCaller
 from sluice.identity.principal import Principal
 from sluice.model.facts import Facts
 from sluice.policies.kept import OfTenant
+from sluice.policies.turns import HistoryOfCaller
 from sluice.runtime.snapshot import Snapshot
 
 
@@ -60,6 +61,11 @@ class Received(msgspec.Struct, frozen=True, eq=False):
             if policy.store is not None and principal is not None
             else None
         )
+
+    @property
+    def history(self) -> HistoryForCaller | None:
+        principal = self._principal
+        return HistoryOfCaller(self._runtime.turns, principal) if principal is not None else None
 
     async def json(self) -> dict[str, Any]:
         return await self._bodies.object(self.head, self._body_now)

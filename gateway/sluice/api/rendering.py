@@ -1,6 +1,5 @@
 """Renders conversations, tokens and keys as JSON objects for the gateway's own routes."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -10,12 +9,9 @@ from sluice.conversations import Conversation, Turn
 from sluice.identity.browser import Minted
 from sluice.keystore import StoredKey, json_unit
 from sluice.model.kept import KeptResponse
+from sluice.wire.timestamps import timestamp
 
 NOT_STORED = (("Cache-Control", "no-store"),)
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def conversation_object(found: Conversation) -> dict[str, Any]:
@@ -23,8 +19,8 @@ def conversation_object(found: Conversation) -> dict[str, Any]:
     return {
         "_id": found.id,
         "sessionId": found.session,
-        "createdAt": _iso(found.created),
-        "updatedAt": _iso(found.updated),
+        "createdAt": timestamp(found.created),
+        "updatedAt": timestamp(found.updated),
         "lastMessage": found.last_message,
     }
 
@@ -42,7 +38,7 @@ def exported_response(tenant: str, kept: KeptResponse) -> dict[str, Any]:
         "tenant": tenant,
         "id": kept.id,
         "previous": kept.previous or None,
-        "createdAt": _iso(kept.created),
+        "createdAt": timestamp(kept.created),
         "input": msgspec.Raw(kept.input),
         "response": msgspec.Raw(kept.response),
     }
@@ -51,13 +47,13 @@ def exported_response(tenant: str, kept: KeptResponse) -> dict[str, Any]:
 def renewed_object(minted: Minted) -> dict[str, Any]:
     """Returns a renewed token, and until when it can be renewed again."""
     until = minted.renewable_until
-    return {**token_object(minted), "renewableUntil": None if until is None else _iso(until)}
+    return {**token_object(minted), "renewableUntil": None if until is None else timestamp(until)}
 
 
 def token_object(minted: Minted) -> dict[str, Any]:
     return {
         "token": minted.token,
-        "expiresAt": _iso(minted.expires),
+        "expiresAt": timestamp(minted.expires),
         "origin": minted.origin,
         "alias": minted.alias,
         "sessionPrefix": minted.session_prefix,
@@ -65,7 +61,11 @@ def token_object(minted: Minted) -> dict[str, Any]:
 
 
 def message_object(turn: Turn) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": turn.role, "content": turn.content, "createdAt": _iso(turn.created)}
+    message: dict[str, Any] = {
+        "role": turn.role,
+        "content": turn.content,
+        "createdAt": timestamp(turn.created),
+    }
     return {**message, "interrupted": True} if turn.interrupted else message
 
 
@@ -84,7 +84,7 @@ def key_object(key: NamedGrant) -> dict[str, Any]:
     if key.log_content is not None:
         fields["log_content"] = key.log_content
     if isinstance(key, StoredKey):
-        fields |= {"last_four": key.last_four, "created": _iso(key.created)}
-        fields["rotated"] = _iso(key.rotated) if key.rotated is not None else None
-        fields["old_key_until"] = _iso(key.old.until) if key.old is not None else None
+        fields |= {"last_four": key.last_four, "created": timestamp(key.created)}
+        fields["rotated"] = timestamp(key.rotated) if key.rotated is not None else None
+        fields["old_key_until"] = timestamp(key.old.until) if key.old is not None else None
     return fields

@@ -190,6 +190,33 @@ class KeptForCaller(Protocol):
     async def delete(self, id: str) -> None: ...
 
 
+class PastMessage(Protocol):
+    """A message of a session's history, as it was sent or delivered. `role` is "user" or "assistant", `created`
+    in seconds since the epoch; `interrupted`: an answer that was cut short.
+    """
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def content(self) -> str: ...
+    @property
+    def created(self) -> float: ...
+    @property
+    def interrupted(self) -> bool: ...
+
+
+class HistoryForCaller(Protocol):
+    """The conversations that the gateway keeps, as far as one caller may read them."""
+
+    async def messages(self, session: str, limit: int) -> Sequence[PastMessage]:
+        """Returns the last `limit` messages of the caller's session, oldest first; fewer where their texts are
+        very long, none for a session without a turn.
+
+        Raises Forbidden for a session that the caller may not use, Unavailable if the store is down.
+        """
+        ...
+
+
 class Inquiry(Protocol):
     """A request to an endpoint, with its caller identified, and the facts about the gateway that an endpoint
     may use.
@@ -218,6 +245,11 @@ class Inquiry(Protocol):
     def kept(self) -> "KeptForCaller | None":
         """The responses that are kept for the caller; None if the gateway keeps none."""
         ...
+
+    @property
+    def history(self) -> "HistoryForCaller | None":
+        """The caller's conversations; None for an `open` endpoint, which has no caller."""
+        return None
 
     async def json(self) -> dict[str, Any]:
         """Returns the body, an object. Raises GatewayError: UnsupportedMediaType, PayloadTooLarge, BadRequest

@@ -7,6 +7,7 @@ import msgspec
 from sluice.config.types import Content, KeyLimits, covering
 
 EVERY = "*"
+NOT_OF_THE_PREFIX = "This token's sessions begin with its session prefix"
 
 
 class Principal(msgspec.Struct, frozen=True):

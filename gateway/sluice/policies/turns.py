@@ -26,6 +26,8 @@ from sluice.config.types import History
 from sluice.conversations import ConversationStore, Lease, Turn
 from sluice.conversations.leases import Leases
 from sluice.conversations.turnstile import TurnPlace, Turnstile
+from sluice.errors import Forbidden, Unavailable
+from sluice.identity.principal import NOT_OF_THE_PREFIX, Principal
 from sluice.model.chat import Message, Text, Thought
 from sluice.proxy.call import Call
 
@@ -34,6 +36,8 @@ BROKEN = (OSError, TimeoutError, RuntimeError)
 CHARACTERS_PER_TOKEN = 4
 PATIENCE = 1.0
 """Seconds for which the end of an answer waits for its turn to be stored."""
+MOST_CHARACTERS = 4 << 20
+"""Characters of the messages that one request reads; the oldest are left out, and never the newest."""
 CLOSING = 10.0
 """Seconds for which `close` waits for turns that are being stored."""
 
@@ -97,6 +101,22 @@ class Turns:
         call.conversation = id
         return turns, None
 
+    async def past(self, tenant: str, session: str, limit: int) -> list[Turn]:
+        """Returns the last `limit` messages of a session, oldest first, within MOST_CHARACTERS. It waits for no
+        turn that is running. Raises Unavailable if the store is down.
+        """
+        try:
+            turns = await self._store.recent(await self._store.open(tenant, session), limit)
+        except BROKEN as error:
+            self._failed("recent", error)
+            raise Unavailable("The store of conversations does not answer now") from None
+        left = MOST_CHARACTERS
+        for at in reversed(range(len(turns))):
+            left -= len(turns[at].content)
+            if left < 0:
+                return turns[min(at + 1, len(turns) - 1) :]
+        return turns
+
     def store(
         self, call: Call, session: str, question: Turn, text: str, *, complete: bool, lease: Lease | None
     ) -> "asyncio.Task[None] | None":
@@ -150,6 +170,21 @@ class Turns:
                 task.cancel()
         if self._leases is not None:
             await self._leases.close()
+
+
+class HistoryOfCaller(msgspec.Struct, frozen=True, eq=False):
+    """The conversations of one caller (`sluice.frontends.HistoryForCaller`): those of its tenant, and of a page's
+    token the sessions that it may chat in."""
+
+    _turns: Turns
+    _principal: Principal
+
+    async def messages(self, session: str, limit: int) -> Sequence[Turn]:
+        """Raises Forbidden, also where there is no such session; Unavailable."""
+        own = self._principal.session(session)
+        if own is None:
+            raise Forbidden(NOT_OF_THE_PREFIX)
+        return await self._turns.past(self._principal.tenant, own, limit)
 
 
 class _Turn:

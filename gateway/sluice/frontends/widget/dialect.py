@@ -1,30 +1,39 @@
 """The chat API of browser widgets: a JSON object in, lines of JSON out. Its contract is docs/api (the
 widget's NDJSON).
 
-A request is one turn of a session whose history the gateway keeps. Beside it, one that brings its own
-`messages` (OpenAI's, and OpenAI's other fields) in place of `sessionId` and `message` is answered without a
-history.
+A request is one turn of a session whose history the gateway keeps, and gives back (`history.py`). Beside
+it, one that brings its own `messages` (OpenAI's, and OpenAI's other fields) in place of `sessionId` and
+`message` is answered without a history.
 
 The answer's bytes are `sluice.frontends.widget.answer`.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
 
-from sluice.errors import BadRequest, GatewayError, UpstreamError
-from sluice.frontends import AliasTerms, Answer, CallRoute, Encoder, Frontend, RequestHead, ResumeRoute, Route
+from sluice.errors import GatewayError, UpstreamError
+from sluice.frontends import (
+    AliasTerms,
+    Answer,
+    CallRoute,
+    Encoder,
+    Endpoint,
+    Frontend,
+    RequestHead,
+    ResumeRoute,
+    Route,
+)
 from sluice.frontends.gateway_errors import gateway_error_object
 from sluice.frontends.openai.request import chat_of
 from sluice.frontends.statuses import status_of
 from sluice.frontends.widget.answer import NdjsonLines, Whole
+from sluice.frontends.widget.checks import NO_SESSION, is_session, refused
+from sluice.frontends.widget.history import messages
 from sluice.model.chat import ChatRequest, Message, Text, with_system
 from sluice.model.fields import UNKNOWN_FIELDS
 from sluice.wire.jsontext import parse_object
-
-_SESSION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class Widget(Frontend):
@@ -38,6 +47,7 @@ class Widget(Frontend):
             CallRoute(path="/v1/chat/stream", also=("/chat",), parse=self.streamed, prepare=prepared),
             ResumeRoute(path="/v1/chat/stream/{stream}"),
             CallRoute(path="/v1/chat", parse=self.whole, prepare=prepared),
+            Endpoint(path="/v1/chat/messages", answer=messages),
         )
 
     def streamed(self, body: bytes, head: RequestHead) -> ChatRequest:
@@ -68,7 +78,7 @@ def prepared(chat: ChatRequest, alias: AliasTerms) -> ChatRequest:
     """
     most = alias.max_message_chars
     if any(len(message.text) > most for message in chat.messages if message.role == "user"):
-        raise _refused([("message", f"must have 1 to {most} characters")])
+        raise refused([("message", f"must have 1 to {most} characters")])
     return (
         with_system(chat, alias.system) if chat.session is None else chat
     )  # a history begins with it already
@@ -82,28 +92,22 @@ def _parse(body: bytes, *, stream: bool, profile: str) -> ChatRequest:
     if "messages" in wire and "message" not in wire and "sessionId" not in wire:
         chat = chat_of(wire)
         if chat.n > 1:
-            raise _refused([("n", "must be 1")])
+            raise refused([("n", "must be 1")])
         return msgspec.structs.replace(
             chat, dialect="", stream=stream, profile=profile, wire=None, body=b"", fields=UNKNOWN_FIELDS
         )
     session, message, model = wire.get("sessionId"), wire.get("message"), wire.get("model")
     wrong = []
-    if not isinstance(session, str) or not _SESSION.fullmatch(session):
-        wrong.append(("sessionId", "must be a string of 1 to 128 letters, digits and . _ : -"))
+    if not isinstance(session, str) or not is_session(session):
+        wrong.append(("sessionId", NO_SESSION))
     if not isinstance(message, str) or not message:
         wrong.append(("message", "must be a string of at least 1 character"))
     if not (model is None or isinstance(model, str)) or model == "":
         wrong.append(("model", "must be a string that names a model"))
     if wrong:
-        raise _refused(wrong)
+        raise refused(wrong)
     messages = (Message("user", (Text(str(message)),)),)
     return ChatRequest("", model, messages, stream=stream, session=session, profile=profile, only_texts=True)
-
-
-def _refused(wrong: Sequence[tuple[str, str]]) -> BadRequest:
-    field, reason = wrong[0]
-    details = [{"field": field, "reason": reason} for field, reason in wrong]
-    return BadRequest(f"{field}: {reason}", param=field, details=details)
 
 
 def _wants_full(accept: str) -> bool:
