@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sluice.api import admin_live
+from sluice.api import admin_live, admin_overview
 from sluice.api.admin_live import MOST, AdminLive, Latest
 from sluice.api.admin_overview import AdminOverview
 from sluice.api.admin_requests import AdminRequest, Streamed
@@ -90,6 +90,21 @@ async def opened(live: AdminLive, until: float) -> Streamed:
     streamed = await route.answer(AdminRequest("", {}, {}, {}, {}, until))
     assert isinstance(streamed, Streamed)
     return streamed
+
+
+async def test_it_does_not_wait_for_a_store_of_usage_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its own deadline is longer than the stream's heartbeat, which would end each attempt to make the
+    figures."""
+    monkeypatch.setattr(admin_overview, "COST_PATIENCE", 0.01)
+    async with operated() as there:
+        with monkeypatch.context() as silent:
+            silent.setattr(there.runtime.usage, "flush", asyncio.Event().wait)
+            async with asyncio.timeout(HANG):
+                found = await AdminOverview(there.runtime).figures()
+        assert found["cost_today_usd"] is None
+        assert found["workers"] == 1
 
 
 async def test_it_ends_with_the_session_that_opened_it() -> None:

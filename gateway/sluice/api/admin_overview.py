@@ -2,6 +2,7 @@
 again and again.
 """
 
+import asyncio
 import os
 import platform
 import time
@@ -21,6 +22,8 @@ from sluice.version import VERSION
 
 COST_EVERY = 5.0
 """Seconds between two readings of the day's usage, which may be thousands of rows."""
+COST_PATIENCE = 2.0
+"""Seconds that one reading may take: the other figures do not wait for a store that does not answer."""
 
 
 class AdminOverview:
@@ -54,8 +57,9 @@ class AdminOverview:
         if clock() >= self._cost_due:
             self._cost_due = clock() + COST_EVERY
             try:
-                self._cost = await cost_today(self._runtime.usage, self._wall)
-            except UsageFailed:
+                async with asyncio.timeout(COST_PATIENCE):
+                    self._cost = await cost_today(self._runtime.usage, self._wall)
+            except (UsageFailed, TimeoutError):
                 self._cost = None
         return self._cost
 
