@@ -96,8 +96,10 @@ class AdminConfigFile:
             before = await runtime.beside(_replaced, runtime.path, data, change.hash)
             try:
                 refused = await fleet.reload()
-            except GatewayError:  # the supervisor does not answer
+            except GatewayError:  # the supervisor does not answer, and may follow the text later on
                 await self._take_back(before, data)
+                with suppress(GatewayError):
+                    await fleet.reload()
                 raise
             if not refused.ok:
                 await self._take_back(before, data)
