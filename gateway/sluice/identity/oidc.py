@@ -287,8 +287,8 @@ def _name(claims: Mapping[str, Any]) -> str:
 def _is_verified(claims: Mapping[str, Any]) -> bool:
     """Returns whether the provider says that it has verified the address. Userinfo of Amazon Cognito says it
     as text."""
-    said = claims.get("email_verified")
-    return said is True or said == "true"
+    verified = claims.get("email_verified")
+    return verified is True or verified == "true"
 
 
 def _text(data: bytes) -> str:
