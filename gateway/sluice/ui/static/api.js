@@ -57,7 +57,7 @@ export function watch(path, seen, failed) {
   };
   const open = async () => {
     close();
-    if (over || document.hidden) return;
+    if (over || document.hidden || leaving.signal.aborted || !token) return;
     const mine = (control = new AbortController());
     try {
       const response = await fetch(new URL(path, root), { ...sent("GET"), signal: mine.signal });
@@ -109,6 +109,7 @@ export async function session() {
 }
 
 function taken(found) {
+  if (leaving.signal.aborted) leaving = new AbortController();
   token = found.token || "";
   routes = found.routes || [];
   role = found.role || "";
@@ -132,9 +133,8 @@ export async function signInElsewhere() {
 }
 
 export async function signOut() {
-  leaving.abort(); // what is still asked for would be refused
-  leaving = new AbortController();
-  const found = await ask("DELETE", "ui/session");
+  leaving.abort(); // what is asked for until the session is looked at again would be refused
+  const found = await answered(await fetch(new URL("ui/session", root), { ...sent("DELETE"), signal: undefined }));
   token = "";
   tabs.postMessage("");
   return found;
