@@ -154,6 +154,9 @@ class Haproxy(Ingress):
 
     def changed(self, text: str) -> str:
         text = text.replace("inter 2s", "inter 50ms").replace("maxconn 100000", "maxconn 100")
+        text = text.replace(
+            "timeout connect 2s", "timeout connect 2s\n    timeout check 60s"
+        )  # busy is not down
         return text.replace("bind :80\n", f"bind 127.0.0.1:{self.port}\n")
 
     def start(self) -> None:
