@@ -24,8 +24,8 @@ def at_once(work: Callable[..., object], *args: Any, size: int = 0) -> None:
 
 
 class DeferredWork:
-    """Has a Schedule, `later`, and its `flush`, which is to be called some twenty times a second. `crashed` gets what the work
-    raises.
+    """Has a Schedule, `later`, and its `flush`, which is to be called some twenty times a second. `crashed`
+    gets what the work raises.
 
     `soon`: calls something in the event loop's next turn, where nothing may wait longer: others count what is
     counted here, also when this process is killed.
