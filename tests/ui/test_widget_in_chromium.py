@@ -3,16 +3,17 @@ short way."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from aiohttp import web
+import pytest
+from aiohttp import ClientSession, web
 
 from sluice.identity.keys import digest_of
 from tests.e2e.gateway_process import serving
 from tests.e2e.gateways import HEAD, KEY, OnSluice, gateway
-from tests.ui.chromium import Page, page
+from tests.ui.chromium import HANG, Page, page
 
 CONFIG = (
     HEAD
@@ -46,12 +47,21 @@ class Pages:
         self.renewed: list[web.Request] = []
         self.asked: list[web.Request] = []
         self.bodies: list[Any] = []
+        self.kept: list[Any] = []
+        """The answers to requests for messages, if they are not to be empty lists; the last one stays."""
+        self.reads: list[web.Request] = []
+        self.readable = asyncio.Event()
+        """Messages are answered when it is set."""
+        self.readable.set()
+        self.mint: Callable[[], Awaitable[Any]] | None = None
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         head = '<!doctype html><title>shop</title><link rel="icon" href="data:,">'
         return web.Response(text=f"{head}<body>{self.html}</body>", content_type="text/html")
 
     async def token(self, request: web.Request) -> web.StreamResponse:
+        if self.mint is not None:
+            return web.json_response(await self.mint())
         if self.tokens:
             body, status = self.tokens.pop(0)
             return web.json_response(body, status=status)
@@ -60,6 +70,18 @@ class Pages:
     async def renew(self, request: web.Request) -> web.StreamResponse:
         self.renewed.append(request)
         return await self.token(request)
+
+    async def messages(self, request: web.Request) -> web.StreamResponse:
+        self.reads.append(request)
+        await self.readable.wait()
+        found = self.kept.pop(0) if len(self.kept) > 1 else self.kept[0] if self.kept else []
+        if isinstance(found, int):
+            return web.json_response({"error": "no"}, status=found)
+        messages = [
+            {"role": "user" if number % 2 == 0 else "assistant", "content": text, "createdAt": "x"}
+            for number, text in enumerate(found)
+        ]
+        return web.json_response({"sessionId": request.query["sessionId"], "messages": messages})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request)
@@ -87,6 +109,7 @@ async def site(gateway_url: str) -> AsyncIterator[tuple[Pages, str]]:
     app.router.add_post("/token", pages.token)
     app.router.add_post("/v1/tokens/renew", pages.renew)
     app.router.add_route("*", "/v1/chat/stream{rest:.*}", pages.chat)
+    app.router.add_get("/v1/chat/messages", pages.messages)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -138,6 +161,212 @@ async def test_a_conversation_streams_and_is_there_after_a_reload() -> None:
         assert pages.bodies[1]["sessionId"] == session
         assert "token-" not in await tab.js("JSON.stringify({...localStorage})")
         assert not tab.problems
+
+
+FORGET = """(() => { for (const [place, text] of Object.entries(localStorage))
+    localStorage.setItem(place, JSON.stringify({ session: JSON.parse(text).session, messages: [] })); })()"""
+"""What the browser keeps of the messages is lost; the session's name stays."""
+SHOWN = (
+    f"[...{ROOT}.querySelectorAll('.message')].map((one) => [...one.childNodes]"
+    ".filter((part) => part.className !== 'sr').map((part) => part.textContent).join('').trim())"
+)
+"""The texts of the messages, without who says them."""
+
+
+async def waited(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(HANG):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def shown(tab: Page, *texts: str) -> None:
+    await tab.until(
+        f"{ROOT}?.querySelector('.log') && JSON.stringify({SHOWN}) === {json.dumps(dumped(texts))}"
+    )
+
+
+def dumped(texts: Sequence[str]) -> str:
+    return json.dumps(texts, separators=(",", ":"))
+
+
+OF_PAGES = (
+    HEAD.replace("default_alias: chat}", "default_alias: chat, origins: [PAGE]}")
+    + f"""
+upstreams: {{echo: {{backend: echo, delay: 5ms}}}}
+aliases: {{chat: {{tiers: [[{{upstream: echo, model: small}}]], resumable: true}}}}
+tokens: {{secret: {"s" * 40}}}
+"""
+)
+
+
+def reads_of(there: OnSluice) -> int:
+    """Requests for messages that the gateway has answered, preflights not counted."""
+    return sum(
+        line.get("route") == "/v1/chat/messages" and line.get("method") != "OPTIONS"
+        for line in there.log_lines
+    )
+
+
+async def test_the_gateway_gives_a_session_back_to_its_visitor_and_to_no_other() -> None:
+    async with (
+        page() as tab,
+        site("") as (pages, url),
+        gateway(OF_PAGES.replace("PAGE", url)) as there,
+        ClientSession(there.url, headers={"x-api-key": KEY}) as server,
+    ):
+        wanted: dict[str, Any] = {"origin": url, "sessionPrefix": "visitor-1:", "ownSessions": True}
+
+        async def mint() -> Any:
+            async with server.post("/v1/tokens", json=wanted) as answer:
+                return await answer.json()
+
+        pages.mint = mint
+        pages.html = (
+            f'<script src="{there.url}/widget/chat-widget.js" defer></script>'
+            f'<sluice-chat data-api-url="{there.url}" data-token-url="/token"></sluice-chat>'
+        )
+        await tab.open(url)
+        await say(tab, "first")
+        await shown(tab, "first", "You said: first")
+        await tab.until(f"{ROOT}.querySelector('form button').textContent === 'Send'")
+        for visitor, texts in (("visitor-1:", ("first", "You said: first")), ("visitor-2:", ())):
+            wanted["sessionPrefix"] = visitor
+            await tab.js(FORGET)
+            reads = reads_of(there)
+            await tab.open(url)
+            await waited(lambda reads=reads: reads_of(there) > reads)
+            await shown(tab, *texts)
+        await say(tab, "second")  # in a conversation of his own, though the id is the other's
+        await shown(tab, "second", "You said: second")
+        wanted["sessionPrefix"] = "visitor-1:"
+        await tab.js(FORGET)
+        await tab.open(url)
+        await shown(tab, "first", "You said: first")
+        assert not tab.problems
+
+
+async def test_an_expired_token_is_replaced_and_the_messages_are_asked_for_again() -> None:
+    async with embedded() as (tab, pages, url):
+        pages.answers = [answered("one"), answered("two")]
+        await tab.open(url)
+        await say(tab, "x")
+        await shown(tab, "x", "one")
+        await tab.js(FORGET)
+        soon, later = "2000-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
+        pages.tokens = [
+            ({"token": "old", "expiresAt": later}, 200),
+            ({"token": "new", "expiresAt": soon}, 200),
+        ]
+        pages.kept = [401, ["x", "one"]]
+        await tab.open(url)
+        await shown(tab, "x", "one")
+        assert [one.headers["x-widget-api-key"] for one in pages.reads] == ["old", "new"]
+        assert {one.query["sessionId"] for one in pages.reads} == {pages.bodies[0]["sessionId"]}
+        await say(tab, "y")
+        await shown(tab, "x", "one", "y", "two")
+        assert [one.headers["authorization"] for one in pages.renewed] == ["Bearer new"]
+
+
+async def test_where_the_messages_cannot_be_read_those_of_the_browser_are_shown() -> None:
+    async with embedded() as (tab, pages, url):
+        pages.answers = [answered("one")]
+        await tab.open(url)
+        await say(tab, "x")
+        await shown(tab, "x", "one")
+        assert not pages.reads  # a new session has none
+        for number, found in enumerate((503, 404, 403, []), 1):
+            pages.kept = [found]
+            await tab.open(url)
+            await waited(lambda number=number: len(pages.reads) == number)
+            await shown(tab, "x", "one")
+            assert not await tab.js(f"{ROOT}.querySelector('[role=alert]')")
+
+
+async def test_what_was_said_elsewhere_is_shown_and_a_turn_that_still_runs_is_looked_for_again() -> None:
+    async with embedded() as (tab, pages, url):
+        running = asyncio.Event()
+        pages.answers = [answered("one"), [{"type": "start"}, running]]
+        await tab.open(url)
+        await say(tab, "hi")
+        await shown(tab, "hi", "one")
+        await say(tab, "hi")
+        await waited(lambda: len(pages.asked) == 2)
+        before = ["there", "zero", "hi", "one"]
+        pages.kept = [before, [*before, "hi", "two"]]
+        await tab.open(url)
+        await shown(tab, *before, "hi", "two")
+        assert len(pages.reads) == 2
+        running.set()
+        assert json.loads(await tab.js("Object.values(localStorage)[0]"))["messages"][-1] == {
+            "role": "assistant",
+            "text": "two",
+        }
+
+
+@pytest.mark.parametrize("over", [True, False])
+async def test_what_is_said_before_the_messages_are_there_is_not_lost(over: bool) -> None:
+    async with embedded() as (tab, pages, url):
+        pages.answers = [answered("one")]
+        await tab.open(url)
+        await say(tab, "x")
+        await shown(tab, "x", "one")
+        await tab.js(FORGET)
+        pages.readable.clear()
+        pages.kept = [["x", "one"], ["x", "one", "y", "two"]]
+        cut = asyncio.Event()
+        tokens, done = (
+            [{"type": "start"}, {"type": "token", "token": "two"}],
+            {"type": "done", "message": "two"},
+        )
+        pages.answers = [[*tokens, done] if over else [*tokens, cut]]
+        await tab.open(url)
+        await say(tab, "y")
+        await shown(tab, "y", "two")
+        if over:
+            await tab.until(f"{ROOT}.querySelector('form button').textContent === 'Send'")
+        pages.readable.set()
+        if not over:
+            await tab.until(
+                "performance.getEntriesByType('resource').some((one) => one.name.includes('/messages'))"
+            )
+            cut.set()
+        await shown(tab, "x", "one", "y", "two")
+        assert len(pages.reads) == 2
+
+
+async def test_after_a_cut_the_whole_answer_is_fetched_where_the_gateway_has_it() -> None:
+    async with embedded() as (tab, pages, url):
+        for number, kept in enumerate((["x", "whole"], ["x", "whole", "x", "half"])):
+            cut = asyncio.Event()
+            pages.answers = [[{"type": "start"}, {"type": "token", "token": "half "}, cut]]
+            pages.kept = [kept] if number == 0 else [["x", "whole"], kept]
+            await tab.open(url)
+            await say(tab, "x")
+            await tab.until(f"{TEXT}.includes('half')")
+            cut.set()
+            await shown(tab, *kept)
+            assert not await tab.js(f"{ROOT}.querySelector('[role=alert]')")
+
+
+async def test_a_bubble_asks_for_messages_when_it_is_opened() -> None:
+    async with embedded() as (tab, pages, url):
+        pages.html = pages.html.replace(
+            "<sluice-chat ", '<sluice-chat data-mode="bubble" data-session="s:1" '
+        )
+        pages.kept = [["x", "one"]]
+        await tab.open(url)
+        await tab.until(f"{ROOT}?.querySelector('.bubble')")
+        assert not pages.reads
+        for _ in range(3):
+            await tab.js(f"{ROOT}.querySelector('.bubble').click()")
+        await tab.until(f"{ROOT}.querySelectorAll('.message').length === 2")
+        assert [one.query["sessionId"] for one in pages.reads] == ["s:1"]
+        pages.html = pages.html.replace("data-session", 'data-keep="none" data-open data-session')
+        await tab.open(url)
+        pages.answers = [answered("y")]
+        await say(tab, "x")
+        await shown(tab, "x", "y")
+        assert len(pages.reads) == 1
 
 
 HOSTILE = (
@@ -369,6 +598,11 @@ async def test_the_demo_chats_with_the_gateway_and_can_be_stopped() -> None:
             while sum(line["route"] == "/v1/chat/stream" for line in there.requests) < 2:
                 await asyncio.sleep(0.01)
         assert there.requests[-1]["end"] in ("client_gone", "done")
+        await tab.js(FORGET)
+        await tab.open(f"{there.url}/demo")  # a GET to the page's own origin, to which browsers put no Origin
+        await tab.until(
+            f"{ROOT}?.querySelectorAll('.assistant')[0]?.innerText.includes('said: Hello from the demo')"
+        )
         assert not tab.problems
 
 

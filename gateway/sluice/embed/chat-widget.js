@@ -8,9 +8,11 @@
 (() => {
   "use strict";
   const ENDPOINT = "/v1/chat/stream";
+  const HISTORY = "/v1/chat/messages";
   const KEPT = 60; // messages over reloads
   const RESUMES = 3;
   const OFFLINE = 300_000; // a stream that broke without a network is gone on with when there is one, within so many milliseconds
+  const LATER = [2_000, 8_000]; // a turn that the gateway has not stored yet is looked for again after so many milliseconds
   const EARLY = 60_000; // a token is renewed so many milliseconds before it ends
 
   const TEXTS = {
@@ -220,7 +222,12 @@
       return secret ? { "x-widget-api-key": secret } : {};
     }
 
-    async fetchToken(url) {
+    // One at a time: of two, the later one would put the page's sessions behind another prefix.
+    fetchToken(url) {
+      return (this.fetching ??= this.fetchAnother(url).finally(() => (this.fetching = null)));
+    }
+
+    async fetchAnother(url) {
       const answer = await fetch(new URL(url, location.href), { method: "POST", credentials: "same-origin", headers: { "content-type": "application/json" }, body: "{}" });
       if (!answer.ok) throw new Failed(this.widget.text("refused"), { status: answer.status });
       this.take(await answer.json());
@@ -274,6 +281,7 @@
       this.root = this.attachShadow({ mode: "open" });
       this.access = new Access(this);
       this.messages = [];
+      this.syncs = 0;
     }
 
     connectedCallback() {
@@ -290,6 +298,7 @@
       this.storage = { none: null, session: "sessionStorage" }[this.dataset.keep ?? "local"] ?? (this.dataset.keep === "none" ? null : "localStorage");
       this.build();
       this.restore();
+      if (!this.panel.hidden) this.load();
     }
 
     disconnectedCallback() {
@@ -348,6 +357,7 @@
       bubble.append(name, "💬");
       const show = (open) => {
         this.panel.hidden = !open;
+        if (open) this.load();
         name.textContent = this.text(open ? "close" : "open");
         bubble.setAttribute("aria-expanded", String(open));
       };
@@ -378,7 +388,9 @@
       } catch {
         // storage is off, or holds something else
       }
-      this.session = this.dataset.session || (typeof kept?.session === "string" && /^[\w.:-]{1,128}$/.test(kept.session) ? kept.session : this.newSession());
+      const known = this.dataset.session || (typeof kept?.session === "string" && /^[\w.:-]{1,128}$/.test(kept.session) ? kept.session : "");
+      this.session = known || this.newSession();
+      this.unread = Boolean(known && this.storage);
       const messages = Array.isArray(kept?.messages) ? kept.messages.filter((one) => one && typeof one.text === "string") : [];
       this.messages = messages.slice(-KEPT).map(({ role, text }) => ({ role: role === "user" ? "user" : "assistant", text }));
       if (!this.messages.length && this.dataset.greeting) this.show({ role: "assistant", text: this.dataset.greeting });
@@ -399,11 +411,73 @@
 
     clear() {
       this.stop();
+      this.syncs += 1;
       this.messages = [];
       this.log.replaceChildren();
       this.session = this.dataset.session || this.newSession();
       this.keep();
       this.input.focus();
+    }
+
+    // --- what the gateway has kept of the session; where it cannot be read, what is shown stays
+
+    // Once, of a session that may have something: one of an earlier page, or one that the page names.
+    load() {
+      if (!this.unread) return;
+      this.unread = false;
+      this.sync();
+    }
+
+    async history() {
+      const url = `${baseOf(this.endpoint)}${HISTORY}?sessionId=${encodeURIComponent(this.session)}&limit=${KEPT}`;
+      const ask = async () => fetch(url, { headers: await this.access.headers() });
+      let answer = await ask();
+      if (answer.status === 401 && this.access.forget()) answer = await ask();
+      if (!answer.ok) throw new Failed("not to be read", { status: answer.status });
+      const { messages } = await answer.json();
+      return messages
+        .filter((one) => typeof one?.content === "string" && one.content)
+        .map(({ role, content, interrupted }) => ({ role: role === "user" ? "user" : "assistant", text: content, interrupted }));
+    }
+
+    async sync(later = LATER) {
+      const round = (this.syncs += 1);
+      const { length } = this.messages;
+      let missing = true;
+      try {
+        const kept = await this.history();
+        if (round !== this.syncs || !this.isConnected) return;
+        if (this.running) return void (this.stale = true); // a turn has begun meanwhile: at its end, then
+        if (this.messages.length !== length) return void this.sync();
+        const tail = this.notIn(kept);
+        const failed = this.log.querySelector(".error");
+        missing = tail.length > 0 && Boolean(failed || tail.at(-1).role === "user");
+        if (kept.length && !(failed && (missing || kept.at(-1).interrupted))) this.replace([...kept, ...tail], failed);
+      } catch (error) {
+        if (!(error instanceof TypeError)) return; // but for a network that is not there
+      }
+      if (missing && later.length) setTimeout(() => round === this.syncs && this.isConnected && this.sync(later.slice(1)), later[0]);
+    }
+
+    // The last turn that is shown, where the gateway does not have it: it failed, or still runs there.
+    notIn(kept) {
+      const at = this.messages.map(({ role }) => role).lastIndexOf("user");
+      if (at < 0) return [];
+      const said = (list) => list.filter(({ role }) => role === "user").map(({ text }) => text);
+      const count = (texts) => texts.filter((text) => text === this.messages[at].text).length;
+      const [theirs, ours] = [said(kept), said(this.messages)];
+      return count(ours.slice(-theirs.length)) > count(theirs) ? this.messages.slice(at) : [];
+    }
+
+    replace(messages, failed) {
+      const text = (list) => list.map((one) => `${one.role} ${one.text}`).join("\0");
+      if (text(messages) === text(this.messages) && !failed) return;
+      this.log.setAttribute("aria-live", "off"); // what was said before is not read out
+      this.messages = messages.map((one) => ({ role: one.role, text: one.text }));
+      this.log.replaceChildren();
+      this.messages.forEach((message) => this.show(message));
+      this.keep();
+      setTimeout(() => this.log.setAttribute("aria-live", "polite"), 100);
     }
 
     // --- messages
@@ -450,7 +524,10 @@
       try {
         await this.follow(text, state, control.signal);
       } catch (error) {
-        if (error.name !== "AbortError" && !control.signal.aborted) this.failed(error, text);
+        if (error.name !== "AbortError" && !control.signal.aborted) {
+          this.failed(error, text);
+          state.broken ||= !error.status && !state.over;
+        }
       }
       cancelAnimationFrame(state.due);
       this.draw(state);
@@ -462,6 +539,10 @@
       this.button.setAttribute("part", "send");
       this.running = null;
       this.keep();
+      if (this.stale || (state.broken && !control.signal.aborted)) {
+        this.stale = false;
+        this.sync();
+      }
     }
 
     // One call: an expired token is replaced once, a stream that breaks is gone on with where the gateway keeps it.
@@ -479,6 +560,7 @@
           if (signal.aborted || error instanceof Failed) throw error;
         }
         if (signal.aborted || state.over) return;
+        state.broken = true;
         if (!state.stream || tries === RESUMES) throw new Failed(this.text("broken"));
         if (!navigator.onLine) {
           await online(signal); // however long that takes, within reason
