@@ -369,6 +369,21 @@ async def test_a_bubble_asks_for_messages_when_it_is_opened() -> None:
         assert len(pages.reads) == 1
 
 
+async def test_the_messages_of_one_session_are_not_shown_in_another_that_the_page_names() -> None:
+    async with embedded() as (tab, pages, url):
+        html = pages.html
+        pages.html = html.replace("<sluice-chat ", '<sluice-chat data-session="of:a" ')
+        pages.answers = [answered("secret")]
+        await tab.open(url)
+        await say(tab, "x")
+        await shown(tab, "x", "secret")
+        await tab.open(url)
+        await shown(tab, "x", "secret")
+        pages.html = html.replace("<sluice-chat ", '<sluice-chat data-session="of:b" ')
+        await tab.open(url)
+        await shown(tab)
+
+
 HOSTILE = (
     "<img src=x onerror=window.hacked=1><script>window.hacked=1</script> [a](javascript:window.hacked=1) "
     "[b](https://ok.example/x) ![c](https://spy.example/p.png) <https://auto.example> `<b>code</b>`\n\n"

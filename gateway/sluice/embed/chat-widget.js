@@ -391,7 +391,7 @@
       const known = this.dataset.session || (typeof kept?.session === "string" && /^[\w.:-]{1,128}$/.test(kept.session) ? kept.session : "");
       this.session = known || this.newSession();
       this.unread = Boolean(known && this.storage);
-      const messages = Array.isArray(kept?.messages) ? kept.messages.filter((one) => one && typeof one.text === "string") : [];
+      const messages = kept?.session === this.session && Array.isArray(kept.messages) ? kept.messages.filter((one) => one && typeof one.text === "string") : [];
       this.messages = messages.slice(-KEPT).map(({ role, text }) => ({ role: role === "user" ? "user" : "assistant", text }));
       if (!this.messages.length && this.dataset.greeting) this.show({ role: "assistant", text: this.dataset.greeting });
       this.messages.forEach((message) => this.show(message));
