@@ -242,6 +242,17 @@ def test_resumed_streams_are_as_the_document_says(schema: BaseSchema, prefix: st
     assert ask(schema, completions, "get", headers=ADMIN | {"last-event-id": "nonsense:1"}).status_code == 404
 
 
+def test_the_messages_of_a_session_are_as_the_document_says(schema: BaseSchema) -> None:
+    path = "/v1/chat/messages"
+    for message in ("one", "two"):
+        assert (
+            ask(schema, "/v1/chat", "post", json={"sessionId": "read", "message": message}).status_code == 200
+        )
+    found = ask(schema, path, "get", f"{path}?sessionId=read&limit=3").json()["messages"]
+    assert [one["role"] for one in found] == ["assistant", "user", "assistant"]
+    assert ask(schema, path, "get", f"{path}?sessionId=read&limit=0").status_code == 400
+
+
 def test_tokens_are_as_the_document_says(schema: BaseSchema) -> None:
     key = {"x-api-key": KEY}
     minted = ask(
