@@ -1,6 +1,7 @@
 """Conversations in a store of several hosts, over HTTP: listed, forgotten, and a store that is down."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -72,19 +73,59 @@ async def test_conversations_are_forgotten_one_by_one_or_all_of_a_tenant(kind: s
             assert (await client.admin("GET"))[1]["total"] == 0
 
 
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_messages_have_ids_that_stay_and_their_times_in_milliseconds(kind: str, tmp_path: Path) -> None:
+    async with (
+        gateway(config("memory" if kind == "memory" else f"sqlite:{tmp_path}/s.db")) as g,
+        aiohttp.ClientSession() as session,
+    ):
+        client = Client(g, session)
+        await client.turn("a")
+        await client.turn("a")
+        (listed,) = (await client.admin("GET"))[1]["conversations"]
+        found = (await client.admin("GET", f"/{listed['_id']}"))[1]
+        assert found["conversation"] == listed
+        assert len({message["_id"] for message in found["messages"]}) == 4
+        for one in (listed, *found["messages"]):
+            created = datetime.fromisoformat(one["createdAt"]).timestamp()
+            assert one["_creationTime"] == pytest.approx(created * 1000, abs=1)
+        await client.turn("a")
+        again = (await client.admin("GET", f"/{listed['_id']}"))[1]["messages"]
+        assert again[:4] == found["messages"]
+
+
+async def test_a_bad_limit_is_told_as_a_query_s() -> None:
+    async with gateway(config("memory")) as g, aiohttp.ClientSession() as session:
+        status, body = await Client(g, session).admin("GET", "?limit=201")
+        assert (status, body["error"]) == (400, "Invalid query parameters")
+        assert body["details"][0]["field"] == "limit"
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/openapi.json"])
+async def test_any_page_may_read_what_is_the_same_for_everybody(path: str) -> None:
+    async with gateway(config("memory")) as g, aiohttp.ClientSession() as session:
+        for headers in ({}, {"origin": "https://elsewhere.example"}):
+            async with session.get(g.url + path, headers=headers) as response:
+                assert response.status == 200
+                assert response.headers.getall("access-control-allow-origin") == ["*"]
+                assert response.headers["cache-control"] == "no-store"
+        async with session.get(g.url + "/v1/models", headers={"x-api-key": KEY}) as response:
+            assert "access-control-allow-origin" not in response.headers
+
+
 async def test_what_is_not_to_be_kept_is_deleted_beside_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sluice.conversations.sweeper.EVERY", 0.02)
     text = config("memory") + "retention: {age: 30d, messages: 4, conversations: 2}\n"
     async with gateway(text) as g, aiohttp.ClientSession() as session:
         client = Client(g, session)
-        for name in "abcaa":
+        for name in "baaac":  # the same is deleted whenever it is swept
             await client.turn(name)
 
         def deleted(what: str) -> float:
             return g.metric(f'sluice_retention_deleted_total{{what="{what}"}}')
 
         await until(lambda: deleted("conversations") == 1 and deleted("messages") == 2)
-        assert [one["sessionId"] for one in (await client.admin("GET"))[1]["conversations"]] == ["a", "c"]
+        assert [one["sessionId"] for one in (await client.admin("GET"))[1]["conversations"]] == ["c", "a"]
         assert {"conversations", "messages"} <= next(
             line for line in g.log_lines if line["event"] == "conversations_swept"
         ).keys()
