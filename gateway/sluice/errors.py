@@ -63,7 +63,7 @@ class GatewayError(Exception):
 
 class BadRequest(GatewayError):
     """`details` says which field and why: [{"field": "message", "reason": "must have 1 to 4000
-    characters"}]."""
+    characters"}]. `query`: the field is a parameter of the URL."""
 
     code = "invalid_request"
 
@@ -74,9 +74,11 @@ class BadRequest(GatewayError):
         param: str | None = None,
         code: str | None = None,
         details: list[dict[str, str]] | None = None,
+        query: bool = False,
     ) -> None:
         super().__init__(message, param=param)
         self.code = code or self.code
+        self.query = query
         self.details = details if details is not None else [{"field": param or "body", "reason": message}]
 
 

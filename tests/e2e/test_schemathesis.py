@@ -277,7 +277,7 @@ def test_what_operators_are_told_is_as_the_document_says(schema: BaseSchema) -> 
     newest = ask(schema, "/v1/admin/conversations", "get").json()["conversations"]
     assert newest
     one = f"/v1/admin/conversations/{newest[0]['_id']}"
-    assert ask(schema, "/v1/admin/conversations/{id}", "get", one).status_code == 200
+    assert ask(schema, "/v1/admin/conversations/{conversationId}", "get", one).status_code == 200
 
 
 def test_the_life_of_a_key_is_as_the_document_says(schema: BaseSchema) -> None:

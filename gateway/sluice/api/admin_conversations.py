@@ -1,11 +1,11 @@
-"""/v1/admin/conversations and /v1/admin/conversations/{id}: reads and deletes the stored messages of
+"""/v1/admin/conversations and /v1/admin/conversations/{conversationId}: reads and deletes the stored messages of
 sessions."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
-from sluice.api.rendering import conversation_object, message_object
+from sluice.api.rendering import conversation_object, identified_message
 from sluice.conversations import ConversationStore
 from sluice.errors import BadRequest, Unavailable
 from sluice.frontends import Reply
@@ -25,7 +25,7 @@ class AdminConversations:
 
     def routes(self) -> list[AdminRoute]:
         path = "/v1/admin/conversations"
-        one = f"{path}/{{id}}"
+        one = f"{path}/{{conversationId}}"
         return [
             AdminRoute("GET", path, self.newest),
             AdminRoute("DELETE", path, self.delete_of),
@@ -39,19 +39,19 @@ class AdminConversations:
         return reply({"conversations": [conversation_object(found) for found in newest], "total": total})
 
     async def one(self, request: AdminRequest) -> Reply:
-        found = await self._from_store(self._store.get(request.parameters["id"]))
+        found = await self._from_store(self._store.get(request.parameters["conversationId"]))
         if found is None:
             return _not_found(request)
         conversation, turns = found
         return reply(
             {
                 "conversation": conversation_object(conversation),
-                "messages": [message_object(turn) for turn in turns],
+                "messages": [identified_message(turn, conversation.id) for turn in turns],
             }
         )
 
     async def delete(self, request: AdminRequest) -> Reply:
-        id = request.parameters["id"]
+        id = request.parameters["conversationId"]
         deleted = await self._from_store(self._store.delete(id))
         return reply({"id": id, "deleted": True}) if deleted else _not_found(request)
 

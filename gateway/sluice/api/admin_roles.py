@@ -35,8 +35,8 @@ NEEDED: Mapping[str, Role] = {
     "PUT /admin/config/file": "operator",
     "GET /v1/admin/conversations": "operator",  # shows the last message of each
     "DELETE /v1/admin/conversations": "operator",
-    "GET /v1/admin/conversations/{id}": "operator",
-    "DELETE /v1/admin/conversations/{id}": "operator",
+    "GET /v1/admin/conversations/{conversationId}": "operator",
+    "DELETE /v1/admin/conversations/{conversationId}": "operator",
     "GET /v1/admin/conversations/export": "operator",
     "POST /v1/admin/conversations/reencrypt": "operator",
     "GET /v1/admin/responses/export": "operator",

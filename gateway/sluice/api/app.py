@@ -15,7 +15,7 @@ from sluice.api.admin import admin_routes
 from sluice.api.bodies import Bodies
 from sluice.api.callers import Callers
 from sluice.api.calls import CallEntry, Calls, renames
-from sluice.api.cors import Cors
+from sluice.api.cors import READ_BY_ALL, Cors
 from sluice.api.embed import Embed
 from sluice.api.endpoints import Endpoints
 from sluice.api.limits import LIMITS, CallerLimits
@@ -121,7 +121,7 @@ class Api:
         described = document()
         served = self.table.shapes()
         paths = {path: item for path, item in described["paths"].items() if shape_of(path) in served}
-        request.reply(200, _json({**described, "paths": paths}))
+        request.reply(200, _json({**described, "paths": paths}), READ_BY_ALL)
 
     # --- other requests
 

@@ -21,6 +21,8 @@ EXPOSED = (
     "x-sluice-cost-usd", "x-sluice-attempts", "x-sluice-target", "x-sluice-pod", "x-sluice-upstream-request-id",
 )  # fmt: skip
 """Headers of the gateway's own that any page may read."""
+READ_BY_ALL = (("Access-Control-Allow-Origin", "*"), ("Cross-Origin-Resource-Policy", "cross-origin"))
+"""Headers of what every page may read: it is the same for everybody."""
 MAX_REQUESTED = 64
 """Maximum headers that one preflight may request."""
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")

@@ -8,6 +8,7 @@ page.
 import msgspec
 
 from sluice.api.callers import Callers
+from sluice.api.cors import READ_BY_ALL
 from sluice.api.rendering import NOT_STORED, token_object
 from sluice.api.request import Request
 from sluice.api.table import OwnRoute
@@ -18,7 +19,6 @@ from sluice.runtime.snapshot import Snapshot
 WIDGET = "/widget/chat-widget.js"
 DEMO_PREFIX = "demo:"
 """The session of the demo: a page that is loaded again continues its own, whose name cannot be guessed."""
-READ_BY_ALL = (("Access-Control-Allow-Origin", "*"), ("Cross-Origin-Resource-Policy", "cross-origin"))
 _json = msgspec.json.Encoder().encode
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from sluice.api.cors import READ_BY_ALL
 from sluice.api.request import Request
 from sluice.api.table import OwnRoute
 from sluice.runtime.snapshot import Snapshot
@@ -28,7 +29,7 @@ class Probes:
         return [OwnRoute("GET", "/metrics", self.metrics, quiet=True)]
 
     async def health(self, request: Request, request_id: str) -> None:
-        request.reply(200, b'{"status":"ok"}')
+        request.reply(200, b'{"status":"ok"}', READ_BY_ALL)
 
     async def ready(self, request: Request, request_id: str) -> None:
         """Readiness. `?verbose` adds the current configuration and the state of the stores; neither an

@@ -1,5 +1,6 @@
 """Renders conversations, tokens and keys as JSON objects for the gateway's own routes."""
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ def conversation_object(found: Conversation) -> dict[str, Any]:
     """Returns the JSON object of a stored conversation (docs/api)."""
     return {
         "_id": found.id,
+        "_creationTime": _milliseconds(found.created),
         "sessionId": found.session,
         "createdAt": timestamp(found.created),
         "updatedAt": timestamp(found.updated),
@@ -28,7 +30,7 @@ def conversation_object(found: Conversation) -> dict[str, Any]:
 def exported_conversation(found: Conversation) -> dict[str, Any]:
     """Returns a stored conversation as a line of an export."""
     fields = conversation_object(found)
-    del fields["lastMessage"]
+    del fields["lastMessage"], fields["_creationTime"]
     return {"tenant": found.tenant, **fields}
 
 
@@ -58,6 +60,21 @@ def token_object(minted: Minted) -> dict[str, Any]:
         "alias": minted.alias,
         "sessionPrefix": minted.session_prefix,
     }
+
+
+def identified_message(turn: Turn, conversation: str) -> dict[str, Any]:
+    """Returns the JSON object of a message of a conversation, with an id and its time in milliseconds.
+
+    Stores number no messages, so the id is made of what does not change: the same whenever it is read.
+    """
+    name = f"{conversation}\n{turn.role}\n{turn.created!r}"
+    id = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return {"_id": id, "_creationTime": _milliseconds(turn.created), **message_object(turn)}
+
+
+def _milliseconds(moment: float) -> float:
+    """Milliseconds since the epoch of a time in seconds."""
+    return round(moment * 1000, 3)
 
 
 def message_object(turn: Turn) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from sluice.errors import (
 
 INTERNAL = "Internal server error"
 INVALID = "Invalid request payload"
+INVALID_QUERY = "Invalid query parameters"
 TEXTS: Mapping[type[GatewayError], str] = {
     BadRequest: INVALID, Unauthorized: "Unauthorized", Forbidden: "Forbidden", ModelNotFound: "Model not found",
     NotFound: "Not found", MethodNotAllowed: "Method not allowed", RequestTimeout: "Request timeout",
@@ -55,6 +56,8 @@ def _text_of(error: GatewayError) -> str:
     match error:
         case UpstreamError(callers_fault=True):
             return INVALID
+        case BadRequest(query=True):
+            return INVALID_QUERY
         case UpstreamError(kind="rate_limited" | "billing"):
             return TEXTS[RateLimited]
         case _:

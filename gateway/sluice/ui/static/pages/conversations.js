@@ -15,7 +15,7 @@ function Conversation({ one, onGone }) {
   };
   const turns = value?.messages || [];
   return html`<section class="card stack"><div class="head"><h2>${value?.conversation.sessionId || "…"}</h2>
-      ${can("DELETE /v1/admin/conversations/{id}") ? (sure ? html`<div class="actions"><button type="button" class="danger" onClick=${remove}>Really delete</button><button type="button" onClick=${() => ask_(false)}>Keep</button></div>` : html`<button type="button" class="danger" onClick=${() => ask_(true)}>Delete</button>`) : null}</div>
+      ${can("DELETE /v1/admin/conversations/{conversationId}") ? (sure ? html`<div class="actions"><button type="button" class="danger" onClick=${remove}>Really delete</button><button type="button" onClick=${() => ask_(false)}>Keep</button></div>` : html`<button type="button" class="danger" onClick=${() => ask_(true)}>Delete</button>`) : null}</div>
     <${Note} error=${error || problem} />
     ${turns.map((turn) => html`<div class=${`turn ${turn.role}`}><span class="small quiet">${turn.role}, ${moment(turn.createdAt)}${turn.interrupted ? ", interrupted" : ""}</span><br />${turn.content}</div>`)}
   </section>`;
