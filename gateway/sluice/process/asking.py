@@ -7,6 +7,7 @@ and cannot hit a stranger that has got the id meanwhile.
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, BinaryIO
 from urllib.error import HTTPError
@@ -49,14 +50,8 @@ def copy(url: str, path: str, out: BinaryIO, timeout: float = 60.0) -> None:
     """Writes the body of a response of any length to `out`. `timeout`: seconds of silence. Raises
     NoAdminAnswer if the request is refused or the body ends early, and what `out` raises.
     """
-    try:
+    with _refusals(url):
         response = _opened(url, "GET", path, timeout, None)
-    except HTTPError as answer:
-        raise (
-            _not_the_key(url) if answer.code == 401 else NoAdminAnswer(f"{url}: it answered {answer.code}")
-        ) from None
-    except (OSError, HTTPException, ValueError) as error:
-        raise NoAdminAnswer(f"{url}: {getattr(error, 'reason', error)}") from None
     with response:
         while data := _part(url, response):
             out.write(data)
@@ -77,10 +72,16 @@ def events(url: str, path: str, timeout: float = 30.0) -> Iterator[tuple[str, An
 
 
 def _lines(url: str, path: str, timeout: float) -> Iterator[bytes]:
+    with _refusals(url), _opened(url, "GET", path, timeout, None) as response:
+        while line := response.readline(LARGEST):
+            yield line
+
+
+@contextmanager
+def _refusals(url: str) -> Iterator[None]:
+    """Raises NoAdminAnswer for a refused request and for a gateway that cannot be asked."""
     try:
-        with _opened(url, "GET", path, timeout, None) as response:
-            while line := response.readline(LARGEST):
-                yield line
+        yield
     except HTTPError as answer:
         raise (
             _not_the_key(url) if answer.code == 401 else NoAdminAnswer(f"{url}: it answered {answer.code}")
