@@ -1,4 +1,5 @@
 import itertools
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,24 @@ SHARED = ["redis", "valkey", "cluster", "postgres", "pgbouncer", "redis encrypte
 LOCAL = ["memory", "sqlite", "sqlite encrypted"]
 KEY = bytes(range(32))
 _prefixes = (f"conversations{number}" for number in itertools.count())
+
+
+class Clock:
+    """The wall clock of a store and of what is said; Redis asks it for itself."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("sluice.conversations.redis.now", clock)
+    return clock
 
 
 @pytest.fixture(scope="session")

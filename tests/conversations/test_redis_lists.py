@@ -9,27 +9,10 @@ import redis.asyncio as client
 
 from sluice.conversations import Retention, Swept, Turn
 from sluice.conversations.redis import PAGE, STEP, RedisConversations
-from tests.conversations.conftest import _prefixes
+from tests.conversations.conftest import Clock, _prefixes
 from tests.servers import RedisServer
 
 DAY = 86400.0
-
-
-class Clock:
-    now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        self.now += 0.001
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr("sluice.conversations.redis.now", clock)
-    return clock
-
-
 Opener = Callable[..., RedisConversations]
 
 

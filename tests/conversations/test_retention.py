@@ -1,6 +1,5 @@
 """What every store of conversations does about what is not to be kept, and how it is listed page by page."""
 
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -9,27 +8,9 @@ import pytest
 from sluice.conversations import ConversationStore, Retention, Swept, Turn
 from sluice.conversations.redis import RedisConversations
 from sluice.conversations.sweeper import STEPS, Sweeper
-from tests.conversations.conftest import LOCAL, SHARED, local_store, shared_store
+from tests.conversations.conftest import LOCAL, SHARED, Clock, local_store, shared_store
 
 DAY = 86400.0
-
-
-class Clock:
-    """The wall clock of a store and of what is said; Redis asks it for itself."""
-
-    def __init__(self) -> None:
-        self.now = time.time()
-
-    def __call__(self) -> float:
-        self.now += 0.001
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr("sluice.conversations.redis.now", clock)
-    return clock
 
 
 @pytest.fixture(params=[*LOCAL, *SHARED])
