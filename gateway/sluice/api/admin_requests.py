@@ -30,7 +30,7 @@ class AdminRequest(msgspec.Struct, frozen=True):
         """The number of list entries requested (`limit`). Raises BadRequest."""
         text = self.query.get("limit", "100")
         if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 200:
-            raise BadRequest("limit must be a whole number from 1 to 200", param="limit", query=True)
+            raise BadRequest("limit must be a whole number from 1 to 200", param="limit")
         return int(text)
 
     @property

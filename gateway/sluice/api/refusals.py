@@ -7,6 +7,7 @@ import msgspec
 
 from sluice.api.request import Request
 from sluice.errors import (
+    BadRequest,
     GatewayError,
     MethodNotAllowed,
     RateLimited,
@@ -20,6 +21,7 @@ from sluice.frontends.gateway_errors import gateway_error_object
 from sluice.telemetry.records import Records
 
 _json = msgspec.json.Encoder().encode
+_BODILESS = frozenset({"GET", "HEAD", "DELETE"})
 
 
 class GatewayEnvelope(Envelope):
@@ -46,6 +48,8 @@ class Refusals:
         known: Sequence[tuple[str, str]] = (),
     ) -> None:
         """Writes the error. `known`: the headers that the response would have had."""
+        if isinstance(error, BadRequest) and request.method in _BODILESS:
+            error.query = True
         status = frontend.status(error)
         try:
             request.reply(

@@ -112,7 +112,7 @@ async def test_a_session_that_there_is_not_looks_like_one_without_a_turn_and_as_
 async def test_a_wrong_query_is_refused_by_the_field_s_name(query: str, field: str) -> None:
     async with served() as there:
         answer = await there.ask("GET", MESSAGES + query)
-        assert (answer.status, answer.json["error"]) == (400, "Invalid request payload")
+        assert (answer.status, answer.json["error"]) == (400, "Invalid query parameters")
         assert [one["field"] for one in answer.json["details"]] == [field]
 
 
