@@ -4,8 +4,8 @@ Nothing here may hold a secret or a prompt: the text of each error is shown to c
 """
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 UpstreamErrorKind = Literal[
     # before an answer: connection
@@ -33,6 +33,8 @@ CONNECTION: dict[UpstreamErrorKind, str] = {
 }
 """What callers are told of connections: the errors' own messages name our upstreams' addresses, and are for
 the log."""
+
+NO_OTHER_FIELDS: Mapping[str, Any] = {}
 
 CALLERS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_request", "context_length", "content_policy"})
 """Kinds that another target would answer in the same way: never retried."""
@@ -63,9 +65,11 @@ class GatewayError(Exception):
 
 class BadRequest(GatewayError):
     """`details` says which field and why: [{"field": "message", "reason": "must have 1 to 4000
-    characters"}]. `query`: the field is a parameter of the URL."""
+    characters"}]. `query`: the request has no body, so the field is a parameter of its URL; set where errors
+    are rendered."""
 
     code = "invalid_request"
+    query = False
 
     def __init__(
         self,
@@ -74,11 +78,9 @@ class BadRequest(GatewayError):
         param: str | None = None,
         code: str | None = None,
         details: list[dict[str, str]] | None = None,
-        query: bool = False,
     ) -> None:
         super().__init__(message, param=param)
         self.code = code or self.code
-        self.query = query
         self.details = details if details is not None else [{"field": param or "body", "reason": message}]
 
 
@@ -200,8 +202,9 @@ class UpstreamError(GatewayError):
     `detail` is for the log only: what happened to the connection, with the upstream's address.
     The message is safe to show: the provider's own words about the request, or ours; never a header or a key.
     `provider_code` is the provider's own name for what went wrong, "" where it gave none.
-    `words` is what it was made of, unmasked, until the upstream's own secrets have been masked in it, too
-    (`sluice.wire.upstream_errors.conceal`); it is never shown or logged.
+    `words` and `document` are what it was made of, unmasked, until the upstream's own secrets have been masked
+    in it, too (`sluice.wire.upstream_errors.conceal`); they are never shown or logged. `fields` are what the
+    provider said beside its message, for callers of its own dialect alone.
     """
 
     def __init__(
@@ -214,6 +217,8 @@ class UpstreamError(GatewayError):
         self.status = status
         self.retry_after = retry_after
         self.words = ""
+        self.document: object = None
+        self.fields: Mapping[str, Any] = NO_OTHER_FIELDS
         self.provider_code = ""
 
     @property

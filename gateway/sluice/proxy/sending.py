@@ -151,14 +151,14 @@ class Sender:
             attempt.outcome = "ok"
             target.health.succeeded()
         except UpstreamError as error:
-            self._failed(attempt, error)
+            self._failed(attempt, chat, error)
             raise
         finally:
             target.load.in_flight -= 1
             self._over(reader, chat)
 
-    def _failed(self, attempt: Attempt, error: UpstreamError) -> None:
-        health = attempt.target.health
+    def _failed(self, attempt: Attempt, chat: ChatRequest, error: UpstreamError) -> None:
+        health, backend = attempt.target.health, attempt.target.backend
         if isinstance(error, StaleConnection):
             attempt.outcome = "stale_connection"
             health.abandoned(attempt.probe)
@@ -166,7 +166,8 @@ class Sender:
             attempt.outcome = OUTCOMES[error.kind]
             if isinstance(error, TlsFailed):
                 attempt.target.series.tls[error.reason].inc()
-            conceal(error, secrets_of(attempt.target.backend, attempt.target.transport))
+            secrets = secrets_of(backend, attempt.target.transport)
+            conceal(error, secrets, same_dialect=bool(chat.dialect) and chat.dialect == backend.dialect)
             if error.kind == "not_found" and "*" in attempt.target.spec.model:
                 health.abandoned(
                     attempt.probe

@@ -116,6 +116,9 @@ _UUID = r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
 _ACCOUNT = re.compile(
     rf"(?i)\b(team|account|organi[sz]ation|org|tenant|subscription|workspace|customer)( id)?(:? ){_UUID}"
 )
+_PROJECT = re.compile(
+    r"(?i)\b(projects?(?:/|[ _](?:number|id)[:= ]+|:| ))(?=[\w-]*\d)[a-z0-9][a-z0-9-]{5,29}(?![\w-])"
+)
 _RUN = re.compile(r"[A-Za-z0-9+/_=-]{32,}")
 _DOTTED = re.compile(r"\b[\w-]{20,200}\.[\w-]{4,200}\.[\w-]{20,400}")
 _OF_A_REQUEST = re.compile(
@@ -144,6 +147,7 @@ def masked(text: str, secrets: Iterable[str] = ()) -> str:
     text = _STARRED.sub(MASK, text)
     text = _DOTTED.sub(_unless_words, text)
     text = _ACCOUNT.sub(rf"\1\2\3{MASK}", text)
+    text = _PROJECT.sub(rf"\1{MASK}", text)
     text = _URL_INSIDE.sub(MASK, text)
     text = _HOST_SET.sub(rf"\1{MASK}", text)
     text = _ADDRESS.sub(MASK, text)

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from sluice.errors import CONNECTION, UpstreamError, UpstreamErrorKind
+from sluice.errors import ACCOUNTS_FAULT, CONNECTION, UpstreamError, UpstreamErrorKind
 from sluice.wire.jsontext import value_of
 from sluice.wire.retry_after import parse_duration, parse_reset, parse_retry_after, wait_in_words
 
@@ -132,8 +132,8 @@ _TAGS = re.compile(r"<[^<>]{0,400}>")
 
 class Reason(msgspec.Struct, frozen=True):
     """The provider's error: its message, all its texts, its codes and types in lower case, the HTTP status
-    where the body names one (else 0), how many seconds it wants to be left alone, where the body says so, and
-    the first of its codes that is a name, as it wrote it."""
+    where the body names one (else 0), how many seconds it wants to be left alone, where the body says so,
+    the first of its codes that is a name, as it wrote it, and the document itself, decoded (else None)."""
 
     message: str = ""
     codes: tuple[str, ...] = ()
@@ -141,6 +141,7 @@ class Reason(msgspec.Struct, frozen=True):
     words: str = ""
     wait: float | None = None
     code: str = ""
+    document: Any = None
 
 
 def upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
@@ -257,7 +258,7 @@ def reason_of(value: Any) -> Reason:
             message = inner
             found.texts.append(inner[:MAX_WORDS])
     words = "\n".join(found.texts)[:MAX_WORDS]
-    return Reason(message, tuple(found.codes), found.status, words, found.wait, found.code)
+    return Reason(message, tuple(found.codes), found.status, words, found.wait, found.code, value)
 
 
 def _is_generic(message: str) -> bool:
@@ -399,17 +400,24 @@ def shown(kind: UpstreamErrorKind, words: str, secrets: Iterable[str] = ()) -> s
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
 
 
-def conceal(error: UpstreamError, secrets: Iterable[str]) -> None:
-    """Mask the upstream's own secrets in an error's message: its decoder does not know them."""
+def conceal(error: UpstreamError, secrets: Collection[str], *, same_dialect: bool = False) -> None:
+    """Mask the upstream's own secrets in an error's message: its decoder does not know them. For callers of
+    the `same_dialect` its fields are kept, masked too, unless they are about the gateway's own account."""
     if error.words:
         error.message = shown(error.kind, error.words, secrets) or error.message
         error.words = ""
+    document, error.document = error.document, None
+    if same_dialect and document is not None and error.kind not in ACCOUNTS_FAULT:
+        from sluice.wire.error_fields import fields_of, shown_fields
+
+        error.fields = shown_fields(fields_of(document), secrets)
 
 
 def _error(kind: UpstreamErrorKind, reason: Reason, status: int, wait: float | None) -> UpstreamError:
     error = UpstreamError(kind, shown(kind, reason.message), status=status, retry_after=wait)
     if kind not in CONNECTION:
         error.words = reason.message[: 16 * MAX_MESSAGE]
+        error.document = reason.document
         error.provider_code = reason.code
     return error
 

@@ -3,7 +3,7 @@
 Clients act upon types, statuses and one wording: Claude Code shortens a conversation where the message says
 that the prompt is too long, so an error of that kind says it in these words, whatever the provider's own
 were. SDKs act upon `details.error_code`, too: where a message thread cannot be continued they send the whole
-conversation anew.
+conversation anew. What Anthropic itself says beside type and message stays.
 
 Standard: https://platform.claude.com/docs/en/api/errors
 """
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sluice.errors import (
+    NO_OTHER_FIELDS,
     BadRequest,
     Forbidden,
     GatewayError,
@@ -49,9 +50,11 @@ def error_object(error: GatewayError, request_id: str) -> dict[str, Any]:
     """Returns the envelope, before a stream or within one. `retry_after` (seconds) is in it if it is known
     when the same request may succeed: within a stream no header can carry it any more.
     """
-    fields: dict[str, Any] = {"type": error_type(error), "message": _message(error)}
+    said = error.fields if isinstance(error, UpstreamError) else NO_OTHER_FIELDS
+    fields: dict[str, Any] = {**said, "type": error_type(error), "message": _message(error)}
     if code := _thread_code(error):
-        fields["details"] = {"error_code": code}
+        details = said.get("details")
+        fields["details"] = {**(details if isinstance(details, dict) else {}), "error_code": code}
     wait = wait_of(error)
     if wait is not None:
         fields["retry_after"] = wait

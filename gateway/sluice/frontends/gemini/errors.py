@@ -1,8 +1,10 @@
 """Errors as Google's APIs have them: a code, a message, a status, and details that clients act upon.
 
 `RetryInfo` says when the same request may be answered, `BadRequest` which fields are wrong;
-`ErrorInfo.reason` is the stable code of ours. Google has no 502: an upstream's failure is UNAVAILABLE, and an
-error of the gateway's own account INTERNAL.
+`ErrorInfo.reason` of the domain "sluice" is the stable code of ours. The details of an upstream of this dialect
+stand before it (Gemini CLI looks for the first `ErrorInfo`, and tells a quota for a day from one for a minute by
+`QuotaFailure`). Google has no 502: an upstream's failure is UNAVAILABLE, and an error of the gateway's own
+account INTERNAL.
 
 Standard: https://cloud.google.com/apis/design/errors and
 https://ai.google.dev/gemini-api/docs/troubleshooting
@@ -45,11 +47,21 @@ def error_object(error: GatewayError) -> dict[str, Any]:
 
 
 def _details(error: GatewayError) -> list[dict[str, Any]]:
-    details: list[dict[str, Any]] = [{"@type": f"{_RPC}ErrorInfo", "reason": error.code, "domain": "sluice"}]
+    details = _said(error)
+    details.append({"@type": f"{_RPC}ErrorInfo", "reason": error.code, "domain": "sluice"})
     if isinstance(error, BadRequest):
         wrong = [{"field": detail["field"], "description": detail["reason"]} for detail in error.details]
         details.append({"@type": f"{_RPC}BadRequest", "fieldViolations": wrong})
     wait = wait_of(error)
-    if wait is not None:
+    if wait is not None:  # in place of the upstream's: a header may have said another one
+        details = [detail for detail in details if detail["@type"] != f"{_RPC}RetryInfo"]
         details.append({"@type": f"{_RPC}RetryInfo", "retryDelay": f"{wait:.3f}s"})
     return details
+
+
+def _said(error: GatewayError) -> list[dict[str, Any]]:
+    """Returns the details that an upstream of this dialect gave, those of a known form."""
+    found = error.fields.get("details") if isinstance(error, UpstreamError) else None
+    if not isinstance(found, list):
+        return []
+    return [detail for detail in found if isinstance(detail, dict) and isinstance(detail.get("@type"), str)]

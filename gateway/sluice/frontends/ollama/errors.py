@@ -1,11 +1,12 @@
-"""Errors as Ollama has them, one text, with the stable code of ours beside it.
+"""Errors as Ollama has them, one text, with the stable code of ours beside it and what an upstream of this
+dialect says more.
 
 Standard: https://github.com/ollama/ollama/blob/main/docs/api/errors.mdx
 """
 
 from typing import Any
 
-from sluice.errors import GatewayError, ModelNotFound, wait_of
+from sluice.errors import NO_OTHER_FIELDS, GatewayError, ModelNotFound, UpstreamError, wait_of
 
 
 class ModelLoaded(GatewayError):
@@ -24,7 +25,8 @@ def error_object(error: GatewayError) -> dict[str, Any]:
     it is known."""
     if isinstance(error, ModelLoaded):
         return error.fields
-    fields = {"error": _text(error), "code": error.code}
+    said = error.fields if isinstance(error, UpstreamError) else NO_OTHER_FIELDS
+    fields = {**said, "error": _text(error), "code": error.code}
     wait = wait_of(error)
     return fields if wait is None else {**fields, "retry_after": wait}
 

@@ -1,7 +1,8 @@
 """Errors in OpenAI's shape: the only one whose message and code its SDKs show.
 
 The codes that clients act upon are OpenAI's (LangChain looks for `context_length_exceeded`); the provider's
-own stands where it refused the request for another reason or failed in its stream; the others are ours.
+own stands where it refused the request for another reason or failed in its stream; the others are ours. What
+a provider of this dialect says beside them (`param`, Azure's `innererror`, Groq's `failed_generation`) stays.
 
 Standard: https://platform.openai.com/docs/guides/error-codes/api-errors
 """
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sluice.errors import (
+    NO_OTHER_FIELDS,
     Forbidden,
     GatewayError,
     RateLimited,
@@ -36,10 +38,12 @@ def error_object(error: GatewayError) -> dict[str, Any]:
     """Returns the `{"error": …}` object for an error before or within a stream. `retry_after` (seconds) is in
     it if it is known when the same request may succeed: within a stream no header can carry it any more.
     """
+    said = error.fields if isinstance(error, UpstreamError) else NO_OTHER_FIELDS
     fields = {
+        **said,
         "message": error.message,
         "type": _type(error),
-        "param": error.param,
+        "param": error.param or said.get("param"),
         "code": _code(error),
     }
     wait = wait_of(error)
