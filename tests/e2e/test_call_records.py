@@ -1,6 +1,7 @@
 """Records of calls at the other end: files, webhooks, an object store that checks signatures, an OTLP
 receiver."""
 
+import asyncio
 import gzip
 import hashlib
 import hmac
@@ -277,6 +278,63 @@ async def test_a_receiver_over_grpc_gets_log_records_and_those_that_it_rejects_a
             if pair.key == "sluice.request_id"
         ]
         assert len({*ids}) == 3
+
+
+def topic_of(*brokers: str) -> str:
+    return f"kafka: {{brokers: {json.dumps(brokers)}, topic: calls, compression: zstd, headers: {{source: eu-1}}}}"
+
+
+async def test_a_topic_gets_a_message_for_each_record_through_a_broker_that_goes_and_comes(
+    tmp_path: Path,
+) -> None:
+    kafka = pytest.importorskip("tests.fakes.kafka", reason="confluent-kafka is not installed")
+    with kafka.Brokers() as brokers:
+        async with recorded(topic_of(*brokers.addresses) + f', spill: "{tmp_path}"') as running:
+            await call(running)
+            await until(lambda: counted(running, "delivered") == 1)
+            brokers.stop()
+            await call(running)
+            await call(running)
+            await until(lambda: counted(running, "spilled") >= 1)
+            assert {line["sink"] for line in running.log_lines if line["event"] == "records_failing"} == {
+                "out"
+            }
+            brokers.start()
+            ids = {line["request_id"] for line in running.requests}
+        async with recorded(topic_of(*brokers.addresses) + f', spill: "{tmp_path}"') as running:
+            await until(lambda: not list(tmp_path.iterdir()))
+        found = await asyncio.to_thread(brokers.messages, 3)
+    records = [json.loads(message.value()) for message in found]
+    assert {record["request_id"] for record in records} == ids
+    assert {message.key() for message in found} == {b"test"}
+    assert {dict(message.headers())["source"] for message in found} == {b"eu-1"}
+
+
+async def test_a_broker_of_another_make_gets_records(tmp_path: Path) -> None:
+    kafka = pytest.importorskip("tests.fakes.kafka", reason="confluent-kafka is not installed")
+    with kafka.tansu(tmp_path, "calls") as address:
+        async with recorded(topic_of(address)) as running:
+            for _ in range(3):
+                await call(running)
+            await until(lambda: counted(running, "delivered") == 3)
+            ids = {line["request_id"] for line in running.requests}
+        found = await asyncio.to_thread(kafka.consumed, {"bootstrap.servers": address}, "calls", 3, 3)
+    assert {json.loads(message.value())["request_id"] for message in found} == ids
+
+
+async def test_records_for_brokers_that_are_away_are_on_disk_when_the_gateway_has_ended(
+    tmp_path: Path,
+) -> None:
+    kafka = pytest.importorskip("tests.fakes.kafka", reason="confluent-kafka is not installed")
+    with kafka.Brokers() as brokers:
+        brokers.stop()
+        async with recorded(topic_of(*brokers.addresses) + f', spill: "{tmp_path}"') as running:
+            for _ in range(3):
+                await call(running)
+        brokers.start()
+        async with recorded(topic_of(*brokers.addresses) + f', spill: "{tmp_path}"') as running:
+            await until(lambda: counted(running, "delivered") == 3)
+        assert len(await asyncio.to_thread(brokers.messages, 3)) == 3
 
 
 async def test_nothing_is_imported_or_kept_where_there_are_no_records() -> None:

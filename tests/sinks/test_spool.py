@@ -29,6 +29,7 @@ class Sink:
         self.batches: list[RecordBatch] = []
         self.tries = 0
         self.hangs = False
+        self.faults = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -40,6 +41,9 @@ class Sink:
         self.tries += 1
         if self.hangs:
             await asyncio.Event().wait()
+        if self.faults:
+            self.faults -= 1
+            raise ZeroDivisionError
         outcome: Any = self.outcomes.pop(0) if self.outcomes else "delivered"
         if isinstance(outcome, Delivered):
             return outcome
@@ -60,6 +64,7 @@ class Bench:
         self.now = 1000.0
         self.counts: Counter[str] = Counter()
         self.said: list[str] = []
+        self.failed: list[str] = []
         config = Records(
             name="a/b", file=RecordFile(path="unused"), **{"batch": 2, "interval": Seconds(0.01), **options}
         )
@@ -68,6 +73,7 @@ class Bench:
             sink,
             lambda result, records: self.counts.update({result: records}),
             self.said.append,
+            self.failed.append,
             clock=lambda: self.now,
             wall=lambda: 1_700_000_000.0 + self.now,
             chance=lambda: 1.0,
@@ -111,6 +117,7 @@ async def test_a_sink_that_fails_is_tried_again_later_and_later_with_the_same_ba
     await bench.spool.round()
     assert sink.numbers == [1]
     assert bench.said == ["status 500", ""]
+    assert bench.failed == ["status 500"] * 3
     assert bench.counts == {"delivered": 1}
 
 
@@ -295,3 +302,29 @@ async def test_a_fault_is_another_try_later(monkeypatch: pytest.MonkeyPatch) -> 
     bench.now += 100
     await bench.spool._safely()
     assert sink.numbers == [1]
+
+
+async def test_a_fault_while_a_batch_is_sent_is_over_with_the_next_try() -> None:
+    sink = Sink()
+    sink.faults = 2
+    bench = Bench(sink)
+    bench.add(1)
+    for _ in range(3):
+        await bench.spool._safely()
+        bench.now += 100
+    assert (sink.numbers, bench.said) == ([1], ["ZeroDivisionError", ""])
+
+
+async def test_a_fault_at_the_end_loses_nothing_that_can_be_kept(tmp_path: Path) -> None:
+    sink = Sink()
+    sink.faults = 9
+    bench = Bench(sink, spill=str(tmp_path))
+    bench.add(1, 2, 3)
+    await bench.stop()
+    assert bench.counts == {"spilled": 3}
+    other = Sink()
+    other.faults = 9
+    kept_nowhere = Bench(other)
+    kept_nowhere.add(1, 2, 3)
+    await kept_nowhere.stop()
+    assert kept_nowhere.counts == {"dropped": 3}

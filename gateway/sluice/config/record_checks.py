@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,12 +14,16 @@ from sluice.config.types import (
     Log,
     RecordBucket,
     RecordFile,
+    RecordKafka,
+    RecordKafkaSasl,
     Records,
     RecordWebhook,
 )
 
-_KINDS = ("file", "webhook", "s3", "otlp")
+_KINDS = ("file", "webhook", "s3", "otlp", "kafka")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+_BROKER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
+_TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 _PREFIX = re.compile(r"[A-Za-z0-9!_.*'()=/-]{0,200}")
 
 Say = Callable[[Path, str], object]
@@ -36,6 +41,8 @@ def check_sink(sink: Records, say: Say) -> None:
             check_url(url, ("webhook", "url"), say)
     if isinstance(sink.s3, RecordBucket):
         _check_bucket(sink.s3, say)
+    if isinstance(sink.kafka, RecordKafka):
+        _check_kafka(sink.kafka, lambda within, text: say(("kafka", *within), text))
     if isinstance(sink.file, RecordFile) and isinstance(sink.file.age, float) and sink.file.age <= 0:
         say(("file", "age"), "must be more than 0")
 
@@ -50,6 +57,36 @@ def _check_bucket(bucket: RecordBucket, say: Say) -> None:
         )
     if isinstance(bucket.prefix, str) and not _PREFIX.fullmatch(bucket.prefix):
         say(("s3", "prefix"), "expected letters, digits and any of ! _ . * ' ( ) = / -, such as sluice/")
+
+
+def _check_kafka(kafka: RecordKafka, say: Say) -> None:
+    """https://kafka.apache.org/documentation/#topicconfigs for what a topic may be called."""
+    if find_spec("confluent_kafka") is None:
+        text = "needs confluent-kafka, which is not installed: pip install 'sluice-gateway[kafka]'"
+        say((), text)
+    if isinstance(kafka.brokers, tuple) and not kafka.brokers:
+        say(("brokers",), "expected at least one, such as kafka-1.example.com:9092")
+    for number, broker in enumerate(kafka.brokers if isinstance(kafka.brokers, tuple) else ()):
+        found = _BROKER.fullmatch(broker) if isinstance(broker, str) else None
+        if isinstance(broker, str) and (found is None or not 0 < int(found[2]) < 65536):
+            say(("brokers", number), "expected host:port, such as kafka-1.example.com:9092")
+    if isinstance(kafka.topic, str) and not _TOPIC.fullmatch(kafka.topic):
+        say(("topic",), "expected 1 to 249 letters, digits, dots, underscores and hyphens")
+    if isinstance(kafka.sasl, RecordKafkaSasl):
+        _check_sasl(kafka.sasl, say)
+
+
+def _check_sasl(sasl: RecordKafkaSasl, say: Say) -> None:
+    oauth = sasl.mechanism == "oauthbearer"
+    needed, foreign = (
+        (("token_file",), ("user", "password")) if oauth else (("user", "password"), ("token_file",))
+    )
+    for option in needed:
+        if getattr(sasl, option) is None:
+            say(("sasl", option), f"{sasl.mechanism} needs it")
+    for option in foreign:
+        if getattr(sasl, option) is not None:
+            say(("sasl", option), f"{sasl.mechanism} has none")
 
 
 def check_url(url: object, path: Path, say: Say) -> None:

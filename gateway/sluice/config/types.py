@@ -929,8 +929,43 @@ class RecordOtlp(_Section, frozen=True, kw_only=True):
     service: str = "sluice"  # service.name
 
 
+class RecordKafkaTls(_Section, frozen=True, kw_only=True):
+    """TLS to the brokers. Files are read when the connection's first batch is sent."""
+
+    ca: str | None = (
+        None  # a file of certificates (PEM) that brokers' may come from; null: the system's authorities
+    )
+    cert: str | None = None  # a file with the certificate that we show (PEM)
+    key: str | None = None  # a file with the key of cert (PEM); null: it is in cert, too
+    key_password: Secret | None = None  # of an encrypted key
+
+
+class RecordKafkaSasl(_Section, frozen=True, kw_only=True):
+    """Who we are to the brokers: `user` and `password`, or for oauthbearer a token."""
+
+    mechanism: Literal["plain", "scram-sha-256", "scram-sha-512", "oauthbearer"]  # how it is shown
+    user: str | None = None  # of plain and scram
+    password: Secret | None = None  # its password
+    token_file: str | None = None  # of oauthbearer: a file with the token, read again before it ends
+
+
+class RecordKafka(_Section, frozen=True, kw_only=True):
+    """Messages of a Kafka topic, one per record (extra `kafka`). All replicas in sync have acknowledged what counts
+    as delivered."""
+
+    brokers: tuple[str, ...]  # host:port of some of them; the others are found
+    topic: str  # there must be one; it is not made
+    key: Literal["tenant", "key", "alias", "request_id", "none"] = (
+        "tenant"  # what messages of a partition share
+    )
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"  # of batches
+    headers: dict[str, str] = {}  # of each message; idempotency-key is always there
+    tls: RecordKafkaTls | None = None  # {}: with the system's authorities; null: not encrypted
+    sasl: RecordKafkaSasl | None = None  # null: not authenticated, or by tls's certificate
+
+
 class Records(_Section, frozen=True, kw_only=True):
-    """Where a record of each call goes: exactly one of `file`, `webhook`, `s3` and `otlp`.
+    """Where a record of each call goes: exactly one of `file`, `webhook`, `s3`, `otlp` and `kafka`.
 
     A batch that could not be delivered is kept in the directory `spill`, if there is one, and tried again
     until it is.
@@ -941,6 +976,7 @@ class Records(_Section, frozen=True, kw_only=True):
     webhook: RecordWebhook | None = None  # an HTTP server
     s3: RecordBucket | None = None  # an S3-compatible object store
     otlp: RecordOtlp | None = None  # an OTLP receiver
+    kafka: RecordKafka | None = None  # a topic of Kafka
     batch: Count = 500  # records of a batch at most
     interval: Seconds = Seconds(2)  # how long a record waits for others
     buffer: Bytes = Bytes(

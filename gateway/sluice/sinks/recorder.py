@@ -11,6 +11,7 @@ from sluice.config.types import Alias, Config, Content
 from sluice.config.types import Records as SinkConfig
 from sluice.identity.principal import Principal
 from sluice.proxy.call import Call
+from sluice.sinks.causes import CAUSES, cause_of
 from sluice.sinks.content import Texts, full, hashed, stricter
 from sluice.sinks.delivery import Delivery
 from sluice.sinks.record import Draft, fields_of
@@ -39,6 +40,11 @@ class Recorder:
         def count(result: Result, records: int) -> None:
             series[result].inc(records)
 
+        causes = {cause: metrics.zero("call_record_failures", sink.name, cause) for cause in CAUSES}
+
+        def failed(reason: str) -> None:
+            causes[cause_of(reason)].inc()
+
         def switched(reason: str) -> None:
             if reason:
                 log.warning("records_failing", sink=sink.name, reason=reason)
@@ -46,7 +52,7 @@ class Recorder:
                 log.info("records_well", sink=sink.name)
 
         spool = Spool(
-            sink, delivery_of(sink, self._wall), count, switched, clock=self._clock, wall=self._wall
+            sink, delivery_of(sink, self._wall), count, switched, failed, clock=self._clock, wall=self._wall
         )
         metrics.computed("call_records_waiting", partial(len, spool), sink.name).kept = True
         return spool
@@ -89,10 +95,14 @@ def delivery_of(sink: SinkConfig, wall: Callable[[], float]) -> Delivery:
         from sluice.sinks.otlp import OtlpLogs
 
         return OtlpLogs(sink.otlp, f"{os.uname().nodename}:{os.getpid()}")
+    if sink.kafka is not None:
+        from sluice.sinks.kafka import KafkaTopic
+
+        return KafkaTopic(sink.kafka)
     from sluice.sinks.http import BucketSink, Webhook
 
     if sink.webhook is not None:
         return Webhook(sink.webhook)
     if sink.s3 is not None:
         return BucketSink(sink.s3, wall)
-    raise ValueError("a sink has one of file, webhook, s3 and otlp")
+    raise ValueError("a sink has one of file, webhook, s3, otlp and kafka")

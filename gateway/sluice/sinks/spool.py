@@ -33,8 +33,8 @@ T = TypeVar("T")
 
 
 class Spool:
-    """`count` is told results and numbers of records; `switched` each change: why the sink fails, "" when it
-    takes them again.
+    """`count` is told results and numbers of records, and `failed` why a batch was not taken, or not whole;
+    `switched` each change: why the sink fails, "" when it takes them again.
 
     `clock` is monotonic, `wall` since the epoch. Raises OSError where the spill directory cannot be used.
     """
@@ -45,6 +45,7 @@ class Spool:
         delivery: Delivery,
         count: Callable[[Result, int], object],
         switched: Callable[[str], object],
+        failed: Callable[[str], object],
         *,
         clock: Callable[[], float],
         wall: Callable[[], float],
@@ -54,6 +55,7 @@ class Spool:
         self._delivery = delivery
         self._count = count
         self._switched = switched
+        self._failed = failed
         self._clock = clock
         self._wall = wall
         self._chance = chance
@@ -148,7 +150,11 @@ class Spool:
         there twice."""
         if self._sending is None:
             self._sending = asyncio.create_task(self._delivery.deliver(batch))
-        delivered = await asyncio.shield(self._sending)
+        try:
+            delivered = await asyncio.shield(self._sending)
+        except Exception:
+            self._sending = None  # to be sent anew, in place of the same fault again and again
+            raise
         self._sending = None
         return delivered
 
@@ -173,6 +179,8 @@ class Spool:
 
     def _settled(self, batch: RecordBatch, delivered: Delivered) -> bool:
         """Count what became of a batch, and find out when to try again."""
+        if delivered.reason:
+            self._failed(delivered.reason)
         if delivered.outcome == "again":
             self._failures += 1
             wait = min(FIRST_WAIT * 2 ** min(self._failures - 1, 16), LONGEST_WAIT)
@@ -257,6 +265,8 @@ class Spool:
         except TimeoutError:
             if self._sending is not None:
                 self._sending.cancel()
+        except Exception as fault:  # what is left is kept on disk, or counted, all the same
+            self._say(type(fault).__name__)
         self._failures += bool(len(self))
         await self._keep_safe(1)
         if len(self):

@@ -302,6 +302,11 @@ TABLE: Mapping[str, Spec] = {
     "call_records": Spec(
         "counter", ("sink", "result"), "Records of calls by what became of them at each sink"
     ),
+    "call_record_failures": Spec(
+        "counter",
+        ("sink", "reason"),
+        "Batches of call records that a sink did not take, or not whole, by why",
+    ),
     "call_records_waiting": Spec("gauge", ("sink",), "Records of calls that wait in memory"),
     "config_reloads": Spec(
         "counter", ("result",), "Attempts to reload the configuration, by what became of them", merge="max"
