@@ -99,6 +99,10 @@ REFUSED = {
         'replicaCount: 2\nconfig: { admin: { store: "sqlite:/var/lib/sluice/keys.db" } }',
         "config.admin.store is sqlite",
     ),
+    "responses in a file of one pod": (
+        'replicaCount: 2\nconfig: { responses: { store: "sqlite:/var/lib/sluice/responses.db" } }',
+        "config.responses.store is sqlite",
+    ),
     "pods by the number with sqlite": (
         "autoscaling: { enabled: true, kind: hpa }\n" + SQLITE,
         "config.state is sqlite",
@@ -209,6 +213,20 @@ def test_what_is_the_operators_stays_in() -> None:
     assert not [path for path in paths if "/admin/keys".startswith(path) or "/v1/admin/x".startswith(path)]
 
 
+def test_callers_reach_every_route_that_is_theirs() -> None:
+    from sluice.api.openapi import document
+
+    rules = rendered(EVERYTHING)["Ingress"]["spec"]["rules"]
+    public = tuple(path["path"] for rule in rules for path in rule["http"]["paths"])
+    admin = {"/", "/livez", "/healthz", "/readyz"}
+    theirs = {
+        path
+        for path in document()["paths"]
+        if path not in admin and not path.startswith(("/admin/", "/v1/admin/"))
+    }
+    assert {path for path in theirs if not path.startswith(public)} == set()
+
+
 def test_the_pod_has_no_more_rights_than_it_needs() -> None:
     pod = rendered(EVERYTHING)["Deployment"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -238,8 +256,17 @@ def test_probes_ask_the_admin_port() -> None:
     assert probes == {"startup": live, "liveness": live, "readiness": ready}
 
 
-def test_two_pods_never_share_a_sqlite_file() -> None:
-    spec = rendered(SQLITE)["Deployment"]["spec"]
+@pytest.mark.parametrize(
+    "config",
+    [
+        'state: "sqlite:/var/lib/sluice/a.db"',
+        'admin: { store: "sqlite:/var/lib/sluice/a.db" }',
+        'responses: { store: "sqlite:/var/lib/sluice/a.db" }',
+    ],
+)
+def test_two_pods_never_share_a_sqlite_file(config: str) -> None:
+    values = f"config: {{ {config} }}\npersistence: {{ existingClaim: conversations }}"
+    spec = rendered(values)["Deployment"]["spec"]
     assert spec["strategy"] == {"type": "Recreate"}
     claims = [
         volume["persistentVolumeClaim"]
@@ -391,3 +418,32 @@ def test_rules_and_dashboards_are_the_files_that_are_tested() -> None:
     files = sorted((ROOT / "deploy" / "grafana").glob("*.json"))
     assert shown == {f"sluice-{file.name}": json.loads(file.read_text()) for file in files}
     assert len(shown) == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ("replicaCount: 2", {"Limits are counted", "Conversations are kept"}),
+        ("autoscaling: { enabled: true, kind: hpa }", {"Limits are counted", "Conversations are kept"}),
+        (KEDA, {"Conversations are kept"}),
+        ("replicaCount: 2\nexistingConfigMap: mine", set()),
+        (
+            'replicaCount: 2\nconfig: { state: "redis://r", limits: { store: "redis://r" }, responses: { store: memory } }',
+            {"Responses are kept"},
+        ),
+        ('config: { state: "sqlite:/var/lib/sluice/a.db" }', {"in a file that ends with the pod"}),
+        (SQLITE, set()),
+    ],
+)
+def test_notes_tell_what_pods_do_not_share(values: str, words: set[str]) -> None:
+    command = ["install", "release", str(CHART), "--dry-run=client"]
+    done = helm(*command, values=values)
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("NOTES:")[2]
+    every = {
+        "Limits are counted",
+        "Conversations are kept",
+        "Responses are kept",
+        "in a file that ends with the pod",
+    }
+    assert {one for one in every if one in notes} == words

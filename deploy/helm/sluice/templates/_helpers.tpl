@@ -59,23 +59,24 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
-{{/* "sqlite" where conversations are in a file, which is one pod's; refuses what several pods cannot share */}}
+{{/* "sqlite" where anything is kept in a file, which is one pod's; refuses what several pods cannot share */}}
 {{- define "sluice.state" -}}
 {{- $config := .Values.config -}}
-{{- $state := default "memory" $config.state -}}
 {{- $several := gt (int (include "sluice.mostPods" .)) 1 -}}
+{{- $sqlite := false -}}
+{{- $stores := dict "config.state" $config.state "config.admin.store" (default dict $config.admin).store "config.responses.store" (default dict $config.responses).store -}}
+{{- range $option, $address := $stores -}}
+{{- if hasPrefix "sqlite:" (default "" $address) -}}
+{{- $sqlite = true -}}
 {{- if $several -}}
-{{- $files := dict "config.state" $state "config.admin.store" (default "" (default dict $config.admin).store) -}}
-{{- range $option, $address := $files -}}
-{{- if hasPrefix "sqlite:" $address -}}
 {{- fail (printf "%s is sqlite, a file of one pod: set replicaCount to 1, or an address that all pods reach" $option) -}}
 {{- end -}}
 {{- end -}}
-{{- if hasPrefix "shared:" (default "" (default dict $config.limits).store) -}}
+{{- end -}}
+{{- if and $several (hasPrefix "shared:" (default "" (default dict $config.limits).store)) -}}
 {{- fail "config.limits.store is shared:, a file of one host's workers: several pods need a Redis" -}}
 {{- end -}}
-{{- end -}}
-{{- if hasPrefix "sqlite:" $state -}}sqlite{{- else -}}{{- $state -}}{{- end -}}
+{{- if $sqlite -}}sqlite{{- end -}}
 {{- end -}}
 
 {{/* the name of the ConfigMap with gateway.yaml */}}
