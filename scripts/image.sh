@@ -64,6 +64,20 @@ buildah build --quiet --pull-never --layers=false --format docker --timestamp "$
     --file "$work/context/deploy/Dockerfile" --ignorefile "$work/context/deploy/Dockerfile.dockerignore" \
     --tag "$image:$version" "$work/context"
 
+# the same without what differs at each build, in the place of what was built
+mkdir "$work/pushed"
+buildah push --quiet "$image:$version" "docker-archive:$work/built.tar:$image:$version"
+built=$(buildah inspect --type image --format '{{.FromImageID}}' "$image:$version")
+settled=$("$python" scripts/image_papers.py settle "$work/built.tar" "$out/sluice-gateway.tar")
+rm "$work/built.tar"
+if [[ $built != "$settled" ]]; then
+    buildah pull --quiet "docker-archive:$out/sluice-gateway.tar" >/dev/null
+    buildah rmi "$built" >/dev/null 2>&1 || true # not where another name still has it
+fi
+# what any registry will call it
+buildah push --quiet --digestfile "$work/digest" "$image:$version" "dir:$work/pushed"
+rm -rf "$work/pushed"
+
 mounted() {
     local container
     container=$(buildah from --pull-never "$1")
@@ -76,12 +90,10 @@ mounted "$image:$version"
 over=$(($(du -sxb "$mount" | cut -f1) - before))
 
 "$python" scripts/image_papers.py bill "$mount" "$version" "$epoch" >"$out/sluice-gateway.cdx.json"
-rm -f "$out/sluice-gateway.tar"
-buildah push --quiet --digestfile "$work/digest" "$image:$version" "docker-archive:$out/sluice-gateway.tar:$image:$version"
 "$python" scripts/image_papers.py provenance "$work/context" "$commit" "$base" "$base_digest" "$(cat "$work/digest")" "$image:$version" \
     "$out/sluice-gateway.tar" "$out/sluice-gateway.cdx.json" >"$out/sluice-gateway.provenance.json"
 
-echo "$image:$version, $((over / 1000000)) MB over $base; $out"
+echo "$image:$version, $((over / 1000000)) MB over $base, $(cat "$work/digest"); $out"
 if ((over > limit)); then
     echo "make image: more than $((limit / 1000000)) MB over the base" >&2
     exit 1

@@ -1,13 +1,17 @@
-"""What goes with an image: its bill of materials, and how it was made. Both are the same for the same image.
+"""What goes with an image: its bill of materials, and how it was made. Both are the same for the same image, and the
+image for the same commit and base, once what the builder made up at random is out of it.
 
+image_papers.py settle ARCHIVE SETTLED
 image_papers.py bill ROOT VERSION EPOCH
 image_papers.py provenance CONTEXT COMMIT BASE BASE_DIGEST DIGEST NAME FILE...
 """
 
 import hashlib
+import io
 import json
 import re
 import sys
+import tarfile
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -22,6 +26,37 @@ INPUTS = ("deploy/Dockerfile", "requirements.lock", "scripts/locks/build.lock")
 """Of the repository: what says by hash all that is fetched from elsewhere."""
 BUILD_TYPE = "urn:sluice:image:1"
 """docs/image.md says what it stands for."""
+
+
+def settle(archive: Path, settled: Path) -> str:
+    """Writes the docker-archive of an image again without the names of the containers that it was built in: buildah
+    has them in the image's configuration, new with each build. Layers stay as they are. The image's new ID.
+
+    https://github.com/moby/docker-image-spec/blob/main/spec.md (no field of it is left out)
+    """
+    with tarfile.open(archive) as made, tarfile.open(settled, "w", format=tarfile.USTAR_FORMAT) as written:
+        (manifest,) = json.loads(_member(made, "manifest.json"))
+        config = json.loads(_member(made, manifest["Config"]))
+        for name in ("container", "container_config"):
+            config.pop(name, None)
+        config["config"].pop("Hostname", None)
+        text = json.dumps(config, separators=(",", ":")).encode()
+        identity = hashlib.sha256(text).hexdigest()
+        manifest["Config"] = f"{identity}.json"
+        for layer in manifest["Layers"]:
+            written.addfile(made.getmember(layer), made.extractfile(layer))
+        for name, content in ((manifest["Config"], text), ("manifest.json", json.dumps([manifest]).encode())):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o444
+            written.addfile(entry, io.BytesIO(content))
+    return identity
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(name)
+    if file is None:
+        raise ValueError(f"{name} is no file")
+    return file.read()
 
 
 def bill(root: Path, version: str, epoch: int) -> dict[str, Any]:
@@ -104,7 +139,7 @@ def provenance(
     context: Path, commit: str, base: str, base_digest: str, digest: str, name: str, files: list[Path]
 ) -> dict[str, Any]:
     """How an image was made, as an unsigned statement of in-toto with SLSA's predicate. `digest`: of the
-    image's manifest; `files`: what was written beside it.
+    image's manifest as a registry gets it; `files`: what was written beside it.
 
     https://slsa.dev/spec/v1.0/provenance
     """
@@ -140,6 +175,10 @@ def _sum(file: Path) -> str:
 
 
 def main(what: str, *given: str) -> None:
+    if what == "settle":
+        archive, settled = given
+        print(settle(Path(archive), Path(settled)))
+        return
     if what == "bill":
         root, version, epoch = given
         made = bill(Path(root), version, int(epoch))

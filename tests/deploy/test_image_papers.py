@@ -2,7 +2,9 @@
 
 import hashlib
 import importlib.util
+import io
 import json
+import tarfile
 from pathlib import Path
 from types import ModuleType
 
@@ -102,3 +104,59 @@ def test_provenance_names_what_was_made_and_of_what(papers: ModuleType, tmp_path
     assert definition["externalParameters"] == {"base": "python:3.11", "commit": "c" * 40}
     names = [one["name"] for one in definition["resolvedDependencies"]]
     assert names == ["source", "python:3.11", *papers.INPUTS]
+
+
+def archived(file: Path, container: str) -> None:
+    """A docker-archive as buildah writes it, of an image that it built in a container of that name."""
+    config = {
+        "created": "2023-11-14T22:13:20Z",
+        "container": container,
+        "container_config": {"Hostname": container[:12], "Env": ["A=b"]},
+        "config": {
+            "Hostname": container[:12],
+            "Env": ["A=b"],
+            "Healthcheck": {"Test": ["CMD", "true"]},
+            "Entrypoint": ["sluice"],
+        },
+        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(b"layer").hexdigest()]},
+    }
+    text = json.dumps(config).encode()
+    name = hashlib.sha256(text).hexdigest() + ".json"
+    manifest = [{"Config": name, "RepoTags": ["localhost/sluice:1"], "Layers": ["layer.tar"]}]
+    with tarfile.open(file, "w") as archive:
+        for member, content in (
+            ("layer.tar", b"layer"),
+            (name, text),
+            (f"{container}/VERSION", b"1.0"),
+            ("manifest.json", json.dumps(manifest).encode()),
+        ):
+            entry = tarfile.TarInfo(member)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+def test_an_image_does_not_tell_in_which_container_it_was_built(papers: ModuleType, tmp_path: Path) -> None:
+    made = []
+    for container in ("a" * 64, "b" * 64):
+        archived(tmp_path / "built.tar", container)
+        identity = papers.settle(tmp_path / "built.tar", tmp_path / f"{container}.tar")
+        made.append((identity, (tmp_path / f"{container}.tar").read_bytes()))
+    assert made[0] == made[1]
+    identity, content = made[0]
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        files = {one.name: papers._member(archive, one.name) for one in archive}
+    text = files.pop(f"{identity}.json")
+    assert hashlib.sha256(text).hexdigest() == identity
+    config = json.loads(text)
+    assert config["config"] == {
+        "Env": ["A=b"],
+        "Healthcheck": {"Test": ["CMD", "true"]},
+        "Entrypoint": ["sluice"],
+    }
+    assert config.keys() == {"created", "config", "rootfs"}
+    assert json.loads(files.pop("manifest.json"))[0] == {
+        "Config": f"{identity}.json",
+        "RepoTags": ["localhost/sluice:1"],
+        "Layers": ["layer.tar"],
+    }
+    assert files == {"layer.tar": b"layer"}
