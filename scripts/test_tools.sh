@@ -27,6 +27,7 @@ servers() {
     command -v promtool || packages+=(prometheus)
     command -v chromium || packages+=(chromium)
     command -v ip || packages+=(iproute2)
+    docker compose version || command -v docker-compose || packages+=(docker-compose)
     command -v pgbouncer || packages+=(pgbouncer)
     compgen -G '/usr/lib/postgresql/*/bin/postgres' || packages+=(postgresql)
     [[ ${#packages[@]} -gt 0 ]] || return 0
