@@ -3,13 +3,14 @@ ask for them."""
 
 import gc
 from collections.abc import Iterator
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from tests.redis_clusters import Cluster
-    from tests.servers import RedisServer
+    from tests.servers import RedisServer, Watched
 
 
 def pytest_collection_finish() -> None:
@@ -38,3 +39,17 @@ def valkey() -> "Iterator[RedisServer]":
             yield found
         return
     pytest.skip("no valkey-server (make test fetches it into .cache/bin)")
+
+
+@pytest.fixture(scope="session")
+def sentinel() -> "Iterator[Watched]":
+    """A Redis that is found by asking a Sentinel, for all tests of a process."""
+    from tests.servers import RedisSentinel, Watched, redis_server
+
+    with redis_server() as master, TemporaryDirectory(prefix="sentinel-") as directory:
+        watching = RedisSentinel(directory, master)
+        watching.start()
+        try:
+            yield Watched(master, watching)
+        finally:
+            watching.kill()

@@ -148,6 +148,14 @@ class RedisSentinel(RedisServer):
         return [self._binary, str(file), "--sentinel"]
 
 
+class Watched:
+    """A Redis whose address is its Sentinel's. `port`: that of the Redis itself."""
+
+    def __init__(self, master: RedisServer, sentinel: RedisSentinel) -> None:
+        self.port = master.port
+        self.url = f"redis+sentinel://127.0.0.1:{sentinel.port}/main/0?connect_timeout=30"
+
+
 @contextmanager
 def redis_server(binary: str | None = None, *options: str) -> Iterator[RedisServer]:
     with tempfile.TemporaryDirectory(prefix="redis-") as directory:

@@ -14,7 +14,9 @@ from sluice.conversations.sqlite import SqliteConversations
 from sluice.storage.sealing import Seals
 from tests.servers import PostgresServer, RedisServer, pgbouncer, postgres_server, redis_server
 
-SHARED = ["redis", "valkey", "cluster", "postgres", "pgbouncer", "redis encrypted", "postgres encrypted"]
+SHARED = [
+    "redis", "valkey", "sentinel", "cluster", "postgres", "pgbouncer", "redis encrypted", "postgres encrypted",
+]  # fmt: skip
 LOCAL = ["memory", "sqlite", "sqlite encrypted"]
 KEY = bytes(range(32))
 _prefixes = (f"conversations{number}" for number in itertools.count())

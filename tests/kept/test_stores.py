@@ -18,7 +18,7 @@ from sluice.kept.sealed import SealedResponses, WatchedResponses
 from sluice.kept.sqlite import SqliteResponses
 from sluice.model.kept import KeptResponse
 from sluice.storage.sealing import Seals
-from tests.servers import PostgresServer, RedisServer, postgres_server, redis_server
+from tests.servers import PostgresServer, RedisServer, pgbouncer, postgres_server, redis_server
 
 KEEP = 100.0
 KEY, NEWER = bytes(range(32)), bytes(range(1, 33))
@@ -48,8 +48,14 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def bouncer(postgres: PostgresServer) -> Iterator[str]:
+    with pgbouncer(postgres) as address:
+        yield address
+
+
 _names = (f"responses{number}" for number in itertools.count())
-KINDS = ("sqlite", "redis", "valkey", "cluster", "postgres")
+KINDS = ("sqlite", "redis", "valkey", "sentinel", "cluster", "postgres", "pgbouncer")
 
 
 def opened(
@@ -59,8 +65,12 @@ def opened(
     match kind:
         case "sqlite":
             return SqliteResponses(directory / f"{name}.db", KEEP, clock)
-        case "redis" | "valkey" | "cluster":
+        case "redis" | "valkey" | "sentinel" | "cluster":
             return RedisResponses(request.getfixturevalue(kind).url, KEEP, clock, prefix=name, timeout=10)
+        case "pgbouncer":
+            return PostgresResponses(
+                f"{request.getfixturevalue('bouncer')}&schema={name}", KEEP, clock, timeout=10
+            )
         case _:
             url = f"{request.getfixturevalue('postgres').url}&schema={name}"
             return PostgresResponses(url, KEEP, clock, timeout=10)

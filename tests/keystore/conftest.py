@@ -62,7 +62,7 @@ async def _opening(make: Open) -> AsyncIterator[Open]:
 
 
 def _maker(kind: str, request: Any, tmp_path: Path) -> Open:
-    if kind in ("redis", "valkey", "cluster"):
+    if kind in ("redis", "valkey", "sentinel", "cluster"):
         url, prefix = request.getfixturevalue(kind).url, next(_prefixes)
         return lambda: RedisKeys(url, prefix=prefix, timeout=10)
     if kind in ("postgres", "pgbouncer"):
@@ -79,7 +79,9 @@ def _maker(kind: str, request: Any, tmp_path: Path) -> Open:
     return lambda: memory
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis", "valkey", "cluster", "postgres", "pgbouncer"])
+@pytest.fixture(
+    params=["memory", "sqlite", "redis", "valkey", "sentinel", "cluster", "postgres", "pgbouncer"]
+)
 async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
     """Opens the same store, each time as another process would."""
     async for opening in _opening(_maker(request.param, request, tmp_path)):

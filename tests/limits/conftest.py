@@ -30,7 +30,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest, kind: str) -> Server | None:
     """What the store needs to run."""
-    found: Server | None = request.getfixturevalue(kind) if kind in ("redis", "valkey", "cluster") else None
+    redis = ("redis", "valkey", "sentinel", "cluster")
+    found: Server | None = request.getfixturevalue(kind) if kind in redis else None
     return found
 
 

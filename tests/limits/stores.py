@@ -17,14 +17,14 @@ from sluice.limits.memory import MemoryStore
 from sluice.limits.redis import RedisStore
 from sluice.limits.shared import SharedStore
 from tests.redis_clusters import Cluster
-from tests.servers import RedisServer
+from tests.servers import RedisServer, Watched
 
 STEP = 15_625
 """Microseconds: 1/64 s, a time that floats and whole microseconds both hold exactly."""
 EPOCH = 1_900_000_000 * 64
 LEASE = 30
 """Seconds."""
-Server = RedisServer | Cluster
+Server = RedisServer | Cluster | Watched
 _prefixes = (f"test{number}" for number in itertools.count())
 
 
@@ -66,11 +66,12 @@ STORES: dict[str, Callable[[Lab], BucketStore]] = {
     "memory": lambda at: MemoryStore(at.seconds, wall=at.seconds),
     "redis": _redis,
     "valkey": _redis,
+    "sentinel": _redis,
     "cluster": _redis,
     "shared": lambda at: SharedStore(_nameless(), clock=at.seconds, wall=at.seconds, lease=LEASE),
 }
 
-TRACELESS = {"redis", "valkey", "cluster", "shared"}
+TRACELESS = STORES.keys() - {"memory"}
 """Stores in which a call that changes nothing leaves no trace of when it was made."""
 
 

@@ -18,7 +18,7 @@ LIMIT = 4096
 Make = Callable[[], Journals]
 
 
-@pytest.fixture(params=["memory", "redis", "valkey", "cluster"])
+@pytest.fixture(params=["memory", "redis", "valkey", "sentinel", "cluster"])
 async def journals(request: pytest.FixtureRequest) -> AsyncIterator[Journals]:
     store: Journals
     if request.param == "memory":

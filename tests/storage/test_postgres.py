@@ -3,7 +3,10 @@ come back."""
 
 import asyncio
 import contextlib
+import hashlib
+import re
 import socket
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -13,12 +16,17 @@ from sluice.conversations import ConversationsFailed, Lease, Turn
 from sluice.conversations import postgres as conversations
 from sluice.conversations.leases import Leases
 from sluice.conversations.postgres import PostgresConversations
+from sluice.kept import postgres as responses
+from sluice.kept.postgres import PostgresResponses
 from sluice.keystore import KeyStoreFailed
+from sluice.keystore import postgres as keystore
 from sluice.keystore.postgres import PostgresKeys
+from sluice.model.kept import KeptResponse
 from sluice.storage import Reason
 from sluice.storage.postgres import PostgresClient, PostgresFailed, StoreTables
 from sluice.storage.postgres_address import address_of
 from sluice.usage import Figures, Subject, UsageBatch, UsageFailed
+from sluice.usage import postgres as usage
 from sluice.usage.postgres import PostgresUsage
 from tests.keystore.keys import stored
 from tests.servers import PostgresServer, free_port, postgres_server
@@ -111,27 +119,78 @@ async def test_a_migration_that_fails_leaves_nothing_behind(postgres: PostgresSe
         await add(old, "a")
 
 
-async def test_our_own_stores_work_beside_their_next_version(postgres: PostgresServer) -> None:
-    url = f"{postgres.url}&schema=ours"
+async def talk(url: str) -> None:
     store = PostgresConversations(url, timeout=HANG)
-    lease = Lease("acme", "s", "one")
-    begun = await store.begin(lease, 9)
+    lease = Lease("acme", "s", uuid.uuid4().hex)
+    begun = await store.begin(lease, 99)
     assert begun is not None
-    for part in (conversations.TABLES,):
-        tables = ("sluice_conversation", "sluice_turn", "sluice_lease", "sluice_lease_waiting")
-        more = [f"ALTER TABLE {{s}}.{table} ADD COLUMN later text NOT NULL DEFAULT ''" for table in tables]
-        async with (
-            client(
-                postgres, "ours", StoreTables(part.name, (*part.migrations, ";".join(more)))
-            ) as next_version,
-            next_version.asking(),
-        ):
-            pass
     await store.finish(lease, begun.id, [Turn("user", "hello", 1.0)])
-    again = PostgresConversations(url, timeout=HANG)
-    assert await again.recent(begun.id, 9) == [Turn("user", "hello", 1.0)]
+    assert await store.recent(begun.id, 99) == [*begun.turns, Turn("user", "hello", 1.0)]
     await store.close()
-    await again.close()
+
+
+async def make_keys(url: str) -> None:
+    store = PostgresKeys(url, timeout=HANG)
+    id = uuid.uuid4().hex
+    await store.put(stored(id), 0)
+    assert id in await store.ids()
+    await store.close()
+
+
+async def count_usage(url: str) -> None:
+    store = PostgresUsage(url, timeout=HANG)
+    subject = Subject(DAY, uuid.uuid4().hex, "t", "a", "m")
+    await store.add(UsageBatch(uuid.uuid4().hex, 1, DAY, [(subject, Figures(1))]))
+    assert (subject, Figures(1)) in await store.of_day(DAY)
+    await store.close()
+
+
+async def keep_responses(url: str) -> None:
+    store = PostgresResponses(url, 100.0, lambda: 1000.0, timeout=HANG)
+    kept = KeptResponse(uuid.uuid4().hex, "", 1000.0, b"[]", b"{}", ("msg",))
+    await store.put("acme", kept)
+    assert await store.get("acme", kept.id) == kept
+    await store.close()
+
+
+OURS = {
+    "conversations": (conversations.TABLES, talk),
+    "keys": (keystore.TABLES, make_keys),
+    "usage": (usage.TABLES, count_usage),
+    "responses": (responses.TABLES, keep_responses),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+async def test_our_own_stores_work_beside_their_next_version(name: str, postgres: PostgresServer) -> None:
+    part, use = OURS[name]
+    url = f"{postgres.url}&schema=ours_{name}"
+    await use(url)
+    tables = re.findall(r"TABLE \{s\}\.(\w+)", " ".join(part.migrations))
+    more = ";".join(
+        f"ALTER TABLE {{s}}.{table} ADD COLUMN later text NOT NULL DEFAULT ''" for table in tables
+    )
+    next_version = StoreTables(part.name, (*part.migrations, more))
+    async with client(postgres, f"ours_{name}", next_version) as migrated, migrated.asking():
+        pass
+    await use(url)
+
+
+MIGRATIONS = {
+    "conversations": ["97182ee112952f0f", "a7d646484cadfa8d"],
+    "keys": ["291c6b1cb6f22729"],
+    "usage": ["0928e84f639bc38f", "d32ea70bbb717038"],
+    "responses": ["d6782c9322c74d59"],
+}
+"""Each migration that was ever landed, by the beginning of its SHA-256."""
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_migration_that_databases_have_had_never_changes(name: str) -> None:
+    """What is added comes as another one, and here behind the others. The tables of usage are made of the names of
+    its figures: with a new one, the migrations from before need the old names written out."""
+    found = [hashlib.sha256(one.encode()).hexdigest()[:16] for one in OURS[name][0].migrations]
+    assert found == MIGRATIONS[name]
 
 
 async def reasons(url: str, timeout: float = HANG) -> set[Reason | None]:

@@ -35,7 +35,9 @@ def bouncer(postgres: PostgresServer) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis", "valkey", "cluster", "postgres", "pgbouncer"])
+@pytest.fixture(
+    params=["memory", "sqlite", "redis", "valkey", "sentinel", "cluster", "postgres", "pgbouncer"]
+)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[UsageStore]:
     kept: UsageStore
     match request.param:
