@@ -299,6 +299,19 @@ class UpstreamGarbled(UpstreamError):
         super().__init__("garbled", message)
 
 
+class StageFault(Exception):
+    """A stage has failed with another error, its cause; no other target would be asked with more success."""
+
+
+class DecoderCrashed(UpstreamGarbled):
+    """A decoder has failed on what the upstream sent: a fault of ours, `crash`, which is
+    logged. Another target may answer."""
+
+    def __init__(self, crash: Exception) -> None:
+        super().__init__()
+        self.crash = crash
+
+
 def without_frames(error: GatewayError) -> None:
     """Part an error, which is kept for the records, from where it came from: the frames that it went through
     know the call that knows it, and only the collector would find them."""

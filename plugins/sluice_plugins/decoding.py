@@ -65,7 +65,10 @@ def arguments_of(raw: msgspec.Raw) -> str:
     them as a string, as OpenAI does, and PHP writes an empty object as []."""
     text = bytes(raw).decode("utf-8", "replace").strip()
     if text.startswith('"'):
-        text = msgspec.json.decode(text, type=str).strip()
+        try:
+            text = msgspec.json.decode(text, type=str).strip()
+        except msgspec.DecodeError:  # half a surrogate pair, which `msgspec.Raw` holds
+            return ""
     return text if text[:1] in ("{", "[") and text.strip("{}[] \t\r\n") else ""
 
 

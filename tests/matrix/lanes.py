@@ -99,11 +99,15 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def answered(client: str, upstream: str, chat: ChatRequest, reads: Sequence[bytes]) -> bytes:
     """The client's bytes for an upstream's reads; frames are passed on where both speak one dialect."""
+    relay, found = relay_of(client, upstream, chat)
+    return found + b"".join([relay.feed(read, 1.0) for read in reads]) + relay.close(1.0)
+
+
+def relay_of(client: str, upstream: str, chat: ChatRequest) -> tuple[Relay, bytes]:
+    """The relay of one answer, and what the client is sent before it."""
     frontend, backend = CLIENTS[client], UPSTREAMS[upstream].backend
     verbatim = bool(frontend.dialect) and frontend.dialect == backend.dialect
     encoder = frontend.encoder(chat, Answer("r1", "chat", 1), verbatim=verbatim)
     decoder = backend.decoder(verbatim=verbatim)
     decoder.distinguish(call_ids(chat.messages))
-    relay = Relay(decoder, encoder, not chat.stream, False)
-    found = encoder.start() + b"".join([relay.feed(read, 1.0) for read in reads])
-    return found + relay.close(1.0)
+    return Relay(decoder, encoder, not chat.stream, False), encoder.start()

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from sluice.config.types import Hedge
 from sluice.config.units import Seconds
 from sluice.errors import GatewayError, UpstreamError
+from sluice.model.events import StreamEvent
 from sluice.proxy.call import Call
+from sluice_plugins.openai.stream import ChunkDecoder
 from tests.proxy.scripts import (
     ANSWER,
     ENDING,
@@ -290,3 +292,24 @@ async def test_a_target_that_is_silent_until_the_alias_deadline_has_failed(
         await task
     assert [attempt.outcome for attempt in call.attempts] == ["total_timeout"]
     assert not scene.targets[0].health.healthy()
+
+
+async def test_a_decoder_that_fails_is_a_fault_of_ours_and_another_target_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    feed = ChunkDecoder.feed
+
+    def fails_once(decoder: ChunkDecoder, data: bytes) -> list[StreamEvent]:
+        monkeypatch.setattr(ChunkDecoder, "feed", feed)
+        raise RecursionError
+
+    scene = Scene([Script(), Script(words=2)])
+    crashes: list[str] = []
+    scene.pipeline.crashed = lambda crash, request_id: crashes.append(type(crash).__name__)
+    monkeypatch.setattr(ChunkDecoder, "feed", fails_once)
+    call = scene.call()
+    task = asyncio.create_task(scene.pipeline.answer(call, scene.client))
+    await scene.play(task, 100)
+    await task
+    assert (call.end, [attempt.outcome for attempt in call.attempts]) == ("done", ["garbled", "ok"])
+    assert crashes == ["RecursionError"]

@@ -2,6 +2,7 @@
 as they are."""
 
 import json
+import time
 from base64 import b64encode, urlsafe_b64encode
 from urllib.parse import quote
 
@@ -272,3 +273,21 @@ def test_a_message_with_all_of_them_is_shown_without_any() -> None:
     told = upstream_error(400, {}, body).message
     assert told.startswith("No: ***")
     assert not [secret for secret in SECRETS[:8] if secret in told]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["*" * 40_000, "sk-." * 10_000, "a-" * 20_000, "access-" * 6_000, "_." * 20_000, "chatcmpl" * 5_000],
+    ids=len,
+)
+def test_a_long_text_takes_a_time_that_grows_as_its_length(text: str) -> None:
+    """Texts of prompts are masked, too, where records hold them, and a match does not let other threads go on."""
+
+    def seconds(text: str) -> float:
+        began = time.process_time()
+        masked(text)
+        return time.process_time() - began
+
+    masked(text[:400])
+    quarter = min(seconds(text[: len(text) // 4]) for _ in range(5))
+    assert min(seconds(text) for _ in range(5)) < max(10 * quarter, 0.05)  # the square would be 16 times

@@ -16,7 +16,7 @@ import msgspec
 from sluice.aio.deferred import Schedule, at_once
 from sluice.aio.scope import scope_here
 from sluice.config.types import Prices
-from sluice.errors import GatewayError, UpstreamError, without_frames
+from sluice.errors import GatewayError, StageFault, UpstreamError, without_frames
 from sluice.frontends import Answer
 from sluice.proxy.call import Call, end_of
 from sluice.proxy.failover import Failover
@@ -69,9 +69,15 @@ class Pipeline:
         self._idle: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         sender = Sender(
-            Bookkeeper(wall, later), claims, clock=clock, wall=wall, tells_cost=prices.header, beside=beside
+            Bookkeeper(wall, later),
+            claims,
+            clock=clock,
+            wall=wall,
+            tells_cost=prices.header,
+            beside=beside,
+            crashed=self._report,
         )
-        self.shadows = Shadows(sender, chance, lambda crash, request_id: self.crashed(crash, request_id))
+        self.shadows = Shadows(sender, chance, self._report)
         self.failover = Failover(
             sender,
             self.shadows,
@@ -84,6 +90,9 @@ class Pipeline:
             off=off,
         )
         self._ask = by_alias(interceptors or {}, self.failover.ask)
+
+    def _report(self, crash: Exception, request_id: str) -> object:
+        return self.crashed(crash, request_id)
 
     def tick(self, now: float) -> None:
         """Checks the deadlines of all calls; to be called some twenty times a second."""
@@ -132,7 +141,8 @@ class Pipeline:
         except GatewayError as error:
             self._end_in_error(run, error)
         except Exception as crash:  # unexpected: the caller gets no details, the log says where it happened
-            self.crashed(crash, call.id)
+            cause = crash.__cause__ if isinstance(crash, StageFault) else crash
+            self.crashed(cause if isinstance(cause, Exception) else crash, call.id)
             call.finish("internal_error")
             self._end_in_error(run, GatewayError("Internal server error"))
         finally:

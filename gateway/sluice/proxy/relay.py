@@ -30,7 +30,14 @@ from collections.abc import Callable
 import msgspec
 
 from sluice.backends.protocol import Decoder
-from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
+from sluice.errors import (
+    DecoderCrashed,
+    GatewayError,
+    StageFault,
+    UpstreamError,
+    UpstreamGarbled,
+    UpstreamTruncated,
+)
 from sluice.frontends import Encoder
 from sluice.model.events import (
     Finished,
@@ -124,11 +131,17 @@ class Relay(msgspec.Struct, eq=False):
 
         Raises UpstreamError if the stream is broken; everything before the break has been returned by then.
         """
-        if self.committed:
-            return self._take(self.decoder.feed(data), now)
-        if self.whole or self.uncommitted:
+        committed = self.committed
+        if not committed and (self.whole or self.uncommitted):
             self._receive(data)
-        events = self.decoder.feed(data)
+        try:
+            events = self.decoder.feed(data)
+        except (GatewayError, StageFault):
+            raise
+        except Exception as crash:
+            raise DecoderCrashed(crash) from None
+        if committed:
+            return self._take(events, now)
         if not events and self.whole:  # a document, most likely, which may be one value up to its end
             return b""
         out = self._take(events, now)
@@ -158,7 +171,13 @@ class Relay(msgspec.Struct, eq=False):
         """Handles the end of the upstream's body. Raises UpstreamTruncated if the answer is not complete."""
         if self.finished is not None:
             return b""
-        out = self._take(self.decoder.close(), now)
+        try:
+            events = self.decoder.close()
+        except (GatewayError, StageFault):
+            raise
+        except Exception as crash:
+            raise DecoderCrashed(crash) from None
+        out = self._take(events, now)
         if self.finished is None:
             raise UpstreamTruncated
         return out

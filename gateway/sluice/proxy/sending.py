@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from sluice.errors import BadRequest, StaleConnection, TlsFailed, UpstreamError
+from sluice.errors import BadRequest, DecoderCrashed, StaleConnection, TlsFailed, UpstreamError
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished
 from sluice.pricing.prices import cost, price_at
@@ -35,7 +35,8 @@ COST = "x-sluice-cost-usd"
 
 
 class Sender:
-    """Makes attempts. `tells_cost`: answers have a header with the cost of their call.
+    """Makes attempts. `tells_cost`: answers have a header with the cost of their call. `crashed` gets faults
+    of ours that another attempt may make good.
 
     `clock` monotonic and `wall` since the epoch, in seconds.
     """
@@ -49,7 +50,9 @@ class Sender:
         wall: Callable[[], float],
         tells_cost: bool = False,
         beside: Beside | None = None,
+        crashed: Callable[[Exception, str], object] = lambda crash, request_id: None,
     ) -> None:
+        self._crashed = crashed
         self._record = books.record
         self._claims_of = claims
         self._clock = clock
@@ -151,6 +154,9 @@ class Sender:
             attempt.outcome = "ok"
             target.health.succeeded()
         except UpstreamError as error:
+            if isinstance(error, DecoderCrashed):
+                self._crashed(error.crash, call.id)
+                error.crash.__traceback__ = None  # its frames know the call
             self._failed(attempt, chat, error)
             raise
         finally:
@@ -159,8 +165,10 @@ class Sender:
 
     def _failed(self, attempt: Attempt, chat: ChatRequest, error: UpstreamError) -> None:
         health, backend = attempt.target.health, attempt.target.backend
-        if isinstance(error, StaleConnection):
-            attempt.outcome = "stale_connection"
+        if isinstance(error, StaleConnection | DecoderCrashed):  # of which the target may know nothing
+            attempt.outcome = (
+                OUTCOMES[error.kind] if isinstance(error, DecoderCrashed) else "stale_connection"
+            )
             health.abandoned(attempt.probe)
         else:
             attempt.outcome = OUTCOMES[error.kind]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from sluice.backends.protocol import Decoder
+from sluice.errors import GatewayError, StageFault
 from sluice.model.events import Finished, StreamEvent, Usage, Working
 
 
@@ -74,6 +75,14 @@ class StagedDecoder(Decoder):
     def _staged(self, events: list[StreamEvent]) -> list[StreamEvent]:
         if not events:
             return events
+        try:
+            return self._passed(events)
+        except GatewayError:
+            raise
+        except Exception as fault:
+            raise StageFault from fault
+
+    def _passed(self, events: list[StreamEvent]) -> list[StreamEvent]:
         end = next((at for at, event in enumerate(events) if type(event) is Finished), len(events))
         found = self._fed(events[:end])
         if end < len(events):

@@ -50,8 +50,13 @@ def oversized(text: bytes | bytearray) -> str:
     outside = _outside_of_strings(text)
     if outside is None or outside.count(b"{") + outside.count(b"[") + outside.count(b",") >= MAX_NODES:
         return f"holds more than {MAX_NODES} values"
+    return TOO_DEEP if _depth(outside) > MAX_DEPTH else ""
+
+
+def _depth(outside: bytes) -> int:
+    """Returns the arrays and objects within each other among the first 2 * MAX_NODES brackets."""
     steps = memoryview(outside.translate(_STEPS, _NO_BRACKETS)[: 2 * MAX_NODES]).cast("b")
-    return _TOO_DEEP if max(accumulate(steps), default=0) > MAX_DEPTH else ""
+    return max(accumulate(steps), default=0)
 
 
 def is_shallow(text: bytes | bytearray) -> bool:
@@ -70,7 +75,7 @@ def _outside_of_strings(text: bytes | bytearray) -> bytes | None:
     return b"".join(text.split(b'"')[::2])
 
 
-_TOO_DEEP = f"nests more than {MAX_DEPTH} arrays and objects"
+TOO_DEEP = f"nests more than {MAX_DEPTH} arrays and objects"
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 """One level deeper or, as a signed byte, one less deep."""
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
@@ -98,7 +103,10 @@ _value = msgspec.json.Decoder().decode
 
 
 def value_of(text: bytes) -> Any:
-    """Parses a JSON text by the decoder that is faster for it. Raises ValueError for what is no JSON."""
+    """Parses a JSON text by the decoder that is faster for it. Raises ValueError for what is no JSON, or is
+    deeper than MAX_DEPTH."""
+    if not is_shallow(text) and _depth(_outside_of_strings(text) or b"") > MAX_DEPTH:
+        raise ValueError(TOO_DEEP)
     try:
         return json.loads(text) if slow_numbers(text) else _value(text)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -120,7 +128,7 @@ def checked_object(body: bytes) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise BadRequest(f"The body is not valid JSON (line {error.lineno}, column {error.colno})") from None
     except RecursionError:
-        raise BadRequest(f"The body {_TOO_DEEP}") from None
+        raise BadRequest(f"The body {TOO_DEEP}") from None
     if type(value) is not dict:
         raise BadRequest("The body must be a JSON object")
     if b"\\ud" in body or b"\\uD" in body:

@@ -21,7 +21,8 @@ from typing import Any, TypeVar, Union
 
 import msgspec
 
-from sluice.wire.jsontext import oversized
+from sluice.errors import UpstreamGarbled
+from sluice.wire.jsontext import TOO_DEEP, oversized, value_of
 from sluice.wire.separators import without_separators
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -47,6 +48,29 @@ def parse(data: bytes | bytearray) -> Any:
     if bound := oversized(data):
         raise ValueError(bound)
     return _decode(data.decode("utf-8", "replace").strip("\ufeff \t\r\n"))
+
+
+def parse_again(data: bytes | bytearray) -> Any:
+    """The plain values of what a decoder has read already, whose bounds may be wider. Raises
+    UpstreamGarbled."""
+    try:
+        return parse(data)
+    except ValueError as error:
+        raise UpstreamGarbled(f"The upstream sent what cannot be passed on: it {error}") from None
+
+
+def value_again(data: bytes) -> Any:
+    """The same by the decoder that is faster for it; None for what is no JSON."""
+    try:
+        return value_of(data)
+    except ValueError as error:
+        too_much = oversized(data) or str(error) == TOO_DEEP
+    if too_much:
+        return parse_again(data)
+    try:
+        return parse(data)
+    except ValueError:
+        return None
 
 
 def is_object(data: bytes) -> bool:

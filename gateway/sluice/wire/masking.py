@@ -35,7 +35,7 @@ _PREFIXED = re.compile(
     r"(?<![\w-])(?:"
     r"(?:gh[pousr]|github_pat|glpat|gldt|npm|pypi|hf|gsk|nvapi|dop_v1|shpat|shpss|r8|tvly|tskey|sbp|jina|vcp"
     r"|tgp_v1|fw|lin_api|ntn|figd|dapi|whsec)[_-](?=\w*[\dA-Z])[\w.-]{10,}"
-    r"|(?:sk|pk|rk|ak|csk|sess|ark|xai|pplx|key|tok|secret)[-_](?=[\w*.-]*[\d*A-Z])[\w*-]{6,}(?:\.[\w*-]{6,})*"
+    r"|(?:sk|pk|rk|ak|csk|sess|ark|xai|pplx|key|tok|secret)[-_](?=[\w*.-]{0,200}[\d*A-Z])[\w*-]{6,}(?:\.[\w*-]{6,})*"
     r"|xox[abeprsc]-[\w-]{6,}|xapp-[\w-]{10,}|xwfp-[\w-]{10,}"
     r"|(?:AKIA|ASIA|ABIA|ACCA|AROA|AIDA)[A-Z0-9]{12,}"
     r"|AIza[\w-]{16,}|ya29\.[\w.-]{6,}|GOCSPX-[\w-]{10,}|1//0[\w-]{20,}|SG\.[\w-]{10,}\.[\w-]{10,}|AGE-SECRET-KEY-\w{10,}"
@@ -43,7 +43,7 @@ _PREFIXED = re.compile(
     r")"
 )
 
-_STARRED = re.compile(r"(?<![\w-])(?:[\w-]{1,64}\*{3,}[\w-]{0,64}|\*{3,}[\w-]{1,64})")
+_STARRED = re.compile(r"(?<![\w-])(?:[\w-]{1,64}\*{3,}[\w-]{0,64}|(?<!\*)\*{3,}+[\w-]{1,64})")
 """What a provider has blotted out in part: the rest of a key."""
 
 _USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,30}://)[^\s/@\"'<>]{1,300}@")

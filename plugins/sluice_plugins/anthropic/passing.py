@@ -4,8 +4,8 @@ mean.
 The decoder observes, and writes a frame anew only where an SDK would misread it:
   - the `event:` line is missing or names another type (SDKs go by it);
   - a field is of another type than it should be, or a surrogate pair is split over two deltas;
-  - the type of a delta or a block is missing, a block's index is missing or beyond the newest block, a tool call's id is
-    missing or not unique in the conversation;
+  - the type of a delta or a block is missing, a block's index is missing, negative or beyond the newest block, a tool
+    call's id is missing or not unique in the conversation;
   - the stop reason is `end_turn` though the client's tools were called.
 Not passed on are errors (they end the answer in the gateway's words), a proxy's `[DONE]`, data that is no event, comments, and
 what comes behind the end. Events of types that are new here pass. A whole message in place of a stream makes events alone,
@@ -19,7 +19,7 @@ from typing import Any
 from sluice.errors import UpstreamError
 from sluice.model.events import Finished, StreamEvent, TextDelta, Verbatim
 from sluice.wire.call_ids import new_call_id
-from sluice.wire.lenient import encoded, parse
+from sluice.wire.lenient import encoded, parse_again
 from sluice.wire.sse import END, Event
 from sluice_plugins.anthropic.stream import TYPES, MessagesDecoder
 from sluice_plugins.decoding import MAX_EVENT
@@ -115,7 +115,7 @@ class PassingDecoder(MessagesDecoder):
         payload = frame.data if b"\n" not in frame.data else frame.data.replace(b"\n", b" ")
         if self._values is not None or self._edits:
             payload = encoded(
-                _edited(self._values if self._values is not None else parse(frame.data), self._edits)
+                _edited(self._values if self._values is not None else parse_again(frame.data), self._edits)
             )
         self._passed.append(b"event: %b\ndata: %b\n\n" % (self._kind.encode(), payload))
 
@@ -129,7 +129,7 @@ class PassingDecoder(MessagesDecoder):
         super()._indexed(event)
         if event.type not in _INDEXED:
             return
-        if event.type != "content_block_start" and event.index > newest:
+        if event.type != "content_block_start" and not 0 <= event.index <= newest:
             event.index = max(newest, 0)
         if event.index != given:
             self._edits["index"] = event.index
@@ -210,7 +210,7 @@ class WholeMessageDecoder(WholeOrStream[PassingDecoder]):
         finished = events[-1]
         if not isinstance(finished, Finished):
             raise UpstreamError("truncated")
-        values = parse(body)
+        values = parse_again(body)
         edits = self._stream.message_edits(values, finished) if type(values) is dict else {}
         if type(values) is dict and "content" in values:
             events.append(Verbatim(encoded(_edited(values, edits)) if edits else body, whole=True))

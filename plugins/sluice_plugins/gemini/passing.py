@@ -11,7 +11,7 @@ from typing import Any
 
 from sluice.errors import UpstreamError
 from sluice.model.events import ReasoningDelta, StreamEvent, TextDelta, Verbatim
-from sluice.wire.lenient import encoded, parse
+from sluice.wire.lenient import encoded, parse_again
 from sluice.wire.separators import without_separators
 from sluice.wire.sse import Event
 from sluice_plugins.decoding import MAX_EVENT
@@ -60,7 +60,7 @@ class PassingDecoder(GenerateDecoder):
         try:
             super()._chunk(chunk, events)
         except UpstreamError:
-            self._pass_content(values if values is not None else parse(payload))
+            self._pass_content(values if values is not None else parse_again(payload))
             raise
         if values is not None:
             if values.get("candidates"):

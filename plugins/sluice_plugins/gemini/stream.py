@@ -75,6 +75,8 @@ MAX_PARTIAL = 4 << 20
 """Characters of calls' arguments that come in pieces, of one answer."""
 MAX_INDEX = 10_000
 """The largest index of a list in a JSONPath."""
+MAX_PATH = 400
+"""Characters of an argument's path, so that it has no more levels than JSON texts may have."""
 
 
 class _Blob(msgspec.Struct):
@@ -363,8 +365,7 @@ class GenerateDecoder(FrameDecoder[Event]):
             if not call.willContinue and call.partialArgs is None:
                 events.append(ToolCallDelta(self._calls - 1, arguments_of(call.args) or "{}"))
                 return
-            given = msgspec.json.decode(arguments_of(call.args) or "{}")
-            self._open = given if type(given) is dict else {}
+            self._open = _object_of(arguments_of(call.args))
         for arg in call.partialArgs or ():
             self._argument(arg)
         if call.willContinue:
@@ -375,6 +376,8 @@ class GenerateDecoder(FrameDecoder[Event]):
     def _argument(self, arg: _PartialArg) -> None:
         """Put a piece of an argument where its JSONPath says (RFC 9535, names and indexes only)."""
         path = arg.jsonPath or ""
+        if len(path) > MAX_PATH:
+            raise UpstreamGarbled("The upstream's tool call has an argument whose path is too long")
         self._partial += len(path) + len(arg.stringValue or "") + 8
         if self._partial > MAX_PARTIAL:
             raise UpstreamGarbled("The upstream's tool call is too long")
@@ -383,9 +386,13 @@ class GenerateDecoder(FrameDecoder[Event]):
             for step in _STEP.finditer(path)
         ]
         at: Any = self._open
+        if not keys:
+            self.skipped_fields += 1
+            return
         for key, following in zip(keys, [*keys[1:], None], strict=True):
             made: list[Any] | dict[str, Any] = [] if type(following) is int else {}
             if type(at) is list and type(key) is int and key <= MAX_INDEX:
+                self._partial += max(0, 8 * (key + 1 - len(at)))  # an entry's memory is counted as text is
                 at.extend([None] * (key + 1 - len(at)))
             elif type(at) is not dict or type(key) is not str:
                 self.skipped_fields += 1
@@ -451,6 +458,15 @@ class GenerateDecoder(FrameDecoder[Event]):
         if reason == "stop" and self._calls and not self._keep_stop:
             reason = "tool_calls"
         events.append(Finished(reason, self.reported, self._finish_reason))
+
+
+def _object_of(text: str) -> dict[str, Any]:
+    """The object that a call's arguments are; an empty one for others."""
+    try:
+        value = parse(text.encode("utf-8", "surrogatepass"))
+    except ValueError:
+        return {}
+    return value if type(value) is dict else {}
 
 
 def _joined(value: Any) -> Any:

@@ -13,7 +13,7 @@ import msgspec
 
 from sluice.errors import UpstreamError
 from sluice.model.events import StreamEvent, Verbatim
-from sluice.wire.lenient import encoded, parse
+from sluice.wire.lenient import encoded, parse, parse_again
 from sluice.wire.separators import without_separators
 from sluice_plugins.decoding import MAX_EVENT, arguments_of
 from sluice_plugins.documents import MAX_DOCUMENT, WHITE, WholeOrStream
@@ -58,14 +58,14 @@ class PassingDecoder(ChatDecoder):
             super()._take(frame, events)
         except UpstreamError:
             if len(events) > before:
-                self._pass_content(self._parsed if self._parsed is not None else parse(frame))
+                self._pass_content(self._parsed if self._parsed is not None else parse_again(frame))
             raise
         if self.skipped > skipped:
             return
         if self._parsed is None and not self._odd:
             self._passed.append(b"%b\n" % without_separators(_one_line(frame)))
             return
-        values = self._parsed if self._parsed is not None else parse(frame)
+        values = self._parsed if self._parsed is not None else parse_again(frame)
         self._pass(_with_objects(values) if self._odd else values)
 
     def _decode(self, frame: bytes) -> Line | None:

@@ -13,7 +13,7 @@ import msgspec
 from sluice.errors import UpstreamGarbled
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
 from sluice.wire.jsontext import is_shallow
-from sluice.wire.lenient import encoded, fit, parse, whole_characters
+from sluice.wire.lenient import encoded, fit, parse, parse_again, whole_characters
 from sluice.wire.sse import EventStream
 from sluice_plugins.decoding import MAX_EVENT, failure_of
 from sluice_plugins.openai import stream as openai_stream
@@ -131,7 +131,7 @@ class DocumentDecoder(msgspec.Struct, eq=False):
         )
         if edits is not None or values is not None or odd:
             self._check_length()
-            values = parse(body) if values is None else values
+            values = parse_again(body) if values is None else values
             if edits is not None:
                 edits.apply(values)
             if odd:

@@ -3,8 +3,7 @@ of calls, halves of surrogate pairs, finish reasons, and the frames around them.
 
 from typing import Any
 
-from sluice.errors import UpstreamGarbled
-from sluice.wire.lenient import REPLACEMENT, Halves, encoded, parse
+from sluice.wire.lenient import REPLACEMENT, Halves, encoded, parse, parse_again
 
 FRAMING = len(b"data: \n\n")
 TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
@@ -57,18 +56,9 @@ class Edits:
 
 def renamed(payload: bytes, name: str, choice: int, call: int) -> bytes:
     """The chunk with the name of one call replaced."""
-    values = values_of(payload)
+    values = parse_again(payload)
     values["choices"][choice]["delta"]["tool_calls"][call]["function"]["name"] = name
     return encoded(values)
-
-
-def values_of(payload: bytes) -> Any:
-    """The parsed chunk, to be edited and encoded again. Raises UpstreamGarbled for one that `parse`
-    refuses."""
-    try:
-        return parse(payload)
-    except ValueError as error:
-        raise UpstreamGarbled(f"The upstream sent an event that cannot be passed on: it {error}") from None
 
 
 def end_chunk(like: bytes, reasons: dict[int, str]) -> bytes:

@@ -45,7 +45,7 @@ from sluice.model.events import (
 from sluice.wire import sse
 from sluice.wire.call_ids import new_call_id
 from sluice.wire.jsonedit import without_known_object
-from sluice.wire.lenient import Halves, encoded, fit, is_object, parse, whole_characters
+from sluice.wire.lenient import Halves, encoded, fit, is_object, parse, parse_again, whole_characters
 from sluice.wire.upstream_errors import reported_error, stream_error
 from sluice_plugins.decoding import MAX_EVENT, failure_of
 from sluice_plugins.openai.calls import ReceivedCall, ReceivedCalls
@@ -68,7 +68,6 @@ from sluice_plugins.openai.edits import (
     join_function,
     join_text,
     renamed,
-    values_of,
 )
 from sluice_plugins.openai.ends import FINISH, usage_of
 from sluice_plugins.openai.form import Form, learn
@@ -574,7 +573,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
                 edits = edits or Edits()
                 edits.drop("usage")
         if edits is not None or values is not None:
-            values = values_of(payload) if values is None else values
+            values = parse_again(payload) if values is None else values
             if edits is not None:
                 edits.apply(values)
             payload = encoded(values)

@@ -30,7 +30,7 @@ from sluice.model.events import (
     Working,
 )
 from sluice.wire import sse
-from sluice.wire.lenient import REPLACEMENT, Halves, fit, is_object, parse, whole_characters
+from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, is_object, parse, whole_characters
 from sluice.wire.upstream_errors import reported_error, stream_error
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.responses.answer import Answer
@@ -44,16 +44,17 @@ REASONS: dict[str, FinishReason] = {
 MAX_DOCUMENT = 32 << 20
 """Bytes of a whole answer."""
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_HALF = re.compile(rb"\\u[dD][89abAB]").search
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]").search
 _FAILED = "The upstream's answer failed"
 
 
 class ResponsesDecoder:
     """Decodes one streamed Response.
 
-    `verbatim`: the frames are passed on as they came. `strict`: data that is no event is an error, else it is
-    skipped and counted in `skipped`. `skipped_fields` counts fields of a wrong type, `finish_missing` answers
-    that only `[DONE]` ended.
+    `verbatim`: the frames are passed on as they came, but those that clients could not read (fields of another
+    type, NaN, split surrogate pairs) are written anew, and data that is no event is left out. `strict`: such data
+    is an error, else it is skipped and counted in `skipped`. `skipped_fields` counts fields of a wrong type,
+    `finish_missing` answers that only `[DONE]` ended.
     """
 
     def __init__(self, *, verbatim: bool = False, strict: bool = False, max_event: int = MAX_EVENT) -> None:
@@ -68,6 +69,7 @@ class ResponsesDecoder:
         self._usage: Usage | None = None
         self._document: bytearray | None = None
         self._halves: Halves | None = None
+        self._instead: bytes | None = None  # what is passed on in place of the frame under way
         self._known = False  # whether the body is a stream or a document
         self.skipped = 0
         self.skipped_fields = 0
@@ -122,16 +124,25 @@ class ResponsesDecoder:
         """The events of complete frames, and with them the frames."""
         events: list[StreamEvent] = []
         passed = 0
+        written: list[bytes] = []  # what stands in place of the frames up to `since`
+        since = 0
         try:
             for frame in body.split(sse.END)[:-1]:
                 event = self._stream.event(frame)
                 if event is not None:
                     self._take(event, events)
-                passed += len(frame) + 2
+                size = len(frame) + 2
+                if self._instead is not None:
+                    written += body[since:passed], self._instead
+                    since, self._instead = passed + size, None
+                passed += size
                 if self._done:
                     break
         except UpstreamError as error:
-            self._error = error
+            self._error, self._instead = error, None
+        if written:
+            body = b"".join([*written, body[since:passed]])
+            passed = len(body)
         if self._verbatim and passed:
             events.append(Verbatim(body if passed == len(body) else body[:passed]))
         if self._error is not None and not events:
@@ -188,7 +199,7 @@ class ResponsesDecoder:
             except _MALFORMED:
                 event = None
         if event is None:
-            event = self._mended(data)
+            event = self._mended(frame)
         if event is None or not event.type:
             if data.strip() == b"[DONE]":
                 return ResponsesEvent("[DONE]")
@@ -202,11 +213,13 @@ class ResponsesDecoder:
             if self._strict:
                 raise UpstreamGarbled
             self.skipped += 1
+            self._instead = b""
             return None
         return event
 
-    def _mended(self, data: bytes) -> ResponsesEvent | None:
+    def _mended(self, frame: sse.Event) -> ResponsesEvent | None:
         """An event that msgspec refused, field by field; None if it is no JSON object."""
+        data = frame.data
         try:
             values, odd = fit(parse(data), ResponsesEvent)
             if self._halves is not None or _HALF(data):
@@ -215,6 +228,8 @@ class ResponsesDecoder:
         except (ValueError, RecursionError):
             return None
         self.skipped_fields += odd
+        name = b"" if frame.event == "message" else b"event: %b\n" % frame.event.encode()
+        self._instead = b"%bdata: %b\n\n" % (name, encoded(values))
         return msgspec.convert(values, ResponsesEvent)
 
     def _join_halves(self, values: dict[str, Any]) -> None:
@@ -271,26 +286,27 @@ class ResponsesDecoder:
 
     def _whole(self, document: bytes, events: list[StreamEvent]) -> None:
         """A whole Response in place of a stream."""
-        response, odd = response_of(document)
+        response, values, odd = response_of(document)
         self.skipped_fields += odd
         self._end(checked_state(response, document), response, document, events)
         if self._verbatim:
-            events.append(Verbatim(document, whole=True))
+            events.append(Verbatim(document if values is None else encoded(values), whole=True))
 
 
-def response_of(document: bytes) -> tuple[Response, int]:
-    """The Response that a document is, and how many of its fields were of another type. Raises UpstreamError
-    for another."""
+def response_of(document: bytes) -> tuple[Response, dict[str, Any] | None, int]:
+    """The Response that a document is; where it had to be read field by field, also its values, and how many
+    were of another type. Raises UpstreamError for another."""
     try:
-        return decode_response(document), 0
+        return decode_response(document), None, 0
     except _MALFORMED:
         pass
     try:
         values, odd = fit(parse(document), Response)
-        response = msgspec.convert(whole_characters(values), Response)
+        values = whole_characters(values)
+        response = msgspec.convert(values, Response)
     except (ValueError, RecursionError):
         raise UpstreamGarbled from None
-    return response, odd
+    return response, values, odd
 
 
 def checked_state(response: Response, document: bytes) -> str:

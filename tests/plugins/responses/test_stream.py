@@ -21,7 +21,9 @@ from sluice.model.events import (
     Verbatim,
     Working,
 )
+from sluice.wire.sse import EventStream
 from sluice_plugins.responses.backend import Responses
+from sluice_plugins.responses.wire import ResponsesEvent, decode_event
 from tests.wire import cuts
 
 USED = {
@@ -191,15 +193,23 @@ def test_a_stream_means_the_same_however_it_is_cut(name: str) -> None:
     assert decoded([body.replace(b"\n", b"\r\n")]) == meant
 
 
+def decode_all(frames: bytes) -> list[ResponsesEvent]:
+    """The events of frames that need no mending."""
+    return [decode_event(event.data) for event in EventStream(limit=1 << 20).feed(frames)]
+
+
 @pytest.mark.parametrize("name", [name for name in GRAMMAR if name not in ("document", "done")])
 def test_frames_are_passed_on_whatever_they_mean(name: str) -> None:
     body, meant = GRAMMAR[name]
     for reads in ([body], cuts.bytewise(body)):
         events = decoded(reads, verbatim=True)
-        assert (
-            b"".join(event.data for event in events if isinstance(event, Verbatim))
-            == body.rstrip(b"\n") + b"\n\n"
-        )
+        passed = b"".join(event.data for event in events if isinstance(event, Verbatim))
+        if name in ("halves", "odd types"):  # written anew, so that clients can read it
+            assert decode_all(passed)
+            lost = TextDelta("\ufffd")  # half a pair at an item's end: a Response's end has all of its text
+            assert [one for one in decoded([passed]) if one != lost] == [one for one in meant if one != lost]
+        else:
+            assert passed == body.rstrip(b"\n") + b"\n\n"
         assert [event for event in events if not isinstance(event, Verbatim)] == meant
 
 

@@ -5,7 +5,6 @@ attempt yields events without frames (a whole message instead of a stream), they
 position in the stream is tracked, so that another attempt can continue it.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +18,7 @@ from sluice.frontends.anthropic.rename import Renaming
 from sluice.frontends.anthropic.whole import Message, Whole, input_of
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
-from sluice.wire.jsontext import value_of
+from sluice.wire.lenient import encoded, value_again
 from sluice.wire.sse import END
 
 Value = dict[str, Any]
@@ -138,8 +137,8 @@ class WholePassedOn(Message):
                 self._message = message
             case {"type": "content_block_start", "content_block": dict(block)}:
                 self._blocks.append(block)
-            case {"type": "content_block_delta", "index": int(index), "delta": dict(delta)} if index < len(
-                self._blocks
+            case {"type": "content_block_delta", "index": int(index), "delta": dict(delta)} if (
+                0 <= index < len(self._blocks)
             ):
                 self._continue(index, self._blocks[index], delta)
             case {"type": "message_delta", "delta": dict(delta)} if self._message is not None:
@@ -175,23 +174,10 @@ class WholePassedOn(Message):
         message = {**(self._message or {}), "content": self._blocks}
         if not message.get("stop_reason"):
             message |= stop_of(finished)
-        try:
-            data = _json(message)
-        except (
-            UnicodeEncodeError,
-            OverflowError,
-        ):  # half a surrogate pair, escaped in a field that nobody read
-            data = json.dumps(message).encode()
+        data = encoded(message)
         return data if self._renaming is None else self._renaming.document(data)
 
 
 def _object(payload: bytes) -> Value:
-    """The decoder has read it already."""
-    try:
-        value = value_of(payload)
-    except ValueError:
-        try:
-            value = json.loads(payload)
-        except (ValueError, RecursionError):
-            return {}
+    value = value_again(payload)
     return value if type(value) is dict else {}

@@ -5,12 +5,11 @@ A model is named in message_start, in blocks of type `fallback` (who answered fi
 the usage of single steps (`iterations`).
 """
 
-import json
 from typing import Any
 
 import msgspec
 
-from sluice.wire.jsontext import value_of
+from sluice.wire.lenient import encoded, value_again
 from sluice.wire.sse import END
 
 _encode = msgspec.json.Encoder().encode
@@ -37,22 +36,10 @@ class Renaming:
 
     def document(self, data: bytes) -> bytes:
         """Renames one JSON object. Anything else is returned unchanged."""
-        try:
-            value: Any = value_of(data)
-        except ValueError:
-            try:
-                value = json.loads(data)
-            except (ValueError, RecursionError):
-                return data
+        value = value_again(data)
         if not self._rename(value):
             return data
-        try:
-            return _encode(value)
-        except (
-            UnicodeEncodeError,
-            OverflowError,
-        ):  # half a surrogate pair, escaped in a field that nobody read
-            return json.dumps(value).encode()
+        return encoded(value)
 
     def _frame(self, frame: bytes) -> bytes:
         if _KEY not in frame:

@@ -15,7 +15,7 @@ from sluice.frontends import Answer
 from sluice.frontends.gemini.answer import Events, JsonListEvents, Whole
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Verbatim
 from sluice.wire.jsonedit import with_string
-from sluice.wire.lenient import encoded, parse
+from sluice.wire.lenient import encoded, parse_again
 
 _DATA = b"data: "
 _END = b"\r\n\r\n"
@@ -97,7 +97,7 @@ class WholePassedOn:
             elif type(event) is Verbatim:
                 self._chunks += [chunk.removeprefix(_DATA) for chunk in event.data.split(_END) if chunk]
         if not document and self._chunks and any([type(event) is Finished for event in events]):
-            document = encoded(joined([parse(chunk) for chunk in self._chunks]))
+            document = encoded(joined([parse_again(chunk) for chunk in self._chunks]))
         if not document:
             return b"" if self._chunks else self._own.encode(events)
         return renamed(document, self._name) if self._name and _KEY in document else document
@@ -120,7 +120,7 @@ def renamed(chunk: bytes, name: bytes) -> bytes:
     edited = with_string(chunk, _KEY, name)
     if edited is not None:
         return edited
-    value = parse(chunk)
+    value = parse_again(chunk)
     if type(value) is not dict or "modelVersion" not in value:
         return chunk
     return encoded({**value, "modelVersion": msgspec.json.decode(name)})

@@ -15,7 +15,7 @@ from sluice.frontends import Answer
 from sluice.frontends.ollama.answer import OllamaLines, Whole
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Verbatim
 from sluice.wire.jsonedit import with_string
-from sluice.wire.lenient import encoded, parse
+from sluice.wire.lenient import encoded, parse_again
 
 Value = dict[str, Any]
 _NAMES = ("model", "remote_model")
@@ -100,7 +100,7 @@ class WholePassedOn:
         if not any([type(event) is Finished for event in events]):
             return own
         if not document and self._lines:
-            document = encoded(joined([parse(line) for line in self._lines]))
+            document = encoded(joined([parse_again(line) for line in self._lines]))
         if not document or not is_of(document, generates=self._generates):
             return own
         return renamed(document, self._name) if self._name else document
@@ -120,7 +120,7 @@ class WholePassedOn:
 
 def is_of(lines: bytes, *, generates: bool) -> bool:
     """Returns whether an answer that begins with these lines is of /api/generate, or else of /api/chat."""
-    value = parse(lines.partition(b"\n")[0] if lines.endswith(b"\n") else lines)
+    value = parse_again(lines.partition(b"\n")[0] if lines.endswith(b"\n") else lines)
     return type(value) is dict and (("response" in value and "message" not in value) is generates)
 
 
@@ -130,7 +130,7 @@ def renamed(line: bytes, name: bytes) -> bytes:
         if key in line:
             edited = with_string(line, key, name)
             if edited is None:
-                value = parse(line)
+                value = parse_again(line)
                 shown = msgspec.json.decode(name)
                 return encoded({**value, **{member: shown for member in _NAMES if member in value}})
             line = edited

@@ -1,13 +1,10 @@
 """The upstream's own chunks and documents under another model's name (`report_model: alias`), and nothing
 else changed."""
 
-import json
-from typing import Any
-
 import msgspec
 
 from sluice.wire.jsonedit import with_string
-from sluice.wire.jsontext import value_of
+from sluice.wire.lenient import encoded, value_again
 from sluice.wire.sse import EventStream, payloads
 
 _encode = msgspec.json.Encoder().encode
@@ -39,20 +36,8 @@ class Renaming:
         edited = with_string(data, _KEY, self._written)
         if edited is not None:
             return edited
-        try:
-            value: Any = value_of(data)
-        except ValueError:
-            try:
-                value = json.loads(data)
-            except (ValueError, RecursionError):
-                return data
+        value = value_again(data)
         if type(value) is not dict or "model" not in value:
             return data
         value["model"] = self._name
-        try:
-            return _encode(value)
-        except (
-            UnicodeEncodeError,
-            OverflowError,
-        ):  # half a surrogate pair, escaped in a field that nobody read
-            return json.dumps(value).encode()
+        return encoded(value)

@@ -7,7 +7,6 @@ them the last word counts (citations, system_fingerprint …), but for logprobs,
 Standard: https://platform.openai.com/docs/api-reference/chat/object
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +36,7 @@ from sluice.model.events import (
     Working,
 )
 from sluice.wire.call_ids import new_call_id
-from sluice.wire.jsontext import value_of
+from sluice.wire.lenient import encoded, value_again
 from sluice.wire.sse import EventStream, payloads
 
 _json = msgspec.json.Encoder().encode
@@ -179,7 +178,7 @@ class Accumulated(_Completion):
         return [event.data for event in self._stream.feed(data)]
 
     def _take(self, payload: bytes) -> None:
-        chunk = _value(payload)
+        chunk = value_again(payload)
         if type(chunk) is not dict:
             return
         choices = chunk.pop("choices", None)
@@ -199,8 +198,8 @@ class Accumulated(_Completion):
                 continue
             if key == "delta" and type(value) is dict:
                 merge(kept["message"], value)
-            elif key == "logprobs" and type(value) is dict:
-                merge(kept.setdefault("logprobs", {}), value)
+            elif key == "logprobs" and type(value) is dict and type(kept.get(key, value)) is dict:
+                merge(kept.setdefault(key, {}), value)
             else:
                 kept[key] = value
 
@@ -210,13 +209,7 @@ class Accumulated(_Completion):
         whole = {**self._head(), "choices": choices, **reported, **self._top, "object": "chat.completion"}
         if self._renaming is not None:
             whole["model"] = self._answer.model
-        try:
-            return _json(whole)
-        except (
-            UnicodeEncodeError,
-            OverflowError,
-        ):  # half a surrogate pair, escaped in a field that nobody read
-            return json.dumps(whole).encode()
+        return encoded(whole)
 
 
 def _choice(index: int, kept: dict[str, Any]) -> dict[str, Any]:
@@ -233,15 +226,3 @@ def _choice(index: int, kept: dict[str, Any]) -> dict[str, Any]:
 
 def _without_index(call: Any) -> Any:
     return {key: value for key, value in call.items() if key != "index"} if type(call) is dict else call
-
-
-def _value(data: bytes) -> Any:
-    """Parses the payload of a chunk; the decoder has read it already, but may have ignored invalid parts."""
-    try:
-        return value_of(data)
-    except ValueError:
-        pass
-    try:
-        return json.loads(data.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        return None

@@ -5,7 +5,6 @@ An answer that breaks is ended in its own terms: with its id, and the next seque
 continued by another model, whose events would be those of another Response.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -19,8 +18,7 @@ from sluice.frontends.responses.response import failure
 from sluice.frontends.responses.stream import Stream
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Verbatim
-from sluice.wire.jsontext import value_of
-from sluice.wire.lenient import encoded
+from sluice.wire.lenient import encoded, value_again
 from sluice.wire.sse import END, EventStream
 
 MAX_FRAMES = 64 << 20
@@ -110,7 +108,7 @@ class Renamed(PassedOn):
         if b'"model"' not in frame:
             return frame + END
         event = EventStream(limit=MAX_FRAMES).event(frame)
-        value = _value(event.data) if event is not None else None
+        value = value_again(event.data) if event is not None else None
         if event is None or type(value) is not dict or type(value.get("response")) is not dict:
             return frame + END
         if "model" in value["response"]:
@@ -141,7 +139,7 @@ class PassedOnWhole:
         if self._renaming is not None:
             document = self._renaming.document(document)
         if (keep := self._chat.keep) is not None and keep.kept:
-            keep.response = _value(document)
+            keep.response = value_again(document)
         return document
 
     def fail(self, error: GatewayError) -> bytes:
@@ -164,19 +162,7 @@ def _last_response(frames: bytes) -> dict[str, Any]:
 
 def _values(frames: bytes) -> list[dict[str, Any]]:
     events = EventStream(limit=MAX_FRAMES).feed(frames)
-    return [value for event in events if type(value := _value(event.data)) is dict]
-
-
-def _value(data: bytes) -> Any:
-    """Parses a payload; the decoder has read it already, but may have ignored invalid parts."""
-    try:
-        return value_of(data)
-    except ValueError:
-        pass
-    try:
-        return json.loads(data.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        return None
+    return [value for event in events if type(value := value_again(event.data)) is dict]
 
 
 def _frame(kind: str, number: int, fields: dict[str, Any]) -> bytes:
