@@ -67,9 +67,14 @@ class FakeRequest:
         self.begun = self.aborted = False
         self.status = 0
         self.last_write = 0.0
+        self.bytes_out = 0
         self.content_type = ""
         self.answer = b""
         self.told: CIMultiDict[str] = CIMultiDict()
+
+    @property
+    def bytes_in(self) -> int:
+        return len(self._body)
 
     def body_now(self) -> bytes | None:
         return self._body
@@ -85,6 +90,7 @@ class FakeRequest:
         content_type: str = "application/json",
     ) -> None:
         self._head(status, headers, content_type)
+        self.bytes_out = len(body)
         self.answer += body
 
     def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
@@ -96,6 +102,7 @@ class FakeRequest:
         self.told = CIMultiDict([*self.extra, *headers])
 
     def write(self, data: bytes, *, last: bool = False) -> None:
+        self.bytes_out += len(data)
         self.answer += data
 
     def fail(self, data: bytes) -> None:

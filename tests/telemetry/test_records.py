@@ -25,6 +25,8 @@ PRINCIPAL = Principal("k", "k", "k", frozenset("*"))
 class Exchange:
     path = "/v1/chat/completions/"
     caller = "k"
+    bytes_in, bytes_out = 70, 900
+    last_write = 0.0
 
     def __init__(self, status: int, received: float = 99.0) -> None:
         self.status = status
@@ -113,7 +115,7 @@ def test_an_answered_call_is_one_line_and_one_count() -> None:
     call = desk.call(attempt(outcome="ok", usage=Usage(5, 2), used=Usage(5, 2), cost=0.25))
     assert desk.finished(200, call) == {
         "event": "request", "level": "info", "request_id": "r", "route": "/v1/chat/completions", "frontend": "openai",
-        "key": "k", "status": 200, "duration": 1.0, "error": None, "reason": None, "alias": "chat", "target": "one",
+        "key": "k", "status": 200, "duration": 1.0, "bytes_in": 70, "bytes_out": 900, "error": None, "reason": None, "alias": "chat", "target": "one",
         "attempts": ["one ok"], "stream": True, "end": "done", "ttft": 0.25, "tokens_in": 5, "tokens_out": 2,
         "cost_usd": 0.25, "detail": None, "upstream_status": None,
     }  # fmt: skip
@@ -228,6 +230,16 @@ def test_a_line_tells_how_long_a_call_waited_for_its_first_attempt(
     call = desk.call(attempt(outcome="ok"))
     call.received = received
     assert desk.finished(200, call).get("waited") == waited
+
+
+@pytest.mark.parametrize(("wrote", "last_byte"), [(0.0, None), (99.9996, None), (99.5, 0.5), (99.999, 0.999)])
+def test_a_line_tells_the_bytes_and_when_the_last_came_long_before_the_end(
+    wrote: float, last_byte: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Exchange, "last_write", wrote)
+    desk = Desk()
+    line = desk.finished(200, desk.call(attempt(outcome="ok")))
+    assert (line["bytes_in"], line["bytes_out"], line.get("last_byte")) == (70, 900, last_byte)
 
 
 def test_an_answer_whose_provider_reports_nothing_is_an_estimate() -> None:

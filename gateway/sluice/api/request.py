@@ -10,7 +10,11 @@ from sluice.proxy.writer import ResponseWriter
 
 
 class Request(ResponseWriter, Protocol):
-    """The interface of the server's exchange for routes. `parameters`: the values of the path's `{names}`."""
+    """The interface of the server's exchange for routes.
+
+    `parameters`: the values of the path's `{names}`. `bytes_in`, `bytes_out`: of the bodies of the request
+    and of the answer, as far as they have come and been written.
+    """
 
     received: float
     caller: str | None
@@ -18,6 +22,7 @@ class Request(ResponseWriter, Protocol):
     path: str
     parameters: Mapping[str, str]
     status: int
+    bytes_out: int
 
     @property
     def method(self) -> str: ...
@@ -27,6 +32,8 @@ class Request(ResponseWriter, Protocol):
     def raw_headers(self) -> Sequence[tuple[bytes, bytes]]: ...
     @property
     def query(self) -> Mapping[str, str]: ...
+    @property
+    def bytes_in(self) -> int: ...
     @property
     def peer(self) -> str: ...
     def body_now(self) -> bytes | None: ...

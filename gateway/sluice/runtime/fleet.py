@@ -21,6 +21,8 @@ not be applied.
 
 WINDOW = 300
 """Seconds that figures of recent calls are about."""
+STEP = 10
+"""Seconds of each step of them over time."""
 
 Breaker = Literal["closed", "half_open", "open"]
 BREAKERS: tuple[Breaker, ...] = get_args(Breaker)
@@ -121,12 +123,11 @@ class Targets(msgspec.Struct, frozen=True):
     missing: list[int] = []
 
 
-class RecentFigures(msgspec.Struct, frozen=True):
-    """What the calls that one process remembers say of the last `WINDOW` seconds.
+class RecentStep(msgspec.Struct):
+    """What the calls that ended within one step of time say (`STEP` seconds, from a multiple of it on).
 
     `retried`: calls with more than one attempt. `first_tokens`: seconds until the first token, of each call
-    that had one. `tokens` came within `streaming` seconds, of all streams together. `complete`: False where
-    so many calls came that the first of them are forgotten.
+    that had one. `tokens` came within `streaming` seconds, of all streams together.
     """
 
     calls: int = 0
@@ -135,6 +136,24 @@ class RecentFigures(msgspec.Struct, frozen=True):
     first_tokens: list[float] = []
     tokens: int = 0
     streaming: float = 0.0
+
+    def add(self, other: "RecentStep") -> None:
+        self.calls += other.calls
+        self.errors += other.errors
+        self.retried += other.retried
+        self.first_tokens += other.first_tokens
+        self.tokens += other.tokens
+        self.streaming += other.streaming
+
+
+class RecentFigures(msgspec.Struct, frozen=True):
+    """What the calls that one process remembers say of the last `WINDOW` seconds.
+
+    `steps`: by the second since the epoch at which each begins; those without a call are left out.
+    `complete`: False where so many calls came that the first of them are forgotten.
+    """
+
+    steps: dict[int, RecentStep] = {}
     complete: bool = True
 
 

@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from sluice.runtime.fleet import (
     BREAKERS,
+    STEP,
     WINDOW,
     CallQuery,
     Found,
@@ -16,6 +17,7 @@ from sluice.runtime.fleet import (
     Place,
     ProcessView,
     RecentFigures,
+    RecentStep,
     TargetState,
 )
 from sluice.runtime.snapshot import Snapshot
@@ -24,6 +26,7 @@ from sluice.runtime.targets import merged, states_of
 from sluice.telemetry.metrics import CODES
 
 if TYPE_CHECKING:
+    from sluice.telemetry.logs import LogLine
     from sluice.telemetry.recent import RecentCalls
 
 
@@ -36,25 +39,29 @@ def view_of(snapshot: Snapshot, state: ProcessState) -> ProcessView:
 
 
 def _recent(recent: "RecentCalls") -> RecentFigures:
-    calls = errors = retried = tokens = 0
-    streaming = 0.0
-    first_tokens: list[float] = []
+    steps: dict[int, RecentStep] = {}
+    calls, complete = recent.within(WINDOW)
+    for seen in calls:
+        at = seen.at // 1_000_000
+        step = steps.setdefault(at - at % STEP, RecentStep())
+        _count(step, seen.line)
+    return RecentFigures(steps, complete)
+
+
+def _count(step: RecentStep, line: "LogLine") -> None:
     from sluice.telemetry.recent import has_several_attempts  # only where calls are remembered
 
-    lines, complete = recent.within(WINDOW)
-    for line in lines:
-        calls += 1
-        errors += getattr(line, "error", None) is not None
-        retried += has_several_attempts(line)
-        first_token = getattr(line, "ttft", UNSET)
-        if not isinstance(first_token, float | int):
-            continue
-        first_tokens.append(float(first_token))
-        out, rest = getattr(line, "tokens_out", UNSET), getattr(line, "duration", 0.0) - first_token
-        if getattr(line, "stream", False) is True and isinstance(out, int) and out and rest > 0:
-            tokens += out
-            streaming += rest
-    return RecentFigures(calls, errors, retried, first_tokens, tokens, streaming, complete)
+    step.calls += 1
+    step.errors += getattr(line, "error", None) is not None
+    step.retried += has_several_attempts(line)
+    first_token = getattr(line, "ttft", UNSET)
+    if not isinstance(first_token, float | int):
+        return
+    step.first_tokens.append(float(first_token))
+    out, rest = getattr(line, "tokens_out", UNSET), getattr(line, "duration", 0.0) - first_token
+    if getattr(line, "stream", False) is True and isinstance(out, int) and out and rest > 0:
+        step.tokens += out
+        step.streaming += rest
 
 
 def overview_of(snapshot: Snapshot, state: ProcessState) -> Overview:
@@ -114,18 +121,31 @@ def recent_of_all(views: Iterable[ProcessView]) -> dict[str, Any] | None:
     found = [view.recent for view in views if view.recent is not None]
     if not found:
         return None
-    first_tokens = sorted(seconds for one in found for seconds in one.first_tokens)
-    streaming = sum(one.streaming for one in found)
+    steps: dict[int, RecentStep] = {}
+    total = RecentStep()
+    for figures in found:
+        for at, step in figures.steps.items():
+            steps.setdefault(at, RecentStep()).add(step)
+            total.add(step)
     return {
         "seconds": WINDOW,
-        "calls": sum(one.calls for one in found),
-        "errors": sum(one.errors for one in found),
-        "retried": sum(one.retried for one in found),
-        "first_token_p50": _rank(first_tokens, 0.5),
-        "first_token_p95": _rank(first_tokens, 0.95),
-        "tokens_per_second": round(sum(one.tokens for one in found) / streaming, 2) if streaming else None,
+        "calls": total.calls,
+        "errors": total.errors,
+        "retried": total.retried,
+        **_first_tokens(total),
+        "tokens_per_second": round(total.tokens / total.streaming, 2) if total.streaming else None,
         "complete": all(one.complete for one in found),
+        "step": STEP,
+        "steps": [
+            {"at": at, "calls": step.calls, "errors": step.errors, **_first_tokens(step)}
+            for at, step in sorted(steps.items())
+        ],
     }
+
+
+def _first_tokens(step: RecentStep) -> dict[str, float | None]:
+    ordered = sorted(step.first_tokens)
+    return {"first_token_p50": _rank(ordered, 0.5), "first_token_p95": _rank(ordered, 0.95)}
 
 
 def _rank(ordered: list[float], part: float) -> float | None:

@@ -66,7 +66,8 @@ class HttpExchange(msgspec.Struct, eq=False):
     """`received`: when the head was complete (monotonic). `complete`: the whole answer has been written.
 
     `caller`: the id of the request's key, for the log. `extra`: headers of any answer (request id, CORS …).
-    `parameters`: the values in the path for the names in its route.
+    `parameters`: the values in the path for the names in its route. `bytes_out`: of the answer's body, as far
+    as it has been written.
     """
 
     request: Incoming
@@ -87,6 +88,7 @@ class HttpExchange(msgspec.Struct, eq=False):
     caller: str | None = None
     extra: list[tuple[str, str]] = []
     parameters: Mapping[str, str] = NO_PARAMETERS
+    bytes_out: int = 0
     _upstream: UpstreamResponse | None = None
     _writable: asyncio.Event | None = None
     _moved: "asyncio.Future[None] | None" = None
@@ -105,6 +107,11 @@ class HttpExchange(msgspec.Struct, eq=False):
     @property
     def query(self) -> Mapping[str, str]:
         return query_of(self.request.target)
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes of the request's body that have arrived, as they were sent."""
+        return self.request.size
 
     def body_now(self) -> bytes | None:
         """Returns the whole body if it has arrived and is not too large; else None: then `body` waits for it,
@@ -225,6 +232,7 @@ class HttpExchange(msgspec.Struct, eq=False):
         ).encode("latin-1")  # encoded before anything is written, so that an error can still be answered 500
         self.status = status
         self.begun = self.complete = True
+        self.bytes_out = len(body)
         self._write(head if self.method == "HEAD" else head + body)
 
     def _fields(self, headers: Pairs) -> str:
@@ -256,6 +264,7 @@ class HttpExchange(msgspec.Struct, eq=False):
 
     def write(self, data: bytes, *, last: bool = False) -> None:
         """Writes one chunk (an empty one: the head alone); `last` ends the body with it."""
+        self.bytes_out += len(data)
         if self._chunked and data:
             data = b"%x\r\n" % len(data) + data + b"\r\n"
         if last:

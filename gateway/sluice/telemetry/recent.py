@@ -42,16 +42,16 @@ class RecentCalls:
 
         return in_text
 
-    def within(self, seconds: float) -> tuple[list[LogLine], bool]:
-        """Returns the lines of the last `seconds`, newest first, and whether none of that time are
+    def within(self, seconds: float) -> tuple[list[Seen], bool]:
+        """Returns the calls of the last `seconds`, newest first, and whether none of that time are
         forgotten."""
         since = int((self._wall() - seconds) * 1e6)
-        lines: list[LogLine] = []
+        found: list[Seen] = []
         for seen in reversed(self._seen):
             if seen.at < since:
-                return lines, True
-            lines.append(seen.line)
-        return lines, self._number == len(self._seen)
+                return found, True
+            found.append(seen)
+        return found, self._number == len(self._seen)
 
     def newest(
         self,

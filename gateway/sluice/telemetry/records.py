@@ -19,7 +19,7 @@ from sluice.telemetry.series import Value
 OTHER = "other"
 """The alias label of requests for an unknown alias."""
 SHORTEST_WAIT = 0.001
-"""Seconds before the first attempt from which on a line tells them."""
+"""Seconds before the first attempt, and after the last byte, from which on a line tells them."""
 MICRO, NANO = 1e6, 1e9
 """Figures of a line are rounded to these parts of one by `int`: `round` makes a text of each on the way, at
 twice the price."""
@@ -125,6 +125,8 @@ class RequestLine(CallLine, kw_only=True):
     """The line of one chat request. Without a call: it was refused, or its call goes on.
 
     `scope` and `resource` name the limit that refused it, `address` the client whose credentials were.
+    `bytes_in`, `bytes_out`: of the bodies of the request and of its answer. `last_byte`: seconds until the
+    last of the answer's was written, where the call ended later.
     """
 
     request_id: str
@@ -133,6 +135,9 @@ class RequestLine(CallLine, kw_only=True):
     key: str | None
     status: int | None
     duration: float
+    bytes_in: int = 0
+    bytes_out: int = 0
+    last_byte: float | UnsetType = UNSET
     error: str | None = None
     reason: str | None = None
     scope: str | UnsetType = UNSET
@@ -317,7 +322,11 @@ class Records:
             key=principal.key_id if principal is not None else None,
             status=exchange.status or None,
             duration=self._clock() - exchange.received,
+            bytes_in=exchange.bytes_in,
+            bytes_out=exchange.bytes_out,
         )
+        if (wrote := exchange.last_write) and line.duration - (last := wrote - exchange.received) >= SHORTEST_WAIT:
+            line.last_byte = int(last * MICRO + 0.5) / MICRO
         self._later(self._finished, line, call, error, address, size=size)
 
     def _finished(

@@ -69,6 +69,7 @@ class AiohttpExchange:
         self.status = 0
         self.begun = False
         self.last_write = 0.0
+        self.bytes_out = 0
         self.blocked_since = 0.0
 
     # --- the request
@@ -76,6 +77,11 @@ class AiohttpExchange:
     @property
     def query(self) -> Mapping[str, str]:
         return query_of(self._request.raw_path)
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes of the request's body that have arrived, decompressed where aiohttp did that."""
+        return self._request.content.total_bytes
 
     @property
     def client_is_gone(self) -> bool:
@@ -177,6 +183,8 @@ class AiohttpExchange:
         kind = [("Content-Type", content_type)] if status not in (204, 304) else []
         store = [] if headers and headers[0][0] == "Cache-Control" else [("Cache-Control", "no-store")]
         fields = [*store, *NOT_FOR_PAGES, *self.extra, *headers, *kind]
+        self.last_write = time.monotonic()
+        self.bytes_out = len(body)
         self._begin(web.Response(status=status, body=body, headers=_sendable(fields)))
         self._finish()
 
@@ -195,6 +203,7 @@ class AiohttpExchange:
     def write(self, data: bytes, *, last: bool = False) -> None:
         """One chunk; `last` ends the body with it."""
         self.last_write = time.monotonic()
+        self.bytes_out += len(data)
         if not self._detached:
             self._pending += data
             if len(self._pending) > self._terms.config.server.send_buffer and not self.blocked_since:

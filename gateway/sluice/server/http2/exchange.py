@@ -84,6 +84,7 @@ class Http2Exchange(HttpExchange, eq=False):
         return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
 
     def _send(self, head: Head | None, data: bytes, *, last: bool) -> None:
+        self.bytes_out += len(data)
         self.last_write = time.monotonic()
         if self.stream is not None:
             self.stream.send(head, data, last=last)

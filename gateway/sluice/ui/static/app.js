@@ -1,5 +1,5 @@
 // The frame: signing in, the list of pages, the theme. Which page is shown stands in the address, behind the #.
-import { html, render, useEffect, useLayoutEffect, useState, Note, fields } from "./lib.js";
+import { html, render, useEffect, useErrorBoundary, useLayoutEffect, useState, Note, fields } from "./lib.js";
 import { can, session, signIn, signInElsewhere, signOut } from "./api.js";
 import { Overview } from "./pages/overview.js";
 import { Aliases } from "./pages/aliases.js";
@@ -76,10 +76,19 @@ function Theme() {
   return html`<button type="button" onClick=${() => set(next[theme])}>Theme: ${theme || "system"}</button>`;
 }
 
+// What a page draws. One that fails says so, and the others stay within reach.
+function Drawn({ page, rest }) {
+  const [error, retry] = useErrorBoundary((failed) => console.error(failed));
+  return error
+    ? html`<h1>${page[1]}</h1><${Note} error=${new Error(`This page cannot be shown: ${error.message}`)} /><div><button type="button" onClick=${retry}>Try again</button></div>`
+    : html`<${page[2]} rest=${rest} />`;
+}
+
 function Shell({ name, role, onLeave }) {
   const [[page, rest], go] = useState(here());
+  const [open, unfold] = useState(false); // the list of pages, where there is little room
   useLayoutEffect(() => {
-    const moved = () => go(here());
+    const moved = () => (go(here()), unfold(false));
     window.addEventListener("hashchange", moved);
     return () => window.removeEventListener("hashchange", moved);
   }, []);
@@ -96,12 +105,12 @@ function Shell({ name, role, onLeave }) {
   };
   return html`<div class="shell">
     <a class="skip" href="#content" onClick=${skip}>Skip to the content</a>
-    <nav class="side" aria-label="Pages">
-      <div class="brand"><img src="icon.svg" alt="" /><span>Sluice</span></div>
+    <nav class=${open ? "side open" : "side"} aria-label="Pages">
+      <div class="brand"><img src="icon.svg" alt="" /><span>Sluice</span><button type="button" class="menu" aria-expanded=${String(open)} onClick=${() => unfold(!open)}>Menu</button></div>
       ${offered().map(([name, title]) => html`<a href=${`#${name}`} aria-current=${name === page[0] ? "page" : undefined}>${title}</a>`)}
       <div class="end"><p class="small quiet who" title=${name}>${name}<br />${role}</p><${Theme} /><button type="button" onClick=${leave}>Sign out</button></div>
     </nav>
-    <main id="content" tabindex="-1"><${page[2]} key=${page[0]} rest=${rest} /></main>
+    <main id="content" tabindex="-1"><${Drawn} key=${page[0]} page=${page} rest=${rest} /></main>
   </div>`;
 }
 

@@ -1,16 +1,16 @@
-import { html, useState, useLoaded, Note, Table, Badge, Dialog, asked, id, dollars, number, seconds, clock, moment } from "../lib.js";
+import { html, useState, useLoaded, Note, Table, Badge, Dialog, asked, bytes, id, costs, dollars, number, seconds, clock, moment } from "../lib.js";
 import { get } from "../api.js";
 
-// [name, what the field says where it is empty]
+// [name, title, what the field says where it is empty]
 const FILTERS = [
-  ["alias", "any"],
-  ["key", "any"],
-  ["target", "upstream/model"],
-  ["frontend", "openai"],
-  ["status", "429 or 4xx"],
-  ["end", "done"],
-  ["error", "* for any"],
-  ["request_id", "any"],
+  ["alias", "Alias", "any"],
+  ["key", "Key", "any"],
+  ["target", "Target", "upstream/model"],
+  ["frontend", "Dialect", "openai"],
+  ["status", "Status", "429 or 4xx"],
+  ["end", "End", "done"],
+  ["error", "Error", "* for any"],
+  ["request_id", "Request id", "any"],
 ];
 const HIDDEN = { retried: "with more than one attempt", ttft: "with a first token", tokens_out: "with known tokens" };
 const speed = (call) => (call.stream && call.tokens_out && call.ttft && call.duration > call.ttft ? call.tokens_out / (call.duration - call.ttft) : null);
@@ -20,8 +20,10 @@ const End = ({ call }) => (call.error ? html`<${Badge} kind="bad">${call.error}<
 
 // What is known of one call: what it asked for, its attempts in order, how it ended and what it took.
 function Story({ call }) {
-  const attempts = (call.attempts || []).map((text, at) => ({ at: at + 1, text, times: call.attempt_times?.[at], cost: call.attempt_costs?.[at] }));
-  const times = call.attempt_times ? [{ title: "Began after", number: true, cell: (a) => seconds(a.times[0]) }, { title: "Lasted", number: true, cell: (a) => seconds(a.times[1]) }] : [];
+  // a single one lasted from the end of the waits to the end of the call, and has its cost
+  const alone = call.attempts?.length === 1;
+  const attempts = (call.attempts || []).map((text, at) => ({ at: at + 1, text, times: call.attempt_times?.[at] || (alone ? [call.waited || 0, call.duration - (call.waited || 0)] : [null, null]), cost: alone ? call.cost_usd : call.attempt_costs?.[at] }));
+  const times = [{ title: "Began after", number: true, cell: (a) => seconds(a.times[0]) }, { title: "Lasted", number: true, cell: (a) => seconds(a.times[1]) }];
   const facts = [
     ["Ended", moment(call.at)],
     ["By", `${call.key || "nobody"}${call.address ? `, from ${call.address}` : ""}`],
@@ -33,27 +35,29 @@ function Story({ call }) {
     ["Why", [call.reason, call.detail, call.upstream_status && `the upstream answered ${call.upstream_status}`, call.scope && `limit of ${call.resource} of the ${call.scope.replace("_", " ")}`].filter(Boolean).join("; ")],
     ["Waited", call.waited && `${seconds(call.waited)} before a target was asked`],
     ["First token", call.ttft !== null && call.ttft !== undefined && seconds(call.ttft)],
+    ["Last byte", call.last_byte !== undefined && seconds(call.last_byte)],
     ["Total", seconds(call.duration)],
+    ["Bytes in / out", call.bytes_in !== undefined && `${bytes(call.bytes_in)} / ${bytes(call.bytes_out)}`],
     ["Tokens in / out", tokens(call) !== "–" && `${tokens(call)}${speed(call) ? `, ${number(speed(call), 1)} a second` : ""}${call.estimated ? " (estimated)" : ""}`],
     ["Cost", call.cost_usd !== null && call.cost_usd !== undefined && dollars(call.cost_usd)],
     ["Trace", call.trace_id],
     ["Worker", call.worker],
   ].filter(([, value]) => value);
   return html`<dl class="facts">${facts.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>
-    ${attempts.length ? html`<${Table} label="Attempts" columns=${[{ title: "Attempt", number: true, cell: (a) => a.at }, { title: "Target and outcome", cell: (a) => a.text }, ...times, { title: "Cost", number: true, cell: (a) => dollars(a.cost) }]} rows=${attempts} />` : html`<p class="quiet small">No target was asked.</p>`}
+    ${attempts.length ? html`<${Table} label="Attempts" columns=${[{ title: "Attempt", number: true, cell: (a) => a.at }, { title: "Target and outcome", wide: true, cell: (a) => a.text }, ...times, { title: "Cost", number: true, cell: (a) => dollars(a.cost) }]} rows=${attempts} />` : html`<p class="quiet small">No target was asked.</p>`}
     <details><summary>All fields of its log line</summary><pre class="wrap" tabindex="0">${JSON.stringify(call, null, 2)}</pre></details>`;
 }
 
 const COLUMNS = [
-  { title: "Alias", cell: (c) => c.alias || "–" },
-  { title: "Target", cell: (c) => html`${c.target || "–"}${(c.attempts || []).length > 1 ? html`<br /><span class="small warn">${c.attempts.length} attempts</span>` : null}` },
-  { title: "Key", cell: (c) => c.key || "–" },
-  { title: "End", cell: (c) => html`<${End} call=${c} /> <span class="small quiet">${c.status ?? ""}</span>` },
+  { title: "Alias", clip: (c) => c.alias, cell: (c) => c.alias || "–" },
+  { title: "Target", clip: (c) => c.target, cell: (c) => html`${c.target || "–"}${(c.attempts || []).length > 1 ? html` <span class="small warn">· ${c.attempts.length} attempts</span>` : null}` },
+  { title: "Key", clip: (c) => c.key, cell: (c) => c.key || "–" },
+  { title: "End", cell: (c) => html`<span class="nowrap"><${End} call=${c} /> <span class="small quiet">${c.status ?? ""}</span></span>` },
   { title: "First token", number: true, sort: (c) => c.ttft ?? -1, cell: (c) => seconds(c.ttft) },
   { title: "Total", number: true, sort: (c) => c.duration ?? -1, cell: (c) => seconds(c.duration) },
   { title: "Tokens", number: true, sort: (c) => c.tokens_out || -1, cell: tokens },
   { title: "Tokens/s", number: true, sort: (c) => speed(c) ?? -1, cell: (c) => number(speed(c), 1) },
-  { title: "Cost", number: true, sort: (c) => c.cost_usd ?? -1, cell: (c) => dollars(c.cost_usd) },
+  { title: "Cost", number: true, sort: (c) => c.cost_usd ?? -1, cell: (c) => costs(c.cost_usd) },
 ];
 
 export function Calls({ rest }) {
@@ -74,7 +78,7 @@ export function Calls({ rest }) {
   const marks = [minutes && ["minutes", `of the last ${minutes} minutes`], ...Object.entries(HIDDEN).filter(([name]) => filter[name])].filter(Boolean);
   return html`
     <div class="head"><h1>Calls</h1><label class="check"><input type="checkbox" checked=${live} onChange=${(e) => follow(e.target.checked)} />Live</label></div>
-    <section class="card stack"><div class="row">${FILTERS.map(([name, hint]) => html`<label class="narrow">${name.replace("_", " ")}<input value=${filter[name] || ""} onChange=${(e) => narrow({ [name]: e.target.value.trim() })} placeholder=${hint} /></label>`)}</div>
+    <section class="card stack"><div class="filters">${FILTERS.map(([name, title, hint]) => html`<label>${title}<input value=${filter[name] || ""} onChange=${(e) => narrow({ [name]: e.target.value.trim() })} placeholder=${hint} /></label>`)}</div>
       ${Object.keys(filter).length ? html`<div class="tabs">${marks.map(([name, text]) => html`<button type="button" onClick=${() => narrow({ [name]: "" })} aria-label=${`Not only those ${text}`}>${text} ✕</button>`)}<button type="button" onClick=${() => (location.hash = "#calls")}>All calls</button></div>` : null}
       <${Note} error=${error} /></section>
     <section class="card stack"><${Table} label="Calls" columns=${columns} rows=${value?.calls || []} empty=${value ? "None that is remembered." : "…"} />

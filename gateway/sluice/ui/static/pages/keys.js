@@ -1,4 +1,4 @@
-import { html, id, useState, useLoaded, Note, Table, Badge, Copy, Dialog, fields, dollars, moment } from "../lib.js";
+import { html, id, useState, useLoaded, Note, Table, Badge, Copy, Dialog, fields, costs, dollars, moment } from "../lib.js";
 import { ask, can, get, playFor } from "../api.js";
 
 const listed = (text) => text.split(/[\s,]+/).filter(Boolean);
@@ -26,11 +26,13 @@ function written(limits) {
 
 // The rates of one resource; "" for what is limited otherwise.
 const rates = (value) => [value].flat().map((limit) => limit.rate).filter(Boolean).join(", ");
-const named = (name, text) => (name === "money" ? `$${text}` : `${text} ${name === "requests" ? "calls" : name}`);
+// "200000000/day" of tokens: "200,000,000 tokens/day"
+const grouped = (text) => text.replace(/^\d+/, (digits) => Number(digits).toLocaleString("en"));
+const named = (name, text) => text.split(", ").map((rate) => (name === "money" ? `$${grouped(rate)}` : grouped(rate).replace("/", ` ${name === "requests" ? "calls" : name}/`))).join(", ");
 
 const Limits = ({ limits }) => {
   const set = written(limits);
-  const parts = [...Object.entries(set).map(([name, value]) => rates(value) && named(name, rates(value))), set.streams && `${set.streams} at a time`, set.budget && ["day", "week", "month"].filter((p) => set.budget[p]).map((p) => `$${set.budget[p]} a ${p}`).join(", ")].filter(Boolean);
+  const parts = [...Object.entries(set).map(([name, value]) => rates(value) && named(name, rates(value))), set.streams && `${set.streams} at a time`, set.budget && ["day", "week", "month"].filter((p) => set.budget[p]).map((p) => `${dollars(set.budget[p])} a ${p}`).join(", ")].filter(Boolean);
   return parts.length ? parts.join("; ") : html`<span class="quiet">none</span>`;
 };
 
@@ -126,7 +128,7 @@ function Budgets() {
   const { value, error } = useLoaded(() => get("admin/budgets?limit=200"), [], 10_000);
   const budgets = value?.budgets || [];
   return html`<section class="card"><h2>Budgets</h2><${Note} error=${error} />
-    <${Table} label="Budgets" empty="Nobody has a budget." columns=${[{ title: "Whose", cell: (b) => `${b.scope} ${b.owner}` }, { title: "Period", cell: (b) => b.name }, { title: "Limit", number: true, cell: (b) => dollars(b.limit_usd) }, { title: "Spent", number: true, cell: (b) => dollars(b.spent_usd) }, { title: "Left", number: true, cell: (b) => html`<span class=${b.left_usd <= 0 ? "bad" : ""}>${dollars(b.left_usd)}</span>` }, { title: "Share", cell: (b) => html`<meter min="0" max="1" low="0.8" high="0.95" optimum="0" value=${b.limit_usd > 0 ? b.spent_usd / b.limit_usd : 1} aria-label=${`Spent of the budget of ${b.scope} ${b.owner}`}></meter>` }, { title: "Ends", cell: (b) => moment(b.ends) }]} rows=${budgets} /></section>`;
+    <${Table} label="Budgets" empty="Nobody has a budget." columns=${[{ title: "Whose", cell: (b) => `${b.scope} ${b.owner}` }, { title: "Period", cell: (b) => b.name }, { title: "Limit", number: true, cell: (b) => dollars(b.limit_usd) }, { title: "Spent", number: true, cell: (b) => costs(b.spent_usd) }, { title: "Left", number: true, cell: (b) => html`<span class=${b.left_usd <= 0 ? "bad" : ""}>${costs(b.left_usd)}</span>` }, { title: "Share", cell: (b) => html`<meter min="0" max="1" low="0.8" high="0.95" optimum="0" value=${b.limit_usd > 0 ? b.spent_usd / b.limit_usd : 1} aria-label=${`Spent of the budget of ${b.scope} ${b.owner}`}></meter>` }, { title: "Ends", cell: (b) => moment(b.ends) }]} rows=${budgets} /></section>`;
 }
 
 export function Keys() {
@@ -162,7 +164,7 @@ export function Keys() {
     { title: "Id", cell: (k) => html`<b>${k.id}</b>${k.last_four ? html`<br /><span class="quiet small">…${k.last_four}</span>` : null}` },
     { title: "Tenant", cell: (k) => k.tenant },
     { title: "State", cell: (k) => html`<${State} item=${k} />` },
-    { title: "Aliases", cell: (k) => k.aliases.join(", ") },
+    { title: "Aliases", cell: (k) => (k.aliases.includes("*") ? html`<span class="quiet">all</span>` : k.aliases.join(", ")) },
     { title: "Limits", cell: (k) => html`<${Limits} limits=${k.limits} />` },
     { title: "Expires", cell: (k) => (k.expires ? moment(k.expires) : "never") },
     ...(changes ? [{ title: "Change", cell: actions }] : []),

@@ -1,55 +1,92 @@
-import { html, useEffect, useRef, useScroll, useState, Note, Table, Badge, dollars, number, seconds, moment, clock } from "../lib.js";
-import { watch } from "../api.js";
+import { html, id, useEffect, useLoaded, useMemo, useScroll, useState, Note, Table, Badge, clock, costs, dollars, moment, number, seconds, share, short } from "../lib.js";
+import { get, watch } from "../api.js";
 import { Plot } from "../plot.js";
 
-const KEPT = 300;
+const DAY_EVERY = 60_000;
+const TOP = 5;
 const today = (now) => new Date(now * 1000).toISOString().slice(0, 10);
 const CLASSES = ["2xx", "4xx", "5xx"];
+const many = (count, one, others = `${one}s`) => `${number(count)} ${count === 1 ? one : others}`;
 
-// What the gateway tells of itself, as it tells it; and the figures of which there is a plot, since the page was opened.
+// What the gateway tells of itself, as it tells it.
 function useLive() {
   const [told, tell] = useState({ error: null });
-  const [data, plot] = useState([[], [], []]);
-  const before = useRef(null);
   useEffect(() => {
-    const seen = (name, value) => {
-      tell((known) => ({ ...known, error: name === "problem" ? new Error(value.error) : null, ...(name === "problem" ? {} : { [name]: value }) }));
-      if (name !== "overview") return;
-      const all = CLASSES.reduce((sum, one) => sum + value.requests[one], 0);
-      const last = before.current;
-      before.current = { all, now: value.now, started: value.started };
-      if (!last || value.now <= last.now) return;
-      // a gateway that was started again counts from zero
-      const rate = last.started === value.started && all >= last.all ? (all - last.all) / (value.now - last.now) : 0;
-      plot((lists) => lists.map((list, at) => [...list, [value.now, rate, value.in_flight][at]].slice(-KEPT)));
-    };
+    const seen = (name, value) => tell((known) => ({ ...known, error: name === "problem" ? new Error(value.error) : null, ...(name === "problem" ? {} : { [name]: value }) }));
     return watch("admin/overview/live", seen, (error) => tell((known) => ({ ...known, error })));
   }, []);
-  return { ...told, data };
+  return told;
 }
 
-const Tile = ({ title, href, kind = "", hint, children }) => html`<a class="tile" href=${href} title=${hint}><span class="quiet">${title}</span><b class=${kind}>${children}</b></a>`;
+const Tile = ({ title, href, kind = "", hint, sub, children }) =>
+  html`<a class="tile" href=${href} title=${hint}><span class="quiet">${title}</span><b class=${kind}>${children}</b><span class="small quiet sub">${sub}</span></a>`;
+
+const broken = ({ open, half_open }) => [open && `${open} with an open breaker`, half_open && `${half_open} half-open`].filter(Boolean).join(", ") || "no breaker is open";
 
 function Tiles({ found }) {
   const { recent, targets } = found;
-  const window = recent ? `${recent.seconds / 60} min` : "";
-  const within = recent ? `minutes=${recent.seconds / 60}` : "";
+  const minutes = recent && recent.seconds / 60;
+  const within = `minutes=${minutes}`;
   const some = recent && !recent.complete ? "+" : "";
   const day = today(found.now);
+  const all = targets.open + targets.closed + targets.half_open;
   return html`<div class="tiles">
-    <${Tile} title="State" href="#overview/processes" kind=${found.status === "ready" ? "good" : "warn"} hint="Of the process that answers; all are below">${found.status}<//>
-    <${Tile} title="In flight" href="#aliases" hint="Calls being answered; of each target">${number(found.in_flight)}<//>
+    <${Tile} title="State" href="#overview/processes" kind=${found.status === "ready" ? "good" : "warn"} hint="Of the process that answers; all are below" sub=${many(found.workers, "process", "processes")}>${found.status}<//>
+    <${Tile} title="In flight" href="#aliases" hint="Calls being answered; of each target" sub="calls being answered now">${number(found.in_flight)}<//>
     ${recent
-      ? html`<${Tile} title=${`Calls, ${window}`} href=${`#calls/${within}`} hint="Calls that have ended">${number(recent.calls)}${some}<//>
-        <${Tile} title=${`Errors, ${window}`} href=${`#calls/error=*&${within}`} kind=${recent.errors ? "bad" : ""} hint="Calls that ended in an error, refused ones among them">${number(recent.errors)}${some}<//>
-        <${Tile} title=${`Retried, ${window}`} href=${`#calls/retried=true&${within}`} kind=${recent.retried ? "warn" : ""} hint="Calls with more than one attempt: retries and failovers">${number(recent.retried)}${some}<//>
-        <${Tile} title="First token p50" href=${`#calls/ttft=*&${within}`} hint=${`Half of the calls of ${window} had their first token by then`}>${seconds(recent.first_token_p50)}<//>
-        <${Tile} title="First token p95" href=${`#calls/ttft=*&${within}`} hint=${`95 of 100 calls of ${window} had their first token by then`}>${seconds(recent.first_token_p95)}<//>
-        <${Tile} title="Tokens/s, a stream" href=${`#calls/tokens_out=*&${within}`} hint=${`Output tokens of the streams of ${window}, by the time from first token to end`}>${number(recent.tokens_per_second, 1)}<//>`
+      ? html`<${Tile} title="Calls" href=${`#calls/${within}`} hint="Calls that have ended" sub=${`in ${minutes} min, ${short(recent.calls / recent.seconds, 2)} a second`}>${short(recent.calls)}${some}<//>
+        <${Tile} title="Errors" href=${`#calls/error=*&${within}`} kind=${recent.errors ? "bad" : ""} hint="Calls that ended in an error, refused ones among them" sub=${recent.calls ? `${share(recent.errors, recent.calls)} of the calls` : `in ${minutes} min`}>${short(recent.errors)}${some}<//>
+        <${Tile} title="Retried" href=${`#calls/retried=true&${within}`} kind=${recent.retried ? "warn" : ""} hint="Calls with more than one attempt: retries and failovers" sub=${recent.calls ? `${share(recent.retried, recent.calls)} of the calls` : `in ${minutes} min`}>${short(recent.retried)}${some}<//>
+        <${Tile} title="First token p50" href=${`#calls/ttft=*&${within}`} hint="Half of the calls had their first token by then" sub=${`in ${minutes} min`}>${seconds(recent.first_token_p50)}<//>
+        <${Tile} title="First token p95" href=${`#calls/ttft=*&${within}`} hint="95 of 100 calls had their first token by then" sub=${`in ${minutes} min`}>${seconds(recent.first_token_p95)}<//>
+        <${Tile} title="Tokens a second" href=${`#calls/tokens_out=*&${within}`} hint="Output tokens of the streams, by the time from first token to end" sub=${`of one stream, in ${minutes} min`}>${number(recent.tokens_per_second, 1)}<//>`
       : null}
-    <${Tile} title="Cost today (UTC)" href=${`#usage/from=${day}&to=${day}&by=key,model&figure=cost_usd`} hint="Of all calls since midnight UTC">${dollars(found.cost_today_usd)}<//>
-    <${Tile} title="Targets open" href="#aliases" kind=${targets.open ? "bad" : "good"} hint="Targets whose breaker is open: they are not asked">${targets.open} of ${targets.open + targets.closed + targets.half_open}<//>
+    <${Tile} title="Cost today" href=${`#usage/from=${day}&to=${day}&by=key,model&figure=cost_usd`} hint="Of all calls since midnight UTC" sub="since 00:00 UTC">${dollars(found.cost_today_usd)}<//>
+    <${Tile} title="Healthy targets" href="#aliases" kind=${targets.open ? "bad" : targets.half_open ? "warn" : "good"} hint="Targets whose breaker is closed. Those with an open one are not asked" sub=${broken(targets)}>${targets.closed} of ${all}<//>
   </div>`;
+}
+
+// The steps of the last minutes, those between that had no call too.
+function Plots({ recent, now }) {
+  const { step, seconds: window } = recent;
+  const last = Math.floor(now / step) * step;
+  const x = useMemo(() => Array.from({ length: window / step + 1 }, (_, n) => last - window + n * step), [last, window, step]);
+  const known = useMemo(() => new Map(recent.steps.map((one) => [one.at, one])), [recent]);
+  const values = (pick) => x.map((at) => (known.has(at) ? pick(known.get(at)) : null));
+  const calls = useMemo(() => [
+    { name: "without an error", values: values((one) => one.calls - one.errors).map(Number), colour: "--series-1" },
+    { name: "errors", values: values((one) => one.errors).map(Number), colour: "--bad" },
+  ], [known, x]);
+  const tokens = useMemo(() => [
+    { name: "p50", values: values((one) => one.first_token_p50), colour: "--series-1" },
+    { name: "p95", values: values((one) => one.first_token_p95), colour: "--series-2" },
+  ], [known, x]);
+  const range = [x[0] - step / 2, x[x.length - 1] + step / 2];
+  const common = { x, step, range, height: 200 };
+  return html`<div class="two">
+    <section class="card"><h2>Calls, each ${step} s</h2><${Plot} ...${common} label=${`Calls that ended in each ${step} seconds of the last ${window / 60} minutes`} series=${calls} bars stacked whole format=${(value) => number(value)} empty=${`No call in ${window / 60} minutes`} /></section>
+    <section class="card"><h2>Time to the first token</h2><${Plot} ...${common} label=${`Median and 95th percentile of the time to the first token in the last ${window / 60} minutes`} series=${tokens} format=${seconds} empty=${`No token in ${window / 60} minutes`} /></section>
+  </div>`;
+}
+
+// What today's calls went to, from the store of usage, once a minute.
+function Day({ now }) {
+  const day = today(now);
+  const { value, error } = useLoaded(() => get(`admin/usage?from=${day}&to=${day}&by=alias&format=json`), [day], DAY_EVERY);
+  const all = value?.rows || [];
+  const paid = all.some((row) => Number(row.cost_usd) > 0);
+  const weight = (row) => Number(paid ? row.cost_usd : row.requests);
+  const total = all.reduce((sum, row) => sum + weight(row), 0);
+  const rows = [...all].sort((a, b) => weight(b) - weight(a)).slice(0, TOP);
+  const columns = [
+    { title: "Alias", wide: true, cell: (r) => (r.alias ? html`<a href=${`#calls/alias=${id(r.alias)}`}>${r.alias}</a>` : html`<span class="quiet">none</span>`) },
+    { title: "Calls", number: true, cell: (r) => short(Number(r.requests)) },
+    { title: "Errors", number: true, cell: (r) => html`<span class=${Number(r.errors) ? "bad" : ""}>${short(Number(r.errors))}</span>` },
+    { title: "Cost", number: true, cell: (r) => costs(r.cost_usd) },
+    { title: paid ? "Of the cost" : "Of the calls", cell: (r) => html`<meter class="plain" min="0" max="1" value=${total ? weight(r) / total : 0} aria-label=${`Share of ${r.alias || "none"}`}></meter>` },
+  ];
+  return html`<section class="card"><div class="head"><h2>Aliases today</h2><a class="small" href=${`#usage/from=${day}&to=${day}&by=alias&figure=${paid ? "cost_usd" : "requests"}`}>${all.length > TOP ? `all ${all.length}` : "usage"}</a></div>
+    <${Note} error=${error} /><${Table} label="Aliases today" columns=${columns} rows=${rows} empty=${value ? "No call since 00:00 UTC." : "…"} /></section>`;
 }
 
 function Since({ found }) {
@@ -62,15 +99,15 @@ function Since({ found }) {
     ["Stores", "#overview/stores", html`<${Badge} kind=${failing ? "bad" : "good"}>${failing ? `${failing} failing` : "ok"}<//>`],
   ];
   return html`<section class="card"><h2>Since the start, ${moment(found.started)}</h2>
-    <${Table} label="Figures" columns=${[{ title: "What", cell: (r) => r[0] }, { title: "How many", number: true, cell: (r) => html`<a href=${r[1]}>${r[2]}</a>` }]} rows=${rows} /></section>`;
+    <dl class="facts ends">${rows.map(([name, href, value]) => html`<dt>${name}</dt><dd><a href=${href}>${value}</a></dd>`)}</dl></section>`;
 }
 
 const ERRORS = [
   { title: "When", cell: (c) => html`<a href=${`#calls/request_id=${encodeURIComponent(c.request_id)}`}>${clock(c.at)}</a>` },
-  { title: "Alias", cell: (c) => c.alias || "–" },
-  { title: "Target", cell: (c) => c.target || "–" },
-  { title: "Key", cell: (c) => c.key || "–" },
   { title: "Error", cell: (c) => html`<${Badge} kind="bad">${c.error}<//>` },
+  { title: "Alias", wide: true, cell: (c) => c.alias || "–" },
+  { title: "Target", wide: true, cell: (c) => c.target || "–" },
+  { title: "Key", cell: (c) => c.key || "–" },
   { title: "End", cell: (c) => c.end },
 ];
 const STORES = [
@@ -86,19 +123,16 @@ const PROCESSES = [
 ];
 
 export function Overview({ rest }) {
-  const { overview: found, errors, processes, error, data } = useLive();
+  const { overview: found, errors, processes, error } = useLive();
   useScroll(rest, Boolean(found));
   if (!found) return html`<h1>Overview</h1><${Note} error=${error} />`;
-  const live = error ? html`<span class="bad">● not live</span>` : html`<span class="live">●</span> live`;
+  const live = error ? html`<span class="bad">● not live</span>` : html`<span class="good live">●</span> live`;
   return html`
-    <div class="head"><h1>Overview</h1><span class="small quiet">${live}, ${found.version}, ${found.workers} ${found.workers === 1 ? "process" : "workers"}</span></div>
+    <div class="head"><h1>Overview</h1><span class="small quiet">${live} · Sluice ${found.version} · ${many(found.workers, "process", "processes")}</span></div>
     <${Note} error=${error}>${found.missing_workers.length ? `Not answered within a second: worker ${found.missing_workers.join(", ")}. Their targets, stores and calls are not shown.` : null}<//>
     <${Tiles} found=${found} />
-    <div class="two">
-      <section class="card"><h2>Requests per second, calls in flight</h2>
-        ${data[0].length ? html`<${Plot} label="Requests per second and calls in flight, while this page is open" data=${data} series=${["requests/s", "in flight"]} height=${260} />` : null}</section>
-      <${Since} found=${found} />
-    </div>
+    ${found.recent ? html`<${Plots} recent=${found.recent} now=${found.now} />` : null}
+    <div class="two"><${Day} now=${found.now} /><${Since} found=${found} /></div>
     ${errors ? html`<section class="card"><h2>Latest errors</h2><${Table} label="Latest errors" empty="None among the calls that are remembered." columns=${ERRORS} rows=${errors.calls} /></section>` : null}
     <div class="two">
       ${processes ? html`<section class="card" id="processes"><h2>Processes</h2><${Table} label="Processes" columns=${PROCESSES} rows=${processes.workers} /></section>` : null}

@@ -1,11 +1,13 @@
-import { html, useMemo, useState, useLoaded, Note, Table, asked, id, dollars, number } from "../lib.js";
+import { html, useMemo, useState, useLoaded, Note, Table, asked, costs, dollars, id, number, short } from "../lib.js";
 import { download, get } from "../api.js";
 import { Plot } from "../plot.js";
 
-const BY = ["day", "hour", "key", "tenant", "alias", "model"];
-const FIGURES = { cost_usd: "Cost, US$", requests: "Calls", errors: "Errors", input_tokens: "Input tokens", output_tokens: "Output tokens" };
+const BY = { day: "Day", hour: "Hour", key: "Key", tenant: "Tenant", alias: "Alias", model: "Model" };
+const FIGURES = { cost_usd: "Cost", requests: "Calls", errors: "Errors", input_tokens: "Input tokens", output_tokens: "Output tokens" };
 const DAY = 86_400;
-const MOST_BARS = 800;
+const MOST_BARS = 1000;
+const MOST_SERIES = 8;
+const EVERY = 30_000;
 const today = () => new Date().toISOString().slice(0, 10);
 const dayBefore = (days) => new Date(Date.now() - days * DAY * 1000).toISOString().slice(0, 10);
 const RANGES = [
@@ -14,63 +16,93 @@ const RANGES = [
   ["30 days", () => dayBefore(29)],
   ["This month", () => `${today().slice(0, 8)}01`],
 ];
+const TIME = ["day", "hour"];
+const isTag = (name) => name.startsWith("tag:");
+const titled = (name) => BY[name] || name.slice(4);
 
-// Sums of one figure by hour or day, with those between that have none.
-function overTime(rows, figure, { from, to, step, name }) {
-  const sums = new Map();
-  for (const row of rows) {
-    const at = Date.parse(row[name]) / 1000;
-    sums.set(at, (sums.get(at) || 0) + Number(row[figure]));
-  }
+// One figure over time, apart by `groups`: those with the greatest sums, which are the lowest in a stack, and the sum of
+// all others. Hours and days between that have none are zero.
+export function seriesOf(rows, figure, groups, { from, to, step, name }) {
   const x = [];
   for (let at = Date.parse(from) / 1000; at < Date.parse(to) / 1000 + DAY && x.length < MOST_BARS; at += step) x.push(at);
-  return [x, x.map((at) => sums.get(at) || 0)];
+  const places = new Map(x.map((at, n) => [at, n]));
+  const found = new Map();
+  for (const row of rows) {
+    const at = places.get(Date.parse(row[name]) / 1000);
+    if (at === undefined) continue;
+    const label = groups.map((one) => row[one] || "none").join(" · ") || "all";
+    const known = found.get(label) || { name: label, sum: 0, values: x.map(() => 0) };
+    found.set(label, known);
+    known.sum += Number(row[figure]);
+    known.values[at] += Number(row[figure]);
+  }
+  const all = [...found.values()].filter((one) => one.sum).sort((a, b) => b.sum - a.sum);
+  const [shown, rest] = all.length > MOST_SERIES + 1 ? [all.slice(0, MOST_SERIES), all.slice(MOST_SERIES)] : [all, []];
+  if (rest.length) shown.push({ name: `${rest.length} others`, colour: "--others", sum: rest.reduce((sum, one) => sum + one.sum, 0), values: x.map((_, n) => rest.reduce((sum, one) => sum + one.values[n], 0)) });
+  return [x, shown.length > MOST_SERIES ? [...shown.slice(0, MOST_SERIES), { ...shown[MOST_SERIES], colour: "--others" }] : shown];
 }
+
+const Buttons = ({ label, names, chosen, choose }) =>
+  html`<div class="field"><span class="small quiet" aria-hidden="true">${label}</span><div class="tabs" role="group" aria-label=${label}>${Object.entries(names).map(([name, title]) => html`<button type="button" aria-pressed=${String(chosen(name))} onClick=${() => choose(name)}>${title}</button>`)}</div></div>`;
+
+const byFigure = (name) => (row) => Number(row[name]);
+const count = (name) => ({ number: true, sort: byFigure(name), cell: (row) => html`<span class=${Number(row[name]) ? "" : "quiet"}>${number(row[name])}</span>` });
+const COLUMNS = [
+  { title: "Calls", ...count("requests") },
+  { title: "Errors", ...count("errors") },
+  { title: "Input tokens", ...count("input_tokens") },
+  { title: "Cached", ...count("cached_input_tokens") },
+  { title: "Output tokens", ...count("output_tokens") },
+  { title: "Reasoning", ...count("reasoning_tokens") },
+  { title: "Estimated", ...count("estimated") },
+  { title: "Cost", number: true, sort: byFigure("cost_usd"), cell: (r) => html`<span title=${`$${r.cost_usd}`}>${costs(r.cost_usd)}</span>` },
+];
 
 export function Usage({ rest }) {
   const given = asked(rest);
-  const form = { from: given.from || RANGES[3][1](), to: given.to || today(), by: (given.by ?? "model").split(",").filter(Boolean), figure: FIGURES[given.figure] ? given.figure : "cost_usd" };
+  const form = { from: given.from || RANGES[3][1](), to: given.to || today(), by: (given.by ?? "model").split(",").filter(Boolean), figure: FIGURES[given.figure] ? given.figure : "cost_usd", each: given.each || "" };
   const fill = (changes) => {
     const all = { ...form, ...changes };
-    location.hash = `#usage/${new URLSearchParams({ ...all, by: all.by.join(",") })}`;
+    location.hash = `#usage/${new URLSearchParams(Object.entries({ ...all, by: all.by.join(",") }).filter(([name, value]) => value || name === "by"))}`;
   };
-  const hours = form.by.includes("hour");
-  const time = { from: form.from, to: form.to, name: hours ? "hour" : "day", step: hours ? 3600 : DAY };
+  const tag = form.by.find(isTag) || "";
+  // usage is kept by hour or by a tag, not by both
+  const each = tag ? "day" : form.by.includes("hour") ? "hour" : TIME.includes(form.each) ? form.each : form.from === form.to ? "hour" : "day";
+  const time = { from: form.from, to: form.to, name: each, step: each === "hour" ? 3600 : DAY };
+  const groups = form.by.filter((name) => !TIME.includes(name));
   const path = (by, format) => `admin/usage?from=${id(form.from)}&to=${id(form.to)}&by=${by.map(id).join(",")}&format=${format}`;
-  const query = JSON.stringify([form.from, form.to, form.by]);
-  const { value, error } = useLoaded(async () => [await get(path(form.by, "json")), await get(path([time.name], "json"))], [query], 15_000);
+  const [table, plot] = [path(form.by, "json"), path([each, ...groups], "json")];
+  const { value, error } = useLoaded(() => get(table), [table], EVERY);
+  const drawn = useLoaded(() => get(plot), [plot], EVERY);
   const [problem, fail] = useState(null);
-  const tag = form.by.find((name) => name.startsWith("tag:")) || "";
-  const apart = (name) => (name === "hour" ? "tag:" : "hour"); // usage is kept by hour or by a tag, not by both
-  const toggle = (name) => () => fill({ by: form.by.includes(name) ? form.by.filter((one) => one !== name) : [...form.by.filter((one) => name !== "hour" || !one.startsWith(apart(name))), name] });
+  const toggle = (name) => fill({ by: form.by.includes(name) ? form.by.filter((one) => one !== name) : [...form.by.filter((one) => name !== "hour" || !isTag(one)), name] });
   const byTag = (event) => {
     const name = event.target.value.trim();
-    fill({ by: [...form.by.filter((one) => !one.startsWith("tag:") && (!name || one !== "hour")), ...(name ? [`tag:${name}`] : [])] });
+    fill({ by: [...form.by.filter((one) => !isTag(one) && (!name || one !== "hour")), ...(name ? [`tag:${name}`] : [])] });
   };
-  const data = useMemo(() => (value ? overTime(value[1].rows, form.figure, time) : [[], []]), [value, form.figure]);
-  const figures = [
-    { title: "Calls", number: true, sort: (r) => (r.sum ? -1 : Number(r.requests)), cell: (r) => number(r.requests) },
-    { title: "Errors", number: true, sort: (r) => (r.sum ? -1 : Number(r.errors)), cell: (r) => number(r.errors) },
-    { title: "Input", number: true, sort: (r) => (r.sum ? -1 : Number(r.input_tokens)), cell: (r) => number(r.input_tokens) },
-    { title: "Cached", number: true, cell: (r) => number(r.cached_input_tokens) },
-    { title: "Output", number: true, sort: (r) => (r.sum ? -1 : Number(r.output_tokens)), cell: (r) => number(r.output_tokens) },
-    { title: "Reasoning", number: true, cell: (r) => number(r.reasoning_tokens) },
-    { title: "Cost", number: true, sort: (r) => (r.sum ? -1 : Number(r.cost_usd)), cell: (r) => dollars(r.cost_usd) },
-  ];
-  const names = (value?.[0].by || []).map((name) => ({ title: name, cell: (r) => (r.sum ? html`<b>Total</b>` : r[name] || html`<span class="quiet">none</span>`) }));
-  const rows = value ? [...value[0].rows, { ...value[0].total, sum: true }] : [];
+  const [x, series] = useMemo(() => (drawn.value ? seriesOf(drawn.value.rows, form.figure, groups, time) : [[], []]), [drawn.value, form.figure, plot]);
+  const names = (value?.by || []).map((name) => ({ title: titled(name), wide: !TIME.includes(name), cell: (r) => (r === value.total ? "" : r[name] || html`<span class="quiet">none</span>`) }));
+  const columns = [...(names.length ? names : [{ title: "Of", cell: (r) => (r === value?.total ? "" : "all") }]), ...COLUMNS];
+  const first = columns[0];
+  columns[0] = { ...first, cell: (r) => (r === value?.total ? "Total" : first.cell(r)) };
+  const format = form.figure === "cost_usd" ? dollars : (count) => short(count);
+  const range = RANGES.findIndex(([, from]) => form.from === from() && form.to === today());
   const csv = () => download(path(form.by, "csv"), `usage-${form.from}-${form.to}.csv`).then(() => fail(null), fail);
+  const ordered = form.by.some((name) => TIME.includes(name)) ? "" : FIGURES[form.figure];
   return html`
     <div class="head"><h1>Usage</h1><button type="button" onClick=${csv}>Download CSV</button></div>
     <section class="card stack">
-      <div class="row"><label>From<input type="date" value=${form.from} max=${form.to} onChange=${(e) => e.target.value && fill({ from: e.target.value })} /></label><label>To<input type="date" value=${form.to} min=${form.from} onChange=${(e) => e.target.value && fill({ to: e.target.value })} /></label>
-        <div class="tabs" role="group" aria-label="Range">${RANGES.map(([name, from]) => html`<button type="button" aria-pressed=${String(form.from === from() && form.to === today())} onClick=${() => fill({ from: from(), to: today() })}>${name}</button>`)}</div></div>
-      <div class="row"><div class="tabs" role="group" aria-label="Apart by">${BY.map((name) => html`<button type="button" aria-pressed=${String(form.by.includes(name))} onClick=${toggle(name)}>${name}</button>`)}</div>
+      <div class="row"><label class="date">From<input type="date" value=${form.from} max=${form.to} onChange=${(e) => e.target.value && fill({ from: e.target.value })} /></label><label class="date">To<input type="date" value=${form.to} min=${form.from} onChange=${(e) => e.target.value && fill({ to: e.target.value })} /></label>
+        <${Buttons} label="Range" names=${Object.fromEntries(RANGES.map(([name], at) => [at, name]))} chosen=${(at) => Number(at) === range} choose=${(at) => fill({ from: RANGES[at][1](), to: today() })} /></div>
+      <div class="row"><${Buttons} label="Group by" names=${BY} chosen=${(name) => form.by.includes(name)} choose=${toggle} />
         <label class="narrow">Tag<input value=${tag.slice(4)} onChange=${byTag} placeholder="project" /></label></div>
-      <p class="small quiet">Days and hours are UTC's. Hours are kept for some days only (usage.hourly_days), tags where usage.tags names them.</p>
+      <p class="small quiet">Days and hours are UTC's. Hours are kept for some days only (usage.hourly_days), tags where usage.tags names them, and not by the hour.</p>
       <${Note} error=${error || problem} />
     </section>
-    <section class="card"><div class="head"><h2>By ${time.name}</h2><div class="tabs" role="group" aria-label="Figure">${Object.entries(FIGURES).map(([name, title]) => html`<button type="button" aria-pressed=${String(name === form.figure)} onClick=${() => fill({ figure: name })}>${title}</button>`)}</div></div>
-      ${value ? html`<${Plot} key=${form.figure + time.name} label=${`${FIGURES[form.figure]} by ${time.name}`} data=${data} series=${[FIGURES[form.figure]]} step=${time.step} bars />` : null}</section>
-    <section class="card"><${Table} label="Usage" columns=${[...(names.length ? names : [{ title: "Of", cell: (r) => (r.sum ? html`<b>Total</b>` : "all") }]), ...figures]} rows=${rows} /></section>`;
+    <section class="card stack"><div class="head"><h2>${FIGURES[form.figure]}, each ${each}</h2><div class="row">
+        <${Buttons} label="Figure" names=${FIGURES} chosen=${(name) => name === form.figure} choose=${(figure) => fill({ figure })} />
+        ${tag ? null : html`<${Buttons} label="Each" names=${{ day: "Day", hour: "Hour" }} chosen=${(name) => name === each} choose=${(name) => fill({ each: name, by: form.by.filter((one) => name === "hour" || one !== "hour") })} />`}</div></div>
+      <${Note} error=${drawn.error} />
+      ${drawn.value ? html`<${Plot} label=${`${FIGURES[form.figure]}, each ${each}`} x=${x} series=${series} step=${time.step} zone="UTC" bars stacked sums whole=${form.figure !== "cost_usd"} format=${format} height=${260} empty="None in these days" />` : null}</section>
+    <section class="card"><${Table} key=${`${form.figure}${ordered}`} label="Usage" columns=${columns} rows=${value?.rows || []} first=${ordered} last=${value?.rows.length ? value.total : null} empty=${value ? "None in these days." : "…"} /></section>`;
 }
