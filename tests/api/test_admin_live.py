@@ -70,6 +70,11 @@ async def test_it_tells_what_the_overview_says_again_and_again() -> None:
         assert told["recent"]["retried"] == 0
         assert told["recent"]["first_token_p50"] == told["recent"]["first_token_p95"] > 0
         assert told["recent"]["complete"]
+        steps = told["recent"]["steps"]
+        assert sum(step["calls"] for step in steps) == 2
+        assert sum(step["errors"] for step in steps) == 1
+        assert all(step["at"] % told["recent"]["step"] == 0 and step["at"] <= told["now"] for step in steps)
+        assert {step["first_token_p50"] for step in steps} >= {told["recent"]["first_token_p50"]}
         async with asyncio.timeout(HANG):
             while [len(data["calls"]) for kind, data in events(request.answer) if kind == "errors"] != [0, 1]:
                 await asyncio.sleep(0.01)
@@ -97,7 +102,7 @@ async def test_it_does_not_wait_for_a_store_of_usage_that_does_not_answer(
 ) -> None:
     """Its own deadline is longer than the stream's heartbeat, which would end each attempt to make the
     figures."""
-    monkeypatch.setattr(admin_overview, "COST_PATIENCE", 0.01)
+    monkeypatch.setattr(admin_overview, "TODAY_PATIENCE", 0.01)
     async with operated() as there:
         with monkeypatch.context() as silent:
             silent.setattr(there.runtime.usage, "flush", asyncio.Event().wait)

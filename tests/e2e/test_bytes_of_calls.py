@@ -10,7 +10,9 @@ import pytest
 from tests.e2e.gateways import HEAD, KEY, gateway
 from tests.e2e.test_listening_by_http2 import speaks_http2
 
-CONFIG = HEAD + "upstreams: {echo: {backend: echo}}\naliases: {chat: {tiers: [[{upstream: echo, model: m}]]}}\n"
+CONFIG = (
+    HEAD + "upstreams: {echo: {backend: echo}}\naliases: {chat: {tiers: [[{upstream: echo, model: m}]]}}\n"
+)
 WORDS = [{"role": "user", "content": "five words, one of them naïve " * 40}]
 CALLS = {
     "stream": ("/v1/chat/completions", {"model": "chat", "stream": True, "messages": WORDS}),

@@ -115,6 +115,7 @@ async def test_the_live_stream_tells_of_all_workers_whichever_has_it(workers: in
             assert len(told["errors"]["calls"]) == 2
             assert len(told["processes"]["workers"]) == workers
             assert overview["cost_today_usd"] == 0
+            assert sum(step["calls"] for step in overview["recent"]["steps"]) == CALLS + 2
 
 
 async def live(gateway: GatewayProcess, errors: int) -> dict[str, Any]:

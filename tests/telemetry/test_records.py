@@ -115,7 +115,8 @@ def test_an_answered_call_is_one_line_and_one_count() -> None:
     call = desk.call(attempt(outcome="ok", usage=Usage(5, 2), used=Usage(5, 2), cost=0.25))
     assert desk.finished(200, call) == {
         "event": "request", "level": "info", "request_id": "r", "route": "/v1/chat/completions", "frontend": "openai",
-        "key": "k", "status": 200, "duration": 1.0, "bytes_in": 70, "bytes_out": 900, "error": None, "reason": None, "alias": "chat", "target": "one",
+        "key": "k", "status": 200, "duration": 1.0, "bytes_in": 70, "bytes_out": 900,
+        "error": None, "reason": None, "alias": "chat", "target": "one",
         "attempts": ["one ok"], "stream": True, "end": "done", "ttft": 0.25, "tokens_in": 5, "tokens_out": 2,
         "cost_usd": 0.25, "detail": None, "upstream_status": None,
     }  # fmt: skip

@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
-from sluice.api.admin_usage import cost_today
+from sluice.api.admin_usage import usage_today
+from sluice.errors import BadRequest
 from sluice.frontends import Reply
 from sluice.runtime.fleet import Overview
 from sluice.runtime.snapshot import Snapshot
@@ -20,9 +19,9 @@ from sluice.runtime.views import breakers, overview_of, recent_of_all, stores_of
 from sluice.usage import UsageFailed
 from sluice.version import VERSION
 
-COST_EVERY = 5.0
+TODAY_EVERY = 5.0
 """Seconds between two readings of the day's usage, which may be thousands of rows."""
-COST_PATIENCE = 2.0
+TODAY_PATIENCE = 2.0
 """Seconds that one reading may take: the other figures do not wait for a store that does not answer."""
 
 
@@ -32,8 +31,8 @@ class AdminOverview:
     def __init__(self, runtime: Snapshot, wall: Callable[[], float] = time.time) -> None:
         self._runtime = runtime
         self._wall = wall
-        self._cost: msgspec.Raw | None = None
-        self._cost_due = 0.0
+        self._today: dict[str, Any] | None = None
+        self._today_due = 0.0
 
     def routes(self) -> list[AdminRoute]:
         return [AdminRoute("GET", "/admin/overview", self._overview)]
@@ -47,21 +46,22 @@ class AdminOverview:
         found = (
             await fleet.overview() if fleet is not None else overview_of(self._runtime, self._runtime.state)
         )
-        cost = {"cost_today_usd": await self._cost_today()}
+        today = await self._usage_today()
+        cost = {"cost_today_usd": today["cost_usd"] if today is not None else None, "today": today}
         return {**self._process(), **_figures(found), **cost, **self._configured()}
 
-    async def _cost_today(self) -> msgspec.Raw | None:
-        """Returns the cost since midnight UTC, at most COST_EVERY seconds old; None if the store does not
-        answer."""
+    async def _usage_today(self) -> dict[str, Any] | None:
+        """Returns what was used since midnight UTC, at most TODAY_EVERY seconds old; None if the store does
+        not answer."""
         clock = self._runtime.state.clock
-        if clock() >= self._cost_due:
-            self._cost_due = clock() + COST_EVERY
+        if clock() >= self._today_due:
+            self._today_due = clock() + TODAY_EVERY
             try:
-                async with asyncio.timeout(COST_PATIENCE):
-                    self._cost = await cost_today(self._runtime.usage, self._wall)
-            except (UsageFailed, TimeoutError):
-                self._cost = None
-        return self._cost
+                async with asyncio.timeout(TODAY_PATIENCE):
+                    self._today = await usage_today(self._runtime.usage, self._wall)
+            except (UsageFailed, TimeoutError, BadRequest):
+                self._today = None
+        return self._today
 
     def _process(self) -> dict[str, Any]:
         state = self._runtime.state

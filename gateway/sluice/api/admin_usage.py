@@ -23,6 +23,8 @@ FIRST, LAST = date(2000, 1, 1), date(2200, 1, 1)
 """Maximum days of a query."""
 MOST = 50_000
 """Maximum rows of an answer."""
+TOP = 5
+"""Aliases that the overview names."""
 PAUSE = 2_000
 """Rows that are summed in one turn of the event loop, so that calls in flight go on in between."""
 NAMES: Mapping[str, str] = {
@@ -109,13 +111,26 @@ class AdminUsage:
         return Reply(body, headers=tuple(headers), content_type=content_type)
 
 
-async def cost_today(ledger: UsageLedger, wall: Callable[[], float]) -> msgspec.Raw:
-    """Returns the cost of all calls since midnight UTC, in US dollars, as an exact JSON number. Raises
-    UsageFailed."""
+async def usage_today(ledger: UsageLedger, wall: Callable[[], float]) -> dict[str, Any]:
+    """Returns the sums of all calls since midnight UTC, the number of their aliases, and the sums of the TOP
+    of these: those that cost most, then those with the most calls. Raises UsageFailed."""
     today = datetime.fromtimestamp(wall(), UTC).date()
     await ledger.flush()
-    sums = await _summed(ledger, UsageQuery(today, today, (), csv=False))
-    return msgspec.Raw(_dollars(sum(figures.nanos for figures in sums.values())).encode())
+    sums = await _summed(ledger, UsageQuery(today, today, ("alias",), csv=False))
+    total = Figures()
+    for figures in sums.values():
+        total.add(figures)
+    ordered = sorted(sums.items(), key=lambda row: (-row[1].nanos, -row[1].requests, row[0].alias))
+    top = [{"alias": subject.alias, **_few(figures)} for subject, figures in ordered[:TOP]]
+    return {**_few(total), "aliases": len(sums), "top": top}
+
+
+def _few(figures: Figures) -> dict[str, Any]:
+    return {
+        "requests": figures.requests,
+        "errors": figures.errors,
+        "cost_usd": msgspec.Raw(_dollars(figures.nanos).encode()),
+    }
 
 
 async def usage_of(

@@ -1,9 +1,7 @@
-import { html, id, useEffect, useLoaded, useMemo, useScroll, useState, Note, Table, Badge, clock, costs, dollars, moment, number, seconds, share, short } from "../lib.js";
-import { get, watch } from "../api.js";
+import { html, id, useEffect, useMemo, useScroll, useState, Note, Table, Badge, clock, costs, dollars, moment, number, seconds, share, short } from "../lib.js";
+import { watch } from "../api.js";
 import { Plot } from "../plot.js";
 
-const DAY_EVERY = 60_000;
-const TOP = 5;
 const today = (now) => new Date(now * 1000).toISOString().slice(0, 10);
 const CLASSES = ["2xx", "4xx", "5xx"];
 const many = (count, one, others = `${one}s`) => `${number(count)} ${count === 1 ? one : others}`;
@@ -31,7 +29,7 @@ function Tiles({ found }) {
   const day = today(found.now);
   const all = targets.open + targets.closed + targets.half_open;
   return html`<div class="tiles">
-    <${Tile} title="State" href="#overview/processes" kind=${found.status === "ready" ? "good" : "warn"} hint="Of the process that answers; all are below" sub=${many(found.workers, "process", "processes")}>${found.status}<//>
+    <${Tile} title="State" href="#overview/processes" kind=${found.status === "ready" ? "good" : "warn"} hint="Of the process that answers; all are below" sub=${many(found.workers, "process", "workers")}>${found.status}<//>
     <${Tile} title="In flight" href="#aliases" hint="Calls being answered; of each target" sub="calls being answered now">${number(found.in_flight)}<//>
     ${recent
       ? html`<${Tile} title="Calls" href=${`#calls/${within}`} hint="Calls that have ended" sub=${`in ${minutes} min, ${short(recent.calls / recent.seconds, 2)} a second`}>${short(recent.calls)}${some}<//>
@@ -69,24 +67,21 @@ function Plots({ recent, now }) {
   </div>`;
 }
 
-// What today's calls went to, from the store of usage, once a minute.
-function Day({ now }) {
+// What today's calls went to: the aliases that cost most.
+function Day({ now, found }) {
   const day = today(now);
-  const { value, error } = useLoaded(() => get(`admin/usage?from=${day}&to=${day}&by=alias&format=json`), [day], DAY_EVERY);
-  const all = value?.rows || [];
-  const paid = all.some((row) => Number(row.cost_usd) > 0);
-  const weight = (row) => Number(paid ? row.cost_usd : row.requests);
-  const total = all.reduce((sum, row) => sum + weight(row), 0);
-  const rows = [...all].sort((a, b) => weight(b) - weight(a)).slice(0, TOP);
+  const paid = Number(found?.cost_usd) > 0;
+  const figure = paid ? "cost_usd" : "requests";
+  const rows = found?.top || [];
   const columns = [
     { title: "Alias", wide: true, cell: (r) => (r.alias ? html`<a href=${`#calls/alias=${id(r.alias)}`}>${r.alias}</a>` : html`<span class="quiet">none</span>`) },
     { title: "Calls", number: true, cell: (r) => short(Number(r.requests)) },
     { title: "Errors", number: true, cell: (r) => html`<span class=${Number(r.errors) ? "bad" : ""}>${short(Number(r.errors))}</span>` },
     { title: "Cost", number: true, cell: (r) => costs(r.cost_usd) },
-    { title: paid ? "Of the cost" : "Of the calls", cell: (r) => html`<meter class="plain" min="0" max="1" value=${total ? weight(r) / total : 0} aria-label=${`Share of ${r.alias || "none"}`}></meter>` },
+    { title: paid ? "Of the cost" : "Of the calls", cell: (r) => html`<meter class="plain" min="0" max="1" value=${found[figure] ? r[figure] / found[figure] : 0} aria-label=${`Share of ${r.alias || "none"}`}></meter>` },
   ];
-  return html`<section class="card"><div class="head"><h2>Aliases today</h2><a class="small" href=${`#usage/from=${day}&to=${day}&by=alias&figure=${paid ? "cost_usd" : "requests"}`}>${all.length > TOP ? `all ${all.length}` : "usage"}</a></div>
-    <${Note} error=${error} /><${Table} label="Aliases today" columns=${columns} rows=${rows} empty=${value ? "No call since 00:00 UTC." : "…"} /></section>`;
+  return html`<section class="card"><div class="head"><h2>Aliases today</h2><a class="small" href=${`#usage/from=${day}&to=${day}&by=alias&figure=${figure}`}>${found?.aliases > rows.length ? `all ${number(found.aliases)}` : "usage"}</a></div>
+    <${Table} label="Aliases today" columns=${columns} rows=${rows} empty=${found ? "No call since 00:00 UTC." : "The store of usage does not answer."} /></section>`;
 }
 
 function Since({ found }) {
@@ -128,11 +123,11 @@ export function Overview({ rest }) {
   if (!found) return html`<h1>Overview</h1><${Note} error=${error} />`;
   const live = error ? html`<span class="bad">● not live</span>` : html`<span class="good live">●</span> live`;
   return html`
-    <div class="head"><h1>Overview</h1><span class="small quiet">${live} · Sluice ${found.version} · ${many(found.workers, "process", "processes")}</span></div>
+    <div class="head"><h1>Overview</h1><span class="small quiet">${live} · Sluice ${found.version} · ${many(found.workers, "process", "workers")}</span></div>
     <${Note} error=${error}>${found.missing_workers.length ? `Not answered within a second: worker ${found.missing_workers.join(", ")}. Their targets, stores and calls are not shown.` : null}<//>
     <${Tiles} found=${found} />
     ${found.recent ? html`<${Plots} recent=${found.recent} now=${found.now} />` : null}
-    <div class="two"><${Day} now=${found.now} /><${Since} found=${found} /></div>
+    <div class="two"><${Day} now=${found.now} found=${found.today} /><${Since} found=${found} /></div>
     ${errors ? html`<section class="card"><h2>Latest errors</h2><${Table} label="Latest errors" empty="None among the calls that are remembered." columns=${ERRORS} rows=${errors.calls} /></section>` : null}
     <div class="two">
       ${processes ? html`<section class="card" id="processes"><h2>Processes</h2><${Table} label="Processes" columns=${PROCESSES} rows=${processes.workers} /></section>` : null}

@@ -16,13 +16,16 @@ const RANGES = [
   ["30 days", () => dayBefore(29)],
   ["This month", () => `${today().slice(0, 8)}01`],
 ];
-const TIME = ["day", "hour"];
+const SECONDS = { day: DAY, hour: 3600 };
+const TIME = Object.keys(SECONDS);
 const isTag = (name) => name.startsWith("tag:");
 const titled = (name) => BY[name] || name.slice(4);
 
-// One figure over time, apart by `groups`: those with the greatest sums, which are the lowest in a stack, and the sum of
+// One figure of an answer over time, apart by what else it is grouped by: those with the greatest sums, which are the lowest in a stack, and the sum of
 // all others. Hours and days between that have none are zero.
-export function seriesOf(rows, figure, groups, { from, to, step, name }) {
+export function seriesOf({ rows, by, from, to }, figure) {
+  const name = by.find((one) => TIME.includes(one));
+  const [groups, step] = [by.filter((one) => one !== name), SECONDS[name]];
   const x = [];
   for (let at = Date.parse(from) / 1000; at < Date.parse(to) / 1000 + DAY && x.length < MOST_BARS; at += step) x.push(at);
   const places = new Map(x.map((at, n) => [at, n]));
@@ -68,19 +71,20 @@ export function Usage({ rest }) {
   const tag = form.by.find(isTag) || "";
   // usage is kept by hour or by a tag, not by both
   const each = tag ? "day" : form.by.includes("hour") ? "hour" : TIME.includes(form.each) ? form.each : form.from === form.to ? "hour" : "day";
-  const time = { from: form.from, to: form.to, name: each, step: each === "hour" ? 3600 : DAY };
   const groups = form.by.filter((name) => !TIME.includes(name));
   const path = (by, format) => `admin/usage?from=${id(form.from)}&to=${id(form.to)}&by=${by.map(id).join(",")}&format=${format}`;
   const [table, plot] = [path(form.by, "json"), path([each, ...groups], "json")];
-  const { value, error } = useLoaded(() => get(table), [table], EVERY);
-  const drawn = useLoaded(() => get(plot), [plot], EVERY);
+  // what was asked before is shown until the answer comes: each answer says itself what it is about
+  const load = (asked) => async () => ({ ...(await get(asked)), asked });
+  const { value, error } = useLoaded(load(table), [table], EVERY);
+  const drawn = useLoaded(load(plot), [plot], EVERY);
   const [problem, fail] = useState(null);
   const toggle = (name) => fill({ by: form.by.includes(name) ? form.by.filter((one) => one !== name) : [...form.by.filter((one) => name !== "hour" || !isTag(one)), name] });
   const byTag = (event) => {
     const name = event.target.value.trim();
     fill({ by: [...form.by.filter((one) => !isTag(one) && (!name || one !== "hour")), ...(name ? [`tag:${name}`] : [])] });
   };
-  const [x, series] = useMemo(() => (drawn.value ? seriesOf(drawn.value.rows, form.figure, groups, time) : [[], []]), [drawn.value, form.figure, plot]);
+  const [x, series] = useMemo(() => (drawn.value ? seriesOf(drawn.value, form.figure) : [[], []]), [drawn.value, form.figure]);
   const names = (value?.by || []).map((name) => ({ title: titled(name), wide: !TIME.includes(name), cell: (r) => (r === value.total ? "" : r[name] || html`<span class="quiet">none</span>`) }));
   const columns = [...(names.length ? names : [{ title: "Of", cell: (r) => (r === value?.total ? "" : "all") }]), ...COLUMNS];
   const first = columns[0];
@@ -99,10 +103,10 @@ export function Usage({ rest }) {
       <p class="small quiet">Days and hours are UTC's. Hours are kept for some days only (usage.hourly_days), tags where usage.tags names them, and not by the hour.</p>
       <${Note} error=${error || problem} />
     </section>
-    <section class="card stack"><div class="head"><h2>${FIGURES[form.figure]}, each ${each}</h2><div class="row">
+    <section class="card stack" aria-busy=${String(drawn.value?.asked !== plot)}><div class="head"><h2>${FIGURES[form.figure]}, each ${each}</h2><div class="row">
         <${Buttons} label="Figure" names=${FIGURES} chosen=${(name) => name === form.figure} choose=${(figure) => fill({ figure })} />
         ${tag ? null : html`<${Buttons} label="Each" names=${{ day: "Day", hour: "Hour" }} chosen=${(name) => name === each} choose=${(name) => fill({ each: name, by: form.by.filter((one) => name === "hour" || one !== "hour") })} />`}</div></div>
       <${Note} error=${drawn.error} />
-      ${drawn.value ? html`<${Plot} label=${`${FIGURES[form.figure]}, each ${each}`} x=${x} series=${series} step=${time.step} zone="UTC" bars stacked sums whole=${form.figure !== "cost_usd"} format=${format} height=${260} empty="None in these days" />` : null}</section>
-    <section class="card"><${Table} key=${`${form.figure}${ordered}`} label="Usage" columns=${columns} rows=${value?.rows || []} first=${ordered} last=${value?.rows.length ? value.total : null} empty=${value ? "None in these days." : "…"} /></section>`;
+      ${drawn.value ? html`<${Plot} label=${`${FIGURES[form.figure]}, each ${each}`} x=${x} series=${series} step=${SECONDS[each]} zone="UTC" bars stacked sums whole=${form.figure !== "cost_usd"} format=${format} height=${260} empty="None in these days" />` : null}</section>
+    <section class="card" aria-busy=${String(value?.asked !== table)}><${Table} key=${`${form.figure}${ordered}`} label="Usage" columns=${columns} rows=${value?.rows || []} first=${ordered} last=${value?.rows.length ? value.total : null} empty=${value ? "None in these days." : "…"} /></section>`;
 }
