@@ -1,6 +1,8 @@
 """The chat widget's file and the demo's routes, without sockets; its size."""
 
 import gzip
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,21 @@ def test_a_demo_that_cannot_work_is_found_by_check() -> None:
     for keys, expected in (([], "no key has the id"), ([key], "tokens.secret")):
         with pytest.raises(ConfigError, match=expected):
             load_mapping({**sections, "keys": keys})
+
+
+def test_each_language_has_every_text() -> None:
+    source = WIDGET.read_text()
+    names = re.findall(r"(\w+): \"", source.partition("const TEXTS = {")[2].partition("};")[0])
+    lines = source.partition("const LANGUAGES = {")[2].partition("\n  };")[0].strip().splitlines()
+    languages = {
+        language.strip(' "'): json.loads(texts.strip().removesuffix(","))
+        for language, _, texts in (line.partition(":") for line in lines)
+    }
+    assert len(languages) == 16
+    assert [*languages] == sorted(languages)
+    for language, texts in languages.items():
+        assert len(texts) == len(names), language
+        assert all(text == text.strip() and text for text in texts), language
+        assert ["{n}" in text for text in texts] == [name == "wait" for name in names], language
+    demo = (WIDGET.parent / "demo.html").read_text().partition('id="language"')[2].partition("</select>")[0]
+    assert {tag.lower() for tag in re.findall(r'value="([\w-]+)"', demo)} == {"en", *languages}

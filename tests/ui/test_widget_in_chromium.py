@@ -576,6 +576,82 @@ async def test_a_gateway_that_is_started_again_is_chatted_with_in_the_same_page(
             await tab.until(f"{TEXT}.includes('you said: second')")
 
 
+SEND = f"{ROOT}.querySelector('form button').textContent"
+
+
+async def test_its_texts_are_in_the_language_of_the_page_and_follow_it() -> None:
+    async with embedded() as (tab, _, url):
+        await tab.open(url)
+        await tab.until(f"{SEND} === 'Send'")
+        for language, send in {
+            "de-AT": "Senden", "fr": "Envoyer", "pt-BR": "Enviar", "zh-CN": "发送", "zh-TW": "傳送", "xx": "Send",
+        }.items():  # fmt: skip
+            await tab.js(f"document.documentElement.lang = {language!r}")
+            await tab.until(f"{SEND} === {send!r}")
+        await tab.js("document.querySelector('sluice-chat').lang = 'ja'")  # nearer than the page's
+        await tab.until(f"{SEND} === '送信'")
+        await tab.js("document.querySelector('sluice-chat').dataset.texts = JSON.stringify({send: 'Go'})")
+        await tab.until(
+            f"{SEND} === 'Go' && {ROOT}.querySelector('textarea').placeholder === 'メッセージを入力'"
+        )
+        assert not tab.problems
+
+
+async def test_a_language_that_changes_while_an_answer_comes_keeps_what_was_said() -> None:
+    async with embedded() as (tab, pages, url):
+        cut = asyncio.Event()
+        pages.answers = [
+            [{"type": "start", "conversationId": "c"}, {"type": "token", "token": "so far"}, cut]
+        ]
+        await tab.open(url)
+        await say(tab, "a question")
+        await tab.until(f"{TEXT}.includes('so far')")
+        await tab.js("document.documentElement.lang = 'de'")
+        await tab.until(f"{SEND} === 'Anhalten'")
+        who = f"[...{ROOT}.querySelectorAll('.message > .sr')].map((one) => one.textContent)"
+        assert await tab.js(who) == ["Sie: ", "Assistent: "]
+        assert "a question" in await tab.js(TEXT)
+        cut.set()
+        await tab.until(f"{TEXT}.includes('Die Verbindung ist abgebrochen.')")
+        tab.problems = [one for one in tab.problems if "ERR_" not in one]  # the browser says it, too
+        assert not tab.problems
+
+
+@pytest.mark.parametrize(
+    ("page_", "right_to_left"),
+    [("lang='ar'", True), ("dir='rtl' lang='en'", True), ("dir='rtl' lang='he'", True), ("lang='de'", False)],
+)
+async def test_it_is_laid_out_in_the_direction_of_its_language_or_the_page(
+    page_: str, right_to_left: bool
+) -> None:
+    async with embedded() as (tab, pages, url):
+        pages.answers = [answered("an answer")]
+        pages.html = f"<div {page_} style='width: 30rem'>{pages.html}</div>"
+        await tab.size(800)
+        await tab.open(url)
+        await say(tab, "a question")
+        await tab.until(f"{TEXT}.includes('an answer')")
+        middle = (
+            f"((selector) => {{ const box = {ROOT}.querySelector(selector).getBoundingClientRect(); "
+            "return (box.left + box.right) / 2; })"
+        )
+        of = {
+            name: await tab.js(f"{middle}({selector!r})")
+            for name, selector in (
+                ("panel", ".panel"), ("send", "form button"), ("user", ".user"),
+                ("title", "header b"), ("clear", "header button"),
+            )
+        }  # fmt: skip
+        sides = [of["send"] < of["panel"], of["user"] < of["panel"], of["clear"] < of["title"]]
+        assert sides == [right_to_left] * 3
+        bot = f"{ROOT}.querySelector('.assistant').getBoundingClientRect()"
+        panel = f"{ROOT}.querySelector('.panel').getBoundingClientRect()"
+        near = f"{panel}.right - {bot}.right" if right_to_left else f"{bot}.left - {panel}.left"
+        assert await tab.js(near) < 30
+        await tab.picture(f"widget-{'rtl' if right_to_left else 'ltr'}")
+        assert not tab.problems
+
+
 async def test_the_scripts_own_attributes_make_a_bubble() -> None:
     async with embedded() as (tab, pages, url):
         source = pages.html.partition('src="')[2].partition('"')[0]

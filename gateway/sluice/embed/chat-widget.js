@@ -21,6 +21,34 @@
     failed: "Something went wrong.", busy: "Too many messages at the moment.", refused: "This chat is not available here.", long: "The message is too long.",
   };
 
+  // The same in other languages, in the order of TEXTS. The page's lang chooses.
+  const LANGUAGES = {
+    ar: ["فتح المحادثة", "إغلاق المحادثة", "محادثة", "اكتب رسالة", "إرسال", "إيقاف", "حاول مرة أخرى", "حاول مرة أخرى بعد {n} ث", "التفكير", "محادثة جديدة", "أنت", "المساعد", "انقطع الاتصال.", "حدث خطأ ما.", "الرسائل كثيرة في الوقت الحالي.", "هذه المحادثة غير متاحة هنا.", "الرسالة طويلة جدًا."],
+    de: ["Chat öffnen", "Chat schließen", "Chat", "Nachricht schreiben", "Senden", "Anhalten", "Noch einmal versuchen", "In {n} s noch einmal versuchen", "Überlegung", "Neues Gespräch", "Sie", "Assistent", "Die Verbindung ist abgebrochen.", "Etwas ist schiefgegangen.", "Gerade sind es zu viele Nachrichten.", "Dieser Chat ist hier nicht verfügbar.", "Die Nachricht ist zu lang."],
+    es: ["Abrir el chat", "Cerrar el chat", "Chat", "Escribe un mensaje", "Enviar", "Detener", "Reintentar", "Reintentar en {n} s", "Razonamiento", "Nueva conversación", "Tú", "Asistente", "Se ha perdido la conexión.", "Algo ha salido mal.", "Hay demasiados mensajes en este momento.", "Este chat no está disponible aquí.", "El mensaje es demasiado largo."],
+    fr: ["Ouvrir la discussion", "Fermer la discussion", "Discussion", "Écrire un message", "Envoyer", "Arrêter", "Réessayer", "Réessayer dans {n} s", "Raisonnement", "Nouvelle conversation", "Vous", "Assistant", "La connexion a été perdue.", "Une erreur s’est produite.", "Trop de messages pour le moment.", "Cette discussion n’est pas disponible ici.", "Le message est trop long."],
+    he: ["פתיחת הצ'אט", "סגירת הצ'אט", "צ'אט", "כתיבת הודעה", "שליחה", "עצירה", "ניסיון נוסף", "ניסיון נוסף בעוד {n} שנ'", "תהליך החשיבה", "שיחה חדשה", "אתם", "העוזר", "החיבור נותק.", "משהו השתבש.", "יש יותר מדי הודעות כרגע.", "הצ'אט הזה אינו זמין כאן.", "ההודעה ארוכה מדי."],
+    it: ["Apri la chat", "Chiudi la chat", "Chat", "Scrivi un messaggio", "Invia", "Interrompi", "Riprova", "Riprova tra {n} s", "Ragionamento", "Nuova conversazione", "Tu", "Assistente", "La connessione si è interrotta.", "Qualcosa è andato storto.", "Troppi messaggi in questo momento.", "Questa chat non è disponibile qui.", "Il messaggio è troppo lungo."],
+    ja: ["チャットを開く", "チャットを閉じる", "チャット", "メッセージを入力", "送信", "停止", "再試行", "{n} 秒後に再試行", "思考の過程", "新しい会話", "あなた", "アシスタント", "接続が切れました。", "問題が発生しました。", "現在、メッセージが多すぎます。", "このチャットはここでは利用できません。", "メッセージが長すぎます。"],
+    ko: ["채팅 열기", "채팅 닫기", "채팅", "메시지 입력", "보내기", "중지", "다시 시도", "{n}초 후 다시 시도", "추론 과정", "새 대화", "나", "어시스턴트", "연결이 끊어졌습니다.", "문제가 발생했습니다.", "현재 메시지가 너무 많습니다.", "여기에서는 이 채팅을 사용할 수 없습니다.", "메시지가 너무 깁니다."],
+    nl: ["Chat openen", "Chat sluiten", "Chat", "Schrijf een bericht", "Versturen", "Stoppen", "Opnieuw proberen", "Over {n} s opnieuw proberen", "Redenering", "Nieuw gesprek", "U", "Assistent", "De verbinding is verbroken.", "Er is iets misgegaan.", "Er zijn nu te veel berichten.", "Deze chat is hier niet beschikbaar.", "Het bericht is te lang."],
+    pl: ["Otwórz czat", "Zamknij czat", "Czat", "Napisz wiadomość", "Wyślij", "Zatrzymaj", "Spróbuj ponownie", "Spróbuj ponownie za {n} s", "Rozumowanie", "Nowa rozmowa", "Ty", "Asystent", "Połączenie zostało przerwane.", "Coś poszło nie tak.", "W tej chwili jest zbyt wiele wiadomości.", "Ten czat nie jest tu dostępny.", "Wiadomość jest za długa."],
+    pt: ["Abrir o chat", "Fechar o chat", "Chat", "Escreva uma mensagem", "Enviar", "Parar", "Tentar novamente", "Tentar novamente em {n} s", "Raciocínio", "Nova conversa", "Você", "Assistente", "A conexão foi perdida.", "Algo deu errado.", "Há mensagens demais no momento.", "Este chat não está disponível aqui.", "A mensagem é longa demais."],
+    ru: ["Открыть чат", "Закрыть чат", "Чат", "Напишите сообщение", "Отправить", "Остановить", "Повторить", "Повторить через {n} с", "Рассуждение", "Новый разговор", "Вы", "Ассистент", "Соединение прервано.", "Что-то пошло не так.", "Сейчас слишком много сообщений.", "Этот чат здесь недоступен.", "Сообщение слишком длинное."],
+    tr: ["Sohbeti aç", "Sohbeti kapat", "Sohbet", "Mesaj yazın", "Gönder", "Durdur", "Yeniden dene", "{n} sn sonra yeniden dene", "Akıl yürütme", "Yeni sohbet", "Siz", "Asistan", "Bağlantı koptu.", "Bir şeyler ters gitti.", "Şu anda çok fazla mesaj var.", "Bu sohbet burada kullanılamıyor.", "Mesaj çok uzun."],
+    uk: ["Відкрити чат", "Закрити чат", "Чат", "Напишіть повідомлення", "Надіслати", "Зупинити", "Спробувати ще раз", "Спробувати ще раз через {n} с", "Міркування", "Нова розмова", "Ви", "Асистент", "З’єднання перервано.", "Щось пішло не так.", "Зараз надто багато повідомлень.", "Цей чат тут недоступний.", "Повідомлення надто довге."],
+    zh: ["打开聊天", "关闭聊天", "聊天", "输入消息", "发送", "停止", "重试", "{n} 秒后重试", "思考过程", "新对话", "您", "助手", "连接已中断。", "出了点问题。", "当前消息过多。", "此处无法使用该聊天。", "消息过长。"],
+    "zh-hant": ["開啟聊天", "關閉聊天", "聊天", "輸入訊息", "傳送", "停止", "重試", "{n} 秒後重試", "思考過程", "新對話", "您", "助理", "連線已中斷。", "發生問題。", "目前訊息過多。", "此處無法使用此聊天。", "訊息過長。"],
+  };
+  const RIGHT_TO_LEFT = ["ar", "he"];
+
+  // The language of these that is nearest to a tag (RFC 5646): "de-AT" is German, "zh-TW" is written in traditional characters.
+  const nearest = (tag) => {
+    const parts = tag.toLowerCase().split("-");
+    if (parts[0] === "zh" && parts.some((part) => ["hant", "tw", "hk", "mo"].includes(part))) return "zh-hant";
+    return LANGUAGES[parts[0]] ? parts[0] : "";
+  };
+
   const STYLE = `
     :host { --back: var(--sluice-background, #fff); --text: var(--sluice-text, #1a2024); --accent: var(--sluice-accent, #0b6e6e); --on: var(--sluice-on-accent, #fff);
       --line: var(--sluice-line, #d5dbdf); --soft: var(--sluice-soft, #eef1f3); --round: var(--sluice-radius, 12px); color-scheme: light;
@@ -276,33 +304,67 @@
   // --- the element
 
   class SluiceChat extends HTMLElement {
+    static observedAttributes = ["data-texts", "data-title", "data-placeholder"];
+
     constructor() {
       super();
       this.root = this.attachShadow({ mode: "open" });
       this.access = new Access(this);
       this.messages = [];
       this.syncs = 0;
+      this.words = TEXTS;
     }
 
     connectedCallback() {
-      if (this.built) return;
+      this.watch ??= new MutationObserver(() => this.label());
+      this.watch.observe(document, { attributes: true, attributeFilter: ["lang"], subtree: true });
+      if (this.built) return this.label();
       this.built = true;
       this.dataset.mode ||= "inline";
-      this.words = { ...TEXTS };
-      try {
-        Object.assign(this.words, JSON.parse(this.dataset.texts || "{}"));
-      } catch {
-        // the built-in words, then
-      }
       this.endpoint = endpointOf(this.dataset.apiUrl);
       this.storage = { none: null, session: "sessionStorage" }[this.dataset.keep ?? "local"] ?? (this.dataset.keep === "none" ? null : "localStorage");
       this.build();
+      this.label();
       this.restore();
       if (!this.panel.hidden) this.load();
     }
 
     disconnectedCallback() {
+      this.watch.disconnect();
       this.stop();
+    }
+
+    attributeChangedCallback() {
+      if (this.built) this.label();
+    }
+
+    // The language of the page, where the widget speaks it.
+    language() {
+      return nearest(this.closest("[lang]")?.lang || document.documentElement.lang);
+    }
+
+    // Writes all texts but those that somebody has said: at first, and where the language changes.
+    label() {
+      const language = this.language();
+      this.words = { ...TEXTS };
+      Object.keys(TEXTS).forEach((name, at) => (this.words[name] = LANGUAGES[language]?.[at] || TEXTS[name]));
+      try {
+        Object.assign(this.words, JSON.parse(this.dataset.texts || "{}"));
+      } catch {
+        // the built-in words, then
+      }
+      const title = this.dataset.title || this.text("title");
+      this.panel.lang = language || "en";
+      if (RIGHT_TO_LEFT.includes(language)) this.panel.dir = "rtl"; // else the page's
+      else this.panel.removeAttribute("dir");
+      this.panel.setAttribute("aria-label", title);
+      this.heading.textContent = title;
+      this.again.textContent = this.text("clear");
+      this.name_.textContent = this.text("write");
+      this.input.placeholder = this.dataset.placeholder || this.text("write");
+      this.button.textContent = this.text(this.running ? "stop" : "send");
+      if (this.bubble) this.bubble.textContent = this.text(this.panel.hidden ? "open" : "close");
+      for (const who of this.log.querySelectorAll(".message > .sr")) who.textContent = `${this.text(who.parentNode.classList.contains("user") ? "you" : "bot")}: `;
     }
 
     text(name) {
@@ -314,26 +376,25 @@
       sheet.replaceSync(STYLE);
       this.root.adoptedStyleSheets = [sheet];
       const bubbled = this.dataset.mode === "bubble";
-      const title = this.dataset.title || this.text("title");
       this.panel = make("section", "panel", "", "panel");
-      this.panel.setAttribute("aria-label", title);
       if (bubbled) this.panel.setAttribute("role", "dialog");
       const header = make("header", "", "", "header");
-      const clear = make("button", "", this.text("clear"), "clear");
-      clear.type = "button";
-      clear.onclick = () => this.clear();
-      header.append(make("b", "", title, "title"), clear);
+      this.heading = make("b", "", "", "title");
+      this.again = make("button", "", "", "clear");
+      this.again.type = "button";
+      this.again.onclick = () => this.clear();
+      header.append(this.heading, this.again);
       this.log = make("div", "log", "", "messages");
       this.log.setAttribute("role", "log");
       this.log.setAttribute("aria-live", "polite");
       this.log.tabIndex = 0;
       const form = make("form", "", "", "form");
-      const label = make("label", "sr", this.text("write"));
-      label.htmlFor = "input";
+      this.name_ = make("label", "sr");
+      this.name_.htmlFor = "input";
       this.input = make("textarea", "", "", "input");
-      Object.assign(this.input, { id: "input", rows: 1, placeholder: this.dataset.placeholder || this.text("write"), dir: "auto", maxLength: Number(this.dataset.maxLength) || 4000, enterKeyHint: "send" });
-      this.button = make("button", "", this.text("send"), "send");
-      form.append(label, this.input, this.button);
+      Object.assign(this.input, { id: "input", rows: 1, dir: "auto", maxLength: Number(this.dataset.maxLength) || 4000, enterKeyHint: "send" });
+      this.button = make("button", "", "", "send");
+      form.append(this.name_, this.input, this.button);
       form.onsubmit = (event) => {
         event.preventDefault();
         if (this.running) this.stop();
@@ -353,12 +414,12 @@
     bubbled() {
       const bubble = make("button", "bubble", "", "bubble");
       bubble.type = "button";
-      const name = make("span", "sr");
-      bubble.append(name, "💬");
+      this.bubble = make("span", "sr");
+      bubble.append(this.bubble, "💬");
       const show = (open) => {
         this.panel.hidden = !open;
         if (open) this.load();
-        name.textContent = this.text(open ? "close" : "open");
+        this.bubble.textContent = this.text(open ? "close" : "open");
         bubble.setAttribute("aria-expanded", String(open));
       };
       bubble.onclick = () => {
