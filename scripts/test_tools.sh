@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What single tests use and .venv does not hold: servers of the system (nginx, HAProxy, Caddy, redis-server, PostgreSQL,
 # PgBouncer, promtool), Valkey, a Kafka broker (Tansu), a browser, helm, what
-# builds the documentation, and other people's clients. None of it is needed: what cannot be had in time is left out, its tests skip and say why.
+# builds the documentation, and other people's clients and mock providers. None of it is needed: what cannot be had in time is left out, its tests skip and say why.
 #
 # Servers come from Debian and only for root (SLUICE_APT=no: never); the rest goes to .cache. Logs: .cache/log.
 set -uo pipefail
@@ -67,6 +67,23 @@ picker() {
     cp "$lock" "$venv/installed.lock"
 }
 
+# providers that others mocked, for tests/mocks
+python_mocks() {
+    local lock=scripts/locks/mocks.lock venv=.cache/mocks-venv
+    cmp --silent "$lock" "$venv/installed.lock" && return
+    .venv/bin/uv venv --quiet --clear --no-config --python .venv/bin/python "$venv"
+    .venv/bin/python -m pip -qq --python "$venv/bin/python" install --no-compile --require-hashes --only-binary :all: -r "$lock"
+    cp "$lock" "$venv/installed.lock"
+}
+
+node_mocks() {
+    mkdir -p .cache/mocks
+    cmp --silent tests/mocks/package-lock.json .cache/mocks/installed.json && return
+    cp tests/mocks/package.json tests/mocks/package-lock.json .cache/mocks/
+    (cd .cache/mocks && npm install --ignore-scripts --no-save --no-audit --no-fund --loglevel error)
+    cp tests/mocks/package-lock.json .cache/mocks/installed.json
+}
+
 node_clients() {
     mkdir -p .cache/clients
     cmp --silent "$clients/package.json" .cache/clients/installed.json && return
@@ -96,6 +113,8 @@ step valkey 120 valkey &
 step kafka 120 kafka &
 step docs-tools 120 docs_tools &
 step picker 120 picker &
+step python-mocks 240 python_mocks &
+if command -v npm >/dev/null; then step node-mocks 120 node_mocks & fi
 if [[ -d $clients ]]; then
     step python-clients 240 python_clients &
     if command -v npm >/dev/null; then step node-clients 120 node_clients & fi

@@ -22,6 +22,13 @@ class Heard(msgspec.Struct):
     again: list[Value] = []
 
 
+def _count(usage: Any, *path: str) -> int:
+    """-1 where it is not told, as by a provider that leaves optional fields out."""
+    for name in path:
+        usage = (usage or {}).get(name)
+    return -1 if usage is None else int(usage)
+
+
 def _frames(body: bytes) -> list[Any]:
     values = []
     for frame in body.decode().replace("\r\n", "\n").split("\n\n"):
@@ -38,7 +45,7 @@ def openai(body: bytes, *, stream: bool) -> Heard:
         message, end, usage = (
             value["choices"][0]["message"],
             value["choices"][0]["finish_reason"],
-            value["usage"],
+            value.get("usage"),
         )
     else:
         assert body.endswith(b"data: [DONE]\n\n")
@@ -54,8 +61,12 @@ def openai(body: bytes, *, stream: bool) -> Heard:
         Call(c["id"], c["function"]["name"], json.loads(c["function"]["arguments"]))
         for c in message.get("tool_calls") or ()
     ]
-    counts = (usage["prompt_tokens"], usage["completion_tokens"], usage["prompt_tokens_details"]["cached_tokens"],
-              usage["completion_tokens_details"]["reasoning_tokens"])  # fmt: skip
+    counts = (
+        _count(usage, "prompt_tokens"),
+        _count(usage, "completion_tokens"),
+        _count(usage, "prompt_tokens_details", "cached_tokens"),
+        _count(usage, "completion_tokens_details", "reasoning_tokens"),
+    )
     return Heard(
         message["content"] or "", message.get("reasoning_content") or "", called, end, counts, [message]
     )
@@ -142,9 +153,9 @@ def anthropic(body: bytes, *, stream: bool) -> Heard:
     cached = used.get("cache_read_input_tokens") or 0
     counts = (used["input_tokens"] + cached + (used.get("cache_creation_input_tokens") or 0), used["output_tokens"], cached,
               (used.get("output_tokens_details") or {}).get("thinking_tokens", 0))  # fmt: skip
-    return Heard(
-        text, thought, calls, ends[message["stop_reason"]], counts, [{"role": "assistant", "content": blocks}]
-    )
+    reason = message["stop_reason"]
+    again: list[Value] = [{"role": "assistant", "content": blocks}]
+    return Heard(text, thought, calls, ends.get(reason, reason), counts, again)
 
 
 def responses(body: bytes, *, stream: bool) -> Heard:
@@ -163,10 +174,10 @@ def responses(body: bytes, *, stream: bool) -> Heard:
         assert said == heard.text
     why = (response.get("incomplete_details") or {}).get("reason")
     heard.end = {"max_output_tokens": "length", "content_filter": "content_filter"}.get(why or "", "stop")
-    used = response["usage"]
-    cached = used["input_tokens_details"]["cached_tokens"]
-    reasoning = used["output_tokens_details"]["reasoning_tokens"]
-    heard.counts = (used["input_tokens"], used["output_tokens"], cached, reasoning)
+    used = response.get("usage")
+    cached = _count(used, "input_tokens_details", "cached_tokens")
+    reasoning = _count(used, "output_tokens_details", "reasoning_tokens")
+    heard.counts = (_count(used, "input_tokens"), _count(used, "output_tokens"), cached, reasoning)
     return heard
 
 
@@ -179,7 +190,7 @@ def ollama(body: bytes, *, stream: bool) -> Heard:
         calls += message.get("tool_calls", ())
         if line["done"]:
             heard.end = line["done_reason"]
-            heard.counts = (line["prompt_eval_count"], line["eval_count"], -1, -1)
+            heard.counts = (_count(line, "prompt_eval_count"), _count(line, "eval_count"), -1, -1)
     heard.calls = [
         Call(call.get("id", ""), call["function"]["name"], call["function"]["arguments"]) for call in calls
     ]
@@ -205,12 +216,14 @@ def gemini(body: bytes, *, stream: bool) -> Heard:
         else:
             heard.text += part["text"]
     ends = {"STOP": "stop", "MAX_TOKENS": "length", "SAFETY": "content_filter"}
-    heard.end = ends[chunks[-1]["candidates"][0]["finishReason"]]
-    used = chunks[-1]["usageMetadata"]
-    reasoning = used.get("thoughtsTokenCount", 0)
-    cached = used.get("cachedContentTokenCount", 0)
-    heard.counts = (used["promptTokenCount"], used["candidatesTokenCount"] + reasoning, cached, reasoning)
-    assert used["totalTokenCount"] == heard.counts[0] + heard.counts[1]
+    reason = chunks[-1]["candidates"][0]["finishReason"]
+    heard.end = ends.get(reason, reason)
+    used = chunks[-1].get("usageMetadata")
+    if used:
+        reasoning = used.get("thoughtsTokenCount", 0)
+        cached = used.get("cachedContentTokenCount", 0)
+        heard.counts = (used["promptTokenCount"], used["candidatesTokenCount"] + reasoning, cached, reasoning)
+        assert used["totalTokenCount"] == heard.counts[0] + heard.counts[1]
     return heard
 
 

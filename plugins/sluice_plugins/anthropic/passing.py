@@ -6,7 +6,8 @@ The decoder observes, and writes a frame anew only where an SDK would misread it
   - a field is of another type than it should be, or a surrogate pair is split over two deltas;
   - the type of a delta or a block is missing, a block's index is missing, negative or beyond the newest block, a tool
     call's id is missing or not unique in the conversation;
-  - the stop reason is `end_turn` though the client's tools were called.
+  - the stop reason is `end_turn` though the client's tools were called;
+  - a delta comes before any block has begun: the block's start is written before it.
 Not passed on are errors (they end the answer in the gateway's words), a proxy's `[DONE]`, data that is no event, comments, and
 what comes behind the end. Events of types that are new here pass. A whole message in place of a stream makes events alone,
 which the encoder then writes as a stream.
@@ -14,6 +15,7 @@ which the encoder then writes as a stream.
 A whole answer (`WholeMessageDecoder`) is passed on likewise: as it came, but for ids and the stop reason.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from sluice.errors import UpstreamError
@@ -27,6 +29,12 @@ from sluice_plugins.documents import WholeOrStream
 
 Values = dict[str, Any]
 _INDEXED = frozenset({"content_block_start", "content_block_delta", "content_block_stop"})
+_OPENINGS: Mapping[str, Values] = {
+    "text": {"type": "text", "text": ""},
+    "thinking": {"type": "thinking", "thinking": "", "signature": ""},
+    "signature": {"type": "thinking", "thinking": "", "signature": ""},
+}
+"""How a block begins, by a field of its first delta."""
 
 
 class PassingDecoder(MessagesDecoder):
@@ -129,10 +137,20 @@ class PassingDecoder(MessagesDecoder):
         super()._indexed(event)
         if event.type not in _INDEXED:
             return
+        if event.type == "content_block_delta" and newest < 0 and event.delta is not None:
+            self._open(event.delta)
         if event.type != "content_block_start" and not 0 <= event.index <= newest:
             event.index = max(newest, 0)
         if event.index != given:
             self._edits["index"] = event.index
+
+    def _open(self, delta: Any) -> None:
+        """Begin the first block, which the upstream did not."""
+        block = next((_OPENINGS[name] for name in _OPENINGS if getattr(delta, name)), None)
+        if block is not None:
+            self._block_index = 0
+            payload = encoded({"type": "content_block_start", "index": 0, "content_block": block})
+            self._passed.append(b"event: content_block_start\ndata: %b\n\n" % payload)
 
     def _delta(self, block: int, delta: Any, events: list[StreamEvent]) -> None:
         super()._delta(block, delta, events)

@@ -145,6 +145,29 @@ def test_a_stream_without_a_beginning_gets_one() -> None:
     assert (held["id"], held["model"], held["content"][0]["text"]) == ("msg_r1", "chat", "Hi")
 
 
+@pytest.mark.parametrize(
+    ("delta", "block"),
+    [
+        ({"type": "text_delta", "text": "Hi"}, {"type": "text", "text": ""}),
+        ({"text": "Hi"}, {"type": "text", "text": ""}),
+        ({"type": "thinking_delta", "thinking": "Hm"}, {"type": "thinking", "thinking": "", "signature": ""}),
+        (
+            {"type": "signature_delta", "signature": "s"},
+            {"type": "thinking", "thinking": "", "signature": ""},
+        ),
+    ],
+)
+def test_a_delta_before_any_block_has_its_block_begun(delta: dict[str, Any], block: dict[str, Any]) -> None:
+    first = {"type": "content_block_delta", "index": 0, "delta": delta}
+    begun = {"type": "content_block_start", "index": 0, "content_block": block}
+    body = sse(START, first, CLOSE, DELTA, STOP)
+    for reads in ([body], *cuts.single(body, 7), cuts.bytewise(body)):
+        told = frames(passed(reads))
+        assert told[1] == begun
+        assert [event["type"] for event in told].count("content_block_start") == 1
+        assert told[2]["delta"] == {"type": delta.get("type", "text_delta"), **delta}
+
+
 def test_a_stream_that_ends_with_done_alone_is_complete() -> None:
     held = message(passed([sse(START, OPEN, TEXT) + b"data: [DONE]\n\n"]))
     assert (held["stop_reason"], held["content"]) == ("end_turn", [{"type": "text", "text": "Hi"}])
