@@ -42,14 +42,6 @@ def texts_of(chat: ChatRequest) -> list[str]:
     return texts
 
 
-def one_text_of(chat: ChatRequest) -> str:
-    """The only text. Raises BadRequest where there are several."""
-    first, *others = texts_of(chat)
-    if others:
-        raise BadRequest("input: this model takes one text per request", param="input")
-    return first
-
-
 def dimensions_of(chat: ChatRequest) -> int | None:
     dimensions = (chat.wire or {}).get("dimensions")
     return dimensions if type(dimensions) is int else None

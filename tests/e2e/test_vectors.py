@@ -1,17 +1,21 @@
 """Embeddings of OpenAI's, Gemini's and Ollama's clients by Cohere and by Bedrock, through the whole
 gateway."""
 
+import asyncio
 import json
 import struct
 from base64 import b64decode
+from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from sluice.proxy.fan_out import AT_ONCE
 from tests.e2e.gateways import HEAD, KEY, gateway
 from tests.e2e.test_embeddings import JSON, ask, says
-from tests.fakes.rawserver import RawServer, sized
+from tests.fakes.rawserver import Peer, RawServer, Request, sized
+from tests.upstream.calls import until
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "embeddings"
 COHERES = sized((GOLDEN / "cohere_v4.json").read_bytes(), 200, JSON)
@@ -97,8 +101,86 @@ async def test_errors_are_openais(status: int, body: bytes, told: int) -> None:
         assert asked.json["error"]["message"]
 
 
-async def test_a_model_that_takes_one_text_says_so() -> None:
-    async with RawServer(says(TITANS)) as up, gateway(config(up)) as g:
-        asked = await ask(g, {"model": "titan", "input": ["one", "two"]})
-        assert (asked.status, asked.json["error"]["param"]) == (400, "input")
-        assert not up.requests
+class Titan:
+    """Answers each text with its number, the first `AT_ONCE` of them only when all of those have come.
+    `refuse`: a text, and what it is answered instead."""
+
+    def __init__(self, refuse: Mapping[str, bytes] | None = None) -> None:
+        self.refuse = refuse or {}
+        self.under_way = 0
+        self.most = 0
+        self.asked: list[str] = []
+        self._all = asyncio.Event()
+
+    async def answer(self, request: Request, peer: Peer) -> None:
+        text = json.loads(request.body)["inputText"]
+        self.asked.append(text)
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        if len(self.asked) == AT_ONCE:
+            self._all.set()
+        try:
+            await self._all.wait()
+            found = b'{"embedding":[%b],"inputTextTokenCount":2}' % text.encode()
+            peer.send(self.refuse.get(text) or sized(found, 200, JSON))
+        finally:
+            self.under_way -= 1
+
+
+MANY = [str(number) for number in range(20)]
+
+
+async def test_a_model_that_takes_one_text_is_asked_several_times_for_one_call() -> None:
+    titan = Titan()
+    async with RawServer(titan.answer) as up, gateway(config(up)) as g:
+        asked = await ask(g, {"model": "titan", "input": MANY})
+        assert (asked.status, asked.json["usage"]["prompt_tokens"]) == (200, 40)
+        assert [item["embedding"] for item in asked.json["data"]] == [[number] for number in range(20)]
+        assert [item["index"] for item in asked.json["data"]] == list(range(20))
+        assert (sorted(titan.asked), titan.most) == (sorted(MANY), AT_ONCE)
+        assert {one.headers["authorization"] for one in up.requests} == {"Bearer sk-two"}
+        [line] = g.requests
+        assert (line["tokens_in"], line["attempts"]) == (40, ["bedrock/amazon.titan-embed-text-v2:0 ok"])
+        too_many = await ask(g, {"model": "titan", "input": ["x"] * 257})
+        assert (too_many.status, too_many.json["error"]["param"]) == (400, "input")
+
+
+LIMITED = sized(
+    b'{"message":"Too many tokens, please wait before trying again."}', 429, JSON, ("Retry-After", "60")
+)
+
+
+@pytest.mark.parametrize(("answer", "status", "attempts"), [
+    (LIMITED, 429, ["rate_limited"]), (sized(b'{"message":"It broke"}', 500, JSON), 502, ["server_error", "server_error"]),
+    (sized(b'{"message":"No such field"}', 400, JSON), 400, ["client_error"]), (sized(b"{}", 200, JSON), 502, ["garbled"]),
+])  # fmt: skip
+async def test_the_first_failure_is_that_of_the_call(answer: bytes, status: int, attempts: list[str]) -> None:
+    titan = Titan({"3": answer})
+    async with RawServer(titan.answer) as up, gateway(config(up)) as g:
+        asked = await ask(g, {"model": "titan", "input": MANY[:8]})
+        assert asked.status == status
+        assert [attempt.split()[1] for attempt in g.requests[-1]["attempts"]] == attempts
+
+
+async def test_who_leaves_ends_all_requests() -> None:
+    titan = Titan()
+    async with (
+        RawServer(titan.answer) as up,
+        gateway(config(up)) as g,
+        aiohttp.ClientSession(g.url, headers={"x-api-key": KEY}) as client,
+    ):
+        body = {"model": "titan", "input": MANY[:7]}
+        leaving = asyncio.create_task(client.post("/v1/embeddings", json=body))
+        await until(lambda: len(titan.asked) == 7)
+        leaving.cancel()
+        await until(lambda: not g.runtime.pipeline.runs)
+        await until(lambda: all(peer.closed.is_set() for peer in up.peers))
+
+
+async def test_all_answers_have_one_deadline() -> None:
+    titan = Titan()
+    async with RawServer(titan.answer) as up:
+        brief = config(up).replace("api_key: sk-two", "api_key: sk-two, timeouts: {whole: 300ms}")
+        async with gateway(brief) as g:
+            asked = await ask(g, {"model": "titan", "input": MANY[:7]})
+            assert (asked.status, asked.json["error"]["code"]) == (504, "headers_timeout")

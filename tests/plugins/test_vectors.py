@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from sluice.backends.protocol import CarriesOperations
+from sluice.backends.protocol import CarriesOperations, FansOut
+from sluice.backends.read_response import ReadResponse
 from sluice.errors import BadRequest, UpstreamError
 from sluice.frontends.gemini import operations as gemini
 from sluice.frontends.openai.embeddings import embeddings
@@ -44,6 +45,7 @@ def sent(backend: CarriesOperations, chat: Any, model: str) -> tuple[str, Any]:
     operation = backend.operation("embeddings", "openai")
     assert operation is not None
     request = operation.whole_request(chat, model)
+    assert request.beside == ()
     assert dict(request.headers)["accept"] == "application/json"
     return request.url, json.loads(request.body)
 
@@ -115,13 +117,22 @@ def test_models_on_bedrock_are_asked_in_their_makers_forms() -> None:
 
 
 @pytest.mark.parametrize(("backend", "chat", "model"), [
-    (Cohere(), asked(input=[1, 2]), "m"), (BEDROCK, asked(input=[[1, 2]]), TITAN), (BEDROCK, asked(input=["a", "b"]), TITAN),
-    (BEDROCK, asked(input=["a", "b"]), NOVA), (BEDROCK, asked(input="a"), "anthropic.claude-opus-4-6-v1"),
+    (Cohere(), asked(input=[1, 2]), "m"), (BEDROCK, asked(input=[[1, 2]]), TITAN), (BEDROCK, asked(input=["a"] * 257), TITAN),
+    (BEDROCK, asked(input=["a"] * 257), NOVA), (BEDROCK, asked(input="a"), "anthropic.claude-opus-4-6-v1"),
     (Cohere(), of_gemini("CLUSTERING", "RETRIEVAL_QUERY"), "m"), (Cohere(), asked(input=["a", {"image": "b"}]), "m"),
 ])  # fmt: skip
 def test_what_a_model_cannot_embed_is_refused(backend: Any, chat: Any, model: str) -> None:
     with pytest.raises(BadRequest):
         sent(backend, chat, model)
+
+
+@pytest.mark.parametrize("model", [TITAN, NOVA])
+def test_several_texts_are_several_requests_to_models_that_take_one(model: str) -> None:
+    operation = BEDROCK.operation("embeddings", "openai")
+    assert operation is not None
+    request = operation.whole_request(asked(input=["a", "b", "c"], dimensions=256), model)
+    alone = [operation.whole_request(asked(input=text, dimensions=256), model).body for text in "abc"]
+    assert [request.body, *request.beside] == alone
 
 
 def decoded(backend: CarriesOperations, body: bytes, headers: dict[str, str]) -> tuple[Any, Usage | None]:
@@ -157,6 +168,22 @@ def test_answers_become_openais(backend: Any, name: str, vectors: Any, tokens: i
     )
 
 
+COUNTS = [([{"x-amzn-bedrock-input-token-count": "4"}] * 2, 8), ([COUNTED, {}], None), ([{}, {}], None)]
+
+
+@pytest.mark.parametrize(("headers", "tokens"), COUNTS)
+def test_answers_to_several_requests_are_one(headers: list[dict[str, str]], tokens: int | None) -> None:
+    operation = BEDROCK.operation("embeddings", "openai")
+    assert isinstance(operation, FansOut)
+    for name, told in (("bedrock_titan", 6), ("bedrock_nova", tokens)):
+        body = (GOLDEN / f"{name}.json").read_bytes()
+        joined = operation.joined([ReadResponse(200, one, body) for one in headers])
+        document, usage = decoded(BEDROCK, joined.body, dict(joined.headers))
+        assert [item["embedding"] for item in document["data"]] == [[0.25, -0.5], [0.25, -0.5]]
+        assert [item["index"] for item in document["data"]] == [0, 1]
+        assert usage == (Usage(told) if told is not None else None)
+
+
 @pytest.mark.parametrize(
     "headers",
     [{}, {"x-amzn-bedrock-input-token-count": "-1"}, {"x-amzn-bedrock-input-token-count": "9" * 20}],
@@ -168,7 +195,7 @@ def test_odd_counts_are_none(headers: dict[str, str]) -> None:
 BROKEN = [
     b"", b"[]", b"{}", b"<html>", b'{"embeddings":[]}', b'{"embeddings":{"int8":[[1]]}}', b'{"embeddings":{"float":[null]}}',
     b'{"embedding":null}', b'{"embedding":"x"}', b'{"embeddings":[{"embeddingType":"TEXT"}]}', b'{"message":"Too many tokens"}',
-    b"[" * 20000,
+    b"[" * 20000, b'[{"embedding":[1]},{}]', b'[{"embedding":[1]},7]',
 ]  # fmt: skip
 
 

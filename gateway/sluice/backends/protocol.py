@@ -5,13 +5,14 @@ It is pure: no I/O, no clock, no state between calls. A vendor that speaks a kno
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
 from sluice import entrypoints
 from sluice.backends.discovery import struct_of
+from sluice.backends.read_response import ReadResponse
 from sluice.backends.transport import Headers, Transport, UpstreamRequest
 from sluice.errors import UpstreamError
 from sluice.model.chat import ChatRequest
@@ -156,6 +157,16 @@ class Operation(Protocol):
     def whole_decoder(self) -> Decoder:
         """Yields the events of the answer and then its Verbatim, `whole`; or those of a stream, where one
         came nevertheless."""
+        ...
+
+
+@runtime_checkable
+class FansOut(Operation, Protocol):
+    """An operation that may take several requests to its upstream (`UpstreamRequest.beside`): all of them
+    succeed, or the call's attempt fails as the first of them did."""
+
+    def joined(self, answers: Sequence[ReadResponse]) -> ReadResponse:
+        """One answer of those to all requests, in their order, for the decoder."""
         ...
 
 

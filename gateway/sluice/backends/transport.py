@@ -25,7 +25,8 @@ class UpstreamRequest(msgspec.Struct):
     """One HTTP request to an upstream: absolute URL, all headers but Host, Content-Length and credentials.
 
     `lines`: header lines that no other request has, ready to be sent (each ends with CR LF). A backend leaves
-    them alone. `pieces`: in place of `body`, where that is too large to be held.
+    them alone. `pieces`: in place of `body`, where that is too large to be held. `beside`: bodies of further
+    requests of the same call, which only the operations send that `FansOut`.
     """
 
     url: str
@@ -34,6 +35,7 @@ class UpstreamRequest(msgspec.Struct):
     method: str = "POST"
     lines: bytes = b""
     pieces: Pieces | None = None
+    beside: tuple[bytes, ...] = ()
 
 
 class UpstreamResponse(Protocol):

@@ -6,7 +6,8 @@ The pipeline does not know about operations: the request is sent like a chat's f
 
 import msgspec
 
-from sluice.backends.protocol import Backend, CarriesOperations
+from sluice.backends.protocol import Backend, CarriesOperations, FansOut
+from sluice.proxy.fan_out import FanOutTransport
 from sluice.proxy.target import Route, Target
 from sluice.routing.strategies import RoutedTier
 
@@ -38,6 +39,8 @@ def _carrying(target: Target, operation: str, dialect: str) -> Target | None:
     if isinstance(carried, Backend) and target.decoder != target.backend.decoder:
         return None  # the alias has stages, which have to see its texts: it is asked for as a chat
     target = msgspec.structs.replace(target, whole=carried, passes_on=dialect, fit=None, capable=None)
+    if isinstance(carried, FansOut):
+        target = msgspec.structs.replace(target, transport=FanOutTransport(target.transport, carried))
     if isinstance(carried, Backend):  # its answers may be streamed, too
         target = msgspec.structs.replace(target, backend=carried, decoder=carried.decoder)
     return target

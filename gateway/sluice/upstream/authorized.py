@@ -21,10 +21,10 @@ from typing import Any
 import msgspec
 
 from sluice.backends.credentials import CredentialFailed
+from sluice.backends.read_response import ReadResponse
 from sluice.backends.transport import Reader, Sink, Transport, UpstreamRequest, UpstreamResponse
 from sluice.errors import UpstreamError
 from sluice.upstream.credential_pool import CredentialPool, PooledCredential, Reason, reason_of
-from sluice.upstream.read_response import ReadResponse
 
 BODY = 64 << 10
 """Maximum bytes of a refusal that are read."""

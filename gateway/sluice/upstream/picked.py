@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from sluice.backends.read_response import ReadResponse
 from sluice.backends.transport import Reader, Sink, Towards, Transport, UpstreamRequest, UpstreamResponse
 from sluice.errors import StaleConnection, UpstreamError
 from sluice.upstream.grpc import GrpcChannel, GrpcFailed, GrpcStream
-from sluice.upstream.read_response import ReadResponse
 from sluice.wire import ext_proc
 from sluice.wire.ext_proc import Endpoint, Pick
 from sluice.wire.fields import OURS, check_fields

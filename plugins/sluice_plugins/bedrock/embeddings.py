@@ -2,27 +2,30 @@
 form.
 
 Requests come in OpenAI's dialect, and answers are its document. Which form a model takes is told by its id,
-which profiles and the ARNs of models hold, too. Titan and Nova take one text per request. How many tokens
-were read stands in Titan's answer, and for the others in a header.
+which profiles and the ARNs of models hold, too. Titan and Nova take one text per request: several texts are
+several requests. How many tokens were read stands in Titan's answer, and for the others in a header.
 
 Standards: https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-embed-text.html,
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-embed.html,
 https://docs.aws.amazon.com/nova/latest/userguide/embeddings-schema.html
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from sluice.backends.protocol import Decoder, Headers, UpstreamRequest
+from sluice.backends.read_response import ReadResponse
 from sluice.errors import BadRequest
 from sluice.model.chat import ChatRequest
 from sluice_plugins.cohere.embeddings import fields_of as fields_for_cohere
 from sluice_plugins.cohere.embeddings import read as read_coheres
-from sluice_plugins.vectors import Value, Vectors, VectorsDecoder, dimensions_of, one_text_of, purpose_of
+from sluice_plugins.vectors import Value, Vectors, VectorsDecoder, dimensions_of, purpose_of, texts_of
 
+MOST_TEXTS = 256
+"""Of one call to a model that takes one per request."""
 COUNT = "x-amzn-bedrock-input-token-count"
 _PURPOSES = {
     "search_query": "GENERIC_RETRIEVAL",
@@ -40,13 +43,32 @@ class Embeddings(msgspec.Struct, frozen=True):
     input_type: str
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
+        if COHERES in model:
+            return self._request(model, [fields_for_cohere(chat, self.input_type)])
         fields = next((fields for part, fields in FIELDS.items() if part in model), None)
         if fields is None:
-            known = ", ".join(FIELDS)
+            known = ", ".join([COHERES, *FIELDS])
             raise BadRequest(
                 f"Embeddings on Bedrock are those of models whose id has one of: {known}", param="model"
             )
-        return UpstreamRequest(self.url(model), self.headers, _json(fields(chat, self.input_type)))
+        texts = texts_of(chat)
+        if len(texts) > MOST_TEXTS:
+            reason = (
+                f"input: must have at most {MOST_TEXTS} texts for this model, which takes one per request"
+            )
+            raise BadRequest(reason, param="input")
+        return self._request(model, [fields(text, chat, self.input_type) for text in texts])
+
+    def _request(self, model: str, fields: Sequence[Value]) -> UpstreamRequest:
+        body, *beside = [_json(one) for one in fields]
+        return UpstreamRequest(self.url(model), self.headers, body, beside=tuple(beside))
+
+    def joined(self, answers: Sequence[ReadResponse]) -> ReadResponse:
+        """The documents as a list, and the sum of the tokens that were counted."""
+        counts = [_count(answer.headers) for answer in answers]
+        known = [count for count in counts if count is not None]
+        headers = {COUNT: str(sum(known))} if len(known) == len(counts) else {}
+        return ReadResponse(200, headers, b"[%b]" % b",".join([answer.body for answer in answers]))
 
     def whole_decoder(self) -> Decoder:
         return InvokedVectors(_read)
@@ -59,52 +81,55 @@ class InvokedVectors(VectorsDecoder):
 
     def begin(self, headers: Mapping[str, str]) -> None:
         """Look for how many tokens were read."""
-        count = headers.get(COUNT, "")
-        if count.isascii() and count.isdigit() and len(count) < 10:
-            self._counted = int(count)
+        self._counted = _count(headers)
 
     def used(self, found: Vectors) -> float | None:
         return self._counted if found.tokens is None else found.tokens
 
 
+def _count(headers: Mapping[str, str]) -> int | None:
+    count = headers.get(COUNT, "")
+    return int(count) if count.isascii() and count.isdigit() and len(count) < 10 else None
+
+
 # ---- requests
 
 
-def _for_titan(chat: ChatRequest, input_type: str) -> Value:
+def _for_titan(text: str, chat: ChatRequest, input_type: str) -> Value:
     wire, dimensions = chat.wire or {}, dimensions_of(chat)
     normalize = wire.get("normalize")
     return {
-        "inputText": one_text_of(chat),
+        "inputText": text,
         **({"dimensions": dimensions} if dimensions is not None else {}),
         **({"normalize": normalize} if type(normalize) is bool else {}),
     }
 
 
-def _for_titans_images(chat: ChatRequest, input_type: str) -> Value:
+def _for_titans_images(text: str, chat: ChatRequest, input_type: str) -> Value:
     dimensions = dimensions_of(chat)
     return {
-        "inputText": one_text_of(chat),
+        "inputText": text,
         **({"embeddingConfig": {"outputEmbeddingLength": dimensions}} if dimensions is not None else {}),
     }
 
 
-def _for_nova(chat: ChatRequest, input_type: str) -> Value:
+def _for_nova(text: str, chat: ChatRequest, input_type: str) -> Value:
     dimensions = dimensions_of(chat)
     wanted: dict[str, Any] = {
         "embeddingPurpose": _PURPOSES.get(purpose_of(chat, input_type), "GENERIC_INDEX"),
         **({"embeddingDimension": dimensions} if dimensions is not None else {}),
-        "text": {"truncationMode": "NONE", "value": one_text_of(chat)},
+        "text": {"truncationMode": "NONE", "value": text},
     }
     return {"taskType": "SINGLE_EMBEDDING", "singleEmbeddingParams": wanted}
 
 
-FIELDS: Mapping[str, Callable[[ChatRequest, str], Value]] = {
-    "cohere.embed-": fields_for_cohere,
+COHERES = "cohere.embed-"
+FIELDS: Mapping[str, Callable[[str, ChatRequest, str], Value]] = {
     "amazon.titan-embed-image": _for_titans_images,
     "amazon.titan-embed-": _for_titan,
     "amazon.nova-2-multimodal-embeddings": _for_nova,
 }
-"""By a part of a model's id: the fields of its requests."""
+"""By a part of a model's id: the fields of its request for one text."""
 
 # ---- answers
 
@@ -123,7 +148,23 @@ _document_of = msgspec.json.Decoder(_Document).decode
 _novas_of = msgspec.json.Decoder(list[_Of]).decode
 
 
+_documents_of = msgspec.json.Decoder(list[Raw]).decode
+
+
 def _read(body: bytes) -> Vectors:
+    if body.startswith(b"["):
+        return _together([_read_one(bytes(one)) for one in _documents_of(body)])
+    return _read_one(body)
+
+
+def _together(found: Sequence[Vectors]) -> Vectors:
+    """Tokens are known where they are known of each."""
+    tokens = [one.tokens for one in found if one.tokens is not None]
+    vectors = [vector for one in found for vector in one.vectors]
+    return Vectors(vectors, sum(tokens) if len(tokens) == len(found) else None)
+
+
+def _read_one(body: bytes) -> Vectors:
     document = _document_of(body)
     if bytes(document.embedding):
         return Vectors([document.embedding], document.inputTextTokenCount)
