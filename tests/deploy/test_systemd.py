@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sluice.cli import cli
+
 UNITS = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
 SERVICE = (UNITS / "sluice.service").read_text()
 
@@ -39,3 +41,13 @@ def test_the_service_tells_and_is_watched() -> None:
 def test_workers_drain_before_they_are_killed() -> None:
     assert values("KillMode") == ["mixed"], "SIGTERM is for the supervisor, who passes it on"
     assert int(values("TimeoutStopSec")[0]) >= 5 + 60 + 10
+
+
+@pytest.mark.parametrize("option", ["ExecStartPre", "ExecStart"])
+def test_its_commands_are_those_of_the_program(option: str, tmp_path: Path) -> None:
+    (command,) = values(option)
+    program, name, *arguments = command.split()
+    assert program == "/opt/sluice/venv/bin/sluice"
+    (tmp_path / "gateway.yaml").write_text("upstreams: {}\naliases: {}\n")
+    given = [argument.replace("${CONFIGURATION_DIRECTORY}", str(tmp_path)) for argument in arguments]
+    cli.commands[name].make_context(name, given)  # raises where it does not know them

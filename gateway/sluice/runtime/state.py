@@ -229,16 +229,18 @@ class ProcessState:
 
     def _tracer(self, tracing: Tracing) -> "Tracer":
         from sluice.tracing.exemplars import CallExemplars
+        from sluice.tracing.exporter import RESULTS as SPAN_RESULTS
         from sluice.tracing.tracer import Tracer
 
-        upstreams, count = self.config.upstreams, self.metrics.child
+        upstreams = self.config.upstreams
+        spans_of = {result: self.metrics.zero("trace_spans", result) for result in SPAN_RESULTS}
 
         def vendor(name: str) -> str:
             upstream = upstreams.get(name)
             return (upstream.vendor or upstream.backend) if upstream is not None else "_OTHER"
 
         def counted(result: str, spans: int) -> None:
-            count("trace_spans", result).inc(spans)
+            spans_of[result].inc(spans)
 
         exemplify = CallExemplars(self.metrics, time.time).add
         return Tracer(tracing, vendor, counted, clock=self.clock, wall=time.time, exemplify=exemplify)
@@ -262,8 +264,10 @@ class ProcessState:
                 await asyncio.sleep(0)
             return b"".join(parts)
 
+        pushes = {result: self.metrics.zero("metrics_pushes", result) for result in ("ok", "failed")}
+
         def counted(result: str, why: str) -> None:
-            self.metrics.child("metrics_pushes", result).inc()
+            pushes[result].inc()
             if why:
                 self.notices.begin(("push",), "warning", "metrics_not_pushed", why=why)
             else:

@@ -53,9 +53,9 @@ def bucket_store(config: Config, metrics: Metrics, log: Any, watches: StoreWatch
         return MemoryStore()
     from sluice.limits.guarded import TIMEOUT, Decider, Guarded
 
-    errors = metrics.child("ratelimit_store_errors", kind)
+    errors = metrics.zero("ratelimit_store_errors", kind)
     seconds = metrics.child("ratelimit_store_seconds", kind)
-    store, timeout = at.engine.buckets(at, metrics.child("ratelimit_forgotten", kind).inc)
+    store, timeout = at.engine.buckets(at, metrics.zero("ratelimit_forgotten", kind).inc)
 
     def failed(reason: Reason) -> None:
         errors.inc()

@@ -18,12 +18,14 @@ DEADLINE = 10.0
 """Seconds for one request, and for all that is left when the process ends."""
 BACKOFF, LONGEST, TRIES = 1.0, 30.0, 5
 
+RESULTS = ("exported", "failed", "dropped")
+"""What may become of a span."""
 Count = Callable[[str, int], object]
 
 
 class Exporter:
-    """`encode` makes a request's body of spans; `count` is told a result (exported, dropped, failed) and of
-    how many spans."""
+    """`encode` makes a request's body of spans; `count` is told a result, of RESULTS, and of how many
+    spans."""
 
     def __init__(
         self,
