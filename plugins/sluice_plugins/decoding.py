@@ -123,7 +123,17 @@ class FrameDecoder(Generic[Frame]):
 
     def close(self) -> list[StreamEvent]:
         self._raise()
-        return [] if self._done else self._end()
+        events: list[StreamEvent] = []
+        if self._done:
+            return events
+        try:
+            self._end(events)
+        except UpstreamError as error:
+            self._error = error
+            if not events:
+                raise
+        self._done = True
+        return events
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -134,6 +144,7 @@ class FrameDecoder(Generic[Frame]):
         malformed."""
         raise NotImplementedError
 
-    def _end(self) -> list[StreamEvent]:
-        """Handle the body's end before `_done`. Raises UpstreamTruncated unless the answer is complete."""
+    def _end(self, events: list[StreamEvent]) -> None:
+        """Append what was pending when the body ended, before `_done`. Raises UpstreamTruncated unless the
+        answer is complete."""
         raise NotImplementedError

@@ -142,7 +142,7 @@ class EchoDecoder(FrameDecoder[bytes]):
     def __init__(self) -> None:
         super().__init__(JSONLines())
 
-    def _end(self) -> list[StreamEvent]:
+    def _end(self, events: list[StreamEvent]) -> None:
         raise UpstreamTruncated
 
     def _take(self, frame: bytes, events: list[StreamEvent]) -> None:

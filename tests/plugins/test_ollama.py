@@ -155,6 +155,7 @@ def fed(reads: Iterable[bytes]) -> tuple[list[StreamEvent], UpstreamError | None
         for read in reads:
             events += decoder.feed(read)
         events += decoder.close()
+        decoder.close()  # raises what stood behind these
     except UpstreamError as error:
         return events, error
     return events, None

@@ -43,6 +43,7 @@ def failure(decoder: Any, reads: list[bytes]) -> UpstreamError:
         for data in reads:
             decoder.feed(data)
         decoder.close()
+        decoder.close()  # raises what stood behind the first one's events
     except UpstreamError as error:
         return error
     raise AssertionError("no error was told")

@@ -41,6 +41,22 @@ GRAMMAR: list[tuple[str, bytes, list[tuple[str, bytes]]]] = [
         b"data: a\xe2\x80\xa8b\x0bc\xc2\x85d\n\n",
         [("message", b"a\xe2\x80\xa8b\x0bc\xc2\x85d")],
     ),
+    (
+        "one line end between events of JSON",
+        b'data: {"a": 1}\ndata: {"b": 2}\r\ndata:{}\ndata: [DONE]\n\n',
+        [("message", b'{"a": 1}'), ("message", b'{"b": 2}'), ("message", b"{}"), ("message", b"[DONE]")],
+    ),
+    (
+        "one line end between named events of JSON",
+        b"event: a\ndata: {}\nevent: b\nid: 1\ndata: {}\n\n",
+        [("a", b"{}"), ("b", b"{}")],
+    ),
+    (
+        "an object over several lines of data",
+        b'data: {"a": {\ndata: },\ndata: "b": [{}\ndata: ,{}\ndata: ]}\n\n',
+        [("message", b'{"a": {\n},\n"b": [{}\n,{}\n]}')],
+    ),
+    ("text that looks like events", b"data: a}\ndata: b\n\n", [("message", b"a}\nb")]),
     ("data within data", b"data: a data: b\n\n", [("message", b"a data: b")]),
 ]
 
@@ -76,6 +92,14 @@ def test_passes_the_vectors_in_any_cut(vector: dict[str, Any]) -> None:
     for reads in ([body], *cuts.single(body, step), cuts.bytewise(body)):
         found = [{"event": event.event, "data": event.text, "id": event.id} for event in events(reads)]
         assert found == vector["events"], [len(read) for read in reads]
+
+
+def test_events_with_one_line_end_come_while_the_stream_runs() -> None:
+    stream = sse.EventStream()
+    assert stream.feed(b'data: {"a": 1}\n') == []
+    assert [event.data for event in stream.feed(b'data: {"b":')] == [b'{"a": 1}']
+    assert stream.feed(b" 2}\n") == []
+    assert stream.close() == b'data: {"b": 2}\n'
 
 
 def test_keeps_the_last_event_id_and_the_retry_time() -> None:

@@ -99,7 +99,8 @@ class Decoder(Protocol):
         """The body has ended. Returns what was pending (the Finished event among it, where the stream is
         complete).
 
-        Raises UpstreamTruncated where the dialect's own terminator has not been seen.
+        Where the dialect's own terminator has not been seen, returns what a last frame still had, without a
+        Finished event, and raises UpstreamTruncated from the next call; at once where nothing was left.
         """
         ...
 

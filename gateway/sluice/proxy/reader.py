@@ -252,6 +252,8 @@ class AnswerReader(msgspec.Struct, eq=False):
             chunk = relay.close(now)
             if chunk or run.winner is self:  # of bytes without a terminator nothing is left to say
                 run.take(self, chunk, now, first=first)
+            if relay.finished is None:  # that was the last frame of an answer that was cut
+                relay.close(now)
 
     async def close_beside(self) -> None:
         """Like `close`, in a thread: used while one is `working`, or if more than LARGE is
@@ -267,6 +269,8 @@ class AnswerReader(msgspec.Struct, eq=False):
             raise AnotherWon
         if chunk or run.winner is self:
             run.take(self, chunk, now, first=first)
+        if relay.finished is None:
+            relay.close(now)
 
     def part(self) -> None:
         """Breaks the references to this finished attempt, so that it is freed without the garbage

@@ -168,19 +168,30 @@ class Relay(msgspec.Struct, eq=False):
             )
 
     def close(self, now: float) -> bytes:
-        """Handles the end of the upstream's body. Raises UpstreamTruncated if the answer is not complete."""
+        """Handles the end of the upstream's body.
+
+        Where the answer is not complete, what its last frame still had is returned first, unless nothing of
+        the answer was: then another target may give all of it. The next call raises UpstreamTruncated, or
+        the error that the last frame reported.
+        """
         if self.finished is not None:
             return b""
+        events = self._closed()
+        if self.committed or any([type(event) is Finished for event in events]):
+            out = self._take(events, now)
+            if out or self.finished is not None:
+                return out
+        if events:
+            self._closed()
+        raise UpstreamTruncated
+
+    def _closed(self) -> list[StreamEvent]:
         try:
-            events = self.decoder.close()
+            return self.decoder.close()
         except (GatewayError, StageFault):
             raise
         except Exception as crash:
             raise DecoderCrashed(crash) from None
-        out = self._take(events, now)
-        if self.finished is None:
-            raise UpstreamTruncated
-        return out
 
     def _take(self, events: list[StreamEvent], now: float) -> bytes:
         if not events or self.finished is not None:

@@ -5,6 +5,8 @@ neither copied nor walked; what is not complete waits in a bounded buffer, and n
 twice.
 """
 
+import re
+
 from sluice.errors import UpstreamGarbled
 
 LIMIT = 1 << 20
@@ -43,6 +45,19 @@ class DelimitedBlocks:
             self._garbled = True
         if self._garbled and not body:
             raise self._too_long()
+        return body
+
+    def cut(self, boundary: re.Pattern[bytes], back: int, end: bytes) -> bytes:
+        """What waits, up to the end of the last match of `boundary` in its last `back` bytes, and `end`
+        behind it; b"" where there is none."""
+        buffer = self._buffer
+        last = 0
+        for found in boundary.finditer(buffer, max(0, len(buffer) - back)):
+            last = found.end()
+        if not last:
+            return b""
+        body = bytes(buffer[:last]) + end
+        del buffer[:last]
         return body
 
     def close(self) -> bytes:

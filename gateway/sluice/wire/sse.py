@@ -5,8 +5,15 @@ one piece of bytes. `feed` gives events. Who forwards frames as they came takes 
 `payloads` for what is in it: the usual read (N frames of one `data: ` line each) costs a few searches in C,
 not N parses.
 
+Beyond the standard: some servers end each event by one line end, not two. To the letter that is one event
+whose data is all the objects, each on its line, which is no JSON; so a line that ends in "}", with a line of
+data that begins with "{" (or is [DONE]) behind it, ends an event (`separated`). No JSON text has such a place
+between two of its lines.
+
 Not done here, as nobody needs it: reconnecting (`retry` and `last_id` are kept, not acted upon).
 """
+
+import re
 
 import msgspec
 
@@ -14,6 +21,9 @@ from sluice.wire.lines import LIMIT, DelimitedBlocks, Newlines
 
 END = b"\n\n"
 _BOM = b"\xef\xbb\xbf"
+_LONGEST_BOUNDARY = 256
+"""Bytes of an `event:` and an `id:` line between two objects, at most."""
+_UNSEPARATED = re.compile(rb"\}\n(?=(?:(?:event|id):[^\n]*\n){0,2}data: ?(?:\{|\[DONE\]))")
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -49,7 +59,7 @@ class EventStream(msgspec.Struct, eq=False):
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes. Raises UpstreamGarbled for one that is too long (see
         `DelimitedBlocks.feed`)."""
-        body = self.complete(data)
+        body = separated(self.complete(data))
         return [event for frame in body.split(END) if frame and (event := self.event(frame)) is not None]
 
     def complete(self, data: bytes) -> bytes:
@@ -76,7 +86,10 @@ class EventStream(msgspec.Struct, eq=False):
             self._newlines = Newlines()
         if self._head is not None:
             data = self._skip_bom(self._head + data)
-        body = self._blocks.feed(self._newlines.feed(data))
+        data = self._newlines.feed(data)
+        body = self._blocks.feed(data)
+        if not body:
+            body = self._blocks.cut(_UNSEPARATED, len(data) + _LONGEST_BOUNDARY, b"\n")
         self.clean = not (self._head or self._blocks.pending or self._newlines.after_cr)
         return body
 
@@ -110,6 +123,13 @@ class EventStream(msgspec.Struct, eq=False):
             return b""
         self._head = None
         return data.removeprefix(_BOM)
+
+
+def separated(body: bytes) -> bytes:
+    """The frames of `body` with an empty line behind each event, also where the server left it out."""
+    if body.find(b"}\ndata:") < 0 and body.find(b"}\nevent:") < 0:
+        return body
+    return _UNSEPARATED.sub(b"}\n\n", body)
 
 
 def payloads(body: bytes) -> list[bytes] | None:

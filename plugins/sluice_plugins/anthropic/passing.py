@@ -22,7 +22,7 @@ from sluice.errors import UpstreamError
 from sluice.model.events import Finished, StreamEvent, TextDelta, Verbatim
 from sluice.wire.call_ids import new_call_id
 from sluice.wire.lenient import encoded, parse_again
-from sluice.wire.sse import END, Event
+from sluice.wire.sse import END, Event, separated
 from sluice_plugins.anthropic.stream import TYPES, MessagesDecoder
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.documents import WholeOrStream
@@ -63,7 +63,7 @@ class PassingDecoder(MessagesDecoder):
             events += texts
             events.append(Verbatim(data))
             return None
-        body = self._stream.complete(data)
+        body = separated(self._stream.complete(data))
         try:
             as_it_came = self._frames(body, events)
         finally:
@@ -101,12 +101,13 @@ class PassingDecoder(MessagesDecoder):
             as_it_came = as_it_came and self._passed[before:] == [raw + END]
         return as_it_came
 
-    def _end(self) -> list[StreamEvent]:
-        events = super()._end()
-        if passed := b"".join(self._passed):
-            self._passed.clear()
-            events.append(Verbatim(passed))
-        return events
+    def _end(self, events: list[StreamEvent]) -> None:
+        try:
+            super()._end(events)
+        finally:
+            if passed := b"".join(self._passed):
+                self._passed.clear()
+                events.append(Verbatim(passed))
 
     # --- one frame
 

@@ -228,20 +228,17 @@ class MessagesDecoder(FrameDecoder[Event]):
             return None
         return texts_of(data, self._block_index)
 
-    def _end(self) -> list[StreamEvent]:
-        events: list[StreamEvent] = []
+    def _end(self, events: list[StreamEvent]) -> None:
         if isinstance(self._framing, EventsOrDocument) and (document := self._framing.document) is not None:
-            self._whole(document, events)
-            return events
+            return self._whole(document, events)
         for frame in (self._stream.event(self._stream.close()),):
             if frame is not None and is_object(frame.data):
                 self._take_last(frame, events)
         if self._done:
-            return events
+            return None
         if not self._stop_reason and not (self._usage_is_end and self._usage_ended):
             raise UpstreamTruncated
-        self._finish(events)
-        return events
+        return self._finish(events)
 
     def _take_last(self, frame: Event, events: list[StreamEvent]) -> None:
         """A last event that lacks the empty line behind it."""

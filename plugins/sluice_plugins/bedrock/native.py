@@ -123,14 +123,15 @@ class NativeDecoder(ConverseDecoder):
         self._native = next((reason for reason in reasons if reason), self._native)
         self._stop_text = value.stop or self._stop_text
 
-    def _end(self) -> list[StreamEvent]:
+    def _end(self, events: list[StreamEvent]) -> None:
         if self._stopped:
-            return super()._end()
+            return super()._end(events)
         if not self._native:
             raise UpstreamTruncated
         self._done = True
         reason = REASONS.get(self._native, "stop")
-        return [Finished(reason, self.reported, self._native, stop_sequence=self._stop_text)]
+        events.append(Finished(reason, self.reported, self._native, stop_sequence=self._stop_text))
+        return None
 
 
 def _first(*counts: int | None) -> int | None:

@@ -214,16 +214,13 @@ class ConverseDecoder(FrameDecoder[EventMessage]):
                 if self._stopped:
                     self._finish(events)
 
-    def _end(self) -> list[StreamEvent]:
-        events: list[StreamEvent] = []
+    def _end(self, events: list[StreamEvent]) -> None:
         if (document := self._stream.document) is not None:
-            self._whole(document, events)
-            return events
+            return self._whole(document, events)
         self._stream.close()  # raises what was wrong behind the last message; a half one behind messageStop loses usage alone
         if not self._stopped:
             raise UpstreamTruncated
-        self._finish(events)
-        return events
+        return self._finish(events)
 
     # ---- content blocks
 

@@ -173,17 +173,15 @@ class ChatDecoder(FrameDecoder[Event]):
 
     # ---- frames
 
-    def _end(self) -> list[StreamEvent]:
-        events: list[StreamEvent] = []
+    def _end(self, events: list[StreamEvent]) -> None:
         if isinstance(self._framing, EventsOrDocument) and (document := self._framing.document) is not None:
-            self._whole(document, events)
-            return events
+            return self._whole(document, events)
         last = self._stream.event(self._stream.close())
         if last is not None and is_object(last.data):
             self._take(last, events)
         if not self._done:
             raise UpstreamTruncated
-        return events
+        return None
 
     def _take(self, frame: Event, events: list[StreamEvent]) -> None:
         data = frame.data

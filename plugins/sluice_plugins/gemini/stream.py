@@ -252,8 +252,7 @@ class GenerateDecoder(FrameDecoder[Event]):
             if type(chunk) is not list:
                 self._take(Event(encoded(chunk)), events)
 
-    def _end(self) -> list[StreamEvent]:
-        events: list[StreamEvent] = []
+    def _end(self, events: list[StreamEvent]) -> None:
         if isinstance(self._framing, EventsOrDocument) and (document := self._framing.document) is not None:
             try:
                 self._list(document, events)
@@ -268,7 +267,6 @@ class GenerateDecoder(FrameDecoder[Event]):
         if not self._finish_reason:
             raise UpstreamTruncated
         self._finish(events)
-        return events
 
     def _decode(self, data: bytes) -> _Chunk | None:
         """None for what is no JSON object."""

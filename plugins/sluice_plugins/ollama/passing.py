@@ -41,10 +41,11 @@ class PassingDecoder(ChatDecoder):
         finally:
             self._flush(events)
 
-    def _end(self) -> list[StreamEvent]:
-        events = super()._end()
-        self._flush(events)
-        return events
+    def _end(self, events: list[StreamEvent]) -> None:
+        try:
+            super()._end(events)
+        finally:
+            self._flush(events)
 
     def _flush(self, events: list[StreamEvent]) -> None:
         if self._passed:

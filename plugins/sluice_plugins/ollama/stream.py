@@ -93,8 +93,7 @@ class ChatDecoder(FrameDecoder[bytes]):
         self.skipped_fields = 0
         self.finish_missing = 0
 
-    def _end(self) -> list[StreamEvent]:
-        events: list[StreamEvent] = []
+    def _end(self, events: list[StreamEvent]) -> None:
         opening = self._framing
         for line in opening.close() if isinstance(opening, LinesOrDocument) else self._lines.close():
             try:
@@ -103,7 +102,6 @@ class ChatDecoder(FrameDecoder[bytes]):
                 raise UpstreamTruncated from None
         if not self._done:
             raise UpstreamTruncated
-        return events
 
     def _take(self, frame: bytes, events: list[StreamEvent]) -> None:
         line = self._decode(frame)

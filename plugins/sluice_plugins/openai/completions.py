@@ -205,8 +205,7 @@ class TextDecoder(FrameDecoder[Event], Decoder):
         self._done = True
         events.append(finished(self._native, self._usage))
 
-    def _end(self) -> list[StreamEvent]:
-        events: list[StreamEvent] = []
+    def _end(self, events: list[StreamEvent]) -> None:
         last = self._stream.event(self._stream.close().strip())
         if last is not None and (is_object(last.data) or last.data.strip() == b"[DONE]"):
             self._take(last, events)
@@ -214,7 +213,6 @@ class TextDecoder(FrameDecoder[Event], Decoder):
             if not self._native:
                 raise UpstreamTruncated
             self._finish(events)
-        return events
 
 
 class TextDocument(Decoder):

@@ -201,12 +201,8 @@ class ChunkDecoder(msgspec.Struct, eq=False):
         if self._done:
             return []
         if self._document is not None:
-            events = self._batch(payloads_of(self._document), None, closing=True)
-        else:
-            events = self._batch(self._last_frame(), None, closing=True)
-        if self._error is not None:
-            raise self._error
-        return events
+            return self._batch(payloads_of(self._document), None, closing=True)
+        return self._batch(self._last_frame(), None, closing=True)
 
     def _recognize(self, data: bytes) -> None:
         self._first = data.lstrip(WHITE)[:1]
@@ -226,7 +222,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
 
     def _odd_frames(self, body: bytes) -> list[bytes]:
         """The payloads of frames of which some are not a single `data: ` line."""
-        events = map(self.stream.event, body.split(sse.END))
+        events = map(self.stream.event, sse.separated(body).split(sse.END))
         return [
             as_error(event.data) if event.event == "error" else event.data
             for event in events

@@ -43,6 +43,8 @@ REASONS: dict[str, FinishReason] = {
 }
 MAX_DOCUMENT = 32 << 20
 """Bytes of a whole answer."""
+MAX_ITEMS = 4 << 20
+"""Bytes of finished items that are kept for a Response without its output."""
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]").search
 _FAILED = "The upstream's answer failed"
@@ -71,6 +73,8 @@ class ResponsesDecoder:
         self._halves: Halves | None = None
         self._instead: bytes | None = None  # what is passed on in place of the frame under way
         self._known = False  # whether the body is a stream or a document
+        self._items: dict[int, bytes] = {}  # the events of finished items, of a stream that is passed on
+        self._kept = 0  # bytes of these
         self.skipped = 0
         self.skipped_fields = 0
         self.finish_missing = 0
@@ -114,10 +118,10 @@ class ResponsesDecoder:
         last = self._stream.event(rest)
         if last is not None and is_object(last.data):
             events = self._batch(rest.rstrip(b"\n") + sse.END)
+        if not self._done and self._error is None:
+            self._error = UpstreamTruncated()
         if self._error is not None and not events:
             raise self._error
-        if not self._done and self._error is None:
-            raise UpstreamTruncated
         return events
 
     def _batch(self, body: bytes) -> list[StreamEvent]:
@@ -126,6 +130,7 @@ class ResponsesDecoder:
         passed = 0
         written: list[bytes] = []  # what stands in place of the frames up to `since`
         since = 0
+        body = sse.separated(body)
         try:
             for frame in body.split(sse.END)[:-1]:
                 event = self._stream.event(frame)
@@ -176,12 +181,16 @@ class ResponsesDecoder:
             case "output_item.done":
                 self._start(None, events)
                 answer.done(index, event.item or Item(), events)
+                if self._verbatim:
+                    self._keep(index, frame.data)
             case "output_text.annotation.added" if event.annotation is not None:
                 answer.cite(index, event.annotation, events)
             case "created" | "in_progress" | "queued":
                 self._start(event.response, events)
             case "completed" | "incomplete" | "failed" | "cancelled" as state:
                 self._end(state, event.response or Response(), frame.data, events)
+                if self._items and not (event.response and event.response.output):
+                    self._fill(frame)
             case "[DONE]":
                 self._end_early(events)
             case "error":
@@ -228,8 +237,7 @@ class ResponsesDecoder:
         except (ValueError, RecursionError):
             return None
         self.skipped_fields += odd
-        name = b"" if frame.event == "message" else b"event: %b\n" % frame.event.encode()
-        self._instead = b"%bdata: %b\n\n" % (name, encoded(values))
+        self._instead = _frame(frame, values)
         return msgspec.convert(values, ResponsesEvent)
 
     def _join_halves(self, values: dict[str, Any]) -> None:
@@ -266,6 +274,22 @@ class ResponsesDecoder:
                 self._answer.done(index, item, events)
         events.append(self._finished(state, response))
         self._done = True
+
+    def _keep(self, index: int, data: bytes) -> None:
+        """Keeps the event of a finished item, for a Response that comes without its output."""
+        self._kept += len(data)
+        if self._kept <= MAX_ITEMS:
+            self._items[index] = data
+        else:
+            self._items.clear()
+
+    def _fill(self, frame: sse.Event) -> None:
+        """Makes the items that came before the output of the last event's Response: servers that keep no
+        Responses (Codex's) leave it empty, and SDKs give it to their callers as the answer."""
+        values, items = _values(frame.data), [_values(data) for _, data in sorted(self._items.items())]
+        if type(values) is dict and type(response := values.get("response")) is dict:
+            response["output"] = [item["item"] for item in items if type(item) is dict and item.get("item")]
+            self._instead = _frame(frame, values)
 
     def _finished(self, state: str, response: Response) -> Finished:
         native = (response.incomplete_details and response.incomplete_details.reason) or ""
@@ -324,6 +348,12 @@ def failure(response: Response) -> UpstreamError:
             return stream_error({"error": error})
         case _:
             return UpstreamError("stream_error", _FAILED, status=200)
+
+
+def _frame(frame: sse.Event, values: dict[str, Any]) -> bytes:
+    """The frame with other values."""
+    name = b"" if frame.event == "message" else b"event: %b\n" % frame.event.encode()
+    return b"%bdata: %b\n\n" % (name, encoded(values))
 
 
 def _values(data: bytes) -> Any:

@@ -46,6 +46,7 @@ def decoded(reads: list[bytes]) -> tuple[list[StreamEvent], UpstreamError | None
         for read in reads:
             events += decoder.feed(read)
         events += decoder.close()
+        decoder.close()  # raises what stood behind these
     except UpstreamError as error:
         return events, error
     return events, None

@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 from sluice.errors import UpstreamError, UpstreamErrorKind, UpstreamGarbled
+from sluice.frontends import Answer
+from sluice.frontends.responses.passed_on import PassedOnWhole
+from sluice.model.chat import ChatRequest
 from sluice.model.events import (
     Cited,
     Finished,
@@ -198,6 +201,14 @@ def decode_all(frames: bytes) -> list[ResponsesEvent]:
     return [decode_event(event.data) for event in EventStream(limit=1 << 20).feed(frames)]
 
 
+def without_output(frame: bytes) -> tuple[bytes, Any]:
+    """A last frame but for its Response's output, which these streams do not have."""
+    head, _, data = frame.rpartition(b"data: ")
+    value = json.loads(data)
+    value["response"].pop("output", None)
+    return head, value
+
+
 @pytest.mark.parametrize("name", [name for name in GRAMMAR if name not in ("document", "done")])
 def test_frames_are_passed_on_whatever_they_mean(name: str) -> None:
     body, meant = GRAMMAR[name]
@@ -209,8 +220,44 @@ def test_frames_are_passed_on_whatever_they_mean(name: str) -> None:
             lost = TextDelta("\ufffd")  # half a pair at an item's end: a Response's end has all of its text
             assert [one for one in decoded([passed]) if one != lost] == [one for one in meant if one != lost]
         else:
-            assert passed == body.rstrip(b"\n") + b"\n\n"
+            got, came = passed.split(b"\n\n"), (body.rstrip(b"\n") + b"\n\n").split(b"\n\n")
+            assert got[:-2] == came[:-2]
+            assert got[-1] == b""
+            assert without_output(got[-2]) == without_output(came[-2])
         assert [event for event in events if not isinstance(event, Verbatim)] == meant
+
+
+@pytest.mark.parametrize("output", ["[]", "null", "absent"])
+def test_a_response_without_its_output_gets_the_items_that_came_before(output: str) -> None:
+    call = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{}"}
+    last: dict[str, Any] = {"id": "resp_1", "status": "completed", "usage": USED}
+    if output != "absent":
+        last["output"] = json.loads(output)
+    body = stream(done(1, call), done(0, SAID), end="") + frame("response.completed", response=last)
+    for reads in ([body], cuts.bytewise(body)):
+        passed = b"".join(
+            event.data for event in decoded(reads, verbatim=True) if isinstance(event, Verbatim)
+        )
+        assert passed.startswith(stream(done(1, call), done(0, SAID), end=""))
+        head, _, data = passed.rstrip().rpartition(b"\ndata: ")
+        assert head.endswith(b"event: response.completed")
+        assert json.loads(data)["response"] == {**last, "output": [SAID, call]}
+
+
+def test_items_are_not_kept_without_a_bound() -> None:
+    picture = {"type": "image_generation_call", "id": "ig_1", "result": "A" * (5 << 20)}
+    body = stream(done(0, SAID), done(1, picture), end="completed")
+    passed = b"".join(event.data for event in decoded([body], verbatim=True) if isinstance(event, Verbatim))
+    assert passed == body
+
+
+def test_a_whole_answer_has_the_items_of_the_stream_that_came_in_its_place() -> None:
+    body = stream(done(0, SAID), output=[])
+    decoder = Responses().whole_decoder()
+    events = decoder.feed(body)
+    assert json.loads(
+        PassedOnWhole(ChatRequest("responses", "chat", ()), Answer("req", "chat", 1)).encode(events)
+    )["output"] == [SAID]
 
 
 FAILURES: list[tuple[bytes, UpstreamErrorKind, str]] = [
