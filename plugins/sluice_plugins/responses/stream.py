@@ -182,7 +182,7 @@ class ResponsesDecoder:
                 self._start(None, events)
                 answer.done(index, event.item or Item(), events)
                 if self._verbatim:
-                    self._keep(index, frame.data)
+                    self._keep(index, self._passed(frame))
             case "output_text.annotation.added" if event.annotation is not None:
                 answer.cite(index, event.annotation, events)
             case "created" | "in_progress" | "queued":
@@ -283,10 +283,17 @@ class ResponsesDecoder:
         else:
             self._items.clear()
 
+    def _passed(self, frame: sse.Event) -> bytes:
+        """The data of the frame under way, as it is passed on."""
+        return frame.data if self._instead is None else self._instead.partition(b"data: ")[2].rstrip(b"\n")
+
     def _fill(self, frame: sse.Event) -> None:
         """Makes the items that came before the output of the last event's Response: servers that keep no
         Responses (Codex's) leave it empty, and SDKs give it to their callers as the answer."""
-        values, items = _values(frame.data), [_values(data) for _, data in sorted(self._items.items())]
+        values, items = (
+            _values(self._passed(frame)),
+            [_values(data) for _, data in sorted(self._items.items())],
+        )
         if type(values) is dict and type(response := values.get("response")) is dict:
             response["output"] = [item["item"] for item in items if type(item) is dict and item.get("item")]
             self._instead = _frame(frame, values)
