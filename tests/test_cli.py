@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import pytest
 
+from sluice.cli import SECTIONS, cli
 from sluice.identity.keys import digest_of
 from sluice.version import VERSION
 
@@ -138,7 +139,9 @@ def test_check_names_the_problems_and_fails(tmp_path: Path) -> None:
         (["healthcheck", "--url", "http://127.0.0.1:1/"], 1, "sluice: http://127.0.0.1:1/: "),
         (["healthcheck", "--url", "ftp://x"], 2, "--url: expected http:// or https://"),
         (["keys", "new", "--id", "a b"], 2, "--id: letters, digits"),
-        (["check"], 2, "Missing argument 'FILE'"),
+        (["check"], 1, "`sluice init` writes a first one"),
+        (["check", "a.yaml", "--config", "b.yaml"], 2, "FILE and --config are the same"),
+        (["status"], 1, "sluice: which gateway? Say where its admin port is (--url http://127.0.0.1:8081)"),
         (["chek"], 2, "No such command 'chek'"),
     ],
 )
@@ -272,11 +275,33 @@ def test_commands_say_in_one_line_why_they_cannot_ask(admin_port: str) -> None:
     for url, key, why in [
         (admin_port, "", "set $SLUICE_ADMIN_KEY to the admin key (admin.digest is its digest)"),
         (admin_port, "wrong", f"{admin_port}: $SLUICE_ADMIN_KEY is not the admin key"),
-        ("http://127.0.0.1:9", "k", "http://127.0.0.1:9: [Errno 111] Connection refused"),
+        (
+            "http://127.0.0.1:9",
+            "k",
+            "http://127.0.0.1:9: nobody listens there: is the gateway running, and is that its port?",
+        ),
         ("ftp://x", "k", "ftp://x: expected http:// or https:// or unix:/path"),
     ]:
         done = sluice("status", "--url", url, SLUICE_ADMIN_KEY=key)
         assert (done.returncode, done.stdout, done.stderr) == (1, "", f"sluice: {why}\n")
+
+
+def test_check_reads_what_serve_would(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("upstreams: {e: {backend: echo}}\naliases: {a: {tiers: [[{upstream: e, model: m}]]}}\n")
+    for arguments in ([], ["--config", str(file)], [str(file)]):
+        done = sluice("check", *arguments, cwd=tmp_path)
+        assert (done.returncode, done.stdout.endswith("gateway.yaml: ok\n")) == (0, True), done.stderr
+
+
+def test_the_help_has_every_command_once() -> None:
+    named = [name for commands in SECTIONS.values() for name in commands]
+    assert sorted(named) == sorted(cli.commands)
+    told = sluice("--help").stdout
+    for title, commands in SECTIONS.items():
+        assert f"{title}:" in told
+        for name, text in commands.items():
+            assert re.search(rf"^  {name} +{re.escape(text)}$", told, re.MULTILINE), name  # on one line
 
 
 def test_a_number_of_workers_that_is_none_is_refused() -> None:

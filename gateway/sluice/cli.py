@@ -47,10 +47,57 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+SECTIONS = {
+    "Set it up": {
+        "init": "Write a first configuration, with a key",
+        "import": "Make a configuration of LiteLLM's",
+        "check": "Name what is wrong in a configuration",
+        "explain": "Say which targets a request would go to, and why",
+        "simulate": "Replay a trace against modelled upstreams",
+        "config": "Compare configurations; print their schema",
+        "models": "Show and renew the table of models",
+    },
+    "Run it": {
+        "serve": "Run the gateway",
+        "chat": "Chat with a gateway in the terminal",
+        "healthcheck": "Ask whether a gateway is well, for containers",
+        "token": "Mint a token for a web page",
+    },
+    "Ask a running one, with the admin key": {
+        "status": "Print what it says of itself; --watch: live",
+        "calls": "Print its last calls",
+        "usage": "Print calls, tokens and cost by day, model …",
+        "targets": "List its targets, switch one off or on",
+        "keys": "Make, list, change keys; digests of keys",
+        "conversations": "Export and delete what was said",
+        "reload": "Have it follow its changed configuration",
+        "restart": "Have it replace its workers one by one",
+        "drain": "Have it finish its calls and end",
+    },
+    "Else": {
+        "completion": "Print what completes sluice in bash, zsh, fish",
+        "version": "Print the version; --json: of Python, too",
+    },
+}
+"""The commands by what one wants to do, each in a few words."""
+
+
+class Sectioned(click.Group):
+    """A group whose help has its commands in SECTIONS."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([*commands.items()])
+
+
+@click.group(cls=Sectioned, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="sluice", message="%(prog)s %(version)s")
 def cli() -> None:
-    """A streaming gateway in front of LLM providers."""
+    """A streaming gateway in front of LLM providers.
+
+    Begin with `sluice init`. `sluice COMMAND --help` says more of each.
+    """
 
 
 @cli.command()
@@ -194,7 +241,8 @@ def explain(alias: str, path: str | None, request_file: str | None) -> None:
 
 
 @cli.command()
-@click.argument("file")
+@click.argument("file", required=False)
+@click.option("--config", "path", metavar="PATH", help="The same as FILE, as for serve.")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option(
     "--no-env",
@@ -202,10 +250,17 @@ def explain(alias: str, path: str | None, request_file: str | None) -> None:
     is_flag=True,
     help="Do not look up ${VAR} and ${file:…}: for CI, which has no secrets.",
 )
-def check(file: str, style: str, blind: bool) -> None:
-    """Read FILE and name everything that is wrong in it, as file:line:column: path: message."""
-    from sluice.config.loader import check as check_file
+def check(file: str | None, path: str | None, style: str, blind: bool) -> None:
+    """Read FILE and name everything that is wrong in it, as file:line:column: path: message.
 
+    Without FILE it is the one that `serve` would read.
+    """
+    from sluice.config.loader import check as check_file
+    from sluice.config.loader import locate
+
+    if file and path:
+        raise click.UsageError("FILE and --config are the same: give one of them")
+    file = locate(file or path)
     checked = check_file(file, blind=blind)
     if style == "json":
         import msgspec
@@ -384,6 +439,7 @@ def version(as_json: bool) -> None:
 def healthcheck(url: str, timeout: float) -> None:
     """Ask a running gateway whether it is well (for container health checks)."""
     from http.client import HTTPException
+    from urllib.error import HTTPError
     from urllib.request import ProxyHandler, build_opener
 
     if not url.startswith(("http://", "https://")):
@@ -391,8 +447,12 @@ def healthcheck(url: str, timeout: float) -> None:
     try:
         with build_opener(ProxyHandler({})).open(url, timeout=timeout) as response:
             click.echo(f"{url}: {response.status}")
-    except (OSError, HTTPException, ValueError) as error:  # an answer of 4xx or 5xx is an OSError too
-        _fail(f"sluice: {url}: {error}")
+    except HTTPError as answer:
+        _fail(f"sluice: {url}: it answered {answer.code}")
+    except (OSError, HTTPException, ValueError) as error:
+        from sluice.process.asking import why
+
+        _fail(f"sluice: {url}: {why(error)}")
 
 
 def _is_name(text: str) -> bool:

@@ -41,9 +41,17 @@ def _admin_port(url: str | None, path: str | None) -> str:
     if url is not None:
         return url
     from sluice.config.loader import load, locate
+    from sluice.errors import ConfigError
     from sluice.process.asking import admin_url
 
-    return admin_url(load(locate(path)).config.server.admin_listen)
+    try:
+        found = locate(path)
+    except ConfigError:
+        fail(
+            "sluice: which gateway? Say where its admin port is (--url http://127.0.0.1:8081), or which file it "
+            "runs by (--config PATH or $SLUICE_CONFIG)"
+        )
+    return admin_url(load(found).config.server.admin_listen)
 
 
 def problem_of(answer: Any) -> str:

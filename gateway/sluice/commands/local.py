@@ -20,12 +20,21 @@ from sluice.commands.admin_api import fail
 @click.option("--output", default="gateway.yaml", show_default=True, metavar="FILE")
 @click.option("--ui/--no-ui", default=True, show_default=True, help="Pages for operators on the admin port.")
 @click.option("--force", is_flag=True, help="Write over FILE where it is there.")
+@click.pass_context
 def init(
-    *, providers: tuple[str, ...], alias: str, key_id: str, listen: str, output: str, ui: bool, force: bool
+    ctx: click.Context,
+    *,
+    providers: tuple[str, ...],
+    alias: str,
+    key_id: str,
+    listen: str,
+    output: str,
+    ui: bool,
+    force: bool,
 ) -> None:
     """Write a first configuration, with a key and an admin key, which are printed this once.
 
-    Without --provider it asks.
+    Without --provider it asks: for providers, and what of --alias and --listen is not given.
     """
     from pathlib import Path
 
@@ -40,6 +49,10 @@ def init(
             "Providers (openai, anthropic, gemini, ollama, groq …; several with commas)", default="openai"
         )
         providers = tuple(name for name in text.replace(",", " ").split() if name)
+        if _is_default(ctx, "alias"):
+            alias = click.prompt("What callers name as the model", default=alias)
+        if _is_default(ctx, "listen"):
+            listen = click.prompt("Where it listens", default=listen)
     try:
         first = written(Wish(tuple(map(chosen, providers)), alias, key_id, listen, ui))
     except ValueError as error:
@@ -51,6 +64,10 @@ def init(
         click.echo(f"  export {variable}=…")
     click.echo(f"  sluice check {output}\n  sluice serve --config {output}")
     click.echo(f"  SLUICE_API_KEY={first.key} sluice chat --url http://{listen}")
+
+
+def _is_default(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.DEFAULT
 
 
 @click.command()

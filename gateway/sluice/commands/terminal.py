@@ -20,8 +20,12 @@ class TerminalClient:
     """Raises Refused for a URL that is none."""
 
     def __init__(self, url: str, key: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # brackets without an address, a port that is none
+            usable = False
+        if not usable:
             raise Refused(f"--url: expected http://HOST:PORT, found {url}")
         self._parts = parts
         self._headers = {"content-type": "application/json"} | (
@@ -30,11 +34,17 @@ class TerminalClient:
 
     def model(self) -> str:
         """The first model that the key may use. Raises Refused."""
-        found = json.loads(self._response("GET", "/v1/models").read(LARGEST))
-        names = [one["id"] for one in found.get("data", ())]
+        response = self._response("GET", "/v1/models")
+        try:
+            found = json.loads(response.read(LARGEST))
+            names = [str(one["id"]) for one in found["data"]]
+        except (ValueError, TypeError, KeyError, OSError, HTTPException):
+            raise Refused(
+                f"{self._parts.netloc}: the answer is no list of models: is this a gateway?"
+            ) from None
         if not names:
             raise Refused("this key may use no model")
-        return str(names[0])
+        return names[0]
 
     def stream(self, body: dict[str, Any]) -> Iterator[bytes]:
         """The lines of the stream. Raises Refused."""
@@ -61,7 +71,9 @@ class TerminalClient:
             connection.request(method, parts.path.rstrip("/") + path, body, self._headers)
             response = connection.getresponse()
         except (OSError, HTTPException) as error:
-            raise Refused(f"{parts.netloc}: {error}") from None
+            from sluice.process.asking import why
+
+            raise Refused(f"{parts.netloc}: {why(error)}") from None
         if response.status != 200:
             raise Refused(_reason(response))
         return response
@@ -118,10 +130,14 @@ class Talk:
         message = {"role": "user", "content": text}
         body = {"model": self._model, "stream": True, "messages": [*self._system, *self.messages, message]}
         answer = ""
+        over = False
         lines = self._client.stream(body)
         try:
             for line in lines:
                 answer += self._shown(line)
+                over = over or ends(line)
+            if not over:
+                raise Refused("the stream broke: it ended without its end; what came of it is above")
         except KeyboardInterrupt:
             self._out.write(" [stopped]")
         finally:
@@ -167,6 +183,18 @@ def text_of(line: bytes) -> tuple[str, str]:
     )
     content = delta.get("content") if isinstance(delta, dict) else None
     return (content, "") if isinstance(content, str) else ("", "")
+
+
+def ends(line: bytes) -> bool:
+    """Whether a line says that the answer is complete: its finish reason, or the stream's `[DONE]`."""
+    if line.startswith(b"data:") and line[5:].strip() == b"[DONE]":
+        return True
+    if not line.startswith(b"data:") or b'"finish_reason"' not in line:
+        return False
+    try:
+        return bool(json.loads(line[5:])["choices"][0]["finish_reason"])
+    except (ValueError, TypeError, KeyError, IndexError):
+        return False
 
 
 def harmless(text: str) -> str:

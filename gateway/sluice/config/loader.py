@@ -301,7 +301,10 @@ def locate(given: str | None, environ: Environment[str, str] = os.environ) -> st
         if Path(path).is_file():
             return path
     raise ConfigError(
-        [f"no configuration: give --config PATH or $SLUICE_CONFIG (looked for {' and '.join(DEFAULTS)})"]
+        [
+            f"no configuration: give --config PATH or $SLUICE_CONFIG (looked for {' and '.join(DEFAULTS)}); "
+            "`sluice init` writes a first one"
+        ]
     )
 
 

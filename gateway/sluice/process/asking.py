@@ -43,16 +43,31 @@ def ask(url: str, method: str, path: str, timeout: float = 60.0, *, body: object
             raise _not_the_key(url) from None
         return answer.code, _decoded(answer.read(LARGEST))
     except (OSError, HTTPException, ValueError) as error:
-        raise NoAdminAnswer(f"{url}: {getattr(error, 'reason', error)}") from None
+        raise NoAdminAnswer(f"{url}: {why(error)}") from None
+
+
+def why(error: Exception) -> str:
+    """Returns why nobody answered, for people."""
+    reason = getattr(error, "reason", error)
+    match reason:
+        case ConnectionRefusedError() | FileNotFoundError():
+            return "nobody listens there: is the gateway running, and is that its port?"
+        case socket.gaierror():
+            return "there is no such host"
+        case TimeoutError():
+            return "no answer in time"
+        case _:
+            return str(reason)
 
 
 def copy(url: str, path: str, out: BinaryIO, timeout: float = 60.0) -> None:
-    """Writes the body of a response of any length to `out`. `timeout`: seconds of silence. Raises
+    """Writes the body of a response of any length, JSON lines, to `out`. `timeout`: seconds of silence. Raises
     NoAdminAnswer if the request is refused or the body ends early, and what `out` raises.
     """
     with _refusals(url):
         response = _opened(url, "GET", path, timeout, None)
     with response:
+        _expect(response, "application/x-ndjson")
         while data := _part(url, response):
             out.write(data)
     out.flush()
@@ -64,7 +79,7 @@ def events(url: str, path: str, timeout: float = 30.0) -> Iterator[tuple[str, An
     """
     name = ""
     for line in _lines(url, path, timeout):
-        field, _, value = line.decode().rstrip("\n").partition(": ")
+        field, _, value = line.decode("utf-8", "replace").rstrip("\n").partition(": ")
         if field == "event":
             name = value
         elif field == "data":
@@ -73,6 +88,7 @@ def events(url: str, path: str, timeout: float = 30.0) -> Iterator[tuple[str, An
 
 def _lines(url: str, path: str, timeout: float) -> Iterator[bytes]:
     with _refusals(url), _opened(url, "GET", path, timeout, None) as response:
+        _expect(response, "text/event-stream")
         while line := response.readline(LARGEST):
             yield line
 
@@ -87,7 +103,7 @@ def _refusals(url: str) -> Iterator[None]:
             _not_the_key(url) if answer.code == 401 else NoAdminAnswer(f"{url}: it answered {answer.code}")
         ) from None
     except (OSError, HTTPException, ValueError) as error:
-        raise NoAdminAnswer(f"{url}: {getattr(error, 'reason', error)}") from None
+        raise NoAdminAnswer(f"{url}: {why(error)}") from None
 
 
 def _part(url: str, response: Any) -> bytes:
@@ -138,3 +154,9 @@ def _decoded(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except msgspec.DecodeError:
         raise NoAdminAnswer("the answer is no JSON: is this the admin port?") from None
+
+
+def _expect(response: Any, kind: str) -> None:
+    """Raises NoAdminAnswer if the response is of another media type: it is another server's."""
+    if response.headers.get_content_type() != kind:
+        raise NoAdminAnswer(f"the answer is no {kind}: is this the admin port?")
