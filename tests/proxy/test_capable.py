@@ -118,16 +118,18 @@ NAMES = [name for name in installed() if takes_of(find_backend(name)(**OPTIONS.g
 class Aimed:
     """One backend as a target of its rules asks it."""
 
-    def __init__(self, name: str, unsupported: Any = None, spared: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, name: str, unsupported: Any = None, spared: frozenset[str] = frozenset(), model: str = ""
+    ) -> None:
         self.dropped: list[str] = []
         made: Any = find_backend(name)(**OPTIONS.get(name, {}))
-        self.model = MODELS.get(name, "claude-sonnet-4-20250514")
+        self.model = model or MODELS.get(name, "claude-sonnet-4-20250514")
         rules = rules_of(bundled_rules(), [], name, "gateway.example", self.model)
         by_rule: Callable[[str], object] = self.dropped.append
         if unsupported == "refuse":
             by_rule = refusing(by_rule, spared)
         self.backend = with_rules(made, rules)
-        self.takes = takes_of(made) or frozenset()
+        self.takes = takes_of(made, rules) or frozenset()
         self.fit = Fitting(rules, by_rule, made.dialect)
         self.capable = Capable(self.takes, unsupported, self.dropped.append, spared)
 
@@ -229,6 +231,40 @@ def test_content_is_never_dropped() -> None:
         Aimed("ollama", "drop").body(asked(**SAMPLES["image_url"][0]))
     assert (refused.value.param, refused.value.code) == ("messages[0].content[1]", "unsupported_parameter")
     assert refused.value.message == "messages[0].content[1]: images by URL cannot be given to this model"
+
+
+FORCED = [
+    {"tools": [TOOL], "tool_choice": "required"},
+    {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "look_up"}}},
+]
+
+
+@pytest.mark.parametrize("choice", FORCED)
+@pytest.mark.parametrize(
+    ("backend", "model"),
+    [
+        ("anthropic", "claude-opus-5-5"),
+        ("anthropic", "claude-fable-5-2"),
+        ("vertex-anthropic", "claude-sonnet-5-5@20261007"),
+        ("bedrock", "eu.anthropic.claude-mythos-5-1"),
+    ],
+)
+def test_a_model_may_lack_what_its_dialect_has(backend: str, model: str, choice: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest) as refused:
+        Aimed(backend, model=model).body(asked(**choice))
+    assert (refused.value.param, refused.value.code) == ("tool_choice", "unsupported_parameter")
+    aimed = Aimed(backend, "drop", model=model)
+    body = json.loads(aimed.body(asked(**choice)))
+    assert aimed.dropped == ["tool_choice"]
+    assert "look_up" in json.dumps(body)
+    assert not {"any", "tool"} & {body.get("tool_choice", {}).get("type")}
+    assert not {"any", "tool"} & set(body.get("toolConfig", {}).get("toolChoice", {}))
+    for other in ("claude-opus-5", "claude-haiku-5-5", "claude-fable-5"):
+        assert "look_up" in Aimed(backend, model=other).body(asked(**choice))
+
+
+def test_what_models_lack_are_features() -> None:
+    assert {name for rule in bundled_rules() for name in rule.lacks} <= set(FEATURES)
 
 
 def test_what_the_configuration_drops_is_never_refused() -> None:

@@ -43,7 +43,8 @@ class ModelRules(msgspec.Struct, frozen=True):
     the caller gives; `roles`: other names of messages' roles; `plain_images`: data: URLs of images are
     normalized.
 
-    `blank_stops`: the model accepts stop sequences of white space. `efforts`: those it accepts.
+    `lacks`: names of features (`sluice.model.features`) that the model has not, though its dialect has words
+    for them. `blank_stops`: the model accepts stop sequences of white space. `efforts`: those it accepts.
     `always_thinks`: it thinks unless thinking is turned off. `prefix`: a last message of the assistant must
     be marked as what the answer begins with (`prefix: true`, Mistral).
     """
@@ -56,6 +57,7 @@ class ModelRules(msgspec.Struct, frozen=True):
     force: Mapping[str, Any] = {}
     roles: Mapping[str, str] = {}
     plain_images: bool = False
+    lacks: frozenset[str] = frozenset()
     blank_stops: bool = True
     tool_ids: ToolIds = ""
     thinking: Thinking = ""
@@ -95,6 +97,7 @@ class ModelRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default: dict[str, Any] = {}
     force: dict[str, Any] = {}
     roles: dict[str, str] = {}
+    lacks: tuple[str, ...] = ()
     plain_images: bool | None = None
     blank_stops: bool | None = None
     tool_ids: ToolIds | None = None
@@ -143,6 +146,7 @@ def rules_of(
     """The rules of one target: the lines that hold for it in their order, then the upstream's options, then
     its own."""
     drop: set[str] = set()
+    lacks: set[str] = set()
     either: list[tuple[str, ...]] = []
     maps: dict[str, dict[str, Any]] = {name: {} for name in ("rename", "cap", "default", "force", "roles")}
     others: dict[str, Any] = {}
@@ -150,6 +154,7 @@ def rules_of(
         if not line.holds_for(backend, host, model, vendor):
             continue
         drop |= set(line.drop)
+        lacks |= set(line.lacks)
         either += [line.either] if line.either else []
         for name, kept in maps.items():
             kept.update(getattr(line, name))
@@ -163,5 +168,5 @@ def rules_of(
     found = {
         name: {key: value for key, value in kept.items() if value is not None} for name, kept in maps.items()
     }
-    rules = ModelRules(drop=frozenset(drop), either=tuple(either), **others | found)
+    rules = ModelRules(drop=frozenset(drop), lacks=frozenset(lacks), either=tuple(either), **others | found)
     return NO_RULES if rules == NO_RULES else rules

@@ -14,6 +14,7 @@ import msgspec
 from sluice.errors import BadRequest
 from sluice.model.chat import ChatRequest
 from sluice.model.features import SAMPLING, Feature, Use, uses_of
+from sluice.model.rules import NO_RULES, ModelRules
 
 Unsupported = Literal["refuse", "drop"] | None
 
@@ -104,10 +105,11 @@ def refusing(dropped: Callable[[str], object], spared: frozenset[str]) -> Callab
     return judged
 
 
-def takes_of(backend: object) -> frozenset[str] | None:
-    """Returns the features that a backend declares (`takes`); None: it takes all."""
+def takes_of(backend: object, rules: ModelRules = NO_RULES) -> frozenset[str] | None:
+    """Returns the features that a backend declares (`takes`), less those that the model lacks; None: it takes
+    all."""
     takes: frozenset[str] | None = getattr(type(backend), "takes", None)
-    return takes
+    return None if takes is None else takes - rules.lacks
 
 
 __all__ = ["Capable", "Feature", "Unsupported", "cannot", "refusing", "takes_of"]

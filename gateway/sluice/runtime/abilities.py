@@ -16,7 +16,7 @@ def abilities(loaded: Loaded, alias: Alias, target: Target, chat: ChatRequest | 
     """Returns the lines about one target: for `chat`, or for any request if there is none."""
     upstream, backend = loaded.config.upstreams[target.upstream], loaded.backends[target.upstream]
     rules = rules_for(models_of(loaded), target, upstream, backend)
-    spared, takes = spared_of(upstream, target), takes_of(backend)
+    spared, takes = spared_of(upstream, target), takes_of(backend, rules)
     capable = Capable(takes, alias.unsupported, lambda _: None, spared) if takes is not None else None
     if chat is None:
         return [*_of_any(backend, capable, takes), *_of_rules(rules)]

@@ -152,7 +152,7 @@ class Routes:
         backend = with_rules(backend, rules)
         label = f"{spec.upstream}/{spec.model}"
         shown = shown_target(f"{spec.upstream}/{model}") if alias.report_model == "target" else ""
-        dropped, takes = self._dropping(label, spec), takes_of(backend)
+        dropped, takes = self._dropping(label, spec), takes_of(backend, rules)
         spared = spared_of(upstream, spec)
         by_rule = refusing(dropped, spared) if alias.unsupported == "refuse" else dropped
         return Target(
