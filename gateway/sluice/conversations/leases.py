@@ -10,6 +10,7 @@ from typing import Any
 from sluice.conversations import LEASE, Begun, ConversationsFailed, Lease, SharedConversations, Turn
 from sluice.errors import Unavailable
 from sluice.storage import DOWN
+from sluice.storage.again import stored
 
 SOONEST, LATEST = 0.01, 0.25
 """Seconds between two askings for a lease that another has: more each time."""
@@ -17,11 +18,8 @@ LONGEST = 600.0
 """Seconds that a turn waits for its lease at most."""
 RENEWALS = LEASE / 3
 """Seconds between two renewals of all leases."""
-AGAIN = 8.0
-"""Seconds for which a turn that could not be stored is sent again: a new master may be there by then."""
 PRUNED = 3600.0
 """Seconds between two prunings of the store's leases."""
-AGAIN_AFTER = DOWN | {"busy"}
 
 
 class Leases:
@@ -107,22 +105,12 @@ class Leases:
         return await self._store.begin(lease, limit)
 
     async def finish(self, lease: Lease, id: str, turns: Sequence[Turn]) -> None:
-        """Store the turn and give the lease back. Sent again for AGAIN seconds while the store is down.
+        """Store the turn and give the lease back; sent again while the store is down (`sluice.storage.again`).
 
         Raises TurnSuperseded, ConversationsFailed, OSError.
         """
-        pause, until = SOONEST, self._clock() + AGAIN
         try:
-            while True:
-                try:
-                    await self._store.finish(lease, id, turns)
-                except ConversationsFailed as error:
-                    if error.reason not in AGAIN_AFTER or self._clock() + pause > until:
-                        raise
-                else:
-                    return
-                await self._sleep(pause)
-                pause = min(pause * 2, 1.0)
+            await stored(lambda: self._store.finish(lease, id, turns), sleep=self._sleep, clock=self._clock)
         finally:
             self._held.pop(lease.holder, None)
 

@@ -3,7 +3,9 @@ complete.
 
 Without a store, requests that refer to a response are refused, and all others pass. The end of an answer is
 sent when it has been stored, so that a client that has read it can refer to it at once, at any process that
-shares the store; if the store takes longer than PATIENCE, or fails, the end is sent anyway.
+shares the store; if the store takes longer than PATIENCE, or fails, the end is sent anyway, and the answer is
+sent to the store again while that is down (`sluice.storage.again`). Who refers to it meanwhile, in the same
+process, waits for that.
 """
 
 import asyncio
@@ -18,13 +20,14 @@ from sluice.errors import BadRequest, NotFound, Unavailable
 from sluice.kept import ResponseStore
 from sluice.model.kept import Item, Keep, KeptResponse
 from sluice.proxy.call import Call
+from sluice.storage.again import stored
 
 T = TypeVar("T")
 BROKEN = (OSError, TimeoutError, RuntimeError)
 MOST_BEFORE = 512
 """Maximum responses before a request that are followed."""
 MOST_BYTES = 32 << 20
-"""Maximum bytes of these responses."""
+"""Maximum bytes of these responses, and of those that wait for a store that is down."""
 MOST_REFERENCES = 1000
 PATIENCE = 1.0
 """Seconds for which the end of an answer waits until it is stored."""
@@ -48,7 +51,8 @@ class KeptResponses:
         self.store = store
         self._wall = wall
         self._failed = failed
-        self._keeping: set[asyncio.Task[None]] = set()
+        self._size = 0  # bytes of what is on its way to the store
+        self._keeping: dict[asyncio.Task[None], str] = {}  # and whose answer it is
 
     def __call__(self, call: Call) -> AbstractAsyncContextManager[None] | None:
         keep = call.chat.keep
@@ -65,9 +69,9 @@ class KeptResponses:
         """Puts the conversation that the request refers to before it. Raises BadRequest, NotFound;
         Unavailable if the store is down.
         """
-        tenant = call.principal.tenant
-        named = await self.guarded(_named(store, tenant, keep.references))
-        before = await self.guarded(conversation(store, tenant, keep.previous)) if keep.previous else []
+        tenant, settled = call.principal.tenant, _Settled(self, store)
+        named = await self.guarded(_named(settled, tenant, keep.references))
+        before = await self.guarded(conversation(settled, tenant, keep.previous)) if keep.previous else []
         if named or before:
             keep.items = [named.get(_reference(item), item) for item in keep.items]
             call.chat = msgspec.structs.replace(keep.completed(before, named), keep=keep)
@@ -92,15 +96,30 @@ class KeptResponses:
             tuple([id for id in ids if isinstance(id, str)]),
         )  # fmt: skip
         task = asyncio.create_task(self._put(store, call.principal.tenant, kept))
-        self._keeping.add(task)
-        task.add_done_callback(self._keeping.discard)
+        self._keeping[task] = call.principal.tenant
+        task.add_done_callback(self._keeping.pop)
         return task
 
+    async def settled(self, tenant: str) -> bool:
+        """Waits for the answers of this tenant that are on their way to the store. Returns whether there were
+        any."""
+        keeping = [task for task, whose in self._keeping.items() if whose == tenant]
+        if keeping:
+            await asyncio.wait(keeping, timeout=CLOSING)
+        return bool(keeping)
+
     async def _put(self, store: ResponseStore, tenant: str, kept: KeptResponse) -> None:
+        size = len(kept.input) + len(kept.response)
+        self._size += size
         try:
-            await store.put(tenant, kept)
+            if self._size > MOST_BYTES:  # a store that is down for long must not take all memory
+                await store.put(tenant, kept)
+            else:
+                await stored(lambda: store.put(tenant, kept))
         except Exception as error:  # the caller has its answer
             self._failed("append", error)
+        finally:
+            self._size -= size
 
     async def close(self) -> None:
         """Waits for the answers that are being stored, for at most CLOSING seconds, and closes the store."""
@@ -148,6 +167,29 @@ class _Kept:
         return self._keeping
 
 
+class _Settled:
+    """The store, asked again for what it has not where answers of the tenant are still on their way to it."""
+
+    __slots__ = ("_policy", "_store")
+
+    def __init__(self, policy: KeptResponses, store: ResponseStore) -> None:
+        self._policy = policy
+        self._store = store
+
+    async def get(self, tenant: str, id: str) -> KeptResponse | None:
+        return await self._found(tenant, lambda: self._store.get(tenant, id))
+
+    async def holder(self, tenant: str, item: str) -> KeptResponse | None:
+        return await self._found(tenant, lambda: self._store.holder(tenant, item))
+
+    async def delete(self, tenant: str, id: str) -> bool:
+        return await self._found(tenant, lambda: self._store.delete(tenant, id))
+
+    async def _found(self, tenant: str, ask: Callable[[], Awaitable[T]]) -> T:
+        found = await ask()
+        return await ask() if not found and await self._policy.settled(tenant) else found
+
+
 class OfTenant(msgspec.Struct, frozen=True, eq=False):
     """The kept responses of one tenant (`sluice.frontends.KeptForCaller`)."""
 
@@ -155,24 +197,28 @@ class OfTenant(msgspec.Struct, frozen=True, eq=False):
     _store: ResponseStore
     _tenant: str
 
+    @property
+    def _settled(self) -> "_Settled":
+        return _Settled(self._policy, self._store)
+
     async def response(self, id: str) -> bytes:
         return (await self._one(id)).response
 
     async def input(self, id: str) -> list[Item]:
         kept = await self._one(id)
         before = (
-            await self._policy.guarded(conversation(self._store, self._tenant, kept.previous))
+            await self._policy.guarded(conversation(self._settled, self._tenant, kept.previous))
             if kept.previous
             else []
         )
         return [*before, *_items(kept.input)]
 
     async def delete(self, id: str) -> None:
-        if not await self._policy.guarded(self._store.delete(self._tenant, id)):
+        if not await self._policy.guarded(self._settled.delete(self._tenant, id)):
             raise _unknown(id)
 
     async def _one(self, id: str) -> KeptResponse:
-        kept = await self._policy.guarded(self._store.get(self._tenant, id))
+        kept = await self._policy.guarded(self._settled.get(self._tenant, id))
         if kept is None:
             raise _unknown(id)
         return kept
@@ -198,7 +244,7 @@ def _refused(param: str, reason: str) -> BadRequest:
     return BadRequest(f"{param}: {reason}", param=param, details=[{"field": param, "reason": reason}])
 
 
-async def conversation(store: ResponseStore, tenant: str, id: str) -> list[Item]:
+async def conversation(store: _Settled, tenant: str, id: str) -> list[Item]:
     """Returns all items up to the end of this response, its output included. Raises NotFound, BadRequest."""
     found: list[list[Item]] = []
     size = 0
@@ -214,7 +260,7 @@ async def conversation(store: ResponseStore, tenant: str, id: str) -> list[Item]
     return [item for turn in reversed(found) for item in turn]
 
 
-async def _named(store: ResponseStore, tenant: str, references: Sequence[str]) -> Mapping[str, Item]:
+async def _named(store: _Settled, tenant: str, references: Sequence[str]) -> Mapping[str, Item]:
     """Returns the items with these ids. Raises BadRequest if one is not kept."""
     if len(references) > MOST_REFERENCES:
         raise _refused("input", f"refers to more than {MOST_REFERENCES} items")

@@ -1,0 +1,33 @@
+"""Stores again what a store that is down did not take: a caller has been told by then that it is kept."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from sluice.storage import DOWN, Reason
+
+SOONEST, LATEST = 0.01, 1.0
+"""Seconds between two tries: more each time."""
+AGAIN = 8.0
+"""Seconds for which it is tried: a server that stalls may go on by then, or a new master be there."""
+AGAIN_AFTER: frozenset[Reason] = DOWN | {"busy"}
+
+
+async def stored(
+    operation: Callable[[], Awaitable[None]],
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Awaits an operation that may be done twice, again for AGAIN seconds while its store is down. Raises what
+    the last one does; a store's error names its `reason`.
+    """
+    pause, until = SOONEST, clock() + AGAIN
+    while True:
+        try:
+            return await operation()
+        except OSError as error:
+            if getattr(error, "reason", None) not in AGAIN_AFTER or clock() + pause > until:
+                raise
+        await sleep(pause)
+        pause = min(pause * 2, LATEST)
