@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from sluice.keystore import PAGE, Changes, KeyStoreFailed, StoredKey, decode, encode
+from sluice.storage import reason_of_file
 from sluice.storage.sqlite import SqliteFile, migrate_part, transaction
 
 P = ParamSpec("P")
@@ -58,7 +59,7 @@ class SqliteKeys:
         try:
             return await self._file.run(work, *args, **kwargs)
         except (OSError, RuntimeError) as error:  # RuntimeError: it is closed
-            raise KeyStoreFailed("reply") from error
+            raise KeyStoreFailed(reason_of_file(error)) from error
 
     # --- in the thread
 

@@ -135,7 +135,12 @@ class BucketTable:
         length = COPIES + size * ROW
         os.ftruncate(self._file, 0)
         env = self._environment(length)
-        os.posix_fallocate(self._file, 0, length)  # else a full file system would kill us at some write
+        try:
+            os.posix_fallocate(self._file, 0, length)  # else a full file system would kill us at some write
+        except OSError as error:
+            raise OSError(
+                error.errno, f"{os.strerror(error.errno or 0)}, it takes {length} bytes", self._path
+            ) from None
         with env.begin(write=True) as txn:
             txn.put(HEADER, _stamp() + ROWS.pack(size))
         return env, size

@@ -8,6 +8,7 @@ sealing    encryption of entries, under keys of the configuration
 watch      the reason that a store fails for: in the log, in a metric, in /readyz?verbose
 """
 
+import errno
 from collections.abc import Mapping
 from typing import Literal, get_args
 
@@ -57,3 +58,13 @@ PROBLEMS: Mapping[Reason, str] = {
     "key": "what is stored was encrypted with a key that encryption.keys lacks, was changed, or is not encrypted and has to be",
 }
 """An explanation of each reason for users."""
+
+
+_OF_FILES: Mapping[int | None, Reason] = {
+    errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "readonly", errno.EACCES: "noperm", errno.EPERM: "noperm",
+}  # fmt: skip
+
+
+def reason_of_file(error: BaseException) -> Reason:
+    """Returns why a store that is a file failed."""
+    return _OF_FILES.get(getattr(error, "errno", None), "reply")

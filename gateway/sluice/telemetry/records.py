@@ -7,11 +7,12 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from sluice.aio.deferred import NOW, Schedule, at_once
-from sluice.conversations import ConversationsFailed, Swept
+from sluice.conversations import Swept
 from sluice.errors import GatewayError, NoCapacity, RateLimited, TlsFailed, Unauthorized, UpstreamError
 from sluice.identity.principal import Principal
 from sluice.proxy.attempt import NO_USAGE, Attempt
 from sluice.proxy.call import Call
+from sluice.storage import reason_of_file
 from sluice.telemetry.logs import LogLine
 from sluice.telemetry.metrics import AUTH_REASONS, CODES, CallSeries, Lazy, Metrics, zero_of_alias
 from sluice.telemetry.series import Value
@@ -250,7 +251,10 @@ class Records:
     def not_kept(self, operation: str, error: Exception) -> None:
         """A conversation store failed: a call went without its history, or its turn was not stored."""
         self._metrics.child("conversation_store_errors", self._conversations, operation).inc()
-        why = {"reason": error.reason} if isinstance(error, ConversationsFailed) else {}
+        reason = getattr(error, "reason", None) or (
+            reason_of_file(error) if getattr(error, "errno", 0) else None
+        )
+        why = {"reason": reason} if reason else {}
         self.log.error("conversation_not_kept", operation=operation, error=type(error).__name__, **why)
 
     def swept(self, swept: Swept) -> None:

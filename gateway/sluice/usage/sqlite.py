@@ -12,6 +12,7 @@ from typing import ParamSpec, TypeVar
 
 import msgspec
 
+from sluice.storage import reason_of_file
 from sluice.storage.sqlite import SqliteFile, transaction
 from sluice.usage import Figures, Row, RowRefused, Subject, UsageBatch, UsageFailed
 
@@ -99,7 +100,7 @@ class SqliteUsage:
         try:
             return await self._file.run(work, *args, **kwargs)
         except (OSError, RuntimeError) as error:  # RuntimeError: it is closed
-            raise UsageFailed(str(error)) from error
+            raise UsageFailed(str(error), reason_of_file(error)) from error
 
     # --- in the thread
 
