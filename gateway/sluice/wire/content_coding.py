@@ -14,8 +14,18 @@ from typing import Any, Protocol
 
 PIECE = 64 << 10
 """Bytes that are made at a time; br makes up to twice as many."""
+STEP = 8 << 10
+"""Bytes that a library is given at a time. Behind the end of a member (gzip) or frame (zstd) it hands back a copy
+of the rest, so the whole rest would be copied for each of many that are empty.
+"""
+MAX_MEMBERS = 1 << 16
+"""Members or frames of one body: each costs some microseconds, and may have no content."""
 MAX_CODINGS = 3
 """Codings within one another."""
+FREE_BETWEEN, MOST_BETWEEN = 1 << 20, 2
+"""Bytes between two codings: FREE_BETWEEN, and MOST_BETWEEN for each byte of content. What is compressed is as
+large as its content at most, but for attackers, who make gigabytes of it that have no content.
+"""
 ZSTD_WINDOW_LOG = 23
 """8 MiB, what RFC 9659 allows in HTTP."""
 
@@ -54,6 +64,7 @@ class ContentDecoder:
         if len(listed) > MAX_CODINGS or not all(name in _CODINGS for name in listed):
             raise UnknownCoding("content codings that are known: gzip, deflate, br, zstd")
         self._streams = [_CODINGS[name]() for name in reversed(listed)]
+        self._between = self._made = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The body's bytes that `data` completes, in pieces of some PIECE bytes; nothing is made before it is
@@ -71,10 +82,17 @@ class ContentDecoder:
     def _through(self, number: int, data: bytes) -> Iterator[bytes]:
         if number == len(self._streams):
             if data:
+                self._made += len(data)
                 yield data
             return
-        for piece in self._streams[number].feed(data):
-            yield from self._through(number + 1, piece)
+        last = number + 1 == len(self._streams)
+        for at in range(0, len(data), STEP):
+            for piece in self._streams[number].feed(data[at : at + STEP]):
+                if not last:
+                    self._between += len(piece)
+                    if self._between > FREE_BETWEEN + MOST_BETWEEN * self._made:
+                        raise BrokenCoding("what is compressed has next to no content")
+                yield from self._through(number + 1, piece)
 
     @property
     def complete(self) -> bool:
@@ -98,6 +116,12 @@ def decoded(body: bytes, names: str, limit: int) -> bytes | None:
     return b"".join(pieces)
 
 
+def _counted(members: int) -> int:
+    if members >= MAX_MEMBERS:
+        raise BrokenCoding(f"it has more than {MAX_MEMBERS} parts")
+    return members + 1
+
+
 class _Zlib:
     """`wbits` as zlib has it: 31 gzip, 15 zlib, -15 raw deflate; 0: zlib or raw deflate, as the first byte
     says."""
@@ -105,6 +129,7 @@ class _Zlib:
     def __init__(self, wbits: int) -> None:
         self._wbits = wbits
         self._stream = zlib.decompressobj(wbits) if wbits else None
+        self._members = 1
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while data:
@@ -114,6 +139,10 @@ class _Zlib:
             if self._stream.eof:
                 if self._wbits != 31:
                     return  # what stands behind the end is nobody's
+                data = data.lstrip(b"\0")
+                if not data:
+                    return
+                self._members = _counted(self._members)
                 self._stream = zlib.decompressobj(31)
             stream = self._stream
             piece = stream.decompress(data, PIECE)
@@ -121,7 +150,7 @@ class _Zlib:
                 if piece:
                     yield piece
                 piece = stream.decompress(stream.unconsumed_tail, PIECE)
-            data = stream.unused_data.lstrip(b"\0") if stream.eof else b""
+            data = stream.unused_data if stream.eof else b""
 
     @property
     def complete(self) -> bool:
@@ -136,10 +165,11 @@ class _Brotli:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while not self._stream.is_finished():
-            if piece := self._stream.process(data, output_buffer_limit=PIECE):
-                yield piece
+            piece = self._stream.process(data, output_buffer_limit=PIECE)
             data = b""
-            if self._stream.can_accept_more_data():
+            if piece:
+                yield piece
+            elif self._stream.can_accept_more_data():  # true also while there is more to come of what it has
                 return
 
     @property
@@ -158,10 +188,12 @@ class _Zstd:
         options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
         self._new: Callable[[], Any] = partial(zstd.ZstdDecompressor, options=options)
         self._stream = self._new()
+        self._members = 1
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._stream.eof:
+                self._members = _counted(self._members)
                 self._stream = self._new()
             stream = self._stream
             if piece := stream.decompress(data, PIECE):
