@@ -37,8 +37,8 @@ lock: dev ## renew the locks after a change of pyproject.toml
 upgrade: dev ## the newest versions into the locks
 	scripts/lock.sh --upgrade
 
-docs: dev ## the documentation as pages in .cache/site, links within it checked (SERVE=1: on 127.0.0.1:8000, built again as files change)
-	@SERVE="$(SERVE)" scripts/docs.sh
+docs: dev ## the documentation as pages in .cache/site, links within it checked (SERVE=1: on 127.0.0.1:8000, built again as files change; LINKS=1: those that lead elsewhere, too)
+	@SERVE="$(SERVE)" LINKS="$(LINKS)" scripts/docs.sh
 
 test-model: dev ## a real small model (270 MB of downloads) behind the gateway
 	@scripts/test_model.sh

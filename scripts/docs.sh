@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # `make docs`: the documentation as pages in .cache/site. Fails where a link or an anchor leads nowhere, where a page is in no
-# menu, and where a page would load something from elsewhere. SERVE=1 serves them on 127.0.0.1:8000 instead.
+# menu, where a page would load something from elsewhere, and where a link elsewhere is none; LINKS=1 asks whether there is still
+# something behind those. SERVE=1 serves them on 127.0.0.1:8000 instead.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,4 +25,5 @@ if grep --recursive --include='*.html' -nEo '<(script|img|iframe|link|source)[^>
     echo "docs: these load something from elsewhere" >&2
     exit 1
 fi
+.venv/bin/python scripts/external_links.py ${LINKS:+--ask}
 echo "$(find "$site" -name '*.html' | wc -l) pages: $site/index.html (with their search: make docs SERVE=1)"

@@ -652,6 +652,25 @@ async def test_it_is_laid_out_in_the_direction_of_its_language_or_the_page(
         assert not tab.problems
 
 
+@pytest.mark.parametrize("language", ["en", "ar"])
+async def test_the_direction_of_a_message_is_that_of_what_was_said(language: str) -> None:
+    async with embedded() as (tab, pages, url):
+        pages.answers = [answered("an answer"), answered("إجابة")]
+        pages.html = f"<div lang={language}>{pages.html}</div>"
+        await tab.open(url)
+        await say(tab, "a question")
+        await tab.until(f"{TEXT}.includes('an answer')")
+        await say(tab, "سؤال")
+        await tab.until(f"{TEXT}.includes('إجابة')")
+        found = f"[...{ROOT}.querySelectorAll('.user')].map((one) => getComputedStyle(one).direction)"
+        assert await tab.js(found) == ["ltr", "rtl"]
+        found = (
+            f"[...{ROOT}.querySelectorAll('.assistant > p')].map((one) => getComputedStyle(one).direction)"
+        )
+        assert await tab.js(found) == ["ltr", "rtl"]
+        assert not tab.problems
+
+
 async def test_the_scripts_own_attributes_make_a_bubble() -> None:
     async with embedded() as (tab, pages, url):
         source = pages.html.partition('src="')[2].partition('"')[0]

@@ -546,7 +546,9 @@
     show(message) {
       const element = make("div", `message ${message.role}`, "", `message ${message.role}`);
       element.setAttribute("dir", "auto");
-      element.append(make("span", "sr", `${this.text(message.role === "user" ? "you" : "bot")}: `));
+      const who = make("span", "sr", `${this.text(message.role === "user" ? "you" : "bot")}: `);
+      who.dir = "auto"; // of its own: the message's direction is that of what was said
+      element.append(who);
       if (message.role === "user") element.append(message.text);
       else element.append(markdown(message.text));
       this.log.append(element);

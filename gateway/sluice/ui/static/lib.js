@@ -6,8 +6,8 @@ import htm from "./vendor/htm.js";
 export const html = htm.bind(h);
 export { render, useCallback, useEffect, useErrorBoundary, useLayoutEffect, useMemo, useRef, useState };
 
-export const number = (value, digits = 0) =>
-  value === null || value === undefined ? "–" : Number(value).toLocaleString("en", { maximumFractionDigits: digits });
+export const number = (value, digits = 0, least = 0) =>
+  value === null || value === undefined ? "–" : Number(value).toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: least });
 // Two digits that say something: $0.0028.
 const cents = (value) => {
   const digits = value > 0 && value < 1 ? Math.min(9, Math.max(2, 1 - Math.floor(Math.log10(value)))) : 2;
