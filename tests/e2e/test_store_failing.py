@@ -1,13 +1,18 @@
 """A store that refuses is said: at the start, in the log, in a metric and in /readyz?verbose; calls go on."""
 
+import os
+from errno import EACCES, EBUSY, EIO, ENOSPC
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
 from sluice.identity.keys import digest_of
+from sluice.storage.sqlite import SqliteFile
 from tests.e2e.gateways import Running, gateway
 from tests.servers import free_port, redis_server
+from tests.upstream.calls import until
 
 KEY = "sk-sluice-store"
 PASSWORD = "geheim"
@@ -50,8 +55,8 @@ async def test_what_is_wrong_is_said_at_the_start_and_by_every_means(login: str,
         async with gateway(config(f"redis://{login}127.0.0.1:{server.port}/0")) as g:
             status, stores = await states(g)
             assert status == 200
-            assert set(stores) == {"limits", "keys", "usage", "resume"}
-            assert {store["kind"] for store in stores.values()} == {"redis"}
+            assert set(stores) == {"limits", "keys", "usage", "resume", "conversations"}
+            assert {name for name, store in stores.items() if store["kind"] != "redis"} == {"conversations"}
             said = [line for line in g.log_lines if line["event"] == "store_failing"]
             if not reason:
                 assert {store["state"] for store in stores.values()} == {"ok"}
@@ -74,3 +79,45 @@ async def test_a_gateway_whose_store_is_not_there_is_ready_and_says_so() -> None
         async with aiohttp.ClientSession() as client, client.get(g.admin_url + "/readyz") as response:
             assert await response.json() == {"status": "ready"}
         assert await asked(g) == 503
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_every_store_that_is_used_is_shown(kind: str, tmp_path: Path) -> None:
+    at = "memory" if kind == "memory" else f"sqlite:{tmp_path}/all"
+    more = f'state: "{at}"\nresponses: {{store: "{at}"}}\n'
+    text = config("memory").replace('admin: {store: "memory"', f'admin: {{store: "{at}"')
+    async with gateway(text + more) as g:
+        assert await asked(g) == 200
+        status, stores = await states(g)
+    assert status == 200
+    assert {name: store["kind"] for name, store in stores.items()} == {
+        "conversations": kind, "responses": kind, "keys": kind, "usage": kind, "limits": "memory", "resume": "memory",
+    }  # fmt: skip
+    assert {store["state"] for store in stores.values()} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(ENOSPC, "full"), (EACCES, "noperm"), (EBUSY, "busy"), (EIO, "reply")]
+)
+async def test_a_file_that_fails_is_said_with_its_reason_and_fails_no_call(
+    error: int, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = f"sqlite:{tmp_path}/turns"
+    text = config("memory").replace('admin: {store: "memory"', f'admin: {{store: "{at}"')
+    async with gateway(text + f'state: "{at}"\n') as g:
+
+        async def failing(*_: object, **__: object) -> None:
+            raise OSError(error, os.strerror(error))
+
+        with monkeypatch.context() as broken:
+            broken.setattr(SqliteFile, "run", failing)
+            assert await asked(g) == 200
+            _, stores = await states(g)
+            assert (stores["conversations"]["state"], stores["conversations"]["reason"]) == (
+                "failing",
+                reason,
+            )
+            await until(lambda: g.metric(f'sluice_store_errors_total{{reason="{reason}",store="usage"}}') > 0)
+        said = [line for line in g.log_lines if line["event"] == "store_failing"]
+        assert {"conversations", "usage"} <= {line["store"] for line in said}
+        assert {line["reason"] for line in said} == {reason}

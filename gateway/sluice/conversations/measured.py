@@ -110,8 +110,40 @@ class Watch(Protocol):
     def succeeded(self) -> None: ...
 
 
-class MeasuredShared(Measured):
-    """Like `Measured`, for a store that orders turns itself and may be down."""
+class MeasuredFile(Measured):
+    """Like `Measured`, for a store that may fail. `reason_of` says why: of an OSError, which is
+    no ConversationsFailed."""
+
+    def __init__(
+        self,
+        store: ConversationStore,
+        series: Series,
+        kind: str,
+        clock: Callable[[], float],
+        *,
+        watch: Watch,
+        reason_of: Callable[[OSError], Reason] | None = None,
+    ) -> None:
+        super().__init__(store, series, kind, clock)
+        self._watch = watch
+        self._reason_of = reason_of
+
+    async def _timed(self, operation: str, call: Awaitable[T]) -> T:
+        try:
+            result = await super()._timed(operation, call)
+        except ConversationsFailed as error:
+            self._watch.failed(error.reason)
+            raise
+        except OSError as error:
+            if self._reason_of is not None:
+                self._watch.failed(self._reason_of(error))
+            raise
+        self._watch.succeeded()
+        return result
+
+
+class MeasuredShared(MeasuredFile):
+    """Like `MeasuredFile`, for a store that orders turns itself."""
 
     def __init__(
         self,
@@ -122,18 +154,8 @@ class MeasuredShared(Measured):
         *,
         watch: Watch,
     ) -> None:
-        super().__init__(store, series, kind, clock)
+        super().__init__(store, series, kind, clock, watch=watch)
         self._shared = store
-        self._watch = watch
-
-    async def _timed(self, operation: str, call: Awaitable[T]) -> T:
-        try:
-            result = await super()._timed(operation, call)
-        except ConversationsFailed as error:
-            self._watch.failed(error.reason)
-            raise
-        self._watch.succeeded()
-        return result
 
     def begin(self, lease: Lease, limit: int) -> Coroutine[Any, Any, Begun | None]:
         return self._timed("begin", self._shared.begin(lease, limit))

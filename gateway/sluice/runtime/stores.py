@@ -9,7 +9,7 @@ import msgspec
 
 from sluice.config.types import Config
 from sluice.conversations import Retention, SharedConversations
-from sluice.conversations.measured import Measured, MeasuredShared
+from sluice.conversations.measured import Measured, MeasuredFile, MeasuredShared
 from sluice.kept import ResponseStore
 from sluice.keystore import KeyStore
 from sluice.keystore.follower import Follower
@@ -18,7 +18,7 @@ from sluice.limits import BucketStore
 from sluice.limits.memory import MemoryStore
 from sluice.resume import Journals
 from sluice.runtime.engines import configured
-from sluice.storage import Reason
+from sluice.storage import Reason, reason_of_file
 from sluice.storage.sealing import Seals
 from sluice.storage.watch import StoreWatch
 from sluice.telemetry.metrics import Metrics
@@ -128,9 +128,11 @@ def usage_store(config: Config) -> UsageStore:
 def conversation_store(config: Config, metrics: Metrics, watches: StoreWatches, seals: Seals) -> Measured:
     at = configured(config.state.reveal(), config)
     store = at.engine.conversations(at, retention(config), seals)
-    if not at.shared:
-        return Measured(store, metrics, at.kind, time.monotonic)
     watch = watches.begin("conversations", at.kind)
+    if at.kind == "memory":
+        return Measured(store, metrics, at.kind, time.monotonic)
+    if not at.shared:
+        return MeasuredFile(store, metrics, at.kind, time.monotonic, watch=watch, reason_of=reason_of_file)
     return MeasuredShared(cast(SharedConversations, store), metrics, at.kind, time.monotonic, watch=watch)
 
 
@@ -152,11 +154,12 @@ def response_store(config: Config, watches: StoreWatches, seals: Seals) -> Respo
         return None
     at, keep = configured(config.responses.store.reveal(), config), float(config.responses.keep)
     store = at.engine.responses(at, keep)
+    watch = watches.begin("responses", at.kind)
     if at.kind == "memory":
         return store
     from sluice.kept.sealed import SealedResponses, WatchedResponses
 
-    return WatchedResponses(SealedResponses(store, seals), watches.begin("responses", at.kind))
+    return WatchedResponses(SealedResponses(store, seals), watch)
 
 
 def admin_store(config: Config) -> str:

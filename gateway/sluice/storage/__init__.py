@@ -62,6 +62,7 @@ PROBLEMS: Mapping[Reason, str] = {
 
 _OF_FILES: Mapping[int | None, Reason] = {
     errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "readonly", errno.EACCES: "noperm", errno.EPERM: "noperm",
+    errno.EBUSY: "busy",
 }  # fmt: skip
 
 

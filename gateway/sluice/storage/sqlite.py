@@ -186,4 +186,6 @@ def _failure(path: Path, error: sqlite3.Error) -> OSError:
             )
         case sqlite3.SQLITE_FULL:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return OSError(errno.EBUSY, f"SQLite: {error}", str(path))
     return OSError(errno.EIO, f"SQLite: {error}", str(path))
