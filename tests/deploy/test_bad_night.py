@@ -25,6 +25,7 @@ import yaml
 from tests.deploy.prometheus_server import PATIENCE, PROMETHEUS, RULES, ask, prometheus, wait_for
 from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
 from tests.fakes.faulty import Provider, Turn, healthy, refusing, stall
+from tests.fakes.rawserver import Peer, RawServer, Request, sized
 from tests.servers import RedisServer, redis_server
 
 OF_THE_MACHINE = {"SluiceLoopLate"}
@@ -36,7 +37,7 @@ aliases: {{ chat: {{ tiers: [[{{ upstream: openai, model: m }}]] }} }}
 prices: {{ models: {{ m: {{ input: 0, output: 1000 }} }} }}
 keys: [{{ id: shop, digest: "{digest}", limits: {{ requests: {{ rate: 1000/s }}, budget: {{ month: {budget} }} }} }}]
 limits: {{ address: null, store: "{store}" }}
-"""
+{more}"""
 FEW_ANSWERS = 0.6
 """A budget of US dollars for ten answers."""
 
@@ -107,11 +108,13 @@ ROWS = {row.what: row for row in table()}
 
 @dataclass
 class Night:
-    """A gateway while all is well. `provider_stops` ends its provider."""
+    """A gateway while all is well. `provider_stops` ends its provider, `receiver_stops` the receiver of its call
+    records."""
 
     gateway: GatewayProcess
     provider: Provider
     provider_stops: Callable[[], Awaitable[None]]
+    receiver_stops: Callable[[], Awaitable[None]]
     redis: RedisServer
     client: aiohttp.ClientSession
 
@@ -148,6 +151,10 @@ async def budget_spent(night: Night) -> None:
     """The calls that follow do it."""
 
 
+async def taking(request: Request, peer: Peer) -> None:
+    peer.send(sized(b"", 200))
+
+
 async def slow(turn: Turn) -> None:
     await asyncio.sleep(3.1)  # rules and panels count in buckets of real seconds; the next one begins at 3
     await healthy(turn)
@@ -157,6 +164,10 @@ async def target_slow(night: Night) -> None:
     night.provider.behaviour = slow
 
 
+async def receiver_down(night: Night) -> None:
+    await night.receiver_stops()
+
+
 FAULTS = {
     "a provider is down": provider_down,
     "credentials are revoked": credentials_revoked,
@@ -164,6 +175,7 @@ FAULTS = {
     "callers leave": callers_leave,
     "a budget is spent": budget_spent,
     "a target is slow": target_slow,
+    "nobody takes call records": receiver_down,
 }
 
 
@@ -213,20 +225,23 @@ def test_each_row_of_the_table_is_tried() -> None:
 @pytest.mark.parametrize("what", FAULTS if os.environ.get("SLUICE_TEST_DEPLOY") == "1" else list(FAULTS)[:1])
 async def test_a_bad_night_is_seen_as_the_runbook_says(what: str) -> None:
     row = ROWS[what]
-    async with AsyncExitStack() as stack, AsyncExitStack() as up:
+    async with AsyncExitStack() as stack, AsyncExitStack() as up, AsyncExitStack() as receiving:
         redis = stack.enter_context(redis_server())
         provider = await up.enter_async_context(Provider(healthy))
+        receiver = await receiving.enter_async_context(RawServer(taking))
+        sink = f'records: [{{name: hook, interval: 100ms, webhook: {{url: "{receiver.url}/in"}}}}]'
         config = CONFIG.format(
             provider=provider.url,
             digest=DIGEST,
             budget=FEW_ANSWERS if what == "a budget is spent" else 1e6,
             store=redis.url if what == "Redis is down" else "memory",
+            more=sink if what == "nobody takes call records" else "",
         )
         gateway = stack.enter_context(serving(config))
         server = stack.enter_context(prometheus(gateway.admin.removeprefix("http://"), rules=quick_rules()))
         headers = {"authorization": f"Bearer {KEY}"}
         client = await stack.enter_async_context(aiohttp.ClientSession(headers=headers))
-        night = Night(gateway, provider, up.aclose, redis, client)
+        night = Night(gateway, provider, up.aclose, receiving.aclose, redis, client)
         assert await night.call() == 200
         await asyncio.to_thread(wait_for, server, 'sluice_requests_total{code="2xx"} == 1')
         before = len(gateway.records())

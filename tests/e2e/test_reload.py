@@ -163,6 +163,11 @@ async def test_fifty_reloads_of_which_five_are_broken_fail_no_call_and_cut_no_st
             assert not gateway.records("worker_ended")
 
 
+def followed(metrics: str) -> list[str]:
+    """The hashes of the configuration that the metrics name."""
+    return re.findall(r'^sluice_config_info\{hash="(\w+)"\} 1\.0$', metrics, re.MULTILINE)
+
+
 @pytest.mark.parametrize("workers", COUNTS)
 async def test_a_broken_file_changes_nothing_and_is_told_everywhere(workers: int) -> None:
     async with Provider() as steady:
@@ -183,11 +188,14 @@ async def test_a_broken_file_changes_nothing_and_is_told_everywhere(workers: int
                 metrics = gateway.scrape()
                 assert "sluice_config_last_reload_successful 0.0" in metrics
                 assert 'sluice_config_reloads_total{result="invalid"} 1.0' in metrics
+                assert followed(metrics) == [first["hash"]]
             [line] = gateway.records("config_not_reloaded")
             assert line["problems"] == answer["problems"]
             gateway.path.write_text(config(workers, steady.url, 2))
             assert await hang_up(gateway) == "ok"
-            assert (await ready(gateway))[1]["config"]["hash"] not in ("", first["hash"])
+            second = (await ready(gateway))[1]["config"]["hash"]
+            assert second not in ("", first["hash"])
+            assert followed(gateway.scrape()) == [second]
             gateway.path.unlink()
             assert (await post(gateway))[1]["problems"] == [
                 f"{gateway.path}: cannot be read: no such file or directory"

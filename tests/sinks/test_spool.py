@@ -65,6 +65,7 @@ class Bench:
         self.counts: Counter[str] = Counter()
         self.said: list[str] = []
         self.failed: list[str] = []
+        self.lost: list[int] = []
         config = Records(
             name="a/b", file=RecordFile(path="unused"), **{"batch": 2, "interval": Seconds(0.01), **options}
         )
@@ -74,6 +75,7 @@ class Bench:
             lambda result, records: self.counts.update({result: records}),
             self.said.append,
             self.failed.append,
+            self.lost.append,
             clock=lambda: self.now,
             wall=lambda: 1_700_000_000.0 + self.now,
             chance=lambda: 1.0,
@@ -242,7 +244,7 @@ async def test_what_is_left_at_the_end_and_not_taken_is_counted_where_it_cannot_
     bench = Bench(Sink(*["again"] * 9))
     bench.add(1, 2, 3)
     await bench.stop()
-    assert bench.counts == {"dropped": 3}
+    assert (bench.counts, bench.lost) == ({"dropped": 3}, [3])
 
 
 async def test_a_disk_that_is_full_keeps_records_in_memory(

@@ -386,8 +386,11 @@ class ProcessState:
 
     def show(self, following: ConfigStatus) -> None:
         """Shows the current configuration, and the result of the last reload, in metrics and probes."""
-        self.following = following
         last, metrics = following.last, self.metrics
+        if self.following.hash != following.hash:
+            metrics.forget_one("config_info", self.following.hash)
+        metrics.zero("config_info", following.hash).set(1.0)
+        self.following = following
         metrics.zero("config_last_reload_timestamp_seconds").set(
             last.at if last is not None else following.since
         )

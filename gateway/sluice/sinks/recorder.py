@@ -51,8 +51,18 @@ class Recorder:
             else:
                 log.info("records_well", sink=sink.name)
 
+        def lost(records: int) -> None:
+            log.error("records_lost", sink=sink.name, records=records)
+
         spool = Spool(
-            sink, delivery_of(sink, self._wall), count, switched, failed, clock=self._clock, wall=self._wall
+            sink,
+            delivery_of(sink, self._wall),
+            count,
+            switched,
+            failed,
+            lost,
+            clock=self._clock,
+            wall=self._wall,
         )
         metrics.computed("call_records_waiting", partial(len, spool), sink.name).kept = True
         return spool

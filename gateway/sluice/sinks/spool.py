@@ -34,7 +34,8 @@ T = TypeVar("T")
 
 class Spool:
     """`count` is told results and numbers of records, and `failed` why a batch was not taken, or not whole;
-    `switched` each change: why the sink fails, "" when it takes them again.
+    `switched` each change: why the sink fails, "" when it takes them again; `lost` how many records are lost with the
+    process, which nobody asks for its metrics any more.
 
     `clock` is monotonic, `wall` since the epoch. Raises OSError where the spill directory cannot be used.
     """
@@ -46,6 +47,7 @@ class Spool:
         count: Callable[[Result, int], object],
         switched: Callable[[str], object],
         failed: Callable[[str], object],
+        lost: Callable[[int], object],
         *,
         clock: Callable[[], float],
         wall: Callable[[], float],
@@ -56,6 +58,7 @@ class Spool:
         self._count = count
         self._switched = switched
         self._failed = failed
+        self._lost = lost
         self._clock = clock
         self._wall = wall
         self._chance = chance
@@ -271,6 +274,7 @@ class Spool:
         await self._keep_safe(1)
         if len(self):
             self._count("dropped", len(self))
+            self._lost(len(self))
 
     async def _beside(self, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)

@@ -240,12 +240,12 @@ TABLE: Mapping[str, Spec] = {
     "end_users_folded": Spec(
         "counter", (), "Calls of end users that share one's limits, because too many are told apart"
     ),
-    "ratelimit_store_errors": Spec("counter", ("store",), "Failed calls of the bucket store"),
+    "ratelimit_store_errors": Spec("counter", ("store",), "Failed calls of the store of limits"),
     "ratelimit_forgotten": Spec(
         "counter", ("store",), "Buckets forgotten before they were full, for want of room"
     ),
     "ratelimit_store_seconds": Spec(
-        "histogram", ("store",), "Time for one decision of the bucket store", OVERHEAD
+        "histogram", ("store",), "Time for one decision of the store of limits", OVERHEAD
     ),
     "store_errors": Spec(
         "counter",
@@ -325,6 +325,12 @@ TABLE: Mapping[str, Spec] = {
     ),
     "config_last_reload_successful": Spec(
         "gauge", (), "1: the file that was read last is followed; 0: an older one is", merge="max"
+    ),
+    "config_info": Spec(
+        "gauge",
+        ("hash",),
+        "Always 1; hash: the beginning of the SHA-256 of the file that is followed",
+        merge="max",
     ),
     "worker": Spec(
         "gauge",
