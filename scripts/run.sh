@@ -38,6 +38,10 @@ The OpenAI API:
   curl -N http://127.0.0.1:$PORT/v1/chat/completions -H 'authorization: Bearer sk-sluice-dev' -H 'content-type: application/json' \\
     -d '{"model": "echo", "stream": true, "messages": [{"role": "user", "content": "Hello from curl!"}]}'
 
+In the terminal:
+
+  SLUICE_API_KEY=sk-sluice-dev .venv/bin/sluice chat --url http://127.0.0.1:$PORT
+
 Pages for operators (sign in with sk-sluice-dev): http://127.0.0.1:$ADMIN_PORT/ui/
 The chat widget: http://127.0.0.1:$PORT/demo
 

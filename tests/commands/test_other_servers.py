@@ -28,7 +28,7 @@ class Other(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("content-length", 0)))
         kind, body = self.answers.pop(0)
         cut = kind == "cut"
-        self.send_response(200)
+        self.send_response(int(kind) if kind.isdigit() else 200)
         self.send_header("Content-Type", "text/event-stream" if cut else kind)
         fields = ("Transfer-Encoding", "chunked") if cut else ("Content-Length", str(len(body)))
         self.send_header(*fields)
@@ -86,6 +86,16 @@ def test_a_chat_with_an_address_that_is_none_is_refused(url: str) -> None:
     assert (done.returncode, done.stderr) == (1, f"sluice: --url: expected http://HOST:PORT, found {url}\n")
 
 
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [("", "set $SLUICE_API_KEY to a key of it"), ("sk-x", "$SLUICE_API_KEY is not a key of it")],
+)
+def test_a_chat_that_is_not_let_in_says_what_to_do(other: str, key: str, hint: str) -> None:
+    Other.answers = [("401", b'{"error": {"message": "No"}}')]
+    done = sluice("chat", "--model", "m", "--url", other, "hi", SLUICE_API_KEY=key)
+    assert (done.returncode, done.stderr) == (1, f"sluice: 401: No; {hint}\n")
+
+
 PIECE = b'data: {"choices": [{"delta": {"content": "half an"}}]}\n\n'
 WHOLE = PIECE.replace(b"}}", b'}, "finish_reason": "stop"}')
 
@@ -116,7 +126,7 @@ def test_init_asks_three_questions_at_a_terminal(tmp_path: Path) -> None:
             while question not in told:
                 told += os.read(ours, 4096)
             os.write(ours, answer)
-        while b"sluice serve" not in told:
+        while b"sign in with the admin key" not in told:
             told += os.read(ours, 4096)
         assert process.wait(60) == 0
     os.close(ours)

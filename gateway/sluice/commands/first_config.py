@@ -41,12 +41,13 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 class FirstConfig(msgspec.Struct, frozen=True):
-    """`variables`: what has to be set in the environment."""
+    """`variables`: what has to be set in the environment. `admin_listen`: where the pages are."""
 
     text: str
     key: str
     admin_key: str
     variables: tuple[str, ...]
+    admin_listen: str
 
 
 def chosen(text: str) -> Provider:
@@ -110,7 +111,7 @@ state: memory # conversations, dynamic keys and usage; sqlite:sluice.db keeps th
     if checked.problems:
         raise ValueError("; ".join(problem.message for problem in checked.problems))
     variables = tuple(dict.fromkeys(one.variable for one in wish.providers if one.variable))
-    return FirstConfig(text, key, admin_key, variables)
+    return FirstConfig(text, key, admin_key, variables, f"{host}:{int(port) + 1}")
 
 
 def _upstream(one: Provider) -> str:

@@ -62,8 +62,22 @@ def init(
     click.echo(f"  key of {key_id}:  {first.key}\n  admin key:  {first.admin_key}\n\nThen:")
     for variable in first.variables:
         click.echo(f"  export {variable}=…")
-    click.echo(f"  sluice check {output}\n  sluice serve --config {output}")
-    click.echo(f"  SLUICE_API_KEY={first.key} sluice chat --url http://{listen}")
+    from sluice.process.asking import admin_url
+
+    sluice = _command()
+    click.echo(f"  {sluice} check {output}\n  {sluice} serve --config {output}")
+    click.echo(f"  SLUICE_API_KEY={first.key} {sluice} chat --url {admin_url(listen)}")
+    if ui:
+        click.echo(f"  {admin_url(first.admin_listen)}/ui/ has pages; sign in with the admin key")
+
+
+def _command() -> str:
+    """What this command is called here: by its path where a shell would not find it by its name."""
+    import os
+    import shutil
+
+    called = sys.argv[0]
+    return "sluice" if shutil.which("sluice") or not os.access(called, os.X_OK) else called
 
 
 def _is_default(ctx: click.Context, name: str) -> bool:

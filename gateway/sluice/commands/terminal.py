@@ -75,11 +75,11 @@ class TerminalClient:
 
             raise Refused(f"{parts.netloc}: {why(error)}") from None
         if response.status != 200:
-            raise Refused(_reason(response))
+            raise Refused(_reason(response, keyed="authorization" in self._headers))
         return response
 
 
-def _reason(response: HTTPResponse) -> str:
+def _reason(response: HTTPResponse, *, keyed: bool) -> str:
     text = response.read(64 << 10).decode("utf-8", "replace")
     try:
         error = json.loads(text)["error"]
@@ -87,7 +87,8 @@ def _reason(response: HTTPResponse) -> str:
     except (ValueError, KeyError, TypeError):
         message = text[:200]
     later = response.headers.get("retry-after")
-    key = "; the key is $SLUICE_API_KEY" if response.status == 401 else ""
+    hint = "$SLUICE_API_KEY is not a key of it" if keyed else "set $SLUICE_API_KEY to a key of it"
+    key = f"; {hint}" if response.status == 401 else ""
     return f"{response.status}: {harmless(message)}{f' (again in {later} s)' if later else ''}{key}"
 
 
