@@ -259,11 +259,28 @@ def test_a_short_secret_is_refused_at_start(size: int, algorithm: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"[]", b"{}", b'{"keys": 1}', b'{"keys": [1]}', b'{"keys": [{"kty": 1}]}', b"\xff"]
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"keys": 1}',
+        b'{"keys": [1]}',
+        b'{"keys": [{"kty": 1}]}',
+        b"\xff",
+        b'{"keys": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+    ],
+    ids=range(8),
 )
 def test_what_is_no_key_set_says_so(data: bytes) -> None:
     with pytest.raises(ValueError, match="not a JSON Web Key Set"):
         parse_jwks(data)
+
+
+@pytest.mark.parametrize("odd", [1, None, {}, {"kty": None}, {"kty": []}, {"kty": "RSA", "n": 5}, "x"])
+def test_one_odd_key_of_a_set_hides_no_other(odd: Any) -> None:
+    known = {"kty": "oct", "k": "c2VjcmV0", "kid": "k1"}
+    assert [key.kid for key in parse_jwks(json.dumps({"keys": [odd, known]}).encode())] == ["k1"]
 
 
 def test_keys_do_not_show_themselves() -> None:

@@ -130,17 +130,28 @@ def read_jwks(path: str) -> tuple[Jwk, ...]:
 
 
 def parse_jwks(data: bytes, name: str = "the key set") -> tuple[Jwk, ...]:
-    """The keys of a JWK Set; one of an unknown type, or with a member of a wrong type, is left out (RFC 7517
-    section 5).
+    """The keys of a JWK Set; one of an unknown type or of none, or with a member of a wrong type, is left out
+    (RFC 7517 section 5): it must not keep a rotation of the others from being followed.
 
     Raises ValueError for what is no set at all, `name` saying which.
     """
     try:
         raw = msgspec.json.decode(data, type=_Set).keys
-        known = [key for key in raw if msgspec.json.decode(key, type=_Kind).kty in ALGORITHMS]
+        kinds = [_kind_of(key) for key in raw]
+        if raw and not any(kinds):
+            raise msgspec.DecodeError
+        known = [key for key, kind in zip(raw, kinds, strict=True) if kind in ALGORITHMS]
         return tuple(key for key in map(_readable, known) if key is not None)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ValueError(f'{name} is not a JSON Web Key Set: {{"keys": [...]}}') from None
+
+
+def _kind_of(raw: msgspec.Raw) -> str:
+    """Returns a key's type; "" where it has none."""
+    try:
+        return msgspec.json.decode(raw, type=_Kind).kty
+    except msgspec.DecodeError:
+        return ""
 
 
 def _readable(raw: msgspec.Raw) -> Jwk | None:
