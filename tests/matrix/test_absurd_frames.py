@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.errors import DecoderCrashed, UpstreamError
-from sluice.model.events import MOST_TOKENS
+from sluice.model.events import MOST_TOKENS, Verbatim
 from tests.fakes import eventstreams
 from tests.matrix import answers
 from tests.matrix.answers import Answer
@@ -228,3 +228,39 @@ def test_log_probabilities_of_another_type_are_no_beginning_of_others() -> None:
     body = b"".join([b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks]) + b"data: [DONE]\n\n"
     out = heard("openai", "openai", False, body)
     assert json.loads(out)["choices"][0]["message"]["content"] == "aaaa"
+
+
+WHOLE: dict[str, Any] = {
+    "openai": {
+        "id": "c", "object": "chat.completion", "created": 1, "model": "m", "system_fingerprint": "f",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "said"}, "finish_reason": "stop"}],
+    },
+    "anthropic": {
+        "id": "m", "type": "message", "role": "assistant", "model": "m", "container": "c", "stop_reason": "end_turn",
+        "content": [{"type": "text", "text": "said", "citations": None}], "usage": {"input_tokens": 1, "output_tokens": 1},
+    },
+    "gemini": {
+        "candidates": [{"content": {"role": "model", "parts": [{"text": "said"}]}, "finishReason": "STOP", "avgLogprobs": 1}],
+        "modelVersion": "m", "responseId": "r",
+    },
+    "ollama": {"model": "m", "created_at": "x", "message": {"role": "assistant", "content": "said"}, "done": True},
+    "responses": {
+        "id": "r", "model": "m", "status": "completed", "instructions": None,
+        "output": [{"type": "message", "id": "m", "role": "assistant", "content": [{"type": "output_text", "text": "said"}]}],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("absurd", sorted(set(ABSURD) - {"150,000 arrays"}))
+@pytest.mark.parametrize("upstream", WHOLE)
+def test_no_value_of_a_whole_answer_breaks_it_or_its_clients_parser(upstream: str, absurd: str) -> None:
+    for path in paths(WHOLE[upstream]):
+        mutation = Mutation()
+        mutation.frame, mutation.path, mutation.text = 0, path, ABSURD[absurd]
+        body = mutation.dumps(WHOLE[upstream]).encode()
+        decoder = UPSTREAMS[upstream].backend.whole_decoder()  # type: ignore[attr-defined]
+        try:
+            events = [*decoder.feed(body[:99]), *decoder.feed(body[99:]), *decoder.close()]
+        except UpstreamError:
+            continue
+        check(b"".join([event.data for event in events if isinstance(event, Verbatim)]))

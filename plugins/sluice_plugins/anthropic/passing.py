@@ -21,7 +21,8 @@ from typing import Any
 from sluice.errors import UpstreamError
 from sluice.model.events import Finished, StreamEvent, TextDelta, Verbatim
 from sluice.wire.call_ids import new_call_id
-from sluice.wire.lenient import encoded, parse_again
+from sluice.wire.jsontext import value_of
+from sluice.wire.lenient import encoded, parse_again, whole_characters
 from sluice.wire.sse import END, Event, separated
 from sluice_plugins.anthropic.stream import TYPES, MessagesDecoder
 from sluice_plugins.decoding import MAX_EVENT
@@ -229,8 +230,12 @@ class WholeMessageDecoder(WholeOrStream[PassingDecoder]):
         finished = events[-1]
         if not isinstance(finished, Finished):
             raise UpstreamError("truncated")
-        values = parse_again(body)
+        try:
+            values, as_it_came = value_of(body), True
+        except ValueError:  # NaN, half a surrogate pair …: clients could not read it
+            values, as_it_came = whole_characters(parse_again(body)), False
         edits = self._stream.message_edits(values, finished) if type(values) is dict else {}
         if type(values) is dict and "content" in values:
-            events.append(Verbatim(encoded(_edited(values, edits)) if edits else body, whole=True))
+            whole = body if as_it_came and not edits else encoded(_edited(values, edits))
+            events.append(Verbatim(whole, whole=True))
         return events

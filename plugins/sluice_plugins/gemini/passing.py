@@ -11,6 +11,7 @@ from typing import Any
 
 from sluice.errors import UpstreamError
 from sluice.model.events import ReasoningDelta, StreamEvent, TextDelta, Verbatim
+from sluice.wire.jsontext import value_of
 from sluice.wire.lenient import encoded, parse_again
 from sluice.wire.separators import without_separators
 from sluice.wire.sse import Event
@@ -26,14 +27,16 @@ NUMBERED = {
 
 
 class PassingDecoder(GenerateDecoder):
-    """Decodes one answer, and yields its chunks at the end of each batch."""
+    """Decodes one answer, and yields its chunks at the end of each batch. `mended`: one of them had to be written
+    anew."""
 
-    __slots__ = ("_passed", "_payload")
+    __slots__ = ("_passed", "_payload", "mended")
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
         super().__init__(strict=strict, max_event=max_event, keep_stop=keep_stop)
         self._passed: list[bytes] = []
         self._payload = b""
+        self.mended = False
 
     def _walk(self, data: bytes, events: list[StreamEvent]) -> None:
         try:
@@ -64,6 +67,7 @@ class PassingDecoder(GenerateDecoder):
             self._pass_content(values if values is not None else parse_again(payload))
             raise
         if values is not None:
+            self.mended = True
             if values.get("candidates"):
                 values = {**values, "candidates": [_named(one) for one in values["candidates"]]}
             payload = encoded(values)
@@ -93,6 +97,15 @@ class PassingDecoder(GenerateDecoder):
                 self._pass(encoded({"candidates": [{"content": content, "index": 0}]}))
 
 
+def _is_plain(document: bytes) -> bool:
+    """Returns whether clients can read it: JSON without NaN or half a surrogate pair."""
+    try:
+        value_of(document)
+    except ValueError:
+        return False
+    return True
+
+
 def _named(candidate: Any) -> Any:
     """A candidate whose finish reason, where it is a number of the enumeration, is the name that clients go
     by."""
@@ -113,7 +126,7 @@ class WholeAnswerDecoder(WholeOrStream[PassingDecoder]):
     def _answer(self, body: bytes) -> list[StreamEvent]:
         self._stream.feed(body)
         events = self._stream.close()
-        if self._stream.skipped_fields == 0 and body.lstrip(WHITE).startswith(b"{"):
+        if not self._stream.mended and _is_plain(body) and body.lstrip(WHITE).startswith(b"{"):
             events = [event for event in events if type(event) is not Verbatim]
             events.append(Verbatim(body, whole=True))
         return events
