@@ -479,7 +479,8 @@ def responses(body: Value) -> Seen:
     for item in items:
         kind = item.get("type", "message")
         if kind == "message" and item["role"] == "assistant":
-            said += [part["text"] for part in item["content"]]
+            content = item["content"]
+            said += [content] if isinstance(content, str) else [part["text"] for part in content]
         elif kind == "function_call":
             said.append(Call(item["call_id"], item["name"], json.loads(item["arguments"])))
         elif kind == "function_call_output":

@@ -100,11 +100,12 @@ def _assistant(message: Message) -> Iterable[Value]:
         }
 
 
-def _content(parts: Sequence[Part], text: str) -> list[Value]:
-    """An assistant's texts as one, and its refusal behind them."""
+def _content(parts: Sequence[Part], text: str) -> str | list[Value]:
+    """An assistant's texts as one, and its refusal behind them. A list of parts is that of an answer that was
+    given, which has an id: what another model said is plain text."""
     refusal = "".join([part.text for part in parts if isinstance(part, Text) and part.refusal])
     if not refusal:
-        return [{"type": "output_text", "text": text}]
+        return text
     answer = "".join([part.text for part in parts if isinstance(part, Text) and not part.refusal])
     said: list[Value] = [{"type": "output_text", "text": answer}] if answer else []
     return [*said, {"type": "refusal", "refusal": refusal}]

@@ -56,7 +56,7 @@ def test_messages_of_every_role_are_items() -> None:
     assert body["input"] == [
         {"type": "message", "role": "user", "content": [
             {"type": "input_text", "text": "See"}, {"type": "input_image", "image_url": PNG, "detail": "auto"}]},
-        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "So"}]},
+        {"type": "message", "role": "assistant", "content": "So"},
         {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": '{"a":1}'},
         {"type": "function_call_output", "call_id": "call_1", "output": "mild"},
         {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Late"}]},
