@@ -101,7 +101,7 @@ async def test_head_is_answered_where_get_is_and_a_stranger_is_not() -> None:
 @pytest.mark.parametrize(("path", "openai"), [
     ("/v1/embedding", True), ("/v1/assistants/17", True), ("/responses/x/y", True), ("/engines/x", True),
     ("/v1/chat/completions/x", True),
-    ("/v1/chat/x", False), ("/v1/tokens/x", False), ("/v1/admin", False), ("/v1/openapi.jsonx", False), ("/admin/x", False),
+    ("/v1/chat/x", False), ("/v1/tokens/x", False), ("/v1/admin", False), ("/v1/openapi.jsonx", True), ("/admin/x", False),
     ("/v1", False), ("", False), ("*", False), ("/nowhere", False),
 ])  # fmt: skip
 async def test_an_unknown_path_is_told_in_the_shape_of_who_claims_it(path: str, openai: bool) -> None:

@@ -157,9 +157,15 @@ class PathClaims:
 
     def of(self, path: str, headers: Mapping[str, str]) -> Envelope:
         claimants = next(
-            (claimants for prefix, claimants in self._claims if path.startswith(prefix)), [self.rest]
+            (claimants for prefix, claimants in self._claims if _is_within(path, prefix)), [self.rest]
         )
         return _chosen(claimants, claimants, headers)
+
+
+def _is_within(path: str, prefix: str) -> bool:
+    """Returns whether a path is at or below another one: /v1/chat/x is within /v1/chat, /v1/chatkit is not."""
+    rest = path.removeprefix(prefix)
+    return path.startswith(prefix) and (not rest or rest[0] == "/" or prefix.endswith("/"))
 
 
 def _chosen(choices: Sequence[T], envelopes: Sequence[Envelope | None], headers: Mapping[str, str]) -> T:

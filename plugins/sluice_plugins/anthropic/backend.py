@@ -50,12 +50,12 @@ from sluice.wire.dataurl import inline_data, is_http, standard_base64
 from sluice.wire.forwarding import Allowed
 from sluice.wire.jsonedit import with_known_string
 from sluice.wire.upstream_errors import upstream_error
-from sluice_plugins.anthropic.counting import Counting
 from sluice_plugins.anthropic.passing import PassingDecoder, WholeMessageDecoder
 from sluice_plugins.anthropic.stream import MessagesDecoder
 from sluice_plugins.anthropic.thinking import LOWEST_TOP_P, ThinkingPlan, plan, thinks
 from sluice_plugins.anthropic.threads import of_thread, without_thread
 from sluice_plugins.anthropic.wire import FITTED, edits_of, is_own
+from sluice_plugins.counting import Counting
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.tool_ids import fitted_ids
 from sluice_plugins.translation import (

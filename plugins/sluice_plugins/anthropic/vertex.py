@@ -18,7 +18,7 @@ from sluice.backends.protocol import Headers, Operation, UpstreamRequest
 from sluice.wire.baseurl import base_of
 from sluice.wire.forwarding import Allowed
 from sluice_plugins.anthropic.backend import Anthropic
-from sluice_plugins.anthropic.counting import Counting
+from sluice_plugins.counting import Counting
 from sluice_plugins.vertex import check_place, vertex_address
 
 OF_PLATFORM = frozenset({"anthropic-version"})

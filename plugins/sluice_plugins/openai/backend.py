@@ -47,7 +47,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     caller of this dialect wants a whole answer. `max_event`: bytes of one event of a stream. `keep_stop`:
     pass on the provider's `stop` after tool calls instead of `tool_calls`. `usage_is_end`: a stream that ends
     after its usage is complete even without a finish reason and [DONE]. `count_tokens`: whose /tokenize it
-    has, beside /v1; Anthropic's and Gemini's callers get their counts there.
+    has, beside /v1; Anthropic's, Gemini's and Responses' callers get their counts there.
     """
 
     base_url: str = "https://api.openai.com/v1"  # where its API is, with /v1

@@ -1,5 +1,5 @@
 """Counts the tokens of a request by a server's own tokenizer, for callers of Anthropic's and of Gemini's
-dialects.
+dialects and of OpenAI's Responses.
 
 vLLM's `/tokenize` takes a conversation and its tools, and applies the model's template, so its count is that
 of the chat. The one of llama.cpp takes a text: the conversation's texts are sent with their roles, so that
@@ -34,6 +34,7 @@ def _of_gemini(tokens: int) -> Value:
 
 COUNT_DOCUMENTS: Mapping[str, Callable[[int], Value]] = {
     "anthropic": lambda tokens: {"input_tokens": tokens},
+    "responses": lambda tokens: {"object": "response.input_tokens", "input_tokens": tokens},
     "gemini": _of_gemini,
 }
 """By the callers' dialect: the document that tells a count."""

@@ -10,10 +10,11 @@ Standard: https://platform.openai.com/docs/api-reference/responses
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
-from sluice.backends.protocol import Decoder, Headers, UpstreamRequest, unread
+from sluice.backends.protocol import Decoder, Headers, Operation, UpstreamRequest, unread
 from sluice.backends.transport import Transport
 from sluice.config.types import Bytes, Secret
 from sluice.errors import UpstreamError
@@ -23,6 +24,7 @@ from sluice.wire.baseurl import endpoint
 from sluice.wire.jsonedit import with_known_string
 from sluice.wire.seals import OURS
 from sluice.wire.upstream_errors import upstream_error
+from sluice_plugins.counting import Counting
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.responses.request import ENCRYPTED, translated, unsealed
 from sluice_plugins.responses.stream import ResponsesDecoder
@@ -32,6 +34,8 @@ from sluice_plugins.translation import account_headers, check_endpoint
 _encode = msgspec.json.Encoder().encode
 _OURS = (f'"{OURS}'.encode(), b'"reasoning"')
 """What a body holds that may hold reasoning of our making."""
+
+OWN_HOST = "api.openai.com"
 
 
 class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
@@ -82,6 +86,13 @@ class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return UpstreamRequest(
             self._url, self._whole_headers, _passed_through(chat, chat.wire or {}, model, stream=False)
         )
+
+    def operation(self, name: str, dialect: str) -> Operation | None:
+        """OpenAI itself counts tokens; other servers of this dialect seldom do."""
+        own = urlsplit(self.base_url).hostname == OWN_HOST
+        if name != "count_tokens" or dialect != self.dialect or not own:
+            return None
+        return Counting(endpoint(self.base_url, "/responses/input_tokens", self.endings), self._whole_headers)
 
     def whole_decoder(self) -> Decoder:
         return ResponsesDecoder(verbatim=True, strict=self.strict, max_event=self.max_event)

@@ -10,8 +10,10 @@ from sluice.config.rule_file import bundled_rules
 from sluice.errors import BadRequest
 from sluice.frontends import Head
 from sluice.frontends.openai.dialect import OpenAI
+from sluice.frontends.responses.counting import counted
 from sluice.frontends.responses.dialect import Responses as Frontend
 from sluice.model.chat import ChatRequest, Image, Message, Other, Text, Thought, ToolCall
+from sluice.model.events import Verbatim
 from sluice.model.rules import rules_of
 from sluice.proxy.fitting import Fitting
 from sluice_plugins.responses.backend import Responses
@@ -185,3 +187,18 @@ def test_seals_of_ours_are_openais_own_again_or_left_out() -> None:
 )
 def test_its_address_may_have_its_path(base: str) -> None:
     assert Responses(base_url=base).request(asked(), "m").url == "https://a.example/v1/responses"
+
+
+def test_openai_itself_counts_tokens() -> None:
+    for base, path in (("https://api.openai.com/v1", "/v1/responses/input_tokens"), ("http://x.test/v1", "")):
+        counting = Responses(base_url=base).operation("count_tokens", "responses")
+        assert (counting is not None) == bool(path)
+        if counting is not None:
+            chat = counted(b'{"model":"chat","input":"Hi"}', Head())
+            request = counting.whole_request(chat, "gpt-5")
+            assert request.url == f"https://api.openai.com{path}"
+            assert json.loads(request.body) == {"model": "gpt-5", "input": "Hi"}
+            decoder = counting.whole_decoder()
+            document = b'{"object":"response.input_tokens","input_tokens":7}'
+            assert decoder.feed(document) == []
+            assert decoder.close()[-1] == Verbatim(document, whole=True)

@@ -6,8 +6,8 @@ Standard: https://platform.claude.com/docs/en/api/messages/count_tokens
 
 from sluice.frontends import RequestHead
 from sluice.frontends.anthropic.fields import FIELDS
-from sluice.frontends.anthropic.message import prompt_tokens
 from sluice.frontends.anthropic.request import chat_of
+from sluice.frontends.estimates import prompt_tokens
 from sluice.model.operations import OperationRequest
 from sluice.wire.jsontext import checked_object, unambiguous_object
 

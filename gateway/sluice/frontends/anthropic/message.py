@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from sluice.frontends import Answer
-from sluice.model.chat import ChatRequest, Tool, text_size
 from sluice.model.events import Finished, Usage, with_refusal
 
 REASONS: Mapping[str, str] = {
@@ -59,16 +58,6 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     if usage.reasoning:
         fields["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
     return fields
-
-
-def prompt_tokens(chat: ChatRequest) -> int:
-    """Estimates the tokens of the prompt, including its tools; at least 1."""
-    return max(chat.estimated_tokens() + sum([_size_of_tool(tool) for tool in chat.tools]) // 4, 1)
-
-
-def _size_of_tool(tool: Tool) -> int:
-    schema = len(_encode(tool.parameters)) if tool.parameters is not None else 0
-    return text_size(tool.name) + text_size(tool.description) + schema
 
 
 def citation_of(title: str, url: str, quote: str, start: int, end: int) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from sluice.frontends.anthropic.message import (
     UNREADABLE,
     citation_of,
     message_head,
-    prompt_tokens,
     stop_of,
     usage_object,
 )
+from sluice.frontends.estimates import prompt_tokens
 from sluice.model.chat import ChatRequest
 from sluice.model.events import (
     Cited,

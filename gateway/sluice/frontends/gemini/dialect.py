@@ -29,7 +29,7 @@ class Gemini(Frontend):
     name: ClassVar[str] = "gemini"
     dialect: ClassVar[str] = "gemini"
     marker: ClassVar[str] = "x-goog-api-key"
-    claims: ClassVar[tuple[str, ...]] = ("/v1beta/", "/v1alpha/", "/v1/")
+    claims: ClassVar[tuple[str, ...]] = ("/v1beta/", "/v1alpha/", "/v1/", "/upload/v1beta/")
     credential_headers: ClassVar[tuple[str, ...]] = ("x-goog-api-key",)
     credential_parameters: ClassVar[tuple[str, ...]] = ("key",)
     request_headers: ClassVar[tuple[str, ...]] = ("x-goog-api-client",)
@@ -43,6 +43,12 @@ class Gemini(Frontend):
             _method("batchEmbedContents", operations.embed_all, operation="embeddings"),
             _endpoint("/models", models.models),
             _endpoint("/models/{+model}", models.model),
+            Endpoint(  # not under /v1, whose POST to a model is nobody's
+                path="/v1beta/models/{+model}",
+                also=("/v1alpha/models/{+model}",),
+                answer=models.no_method,
+                methods=("POST",),
+            ),
         )
 
     def encoder(self, chat: ChatRequest, answer: Answer, *, verbatim: bool = False) -> Encoder:

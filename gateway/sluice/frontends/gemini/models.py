@@ -1,5 +1,5 @@
 """`GET /v1beta/models` and `/v1beta/models/{model}`: the aliases that the caller may use, as Google lists
-models.
+models; methods of models that are not served.
 
 Standard: https://ai.google.dev/api/models
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sluice.errors import BadRequest, ModelNotFound
+from sluice.errors import BadRequest, ModelNotFound, NotFound
 from sluice.frontends import Inquiry, Reply
 
 PAGE = 50
@@ -37,6 +37,14 @@ async def model(inquiry: Inquiry) -> Reply:
     if name not in inquiry.models:
         raise ModelNotFound("There is no such model, or this key may not use it", param="model")
     return Reply(_json(_model(inquiry, name)))
+
+
+async def no_method(inquiry: Inquiry) -> Reply:
+    """Refuses a method of a model that is none of the gateway's (predict, batchGenerateContent …). Raises
+    NotFound."""
+    _, colon, method = inquiry.head.parameters["model"].rpartition(":")
+    what = f"no method {method} of" if colon and method.isidentifier() and len(method) < 64 else "no POST to"
+    raise NotFound(f"There is {what} models here. Served are {', '.join(METHODS)}")
 
 
 def _number(query: Any, *names: str) -> int:

@@ -26,7 +26,9 @@ from sluice.frontends import (
     RequestHead,
     Route,
 )
+from sluice.frontends.checks import refused
 from sluice.frontends.openai.errors import error_object
+from sluice.frontends.responses.counting import counted
 from sluice.frontends.responses.passed_on import PassedOn, PassedOnWhole, Renamed
 from sluice.frontends.responses.request import DIALECT, chat_of
 from sluice.frontends.responses.stream import Stream, Whole
@@ -48,26 +50,20 @@ class Responses(Frontend):
     dialect: ClassVar[str] = DIALECT
     numbered: ClassVar[bool] = True
     claims: ClassVar[tuple[str, ...]] = ("/v1/responses", "/responses")
+    paths: ClassVar[tuple[str, ...]] = ("/v1/responses", "/responses")
 
     def routes(self) -> Sequence[Route]:
-        path, short = "/v1/responses", "/responses"
+        def at(ending: str = "") -> dict[str, Any]:
+            first, *others = [path + ending for path in self.paths]
+            return {"path": first, "also": tuple(others)}
+
         return (
-            CallRoute(path=path, also=(short,), parse=self.parse),
-            Endpoint(path=path, also=(short,), answer=self.no_socket),
-            Endpoint(
-                path=f"{path}/compact",
-                also=(f"{short}/compact",),
-                answer=self.no_compaction,
-                methods=("POST",),
-            ),
-            Endpoint(
-                path=f"{path}/{{id}}", also=(f"{short}/{{id}}",), answer=self.kept, methods=("GET", "DELETE")
-            ),
-            Endpoint(
-                path=f"{path}/{{id}}/input_items",
-                also=(f"{short}/{{id}}/input_items",),
-                answer=self.input_items,
-            ),
+            CallRoute(**at(), parse=self.parse),
+            CallRoute(**at("/input_tokens"), parse=counted, operation="count_tokens"),
+            Endpoint(**at(), answer=self.no_socket),
+            Endpoint(**at("/compact"), answer=self.no_compaction, methods=("POST",)),
+            Endpoint(**at("/{id}"), answer=self.kept, methods=("GET", "DELETE")),
+            Endpoint(**at("/{id}/input_items"), answer=self.input_items),
         )
 
     def parse(self, body: bytes, head: RequestHead) -> ChatRequest:
@@ -95,6 +91,8 @@ class Responses(Frontend):
 
     async def kept(self, inquiry: Inquiry) -> Reply:
         id = inquiry.head.parameters["id"]
+        if inquiry.head.query.get("stream") == "true":
+            raise refused("stream", "what is kept is not streamed again: leave it out")
         if inquiry.method != "DELETE":
             return Reply(await _kept_for(inquiry).response(id))
         await _kept_for(inquiry).delete(id)

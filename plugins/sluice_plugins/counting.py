@@ -1,6 +1,7 @@
-"""Counting tokens by an upstream of Anthropic's dialect: its answer is passed on as it came.
+"""Counting tokens by an upstream that speaks the caller's dialect: its answer is passed on as it came.
 
-Standard: https://platform.claude.com/docs/en/api/messages/count_tokens
+Standards: https://platform.claude.com/docs/en/api/messages/count_tokens,
+https://platform.openai.com/docs/api-reference/responses/input-tokens
 """
 
 from typing import Any

@@ -1,0 +1,37 @@
+"""The request of `POST /v1/responses/input_tokens`: counted by an upstream that can, otherwise estimated, as
+for limits.
+
+Standard: https://platform.openai.com/docs/api-reference/responses/input-tokens
+"""
+
+from sluice.frontends import RequestHead
+from sluice.frontends.checks import refused
+from sluice.frontends.estimates import prompt_tokens
+from sluice.frontends.responses.fields import FIELDS
+from sluice.frontends.responses.request import DIALECT, chat_of
+from sluice.model.operations import OperationRequest
+from sluice.wire.jsontext import checked_object, unambiguous_object
+
+
+def counted(body: bytes, head: RequestHead) -> OperationRequest:
+    """Parses the request. Nothing is generated or billed, so limits of tokens do not apply. Raises BadRequest,
+    also for what the gateway keeps: only what the request itself has is counted."""
+    wire = unambiguous_object(body)
+    chat = chat_of(checked_object(body)) if wire is None else chat_of(wire, body)
+    if chat.wire is not None and chat.wire.get("previous_response_id") is not None:
+        raise refused("previous_response_id", "is not counted: send the whole conversation as input")
+    tokens = prompt_tokens(chat)
+    return OperationRequest(
+        DIALECT,
+        chat.model,
+        (),
+        stream=False,
+        wire=chat.wire,
+        body=chat.body,
+        operation="count_tokens",
+        tokens=0,
+        longest=tokens,
+        otherwise=b'{"object":"response.input_tokens","input_tokens":%d}' % tokens,
+        counted=chat,
+        fields=FIELDS,
+    )
