@@ -7,6 +7,7 @@ anybody.
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tests.matrix.talk import Call, Picture, Result, Results, Said, Talk, Tool, 
 WEATHER = Tool("weather", "", {"type": "object", "properties": {"place": {"type": "string"}}})
 TALK = Talk((User(("Is it warm?",)),), "Be brief.", (WEATHER,))
 SEAL = "U2VhbGVkIGJ5IGl0cyBtYWtlcg=="
+OTHER_SEAL = "QnkgdGhlIG90aGVyIG1ha2VyIQ=="
 ODD_IDS = ("functions.weather:0", "call " + "x" * 80)
 CALLS = tuple(
     [Call(id, "weather", {"place": place}) for id, place in zip(ODD_IDS, ("Köln\u2028", "Ulm"), strict=True)]
@@ -63,19 +65,24 @@ def second_turn(client: str, body: Value, heard: hearing.Heard) -> Value:
 
 def looped(client: str, first: str, second: Upstream, *, stream: bool) -> Value:
     """What the second upstream is sent after the first one's answer."""
+    return carried(client, ((first, SEAL),), second, stream=stream)
+
+
+def carried(client: str, before: Sequence[tuple[str, str]], last: Upstream, *, stream: bool) -> Value:
+    """What the last upstream is sent after each of those before has answered in turn, with its own seal and
+    calls of the same odd ids."""
     talk = Talk(TALK.turns, TALK.system, TALK.tools, stream=stream)
     body = clients.WRITERS[client](talk)
     if client in ("openai", "widget") and stream:
         body["stream_options"] = {"include_usage": True}
-    chat = parsed(client, json.dumps(body).encode(), stream=stream)
-    answer = Answer(
-        "It may be.", SEAL if first in answers.SEALING else "", "I will look.", CALLS, "tool_calls"
-    )
-    heard = hearing.READERS[client](
-        answered(client, first, chat, [answers.WRITERS[first](answer)]), stream=stream
-    )
-    again = second_turn(client, body, heard)
-    return sent(second, parsed(client, json.dumps(again).encode(), stream=stream))
+    for upstream, seal in before:
+        chat = parsed(client, json.dumps(body).encode(), stream=stream)
+        sealed = seal if upstream in answers.SEALING else ""
+        answer = Answer("It may be.", sealed, "I will look.", CALLS, "tool_calls")
+        reads = [answers.WRITERS[upstream](answer)]
+        heard = hearing.READERS[client](answered(client, upstream, chat, reads), stream=stream)
+        body = second_turn(client, body, heard)
+    return sent(last, parsed(client, json.dumps(body).encode(), stream=stream))
 
 
 @pytest.mark.parametrize("second", UPSTREAMS)
@@ -98,12 +105,35 @@ def test_a_loop_goes_on_at_another_vendor(client: str, first: str, second: str) 
             assert (SEAL in written) == sealed
 
 
-def _meant(client: str, second: str, *, follow: bool) -> list[Any]:
+@pytest.mark.parametrize("second", UPSTREAMS)
+@pytest.mark.parametrize("first", UPSTREAMS)
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_loop_comes_back_to_the_vendor_that_began_it(client: str, first: str, second: str) -> None:
+    """What it sealed goes home over the other vendor's turn, and no call is taken for another one."""
+    for stream in (True, False) if client != "widget" else (True,):
+        wire = carried(client, ((first, SEAL), (second, OTHER_SEAL)), UPSTREAMS[first], stream=stream)
+        seen = upstreams.READERS[first](wire)
+        assert seen.system == TALK.system
+        passed_on = client == first in ("openai", "gemini", "ollama")
+        follow = first in upstreams.FOLLOW and not passed_on
+        assert normal(seen.turns, follow=follow) == _meant(client, first, follow=follow, rounds=2)
+        assert all(re.fullmatch(FORMS.get(first, ".+"), id, re.DOTALL) for id in seen.ids)
+        written = json.dumps(wire)
+        if not (passed_on or client == first == "responses"):
+            assert MARKS.search(written) is None
+        if not passed_on:
+            assert (SEAL in written) == (client in CARRIES.get(first, ()))
+            goes = client in CARRIES.get(second, ()) and (first == second or (second, first) in KIN)
+            assert (OTHER_SEAL in written) == goes
+
+
+def _meant(client: str, second: str, *, follow: bool, rounds: int = 1) -> list[Any]:
     tells = "failed" in clients.CAN[client]
     failed = Result("gone" if not tells or second in ("anthropic", "bedrock", "gemini") else "Error: gone", (
         Picture("", PICTURE.data) if second == "ollama" else PICTURE,
     ), tells and second in ("anthropic", "bedrock", "gemini"))  # fmt: skip
-    return normal([*TALK.turns, Said("I will look.", CALLS), Results((RESULTS[0], failed))], follow=follow)
+    once = [Said("I will look.", CALLS), Results((RESULTS[0], failed))]
+    return normal([*TALK.turns, *once * rounds], follow=follow)
 
 
 @pytest.mark.parametrize("first", UPSTREAMS)
