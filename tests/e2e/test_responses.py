@@ -151,6 +151,8 @@ async def test_a_conversation_goes_on_from_a_kept_response(kind: str, stream: bo
             listed = (await response.json())["data"]
         assert [item["role"] for item in listed] == ["user", "assistant", "user"]
         assert listed[1] == first["output"][0]
+        assert listed[0]["content"] == [{"type": "input_text", "text": "One"}]
+        assert listed[2]["content"] == [{"type": "input_text", "text": "Two"}]
         named = {"type": "item_reference", "id": first["output"][0]["id"]}
         await asked(
             session, input=[{"role": "user", "content": "One"}, named, {"role": "user", "content": "Three"}]

@@ -32,7 +32,9 @@ async def test_azures_clients_have_responses(path: str, stream: bool) -> None:
     async with served() as api:
         answer = await api.ask("POST", path, {**HI, "stream": stream}, headers=AZURES, key="")
         assert (answer.status, api.log[-1]["frontend"]) == (200, "azure-responses")
-        assert b"You said: Hi there" in answer.answer if not stream else b"response.completed" in answer.answer
+        assert (
+            b"You said: Hi there" in answer.answer if not stream else b"response.completed" in answer.answer
+        )
         answer = await api.ask("POST", path, HI, headers={"api-key": "sk-x"}, key="")
         assert (answer.status, answer.json["error"]["code"]) == (401, "invalid_api_key")
         answer = await api.ask("GET", "/openai/v1/responses/resp_1", headers=AZURES, key="")
@@ -55,6 +57,18 @@ async def test_a_method_of_googles_models_that_there_is_not_is_named(method: str
         assert (answer.status, error["status"]) == (404, "NOT_FOUND")
         assert f"no method {method} of models" in error["message"]
         assert "streamGenerateContent" in error["message"]
+
+
+async def test_a_model_that_there_is_need_not_be_pulled() -> None:
+    async with served() as api:
+        answer = await api.ask("POST", "/api/pull", {"model": "chat:latest"})
+        assert (answer.status, answer.content_type) == (200, "application/x-ndjson")
+        lines = [json.loads(line)["status"] for line in answer.answer.splitlines()]
+        assert lines == ["pulling manifest", "success"]
+        answer = await api.ask("POST", "/api/pull", {"name": "chat", "stream": False})
+        assert answer.json == {"status": "success"}
+        answer = await api.ask("POST", "/api/pull", {"model": "none"})
+        assert (answer.status, answer.json["code"]) == (404, "model_not_found")
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ class Ollama(Frontend):
             Endpoint(path="/api/tags", answer=models.tags),
             Endpoint(path="/api/ps", answer=models.running),
             Endpoint(path="/api/show", methods=("POST",), answer=models.show),
+            Endpoint(path="/api/pull", methods=("POST",), answer=models.pull),
             Endpoint(path="/api/version", answer=models.version),
         )
 

@@ -1,4 +1,5 @@
-"""Lists of models for Ollama's clients: the aliases that the caller may use, always loaded, of no size.
+"""Lists of models for Ollama's clients: the aliases that the caller may use, always there and loaded, of no
+size.
 
 `version` is that of the API that is spoken here: editors refuse servers whose version is too old for tools.
 
@@ -16,6 +17,7 @@ from sluice.frontends import Inquiry, Reply
 
 VERSION = "0.17.0"
 LATEST = ":latest"
+SUCCESS = "success"
 NEVER = "2318-01-01T00:00:00Z"
 """When a model is unloaded that is to stay."""
 CAPABILITIES = ("completion", "tools", "vision")
@@ -43,12 +45,7 @@ async def running(inquiry: Inquiry) -> Reply:
 
 async def show(inquiry: Inquiry) -> Reply:
     """Raises BadRequest, ModelNotFound."""
-    body = await inquiry.json()
-    name = body.get("model") or body.get("name")
-    if not isinstance(name, str):
-        raise BadRequest("model: is required", param="model")
-    if {name, other_name(name)}.isdisjoint(inquiry.models):
-        raise ModelNotFound("There is no such model, or this key may not use it", param="model")
+    name = _named(await inquiry.json(), inquiry)
     facts = inquiry.facts(name if name in inquiry.models else other_name(name))
     info: dict[str, Any] = {"general.architecture": "sluice", "general.basename": name}
     if facts.context:
@@ -63,6 +60,26 @@ async def show(inquiry: Inquiry) -> Reply:
         "model_info": info,
     }
     return Reply(_json({**fields, "capabilities": capabilities, "modified_at": _started(inquiry)}))
+
+
+async def pull(inquiry: Inquiry) -> Reply:
+    """Answers as Ollama does for a model that is there: Spring AI, LangChain4j and others pull what they use
+    before they use it. Raises BadRequest, ModelNotFound."""
+    body = await inquiry.json()
+    _named(body, inquiry)
+    if body.get("stream") is False:
+        return Reply(_json({"status": SUCCESS}))
+    lines = [_json({"status": status}) + b"\n" for status in ("pulling manifest", SUCCESS)]
+    return Reply(b"".join(lines), content_type="application/x-ndjson")
+
+
+def _named(body: dict[str, Any], inquiry: Inquiry) -> str:
+    name = body.get("model") or body.get("name")
+    if not isinstance(name, str):
+        raise BadRequest("model: is required", param="model")
+    if {name, other_name(name)}.isdisjoint(inquiry.models):
+        raise ModelNotFound("There is no such model, or this key may not use it", param="model")
+    return name
 
 
 async def version(inquiry: Inquiry) -> Reply:

@@ -103,7 +103,7 @@ class Responses(Frontend):
         as in OpenAI's API.
         """
         items = await _kept_for(inquiry).input(inquiry.head.parameters["id"])
-        listed = [{"id": f"item_{place}", **item} for place, item in enumerate(items)]
+        listed = [{"id": f"item_{place}", **_listed(item)} for place, item in enumerate(items)]
         return Reply(_json(_page(listed, inquiry.head.query)))
 
 
@@ -112,6 +112,20 @@ def _kept_for(inquiry: Inquiry) -> KeptForCaller:
     if kept is None:
         raise NotFound("Responses are not kept here, so there is none with this id")
     return kept
+
+
+def _listed(item: dict[str, Any]) -> dict[str, Any]:
+    """Returns an item as lists have it: the content of a message is parts, however it was written."""
+    text = item.get("content")
+    if not isinstance(text, str) or item.get("type", "message") != "message":
+        return item
+    said = item.get("role") == "assistant"
+    part = (
+        {"type": "output_text", "text": text, "annotations": []}
+        if said
+        else {"type": "input_text", "text": text}
+    )
+    return {**item, "type": "message", "status": "completed", "content": [part]}
 
 
 def _page(items: list[dict[str, Any]], query: Mapping[str, str]) -> dict[str, Any]:
