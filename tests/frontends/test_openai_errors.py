@@ -5,8 +5,9 @@ import msgspec
 import pytest
 
 from sluice.errors import UpstreamTruncated
+from sluice.frontends.anthropic.errors import error_object as anthropics
 from sluice.frontends.openai.errors import error_object
-from sluice.wire.upstream_errors import stream_error, upstream_error
+from sluice.wire.upstream_errors import conceal, stream_error, upstream_error
 
 
 def code_of(status: int, error: dict[str, object]) -> object:
@@ -42,3 +43,13 @@ def test_a_providers_own_code_is_told_where_ours_says_less(
 
 def test_our_own_errors_have_our_codes() -> None:
     assert error_object(UpstreamTruncated())["error"]["code"] == "truncated"
+
+
+def test_a_providers_fields_have_the_types_that_sdks_read() -> None:
+    body = {"error": {"message": "No", "param": {"at": 1}, "details": [{"x": 1}], "code": 400}}
+    error = upstream_error(400, {}, msgspec.json.encode(body))
+    conceal(error, (), same_dialect=True)
+    assert error_object(error)["error"] == {
+        "message": "No", "type": "invalid_request_error", "param": None, "code": "bad_request", "details": [{"x": 1}],
+    }  # fmt: skip
+    assert "details" not in anthropics(error, "r1")["error"]

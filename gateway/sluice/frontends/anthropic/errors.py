@@ -52,9 +52,13 @@ def error_object(error: GatewayError, request_id: str) -> dict[str, Any]:
     """
     said = error.fields if isinstance(error, UpstreamError) else NO_OTHER_FIELDS
     fields: dict[str, Any] = {**said, "type": error_type(error), "message": _message(error)}
+    details = fields.pop("details", None)
+    if not isinstance(details, dict):  # Google's, of Claude on Vertex AI, are a list
+        details = {}
     if code := _thread_code(error):
-        details = said.get("details")
-        fields["details"] = {**(details if isinstance(details, dict) else {}), "error_code": code}
+        details = {**details, "error_code": code}
+    if details:
+        fields["details"] = details
     wait = wait_of(error)
     if wait is not None:
         fields["retry_after"] = wait

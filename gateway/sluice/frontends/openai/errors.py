@@ -43,7 +43,7 @@ def error_object(error: GatewayError) -> dict[str, Any]:
         **said,
         "message": error.message,
         "type": _type(error),
-        "param": error.param or said.get("param"),
+        "param": error.param or (param if isinstance(param := said.get("param"), str) else None),
         "code": _code(error),
     }
     wait = wait_of(error)
