@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from gateways import FEATURES
+from gateways import BESIDE, FEATURES
 from report import figure
 
 matplotlib.use("Agg")
@@ -26,7 +26,7 @@ FEATURE_BARS = BARS[0], BARS[2]
 
 def costs(results: Mapping[str, Any]) -> Any:
     """What a unit of work costs, gateway by gateway."""
-    names = [name for name in results if name != "direct" and name not in FEATURES]
+    names = [name for name in results if name != "direct" and name not in FEATURES and name not in BESIDE]
     return _bars(results, names, BARS, lambda name: name.startswith("sluice"))
 
 

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gateways import FEATURES
+from gateways import BESIDE, FEATURES
 from scenarios import SCENARIOS, Figures
 
 Results = Mapping[str, Mapping[str, Sequence[Figures]]]
@@ -53,6 +53,11 @@ SUMMARY: tuple[tuple[str, str, str, float], ...] = (
     ("first reply s", "start", "first_reply_s", 1),
     ("RSS idle MB", "start", "rss_idle", 1e-6),
 )
+PRICES = (
+    ("short", "us_per_request", "stream of 1 token, CPU µs"),
+    ("small", "us_per_request", "non-streaming, CPU µs"),
+    ("burst", "us_per_event", "token in a burst, CPU µs"),
+)
 LATENCY = (("added TTFT p50 µs", "load.ttft.p50"), ("added TTFT p99 µs", "load.ttft.p99"))
 
 
@@ -64,7 +69,7 @@ def figure(runs: Iterable[Figures], path: str, factor: float = 1) -> float | Non
 
 def summary(results: Results) -> str:
     """One row for each gateway, with the figures that it is judged by."""
-    names = [name for name in results if name != "direct" and name not in FEATURES]
+    names = [name for name in results if name != "direct" and name not in FEATURES and name not in BESIDE]
     baseline = results.get("direct", {}).get("lowrate", ())
     rows = []
     for name in names:
@@ -82,20 +87,34 @@ def summary(results: Results) -> str:
 def features(results: Results) -> str:
     """What each feature adds to `sluice`, or to `sluice-ndjson` where that is what it was measured with; ""
     without any."""
-    columns = [("short", "us_per_request"), ("small", "us_per_request"), ("burst", "us_per_event")]
+    columns = PRICES
     named = {name: "default" for name in ("sluice", "sluice-ndjson")} | FEATURES
     rows = [
-        [name, about, *(_shown(figure(results[name].get(scenario, ()), path)) for scenario, path in columns)]
+        [
+            name,
+            about,
+            *(_shown(figure(results[name].get(scenario, ()), path)) for scenario, path, _ in columns),
+        ]
         for name, about in named.items()
         if name in results
     ]
     if not any(name in results for name in FEATURES):
         return ""
-    return table(
-        ["entry", "what", "stream of 1 token, CPU µs", "non-streaming, CPU µs", "token in a burst, CPU µs"],
-        rows,
-        texts=2,
-    )
+    return table(["entry", "what", *(heading for *_, heading in columns)], rows, texts=2)
+
+
+def dialects(results: Results) -> str:
+    """What clients of other dialects cost, each of ours above the peers that serve the same; "" where no peer
+    was measured."""
+    columns = [column for column in PRICES if column[0] != "small"]
+    rows = [
+        [name, FEATURES[ours], *(_shown(figure(results[name].get(scenario, ()), path)) for scenario, path, _ in columns)]
+        for ours in dict.fromkeys(BESIDE.values())
+        if any(name in results for name in BESIDE if BESIDE[name] == ours)
+        for name in (ours, *(name for name in BESIDE if BESIDE[name] == ours))
+        if name in results
+    ]  # fmt: skip
+    return table(["entry", "what", *(heading for *_, heading in columns)], rows, texts=2) if rows else ""
 
 
 def everything(results: Results, scenarios: Sequence[str]) -> str:
