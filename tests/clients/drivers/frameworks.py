@@ -2,11 +2,13 @@
 the task and the loop are."""
 
 import asyncio
+import json
 import os
 import queue
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import redirect_stdout
 from typing import Any
 
 from libraries import FUNCTIONS, TASK, TOOLS, TURNS, main, read_note, write_note
@@ -124,6 +126,133 @@ async def crewai(address: str, key: str, model: str) -> AsyncIterator[str]:
 
     async for text in _called(run):
         yield text
+
+
+async def semantic_kernel(address: str, key: str, model: str) -> AsyncIterator[str]:
+    from openai import AsyncOpenAI
+    from semantic_kernel.agents import ChatCompletionAgent
+    from semantic_kernel.connectors.ai.open_ai import OpenAIChatCompletion
+    from semantic_kernel.functions import kernel_function
+
+    class Plugin:
+        @kernel_function(description="Keep a note.")
+        def write_note(self, text: str) -> str:
+            return write_note(text)
+
+        @kernel_function(description="Give it.")
+        def read_note(self) -> str:
+            return read_note()
+
+    client = AsyncOpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0)
+    chat = OpenAIChatCompletion(ai_model_id=model, async_client=client)
+    agent = ChatCompletionAgent(service=chat, name="clerk", plugins=[Plugin()])
+    async for piece in agent.invoke_stream(messages=TASK):
+        yield str(piece.content)
+
+
+async def agent_framework(address: str, key: str, model: str) -> AsyncIterator[str]:
+    from agent_framework.openai import OpenAIChatClient
+
+    async for piece in _agent_framework(OpenAIChatClient(model, base_url=f"{address}/v1", api_key=key)):
+        yield piece
+
+
+async def agent_framework_chat(address: str, key: str, model: str) -> AsyncIterator[str]:
+    from agent_framework.openai import OpenAIChatCompletionClient
+
+    client = OpenAIChatCompletionClient(model, base_url=f"{address}/v1", api_key=key)
+    async for piece in _agent_framework(client):
+        yield piece
+
+
+async def _agent_framework(client: Any) -> AsyncIterator[str]:
+    from agent_framework import Agent
+
+    agent = Agent(client, "Keep notes.", tools=[write_note, read_note])
+    async for update in agent.run(TASK, stream=True):
+        yield update.text
+
+
+async def ag2(address: str, key: str, model: str) -> AsyncIterator[str]:
+    from ag2.config import OpenAIConfig
+
+    chat = OpenAIConfig(model, api_key=key, base_url=f"{address}/v1", streaming=True, max_retries=0)
+    async for piece in _ag2(chat):
+        yield piece
+
+
+async def ag2_responses(address: str, key: str, model: str) -> AsyncIterator[str]:
+    from ag2.config import OpenAIResponsesConfig
+
+    chat = OpenAIResponsesConfig(model, api_key=key, base_url=f"{address}/v1", streaming=True, max_retries=0)
+    async for piece in _ag2(chat):
+        yield piece
+
+
+async def _ag2(chat: Any) -> AsyncIterator[str]:
+    from ag2 import Agent, MemoryStream, tool
+    from ag2.events import ModelMessageChunk
+
+    pieces: list[str] = []
+    stream = MemoryStream()
+    stream.where(ModelMessageChunk).subscribe(lambda chunk: pieces.append(chunk.content))
+    agent = Agent("clerk", prompt="Keep notes.", config=chat, tools=[tool(write_note), tool(read_note)])
+    await agent.ask(TASK, stream=stream)
+    for piece in pieces:
+        yield piece
+
+
+async def smolagents(address: str, key: str, model: str) -> AsyncIterator[str]:
+    """Its answer is the argument of a tool, and what its tools gave is text ("Observation:")."""
+    from smolagents import OpenAIServerModel, ToolCallingAgent, tool
+    from smolagents.models import ChatMessageStreamDelta
+
+    chat = OpenAIServerModel(model, api_base=f"{address}/v1", api_key=key, client_kwargs={"max_retries": 0})
+
+    @tool
+    def write(text: str) -> str:
+        """Keep a note.
+
+        Args:
+            text: What the note says.
+        """
+        return write_note(text)
+
+    @tool
+    def read() -> str:
+        """Give the note that was kept."""
+        return read_note()
+
+    write.name, read.name = "write_note", "read_note"
+    agent = ToolCallingAgent([write, read], chat, stream_outputs=True, max_steps=TURNS)
+
+    def run(piece: Callable[[str], None]) -> None:
+        with redirect_stdout(sys.stderr):  # it shows what comes, whatever its verbosity
+            for event in agent.run(TASK, stream=True):
+                if isinstance(event, ChatMessageStreamDelta):
+                    piece(event.content or "")
+                    for call in event.tool_calls or ():
+                        piece(str((call.function and call.function.arguments) or ""))
+
+    async for text in _called(run):
+        yield text
+
+
+async def dspy(address: str, key: str, model: str) -> AsyncIterator[str]:
+    """An object: the fields of a signature, as JSONAdapter asks for them of a model that it does not know."""
+    import dspy
+
+    class Note(dspy.Signature):
+        """Describe the note."""
+
+        question: str = dspy.InputField()
+        title: str = dspy.OutputField()
+        lines: int = dspy.OutputField()
+
+    chat = dspy.LM(f"openai/{model}", api_base=f"{address}/v1", api_key=key, cache=False, num_retries=0)
+    with dspy.context(lm=chat, adapter=dspy.JSONAdapter()):
+        note = await dspy.Predict(Note).acall(question=ASKED)
+    yield json.dumps({"title": note.title, "lines": note.lines})
 
 
 async def instructor(address: str, key: str, model: str) -> AsyncIterator[str]:
