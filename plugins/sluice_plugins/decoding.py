@@ -10,6 +10,7 @@ import msgspec
 from sluice.config.types import Bytes
 from sluice.errors import UpstreamError, UpstreamErrorKind
 from sluice.model.events import StreamEvent, Usage
+from sluice.wire.lenient import is_object
 
 Frame = TypeVar("Frame")
 FrameOut = TypeVar("FrameOut", covariant=True)
@@ -70,6 +71,12 @@ def arguments_of(raw: msgspec.Raw) -> str:
         except msgspec.DecodeError:  # half a surrogate pair, which `msgspec.Raw` holds
             return ""
     return text if text[:1] in ("{", "[") and text.strip("{}[] \t\r\n") else ""
+
+
+def is_last(data: bytes) -> bool:
+    """Whether data that the body ends in, without the empty line behind it, is an event all the same: a whole
+    JSON object, or [DONE]."""
+    return is_object(data) or data.strip() == b"[DONE]"
 
 
 class Framing(Protocol[FrameOut]):

@@ -1,6 +1,8 @@
 """What stands in the last frame of an answer that is cut: its text is told, and then that it was cut."""
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -9,7 +11,7 @@ from sluice.errors import UpstreamError
 from sluice.frontends import Answer
 from sluice.frontends.openai.dialect import OpenAI as Frontend
 from sluice.model.chat import ChatRequest
-from sluice.model.events import StreamEvent, TextDelta, Verbatim
+from sluice.model.events import Finished, StreamEvent, TextDelta, Verbatim
 from sluice.proxy.relay import Relay
 from sluice.wire.sse import EventStream
 from sluice_plugins.anthropic.backend import Anthropic
@@ -63,7 +65,8 @@ def read(decoder: Decoder, reads: list[bytes]) -> tuple[list[StreamEvent], str]:
         for data in reads:
             events += decoder.feed(data)
         events += decoder.close()
-        events += decoder.close()
+        if not any(type(event) is Finished for event in events):
+            decoder.close()  # raises what stood behind these
     except UpstreamError as error:
         return events, error.kind
     return events, ""
@@ -102,6 +105,61 @@ def test_events_with_one_line_end_between_them_are_told_apart(name: str, verbati
         assert kind == "truncated"
         passed = b"".join(event.data for event in events if type(event) is Verbatim)
         assert not passed or passed.count(b"\n\n" if name != "gemini" else b"\r\n\r\n") >= 3
+
+
+@pytest.mark.parametrize("verbatim", [False, True], ids=["translated", "verbatim"])
+@pytest.mark.parametrize("name", sorted(CUT.keys() - {"ollama"}))
+def test_a_proxys_done_behind_content_ends_an_answer(name: str, verbatim: bool) -> None:
+    make, begin, frame, end = CUT[name]
+    for last in (b"data: [DONE]\n\n", b"data: [DONE]\n", b"data: [DONE]"):
+        body = begin + frame % b"One" + end + last
+        for reads in ([body], cuts.bytewise(body)):
+            events, kind = read(make(verbatim), reads)
+            assert kind == ""
+            assert [event.reason for event in events if type(event) is Finished] == ["stop"]
+    nothing = begin.partition(b"event: content_block_start")[0]
+    assert read(make(verbatim), [nothing + b"data: [DONE]\n\n"])[1] == "truncated"
+
+
+DOCUMENTS: list[tuple[Making, dict[str, Any]]] = [
+    (lambda whole: OpenAI().whole_decoder() if whole else OpenAI().decoder(), {"choices": [{"message": {"content": "Hi"}}]}),
+    (
+        lambda whole: Anthropic().whole_decoder() if whole else Anthropic().decoder(),
+        {"type": "message", "role": "assistant", "content": [{"type": "text", "text": "Hi"}], "stop_reason": None},
+    ),
+    (
+        lambda whole: Gemini().whole_decoder() if whole else Gemini().decoder(),
+        {"candidates": [{"content": {"parts": [{"text": "Hi"}]}}]},
+    ),
+    (lambda whole: Cohere().decoder(), {"id": "1", "message": {"content": [{"type": "text", "text": "Hi"}]}}),
+    (lambda whole: Ollama().whole_decoder(), {"model": "m", "message": {"role": "assistant", "content": "Hi"}}),
+    *(
+        (
+            lambda whole: Responses().whole_decoder() if whole else Responses().decoder(),
+            {**state, "output": [{"type": "message", "content": [{"type": "output_text", "text": "Hi"}]}]},
+        )
+        for state in ({}, {"status": None}, {"status": "complete"})
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["in place of a stream", "asked for"])
+@pytest.mark.parametrize(("make", "document"), DOCUMENTS)
+def test_a_whole_answer_that_does_not_say_how_it_ended_is_complete(
+    make: Making, document: dict[str, Any], whole: bool
+) -> None:
+    body = json.dumps(document).encode()
+    for reads in ([body], cuts.bytewise(body)):
+        events, kind = read(make(whole), reads)
+        assert kind == ""
+        assert "".join(event.text for event in events if type(event) is TextDelta) == "Hi"
+        assert [event.reason for event in events if type(event) is Finished] == ["stop"]
+
+
+@pytest.mark.parametrize("status", ["queued", "in_progress"])
+def test_a_response_under_way_is_no_answer(status: str) -> None:
+    document = {"object": "response", "status": status, "output": [{"type": "message", "content": []}]}
+    assert read(Responses().decoder(), [json.dumps(document).encode()])[1] == "garbled"
 
 
 def relay() -> Relay:

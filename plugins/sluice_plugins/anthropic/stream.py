@@ -43,11 +43,11 @@ from sluice.model.events import (
     Usage,
     Working,
 )
-from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, is_object, parse, whole_characters
+from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, parse, whole_characters
 from sluice.wire.sse import Event, EventStream
 from sluice.wire.upstream_errors import reported_error, stream_error
 from sluice_plugins.anthropic.texts import texts_of
-from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
+from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of, is_last
 from sluice_plugins.openings import EventsOrDocument
 
 STOP_REASONS: dict[str, FinishReason] = {
@@ -172,9 +172,28 @@ class MessagesDecoder(FrameDecoder[Event]):
     """
 
     __slots__ = (
-        "_block_index", "_blocks", "_calls", "_halves", "_keep_stop", "_kind", "_sealed", "_started", "_stop_reason",
-        "_stop_sequence", "_stream", "_strict", "_thinking", "_tools", "_usage", "_usage_ended", "_usage_is_end", "_values",
-        "finish_missing", "skipped", "skipped_fields",
+        "_block_index",
+        "_blocks",
+        "_calls",
+        "_halves",
+        "_keep_stop",
+        "_kind",
+        "_said",
+        "_sealed",
+        "_started",
+        "_stop_reason",
+        "_stop_sequence",
+        "_stream",
+        "_strict",
+        "_thinking",
+        "_tools",
+        "_usage",
+        "_usage_ended",
+        "_usage_is_end",
+        "_values",
+        "finish_missing",
+        "skipped",
+        "skipped_fields",
     )  # fmt: skip
 
     def __init__(
@@ -201,6 +220,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._stop_reason = ""
         self._stop_sequence = ""
         self._started = False
+        self._said = False  # a block had a delta
         self._halves: Halves | None = None
         self._kind = ""  # the type of the event under way, "" if it is none
         self._values: dict[str, Any] | None = (
@@ -232,7 +252,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         if isinstance(self._framing, EventsOrDocument) and (document := self._framing.document) is not None:
             return self._whole(document, events)
         for frame in (self._stream.event(self._stream.close()),):
-            if frame is not None and is_object(frame.data):
+            if frame is not None and is_last(frame.data):
                 self._take_last(frame, events)
         if self._done:
             return None
@@ -301,6 +321,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._kind = event.type
         match event:
             case _Event(type="content_block_delta", delta=_Delta() as delta):
+                self._said = True
                 self._delta(index, delta, events)
             case _Event(type="content_block_start", content_block=_Block() as block):
                 self._block_index = index
@@ -334,8 +355,8 @@ class MessagesDecoder(FrameDecoder[Event]):
 
     @property
     def _has_content(self) -> bool:
-        """Whether a block has begun."""
-        return self._started and self._block_index >= 0
+        """Whether a block has begun, or gone on without its beginning."""
+        return self._started and (self._said or self._block_index >= 0)
 
     def _decode(self, frame: Event) -> _Event | None:
         data = frame.data

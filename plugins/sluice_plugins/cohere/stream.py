@@ -37,12 +37,13 @@ from sluice.model.events import (
     ToolCallStarted,
     Usage,
 )
-from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, is_object, parse, whole_characters
+from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, parse, whole_characters
 from sluice.wire.sse import Event, EventStream
 from sluice.wire.upstream_errors import reported_error, stream_error
-from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
+from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of, is_last
 from sluice_plugins.openings import EventsOrDocument
 
+_CONTENT = frozenset({"content-delta", "tool-plan-delta", "tool-call-start"})
 FINISH_REASONS: dict[str, FinishReason] = {
     "COMPLETE": "stop",
     "STOP_SEQUENCE": "stop",
@@ -139,8 +140,8 @@ class ChatDecoder(FrameDecoder[Event]):
     """
 
     __slots__ = (
-        "_begun", "_billed", "_calls", "_halves", "_keep_stop", "_length", "_offsets", "_started", "_stream", "_strict",
-        "_usage", "finish_missing", "skipped", "skipped_fields",
+        "_begun", "_billed", "_calls", "_halves", "_keep_stop", "_length", "_offsets", "_said", "_started", "_stream",
+        "_strict", "_usage", "finish_missing", "skipped", "skipped_fields",
     )  # fmt: skip
 
     def __init__(
@@ -157,6 +158,7 @@ class ChatDecoder(FrameDecoder[Event]):
         self._keep_stop = keep_stop
         self._billed = billed
         self._started = False
+        self._said = False  # a block or a call has begun
         self._calls: dict[int, int] = {}  # of each of Cohere's indexes: ours
         self._begun: set[int] = set()  # calls that have arguments
         self._length = 0  # characters of the answer's text
@@ -177,7 +179,7 @@ class ChatDecoder(FrameDecoder[Event]):
         if isinstance(self._framing, EventsOrDocument) and (document := self._framing.document) is not None:
             return self._whole(document, events)
         last = self._stream.event(self._stream.close())
-        if last is not None and is_object(last.data):
+        if last is not None and is_last(last.data):
             self._take(last, events)
         if not self._done:
             raise UpstreamTruncated
@@ -189,10 +191,13 @@ class ChatDecoder(FrameDecoder[Event]):
         if event is None or not event.type:
             if (error := reported_error(data)) is not None:
                 raise error
-            if not (event is None and data.strip() == b"[DONE]"):
-                if self._strict:
-                    raise UpstreamGarbled
-                self.skipped += 1
+            if event is None and data.strip() == b"[DONE]":
+                if self._said:
+                    self._finish(_Delta(), events)
+                return
+            if self._strict:
+                raise UpstreamGarbled
+            self.skipped += 1
             return
         if not self._started:
             self._started = True
@@ -239,6 +244,7 @@ class ChatDecoder(FrameDecoder[Event]):
         delta = event.delta or _Delta()
         message = delta.message or _Message()
         index = event.index or 0
+        self._said = self._said or event.type in _CONTENT
         match event.type:
             case "content-start" | "content-delta":
                 self._content(index, message.content or _Content(), events)
@@ -358,7 +364,7 @@ class ChatDecoder(FrameDecoder[Event]):
         except (ValueError, RecursionError):
             raise UpstreamTruncated from None
         match value:
-            case {"message": dict(message), "finish_reason": _}:
+            case {"message": dict(message), **rest} if "error" not in rest:
                 pass
             case _:
                 raise reported_error(document) or UpstreamGarbled()
@@ -381,7 +387,7 @@ def _as_frames(value: dict[str, Any], message: dict[str, Any]) -> list[dict[str,
         add("tool-call-start", index, {"tool_calls": call})
     for index, citation in enumerate(message.get("citations") or ()):
         add("citation-start", index, {"citations": citation})
-    end = {"finish_reason": value["finish_reason"], "usage": value.get("usage")}
+    end = {"finish_reason": value.get("finish_reason"), "usage": value.get("usage")}
     return [*frames, {"type": "message-end", "delta": end}]
 
 

@@ -50,7 +50,7 @@ from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, parse, whole_
 from sluice.wire.seals import GOOGLES
 from sluice.wire.sse import Event, EventStream
 from sluice.wire.upstream_errors import reported_error
-from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of
+from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of, is_last
 from sluice_plugins.gemini.sources import Sources
 from sluice_plugins.openings import EventsOrDocument
 
@@ -172,13 +172,15 @@ class GenerateDecoder(FrameDecoder[Event]):
     """The events of one answer, of its first candidate.
 
     `strict`: data that is no event is an error, else it is skipped, and counted in `skipped`.
-    `skipped_fields` counts fields of another type than they should be. `keep_stop`: `stop` beside calls stays
+    `skipped_fields` counts fields of another type than they should be, `finish_missing` answers without a
+    finish reason. `keep_stop`: `stop` beside calls stays
     `stop`, else it is `tool_calls`.
     """
 
     __slots__ = (
         "_blocks",
         "_calls",
+        "_content",
         "_finish_reason",
         "_halves",
         "_keep_stop",
@@ -191,6 +193,7 @@ class GenerateDecoder(FrameDecoder[Event]):
         "_strict",
         "_thoughts",
         "_usage",
+        "finish_missing",
         "skipped",
         "skipped_fields",
     )  # fmt: skip
@@ -208,6 +211,7 @@ class GenerateDecoder(FrameDecoder[Event]):
         self._finish_reason = ""
         self._usage: _Usage | None = None
         self._calls = 0
+        self._content = False
         self._blocks = 0
         self._open: dict[str, Any] | list[Any] | None = None  # the arguments of the call that comes in pieces
         self._partial = 0  # characters of such
@@ -215,6 +219,7 @@ class GenerateDecoder(FrameDecoder[Event]):
         self._halves: Halves | None = None
         self.skipped = 0
         self.skipped_fields = 0
+        self.finish_missing = 0
 
     @property
     def reported(self) -> Usage | None:
@@ -229,6 +234,8 @@ class GenerateDecoder(FrameDecoder[Event]):
             if (error := reported_error(data)) is not None:
                 raise error
             if chunk is None and data.strip() == b"[DONE]":
+                if self._content:
+                    self._finish(events)
                 return
             if chunk is None and data.lstrip().startswith(b"["):
                 self._list(data, events)
@@ -253,7 +260,8 @@ class GenerateDecoder(FrameDecoder[Event]):
                 self._take(Event(encoded(chunk)), events)
 
     def _end(self, events: list[StreamEvent]) -> None:
-        if isinstance(self._framing, EventsOrDocument) and (document := self._framing.document) is not None:
+        document = self._framing.document if isinstance(self._framing, EventsOrDocument) else None
+        if document is not None:
             try:
                 self._list(document, events)
             except UpstreamGarbled:
@@ -261,10 +269,14 @@ class GenerateDecoder(FrameDecoder[Event]):
         elif rest := self._stream.close().strip():
             frame = self._stream.event(rest)
             if frame is not None and (
-                self._decode(frame.data) is not None or reported_error(frame.data) is not None
+                is_last(frame.data)
+                or self._decode(frame.data) is not None
+                or reported_error(frame.data) is not None
             ):
                 self._take(frame, events)
-        if not self._finish_reason:
+        if self._done:
+            return
+        if not self._finish_reason and not (self._content and _is_document(document)):
             raise UpstreamTruncated
         self._finish(events)
 
@@ -316,6 +328,7 @@ class GenerateDecoder(FrameDecoder[Event]):
                 continue
             if candidate.content is not None:
                 for part in candidate.content.parts or ():
+                    self._content = True
                     self._part(part, events)
             if candidate.groundingMetadata or candidate.citationMetadata:
                 self._sources.take(candidate.groundingMetadata, candidate.citationMetadata)
@@ -452,10 +465,17 @@ class GenerateDecoder(FrameDecoder[Event]):
         for (thought,) in list(self._halves.pending) if self._halves is not None else ():
             events.append(ReasoningDelta(REPLACEMENT) if thought else TextDelta(REPLACEMENT))
         events += self._sources.cited()
+        if not self._finish_reason:
+            self.finish_missing = 1
         reason = FINISH_REASONS.get(self._finish_reason, "stop")
         if reason == "stop" and self._calls and not self._keep_stop:
             reason = "tool_calls"
         events.append(Finished(reason, self.reported, self._finish_reason))
+
+
+def _is_document(body: bytes | None) -> bool:
+    """Whether a body is one whole answer, and no list of chunks, which says at its end how it ended."""
+    return body is not None and body.lstrip().startswith(b"{")
 
 
 def _object_of(text: str) -> dict[str, Any]:

@@ -140,6 +140,7 @@ class WholeAnswerDecoder(WholeOrStream[PassingDecoder]):
         """A document and a line begin alike, so both are read as lines; one that is the whole answer is
         passed on as one."""
         stream = self._stream
+        stream.whole = b"}\n{" not in body.replace(b"\r", b"")
         events = [*stream.feed(body), *stream.close()]
         passed = [event.data for event in events if type(event) is Verbatim]
         if len(passed) == 1 and passed[0].count(b"\n") == 1:

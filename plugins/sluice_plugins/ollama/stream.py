@@ -73,11 +73,12 @@ _TEXTS = ("thinking", "content", "response")
 
 class ChatDecoder(FrameDecoder[bytes]):
     """Decodes one answer. `skipped` counts malformed lines that were ignored (see `Ollama.strict`),
-    `skipped_fields` fields of a wrong type, `finish_missing` answers without a done_reason."""
+    `skipped_fields` fields of a wrong type, `finish_missing` answers without a done_reason. `whole`: there is
+    one line, which is the answer even if it does not say `done`."""
 
     __slots__ = (
         "_calls", "_halves", "_keep_stop", "_lines", "_parsed", "_started", "_strict",
-        "finish_missing", "skipped", "skipped_fields",
+        "finish_missing", "skipped", "skipped_fields", "whole",
     )  # fmt: skip
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
@@ -92,6 +93,7 @@ class ChatDecoder(FrameDecoder[bytes]):
         self.skipped = 0
         self.skipped_fields = 0
         self.finish_missing = 0
+        self.whole = False
 
     def _end(self, events: list[StreamEvent]) -> None:
         opening = self._framing
@@ -123,7 +125,7 @@ class ChatDecoder(FrameDecoder[bytes]):
             events.append(Started(model=line.model or ""))
         if line.message is not None:
             self._message(line.message, events)
-        if line.done:
+        if line.done or (self.whole and line.done is None and line.message is not None):
             events.append(self._finish(line))
 
     def _decode(self, frame: bytes) -> Line | None:

@@ -18,10 +18,10 @@ from sluice.backends.transport import Transport
 from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Started, StreamEvent, TextDelta, Verbatim
-from sluice.wire.lenient import is_object, read
+from sluice.wire.lenient import read
 from sluice.wire.sse import Event, EventStream
 from sluice.wire.upstream_errors import reported_error
-from sluice_plugins.decoding import FrameDecoder, failure_of
+from sluice_plugins.decoding import FrameDecoder, failure_of, is_last
 from sluice_plugins.openai.chunk import MALFORMED, ReportedUsage
 from sluice_plugins.openai.ends import finished
 
@@ -207,7 +207,7 @@ class TextDecoder(FrameDecoder[Event], Decoder):
 
     def _end(self, events: list[StreamEvent]) -> None:
         last = self._stream.event(self._stream.close().strip())
-        if last is not None and (is_object(last.data) or last.data.strip() == b"[DONE]"):
+        if last is not None and is_last(last.data):
             self._take(last, events)
         if not self._done:
             if not self._native:

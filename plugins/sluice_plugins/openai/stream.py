@@ -45,9 +45,9 @@ from sluice.model.events import (
 from sluice.wire import sse
 from sluice.wire.call_ids import new_call_id
 from sluice.wire.jsonedit import without_known_object
-from sluice.wire.lenient import Halves, encoded, fit, is_object, parse, parse_again, whole_characters
+from sluice.wire.lenient import Halves, encoded, fit, parse, parse_again, whole_characters
 from sluice.wire.upstream_errors import reported_error, stream_error
-from sluice_plugins.decoding import MAX_EVENT, failure_of
+from sluice_plugins.decoding import MAX_EVENT, failure_of, is_last
 from sluice_plugins.openai.calls import ReceivedCall, ReceivedCalls
 from sluice_plugins.openai.chunk import (
     MALFORMED,
@@ -232,7 +232,7 @@ class ChunkDecoder(msgspec.Struct, eq=False):
     def _last_frame(self) -> list[bytes]:
         """The payload after the last empty line, if it is complete."""
         found = self._odd_frames(self.stream.close())
-        return [payload for payload in found if payload.strip() == b"[DONE]" or is_object(payload)]
+        return [payload for payload in found if is_last(payload)]
 
     def _batch(
         self, payloads: list[bytes], body: bytes | None, *, closing: bool = False

@@ -30,9 +30,9 @@ from sluice.model.events import (
     Working,
 )
 from sluice.wire import sse
-from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, is_object, parse, whole_characters
+from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, parse, whole_characters
 from sluice.wire.upstream_errors import reported_error, stream_error
-from sluice_plugins.decoding import MAX_EVENT
+from sluice_plugins.decoding import MAX_EVENT, is_last
 from sluice_plugins.responses.answer import Answer
 from sluice_plugins.responses.wire import Item, Response, ResponsesEvent, decode_event, decode_response
 
@@ -116,7 +116,7 @@ class ResponsesDecoder:
             return events
         rest = self._stream.close()
         last = self._stream.event(rest)
-        if last is not None and is_object(last.data):
+        if last is not None and is_last(last.data):
             events = self._batch(rest.rstrip(b"\n") + sse.END)
         if not self._done and self._error is None:
             self._error = UpstreamTruncated()
@@ -342,9 +342,11 @@ def response_of(document: bytes) -> tuple[Response, dict[str, Any] | None, int]:
 
 def checked_state(response: Response, document: bytes) -> str:
     """The state of a whole Response. Raises UpstreamError where it is no answer."""
-    state = response.status or ("completed" if response.output else "")
+    state = response.status or ""
     if state in ("completed", "incomplete", "failed", "cancelled"):
         return state
+    if response.output and state not in ("queued", "in_progress"):  # none, or a word of the server's own
+        return "completed"
     raise reported_error(document) or UpstreamGarbled("The upstream's answer is not complete")
 
 

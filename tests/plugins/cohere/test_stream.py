@@ -167,7 +167,6 @@ FAILED: list[tuple[bytes, UpstreamErrorKind]] = [
     (sse('{"message":"too many requests","id":"x"}'), "rate_limited"),
     (sse({"type": "error", "error": {"message": "Overloaded"}}), "overloaded"),
     (b"", "truncated"),
-    (sse("[DONE]"), "truncated"),
     (b'event: message-end\ndata: {"type":"message-e', "truncated"),
 ]
 

@@ -49,10 +49,12 @@ def stop_of(finished: Finished, *, refused: bool = False) -> dict[str, Any]:
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
+    read = min(usage.cached_input, usage.input)  # xAI has been seen to report more than the prompt's tokens
+    written = min(usage.written_input, usage.input - read)
     fields: dict[str, Any] = {
-        "input_tokens": max(usage.input - usage.cached_input - usage.written_input, 0),
-        "cache_creation_input_tokens": usage.written_input,
-        "cache_read_input_tokens": usage.cached_input,
+        "input_tokens": usage.input - read - written,
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": read,
         "output_tokens": usage.output,
     }
     if usage.reasoning:
