@@ -206,6 +206,7 @@ WORDS: dict[str, tuple[str, ...]] = {
         "No endpoints found that support tool use",
         "Invalid model: x",
         "deepseek/none is not a valid model ID",
+        "The supported API model names are a or b, but you passed c.",
         "The provided model identifier is invalid.",
         "Invocation of model ID x with on-demand throughput isn't supported. Retry your request with a profile",
         "模型不存在，请检查模型代码",

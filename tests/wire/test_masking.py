@@ -30,6 +30,14 @@ SECRETS = (
     "gsk_abcdEFGH1234ijklMNOP",
     "xai-AbCdEfGh12345678",
     "glpat-abcDEF123456",
+    "dckr_pat_4bCdEf0123456789-ghijkl",
+    "tvly-dev-4bCdEf0123456789",
+    "lsv2_pt_0123456789abcdef0123456789abcdef_0123456789",
+    "PMAK-0123456789abcdef01234567-0123456789abcdef0123456789abcdef01",
+    "LTAI5tAbCdEfGhIjKlMnOpQr",
+    "dapi0123456789abcdef0123456789abcdef",
+    "acme_live_9fQ2xT7bLm4VkR8cWz1H",
+    "zz-7Hq2Rt9Lw4Xc6Vb8Nm1Kj",
     "npm_abcdEFGH1234567890",
     "Bearer abcdef.ghijkl",
     "Bearer 0a1b2c3d4e5f",
@@ -71,6 +79,8 @@ SECRETS = (
 """Each is recognized by its form alone. (All made up, or from the vendors' documentation.)"""
 
 NAMED = (
+    ("arn:aws:iam::123456789012:user/bob is not authorized", "123456789012"),
+    ("https://hooks.slack.com/services/T0000/B0000/XXXXXXXXabcd answered 404", "XXXXXXXXabcd"),
     ("API key abcd1234efgh5678 is invalid", "abcd1234"),
     ("aws_session_token: FwoGZXIvYXdzEXAMPLE==", "FwoGZXIv"),
     ("Password 'hunter22' rejected", "hunter22"),
@@ -104,6 +114,12 @@ NAMED = (
 """Each is recognized by the name that it is given."""
 
 ORDINARY = (
+    "Item 'rs_68c42de022c881948db7ed1cc2529f2e0202c9ad459e0d23' of type 'reasoning' has no following item",
+    "fc_68c42de022c881948db7ed1cc2529f2e0202c9ad459e0d23 and conv_68c42de022c881948db7ed1cc2529f2e",
+    "vs_68c42de022c881948db7ed1cc2529f2e was not found",
+    "file-9fQ2xT7bLm4VkR8cWz1H was deleted",
+    "x-amzn-GetFoundationModelAvailabilityRequestV2 is not supported",
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B and us.anthropic.claude-sonnet-4-5-20250929-v1:0",
     "API key expired. Please renew the API key.",
     "API key not valid. Please pass a valid API key.",
     "token limit exceeded",

@@ -604,6 +604,7 @@ WORDS: tuple[Row, ...] = (
         "https://alibabacloud.com/help/en/model-studio/coding-plan-faq",
     ),
     Row("not_found", "no endpoints found", _OPENROUTER),
+    Row("not_found", "supported api model names are", "0xPlaygrounds/rig (a recorded answer of DeepSeek's)"),
     Row("not_found", "is not a valid model id", "continuedev/continue#10758"),
     Row("not_found", "model identifier is invalid", "earendil-works/pi#4993"),
     Row("not_found", "on-demand throughput isn't supported", "aws-samples/bedrock-access-gateway#73"),

@@ -33,15 +33,30 @@ _JWT = re.compile(r"\beyJ[\w-]{5,}(?:\.[\w-]+){0,4}")
 
 _PREFIXED = re.compile(
     r"(?<![\w-])(?:"
-    r"(?:gh[pousr]|github_pat|glpat|gldt|npm|pypi|hf|gsk|nvapi|dop_v1|shpat|shpss|r8|tvly|tskey|sbp|jina|vcp"
-    r"|tgp_v1|fw|lin_api|ntn|figd|dapi|whsec)[_-](?=\w*[\dA-Z])[\w.-]{10,}"
+    r"(?:gh[pousr]|github_pat|glpat|gldt|npm|pypi|hf|gsk|nvapi|dop_v1|shpat|shpss|r8|tvly(?:-dev)?|tskey|sbp|jina|vc[kp]"
+    r"|tgp_v1|fw|lin_api|ntn|figd|dapi|whsec|dckr_pat|apify_api|lsv2_[ps][kt]|ph[cx]|e2b|PMAK)[_-](?=\w*[\dA-Z])[\w.-]{10,}"
     r"|(?:sk|pk|rk|ak|csk|sess|ark|xai|pplx|key|tok|secret)[-_](?=[\w*.-]{0,200}[\d*A-Z])[\w*-]{6,}(?:\.[\w*-]{6,})*"
     r"|xox[abeprsc]-[\w-]{6,}|xapp-[\w-]{10,}|xwfp-[\w-]{10,}"
-    r"|(?:AKIA|ASIA|ABIA|ACCA|AROA|AIDA)[A-Z0-9]{12,}"
+    r"|(?:AKIA|ASIA|ABIA|ACCA|AROA|AIDA)[A-Z0-9]{12,}|LTAI[A-Za-z0-9]{12,}|sntry[su]_[\w=+/-]{16,}|dapi[0-9a-f]{32}(?:-\d)?"
     r"|AIza[\w-]{16,}|ya29\.[\w.-]{6,}|GOCSPX-[\w-]{10,}|1//0[\w-]{20,}|SG\.[\w-]{10,}\.[\w-]{10,}|AGE-SECRET-KEY-\w{10,}"
     r"|(?:org|proj|user|acct)[-_](?=\w*[\d*])[\w*]{6,}"
     r")"
 )
+
+_PREFIXED_RUN = re.compile(
+    r"(?<![\w./-])[A-Za-z][A-Za-z0-9]{1,11}(?:[_-][A-Za-z][A-Za-z0-9]{0,9}){0,2}[_-]"
+    r"(?P<run>[A-Za-z0-9]{16,400})(?:[._-][A-Za-z0-9]{4,400}){0,4}(?!\w)"
+)
+"""A key of a vendor that is not named above: a short word, then letters and digits drawn by lot. So are ids."""
+_IDS = re.compile(
+    r"(?:req|request|resp|msg|chatcmpl|cmpl|run|trace|gen|cf|call|toolu|srvtoolu|mcptoolu|rs|item|ws|mcp|mcpl|mcpr|ctc|ig|ci"
+    r"|vs|vsfs|conv|batch|msgbatch|file|thread|step|asst|ftjob|container|cntr|upload|evt|event|snapshot|video|prompt|pmpt"
+    r"|skill|eval|fc(?=_))[-_]"
+).match
+"""Beginnings of what names a request, an answer or a file: it says to callers what is meant."""
+
+_ACCOUNT_OF_AWS = re.compile(r"\b(arn:aws[\w-]{0,10}:[\w-]{1,40}:[\w-]{0,30}:)\d{12}(?=:)")
+_HOOK = re.compile(r"(?i)\b(https://hooks\.slack\.com/(?:services|workflows|triggers)/)[\w/-]{8,200}")
 
 _STARRED = re.compile(r"(?<![\w-])(?:[\w-]{1,64}\*{3,}[\w-]{0,64}|(?<!\*)\*{3,}+[\w-]{1,64})")
 """What a provider has blotted out in part: the rest of a key."""
@@ -121,9 +136,7 @@ _PROJECT = re.compile(
 )
 _RUN = re.compile(r"[A-Za-z0-9+/_=-]{32,}")
 _DOTTED = re.compile(r"\b[\w-]{20,200}\.[\w-]{4,200}\.[\w-]{20,400}")
-_OF_A_REQUEST = re.compile(
-    rf"(?i)(?:[a-z]{{2,12}}[-_])?{_UUID}\Z|(?:req|request|resp|msg|chatcmpl|cmpl|run|trace|gen|cf|call|toolu)[-_]\w+\Z"
-)
+_UUID_ALONE = re.compile(rf"(?i)(?:[a-z]{{2,12}}[-_])?{_UUID}\Z").match
 _HEX = re.compile(r"(?i)(?:[a-z]{2,8}[-_])?(?=[0-9]*[a-f])(?=[a-f]*[0-9])[0-9a-f]{32,}\Z")
 _CHANGES = re.compile(r"(?<=[a-z])[A-Z0-9]|(?<=[0-9])[A-Za-z]|(?<=[A-Z])[0-9]|(?<=[A-Z][A-Z])[a-z]")
 
@@ -140,6 +153,9 @@ def masked(text: str, secrets: Iterable[str] = ()) -> str:
     text = _SCHEME.sub(MASK, text)
     text = _JWT.sub(MASK, text)
     text = _PREFIXED.sub(MASK, text)
+    text = _PREFIXED_RUN.sub(_unless_id, text)
+    text = _ACCOUNT_OF_AWS.sub(rf"\1{MASK}", text)
+    text = _HOOK.sub(rf"\1{MASK}", text)
     text = _NAMED.sub(_unless_ordinary, text)
     text = _KEY_GIVEN.sub(_if_random, text)
     text = _KEY_BARE.sub(_if_random, text)
@@ -207,9 +223,16 @@ def _looks_random(text: str) -> bool:
     )
 
 
+def _unless_id(found: re.Match[str]) -> str:
+    run = found["run"]
+    digits = sum([c.isdigit() for c in run])
+    random = (digits >= 2 and len(_CHANGES.findall(run)) >= 5) or _HEX.match(run)
+    return MASK if random and not _IDS(found[0]) and not _UUID_ALONE(found[0]) else found[0]
+
+
 def _unless_words(found: re.Match[str]) -> str:
     run = found[0]
-    if _OF_A_REQUEST.match(run):
+    if _UUID_ALONE(run) or _IDS(run):
         return run
     if _HEX.match(run) or len(_CHANGES.findall(run)) >= 7:
         return MASK
