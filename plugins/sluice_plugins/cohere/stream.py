@@ -44,6 +44,7 @@ from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failu
 from sluice_plugins.openings import EventsOrDocument
 
 _CONTENT = frozenset({"content-delta", "tool-plan-delta", "tool-call-start"})
+_BEGIN = frozenset({"content-start", "tool-call-start"})
 FINISH_REASONS: dict[str, FinishReason] = {
     "COMPLETE": "stop",
     "STOP_SEQUENCE": "stop",
@@ -140,8 +141,8 @@ class ChatDecoder(FrameDecoder[Event]):
     """
 
     __slots__ = (
-        "_begun", "_billed", "_calls", "_halves", "_keep_stop", "_length", "_offsets", "_said", "_started", "_stream",
-        "_strict", "_usage", "finish_missing", "skipped", "skipped_fields",
+        "_begun", "_billed", "_calls", "_halves", "_keep_stop", "_length", "_newest", "_offsets", "_said", "_started",
+        "_stream", "_strict", "_usage", "finish_missing", "skipped", "skipped_fields",
     )  # fmt: skip
 
     def __init__(
@@ -158,6 +159,7 @@ class ChatDecoder(FrameDecoder[Event]):
         self._keep_stop = keep_stop
         self._billed = billed
         self._started = False
+        self._newest = -1  # the index of the newest block or call
         self._said = False  # a block or a call has begun
         self._calls: dict[int, int] = {}  # of each of Cohere's indexes: ours
         self._begun: set[int] = set()  # calls that have arguments
@@ -243,7 +245,11 @@ class ChatDecoder(FrameDecoder[Event]):
     def _event(self, event: _Event, data: bytes, events: list[StreamEvent]) -> None:
         delta = event.delta or _Delta()
         message = delta.message or _Message()
-        index = event.index or 0
+        begins = event.type in _BEGIN
+        index = self._newest + begins if event.index is None else event.index
+        if begins:
+            self._newest = index
+        index = max(index, 0)
         self._said = self._said or event.type in _CONTENT
         match event.type:
             case "content-start" | "content-delta":

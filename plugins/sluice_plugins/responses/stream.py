@@ -75,6 +75,8 @@ class ResponsesDecoder:
         self._known = False  # whether the body is a stream or a document
         self._items: dict[int, bytes] = {}  # the events of finished items, of a stream that is passed on
         self._kept = 0  # bytes of these
+        self._places: dict[str, int] = {}  # of items, by their ids
+        self._newest = -1  # the place of the newest item
         self.skipped = 0
         self.skipped_fields = 0
         self.finish_missing = 0
@@ -158,7 +160,11 @@ class ResponsesDecoder:
         event = self._event(frame)
         if event is None:
             return
-        index = event.output_index if event.output_index is not None else 0
+        index = event.output_index
+        if index is None:
+            index = self._place(event)
+            if self._verbatim and (event.item_id or event.item is not None or event.delta is not None):
+                self._instead = _frame(frame, {**_values(self._passed(frame)), "output_index": index})
         answer = self._answer
         match event.type.removeprefix("response."):
             case "output_text.delta":
@@ -177,6 +183,9 @@ class ResponsesDecoder:
                 answer.think(index, event.delta or "", "content", events)
             case "output_item.added":
                 self._start(None, events)
+                self._newest = index
+                if event.item is not None and event.item.id:
+                    self._places[event.item.id] = index
                 answer.begin(index, event.item or Item(), events)
             case "output_item.done":
                 self._start(None, events)
@@ -198,6 +207,15 @@ class ResponsesDecoder:
             case _:
                 if self._started:  # of an event that is not known: the provider is at work
                     events.append(Working())
+
+    def _place(self, event: ResponsesEvent) -> int:
+        """The place of an event's item where its `output_index` is missing or no number: by the item's id,
+        else it is the newest item."""
+        id = event.item_id or (event.item.id if event.item is not None else None)
+        place = self._places.get(id) if id else None
+        if place is not None:
+            return place
+        return self._newest + 1 if event.type.endswith("output_item.added") else max(self._newest, 0)
 
     def _event(self, frame: sse.Event) -> ResponsesEvent | None:
         data = frame.data

@@ -90,6 +90,7 @@ class ResponsesEvent(msgspec.Struct):
 
     type: str = ""
     output_index: int | None = None
+    item_id: str | None = None
     delta: str | None = None
     text: str | None = None
     refusal: str | None = None

@@ -171,6 +171,33 @@ FAILED: list[tuple[bytes, UpstreamErrorKind]] = [
 ]
 
 
+@pytest.mark.parametrize("odd", [{}, {"index": None}, {"index": "x"}, {"index": []}])
+def test_calls_without_an_index_are_told_apart(odd: Value) -> None:
+    def without(event: Value) -> Value:
+        return {name: value for name, value in event.items() if name != "index"} | odd
+
+    pieces = [
+        without(say("content-start", 0, content={"type": "text", "text": "a"})),
+        *(
+            without(event)
+            for n, letter in enumerate("bc")
+            for event in (
+                say("tool-call-start", n, tool_calls={**CALL, "id": f"f_{n}"}),
+                say("tool-call-delta", n, tool_calls={"function": {"arguments": '{"'}}),
+                say("tool-call-delta", n, tool_calls={"function": {"arguments": letter + '": 1}'}}),
+                {"type": "tool-call-end", "index": n},
+            )
+        ),
+    ]
+    decoder = Cohere().decoder()
+    events = decoder.feed(sse(START, *pieces, end("TOOL_CALL")))
+    told = ["", ""]
+    for event in events:
+        if isinstance(event, ToolCallDelta):
+            told[event.index] += event.arguments
+    assert told == ['{"b": 1}', '{"c": 1}']
+
+
 @pytest.mark.parametrize(("failure", "kind"), FAILED)
 def test_a_failure_comes_behind_what_was_said(failure: bytes, kind: UpstreamErrorKind) -> None:
     body = sse(START, text("a")) + failure

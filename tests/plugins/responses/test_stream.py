@@ -227,6 +227,52 @@ def test_frames_are_passed_on_whatever_they_mean(name: str) -> None:
         assert [event for event in events if not isinstance(event, Verbatim)] == meant
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{}, {"output_index": None}, {"output_index": "x"}, {"output_index": {"a": 1}}, {"output_index": []}],
+)
+@pytest.mark.parametrize("named", [True, False], ids=["by the item's id", "by their order"])
+def test_items_without_a_place_are_told_apart(odd: dict[str, Any], named: bool) -> None:
+    def event(kind: str, place: int, **fields: Any) -> bytes:
+        if named and "item" not in fields:
+            fields["item_id"] = f"i_{place}"
+        return frame(f"response.{kind}", **odd, **fields)
+
+    def call(place: int, arguments: str) -> dict[str, Any]:
+        return {
+            "type": "function_call",
+            "id": f"i_{place}",
+            "call_id": f"c_{place}",
+            "name": "f",
+            "arguments": arguments,
+        }
+
+    pieces = [
+        event("output_item.added", 0, item=call(0, "")),
+        event("function_call_arguments.delta", 0, delta='{"a":'),
+        event("function_call_arguments.delta", 0, delta=" 1}"),
+        event("output_item.done", 0, item=call(0, '{"a": 1}')),
+        event("output_item.added", 1, item=call(1, "")),
+        event("function_call_arguments.delta", 1, delta='{"b": 2}'),
+        event("output_item.done", 1, item=call(1, '{"b": 2}')),
+    ]
+    body = (
+        stream(end="")
+        + b"".join(pieces)
+        + frame("response.completed", response={"id": "resp_1", "status": "completed"})
+    )
+    for verbatim in (False, True):
+        events = decoded([body], verbatim=verbatim)
+        told = ["", ""]
+        for event_ in events:
+            if isinstance(event_, ToolCallDelta):
+                told[event_.index] += event_.arguments
+        assert told == ['{"a": 1}', '{"b": 2}']
+    passed = b"".join(event_.data for event_ in events if isinstance(event_, Verbatim))
+    places = [json.loads(one.data).get("output_index") for one in EventStream().feed(passed)]
+    assert places == [None, 0, 0, 0, 0, 1, 1, 1, None]
+
+
 @pytest.mark.parametrize("output", ["[]", "null", "absent"])
 def test_a_response_without_its_output_gets_the_items_that_came_before(output: str) -> None:
     call = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{}"}
