@@ -121,6 +121,28 @@ def test_a_proxys_done_behind_content_ends_an_answer(name: str, verbatim: bool) 
     assert read(make(verbatim), [nothing + b"data: [DONE]\n\n"])[1] == "truncated"
 
 
+@pytest.mark.parametrize("verbatim", [False, True], ids=["translated", "verbatim"])
+@pytest.mark.parametrize(
+    ("id", "before", "kind"),
+    [("m", TEXT % b"One" + b"\n\n", ""), ("n", b"", ""), ("n", TEXT % b"One" + b"\n\n", "stream_error")],
+    ids=["the same", "before content", "behind content"],
+)
+def test_another_message_behind_content_breaks_an_answer(
+    id: str, before: bytes, kind: str, verbatim: bool
+) -> None:
+    begin, _, block = MESSAGES.partition(b"event: content_block_start")
+    block = b"event: content_block_start" + block
+    again = begin.replace(b'"id":"m"', b'"id":"%b"' % id.encode())
+    body = begin + (block + before if before else b"") + again + block + TEXT % b" two" + b"\n\n"
+    body += b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"}}\n\n'
+    body += b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+    for reads in ([body], cuts.bytewise(body)):
+        events, found = read(Anthropic().decoder(verbatim=verbatim), reads)
+        assert found == kind
+        said = "".join(event.text for event in events if type(event) is TextDelta)
+        assert said == ("One" if before else "") + ("" if kind else " two")
+
+
 DOCUMENTS: list[tuple[Making, dict[str, Any]]] = [
     (lambda whole: OpenAI().whole_decoder() if whole else OpenAI().decoder(), {"choices": [{"message": {"content": "Hi"}}]}),
     (

@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from sluice.errors import UpstreamGarbled, UpstreamTruncated
+from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
 from sluice.model.events import (
     Finished,
     FinishReason,
@@ -178,6 +178,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         "_halves",
         "_keep_stop",
         "_kind",
+        "_message_id",
         "_said",
         "_sealed",
         "_started",
@@ -220,6 +221,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._stop_reason = ""
         self._stop_sequence = ""
         self._started = False
+        self._message_id = ""
         self._said = False  # a block had a delta
         self._halves: Halves | None = None
         self._kind = ""  # the type of the event under way, "" if it is none
@@ -331,6 +333,7 @@ class MessagesDecoder(FrameDecoder[Event]):
             case _Event(type="message_start"):
                 if self._started:
                     self._kind = ""  # there is one in an answer
+                    self._again((event.message or _Message()).id or "")
                 else:
                     self._start(event.message or _Message(), events)
             case _Event(type="message_delta", delta=delta):
@@ -351,7 +354,19 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._framing = self._stream
         self._count(message.usage)
         prompt = None if self._usage is None else _usage(self._usage)
-        events.append(Started(message.id or "", message.model or "", prompt))
+        self._message_id = message.id or ""
+        events.append(Started(self._message_id, message.model or "", prompt))
+
+    def _again(self, id: str) -> None:
+        """Another message_start: nothing if it is the same message, or nothing of the first one was told.
+
+        Raises UpstreamError where a server between has asked once more in the middle of an answer: its
+        blocks would go on under the numbers of others, and half a call would stand before a whole one.
+        """
+        if id and self._message_id and id != self._message_id and self._has_content:
+            raise UpstreamError(
+                "stream_error", "The upstream began another answer within this one", status=200
+            )
 
     @property
     def _has_content(self) -> bool:
