@@ -66,6 +66,11 @@ keys:
   - {{ id: operations, digest: "{other}" }}
 limits: {{ address: null, store: "{redis}" }}
 state: "{redis}"
+records:
+  - {{ name: file, interval: 1s, file: {{ path: "{records}" }} }}
+  - {{ name: hook, interval: 1s, webhook: {{ url: "http://127.0.0.1:9/in" }} }}
+tracing: {{ endpoint: "http://127.0.0.1:9" }}
+metrics: {{ push: {{ endpoint: "http://127.0.0.1:9", every: 5s }} }}
 """
 OTHER = "sk-sluice-other"
 
@@ -322,7 +327,7 @@ async def main(folder: Path, seconds: float) -> None:
         }
         config = CONFIG.format(
             digest=DIGEST, other=f"sha256:{sha256(OTHER.encode()).hexdigest()}", redis=redis.url,
-            **{name: provider.url for name, provider in providers.items()},
+            records=(folder / "calls.jsonl").absolute(), **{name: provider.url for name, provider in providers.items()},
         )  # fmt: skip
         gateway = stack.enter_context(serving(config))
         server = stack.enter_context(prometheus(gateway.admin.removeprefix("http://"), rules=quick_rules()))
