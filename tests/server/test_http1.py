@@ -2,6 +2,7 @@ import base64
 import gc
 import json
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from sluice.server.http1 import FIELD, MAX_FRUITLESS, MAX_HEAD, MAX_KEPT, MAX_LINE, MAX_WAITING, RequestParser
 from sluice.server.incoming import Incoming
+from sluice.server.repeated import MAX_REPEATED
 from tests.wire.cuts import bytewise, exhaustive
 
 SECURITY = Path(__file__).resolve().parents[3] / "shared" / "security"
@@ -629,11 +631,15 @@ class ByLlhttp(RequestParser):
         return None
 
 
-def both(data: bytes) -> tuple[tuple[object, ...], tuple[object, ...]]:
-    """What is made of one read, and of another behind it; and by llhttp alone."""
+def both(data: bytes, *, before: Sequence[bytes] = ()) -> tuple[tuple[object, ...], tuple[object, ...]]:
+    """What is made of one read, and of another behind it; and by llhttp alone. `before`: requests that came
+    earlier."""
     found = []
     for kind in (RequestParser, ByLlhttp):
         parser = kind(LIMIT)
+        for earlier in before:
+            parser.feed(earlier)
+            parser.waiting.clear()
         seen_: list[object] = []
         for read in (data, NEXT):
             parser.feed(read)
@@ -678,6 +684,107 @@ def test_every_byte_at_every_place_is_read_as_llhttp_reads_it(at: int) -> None:
             assert simple == llhttp, data
     simple, llhttp = both(SIMPLE[:at] + SIMPLE[at + 1 :])
     assert simple == llhttp
+
+
+# --- a head that the connection sends again
+
+AGAIN = (SIMPLE, SIMPLE)
+
+
+def repeats(head: bytes, count: int = 2) -> RequestParser:
+    parser = RequestParser(LIMIT)
+    for _ in range(count):
+        parser.feed(head)
+        parser.waiting.clear()
+    return parser
+
+
+def body_of(size: int) -> bytes:
+    return SIMPLE.replace(b"length: 2", b"length: %d" % size)[:-2] + b"a" * size
+
+
+@pytest.mark.parametrize("at", range(len(SIMPLE)))
+def test_every_byte_at_every_place_of_a_repeated_head_is_read_as_llhttp_reads_it(at: int) -> None:
+    for byte in range(256):
+        for data in (
+            SIMPLE[:at] + bytes((byte,)) + SIMPLE[at + 1 :],
+            SIMPLE[:at] + bytes((byte,)) + SIMPLE[at:],
+        ):
+            repeated, llhttp = both(data, before=AGAIN)
+            assert repeated == llhttp, data
+    for data in (SIMPLE[:at] + SIMPLE[at + 1 :], SIMPLE[:at]):
+        repeated, llhttp = both(data, before=AGAIN)
+        assert repeated == llhttp, data
+
+
+def test_a_head_is_known_again_with_a_body_of_any_length_that_is_allowed() -> None:
+    for size in (0, 1, 9, 10, 99, 100, LIMIT, LIMIT + 1):
+        repeated, llhttp = both(body_of(size), before=AGAIN)
+        assert repeated == llhttp, size
+        known = repeats(SIMPLE)._repeated
+        assert known is not None
+        assert (known.request(body_of(size), LIMIT) is not None) == (size <= LIMIT)
+    repeated, llhttp = both(body_of(9) + NEXT, before=AGAIN)
+    assert repeated == llhttp
+    repeated, llhttp = both(body_of(9)[:-1], before=AGAIN)
+    assert repeated == llhttp
+
+
+def test_the_fields_of_a_repeated_head_are_each_requests_own() -> None:
+    parser = repeats(SIMPLE)
+    requests = []
+    for size in (5, 7):
+        parser.feed(body_of(size))
+        requests.append(parser.waiting.pop())
+    first, second = requests
+    assert (first.fields["content-length"], second.fields["content-length"]) == ("5", "7")
+    assert first.fields is not second.fields
+    assert first.weight == second.weight
+
+
+def test_the_length_of_a_repeated_head_is_that_of_its_own_line() -> None:
+    head = (
+        b"POST /content-length:%%205 HTTP/1.1\r\nHost: a\r\nX-Content-Length: 5\r\n"
+        b"Content-Length: %d\r\nX: 5\r\n\r\n"
+    )
+    before = [head % 5 + b"aaaaa"] * 2
+    assert repeats(before[0])._repeated is not None
+    for data in (head % 7 + b"a" * 7, (head % 5).replace(b"X: 5", b"X: 7") + b"a" * 5, head % 5 + b"a" * 7):
+        repeated, llhttp = both(data, before=before)
+        assert repeated == llhttp, data
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        NEXT,
+        SIMPLE.replace(b"length: 2", b"length:2"),
+        SIMPLE.replace(b"length: 2", b"length:  2"),
+        SIMPLE.replace(b"b, c", b"b" * MAX_REPEATED),
+        CHUNKED + b"0\r\n\r\n",
+    ],
+)
+def test_a_head_that_is_long_or_has_no_plain_length_is_not_kept(head: bytes) -> None:
+    assert repeats(head)._repeated is None
+    repeated, llhttp = both(SIMPLE, before=[head, head])
+    assert repeated == llhttp
+
+
+def test_a_connections_only_head_is_not_kept_nor_those_that_never_repeat() -> None:
+    assert repeats(SIMPLE, 1)._repeated is None
+    parser = RequestParser(LIMIT)
+    kept = []
+    for number in range(7):
+        parser.feed(SIMPLE.replace(b"b, c", b"%d" % number))
+        parser.waiting.clear()
+        kept.append(parser._repeated is not None)
+    assert kept == [False, True, True, True, False, False, False]
+    parser = repeats(SIMPLE)
+    for _ in range(9):  # those that repeat it count for nothing
+        parser.feed(SIMPLE)
+        parser.waiting.clear()
+    parser.feed(SIMPLE.replace(b"b, c", b"d"))
+    assert parser._repeated is not None
 
 
 LINES = (

@@ -15,7 +15,8 @@ its body.
 Most requests come whole in one read, with a simple head. `_simple_request` reads those without llhttp, whose
 callbacks into Python (one for each header) cost more than all else that is done for a head. It knows a small
 part of the grammar, which no two parsers read differently, and leaves everything else to llhttp (DECISIONS
-168).
+168). What it has read is compared with the connection's next request before that is parsed
+(`sluice.server.repeated`).
 """
 
 import re
@@ -24,6 +25,7 @@ from typing import Any
 import httptools
 
 from sluice.server.incoming import Incoming
+from sluice.server.repeated import RepeatedHead, repeated_head
 from sluice.wire.fields import by_name, simple_head
 
 MAX_LINE = 8190
@@ -46,6 +48,10 @@ client has left.
 MAX_SIMPLE = MAX_LINE
 """Bytes of a head that `_simple_request` reads, and MAX_FIELDS lines of it: within all bounds above."""
 MAX_FIELDS = 64
+MAX_UNLIKE = 4
+"""Heads in a row that differ from the one before; then the connection's next ones are not compared, for a
+proxy puts an id into each. Its first one is not kept: it may be the only one.
+"""
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 _VERSIONS = {"1.1": (1, 1), "1.0": (1, 0)}
@@ -76,6 +82,8 @@ class RequestParser:
         "_llhttp",
         "_passed_over",
         "_progress",
+        "_repeated",
+        "_unlike",
         "_url",
         "error",
         "given_up",
@@ -93,6 +101,8 @@ class RequestParser:
         self._progress = (0, 0)
         self._fruitless = 0
         self._host = ""  # the last valid one
+        self._repeated: RepeatedHead | None = None
+        self._unlike = 0  # heads in a row that did not repeat the last one
         self._between = True  # llhttp is between requests
         self.waiting: list[Incoming] = []
         self.error = False
@@ -155,6 +165,10 @@ class RequestParser:
 
     def _simple_request(self, data: bytes) -> Incoming | None:
         """Returns the request if these bytes are exactly one request with a simple head, else None."""
+        repeated = self._repeated
+        if repeated is not None and (request := repeated.request(data, self._limit)) is not None:
+            self._unlike = 1
+            return request
         text, end, body = data.partition(b"\r\n\r\n")
         head = simple_head(text) if end and len(text) <= MAX_SIMPLE else None
         if head is None:
@@ -180,7 +194,10 @@ class RequestParser:
             return None
         self._host = host
         weight = len(text) + len(fields) * FIELD
-        return Incoming(method, target, (1, 1), [], fields, True, size, weight, body, size, True)
+        request = Incoming(method, target, (1, 1), [], fields, True, size, weight, body, size, True)
+        self._unlike += 1
+        self._repeated = repeated_head(text, request) if 1 < self._unlike <= MAX_UNLIKE else None
+        return request
 
     def _count_fruitless(self, size: int, progress: tuple[int, int]) -> None:
         """Bounds reads without progress. `progress`: the bytes left for the head, and the bytes received of
