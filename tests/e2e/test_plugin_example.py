@@ -30,9 +30,13 @@ PLUGINS = """
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the example distribution is installed, and nothing else."""
-    folder = tmp_path_factory.mktemp("words")
+    return built("words", tmp_path_factory.mktemp("words"))
+
+
+def built(name: str, folder: Path) -> Path:
+    """Builds and installs one of plugins/examples; the place where it alone is."""
     source, target = folder / "source", folder / "site"
-    shutil.copytree(ROOT / "plugins" / "examples" / "words", source)
+    shutil.copytree(ROOT / "plugins" / "examples" / name, source)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run(
         [*pip, "wheel", "--no-build-isolation", "--no-deps", "-w", folder, source],

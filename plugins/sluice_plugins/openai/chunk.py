@@ -62,6 +62,7 @@ class Delta(msgspec.Struct, gc=False):
 
 class _PromptDetails(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 class _CompletionDetails(msgspec.Struct, gc=False):
@@ -145,6 +146,7 @@ Count = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
 
 class _PromptCounts(msgspec.Struct, gc=False):
     cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
 
 
 class _CompletionCounts(msgspec.Struct, gc=False):
@@ -171,6 +173,8 @@ class OrdinaryUsage(msgspec.Struct, gc=False):
             self.completion_tokens,
             cached or self.cached_tokens or self.prompt_cache_hit_tokens or 0,
             reasoning or 0,
+            0,
+            (prompt.cache_write_tokens or 0) if prompt is not None else 0,
         )
 
 

@@ -39,7 +39,8 @@ def usage_of(usage: ReportedUsage | None) -> Usage | None:
         read = max(0, total - (written or 0))
     elif written is None:
         written = max(0, total - read)
-    cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details is not None else None
+    details = usage.prompt_tokens_details
+    cached = details.cached_tokens if details is not None else None
     reasoning = (
         usage.completion_tokens_details.reasoning_tokens
         if usage.completion_tokens_details is not None
@@ -51,6 +52,7 @@ def usage_of(usage: ReportedUsage | None) -> Usage | None:
         cached_input=cached or usage.cached_tokens or usage.prompt_cache_hit_tokens or 0,
         reasoning=reasoning or 0,
         total=total if total != read + (written or 0) else 0,
+        written_input=(details.cache_write_tokens or 0) if details is not None else 0,
     )
 
 

@@ -5,7 +5,8 @@ from typing import Any, get_args
 import pytest
 
 from sluice.errors import UpstreamError
-from sluice.model.events import StreamEvent
+from sluice.frontends.openai.chunks import usage_object
+from sluice.model.events import Finished, StreamEvent, Usage
 from sluice_plugins.openai.chunk import FinishWord
 from sluice_plugins.openai.document import DocumentDecoder
 from sluice_plugins.openai.ends import FINISH
@@ -16,7 +17,13 @@ TEXT = b'{%b,"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}
 STOP = b'{%b,"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}' % HEAD
 USAGE = b'{%b,"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10}}' % HEAD
 
+WRITTEN = USAGE.replace(
+    b'"total_tokens":10',
+    b'"total_tokens":10,"prompt_tokens_details":{"cached_tokens":2,"cache_write_tokens":5}',
+)
+
 STREAMS: list[list[bytes]] = [
+    [TEXT, STOP, WRITTEN, b"[DONE]"],
     [TEXT, STOP, b"[DONE]"],
     [b'{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}', TEXT, STOP, USAGE, b"[DONE]"],
     [TEXT, b'{"choices":[{"index":0,"delta":{"content":"b"},"finish_reason":"max_tokens"}]}', b"[DONE]"],
@@ -114,3 +121,19 @@ def document_heard(body: bytes) -> list[Any]:
         return [*decoder.feed(body), *decoder.close(), decoder.skipped_fields, decoder.finish_missing]
     except UpstreamError as error:
         return [f"{error.kind}: {error}"]
+
+
+@pytest.mark.parametrize("ordinary", [True, False])
+def test_tokens_written_to_the_cache_are_counted(ordinary: bool) -> None:
+    decoder = ChunkDecoder(_ordinary=ordinary)
+    events = [
+        event
+        for payload in (TEXT, STOP, WRITTEN, b"[DONE]")
+        for event in decoder.feed(b"data: %b\n\n" % payload)
+    ]
+    [finished] = [event for event in events if isinstance(event, Finished)]
+    assert finished.usage == Usage(9, 1, cached_input=2, written_input=5)
+    assert usage_object(finished.usage)["prompt_tokens_details"] == {
+        "cached_tokens": 2,
+        "cache_write_tokens": 5,
+    }

@@ -55,11 +55,14 @@ def sealed(call: ToolCallStarted) -> dict[str, Any]:
 
 def usage_object(usage: Usage) -> dict[str, Any]:
     """Returns OpenAI's `usage`."""
+    read = {"cached_tokens": usage.cached_input}
+    if usage.written_input:
+        read["cache_write_tokens"] = usage.written_input
     return {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,
         "total_tokens": usage.tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_input},
+        "prompt_tokens_details": read,
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
     }
 
