@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from sluice.backends.protocol import with_rules
 from sluice.config.rule_file import bundled_rules
 from sluice.config.vendors import bundled_vendors
 from sluice.frontends import Head
@@ -17,6 +18,8 @@ from sluice.model.features import uses_of
 from sluice.model.fields import DialectFields
 from sluice.model.rules import NO_RULES, ModelRule, ModelRules, Overrides, rules_of
 from sluice.proxy.fitting import Fitting
+from sluice_plugins.openai.backend import OpenAI as OpenAIBackend
+from sluice_plugins.responses.backend import Responses as ResponsesBackend
 
 PROSE = {"role": "user", "content": "Hi"}
 
@@ -462,3 +465,29 @@ def test_features_are_found_and_named_as_the_callers_dialect_has_them() -> None:
     }  # fmt: skip
     assert not uses_of(of_mine({"tier": None, "style": {"length": "medium"}}))
     assert not uses_of(of_mine({"style": "short"}))
+
+
+EFFORTS: list[tuple[str, str, str | None]] = [
+    ("gpt-5", "none", None), ("gpt-5-mini", "minimal", "minimal"), ("gpt-5", "max", "high"),
+    ("gpt-5.1", "none", "none"),
+    ("gpt-5.2", "max", "xhigh"), ("gpt-5.6-sol", "minimal", "none"), ("openai/gpt-6-sol", "max", "max"),
+    ("gpt-6-astra", "none", None),
+    ("gpt-6-astra", "minimal", "low"), ("gpt-6.1-sol-2026-11-01", "none", None), ("gpt-5-pro", "low", "high"),
+    ("gpt-5.4-pro", "low", "medium"), ("o3", "high", "high"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "wish", "effort"), EFFORTS)
+def test_a_model_of_openais_is_told_the_nearest_effort_that_it_has(
+    model: str, wish: str, effort: str | None
+) -> None:
+    chat = ChatRequest(
+        "anthropic",
+        "m",
+        (Message("user", (Text("Hi"),)),),
+        reasoning=Reasoning(wish),  # type: ignore[arg-type]
+    )
+    openai = with_rules(OpenAIBackend(), found("openai", model)).request(chat, model)
+    responses = with_rules(ResponsesBackend(), found("responses", model)).request(chat, model)
+    assert json.loads(openai.body).get("reasoning_effort") == effort
+    assert json.loads(responses.body).get("reasoning", {}).get("effort") == effort

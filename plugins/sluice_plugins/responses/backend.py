@@ -119,7 +119,9 @@ class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             chat = msgspec.structs.replace(
                 chat, messages=tuple(fitted_ids(chat.messages, self.rules.tool_ids))
             )
-        body = translated(chat, self.summary or "", encrypted=ENCRYPTED not in self.rules.drop)
+        body = translated(
+            chat, self.summary or "", self.rules.efforts, encrypted=ENCRYPTED not in self.rules.drop
+        )
         return _encode({"model": model, **body, "stream": True})
 
     @cached_property

@@ -24,18 +24,18 @@ from sluice.model.chat import (
 from sluice.model.rules import Effort
 from sluice.wire.dataurl import is_http, normalized_url
 from sluice.wire.seals import OPENAIS, OURS, call_signature, openais, thought_of
+from sluice_plugins.openai.reasoning import LEVELS, effort_of
 from sluice_plugins.translation import result_text
 
 Value = dict[str, Any]
 ENCRYPTED = "reasoning.encrypted_content"
 """What is asked for (`include`) so that reasoning can come back; a rule's `drop` of this name keeps it from
 models."""
-_EFFORTS: Sequence[tuple[int, Effort]] = ((2048, "low"), (8192, "medium"))
-"""The effort for a budget of tokens up to so many; beyond it is high."""
 
 
-def translated(chat: ChatRequest, summary: str, *, encrypted: bool) -> Value:
-    """The request without model and stream. Raises BadRequest for content that the API does not take."""
+def translated(chat: ChatRequest, summary: str, efforts: Sequence[Effort], *, encrypted: bool) -> Value:
+    """The request without model and stream. `efforts`: the model's, where they are known. Raises BadRequest
+    for content that the API does not take."""
     sampling = chat.sampling
     instructions, messages = _instructions(chat.messages)
     body: Value = {
@@ -48,7 +48,7 @@ def translated(chat: ChatRequest, summary: str, *, encrypted: bool) -> Value:
         "tool_choice": _choice(chat.tool_choice) if chat.tools else None,
         "parallel_tool_calls": chat.parallel_tool_calls if chat.tools else None,
         "text": _text(chat.response_format),
-        "reasoning": _reasoning(chat.reasoning, summary),
+        "reasoning": _reasoning(chat.reasoning, summary, efforts),
         "user": chat.user or None,
         "include": [ENCRYPTED] if encrypted else None,
     }
@@ -186,11 +186,10 @@ def _text(wanted: Mapping[str, Any] | None) -> Value | None:
             return {"format": {"type": wanted.get("type")}}
 
 
-def _reasoning(wish: Reasoning | None, summary: str) -> Value | None:
+def _reasoning(wish: Reasoning | None, summary: str, efforts: Sequence[Effort]) -> Value | None:
     found: Value = {"summary": summary} if summary else {}
-    if wish is not None:
-        budget = wish.budget or 0
-        found["effort"] = wish.effort or next((effort for most, effort in _EFFORTS if budget <= most), "high")
+    if wish is not None and (effort := effort_of(wish, efforts or LEVELS)) is not None:
+        found["effort"] = effort
     return found or None
 
 
