@@ -131,6 +131,8 @@ WORDS: dict[str, tuple[str, ...]] = {
         "用户额度不足",
     ),
     "rate_limited": (
+        "Open api qps request limit reached",
+        "Open api daily request limit reached",
         "Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested "
         "353175. The input or output tokens must be reduced in order to run successfully.",
         "Too many tokens, please wait before trying again.",

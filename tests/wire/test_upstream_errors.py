@@ -187,6 +187,24 @@ ANSWERS: list[tuple[int, Any, str, str]] = [
         "billing",
         f"{UNPAID}: no balance",
     ),
+    (
+        200,
+        {"error_code": 18, "error_msg": "Open api qps request limit reached"},
+        "rate_limited",
+        "Open api qps request limit reached",
+    ),
+    (
+        200,
+        {"Response": {"Error": {"Code": "AuthFailure.SignatureFailure", "Message": "no"}, "RequestId": "1"}},
+        "bad_credentials",
+        REFUSED,
+    ),
+    (
+        400,
+        {"Response": {"Error": {"Code": "RequestLimitExceeded", "Message": "Not so fast"}}},
+        "rate_limited",
+        "Not so fast",
+    ),
     (400, b"The prompt is too long", "context_length", "The prompt is too long"),
     (
         429,
@@ -325,6 +343,9 @@ def test_knows_what_an_error_within_a_stream_means(error: Any, kind: str, messag
         {"error_code": "BAD_REQUEST", "message": "x"},
         {"statusCode": 429, "message": "x"},
         {"base_resp": {"status_code": 1008}},
+        {"error_code": 18, "error_msg": "Open api qps request limit reached"},
+        {"Response": {"Error": {"Code": "AuthFailure", "Message": "no"}, "RequestId": "1"}},
+        {"errors": {"message": "We have to rate limit you"}},
         [{"error": {}}, {"error": {"message": "x"}}, 1][1:],
     ],
 )
@@ -338,7 +359,8 @@ def test_knows_an_error_in_any_shape(value: Any) -> None:
     [
         {}, [], None, 7, "error", {"error": None}, {"error": {}}, {"errors": []}, {"base_resp": {"status_code": 0}},
         {"type": "ping"}, {"id": "1", "choices": [], "message": "hello", "code": 1}, {"message": "hello"}, {"detail": []},
-        {"detail": {}}, {"choices": [], "message": "too many tokens"},
+        {"detail": {}}, {"choices": [], "message": "too many tokens"}, {"error_code": 0, "error_msg": "", "result": "Hi"},
+        {"Response": {"Choices": []}}, {"errors": {}},
     ],
 )  # fmt: skip
 def test_knows_what_is_no_error(value: Any) -> None:

@@ -53,6 +53,7 @@ _AZURE_NO_DEPLOYMENT = "chatboxai/chatbox#646"
 _ARK = "https://www.volcengine.com/docs/82379/1299023"
 _ARK_MORE = "https://www.volcengine.com/docs/82379/1099476"
 _QIANFAN = "https://cloud.baidu.com/doc/qianfan-api/s/Om9b4yj3w"
+_TENCENT = "https://www.tencentcloud.com/document/product/1238/64634"
 _COHERE = "https://docs.cohere.com/reference/errors"
 _GROQ = "https://console.groq.com/docs/errors"
 _GROQ_SPEND = "https://console.groq.com/docs/spend-limits"
@@ -124,6 +125,7 @@ CODES: tuple[Row, ...] = (
     Row("bad_credentials", "ExpiredToken", _BEDROCK),
     Row("bad_credentials", "UnrecognizedClient", _BEDROCK),
     Row("bad_credentials", "InvalidSignature", _BEDROCK),
+    Row("bad_credentials", "AuthFailure", _TENCENT),
     Row("bad_credentials", "unsupported_country_region_territory", _OPENAI),
     Row("bad_credentials", "1000", _BIGMODEL),
     Row("bad_credentials", "1001", _BIGMODEL),
@@ -171,6 +173,7 @@ CODES: tuple[Row, ...] = (
     Row("rate_limited", "Throttling.AllocationQuota", _DASHSCOPE),
     Row("rate_limited", "limit_requests", _DASHSCOPE),
     Row("rate_limited", "limit_burst_rate", _DASHSCOPE),
+    Row("rate_limited", "RequestLimitExceeded", _TENCENT),
     Row("rate_limited", "1302", _BIGMODEL),
     Row("rate_limited", "1303", _BIGMODEL),
     Row("rate_limited", "1304", _BIGMODEL),
@@ -303,6 +306,11 @@ WORDS: tuple[Row, ...] = (
         "re:\\b(tokens?|requests?|images?|calls?|queries|messages)\\b.{0,12}(\\bper|/) ?(second|sec|min|"
         "minute|hour|day|week|month)",
         _OPENAI,
+    ),
+    Row(
+        "rate_limited",
+        "re:(qps|qpm|daily|rpm) (request )?limit (was |has been )?(reached|exceeded)",
+        "songquanpeng/one-api#1503",
     ),
     Row("rate_limited", "re:\\b(tpm|rpm|tpd|rpd|itpm|otpm)\\b", _OPENAI),
     Row("rate_limited", "re:rate[ _-]?limit", "cline/cline#9085"),

@@ -2,9 +2,9 @@
 
 Vendors agree on little: `{"error": {"message", "type", "code"}}` (OpenAI, Anthropic, Azure, Google inside a
 list), `{"error": "text"}` (Ollama, xAI), `{"detail": …}` (FastAPI), `{"message": …}` (Mistral, Cohere, AWS),
-`{"object": "error"}` (vLLM, SGLang), `{"base_resp": …}` (MiniMax), one of them as text inside another
-(OpenRouter, Google's SDKs), plain text, a page of HTML. All are read here once. What the codes and words mean
-is data: `sluice.wire.error_table`.
+`{"object": "error"}` (vLLM, SGLang), `{"base_resp": …}` (MiniMax), `{"Response": {"Error": …}}` (Tencent),
+`{"error_code", "error_msg"}` (Baidu), one of them as text inside another (OpenRouter, Google's SDKs), plain
+text, a page of HTML. All are read here once. What the codes and words mean is data: `sluice.wire.error_table`.
 
 The kind decides what becomes of the call: the caller's own mistakes are passed on, all else fails over. The
 same error has the same kind before a 200 and inside of one.
@@ -92,7 +92,7 @@ _MESSAGES = (
 )
 _WITHIN = (
     "error", "message", "detail", "details", "errors", "base_resp", "metadata", "innererror", "inner_error", "raw", "body",
-    "response", "data", "cause", "choices",
+    "response", "data", "cause", "choices", "Response", "Error",
 )  # fmt: skip
 _CODES = (
     "code",
@@ -209,7 +209,8 @@ def tells_error(value: Any) -> bool:
         case (
             {"object": "error"}
             | {"type": "error"}
-            | {"errors": [_, *_]}
+            | {"errors": [_, *_] | {"message": _}}
+            | {"Response": {"Error": _}}
             | {"detail": str() | [_, *_] | {"msg": _} | {"message": _} | {"error": _}}
         ):
             return True
@@ -217,6 +218,8 @@ def tells_error(value: Any) -> bool:
             return code != 0
         case {"choices": _}:
             return False
+        case {"error_msg": str(words)} if words:
+            return True
         case {"message": str(), **rest}:  # Cohere and AWS write nothing but words
             return not _SAY_ERROR.isdisjoint(rest) or _kind_of(reason_of(value)) is not None
         case [first, *_]:
