@@ -56,6 +56,14 @@ WRONG: dict[str, tuple[str | None, tuple[str, ...]]] = {
         RIGHT.replace("tiers:", "histroy: {}, tiers:"),
         ("gateway.yaml:4:", "aliases.chat", "history"),
     ),
+    "a sink's directory that cannot be": (
+        RIGHT + "records: [{name: hook, webhook: {url: 'http://127.0.0.1:9/'}, spill: /dev/null/spill}]\n",
+        ("the sink hook of call records", "/dev/null/spill"),
+    ),
+    "a sink's file that cannot be": (
+        RIGHT + "records: [{name: archive, file: {path: /dev/null/calls}}]\n",
+        ("the sink archive of call records", "/dev/null/calls"),
+    ),
     "not YAML": (RIGHT + "log: [unclosed\n", ("gateway.yaml:",)),
     "a tab": (RIGHT + "log:\n\tlevel: info\n", ("gateway.yaml:7:1",)),
     "a list": ("- x\n", ("gateway.yaml:1:1",)),

@@ -32,7 +32,14 @@ class Recorder:
         self._hash_key = config.log.hash_key.reveal().encode() if config.log.hash_key is not None else b""
         self._clock = clock
         self._wall = wall
-        self._spools = [self._spool(sink, metrics, log) for sink in config.records]
+        self._spools = [self._opened(sink, metrics, log) for sink in config.records]
+
+    def _opened(self, sink: SinkConfig, metrics: Any, log: Any) -> Spool:
+        try:
+            return self._spool(sink, metrics, log)
+        except OSError as error:
+            why = f"the sink {sink.name} of call records: {error.strerror}"
+            raise OSError(error.errno, why, error.filename) from error
 
     def _spool(self, sink: SinkConfig, metrics: Any, log: Any) -> Spool:
         series = {result: metrics.zero("call_records", sink.name, result) for result in RESULTS}
