@@ -9,6 +9,7 @@ import pytest
 from sluice.kept import ResponsesFailed
 from sluice.kept.memory import MemoryResponses
 from sluice.model.kept import KeptResponse
+from sluice.policies.kept import DOUBTFUL
 from sluice.storage import Reason
 from tests.e2e.gateways import Running, gateway
 from tests.e2e.test_responses import CONFIG, asked, client
@@ -50,7 +51,7 @@ async def test_what_a_store_does_not_take_in_time_is_sent_again(lost: bool) -> N
         first = await asked(session, input="One")
         second = await asked(session, input="Two", previous_response_id=first["id"])
         assert second["previous_response_id"] == first["id"]
-        assert store.puts == 5
+        await until(lambda: store.puts == 5)
         assert not [line for line in g.log_lines if line["event"] == "conversation_not_kept"]
 
 
@@ -60,6 +61,9 @@ async def test_what_a_store_refuses_is_not_sent_again() -> None:
         first = await asked(session, input="One")
         assert store.puts == 1
         body = {"model": "chat", "input": "Two", "previous_response_id": first["id"]}
+        async with session.post("/v1/responses", json=body) as response:
+            assert response.status == 503, "it may have been kept"
+        g.runtime.kept._failed_at -= DOUBTFUL
         async with session.post("/v1/responses", json=body) as response:
             assert response.status == 404
 
@@ -87,7 +91,7 @@ async def test_who_refers_to_what_is_on_its_way_waits_for_it(
         }[how]
         waiting = g.runtime.kept.settled
 
-        async def settled(tenant: str) -> bool:
+        async def settled(tenant: str | None = None) -> bool:
             asyncio.get_running_loop().call_soon(store.gate.set)
             return await waiting(tenant)
 
@@ -95,3 +99,22 @@ async def test_who_refers_to_what_is_on_its_way_waits_for_it(
         async with session.request(method, path, json=sent) as response:
             assert response.status == 200, await response.text()
         await until(lambda: not g.runtime.pipeline.runs)
+
+
+async def test_the_end_of_an_answer_waits_for_the_first_try_alone() -> None:
+    async with gateway(KEEPING) as g, client(g) as session:
+        store = put_in_place(g, Failing("connection"))
+        tried = store.put
+        second = asyncio.Event()
+
+        async def put(tenant: str, kept: KeptResponse) -> None:
+            if store.puts:
+                await second.wait()
+            await tried(tenant, kept)
+
+        store.put = put  # type: ignore[method-assign]
+        first = await asked(session, input="One")
+        assert (first["status"], store.puts) == ("completed", 1)
+        second.set()
+        async with session.get(f"/v1/responses/{first['id']}") as response:
+            assert response.status == 200

@@ -5,12 +5,13 @@ Without a store, requests that refer to a response are refused, and all others p
 sent when it has been stored, so that a client that has read it can refer to it at once, at any process that
 shares the store; if the store takes longer than PATIENCE, or fails, the end is sent anyway, and the answer is
 sent to the store again while that is down (`sluice.storage.again`). Who refers to it meanwhile, in the same
-process, waits for that.
+process, waits for that; where the store has just failed, what it has not is 503, and not 404.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from sluice.errors import BadRequest, NotFound, Unavailable
 from sluice.kept import ResponseStore
 from sluice.model.kept import Item, Keep, KeptResponse
 from sluice.proxy.call import Call
-from sluice.storage.again import stored
+from sluice.storage.again import AGAIN, AGAIN_AFTER, stored
 
 T = TypeVar("T")
 BROKEN = (OSError, TimeoutError, RuntimeError)
@@ -31,6 +32,8 @@ MOST_BYTES = 32 << 20
 MOST_REFERENCES = 1000
 PATIENCE = 1.0
 """Seconds for which the end of an answer waits until it is stored."""
+DOUBTFUL = AGAIN + 2.0
+"""Seconds after a failure of the store for which nobody is told that a response is not there."""
 CLOSING = 10.0
 """Seconds for which `close` waits for answers that are being stored."""
 
@@ -51,6 +54,7 @@ class KeptResponses:
         self.store = store
         self._wall = wall
         self._failed = failed
+        self._failed_at = -math.inf  # on the loop's clock
         self._size = 0  # bytes of what is on its way to the store
         self._keeping: dict[asyncio.Task[None], str] = {}  # and whose answer it is
 
@@ -81,6 +85,7 @@ class KeptResponses:
         try:
             return await operation
         except BROKEN as error:
+            self._note_failure()
             self._failed("get", error)
             raise Unavailable("The store of responses is not available") from None
 
@@ -95,38 +100,61 @@ class KeptResponses:
             response["id"], keep.previous, self._wall(), _encode(keep.items), _encode(response),
             tuple([id for id in ids if isinstance(id, str)]),
         )  # fmt: skip
-        task = asyncio.create_task(self._put(store, call.principal.tenant, kept))
-        self._keeping[task] = call.principal.tenant
+        return self._begun(call.principal.tenant, self._put(store, call.principal.tenant, kept))
+
+    def _begun(self, tenant: str, keeping: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(keeping)
+        self._keeping[task] = tenant
         task.add_done_callback(self._keeping.pop)
         return task
 
-    async def settled(self, tenant: str) -> bool:
-        """Waits for the answers of this tenant that are on their way to the store. Returns whether there were
-        any."""
-        keeping = [task for task, whose in self._keeping.items() if whose == tenant]
-        if keeping:
-            await asyncio.wait(keeping, timeout=CLOSING)
-        return bool(keeping)
+    async def settled(self, tenant: str | None = None) -> bool:
+        """Waits for the answers of this tenant, or of all, that are on their way to the store, for at most
+        CLOSING seconds. Returns whether there were any."""
+        any_yet = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING):
+                while keeping := [task for task, whose in self._keeping.items() if tenant in (None, whose)]:
+                    any_yet = True
+                    await asyncio.wait(keeping)
+        return any_yet
+
+    def check(self) -> None:
+        """Raises Unavailable where the store has failed a moment ago: what it has not may be on its way there,
+        from this process or another."""
+        if asyncio.get_running_loop().time() - self._failed_at < DOUBTFUL:
+            raise Unavailable("The store of responses does not have it, and has just failed", retry_after=1.0)
 
     async def _put(self, store: ResponseStore, tenant: str, kept: KeptResponse) -> None:
-        size = len(kept.input) + len(kept.response)
+        """Tries once, which the end of the answer waits for, and leaves further tries to a task of their own."""
+        try:
+            await store.put(tenant, kept)
+        except Exception as error:  # the caller has its answer
+            size = len(kept.input) + len(kept.response)
+            self._note_failure()
+            if getattr(error, "reason", None) in AGAIN_AFTER and self._size + size <= MOST_BYTES:
+                self._begun(tenant, self._again(store, tenant, kept, size))
+            else:
+                self._failed("append", error)
+
+    async def _again(self, store: ResponseStore, tenant: str, kept: KeptResponse, size: int) -> None:
         self._size += size
         try:
-            if self._size > MOST_BYTES:  # a store that is down for long must not take all memory
-                await store.put(tenant, kept)
-            else:
-                await stored(lambda: store.put(tenant, kept))
-        except Exception as error:  # the caller has its answer
+            await stored(lambda: store.put(tenant, kept))
+        except Exception as error:
+            self._note_failure()
             self._failed("append", error)
         finally:
             self._size -= size
 
+    def _note_failure(self) -> None:
+        self._failed_at = asyncio.get_running_loop().time()
+
     async def close(self) -> None:
         """Waits for the answers that are being stored, for at most CLOSING seconds, and closes the store."""
-        if self._keeping:
-            _, late = await asyncio.wait(list(self._keeping), timeout=CLOSING)
-            for task in late:
-                task.cancel()
+        await self.settled()
+        for task in list(self._keeping):
+            task.cancel()
         if self.store is not None:
             await self.store.close()
 
@@ -187,7 +215,11 @@ class _Settled:
 
     async def _found(self, tenant: str, ask: Callable[[], Awaitable[T]]) -> T:
         found = await ask()
-        return await ask() if not found and await self._policy.settled(tenant) else found
+        if not found and await self._policy.settled(tenant):
+            found = await ask()
+        if not found:
+            self._policy.check()
+        return found
 
 
 class OfTenant(msgspec.Struct, frozen=True, eq=False):
