@@ -2,8 +2,8 @@
 test_model.sh).
 
 Two turns of one session through the NDJSON API, the second of which shows that the model is given the first;
-one call through OpenAI's SDK; then what the gateway says of itself: its log lines and the time to the first
-token.
+one call through OpenAI's SDK; the server's other API, Anthropic's, to callers of both; then what the gateway
+says of itself: its log lines and the time to the first token.
 """
 
 import json
@@ -19,8 +19,13 @@ from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, free_port, se
 CONFIG = f"""
 upstreams:
   local: {{ backend: openai, base_url: "http://127.0.0.1:${{MODEL_PORT}}/v1", timeouts: {{ first_token: 2m }} }}
+  messages:
+    backend: anthropic
+    base_url: "http://127.0.0.1:${{MODEL_PORT}}"
+    timeouts: {{ first_token: 2m }}
 aliases:
   gemma: {{ tiers: [[{{ upstream: local, model: gemma-3-270m }}]] }}
+  gemma-by-messages: {{ tiers: [[{{ upstream: messages, model: gemma-3-270m }}]] }}
 keys: [{{ id: test-model, digest: "{DIGEST}", default_alias: gemma }}]
 """
 TURNS = ("My name is Ada and I live in Lisbon. What is the capital of Portugal?", "In which city do I live?")
@@ -50,6 +55,10 @@ def main() -> None:
         )
         env = {"BASE_URL": gateway.api + "/v1", "API_KEY": KEY}
         subprocess.run([python, "-c", SDK], env=env, check=True, timeout=120)
+        print("--- the same model by Anthropic's API")
+        for path in ("/v1/messages", "/v1/chat/completions"):
+            for stream in (False, True):
+                ask(gateway, path, stream=stream)
         report(gateway)
     if not inputs[1] > inputs[0]:
         sys.exit("test-model: the second turn's prompt is not longer than the first: where is the history?")
@@ -90,6 +99,25 @@ def say(gateway: GatewayProcess, message: str) -> int:
                 case {"type": "error"} as error:
                     sys.exit(f"\ntest-model: {error}")
     sys.exit("\ntest-model: the stream ended without a done line that has a text and its usage")
+
+
+def ask(gateway: GatewayProcess, path: str, *, stream: bool) -> None:
+    """One call by this dialect, to the upstream that speaks Anthropic's; its end and its usage are looked
+    for."""
+    body = {
+        "model": "gemma-by-messages",
+        "max_tokens": 20,
+        "stream": stream,
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    }
+    headers = {"x-api-key": KEY, "content-type": "application/json"}
+    request = Request(gateway.api + path, json.dumps(body).encode(), headers)
+    with build_opener(ProxyHandler({})).open(request, timeout=180) as response:
+        told = response.read().decode()
+    ends = r'"(?:stop_reason|finish_reason)": ?"(?:end_turn|max_tokens|stop|length)"'
+    if not re.search(ends, told) or not re.search(r'"(?:text|content)": ?"[^"]', told):
+        sys.exit(f"test-model: {path} ({'streamed' if stream else 'whole'}) has no text or no end:\n{told}")
+    print(f"{path}, {'streamed' if stream else 'whole'}: {len(told)} bytes")
 
 
 def report(gateway: GatewayProcess) -> None:
