@@ -37,6 +37,7 @@ class _ItemState(msgspec.Struct, eq=False):
     type: str
     begun: int = 0  # characters of the answer's text before this item
     text: int = 0
+    last: str = ""  # the last piece of it
     kind: str = ""  # of reasoning: its summary or its content, whichever came first
     cited: int = 0
     call: int = -1
@@ -102,6 +103,7 @@ class Answer:
         state.text += len(text)
         self._characters += len(text)
         if text:
+            state.last = text
             self.content = True
             events.append(kind(text))
 
@@ -110,6 +112,7 @@ class Answer:
         state.kind = state.kind or kind
         if text and state.kind == kind:
             state.text += len(text)
+            state.last = text
             events.append(ReasoningDelta(text))
 
     def arguments(self, index: int, piece: str, events: list[StreamEvent]) -> None:
@@ -146,7 +149,7 @@ class Answer:
         before = state.text  # characters that were told in deltas
         for part in parts:
             whole = part.text or part.refusal or ""
-            if len(whole) > before:
+            if len(whole) > before and _goes_on(whole, before, state.last):
                 self.text(index, whole[before:], events, TextDelta if part.text else RefusalDelta)
             before = max(before - len(whole), 0)
         for annotation in [entry for part in parts for entry in part.annotations or ()][state.cited :]:
@@ -157,7 +160,7 @@ class Answer:
         content = "".join([part.text or "" for part in item.content or ()])
         kind = state.kind or ("summary" if summary else "content")
         whole = summary if kind == "summary" else content
-        if len(whole) > state.text:
+        if len(whole) > state.text and _goes_on(whole, state.text, state.last):
             self.think(index, whole[state.text :], kind, events)
         sealed = item.encrypted_content or ""
         self._sealed += len(sealed)
@@ -172,6 +175,12 @@ class Answer:
             events.append(ToolCallDelta(state.call, '"}' if state.arguments else '{"input":""}'))
         elif state.type == "function_call" and not state.arguments:
             events.append(ToolCallDelta(state.call, "{}"))
+
+
+def _goes_on(whole: str, told: int, last: str) -> bool:
+    """Whether what was told in deltas, of which `last` was the last one, is the beginning of the whole text:
+    of one that the server has corrected meanwhile the rest would stand behind other words."""
+    return whole[:told].endswith(last[-told:]) if told else True
 
 
 def _written(kind: str, item: Item) -> str:

@@ -290,6 +290,18 @@ def test_a_response_without_its_output_gets_the_items_that_came_before(output: s
         assert json.loads(data)["response"] == {**last, "output": [SAID, call]}
 
 
+@pytest.mark.parametrize(("deltas", "told"), [
+    (["The", " sum"], "The sum is 4."),
+    (["Their", " sum"], "Their sum"),
+    (["The sum", "."], "The sum."),
+    ([], "The sum is 4."),
+])  # fmt: skip
+def test_an_item_that_was_corrected_at_its_end_is_not_told_twice(deltas: list[str], told: str) -> None:
+    whole = {"type": "message", "content": [{"type": "output_text", "text": "The sum is 4."}]}
+    body = stream(*(delta("output_text", 0, piece) for piece in deltas), done(0, whole))
+    assert "".join(event.text for event in decoded([body]) if isinstance(event, TextDelta)) == told
+
+
 def test_items_are_not_kept_without_a_bound() -> None:
     picture = {"type": "image_generation_call", "id": "ig_1", "result": "A" * (5 << 20)}
     body = stream(done(0, SAID), done(1, picture), end="completed")
