@@ -43,7 +43,7 @@ if [ ! -e portkey/.installed ]; then
   "overrides": { "@hono/node-server": "1.14.1" }
 }
 JSON
-        (cd portkey && npm install --no-audit --no-fund --silent && touch .installed) || failed="$failed portkey"
+        (cd portkey && npm install --ignore-scripts --no-audit --no-fund --silent && touch .installed) || failed="$failed portkey"
     else
         failed="$failed portkey(needs-npm)"
     fi
