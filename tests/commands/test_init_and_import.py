@@ -182,6 +182,35 @@ def test_import_is_a_command(tmp_path: Path) -> None:
     assert sluice("import", "litellm", str(file), "--strict").returncode == 1
 
 
+def test_deployments_with_an_order_are_tiers() -> None:
+    found = imported(b"""
+model_list:
+  - {model_name: chat, litellm_params: {model: openai/last}}
+  - {model_name: chat, litellm_params: {model: openai/second, order: 2}}
+  - {model_name: chat, litellm_params: {model: openai/first, order: 1}}
+  - {model_name: chat, litellm_params: {model: openai/first-too, order: 1}}
+  - {model_name: other, litellm_params: {model: openai/other}}
+router_settings: {routing_strategy: least-busy, fallbacks: [{other: [chat]}]}
+""")
+    assert found.notes == ()
+    aliases = yaml.safe_load(found.text)["aliases"]
+    models = [
+        [target["model"] for target in (tier["targets"] if isinstance(tier, dict) else tier)]
+        for tier in aliases["chat"]["tiers"]
+    ]
+    assert models == [["first", "first-too"], ["second"], ["last"]]
+    assert aliases["chat"]["tiers"][0]["strategy"] == "least_in_flight"
+    assert [tier[0]["model"] for tier in aliases["other"]["tiers"]] == ["other", "first", "second", "last"]
+    assert check_text(found.text.encode()).problems == ()
+
+
+def test_a_list_of_which_nothing_can_be_carried_over_says_why() -> None:
+    with pytest.raises(Unreadable, match=r'line 1: an alias for all names: .* "openai/\*"'):
+        imported(b'model_list: [{model_name: "*", litellm_params: {model: "openai/*"}}]')
+    with pytest.raises(Unreadable, match="GET /model/info"):
+        imported(b"model_list: []")
+
+
 def test_what_a_terminal_would_obey_is_left_out() -> None:
     assert harmless("a\x1b[2Jb\x07\r\n\tc\x9bd") == "a[2Jb\n\tcd"
     assert text_of(b'data: {"choices": [{"delta": {"content": "hi"}}]}\n') == ("hi", "")

@@ -4,6 +4,7 @@ and why not.
 The format: https://docs.litellm.ai/docs/proxy/config_settings
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -86,6 +87,7 @@ class Import:
         self._secrets = Secrets(source)
         self._upstreams = Upstreams(source, self._secrets)
         self._targets: dict[str, list[dict[str, Any]]] = {}
+        self._orders: dict[str, list[float]] = {}
         self._prices: dict[str, dict[str, float]] = {}
         self._todo: list[str] = []
 
@@ -94,10 +96,7 @@ class Import:
         for at in range(len(entries) if isinstance(entries, list) else 0):
             self._deployment(at)
         if not self._targets:
-            raise Unreadable(
-                "model_list has no model that could be carried over; models that LiteLLM keeps in its database are listed "
-                "by its GET /model/info: put them into model_list"
-            )
+            raise Unreadable(self._nothing())
         config: dict[str, Any] = {"upstreams": self._upstreams.sections, "aliases": self._aliases()}
         self._general(config)
         if self._prices:
@@ -110,6 +109,17 @@ class Import:
             )
             + body
         )
+
+    def _nothing(self) -> str:
+        """Why no model could be carried over: those of the list, else where else models may be."""
+        refused = dict.fromkeys(
+            f"line {line}: {reason}"
+            for note in self._source.notes()
+            for line, path, reason in [note.split(": ", 2)]
+            if path.startswith("model_list.") and path.endswith(".model_name")
+        )
+        database = "models that LiteLLM keeps in its database are listed by its GET /model/info: put them into model_list"
+        return f"model_list has no model that could be carried over; {'; '.join([*refused][:5]) or database}"
 
     # --- model_list
 
@@ -140,6 +150,8 @@ class Import:
         self._target_options(here, provider, target)
         self._price(here, f"{upstream}/{rest}")
         self._targets.setdefault(alias, []).append(target)
+        order = source.number(*here, "litellm_params", "order")
+        self._orders.setdefault(alias, []).append(order if order is not None else math.inf)
 
     def _target_options(self, here: Path, provider: str, target: dict[str, Any]) -> None:
         params = (*here, "litellm_params")
@@ -190,10 +202,11 @@ class Import:
         self._breaker()
         aliases: dict[str, Any] = {}
         for name in self._targets:
-            first: Any = self._targets[name]
-            if strategy and len(first) > 1:
-                first = {"strategy": strategy, "targets": first}
-            aliases[name] = {"tiers": [first]}
+            tiers: list[Any] = [
+                {"strategy": strategy, "targets": tier} if strategy and len(tier) > 1 else tier
+                for tier in self._tiers(name)
+            ]
+            aliases[name] = {"tiers": tiers}
             aliases[name] |= {"retry": retry} if retry else {}
             aliases[name] |= {"timeout": f"{in_full(timeout)}s"} if timeout else {}
         self._fallbacks(aliases)
@@ -201,6 +214,15 @@ class Import:
             if meant in aliases and other not in aliases:
                 aliases[other] = msgspec.json.decode(msgspec.json.encode(aliases[meant]))
         return aliases
+
+    def _tiers(self, name: str) -> list[list[dict[str, Any]]]:
+        """The targets of a name by `order`, of which the least is asked first; those without one come last:
+        https://docs.litellm.ai/docs/router/learn/selection
+        """
+        tiers: dict[float, list[dict[str, Any]]] = {}
+        for target, order in zip(self._targets[name], self._orders[name], strict=True):
+            tiers.setdefault(order, []).append(target)
+        return [tiers[order] for order in sorted(tiers)]
 
     def _strategy(self) -> str:
         given = self._source.get("router_settings", "routing_strategy")
@@ -256,9 +278,7 @@ class Import:
         for alias in of:
             tiers = aliases[alias]["tiers"]
             tiers += [
-                self._targets[other]
-                for other in names
-                if other != alias and self._targets[other] not in tiers
+                tier for other in names if other != alias for tier in self._tiers(other) if tier not in tiers
             ]
         return True
 
