@@ -30,7 +30,7 @@ OURS = re.compile(
 _fence = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 _code = re.compile(r"`[^`\n]*`")
 _link = re.compile(
-    r"\]\(\s*<?(https?://[^\s()>]*(?:\([^\s()]*\)[^\s()>]*)*)|<(https?://[^\s>]+)>|(?<![(<\w])(https?://[^\s)>\]|]+)"
+    r"\]\(\s*<?(https?://[^\s()>]*(?:\([^\s()]*\)[^\s()>]*)*)|<(https?://[^\s>]+)>|(?<![(<\w])(https?://[^\s)>\]|…\"“”]+)"
 )
 
 

@@ -25,6 +25,7 @@ PAGE = """A [link](https://a.org/x_(y)), <https://b.org/>, https://c.org/z. `htt
 base_url: https://in.a.block
 ```
 [own](https://gateway.example.com/) http://127.0.0.1:8080/ui/ https://localhost/ [two](https://e.org/#part), https://f.org/a|b
+It says "visit: https://g.org/in…" then.
 """
 
 
@@ -36,6 +37,7 @@ def test_links_are_found_with_their_lines_and_examples_are_none() -> None:
         (2, "https://d.org/one"),
         (6, "https://e.org/#part"),
         (6, "https://f.org/a"),
+        (7, "https://g.org/in"),
     ]
 
 

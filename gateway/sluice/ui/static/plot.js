@@ -78,7 +78,7 @@ export function Plot({ label, x, series, bars = false, stacked = false, sums: su
         y: { range: (_, low, high) => [0, high > 0 ? high * 1.08 : 1] },
       },
       axes: [
-        { ...axis, values: ticks(zone), grid: { show: false }, size: (step >= 60 && step < DAY ? 40 : 26) * scale, space: 42 * scale, ...(step >= DAY ? { incrs: [1, 2, 7, 14, 30, 60, 90].map((days) => days * DAY) } : {}) },
+        { ...axis, values: ticks(zone), grid: { show: false }, size: (step >= 60 && step < DAY ? 40 : 26) * scale, space: 42 * scale, ...(step < 60 ? { incrs: [60, 120, 300, 600] } : {}), ...(step >= DAY ? { incrs: [1, 2, 7, 14, 30, 60, 90].map((days) => days * DAY) } : {}) },
         { ...axis, values: (_, splits) => splits.map((value) => now.current.format(value)), size: wide, ...(whole ? { incrs: WHOLE } : {}) },
       ],
       series: [
