@@ -2,7 +2,6 @@
 from it, and checks the text of a new one. Secrets are masked, and nothing is changed.
 """
 
-from difflib import unified_diff
 from typing import Any
 
 import msgspec
@@ -72,6 +71,8 @@ class AdminConfig:
     def _compared(self, checked: Checked) -> dict[str, Any]:
         if checked.loaded is None:
             return {}
+        from difflib import unified_diff
+
         running, loaded = self._as_given(), checked.loaded
         difference = unified_diff(
             yaml_of(running).splitlines(),

@@ -13,7 +13,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +122,8 @@ class AdminConfigFile:
         return check(self._runtime.path, data=data)
 
     def _judged(self, text: str) -> dict[str, Any]:
+        from difflib import unified_diff
+
         data = text.encode("utf-8", "replace")
         checked = self._checked(data)
         file = _bytes_of(self._runtime.path).decode("utf-8", "replace")

@@ -1,6 +1,5 @@
 """Formats the problems of a configuration file, as `file:line:column: path: message`."""
 
-import difflib
 from collections.abc import Iterable
 
 import msgspec
@@ -29,6 +28,8 @@ def path_text(path: Path) -> str:
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
+    import difflib  # only where something is wrong
+
     close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
     return f'; did you mean "{close[0]}"?' if close else ""
 
