@@ -29,6 +29,8 @@ servers() {
     command -v ip || packages+=(iproute2)
     docker compose version || command -v docker-compose || packages+=(docker-compose)
     command -v pgbouncer || packages+=(pgbouncer)
+    # tests/deploy/test_pods.py, which needs more that only its user has
+    [[ -z ${KUBEBUILDER_ASSETS:-} ]] || command -v containerd || packages+=(containerd runc containernetworking-plugins)
     compgen -G '/usr/lib/postgresql/*/bin/postgres' || packages+=(postgresql)
     [[ ${#packages[@]} -gt 0 ]] || return 0
     # their packages start them as services, on ports that may be somebody's: not for the sake of a test

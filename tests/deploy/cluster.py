@@ -1,7 +1,8 @@
 """A Kubernetes control plane for tests: a real kube-apiserver and etcd, on loopback, without nodes.
 
 The binaries are those of Kubernetes' envtest, found as that finds them: in the directory that KUBEBUILDER_ASSETS
-names. Nothing schedules or runs pods; what the server validates, defaults and admits is what any cluster would.
+names. Nothing schedules or runs pods here (`node.py` does); what the server validates, defaults and admits is what any
+cluster would.
 """
 
 import json
@@ -141,15 +142,18 @@ def programs() -> tuple[str, str]:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
-    """A control plane of its own, gone afterwards; skips the test where there are no binaries for one."""
+def cluster(*, kubelet: bool = False) -> Iterator[Cluster]:
+    """A control plane of its own, gone afterwards; skips the test where there are no binaries for one.
+
+    `kubelet`: there will be controllers and a node, so accounts of pods are looked for.
+    """
     apiserver, etcd = programs()
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         running: list[subprocess.Popen[bytes]] = []
         try:
             for _ in range(STARTS):
-                started = _start(apiserver, etcd, folder, running)
+                started = _start(apiserver, etcd, folder, running, kubelet=kubelet)
                 if started is not None:
                     yield started
                     return
@@ -159,7 +163,9 @@ def cluster() -> Iterator[Cluster]:
             _stop(running)
 
 
-def _start(apiserver: str, etcd: str, folder: Path, running: list[subprocess.Popen[bytes]]) -> Cluster | None:
+def _start(
+    apiserver: str, etcd: str, folder: Path, running: list[subprocess.Popen[bytes]], *, kubelet: bool
+) -> Cluster | None:
     clients, peers, port = (free_port() for _ in range(3))
     token = secrets.token_hex(16)
     kubeconfig = _credentials(folder, token, port)
@@ -188,8 +194,9 @@ def _start(apiserver: str, etcd: str, folder: Path, running: list[subprocess.Pop
         "service-account-key-file": folder / "accounts.key",
         "service-account-signing-key-file": folder / "accounts.key",
         # it would ask for the account `default`, which a controller makes
-        "disable-admission-plugins": "ServiceAccount",
+        **({} if kubelet else {"disable-admission-plugins": "ServiceAccount"}),
         "endpoint-reconciler-type": "none",
+        "kubelet-preferred-address-types": "InternalIP",
     }
     for program, options in ((etcd, etcd_options), (apiserver, apiserver_options)):
         command = [program, *(f"--{name}={value}" for name, value in options.items())]
@@ -240,12 +247,8 @@ def _credentials(folder: Path, token: str, port: int) -> Path:
 
 
 def _stop(running: list[subprocess.Popen[bytes]]) -> None:
+    """At once: nothing of theirs is kept, and the API server would wait for whoever watches."""
     for process in reversed(running):
-        process.terminate()
-    for process in reversed(running):
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
     running.clear()
