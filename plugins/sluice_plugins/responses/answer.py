@@ -70,7 +70,7 @@ class Answer:
         if state is not None:
             return state
         state = self._items[index] = _ItemState(item.type, self._characters)
-        if item.type in FUNCTIONS:
+        if item.type in FUNCTIONS and not _is_xais(item):
             self._call(state, item.call_id or item.id or "", item.name or "", events)
         elif item.type.endswith("_call"):
             self._call(
@@ -175,6 +175,11 @@ class Answer:
             events.append(ToolCallDelta(state.call, '"}' if state.arguments else '{"input":""}'))
         elif state.type == "function_call" and not state.arguments:
             events.append(ToolCallDelta(state.call, "{}"))
+
+
+def _is_xais(item: Item) -> bool:
+    """Whether a call is of a tool that xAI has run itself: its searches on X come as calls of custom tools."""
+    return item.type == "custom_tool_call" and (item.call_id or "").startswith("xs_call_")
 
 
 def _goes_on(whole: str, told: int, last: str) -> bool:

@@ -302,6 +302,19 @@ def test_an_item_that_was_corrected_at_its_end_is_not_told_twice(deltas: list[st
     assert "".join(event.text for event in decoded([body]) if isinstance(event, TextDelta)) == told
 
 
+def test_a_search_that_xai_has_run_is_no_call_of_the_callers() -> None:
+    call = {
+        "type": "custom_tool_call",
+        "id": "ctc_1",
+        "call_id": "xs_call_1",
+        "name": "x_keyword_search",
+        "input": '{"q": 1}',
+    }
+    events = decoded([stream(done(0, call), done(1, SAID))])
+    assert [event.kind for event in events if isinstance(event, ToolCallStarted)] == ["server"]
+    assert [event.reason for event in events if isinstance(event, Finished)] == ["stop"]
+
+
 def test_items_are_not_kept_without_a_bound() -> None:
     picture = {"type": "image_generation_call", "id": "ig_1", "result": "A" * (5 << 20)}
     body = stream(done(0, SAID), done(1, picture), end="completed")
