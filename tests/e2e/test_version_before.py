@@ -9,6 +9,7 @@ import io
 import json
 import subprocess
 import tarfile
+import tomllib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -49,12 +50,25 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     commit = subprocess.run(log, capture_output=True, text=True, timeout=60).stdout.strip()
     if not commit:
         pytest.skip("no history of the tables")
-    archive = ["git", "-C", ROOT, "archive", commit, "gateway", "config"]
+    archive = ["git", "-C", str(ROOT), "archive", commit, "gateway", "plugins", "config", "pyproject.toml"]
     done = subprocess.run(archive, capture_output=True, timeout=60, check=True)
     folder = tmp_path_factory.mktemp("before")
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as packed:
         packed.extractall(folder, filter="data")
-    return {"PYTHONPATH": str(folder / "gateway")}
+    # what it loads by name is what its own metadata names, not those of this version, which are installed
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    metadata = folder / "gateway" / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    lines = [
+        line
+        for group, names in project["entry-points"].items()
+        for line in (f"[{group}]", *(f"{name} = {place}" for name, place in names.items()))
+    ]
+    (metadata / "entry_points.txt").write_text("\n".join(lines))
+    return {"PYTHONPATH": f"{folder / 'gateway'}:{folder / 'plugins'}"}
 
 
 async def call(method: str, url: str, body: object = None, **headers: str) -> Any:
