@@ -18,8 +18,8 @@ import h2.settings
 from h2.errors import ErrorCodes
 
 from sluice.server.exchange import HttpExchange
-from sluice.server.http2.connection import Http2Connection, Http2Protocol, Stream
-from sluice.server.http2.frames import FrameBounds
+from sluice.server.http2.connection import MAX_SMALL, Http2Connection, Http2Protocol, Stream
+from sluice.server.http2.frames import SMALL, SMALL_PER_HEAD, FrameBounds
 from sluice.server.http2.upgrade import PREFACE
 from sluice.server.tls import WatchedCertificate
 from tests.server.served import Served, served
@@ -604,6 +604,46 @@ async def test_a_flood_is_noticed_before_all_of_a_read_has_been_worked_through()
         await caller.gone()
 
 
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_flood_of_small_data_ends_the_connection(reset: bool) -> None:
+    async with served(echo, http2=True) as server:
+        caller = await client(server)
+        id = caller.ask("/", method="POST", ends=False)
+        await until(lambda: any(connection.exchange for connection in server.listener.connections))
+        if reset:
+            caller.h2.reset_stream(id, ErrorCodes.CANCEL)
+            caller.flush()
+            await until(lambda: not any(connection.exchange for connection in server.listener.connections))
+        (connection,) = server.listener.connections
+        assert isinstance(connection, Http2Connection)
+        received: list[int] = []
+        receive = connection._h2.receive_data
+        connection._h2.receive_data = lambda data: (received.append(len(data)), receive(data))[1]  # type: ignore[method-assign]
+        one = bytes.fromhex("00000100 00 00000001 61")
+        connection._bounds.small = 0  # as the look of each second does
+        connection.data_received(one * MAX_SMALL)
+        assert server.broken == []
+        connection.data_received(one * 20_000)
+        assert received == [len(one) * MAX_SMALL]
+        assert server.broken == [400]
+        await caller.gone()
+
+
+async def test_a_body_in_small_frames_is_no_flood() -> None:
+    async with served(echo, http2=True) as server:
+        caller = await client(server)
+        id = caller.ask("/", method="POST", ends=False)
+        await until(lambda: any(connection.exchange for connection in server.listener.connections))
+        (connection,) = server.listener.connections
+        assert isinstance(connection, Http2Connection)
+        for _ in range(4):
+            connection.data_received(bytes.fromhex(f"00000100 00 {id:08x} 61") * MAX_SMALL)
+            connection.look(time.monotonic())
+        connection.data_received(bytes.fromhex(f"00000000 01 {id:08x}"))
+        assert await caller.answer(id) == (200, b"a" * 4 * MAX_SMALL)
+        assert server.broken == []
+
+
 async def test_a_client_that_gives_a_window_for_each_frame_is_no_flood() -> None:
     async def tokens(exchange: HttpExchange) -> None:
         exchange.begin("text/plain")
@@ -713,6 +753,17 @@ def test_frames_that_bring_nothing_are_counted_however_they_are_cut() -> None:
         bounds = FrameBounds()
         assert all([bounds.hold(raw[at : at + size]) for at in range(0, len(raw), size)])
         assert (bounds.fruitless, bounds.updates, bounds.resets) == (5, 2, 3)
+        assert bounds.small == 2 - SMALL_PER_HEAD
+
+
+def test_small_frames_of_data_are_counted_unless_they_end_a_body() -> None:
+    bounds = FrameBounds()
+    small = frame(0, 1) * 20 + frame(0, SMALL - 1) + frame(0, SMALL) + frame(0, 16_384)
+    ended = bytes.fromhex("00000000 01 00000001") * 30
+    assert bounds.hold(PREFACE + small + ended)
+    assert bounds.small == 21
+    assert bounds.hold(frame(1, 5) + small)
+    assert bounds.small == 42 - SMALL_PER_HEAD
 
 
 async def test_garbage_behind_the_preface_ends_the_connection() -> None:

@@ -5,7 +5,7 @@ h2 keeps the protocol's state, and refuses violations of it. It leaves to us:
     flow control   bytes that a stream may not send yet wait here; if they are many, or if the socket is full, the
                    upstream is paused
     bounds         streams of one connection (MAX_STREAMS) and of all (`max_connections`), heads (MAX_HEAD), bodies as over
-                   HTTP/1.1; streams that are reset as soon as they are begun (CVE-2023-44487), empty frames
+                   HTTP/1.1; streams that are reset as soon as they are begun (CVE-2023-44487), empty and small frames
     the end        GOAWAY with the last stream that is answered; later ones may be sent again elsewhere (RFC 9113 6.8)
 
 Deadlines are looked at once a second, as those of HTTP/1.1: a connection without streams is closed after
@@ -42,6 +42,9 @@ WINDOW, STREAM_WINDOW = 1 << 20, 256 << 10
 """Bytes of bodies that may be on their way: of one connection, and of each of its streams."""
 MAX_FRUITLESS = 1000
 """Frames per second without a request or content: pings, settings, empty data; resets of no stream in all."""
+MAX_SMALL = 5000
+"""Frames per second with less than 256 bytes of data, also of streams that are over. h2 works 14 to 23 us for
+each, however little it brings."""
 UPDATES = 10
 """Windows that a client may give for each frame of data that it was sent; beyond these MAX_FRUITLESS in all.
 Envoy has the same bound (`max_inbound_window_update_frames_per_data_frame_sent`)."""
@@ -200,6 +203,7 @@ class Http2Connection(asyncio.Protocol):
         bounds, begun = self._bounds, self._begun
         return (
             bounds.fruitless > MAX_FRUITLESS
+            or bounds.small > MAX_SMALL
             or bounds.updates > MAX_FRUITLESS + 2 * begun + UPDATES * self._sent
             or bounds.resets > MAX_FRUITLESS + begun
             or (self._resets > RESETS and self._resets * 2 > begun)
@@ -246,7 +250,7 @@ class Http2Connection(asyncio.Protocol):
     def look(self, now: float) -> None:
         """Closes what has taken too long; tells the client to leave if the listener is draining."""
         bounds = self._listener.bounds
-        self._bounds.fruitless = 0
+        self._bounds.fruitless = self._bounds.small = 0
         for stream in list(self._streams.values()):
             if stream.pace is not None and now > stream.pace.due:
                 self.end(stream, _Code.CANCEL)

@@ -9,6 +9,10 @@ from sluice.server.http1 import MAX_HEAD
 
 MAX_FRAME = 16_384
 """Maximum bytes of a frame's payload: the default SETTINGS_MAX_FRAME_SIZE (RFC 9113 6.5.2)."""
+SMALL = 256
+"""Bytes of data below which a frame is small: h2's work for it costs more than its content is worth."""
+SMALL_PER_HEAD = 10
+"""Small frames that a request may have before they count."""
 _PREFACE = 24
 _FRAME_HEAD = 9
 _DATA, _HEADERS, _RST_STREAM, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 8, 9
@@ -19,16 +23,17 @@ class FrameBounds:
     """Reads the headers of a client's frames, from its preface on.
 
     `updates`, `resets`: frames of these kinds so far; `fruitless`: of other kinds without a request or
-    content, since the owner has set it to 0.
+    content, since the owner has set it to 0; `small`: small frames of data that end no body, beyond
+    SMALL_PER_HEAD for each head, since the owner has set it to 0.
     """
 
-    __slots__ = ("_block", "_head", "_left", "fruitless", "resets", "updates")
+    __slots__ = ("_block", "_head", "_left", "fruitless", "resets", "small", "updates")
 
     def __init__(self) -> None:
         self._left = _PREFACE
         self._head = b""
         self._block = 0
-        self.fruitless = self.resets = self.updates = 0
+        self.fruitless = self.resets = self.small = self.updates = 0
 
     def hold(self, data: bytes) -> bool:
         """Returns whether all frames that begin in these bytes are small enough."""
@@ -50,9 +55,12 @@ class FrameBounds:
         head, self._head = self._head, b""
         self._left, kind, flags = int.from_bytes(head[:3]), head[3], head[4]
         if kind == _DATA:
-            self.fruitless += not self._left and not flags & _END_STREAM
+            if not flags & _END_STREAM:
+                self.fruitless += not self._left
+                self.small += self._left < SMALL
         elif kind in (_HEADERS, _CONTINUATION):
             self._block = self._left + (self._block if kind == _CONTINUATION else 0)
+            self.small -= SMALL_PER_HEAD * (kind == _HEADERS)
         elif kind == _WINDOW_UPDATE:
             self.updates += 1
         elif kind == _RST_STREAM:
