@@ -29,6 +29,8 @@ from sluice_plugins.responses.wire import Annotation, Item, ItemPart
 FUNCTIONS = frozenset({"function_call", "custom_tool_call"})
 MAX_SEALED = 4 << 20
 """Most characters of encrypted reasoning that are kept; what is longer is not told."""
+MAX_PIECES = 4 << 20
+"""Most characters of deltas that are kept, of items that may never be finished."""
 
 
 class _ItemState(msgspec.Struct, eq=False):
@@ -43,14 +45,18 @@ class _ItemState(msgspec.Struct, eq=False):
     call: int = -1
     arguments: bool = False
     done: bool = False
+    refused: bool = False
+    pieces: list[str] = []  # its deltas until it is done, where they are kept
 
 
 class Answer:
     """The items of one answer. `ids` of calls that are taken get another one (""): it is made for them
-    later."""
+    later. `keeps`: the deltas are kept, to finish items that their server does not."""
 
-    def __init__(self, ids: set[str]) -> None:
+    def __init__(self, ids: set[str], *, keeps: bool = False) -> None:
         self._ids = ids
+        self._keeps = keeps
+        self._kept = 0  # characters of deltas
         self._items: dict[int, _ItemState] = {}
         self._calls = 0
         self._blocks = 0
@@ -63,6 +69,35 @@ class Answer:
     def begun(self) -> bool:
         """Whether any item has begun."""
         return bool(self._items)
+
+    @property
+    def unfinished(self) -> list[int]:
+        """The places of the items that have begun and are not done."""
+        return [index for index, state in self._items.items() if not state.done]
+
+    @property
+    def too_long(self) -> bool:
+        """Whether there were more deltas than are kept."""
+        return self._kept > MAX_PIECES
+
+    def finished(self, index: int, item: dict[str, Any]) -> dict[str, Any]:
+        """The item that its deltas make of an unfinished one, `item` being what it began as."""
+        state = self._items[index]
+        told = "".join(state.pieces)
+        begun = {"id": f"item_{index}", "type": state.type, **item, "status": "completed"}
+        match state.type:
+            case "message":
+                part = {"type": "refusal", "refusal": told} if state.refused else _said(told)
+                return {"role": "assistant", **begun, "content": [part]}
+            case "reasoning" if state.kind == "content":
+                return {"summary": [], **begun, "content": [{"type": "reasoning_text", "text": told}]}
+            case "reasoning":
+                return {**begun, "summary": [{"type": "summary_text", "text": told}] if told else []}
+            case "custom_tool_call":
+                return {**begun, "input": told or begun.get("input") or ""}
+            case "function_call":
+                return {**begun, "arguments": told or begun.get("arguments") or "{}"}
+        return begun
 
     def begin(self, index: int, item: Item, events: list[StreamEvent]) -> _ItemState:
         """An item has begun, if it has not before."""
@@ -106,6 +141,9 @@ class Answer:
             state.last = text
             self.content = True
             events.append(kind(text))
+            if self._keeps:
+                state.refused = kind is RefusalDelta
+                self._keep(state, text)
 
     def think(self, index: int, text: str, kind: str, events: list[StreamEvent]) -> None:
         state = self._items.get(index) or self.begin(index, Item("reasoning"), events)
@@ -113,16 +151,24 @@ class Answer:
         if text and state.kind == kind:
             state.text += len(text)
             state.last = text
+            self._keep(state, text)
             events.append(ReasoningDelta(text))
 
     def arguments(self, index: int, piece: str, events: list[StreamEvent]) -> None:
         state = self._items.get(index)
         if state is None or state.call < 0 or not piece:
             return
+        self._keep(state, piece)
         if state.type == "custom_tool_call":
             piece = ("" if state.arguments else '{"input":"') + json.dumps(piece)[1:-1]
         state.arguments = True
         events.append(ToolCallDelta(state.call, piece))
+
+    def _keep(self, state: _ItemState, piece: str) -> None:
+        if self._keeps:
+            self._kept += len(piece)
+            state.pieces.append(piece)
+            self._keeps = self._kept <= MAX_PIECES
 
     def cite(self, index: int, annotation: Annotation, events: list[StreamEvent]) -> None:
         state = self._items.get(index) or self.begin(index, Item("message"), events)
@@ -142,6 +188,7 @@ class Answer:
             self._end_reasoning(index, state, item, events)
         elif state.call >= 0:
             self._end_call(index, state, item, events)
+        state.pieces.clear()
 
     def _end_message(
         self, index: int, state: _ItemState, parts: Sequence[ItemPart], events: list[StreamEvent]
@@ -175,6 +222,10 @@ class Answer:
             events.append(ToolCallDelta(state.call, '"}' if state.arguments else '{"input":""}'))
         elif state.type == "function_call" and not state.arguments:
             events.append(ToolCallDelta(state.call, "{}"))
+
+
+def _said(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": []}
 
 
 def _is_xais(item: Item) -> bool:

@@ -6,6 +6,7 @@ How a stream ends:
     response.incomplete                     complete: too long, or filtered (`incomplete_details.reason`)
     response.failed, response.cancelled, error   an error
     [DONE] behind content                   complete, and counted: no server of OpenAI's says it, proxies do
+                                            (where frames are passed on, a `response.completed` is made)
     the body's end with none of these       cut
 
 A last event that is complete JSON counts even without the empty line behind it, and so does a whole Response
@@ -44,7 +45,7 @@ REASONS: dict[str, FinishReason] = {
 MAX_DOCUMENT = 32 << 20
 """Bytes of a whole answer."""
 MAX_ITEMS = 4 << 20
-"""Bytes of finished items that are kept for a Response without its output."""
+"""Bytes of items that are kept for a Response without its output."""
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]").search
 _FAILED = "The upstream's answer failed"
@@ -64,7 +65,7 @@ class ResponsesDecoder:
         self._verbatim = verbatim
         self._strict = strict
         self._ids: set[str] = set()
-        self._answer = Answer(self._ids)
+        self._answer = Answer(self._ids, keeps=verbatim)
         self._started = False
         self._done = False
         self._error: UpstreamError | None = None
@@ -73,8 +74,10 @@ class ResponsesDecoder:
         self._halves: Halves | None = None
         self._instead: bytes | None = None  # what is passed on in place of the frame under way
         self._known = False  # whether the body is a stream or a document
-        self._items: dict[int, bytes] = {}  # the events of finished items, of a stream that is passed on
+        self._items: dict[int, bytes] = {}  # the newest events of items, of a stream that is passed on
         self._kept = 0  # bytes of these
+        self._begun = b""  # the newest event of the Response before its end
+        self._before = b""  # the event before this one
         self._places: dict[str, int] = {}  # of items, by their ids
         self._newest = -1  # the place of the newest item
         self.skipped = 0
@@ -187,6 +190,8 @@ class ResponsesDecoder:
                 if event.item is not None and event.item.id:
                     self._places[event.item.id] = index
                 answer.begin(index, event.item or Item(), events)
+                if self._verbatim:
+                    self._keep(index, self._passed(frame))
             case "output_item.done":
                 self._start(None, events)
                 answer.done(index, event.item or Item(), events)
@@ -196,10 +201,15 @@ class ResponsesDecoder:
                 answer.cite(index, event.annotation, events)
             case "created" | "in_progress" | "queued":
                 self._start(event.response, events)
+                used = event.response.usage if event.response is not None else None
+                if used is not None and used.output_tokens:
+                    self._usage = used.usage()
+                if self._verbatim:
+                    self._begun = self._passed(frame)
             case "completed" | "incomplete" | "failed" | "cancelled" as state:
                 self._end(state, event.response or Response(), frame.data, events)
-                if self._items and not (event.response and event.response.output):
-                    self._fill(frame)
+                if self._verbatim and not (event.response and event.response.output):
+                    self._fill(frame, state)
             case "[DONE]":
                 self._end_early(events)
             case "error":
@@ -207,6 +217,7 @@ class ResponsesDecoder:
             case _:
                 if self._started:  # of an event that is not known: the provider is at work
                     events.append(Working())
+        self._before = frame.data
 
     def _place(self, event: ResponsesEvent) -> int:
         """The place of an event's item where its `output_index` is missing or no number: by the item's id,
@@ -294,8 +305,8 @@ class ResponsesDecoder:
         self._done = True
 
     def _keep(self, index: int, data: bytes) -> None:
-        """Keeps the event of a finished item, for a Response that comes without its output."""
-        self._kept += len(data)
+        """Keeps the newest event of an item, for a Response that comes without its output."""
+        self._kept += len(data) - len(self._items.get(index, b""))
         if self._kept <= MAX_ITEMS:
             self._items[index] = data
         else:
@@ -305,16 +316,40 @@ class ResponsesDecoder:
         """The data of the frame under way, as it is passed on."""
         return frame.data if self._instead is None else self._instead.partition(b"data: ")[2].rstrip(b"\n")
 
-    def _fill(self, frame: sse.Event) -> None:
+    def _fill(self, frame: sse.Event, state: str) -> None:
         """Makes the items that came before the output of the last event's Response: servers that keep no
         Responses (Codex's) leave it empty, and SDKs give it to their callers as the answer."""
-        values, items = (
-            _values(self._passed(frame)),
-            [_values(data) for _, data in sorted(self._items.items())],
-        )
-        if type(values) is dict and type(response := values.get("response")) is dict:
-            response["output"] = [item["item"] for item in items if type(item) is dict and item.get("item")]
-            self._instead = _frame(frame, values)
+        values, output = _values(self._passed(frame)), self._output()
+        if type(values) is not dict:
+            return
+        if type(values.get("response")) is not dict:
+            values["response"] = self._response(state)
+        elif not output:
+            return
+        values["response"]["output"] = output
+        self._instead = _frame(frame, values)
+
+    def _output(self) -> list[dict[str, Any]]:
+        """The items that came; those that their server did not finish are what their deltas make them. None
+        if there was more of them than is kept."""
+        answer = self._answer
+        if self._kept > MAX_ITEMS or answer.too_long:
+            return []
+        items: dict[int, dict[str, Any]] = {}
+        for index, data in self._items.items():
+            event = _values(data)
+            if type(event) is dict and type(item := event.get("item")) is dict:
+                items[index] = item
+        for index in answer.unfinished:
+            items[index] = answer.finished(index, items.get(index, {}))
+        return [item for _, item in sorted(items.items()) if item]
+
+    def _response(self, state: str) -> dict[str, Any]:
+        """The Response that had begun, in this state."""
+        event = _values(self._begun) if self._begun else None
+        begun = event.get("response") if type(event) is dict else None
+        plain = {"id": "", "object": "response", "created_at": 0, "model": "", "error": None, "output": []}
+        return {**plain, **(begun if type(begun) is dict else {}), "status": state}
 
     def _finished(self, state: str, response: Response) -> Finished:
         native = (response.incomplete_details and response.incomplete_details.reason) or ""
@@ -325,10 +360,21 @@ class ResponsesDecoder:
         return Finished(reason, self._usage, native or state)
 
     def _end_early(self, events: list[StreamEvent]) -> None:
-        """[DONE], and no Response before it. Raises UpstreamTruncated where there was no content either."""
+        """[DONE], and no Response before it. Raises UpstreamTruncated where there was no content either, and
+        where it was more than the Response could be made of that a caller of this dialect waits for."""
         if not self._answer.content:
             raise UpstreamTruncated
         self._end_halves(events)
+        if self._verbatim:
+            output = self._output()
+            if not output:
+                raise UpstreamTruncated
+            response = {**self._response("completed"), "output": output}
+            last: dict[str, Any] = {"type": "response.completed", "response": response}
+            number = _values(self._before).get("sequence_number")
+            if type(number) is int:
+                last["sequence_number"] = number + 1
+            self._instead = _frame(sse.Event(b"", "response.completed"), last) + b"data: [DONE]\n\n"
         self.finish_missing = 1
         events.append(self._finished("completed", Response()))
         self._done = True

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sluice.errors import UpstreamError, UpstreamErrorKind, UpstreamGarbled
+from sluice.errors import UpstreamError, UpstreamErrorKind, UpstreamGarbled, UpstreamTruncated
 from sluice.frontends import Answer
 from sluice.frontends.responses.passed_on import PassedOnWhole
 from sluice.model.chat import ChatRequest
@@ -329,6 +329,116 @@ def test_a_whole_answer_has_the_items_of_the_stream_that_came_in_its_place() -> 
     assert json.loads(
         PassedOnWhole(ChatRequest("responses", "chat", ()), Answer("req", "chat", 1)).encode(events)
     )["output"] == [SAID]
+
+
+CALLED = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": ""}
+EARLY: dict[str, tuple[list[tuple[str, dict[str, Any]]], list[dict[str, Any]]]] = {
+    "finished items": (
+        [done(1, {**CALLED, "arguments": "{}"}), done(0, SAID)],
+        [SAID, {**CALLED, "arguments": "{}"}],
+    ),
+    "text without its end": (
+        [added(0, MESSAGE), delta("output_text", 0, "Hel"), delta("output_text", 0, "lo")],
+        [{**SAID, "status": "completed"}],
+    ),
+    "a refusal without its end": (
+        [added(0, MESSAGE), delta("refusal", 0, "N"), delta("refusal", 0, "o")],
+        [{**REFUSED, "status": "completed"}],
+    ),
+    "deltas alone": (
+        [delta("output_text", 0, "Hello")],
+        [{**SAID, "id": "item_0", "status": "completed"}],
+    ),
+    "a thought and a call without their ends": (
+        [
+            added(0, {"type": "reasoning", "id": "rs_1", "summary": []}),
+            delta("reasoning_summary_text", 0, "Hm"),
+            added(1, {**CALLED, "vendor": [1]}),
+            delta("function_call_arguments", 1, '{"a":'),
+            delta("function_call_arguments", 1, '"\ud83d\ude00"}'),
+            added(2, {"type": "custom_tool_call", "id": "ct_1", "call_id": "d", "name": "g", "input": ""}),
+            delta("custom_tool_call_input", 2, 'x "y"'),
+        ],
+        [
+            {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm"}], "status": "completed"},
+            {**CALLED, "vendor": [1], "arguments": '{"a":"\U0001f600"}', "status": "completed"},
+            {"type": "custom_tool_call", "id": "ct_1", "call_id": "d", "name": "g", "input": 'x "y"', "status": "completed"},
+        ],
+    ),
+    "a raw thought, and a call of nothing": (
+        [
+            added(0, {"type": "reasoning", "id": "rs_1"}),
+            delta("reasoning_text", 0, "Hm"),
+            added(1, CALLED),
+            added(2, {"type": "web_search_call", "id": "ws_1", "status": "in_progress"}),
+        ],
+        [
+            {"type": "reasoning", "id": "rs_1", "summary": [], "status": "completed",
+             "content": [{"type": "reasoning_text", "text": "Hm"}]},
+            {**CALLED, "arguments": "{}", "status": "completed"},
+            {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+        ],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EARLY)
+@pytest.mark.parametrize("end", [b"data: [DONE]\n\n", b"data: [DONE]", b"data: [DONE]\r\n\r\n"])
+def test_an_answer_that_only_done_ends_gets_its_response(name: str, end: bytes) -> None:
+    pieces, output = EARLY[name]
+    begun = stream(*pieces, end="")
+    for reads in ([begun + end], cuts.bytewise(begun + end), *cuts.single(begun + end, 11)):
+        events = decoded(reads, verbatim=True)
+        passed = b"".join(event.data for event in events if isinstance(event, Verbatim))
+        assert passed.startswith(begun)
+        [last, marker] = EventStream().feed(passed[len(begun) :])
+        assert last.event == "response.completed"
+        assert marker.data == b"[DONE]"
+        assert json.loads(last.data) == {
+            "type": "response.completed",
+            "response": {
+                **CREATED[1]["response"], "object": "response", "created_at": 0, "error": None, "status": "completed",
+                "output": output,
+            },
+        }  # fmt: skip
+        whole = PassedOnWhole(ChatRequest("responses", "chat", ()), Answer("req", "chat", 1))
+        assert json.loads(whole.encode(events[-2:]))["output"] == output
+
+
+def test_a_response_that_is_made_goes_on_with_the_numbers_and_the_usage_of_its_stream() -> None:
+    begun = {"id": "resp_1", "model": "m", "status": "in_progress", "usage": USED, "metadata": {"a": "b"}}
+    body = (
+        frame("response.in_progress", response=begun, sequence_number=3)
+        + frame("response.output_item.done", output_index=0, item=SAID, sequence_number=4)
+        + b"data: [DONE]\n\n"
+    )
+    events = decoded([body], verbatim=True)
+    passed = b"".join(event.data for event in events if isinstance(event, Verbatim))
+    last = json.loads(EventStream().feed(passed)[-2].data)
+    assert last["sequence_number"] == 5
+    assert last["response"]["usage"] == USED
+    assert last["response"]["metadata"] == {"a": "b"}
+    assert Finished("stop", USAGE, "completed") in events
+
+
+def test_a_last_event_without_its_response_gets_it() -> None:
+    body = stream(*EARLY["text without its end"][0], end="") + frame("response.completed", sequence_number=9)
+    for reads in ([body], cuts.bytewise(body)):
+        events = decoded(reads, verbatim=True)
+        passed = b"".join(event.data for event in events if isinstance(event, Verbatim))
+        last = json.loads(EventStream().feed(passed)[-1].data)
+        assert (last["sequence_number"], last["response"]["id"]) == (9, "resp_1")
+        assert last["response"]["output"] == EARLY["text without its end"][1]
+
+
+def test_an_answer_that_is_too_long_to_make_a_response_of_is_cut_for_who_waits_for_one() -> None:
+    picture = {"type": "image_generation_call", "id": "ig_1", "result": "A" * (5 << 20)}
+    text = [delta("output_text", 0, "a" * (1 << 20)) for _ in range(5)]
+    for pieces in ([done(0, picture)], text):
+        body = stream(done(1, SAID), *pieces, end="") + b"data: [DONE]\n\n"
+        assert Finished("stop", None, "completed") in decoded([body])
+        with pytest.raises(UpstreamTruncated):
+            decoded([body], verbatim=True)
 
 
 FAILURES: list[tuple[bytes, UpstreamErrorKind, str]] = [
