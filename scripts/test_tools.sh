@@ -10,12 +10,12 @@ mkdir -p .cache/log .cache/bin
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 DEBIAN_FRONTEND=noninteractive
 clients=../shared/clients
 
-step() { # NAME SECONDS FUNCTION: quietly, within a time, and never fatal
-    local name=$1 seconds=$2
-    shift 2
-    export -f "$1"
-    timeout --kill-after=5 "$seconds" bash -euo pipefail -c "$1" >".cache/log/$name.log" 2>&1 </dev/null ||
-        echo "test tools: no $name (see .cache/log/$name.log); its tests will skip" >&2
+step() { # NAME SECONDS FUNCTION [DIRECTORY]: quietly, within a time, and never fatal; a directory half made is taken away
+    local name=$1 seconds=$2 directory=${4:-}
+    export -f "$3"
+    timeout --kill-after=5 "$seconds" bash -euo pipefail -c "$3" >".cache/log/$name.log" 2>&1 </dev/null && return
+    [[ -z $directory ]] || rm -rf "$directory"
+    echo "test tools: no $name (see .cache/log/$name.log); its tests will skip" >&2
 }
 
 servers() {
@@ -110,18 +110,18 @@ ui_node() {
 }
 
 export clients
-if command -v npm >/dev/null; then step ui-node 120 ui_node & fi
+if command -v npm >/dev/null; then step ui-node 120 ui_node .cache/ui-node & fi
 if [[ $(id -u) == 0 && ${SLUICE_APT:-yes} != no ]] && command -v apt-get >/dev/null; then step servers 240 servers & fi
 step helm 120 helm &
 step valkey 120 valkey &
 step kafka 120 kafka &
 step collector 120 collector &
-step docs-tools 120 docs_tools &
-step picker 120 picker &
-step python-mocks 240 python_mocks &
-if command -v npm >/dev/null; then step node-mocks 120 node_mocks & fi
+step docs-tools 120 docs_tools .cache/docs-venv &
+step picker 120 picker .cache/epp-venv &
+step python-mocks 240 python_mocks .cache/mocks-venv &
+if command -v npm >/dev/null; then step node-mocks 120 node_mocks .cache/mocks & fi
 if [[ -d $clients ]]; then
-    step python-clients 240 python_clients &
-    if command -v npm >/dev/null; then step node-clients 120 node_clients & fi
+    step python-clients 240 python_clients .cache/clients-venv &
+    if command -v npm >/dev/null; then step node-clients 120 node_clients .cache/clients & fi
 fi
 wait
