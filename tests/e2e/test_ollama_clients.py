@@ -56,6 +56,8 @@ async def test_its_clients_find_what_they_look_for() -> None:
         assert (await asked(g, "/api/show", {"model": "none"}))[0] == 404
         assert (await asked(g, "/api/show", {}))[0] == 400
         status, body = await asked(g, "/api/pull", {"model": "chat"})
+        assert (status, json.loads(body.splitlines()[-1])) == (200, {"status": "success"})
+        status, body = await asked(g, "/api/pull", {"model": "none"})
         assert (status, sorted(json.loads(body))) == (404, ["code", "error"])
         assert (await asked(g, "/api/tags", key="wrong"))[0] == 401
 
