@@ -12,7 +12,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
 
 
 def shown() -> Frontend:
-    [code] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    [code] = [code for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "class Ask" in code]
     names: dict[str, Any] = {}
     exec(code, names)
     frontend: Frontend = names["Ask"]()
