@@ -187,8 +187,27 @@ def _until_ready(gateway: GatewayProcess) -> bool:
     while gateway.process.poll() is None and time.monotonic() < deadline:
         with suppress(URLError, OSError):
             _get(gateway.admin + "/readyz")
-            return True
+            if _listens(gateway.process.pid, int(gateway.admin.rpartition(":")[2])):
+                return True
         time.sleep(0.02)  # a poll of another process: nothing else can wake us
+    return False
+
+
+def _listens(pid: int, port: int) -> bool:
+    """Whether it is this process, or a child of it, that listens on the port: another gateway may have got it
+    since we looked."""
+    proc = Path("/proc")
+    listening = {
+        f"socket:[{fields[9]}]"
+        for table in ("tcp", "tcp6")
+        for fields in map(str.split, (proc / "net" / table).read_text().splitlines()[1:])
+        if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port
+    }
+    for each in (str(pid), *(proc / f"{pid}/task/{pid}/children").read_text().split()):
+        for descriptor in (proc / each / "fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                if os.readlink(descriptor) in listening:
+                    return True
     return False
 
 
