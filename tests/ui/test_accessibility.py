@@ -55,6 +55,7 @@ async def test_no_dialog_and_no_answer_breaks_a_rule() -> None:
         await tab.until("document.querySelector('#new-key')")
         assert await violations(tab) == []
         await tab.press("Escape", 27)
+        await tab.until("!document.querySelector('dialog')")
         for verb in ("Change", "Rotate", "Delete"):
             await tab.click(verb)
             await tab.until("document.querySelector('dialog form')")
