@@ -181,6 +181,7 @@ async def test_a_token_for_a_web_page_is_made_with_a_key_and_an_old_key_goes_on_
         await tab.click("Make the key")
         key = await tab.until("document.querySelector('#new-key')?.textContent")
         await tab.press("Escape", 27)
+        await tab.until("!document.querySelector('dialog')")
         await tab.click("Token")
         await tab.type("dialog input[name=alias]", "chat")
         await tab.type("dialog input[name=sessionPrefix]", "visitor-1:")
