@@ -1,9 +1,11 @@
-"""Counting tokens by an upstream that speaks the caller's dialect: its answer is passed on as it came.
+"""Counts of tokens: by an upstream that speaks the caller's dialect, whose answer is passed on as it came,
+and the decoder for all answers that are one count.
 
 Standards: https://platform.claude.com/docs/en/api/messages/count_tokens,
 https://platform.openai.com/docs/api-reference/responses/input-tokens
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,19 +17,15 @@ from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage
 from sluice.wire.jsonedit import with_known_string
 from sluice.wire.upstream_errors import reported_error
 
-MOST = 1 << 20
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+MAX_ANSWER = 1 << 20
 """Bytes of an answer, which is one number."""
-
-
-class _Count(msgspec.Struct):
-    input_tokens: int
-
-
-_count_of = msgspec.json.Decoder(_Count).decode
+MAX_ERROR = 64 << 10
+"""Bytes at the start of an answer that are searched for an error."""
 
 
 class Counting(msgspec.Struct, frozen=True):
-    """Asks `url`."""
+    """Requests counts from `url` in the caller's own dialect."""
 
     url: str
     headers: Headers
@@ -40,25 +38,50 @@ class Counting(msgspec.Struct, frozen=True):
         return UpstreamRequest(self.url, self.headers, body)
 
     def whole_decoder(self) -> Decoder:
-        return CountDecoder()
+        return CountDecoder(_checked)
+
+
+class _Count(msgspec.Struct):
+    input_tokens: int
+
+
+_count_of = msgspec.json.Decoder(_Count).decode
+
+
+def _checked(body: bytes) -> bytes:
+    _count_of(body)
+    return body
+
+
+Read = Callable[[bytes], bytes | None]
+"""Returns the document for the caller, which is the body itself where the dialects are the same. None, or an
+exception of MALFORMED: the body has no count."""
 
 
 class CountDecoder(Decoder):
-    """Nothing is generated, and nothing is billed for it."""
+    """Reads an answer of at most `max_answer` bytes that is one count. The call has no usage: vendors do not
+    bill it."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Read, max_answer: int = MAX_ANSWER) -> None:
+        self._read = read
+        self._max_answer = max_answer
         self._body = bytearray()
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         self._body += data
-        if len(self._body) > MOST:
-            raise UpstreamGarbled(f"The upstream sent a count longer than {MOST} bytes")
+        if len(self._body) > self._max_answer:
+            raise UpstreamGarbled(f"The upstream sent a count longer than {self._max_answer} bytes")
         return []
 
     def close(self) -> list[StreamEvent]:
         body = bytes(self._body)
         try:
-            _count_of(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise reported_error(body) or UpstreamGarbled() from None
-        return [Started(), TextDelta(""), Finished("stop", Usage()), Verbatim(body, whole=True)]
+            document = self._read(body)
+        except MALFORMED:
+            document = None
+        if document is None:
+            raise reported_error(body[:MAX_ERROR]) or UpstreamGarbled(
+                "The upstream's answer has no count of tokens"
+            )
+        answer = Verbatim(document, whole=True, made=document is not body)
+        return [Started(), TextDelta(""), Finished("stop", Usage()), answer]

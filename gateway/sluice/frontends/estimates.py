@@ -1,8 +1,12 @@
-"""Estimates of what a prompt has in tokens, where no upstream counts them."""
+"""Estimates of what a prompt has in tokens, and the requests for its count: where no upstream of the alias
+counts tokens, the estimate is the answer."""
+
+from typing import Any
 
 import msgspec
 
 from sluice.model.chat import ChatRequest, Tool, text_size
+from sluice.model.operations import OperationRequest
 
 _encode = msgspec.json.Encoder().encode
 
@@ -10,6 +14,28 @@ _encode = msgspec.json.Encoder().encode
 def prompt_tokens(chat: ChatRequest) -> int:
     """Estimates the tokens of the prompt, including its tools; at least 1."""
     return max(chat.estimated_tokens() + sum([_size_of_tool(tool) for tool in chat.tools]) // 4, 1)
+
+
+def count_request(
+    chat: ChatRequest, tokens: int, estimate: bytes, wire: dict[str, Any] | None
+) -> OperationRequest:
+    """Returns the request for a count of the tokens of `chat`, which has about `tokens`. `wire` is the object
+    that the caller sent; `estimate` answers where no target of the alias counts. Nothing is generated or
+    billed, so limits of tokens do not apply."""
+    return OperationRequest(
+        chat.dialect,
+        chat.model,
+        (),
+        stream=False,
+        wire=wire,
+        body=chat.body,
+        operation="count_tokens",
+        tokens=0,
+        longest=tokens,
+        otherwise=estimate,
+        counted=chat,
+        fields=chat.fields,
+    )
 
 
 def _size_of_tool(tool: Tool) -> int:

@@ -18,16 +18,13 @@ import msgspec
 from msgspec import Raw
 
 from sluice.backends.protocol import Decoder, Headers, UpstreamRequest
-from sluice.errors import BadRequest, UpstreamGarbled
+from sluice.errors import BadRequest
 from sluice.model.chat import ChatRequest
-from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
-from sluice.wire.upstream_errors import reported_error
-from sluice_plugins.vectors import MALFORMED, Value, Vectors, VectorsDecoder, dimensions_of, task_of, texts_of
+from sluice_plugins.counting import CountDecoder
+from sluice_plugins.vectors import Value, Vectors, VectorsDecoder, dimensions_of, task_of, texts_of
 
 UrlOf = Callable[[str, str], str]
 """Of a model and a method: the URL."""
-MOST_COUNT = 1 << 20
-"""Bytes of a count."""
 _json = msgspec.json.Encoder().encode
 
 
@@ -50,7 +47,7 @@ class Counting(msgspec.Struct, frozen=True):
         return UpstreamRequest(self.url(name, "countTokens"), self.headers, _json(body))
 
     def whole_decoder(self) -> Decoder:
-        return CountDecoder()
+        return CountDecoder(_checked)
 
 
 class _Count(msgspec.Struct):
@@ -61,27 +58,8 @@ class _Count(msgspec.Struct):
 _count_of = msgspec.json.Decoder(_Count).decode
 
 
-class CountDecoder(Decoder):
-    """Nothing is generated, and nothing is billed for it."""
-
-    def __init__(self) -> None:
-        self._body = bytearray()
-
-    def feed(self, data: bytes) -> list[StreamEvent]:
-        self._body += data
-        if len(self._body) > MOST_COUNT:
-            raise UpstreamGarbled(f"The upstream sent a count longer than {MOST_COUNT} bytes")
-        return []
-
-    def close(self) -> list[StreamEvent]:
-        body = bytes(self._body)
-        try:
-            broken = _count_of(body).error is not None
-        except MALFORMED:
-            broken = True
-        if broken:
-            raise reported_error(body) or UpstreamGarbled()
-        return [Started(), TextDelta(""), Finished("stop", Usage()), Verbatim(body, whole=True)]
+def _checked(body: bytes) -> bytes | None:
+    return body if _count_of(body).error is None else None
 
 
 # --- embeddings

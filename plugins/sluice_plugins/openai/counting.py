@@ -10,20 +10,18 @@ https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md (POST /
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from sluice.backends.protocol import Decoder, Headers, UpstreamRequest
-from sluice.errors import UpstreamGarbled
 from sluice.model.chat import ChatRequest
-from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
 from sluice.model.operations import OperationRequest
-from sluice.wire.upstream_errors import reported_error
+from sluice_plugins.counting import CountDecoder
 
-MOST = 32 << 20
+MAX_ANSWER = 32 << 20
 """Bytes of an answer, which may hold each token."""
-MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 Value = dict[str, Any]
 _json = msgspec.json.Encoder().encode
 
@@ -41,8 +39,8 @@ COUNT_DOCUMENTS: Mapping[str, Callable[[int], Value]] = {
 
 
 class Counting(msgspec.Struct, frozen=True):
-    """Asks `url` for callers of `dialect`. `translated` writes a chat's body in the upstream's dialect;
-    `whole`: the server takes that, with its tools, else it takes a text."""
+    """Requests counts from `url` for callers of `dialect`. `translated` writes a chat's body in the
+    upstream's dialect; `whole`: the server takes that, with its tools, else it takes a text."""
 
     url: str
     headers: Headers
@@ -61,7 +59,7 @@ class Counting(msgspec.Struct, frozen=True):
         return UpstreamRequest(self.url, self.headers, _json(document))
 
     def whole_decoder(self) -> Decoder:
-        return CountDecoder(COUNT_DOCUMENTS[self.dialect])
+        return CountDecoder(partial(_document_of, write=COUNT_DOCUMENTS[self.dialect]), MAX_ANSWER)
 
 
 def _text_of(given: Value) -> str:
@@ -86,34 +84,7 @@ class _Answer(msgspec.Struct):
 _answer_of = msgspec.json.Decoder(_Answer).decode
 
 
-class CountDecoder(Decoder):
-    """Nothing is generated, and nothing is billed for it."""
-
-    def __init__(self, document: Callable[[int], Value]) -> None:
-        self._document = document
-        self._body = bytearray()
-
-    def feed(self, data: bytes) -> list[StreamEvent]:
-        self._body += data
-        if len(self._body) > MOST:
-            raise UpstreamGarbled(f"The upstream sent a count longer than {MOST} bytes")
-        return []
-
-    def close(self) -> list[StreamEvent]:
-        body = bytes(self._body)
-        try:
-            answer = _answer_of(body)
-        except MALFORMED:
-            raise reported_error(body[: 64 << 10]) or UpstreamGarbled() from None
-        count = len(answer.tokens) if answer.count is None else answer.count
-        if count <= 0:
-            raise reported_error(body[: 64 << 10]) or UpstreamGarbled(
-                "The upstream's answer has no count of tokens"
-            )
-        document = _json(self._document(count))
-        return [
-            Started(),
-            TextDelta(""),
-            Finished("stop", Usage()),
-            Verbatim(document, whole=True, made=True),
-        ]
+def _document_of(body: bytes, write: Callable[[int], Value]) -> bytes | None:
+    answer = _answer_of(body)
+    count = len(answer.tokens) if answer.count is None else answer.count
+    return _json(write(count)) if count > 0 else None

@@ -5,9 +5,8 @@ Standard: https://platform.claude.com/docs/en/api/messages/count_tokens
 """
 
 from sluice.frontends import RequestHead
-from sluice.frontends.anthropic.fields import FIELDS
 from sluice.frontends.anthropic.request import chat_of
-from sluice.frontends.estimates import prompt_tokens
+from sluice.frontends.estimates import count_request, prompt_tokens
 from sluice.model.operations import OperationRequest
 from sluice.wire.jsontext import checked_object, unambiguous_object
 
@@ -18,17 +17,4 @@ def counted(body: bytes, head: RequestHead) -> OperationRequest:
     wire = unambiguous_object(body)
     chat = chat_of(checked_object(body)) if wire is None else chat_of(wire, body)
     tokens = prompt_tokens(chat)
-    return OperationRequest(
-        "anthropic",
-        chat.model,
-        (),
-        stream=False,
-        wire=chat.wire,
-        body=chat.body,
-        operation="count_tokens",
-        tokens=0,
-        longest=tokens,
-        otherwise=b'{"input_tokens":%d}' % tokens,
-        counted=chat,
-        fields=FIELDS,
-    )
+    return count_request(chat, tokens, b'{"input_tokens":%d}' % tokens, chat.wire)

@@ -16,8 +16,8 @@ import msgspec
 from sluice.errors import GatewayError, UpstreamGarbled
 from sluice.frontends import Encoder, RequestHead
 from sluice.frontends.checks import refused, whole_number
+from sluice.frontends.estimates import count_request, prompt_tokens
 from sluice.frontends.gemini.errors import error_object
-from sluice.frontends.gemini.fields import FIELDS
 from sluice.frontends.gemini.parts import GeminiTurn
 from sluice.frontends.gemini.request import chat_of, proto, typed
 from sluice.frontends.openai.fields import FIELDS as OPENAIS_FIELDS
@@ -34,27 +34,14 @@ _json = msgspec.json.Encoder().encode
 
 
 def count(body: bytes, head: RequestHead) -> OperationRequest:
-    """Parses the request. Nothing is generated, so limits of tokens do not apply. Raises BadRequest."""
+    """Parses the request. Raises BadRequest."""
     wire = proto(parse_object(body))
     inner = wire.get("generateContentRequest")
     model = head.parameters["model"]
     chat = chat_of(inner if isinstance(inner, dict) else wire, model, stream=False)
-    tools = sum([len(_json(tool.parameters or {})) + text_size(tool.description) for tool in chat.tools])
-    tokens = max(1, chat.estimated_tokens() + tools // 4)
+    tokens = prompt_tokens(chat)
     fields = {"totalTokens": tokens, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": tokens}]}
-    return OperationRequest(
-        "gemini",
-        model,
-        (),
-        stream=False,
-        wire=wire,
-        operation="count_tokens",
-        tokens=0,
-        longest=tokens,
-        otherwise=_json(fields),
-        counted=chat,
-        fields=FIELDS,
-    )
+    return count_request(chat, tokens, _json(fields), wire)
 
 
 class _EmbedConfig(msgspec.Struct):

@@ -6,9 +6,8 @@ Standard: https://platform.openai.com/docs/api-reference/responses/input-tokens
 
 from sluice.frontends import RequestHead
 from sluice.frontends.checks import refused
-from sluice.frontends.estimates import prompt_tokens
-from sluice.frontends.responses.fields import FIELDS
-from sluice.frontends.responses.request import DIALECT, chat_of
+from sluice.frontends.estimates import count_request, prompt_tokens
+from sluice.frontends.responses.request import chat_of
 from sluice.model.operations import OperationRequest
 from sluice.wire.jsontext import checked_object, unambiguous_object
 
@@ -21,17 +20,6 @@ def counted(body: bytes, head: RequestHead) -> OperationRequest:
     if chat.wire is not None and chat.wire.get("previous_response_id") is not None:
         raise refused("previous_response_id", "is not counted: send the whole conversation as input")
     tokens = prompt_tokens(chat)
-    return OperationRequest(
-        DIALECT,
-        chat.model,
-        (),
-        stream=False,
-        wire=chat.wire,
-        body=chat.body,
-        operation="count_tokens",
-        tokens=0,
-        longest=tokens,
-        otherwise=b'{"object":"response.input_tokens","input_tokens":%d}' % tokens,
-        counted=chat,
-        fields=FIELDS,
+    return count_request(
+        chat, tokens, b'{"object":"response.input_tokens","input_tokens":%d}' % tokens, chat.wire
     )
