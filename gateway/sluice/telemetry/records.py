@@ -329,9 +329,8 @@ class Records:
             bytes_in=exchange.bytes_in,
             bytes_out=exchange.bytes_out,
         )
-        if (wrote := exchange.last_write) and line.duration - (
-            last := wrote - exchange.received
-        ) >= SHORTEST_WAIT:
+        last = exchange.last_write - exchange.received
+        if exchange.last_write and line.duration - last >= SHORTEST_WAIT:
             line.last_byte = int(last * MICRO + 0.5) / MICRO
         self._later(self._finished, line, call, error, address, size=size)
 
