@@ -54,31 +54,22 @@ valkey() { .venv/bin/python scripts/programs.py scripts/locks/valkey.lock .cache
 
 helm() { .venv/bin/python scripts/helm.py .cache/bin/helm; }
 
-python_clients() {
-    local lock=scripts/locks/clients.lock venv=.cache/clients-venv
+environment() { # NAME: the environment .cache/NAME-venv of what scripts/locks/NAME.lock lists
+    local lock=scripts/locks/$1.lock venv=.cache/$1-venv
     cmp --silent "$lock" "$venv/installed.lock" && return
     .venv/bin/uv venv --quiet --clear --no-config --python .venv/bin/python "$venv"
     .venv/bin/python -m pip -qq --python "$venv/bin/python" install --no-compile --require-hashes --only-binary :all: -r "$lock"
     cp "$lock" "$venv/installed.lock"
 }
+export -f environment
+
+python_clients() { environment clients; }
 
 # an endpoint picker of the official protos, for tests/e2e/test_picker.py
-picker() {
-    local lock=scripts/locks/epp.lock venv=.cache/epp-venv
-    cmp --silent "$lock" "$venv/installed.lock" && return
-    .venv/bin/uv venv --quiet --clear --no-config --python .venv/bin/python "$venv"
-    .venv/bin/python -m pip -qq --python "$venv/bin/python" install --no-compile --require-hashes --only-binary :all: -r "$lock"
-    cp "$lock" "$venv/installed.lock"
-}
+picker() { environment epp; }
 
 # providers that others mocked, for tests/mocks
-python_mocks() {
-    local lock=scripts/locks/mocks.lock venv=.cache/mocks-venv
-    cmp --silent "$lock" "$venv/installed.lock" && return
-    .venv/bin/uv venv --quiet --clear --no-config --python .venv/bin/python "$venv"
-    .venv/bin/python -m pip -qq --python "$venv/bin/python" install --no-compile --require-hashes --only-binary :all: -r "$lock"
-    cp "$lock" "$venv/installed.lock"
-}
+python_mocks() { environment mocks; }
 
 node_mocks() {
     mkdir -p .cache/mocks

@@ -58,35 +58,27 @@ async def collector(directory: Path) -> AsyncIterator[tuple[dict[str, str], Grpc
             process.wait()
 
 
+def items(behind: GrpcCollector, signal: str, field: str) -> list[Any]:
+    """The spans, metrics or log records of all requests."""
+    return [
+        item
+        for request in behind.requests
+        for resource in getattr(request, f"resource_{signal}", ())
+        for scope in getattr(resource, f"scope_{signal}")
+        for item in getattr(scope, field)
+    ]
+
+
 def spans(behind: GrpcCollector) -> list[Any]:
-    return [
-        span
-        for request in behind.requests
-        for resource in getattr(request, "resource_spans", ())
-        for scope in resource.scope_spans
-        for span in scope.spans
-    ]
-
-
-def points(behind: GrpcCollector, name: str) -> list[Any]:
-    return [
-        metric
-        for request in behind.requests
-        for resource in getattr(request, "resource_metrics", ())
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-        if metric.name == name
-    ]
+    return items(behind, "spans", "spans")
 
 
 def logs(behind: GrpcCollector) -> list[Any]:
-    return [
-        log
-        for request in behind.requests
-        for resource in getattr(request, "resource_logs", ())
-        for scope in resource.scope_logs
-        for log in scope.log_records
-    ]
+    return items(behind, "logs", "log_records")
+
+
+def points(behind: GrpcCollector, name: str) -> list[Any]:
+    return [metric for metric in items(behind, "metrics", "metrics") if metric.name == name]
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

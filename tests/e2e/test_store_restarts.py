@@ -10,7 +10,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import aiohttp
 import pytest
@@ -36,28 +37,28 @@ class Store(NamedTuple):
     replaced: bool = False
 
 
+class Startable(Protocol):
+    def start(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+def start_again(server: Startable) -> None:
+    server.kill()
+    time.sleep(DOWN)
+    server.start()
+
+
 @contextmanager
 def postgres_again() -> Iterator[Store]:
     with postgres_server() as server:
-
-        def die() -> None:
-            server.kill()
-            time.sleep(DOWN)
-            server.start()
-
-        yield Store(server.url, die)
+        yield Store(server.url, partial(start_again, server))
 
 
 @contextmanager
 def redis_again() -> Iterator[Store]:
     with redis_server(None, "--appendonly", "yes", "--appendfsync", "always") as server:
-
-        def die() -> None:
-            server.kill()
-            time.sleep(DOWN)
-            server.start()
-
-        yield Store(server.url, die)
+        yield Store(server.url, partial(start_again, server))
 
 
 @contextmanager
