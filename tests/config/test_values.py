@@ -312,7 +312,7 @@ def test_the_example_shows_every_option() -> None:
 
     text = (ROOT / "config/gateway.example.yaml").read_text()
     sections = [
-        cls for cls in vars(config).values() if isinstance(cls, type) and issubclass(cls, config._Section)
+        cls for cls in vars(config).values() if isinstance(cls, type) and issubclass(cls, config.Section)
     ]
     names = {field for cls in sections for field in cls.__struct_fields__} - config.COMPUTED
     assert [name for name in sorted(names) if f"{name}:" not in text] == []

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sluice.config.types import MOST_EXPENSIVE, Price
+from sluice.config.types import MAX_PRICE, Price
 from sluice.model.events import MOST_TOKENS, Usage, believed
 from sluice.pricing.prices import cost, nanos
 from sluice.usage import LARGEST
@@ -58,7 +58,7 @@ def test_what_is_believed_already_is_passed_on_as_it_is() -> None:
 
 
 def test_what_the_largest_usage_costs_at_the_largest_price_is_a_finite_number() -> None:
-    dearest = float(MOST_EXPENSIVE)
+    dearest = float(MAX_PRICE)
     price = Price(dearest, dearest, dearest, dearest)
     dollars = cost(price, Usage(MOST_TOKENS, MOST_TOKENS, MOST_TOKENS, MOST_TOKENS))
     assert math.isfinite(dollars)

@@ -1,0 +1,64 @@
+"""What usage is counted by, what tokens cost, and what is known of models."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from sluice.config.types.values import Name, Section
+
+
+class Tag(Section, frozen=True):
+    """What a call says of itself, as usage is told apart by it: in a header, or in `metadata` of its body.
+
+    The header goes before the metadata. Values beyond `values`, or beyond `most` a day, count as "other".
+    """
+
+    header: str | None = None  # the request header that has the value
+    metadata: str | None = None  # the field of the body's metadata that has it
+    values: tuple[str, ...] = ()  # the only values that are kept apart; default: any
+    most: Annotated[int, Meta(ge=1, le=10_000)] = 1000  # values that each process keeps apart a day
+
+
+class UsageReport(Section, frozen=True):
+    """What usage is kept by, beside the day, the key, the tenant, the alias and the model."""
+
+    hourly_days: Annotated[int, Meta(ge=0, le=400)] = (
+        8  # days for which it is also kept by the hour; 0: not at all
+    )
+    tags: dict[Name, Tag] = {}  # what calls say of themselves, by the name in reports (tag:NAME)
+
+
+MAX_PRICE = 1_000_000
+"""US dollars for a million tokens: a dollar for each. What is more is a mistake, or a price for a single
+token."""
+
+
+class Price(Section, frozen=True):
+    """US dollars for a million tokens. `cached_input` null: as input; `reasoning` null: as output; `since`: a
+    date."""
+
+    input: Annotated[float, Meta(ge=0, le=MAX_PRICE)]  # US dollars for a million tokens of input
+    output: Annotated[float, Meta(ge=0, le=MAX_PRICE)]  # US dollars for a million tokens of output
+    cached_input: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = None  # likewise; default: as input
+    reasoning: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = None  # likewise; default: as output
+    since: str | None = None  # the first day that it holds
+
+
+class Prices(Section, frozen=True):
+    """What tokens cost: `file` (default: the table that comes with the gateway), `models` before it.
+
+    A model is named "upstream/model" or "model". `unknown`: a call whose model has no price goes on, or is
+    refused. `header`: answers say what they cost (whole ones; streams say it in their log line and usage).
+    """
+
+    file: str | None = None  # a table in place of the one that comes along
+    models: dict[Name, Price | tuple[Price, ...]] = {}  # prices that go before the table's, by model
+    unknown: Literal["allow", "refuse"] = "allow"  # whether calls to models without a price go on
+    header: bool = False  # whether answers have their cost in a header
+
+
+class Models(Section, frozen=True):
+    """What models take of requests, and what is known of them: `file` in place of the table that comes with
+    the gateway."""
+
+    file: str | None = None  # a table in place of the one that comes along (sluice models update --to)
