@@ -129,7 +129,11 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def decoder(self, *, verbatim: bool = False) -> Decoder:
         return ChunkDecoder(
-            verbatim, self.strict, EventStream(self.max_event), self.keep_stop, self.usage_is_end
+            verbatim=verbatim,
+            keep_stop=self.keep_stop,
+            strict=self.strict,
+            stream=EventStream(self.max_event),
+            usage_is_end=self.usage_is_end,
         )
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:

@@ -17,6 +17,7 @@ from sluice.wire.lenient import encoded, fit, parse, parse_again, whole_characte
 from sluice.wire.sse import EventStream
 from sluice_plugins.decoding import MAX_EVENT, failure_of
 from sluice_plugins.openai import stream as openai_stream
+from sluice_plugins.openai.choices import ChoiceDecoder
 from sluice_plugins.openai.chunk import MALFORMED, Choice, Delta, ReportedUsage, decode_ordinary_document
 from sluice_plugins.openai.edits import Edits
 from sluice_plugins.openai.ends import COUNTS, FINISH, completed, finished
@@ -118,9 +119,10 @@ class DocumentDecoder(msgspec.Struct, eq=False):
         if text:
             events += (TextDelta(text), finished(choices[0].finish_reason or "", usage))
         elif _as_deltas(choices):
-            reader = self._reader()
-            edits = reader.take(choices, usage, events)
-            self._missing = reader.finish_missing
+            decoder = ChoiceDecoder(verbatim=True, keep_stop=self.keep_stop)
+            decoder.distinguish(self._taken)
+            edits = decoder.take(choices, usage, events)
+            self._missing = decoder.finish_missing
         else:
             return self._by_chunk_decoder() + self.close()
         known = completed(usage) if usage is not None else None
@@ -167,14 +169,12 @@ class DocumentDecoder(msgspec.Struct, eq=False):
             self._fields = odd
         return (completion if bytes(completion.error) in _NO_ERROR else None), values
 
-    def _reader(self) -> ChunkDecoder:
-        reader = ChunkDecoder(True, self.strict, EventStream(self.max_event), self.keep_stop)
-        reader.distinguish(self._taken)
-        return reader
-
     def _by_chunk_decoder(self) -> list[StreamEvent]:
         self._check_length()
-        self._other = self._reader()
+        self._other = ChunkDecoder(
+            verbatim=True, keep_stop=self.keep_stop, strict=self.strict, stream=EventStream(self.max_event)
+        )
+        self._other.distinguish(self._taken)
         body, self._body = bytes(self._body), b""
         return self._other.feed(body)
 

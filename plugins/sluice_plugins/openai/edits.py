@@ -85,17 +85,31 @@ def frames_of(passed: list[bytes], payloads: list[bytes], body: bytes | None) ->
     return b"".join([b"data: %b\n\n" % payload.replace(b"\n", b"\ndata: ") for payload in passed])
 
 
-def join_text(holder: dict[str, Any], field: str, halves: Halves, *text_id: Any) -> None:
+def join_halves(values: dict[str, Any], halves: Halves) -> None:
+    """Join surrogate pairs that are split over two chunks; a half that is left at its choice's end becomes U+FFFD."""
+    for choice in values.get("choices") or ():
+        number, delta = choice.get("index") or 0, choice.get("delta")
+        if type(delta) is dict:
+            for name in TEXTS:
+                _join_text(delta, name, halves, number, name)
+            for call in delta.get("tool_calls") or ():
+                _join_function(call.get("function"), halves, number, call.get("index"))
+            _join_function(delta.get("function_call"), halves, number, "function_call")
+        if choice.get("finish_reason"):
+            _end_halves(choice, halves, number)
+
+
+def _join_text(holder: dict[str, Any], field: str, halves: Halves, *text_id: Any) -> None:
     value = holder.get(field)
     if type(value) is str:
         holder[field] = halves.join(text_id, value)
     elif type(value) is list:
         for part in value:
-            join_text(part, "text", halves, *text_id)
-            join_text(part, "thinking", halves, *text_id, "thinking")
+            _join_text(part, "text", halves, *text_id)
+            _join_text(part, "thinking", halves, *text_id, "thinking")
 
 
-def join_function(function: Any, halves: Halves, choice: int, call: Any) -> None:
+def _join_function(function: Any, halves: Halves, choice: int, call: Any) -> None:
     if type(function) is dict:
         for name in ("name", "arguments"):
             if type(function.get(name)) is str:
@@ -104,7 +118,7 @@ def join_function(function: Any, halves: Halves, choice: int, call: Any) -> None
             function["name"] = (function.get("name") or "") + REPLACEMENT  # the name is complete
 
 
-def end_halves(choice: dict[str, Any], halves: Halves, number: int) -> None:
+def _end_halves(choice: dict[str, Any], halves: Halves, number: int) -> None:
     """At the choice's end, replace each half of a pair that is still pending by U+FFFD."""
     delta = choice["delta"] if type(choice.get("delta")) is dict else {}
     choice["delta"] = delta

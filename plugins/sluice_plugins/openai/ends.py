@@ -56,6 +56,15 @@ def usage_of(usage: ReportedUsage | None) -> Usage | None:
     )
 
 
+def newest_usage(usage: ReportedUsage, known: ReportedUsage | None) -> ReportedUsage:
+    """The newest usage, with the fields it lacks taken from the one before."""
+    if known is not None and (usage.prompt_tokens is None or usage.completion_tokens is None):
+        for name in ReportedUsage.__struct_fields__:
+            if getattr(usage, name) is None:
+                setattr(usage, name, getattr(known, name))
+    return usage
+
+
 def completed(usage: ReportedUsage) -> tuple[int, int, int] | None:
     """The three counts that every client of the dialect reads (COUNTS); None if too little is reported, or
     numbers that cannot be true (`believed`)."""
