@@ -9,7 +9,7 @@ from sluice.config.types import MAX_PRICE, Price
 from sluice.model.events import MOST_TOKENS, Usage, believed
 from sluice.pricing.prices import cost, nanos
 from sluice.usage import LARGEST
-from sluice_plugins.anthropic import stream as anthropic_stream
+from sluice_plugins.anthropic import event as anthropic_event
 
 FIELDS = ("input", "output", "cached_input", "reasoning")
 
@@ -68,7 +68,7 @@ def test_what_the_largest_usage_costs_at_the_largest_price_is_a_finite_number() 
 
 @pytest.mark.parametrize("name", ["input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"])
 def test_a_part_of_anthropic_s_input_below_zero_makes_no_sum_that_is_believed(name: str) -> None:
-    reported = anthropic_stream._Usage(
+    reported = anthropic_event.ReportedUsage(
         **{"input_tokens": 10, "cache_read_input_tokens": 20, "output_tokens": 1, name: -5}
     )
-    assert believed(anthropic_stream._usage(reported)) is None
+    assert believed(anthropic_event.usage_of(reported)) is None

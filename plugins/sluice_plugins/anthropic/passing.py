@@ -24,7 +24,8 @@ from sluice.wire.call_ids import new_call_id
 from sluice.wire.jsontext import value_of
 from sluice.wire.lenient import encoded, parse_again, whole_characters
 from sluice.wire.sse import END, Event, separated
-from sluice_plugins.anthropic.stream import TYPES, MessagesDecoder
+from sluice_plugins.anthropic.event import TYPES
+from sluice_plugins.anthropic.stream import MessagesDecoder
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.documents import WholeOrStream
 

@@ -26,7 +26,6 @@ import re
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
 from sluice.model.events import (
@@ -43,9 +42,26 @@ from sluice.model.events import (
     Usage,
     Working,
 )
-from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, parse, whole_characters
+from sluice.wire.lenient import REPLACEMENT, Halves, fit, parse, whole_characters
 from sluice.wire.sse import Event, EventStream
 from sluice.wire.upstream_errors import reported_error, stream_error
+from sluice_plugins.anthropic.event import (
+    BEGINNINGS,
+    EVENTS,
+    TYPES,
+    Block,
+    Delta,
+    Message,
+    ReportedUsage,
+    StreamedEvent,
+    continuing_model,
+    decode,
+    is_message,
+    usage_of,
+    values_of,
+    with_text_input,
+)
+from sluice_plugins.anthropic.instead import as_events
 from sluice_plugins.anthropic.texts import texts_of
 from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of, is_last
 from sluice_plugins.openings import EventsOrDocument
@@ -70,78 +86,8 @@ TOOL_KINDS: dict[str, ToolKind] = {
     "mcp_tool_use": "server",
 }
 
-EVENTS = frozenset(
-    {
-        "message_start",
-        "content_block_start",
-        "content_block_delta",
-        "content_block_stop",
-        "message_delta",
-        "message_stop",
-        "error",
-    }
-)
 
-BEGINNINGS = frozenset({"content_block_start", "content_block_delta", "message_delta"})
-"""Events that may begin a stream without a message_start."""
-
-
-class _OutputDetails(msgspec.Struct):
-    thinking_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    output_tokens_details: _OutputDetails | None = None
-
-
-class _Message(msgspec.Struct):
-    id: str | None = None
-    model: str | None = None
-    usage: _Usage | None = None
-
-
-class _Block(msgspec.Struct):
-    type: str = ""
-    id: str | None = None
-    name: str | None = None
-    text: str | None = None
-    thinking: str | None = None
-    signature: str | None = None
-    data: str | None = None
-    to: Any = None
-    input: Raw = Raw(b"")
-
-
-class _Delta(msgspec.Struct):
-    type: str = ""
-    text: str | None = None
-    thinking: str | None = None
-    signature: str | None = None
-    partial_json: str | None = None
-    stop_reason: str | None = None
-    stop_sequence: str | None = None
-
-
-class _Event(msgspec.Struct):
-    """Any event of the stream: one type and not a union, so that an unknown event type is no error."""
-
-    type: str = ""
-    index: int | None = None
-    delta: _Delta | None = None
-    content_block: _Block | None = None
-    message: _Message | None = None
-    usage: _Usage | None = None
-    error: Any = None
-
-
-_EVENT = msgspec.json.Decoder(_Event)
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
-TYPES = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}
-"""The type of a delta without one, by the field that it has."""
 
 
 class _Writing(msgspec.Struct):
@@ -175,11 +121,11 @@ class MessagesDecoder(FrameDecoder[Event]):
         "_block_index",
         "_blocks",
         "_calls",
+        "_had_delta",
         "_halves",
         "_keep_stop",
         "_kind",
         "_message_id",
-        "_said",
         "_sealed",
         "_started",
         "_stop_reason",
@@ -213,7 +159,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._tools: dict[int, _Writing] = {}  # by content block
         self._calls = 0
         self._block_index = -1  # of the newest block
-        self._usage: _Usage | None = None
+        self._usage: ReportedUsage | None = None
         self._thinking: dict[int, _Thinking] = {}  # by content block
         self._blocks = 0  # reasoning blocks so far
         self._sealed = 0  # characters kept of them
@@ -222,7 +168,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._stop_sequence = ""
         self._started = False
         self._message_id = ""
-        self._said = False  # a block had a delta
+        self._had_delta = False  # a block had a delta
         self._halves: Halves | None = None
         self._kind = ""  # the type of the event under way, "" if it is none
         self._values: dict[str, Any] | None = (
@@ -234,7 +180,7 @@ class MessagesDecoder(FrameDecoder[Event]):
 
     @property
     def reported(self) -> Usage | None:
-        return None if self._usage is None else _usage(self._usage)
+        return None if self._usage is None else usage_of(self._usage)
 
     def _walk(self, data: bytes, events: list[StreamEvent]) -> None:
         texts = self._texts(data)
@@ -267,49 +213,14 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._take(frame, events)
 
     def _whole(self, document: bytes, events: list[StreamEvent]) -> None:
-        """Decode a whole message sent in place of a stream, as the events of a stream.
-
-        Raises UpstreamTruncated for an incomplete document, UpstreamError for a document that reports an
-        error.
-        """
-        try:
-            message = parse(document)
-        except (ValueError, RecursionError):
-            raise UpstreamTruncated from None
-        if type(message) is list and len(message) == 1:
-            message = message[0]
-        if type(message) is not dict:
-            raise UpstreamGarbled
-        if message.get("type") == "error" or "content" not in message:
-            error = reported_error(document)
-            if error is not None:
-                raise error
-        content = message.get("content")
-        if not content and not message.get("stop_reason"):
-            raise UpstreamTruncated if "content" in message else UpstreamGarbled
-        blocks = (
-            content
-            if type(content) is list
-            else [{"type": "text", "text": content}]
-            if type(content) is str
-            else []
-        )
-        frames: list[dict[str, Any]] = [{"type": "message_start", "message": {**message, "content": []}}]
-        for index, block in enumerate(blocks):
-            frames.append({"type": "content_block_start", "index": index, "content_block": block})
-            frames.append({"type": "content_block_stop", "index": index})
-        end = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
-        frames += [
-            {"type": "message_delta", "delta": end, "usage": message.get("usage")},
-            {"type": "message_stop"},
-        ]
-        for frame in frames:
-            self._take(Event(json.dumps(frame).encode()), events)
+        """Decode a whole message sent in place of a stream."""
+        for event in as_events(document):
+            self._take(Event(json.dumps(event).encode()), events)
 
     def _take(self, frame: Event, events: list[StreamEvent]) -> None:
         event = self._decode(frame)
         if event is None:
-            if not self._started and _is_message(frame.data):
+            if not self._started and is_message(frame.data):
                 self._whole(frame.data, events)
             elif self._has_content and frame.data.strip() == b"[DONE]":
                 self._finish(events)
@@ -317,51 +228,51 @@ class MessagesDecoder(FrameDecoder[Event]):
         if not self._started and event.type not in ("message_start", "error"):
             if event.type not in BEGINNINGS:
                 raise UpstreamGarbled
-            self._start(_Message(), events)
+            self._start(Message(), events)
         self._indexed(event)
         index = event.index or 0
         self._kind = event.type
         match event:
-            case _Event(type="content_block_delta", delta=_Delta() as delta):
-                self._said = True
+            case StreamedEvent(type="content_block_delta", delta=Delta() as delta):
+                self._had_delta = True
                 self._delta(index, delta, events)
-            case _Event(type="content_block_start", content_block=_Block() as block):
+            case StreamedEvent(type="content_block_start", content_block=Block() as block):
                 self._block_index = index
                 self._block(index, block, events)
-            case _Event(type="content_block_stop"):
+            case StreamedEvent(type="content_block_stop"):
                 self._block_end(index, events)
-            case _Event(type="message_start"):
+            case StreamedEvent(type="message_start"):
                 if self._started:
                     self._kind = ""  # there is one in an answer
-                    self._again((event.message or _Message()).id or "")
+                    self._again((event.message or Message()).id or "")
                 else:
-                    self._start(event.message or _Message(), events)
-            case _Event(type="message_delta", delta=delta):
+                    self._start(event.message or Message(), events)
+            case StreamedEvent(type="message_delta", delta=delta):
                 self._count(event.usage)
                 self._usage_ended = self._usage_ended or event.usage is not None
-                self._stop(delta or _Delta())
-            case _Event(type="message_stop"):
+                self._stop(delta or Delta())
+            case StreamedEvent(type="message_stop"):
                 self._finish(events)
-            case _Event(type="error"):
-                raise stream_error(event.error or _values(frame.data))
+            case StreamedEvent(type="error"):
+                raise stream_error(event.error or values_of(frame.data))
 
-    def _indexed(self, event: _Event) -> None:
+    def _indexed(self, event: StreamedEvent) -> None:
         if event.index is None:
             event.index = self._block_index + (event.type == "content_block_start")
 
-    def _start(self, message: _Message, events: list[StreamEvent]) -> None:
+    def _start(self, message: Message, events: list[StreamEvent]) -> None:
         self._started = True
         self._framing = self._stream
         self._count(message.usage)
-        prompt = None if self._usage is None else _usage(self._usage)
+        prompt = None if self._usage is None else usage_of(self._usage)
         self._message_id = message.id or ""
         events.append(Started(self._message_id, message.model or "", prompt))
 
     def _again(self, id: str) -> None:
-        """Another message_start: nothing if it is the same message, or nothing of the first one was told.
+        """Handle a second message_start. It is ignored if it names the same message, or before any content.
 
-        Raises UpstreamError where a server between has asked once more in the middle of an answer: its
-        blocks would go on under the numbers of others, and half a call would stand before a whole one.
+        Raises UpstreamError otherwise: a proxy has retried in the middle of an answer. Its blocks would go on under
+        the numbers of others, and half a call would stand before a whole one.
         """
         if id and self._message_id and id != self._message_id and self._has_content:
             raise UpstreamError(
@@ -371,14 +282,14 @@ class MessagesDecoder(FrameDecoder[Event]):
     @property
     def _has_content(self) -> bool:
         """Whether a block has begun, or gone on without its beginning."""
-        return self._started and (self._said or self._block_index >= 0)
+        return self._started and (self._had_delta or self._block_index >= 0)
 
-    def _decode(self, frame: Event) -> _Event | None:
+    def _decode(self, frame: Event) -> StreamedEvent | None:
         data = frame.data
-        event: _Event | None = None
+        event: StreamedEvent | None = None
         if self._halves is None or not self._halves.pending:
             try:
-                event = _EVENT.decode(data)
+                event = decode(data)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 event = None
         if event is None:
@@ -402,10 +313,10 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._kind = event.type
         return None
 
-    def _mended(self, data: bytes) -> _Event | None:
+    def _mended(self, data: bytes) -> StreamedEvent | None:
         """Decode an event that msgspec refused, field by field; None if it is not a JSON object."""
         try:
-            values, odd = fit(_worded(parse(data)), _Event)
+            values, odd = fit(with_text_input(parse(data)), StreamedEvent)
             if self._halves is not None or _HALF.search(data):
                 self._join_halves(values)
                 values = whole_characters(values)
@@ -413,7 +324,7 @@ class MessagesDecoder(FrameDecoder[Event]):
             return None
         self.skipped_fields += odd
         self._values = values
-        return msgspec.convert(values, _Event)
+        return msgspec.convert(values, StreamedEvent)
 
     def _join_halves(self, values: dict[str, Any]) -> None:
         """Join surrogate pairs split over two deltas of one block (a half left at its end: `_end_halves`)."""
@@ -424,7 +335,7 @@ class MessagesDecoder(FrameDecoder[Event]):
                 if type(delta.get(name)) is str:
                     delta[name] = halves.join((block, name), delta[name])
 
-    def _delta(self, block: int, delta: _Delta, events: list[StreamEvent]) -> None:
+    def _delta(self, block: int, delta: Delta, events: list[StreamEvent]) -> None:
         kind = delta.type or next((kind for name, kind in TYPES.items() if getattr(delta, name)), "")
         match kind:
             case "text_delta" if delta.text:
@@ -444,7 +355,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         """The call of this content block, else (some servers send a wrong index) of the newest block."""
         return self._tools.get(block) or self._tools.get(self._block_index)
 
-    def _block(self, index: int, block: _Block, events: list[StreamEvent]) -> None:
+    def _block(self, index: int, block: Block, events: list[StreamEvent]) -> None:
         if block.text and block.type in ("text", ""):
             events.append(TextDelta(block.text))
         elif block.type == "thinking" or (block.thinking and not block.type):
@@ -453,7 +364,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         elif block.type == "redacted_thinking":
             self._redacted(block.data or "", events)
         elif block.type in ("fallback", "compaction"):
-            events.append(Working(_model(block.to)))
+            events.append(Working(continuing_model(block.to)))
         elif kind := TOOL_KINDS.get(block.type):
             # clients parse the arguments of their functions as JSON, so none become {}
             whole = arguments_of(block.input) or ("{}" if kind == "function" else "")
@@ -514,14 +425,14 @@ class MessagesDecoder(FrameDecoder[Event]):
         for ended in [text_id for text_id in self._halves.pending if index in (None, text_id[0])]:
             del self._halves.pending[ended]
             block, name = ended
-            self._delta(block, msgspec.convert({name: REPLACEMENT}, _Delta), events)
+            self._delta(block, msgspec.convert({name: REPLACEMENT}, Delta), events)
 
     @property
     def _called(self) -> bool:
         """Whether a tool of the client's was called."""
         return any(tool.kind == "function" for tool in self._tools.values())
 
-    def _stop(self, delta: _Delta) -> None:
+    def _stop(self, delta: Delta) -> None:
         """Raises UpstreamError for a stop reason that means failure."""
         reason = delta.stop_reason or ""
         self._stop_sequence = delta.stop_sequence or self._stop_sequence
@@ -530,7 +441,7 @@ class MessagesDecoder(FrameDecoder[Event]):
             raise failure
         self._stop_reason = reason or self._stop_reason
 
-    def _count(self, usage: _Usage | None) -> None:
+    def _count(self, usage: ReportedUsage | None) -> None:
         """Merge usage: counts are cumulative, later ones replace earlier ones, and absent ones have not
         changed."""
         if usage is None:
@@ -538,7 +449,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         if self._usage is None:
             self._usage = usage
             return
-        for name in _Usage.__struct_fields__:
+        for name in ReportedUsage.__struct_fields__:
             if (count := getattr(usage, name)) is not None:
                 setattr(self._usage, name, count)
 
@@ -552,54 +463,5 @@ class MessagesDecoder(FrameDecoder[Event]):
             self.finish_missing = 1
         if reason == "stop" and self._called and not (self._keep_stop and self._stop_reason):
             reason = "tool_calls"
-        usage = None if self._usage is None else _usage(self._usage)
+        usage = None if self._usage is None else usage_of(self._usage)
         events.append(Finished(reason, usage, self._stop_reason, stop_sequence=self._stop_sequence))
-
-
-def _worded(event: Any) -> Any:
-    """The event with `partial_json` as text, if a server sent the JSON value itself."""
-    match event:
-        case {"delta": {"partial_json": dict() | list() as given} as delta}:
-            return {**event, "delta": {**delta, "partial_json": encoded(given).decode()}}
-        case _:
-            return event
-
-
-def _values(data: bytes) -> dict[str, Any]:
-    """The parsed event if it is a JSON object, else {}."""
-    try:
-        value = parse(data)
-    except ValueError:
-        return {}
-    return value if type(value) is dict else {}
-
-
-def _is_message(data: bytes) -> bool:
-    """Returns whether an event is a whole message, as a request without `stream` returns."""
-    return b'"message"' in data and _values(data).get("type") == "message"
-
-
-def _model(named: Any) -> str:
-    """The model in a fallback block that continues."""
-    match named:
-        case {"model": str(model)}:
-            return model
-        case _:
-            return ""
-
-
-def _usage(usage: _Usage) -> Usage:
-    """Anthropic counts what was read from and written to its cache apart from `input_tokens`; ours is the
-    whole input."""
-    cached = usage.cache_read_input_tokens or 0
-    parts = (usage.input_tokens or 0, cached, usage.cache_creation_input_tokens or 0)
-    details = usage.output_tokens_details
-    return Usage(
-        input=sum(parts)
-        if min(parts) >= 0
-        else min(parts),  # a negative part must stay visible to `believed`
-        output=usage.output_tokens or 0,
-        cached_input=cached,
-        reasoning=(details and details.thinking_tokens) or 0,
-        written_input=max(usage.cache_creation_input_tokens or 0, 0),
-    )

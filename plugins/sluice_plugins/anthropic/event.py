@@ -1,0 +1,130 @@
+"""The types of an event of the Messages API's streams: only the fields that are used.
+
+Standard: https://docs.anthropic.com/en/docs/build-with-claude/streaming
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from sluice.model.events import Usage
+from sluice.wire.lenient import encoded, parse
+
+EVENTS = frozenset(
+    {
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+        "error",
+    }
+)
+BEGINNINGS = frozenset({"content_block_start", "content_block_delta", "message_delta"})
+"""Events that may begin a stream without a message_start."""
+TYPES = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}
+"""The type of a delta without one, by the field that it has."""
+
+
+class OutputDetails(msgspec.Struct):
+    thinking_tokens: int | None = None
+
+
+class ReportedUsage(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    output_tokens_details: OutputDetails | None = None
+
+
+class Message(msgspec.Struct):
+    id: str | None = None
+    model: str | None = None
+    usage: ReportedUsage | None = None
+
+
+class Block(msgspec.Struct):
+    type: str = ""
+    id: str | None = None
+    name: str | None = None
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+    to: Any = None
+    input: Raw = Raw(b"")
+
+
+class Delta(msgspec.Struct):
+    type: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    partial_json: str | None = None
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+
+
+class StreamedEvent(msgspec.Struct):
+    """Any event of the stream: one type and not a union, so that an unknown event type is no error."""
+
+    type: str = ""
+    index: int | None = None
+    delta: Delta | None = None
+    content_block: Block | None = None
+    message: Message | None = None
+    usage: ReportedUsage | None = None
+    error: Any = None
+
+
+decode = msgspec.json.Decoder(StreamedEvent).decode
+
+
+def with_text_input(event: Any) -> Any:
+    """The event with `partial_json` as text, if a server sent the JSON value itself."""
+    match event:
+        case {"delta": {"partial_json": dict() | list() as given} as delta}:
+            return {**event, "delta": {**delta, "partial_json": encoded(given).decode()}}
+        case _:
+            return event
+
+
+def values_of(data: bytes) -> dict[str, Any]:
+    """The parsed event if it is a JSON object, else {}."""
+    try:
+        value = parse(data)
+    except ValueError:
+        return {}
+    return value if type(value) is dict else {}
+
+
+def is_message(data: bytes) -> bool:
+    """Returns whether an event is a whole message, as a request without `stream` returns."""
+    return b'"message"' in data and values_of(data).get("type") == "message"
+
+
+def continuing_model(named: Any) -> str:
+    """The model in a fallback block that continues."""
+    match named:
+        case {"model": str(model)}:
+            return model
+        case _:
+            return ""
+
+
+def usage_of(usage: ReportedUsage) -> Usage:
+    """Anthropic counts what was read from and written to its cache apart from `input_tokens`; ours is the
+    whole input."""
+    cached = usage.cache_read_input_tokens or 0
+    parts = (usage.input_tokens or 0, cached, usage.cache_creation_input_tokens or 0)
+    details = usage.output_tokens_details
+    return Usage(
+        input=sum(parts) if min(parts) >= 0 else min(parts),  # `believed` must see a negative part
+        output=usage.output_tokens or 0,
+        cached_input=cached,
+        reasoning=(details and details.thinking_tokens) or 0,
+        written_input=max(usage.cache_creation_input_tokens or 0, 0),
+    )
