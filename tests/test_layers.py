@@ -26,6 +26,7 @@ ORDER = (
         "sluice.version",
         "sluice.entrypoints",
         "sluice.certificates",
+        "sluice.files",
         "sluice.aio",
         "sluice.model",
     },

@@ -2,6 +2,8 @@
 silently lost."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +172,48 @@ def test_every_value_is_carried_over_or_named() -> None:
 def test_what_is_none_is_said(data: bytes) -> None:
     with pytest.raises(Unreadable):
         imported(data)
+
+
+@pytest.mark.parametrize(
+    "text", ["x: " + "[" * 5000 + "]" * 5000, "\n".join(" " * n + "a:" for n in range(1500))]
+)
+def test_a_file_that_nests_too_deeply_is_called_so(text: str) -> None:
+    with pytest.raises(Unreadable, match="nested too deeply"):
+        imported(text.encode())
+
+
+def within_a_gigabyte(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command with 1 GiB of address space and an endless standard input."""
+    program = (
+        "import resource as r; r.setrlimit(r.RLIMIT_AS, (1 << 30,) * 2); from sluice.cli import main; main()"
+    )
+    with open("/dev/zero", "rb") as zeros:
+        return subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            stdin=zeros,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+def test_no_command_reads_a_file_to_its_end_however_large(tmp_path: Path) -> None:
+    config, endless = tmp_path / "gateway.yaml", "/dev/zero"
+    config.write_text(
+        "upstreams: {e: {backend: echo}}\naliases: {chat: {tiers: [[{upstream: e, model: m}]]}}\n"
+    )
+    for arguments, problem in (
+        (("import", "litellm", endless), "larger than 4 MiB"),
+        (("models", "update", endless, "--to", str(tmp_path / "models.yaml")), "larger than 4 MiB"),
+        (("models", "list", "--to", endless), "larger than 4 MiB"),
+        (("check", endless), "larger than 16 MiB"),
+        (("explain", "--config", str(config), "--alias", "chat", "--request", endless), "larger than 64 MiB"),
+        (("simulate", "--config", str(config), endless), "a line is longer than 1 MiB"),
+        (("simulate", "--config", str(config), "even", "--scenario", endless), "larger than 4 MiB"),
+    ):
+        refused = within_a_gigabyte(*arguments)
+        assert (refused.returncode, problem in refused.stderr) == (1, True), refused.stderr
+    assert within_a_gigabyte("chat", "--model", "m").stderr == "sluice: standard input: larger than 16 MiB\n"
 
 
 def test_import_is_a_command(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ keys: [{ id: web, digest: "sha256:%s", aliases: [queued, cached, picked] }]
 
 
 def test_what_cannot_be_done_is_one_line(config: str, tmp_path: Path) -> None:
-    for arguments in (("nowhere.csv",), ("poisson", "--rate", "fast")):
+    for arguments in (("nowhere.csv",), ("poisson", "--rate", "fast"), ("even", "--speed", "nan")):
         found = simulate(*arguments, "--config", config)
         assert found.exit_code == 1
         assert len(found.stderr.splitlines()) == 1
@@ -83,6 +83,12 @@ def test_what_cannot_be_done_is_one_line(config: str, tmp_path: Path) -> None:
     found = simulate("poisson", "--config", config, "--scenario", str(scenario))
     assert isinstance(found.exception, ConfigError)
     assert "the configuration has no b" in str(found.exception)
+
+
+@pytest.mark.parametrize("speed", ["inf", "1e300", "-1", "0"])
+def test_a_speed_has_bounds(config: str, speed: str) -> None:
+    found = simulate("even", "--speed", speed, "--config", config)
+    assert (found.exit_code, "--speed" in found.stderr) == (2, True)
 
 
 def test_the_example_scenario_is_a_good_one() -> None:

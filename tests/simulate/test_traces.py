@@ -82,12 +82,37 @@ def test_the_gateway_s_own_records_are_read(tmp_path: Path) -> None:
         ("time,input\nnan,2\n", "2: expected a time that is finite"),
         ('{"time": 1}\n{"time": \n', "2: no JSON"),
         ("time\n1\n99999999\n", "--unit ms"),
+        (f'{{"time": 1{"0" * 400}}}\n', "1: expected a time in seconds"),
+        (f'{{"time": 1, "input": 1{"0" * 400}}}\n', "1: expected a number of tokens"),
+        (f'{{"time": 1, "x": {"[" * 9999}{"]" * 9999}}}\n', "1: no JSON: nested too deeply"),
+        (f"time\n{'1' * (1 << 20)}\n", "a line is longer than 1 MiB"),
+        (
+            f'{{"record": "call", "alias": "a", "timestamp": 1, "duration": 1{"0" * 400}}}\n',
+            "1: expected a duration",
+        ),
+        ('{"record": "call", "alias": "a", "timestamp": 1, "duration": -1e300}\n', "1: expected a duration"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_line(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(ConfigError) as raised:
         trace(tmp_path, text)
     assert problem in str(raised.value)
+
+
+def test_a_trace_of_one_endless_line_is_not_read_to_its_end() -> None:
+    with pytest.raises(ConfigError, match="1: a line is longer than 1 MiB"):
+        read_trace("/dev/zero")
+
+
+@pytest.mark.parametrize("span", ["1" + "0" * 400, '"x"', "-1", "[1]"])
+def test_an_attempt_with_an_impossible_time_is_none(tmp_path: Path, span: str) -> None:
+    for first, started in ((span, "0"), ("1", span)):
+        attempt = f'{{"outcome": "ok", "first_token": {first}, "started": {started}}}'
+        found = trace(
+            tmp_path,
+            f'{{"record": "call", "alias": "a", "timestamp": 9, "duration": 1, "tokens_out": 5, "attempts": [{attempt}]}}\n',
+        )
+        assert (len(found.arrivals), found.attempts) == (1, [])
 
 
 def test_a_scenario_is_read_as_strictly_as_the_configuration(tmp_path: Path) -> None:

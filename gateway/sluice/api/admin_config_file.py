@@ -22,9 +22,10 @@ from sluice.api.admin_config import MOST_LINES, found_of, restart_for
 from sluice.api.admin_process import STATUSES, shown
 from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
 from sluice.config.jsontree import read
-from sluice.config.loader import Checked, check
+from sluice.config.loader import MAX_FILE, Checked, check
 from sluice.config.problems import Report
 from sluice.errors import Conflict, GatewayError, NotFound, Unavailable
+from sluice.files import read_file, reason_of
 from sluice.frontends import Reply
 from sluice.runtime.fleet import Fleet, Reload
 from sluice.runtime.snapshot import Snapshot
@@ -149,7 +150,7 @@ def _hash(data: bytes) -> str:
 def _bytes_of(path: str) -> bytes:
     """Raises Unavailable."""
     with _failures(path):
-        return Path(path).read_bytes()
+        return read_file(path, MAX_FILE)
 
 
 def _replaced(path: str, data: bytes, expected: str) -> bytes:
@@ -160,7 +161,7 @@ def _replaced(path: str, data: bytes, expected: str) -> bytes:
     with _failures(path):
         real = Path(os.path.realpath(path))
         with _locked(real.parent):
-            before = real.read_bytes()
+            before = read_file(real, MAX_FILE)
             if _hash(before) != expected:
                 raise Conflict("The file has been changed since it was read: read it again")
             _put(real, data)
@@ -201,4 +202,4 @@ def _failures(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Unavailable(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise Unavailable(f"{path}: {reason_of(error)}") from None

@@ -23,8 +23,6 @@ class LiteLLMFile:
     """The values of a file, and which of them were taken."""
 
     def __init__(self, data: bytes) -> None:
-        if len(data) > MOST:
-            raise Unreadable(f"larger than {MOST >> 20} MiB")
         try:
             loader = yaml.SafeLoader(data)
             root = loader.get_single_node()
@@ -34,7 +32,9 @@ class LiteLLMFile:
                 self.lines[path] = line
                 if len(self.lines) > MOST_VALUES:
                     raise Unreadable(f"more than {MOST_VALUES} values")
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
+        except RecursionError:
+            raise Unreadable("nested too deeply") from None
+        except (yaml.YAMLError, ValueError) as error:
             mark = getattr(error, "problem_mark", None)
             where = f"line {mark.line + 1}: " if mark is not None else ""
             raise Unreadable(f"{where}{getattr(error, 'problem', None) or error}") from None

@@ -2,10 +2,14 @@
 completion."""
 
 import sys
+from typing import TextIO
 
 import click
 
 from sluice.commands.admin_api import fail
+
+MOST_TYPED = 16 << 20
+"""Characters of a message on standard input."""
 
 
 @click.command()
@@ -103,13 +107,20 @@ def chat(*, message: tuple[str, ...], url: str, model: str | None, system: str |
     try:
         client = TerminalClient(url, os.environ.get("SLUICE_API_KEY", ""))
         talk = Talk(client, model or client.model(), system or "", sys.stdout, raw=raw)
-        text = " ".join(message) or ("" if sys.stdin.isatty() else sys.stdin.read())
+        text = " ".join(message) or ("" if sys.stdin.isatty() else _typed(sys.stdin))
         if text.strip():
             talk.say(text)
         else:
             talk.loop(lambda: click.prompt("", prompt_suffix="> ", default="", show_default=False))
     except Refused as error:
         fail(f"sluice: {error}")
+
+
+def _typed(source: TextIO) -> str:
+    text = source.read(MOST_TYPED + 1)
+    if len(text) > MOST_TYPED:
+        fail(f"sluice: standard input: larger than {MOST_TYPED >> 20} MiB")
+    return text
 
 
 @click.group("import")
@@ -127,12 +138,15 @@ def litellm(file: str, output: str | None, strict: bool) -> None:
     from pathlib import Path
 
     from sluice.commands.litellm import grouped, imported
-    from sluice.commands.litellm_source import Unreadable
+    from sluice.commands.litellm_source import MOST, Unreadable
+    from sluice.files import read_file, reason_of
 
     try:
-        found = imported(Path(file).read_bytes())
+        found = imported(read_file(file, MOST))
     except Unreadable as error:
         fail(f"{file}: {error}")
+    except OSError as error:
+        fail(f"{file}: cannot be read: {reason_of(error)}")
     if output:
         Path(output).write_text(found.text, encoding="utf-8")
     else:

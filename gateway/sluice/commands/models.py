@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from sluice.commands.admin_api import fail
-from sluice.config.rule_file import ModelTable, bundled_place, read_table, table_of
+from sluice.config.rule_file import ModelTable, bundled_place, bytes_of, read_table, table_of
 from sluice.model.facts import Facts
 from sluice.model.rules import ModelRule
 
@@ -31,10 +31,7 @@ def show(part: str, place: str | None, *, as_json: bool) -> None:
 def update(file: str, place: str | None, *, dry_run: bool, force: bool) -> None:
     """Put a file in place of the table, and print what changes. Raises ConfigError, OSError."""
     target = Path(place) if place else bundled_place()
-    try:
-        data = Path(file).read_bytes()
-    except OSError as error:
-        fail(f"{file}: cannot be read: {(error.strerror or str(error)).lower()}")
+    data = bytes_of(Path(file))
     new = table_of(data, file)
     old = read_table(target) if target.exists() else ModelTable("", (), lambda: {})
     if new.updated < old.updated and not force:

@@ -53,7 +53,7 @@ SELDOM = (100_000, 20, 20)
 )
 @click.option(
     "--speed",
-    type=click.FloatRange(min=0.001),
+    type=click.FloatRange(min=0.001, max=10_000),
     default=1.0,
     show_default=True,
     help="Arrivals so many times as fast.",

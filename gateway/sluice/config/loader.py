@@ -36,6 +36,7 @@ from sluice.config.validation import INVALID, Special, Walk, fields_of, holds_in
 from sluice.config.vendors import Presets, similar
 from sluice.config.yamltext import Mapping, Node, Scalar, TextPosition, YamlError, read
 from sluice.errors import ConfigError
+from sluice.files import read_file, reason_of
 from sluice.frontends import Frontend
 from sluice.frontends.registry import conflicts, find_frontend, installed
 from sluice.pricing.prices import PriceTable, price_at
@@ -134,12 +135,12 @@ def check(
     """
     report = Report(path)
     try:
-        data = read_file(path) if data is None else data
+        data = read_file(path, MAX_FILE) if data is None else data
         return _checked(report, data, _Reading(report, find, environ, blind=blind), environ, blind=blind)
     except YamlError as error:
         report.problem((), error.message, error.at)
     except OSError as error:
-        report.problem((), f"cannot be read: {(error.strerror or str(error)).lower()}", TextPosition())
+        report.problem((), f"cannot be read: {reason_of(error)}", TextPosition())
     return _outcome(report, None)
 
 
@@ -311,15 +312,6 @@ def locate(given: str | None, environ: Environment[str, str] = os.environ) -> st
 def _outcome(report: Report, loaded: Loaded | None) -> Checked:
     problems = tuple(sorted(report.problems))
     return Checked(None if problems else loaded, problems, tuple(sorted(report.warnings)))
-
-
-def read_file(path: str, limit: int = MAX_FILE) -> bytes:
-    """The file's bytes. Raises OSError, also where it is larger than a configuration may be."""
-    with Path(path).open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise OSError(0, f"larger than {limit >> 10} KiB")
-    return data
 
 
 def _read_text(path: str) -> str:

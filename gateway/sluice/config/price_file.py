@@ -13,6 +13,7 @@ from sluice.config.types import Price
 from sluice.config.validation import INVALID, Walk
 from sluice.config.yamltext import TextPosition, YamlError, read
 from sluice.errors import ConfigError
+from sluice.files import read_file, reason_of
 from sluice.pricing.prices import PriceList, since_of
 
 BESIDE = Path(__file__).parents[1] / "prices.yaml"
@@ -29,16 +30,12 @@ def read_prices(path: Path) -> tuple[PriceList, Report]:
     """The prices in a file, and what is wrong with it. Never raises for anything in the file."""
     report = Report(str(path))
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE + 1)
-        if len(data) > MAX_FILE:
-            raise OSError(0, f"larger than {MAX_FILE >> 20} MiB")
-        root = read(data)
+        root = read(read_file(path, MAX_FILE))
     except YamlError as error:
         report.problem((), error.message, error.at)
         return PriceList(), report
     except OSError as error:
-        report.problem((), f"cannot be read: {(error.strerror or str(error)).lower()}", TextPosition())
+        report.problem((), f"cannot be read: {reason_of(error)}", TextPosition())
         return PriceList(), report
     walk = Walk(report)
     found = walk.value(root, inspect.type_info(_File))

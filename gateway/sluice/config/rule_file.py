@@ -17,6 +17,7 @@ import msgspec
 from sluice.config.validation import as_builtins
 from sluice.config.yamltext import YamlError, read
 from sluice.errors import ConfigError
+from sluice.files import read_file, reason_of
 from sluice.model.facts import Facts
 from sluice.model.rules import ModelRule
 
@@ -85,7 +86,7 @@ def bundled_rules() -> Sequence[ModelRule]:
 def _bundled(path: Path, changed: int, size: int) -> ModelTable:
     """Its models are read when somebody asks for a list: they take longer than its rules, and stand behind
     them."""
-    data = _bytes_of(path)
+    data = bytes_of(path)
     rules, behind, _ = data.partition(b"\nmodels:\n")
     if not behind:
         return table_of(data, str(path))
@@ -96,22 +97,20 @@ def _bundled(path: Path, changed: int, size: int) -> ModelTable:
 
 def read_table(path: Path) -> ModelTable:
     """The table in a file. Raises ConfigError, which names the file, for anything that is wrong with it."""
-    return table_of(_bytes_of(path), str(path))
+    return table_of(bytes_of(path), str(path))
 
 
-def _bytes_of(path: Path) -> bytes:
+def bytes_of(path: Path) -> bytes:
+    """A table's text. Raises ConfigError, which names the file, where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return file.read(MAX_FILE + 1)
+        return read_file(path, MAX_FILE)
     except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {(error.strerror or str(error)).lower()}"]) from None
+        raise ConfigError([f"{path}: cannot be read: {reason_of(error)}"]) from None
 
 
 def table_of(data: bytes, name: str) -> ModelTable:
     """The table that this text holds, `name` being its file's. Raises ConfigError."""
     try:
-        if len(data) > MAX_FILE:
-            raise ValueError(f"larger than {MAX_FILE >> 20} MiB")
         found = msgspec.convert(as_builtins(read(data)), _File)
         _check_date(found.updated, "updated")
         for index, line in enumerate(found.rules):

@@ -11,6 +11,7 @@ import msgspec
 
 from sluice.config.loader import Loaded
 from sluice.errors import ConfigError, Conflict
+from sluice.files import reason_of
 from sluice.process.gateway import Gateway
 from sluice.process.source import LOOK_EVERY, ConfigSource, FileWatch
 from sluice.process.systemd import ServiceManager
@@ -140,9 +141,7 @@ def read_again(source: ConfigSource, started: Loaded) -> Read | Reload:
     try:
         data = source.read()
     except OSError as error:
-        return Reload(
-            "invalid", problems=(f"{source.path}: cannot be read: {(error.strerror or str(error)).lower()}",)
-        )
+        return Reload("invalid", problems=(f"{source.path}: cannot be read: {reason_of(error)}",))
     named = hashlib.sha256(data).hexdigest()[:12]
     try:
         loaded = source.load(data)

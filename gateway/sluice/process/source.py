@@ -5,7 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from sluice.config.loader import Loaded, load, read_file, with_workers
+from sluice.config.loader import MAX_FILE, Loaded, load, with_workers
+from sluice.files import read_file
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at a watched file."""
@@ -27,7 +28,7 @@ class ConfigSource(msgspec.Struct, frozen=True):
 
     def read(self) -> bytes:
         """Reads the file's bytes. Raises OSError."""
-        return read_file(self.path)
+        return read_file(self.path, MAX_FILE)
 
     def state(self) -> State | None:
         """Returns a value that changes when the file is written, replaced, or a symbolic link points to

@@ -23,6 +23,7 @@ from sluice.config.types import (
     targets_of,
 )
 from sluice.config.units import in_full
+from sluice.files import read_file
 from sluice.frontends import Head
 from sluice.frontends.openai.dialect import OpenAI
 from sluice.frontends.widget.dialect import Widget
@@ -42,10 +43,14 @@ class Explained(msgspec.Struct, frozen=True):
     pod: None = None  # a gateway that has just started knows no server of an upstream
 
 
+MOST = 64 << 20
+"""Bytes of a body in a file."""
+
+
 def request_in(path: Path) -> ChatRequest:
     """Parses a file that holds the body of an OpenAI request, or of the widget's. Raises BadRequest,
     OSError."""
-    return request_of(path.read_bytes())
+    return request_of(read_file(path, MOST))
 
 
 def request_of(body: bytes) -> ChatRequest:

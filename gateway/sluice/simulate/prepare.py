@@ -1,5 +1,6 @@
 """From a command line to what is simulated: configuration, scenario, arrivals."""
 
+import math
 import os
 import re
 import time
@@ -59,6 +60,8 @@ class Prepared(msgspec.Struct, frozen=True):
 
 def prepared(wanted: Wanted) -> Prepared:
     """Raises ConfigError, OSError; ValueError for an option that cannot be read."""
+    if math.isnan(wanted.speed):
+        raise ValueError("--speed: expected a number")
     notes: list[str] = []
     loaded = _loaded(locate(wanted.config), notes)
     scenario = _scenario(wanted)

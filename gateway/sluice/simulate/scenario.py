@@ -8,7 +8,6 @@ there.
 import math
 import random
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
 import msgspec
@@ -20,6 +19,7 @@ from sluice.config.units import Bytes, Rate, Seconds
 from sluice.config.validation import Walk
 from sluice.config.yamltext import TextPosition, YamlError, read
 from sluice.errors import ConfigError
+from sluice.files import read_file, reason_of
 
 MAX_FILE = 4 << 20
 NORMAL_95 = 1.6448536269514722
@@ -184,15 +184,11 @@ def load_scenario(path: str) -> Scenario:
     """Raises ConfigError with every problem as file:line:column: path: message."""
     report = Report(path)
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_FILE + 1)
-        if len(data) > MAX_FILE:
-            raise OSError(0, f"larger than {MAX_FILE >> 20} MiB")
-        found = Walk(report).value(read(data), inspect.type_info(Scenario))
+        found = Walk(report).value(read(read_file(path, MAX_FILE)), inspect.type_info(Scenario))
     except YamlError as error:
         report.problem((), error.message, error.at)
     except OSError as error:
-        report.problem((), f"cannot be read: {(error.strerror or str(error)).lower()}", TextPosition())
+        report.problem((), f"cannot be read: {reason_of(error)}", TextPosition())
     if report.problems:
         raise ConfigError([str(problem) for problem in sorted(report.problems)])
     assert isinstance(found, Scenario)

@@ -21,10 +21,10 @@ the record's time.
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO, TypeGuard
 
 import msgspec
 
@@ -130,9 +130,9 @@ def read_trace(path: str, *, unit: Unit = "s") -> Trace:
     return Trace(rows, began if began > 10**8 else 0.0, attempts, skipped)
 
 
-def _lines(file: Iterable[str]) -> Iterator[tuple[int, str | dict[str, Any]]]:
+def _lines(file: TextIO) -> Iterator[tuple[int, str | dict[str, Any]]]:
     """Each line's number, and its JSON text or its fields."""
-    lines = iter(file)
+    lines = _bounded(file)
     first = next(lines, "").removeprefix("\ufeff")
     if first.lstrip().startswith("{"):
         yield 1, first
@@ -152,13 +152,21 @@ def _lines(file: Iterable[str]) -> Iterator[tuple[int, str | dict[str, Any]]]:
             yield number, dict(zip(names, values, strict=False))
 
 
+def _bounded(file: TextIO) -> Iterator[str]:
+    """Raises ValueError for a line that is longer than LONGEST_LINE, and reads no more of it."""
+    while line := file.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise ValueError(f"a line is longer than {LONGEST_LINE >> 20} MiB")
+        yield line
+
+
 def _decoded(line: str) -> dict[str, Any]:
-    if len(line) > LONGEST_LINE:
-        raise ValueError(f"a line is longer than {LONGEST_LINE >> 20} MiB")
     try:
         fields = msgspec.json.decode(line)
     except msgspec.DecodeError as error:
         raise ValueError(f"no JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("no JSON: nested too deeply") from None
     if not isinstance(fields, dict):
         raise ValueError("expected a JSON object on each line")
     return (
@@ -194,6 +202,8 @@ def _of_record(fields: Mapping[str, Any], attempts: list[RecordedAttempt]) -> Ar
     duration = fields.get("duration")
     if not fields.get("alias") or not isinstance(duration, int | float):
         return None
+    if not 0 <= duration <= LONGEST:
+        raise ValueError(f"expected a duration from 0 to {LONGEST} seconds")
     key = fields.get("key")
     row = Arrival(
         _seconds(fields.get("timestamp"), "s") - duration,
@@ -208,19 +218,23 @@ def _of_record(fields: Mapping[str, Any], attempts: list[RecordedAttempt]) -> Ar
     if (
         isinstance(last, dict)
         and last.get("outcome") == "ok"
-        and isinstance(last.get("first_token"), int | float)
+        and _is_span(first := last.get("first_token"))
+        and _is_span(started := last.get("started") or 0.0)
     ):
-        first, started = float(last["first_token"]), float(last.get("started") or 0.0)
         token = max(0.0, (duration - started - first) / (row.output - 1)) if row.output > 1 else 0.0
         attempts.append(RecordedAttempt(str(last.get("target")), first, token))
     return row
+
+
+def _is_span(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and 0 <= value <= LONGEST
 
 
 def _seconds(value: Any, unit: Unit) -> float:
     """Raises ValueError."""
     try:
         seconds = float(value) / (1000 if unit == "ms" else 1)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         try:
             seconds = _moment(str(value))
         except ValueError:
@@ -247,6 +261,6 @@ def _tokens(value: Any) -> int:
         number = float(value)
         if 0 <= number <= MOST:
             return int(number)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise ValueError(f"expected a number of tokens from 0 to {MOST}")
