@@ -42,6 +42,9 @@ NAMED = headers_answer(set_header("X-Gateway-Destination-Endpoint", b"10.0.0.1:8
     ("10.0.0.1:8000", (ONE,)),
     ("10.0.0.1:8000, [fd00::1]:80", (ONE, TWO)),
     ("10.0.0.1:8000,10.0.0.1:8000", (ONE,)),
+    ("169.254.169.254:80,[fe80::1]:80,[::ffff:169.254.169.254]:80,0.0.0.0:80,[::]:80,224.0.0.1:80,10.0.0.1:8000", (ONE,)),
+    ("fe80::1%a\r\nhost: b:80,[fd00::1%\r\n]:80,10.0.0.1\r:80,10.0.0.1:8000", (ONE,)),
+    (f"10.0.0.2:{'9' * 5000},10.0.0.2:+80,10.0.0.2:8_0,10.0.0.2:٨٠,10.0.0.2:-1,10.0.0.1:8000", (ONE,)),
     ("name:80,10.0.0.1:0,10.0.0.1,10.0.0.1:99999,:80,10.0.0.1:8000", (ONE,)),
     ("", ()),
 ])  # fmt: skip
@@ -50,6 +53,7 @@ def test_lists_of_endpoints(listed: str, found: tuple[Endpoint, ...]) -> None:
 
 
 def test_lists_are_bounded() -> None:
+    assert endpoints_in("x," * 100_000 + "10.0.0.1:8000") == ()
     assert len(endpoints_in(",".join(f"10.0.0.{number}:80" for number in range(100)))) == ENDPOINTS
 
 
@@ -85,8 +89,14 @@ def test_a_refusal_has_its_status_headers_and_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [data(7, b""), data(7, data(1, number(1, 7))), b"\x0a", b"\x0a\x05ab", b"\x0b", b"\xff" * 12]
-)
+    "message", [
+        data(7, b""), data(7, data(1, number(1, 7))), b"\x0a", b"\x0a\x05ab", b"\x0b", b"\xff" * 12,
+        number(2, 0) * 20_000, headers_answer(number(9, 0) * 20_000),
+        headers_answer(b"".join(set_header(f"x-{at}", b"") for at in range(200))),
+        headers_answer(set_header("x-a", bytes(40_000))),
+        data(7, data(1, number(1, 429)) + data(2, set_header("x-a", bytes(40_000)))),
+    ]
+)  # fmt: skip
 def test_what_is_no_answer_is_refused(message: bytes) -> None:
     with pytest.raises(BadProtobuf):
         Pick().feed(message)

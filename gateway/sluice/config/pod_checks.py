@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from ipaddress import ip_network
 
 from sluice.config.problems import Path
 from sluice.config.types import Alias, Config, Picker, Pods, Tier, Upstream
@@ -78,6 +79,13 @@ def check_picker(problem: Problem, path: Path, upstream: Upstream) -> None:
             host_and_port(picker.address, 9002)
         except ValueError:
             problem((*path, "picker", "address"), "expected host:port, such as llama-epp.models.svc:9002")
+    for index, network in enumerate(picker.networks if isinstance(picker.networks, tuple) else ()):
+        try:
+            ip_network(network)
+        except ValueError:
+            problem(
+                (*path, "picker", "networks", index), "expected a network, such as 10.8.0.0/14 or fd00::/8"
+            )
     if isinstance(picker.ca, str) and picker.tls is True:
         try:
             picker_tls(picker)

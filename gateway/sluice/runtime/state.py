@@ -370,8 +370,9 @@ class ProcessState:
             channel = GrpcChannel(host, port, joined(host, port), picker_tls(picker) if picker.tls else None)
             to_service = picker.when_down == "service"
             return PickedTransport(
-                base, channel, timeout=float(picker.timeout), open_on_failure=to_service, told=told
-            )
+                base, channel, timeout=float(picker.timeout), open_on_failure=to_service, told=told,
+                networks=picker.networks,
+            )  # fmt: skip
 
         return self.pickers.take(stack, name, (picker, base), make)
 

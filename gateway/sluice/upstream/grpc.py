@@ -66,6 +66,7 @@ class GrpcStream:
         self.id = id
         self.out = bytearray()
         self.finished = False  # we send no more, and nobody reads
+        self.unread = False  # nobody reads any more
         self.last = False  # we send no more
         self.half_closed = False  # and have said so
         self.status: int | None = None
@@ -88,6 +89,12 @@ class GrpcStream:
         if not self.finished and self._ended is None:
             self.finished = self.last = True
             self._connection.pump(self)
+
+    def ignore(self) -> None:
+        """Drops what came and what comes: nobody reads it. Messages can still be sent."""
+        self.unread = True
+        self._messages.clear()
+        self._in.clear()
 
     def cancel(self) -> None:
         """Ends the stream at once, if it has not ended."""
@@ -123,7 +130,7 @@ class GrpcStream:
     def came(self, data: bytes) -> bool:
         """Whether this is what a server may send."""
         self._received += len(data)
-        if self.finished:  # nobody will read it
+        if self.finished or self.unread:
             return self._received <= MAX_RECEIVED
         self._in += data
         while len(self._in) >= 5:

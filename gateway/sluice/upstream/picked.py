@@ -11,8 +11,9 @@ The protocol is that of `sluice.wire.ext_proc`. Credentials are never sent to th
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from ipaddress import ip_address, ip_network
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,7 +50,8 @@ class PickedTransport:
     """`base` reaches the upstream by its name: it is used itself where the picker fails and `open_on_failure`
     says so.
 
-    `timeout`, seconds: for the picker's answer, connecting to it included.
+    `timeout`, seconds: for the picker's answer, connecting to it included. `networks`: those in which
+    endpoints may be, None: anywhere.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class PickedTransport:
         timeout: float,
         open_on_failure: bool = False,
         told: Told = lambda _: None,
+        networks: Sequence[str] | None = None,
     ) -> None:
         self.base, self.channel = base, channel
         self._timeout = timeout
         self._open_on_failure = open_on_failure
         self._told = told
+        self._networks = [ip_network(network) for network in networks] if networks is not None else None
         self._endpoints: dict[Endpoint, Towards] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -149,13 +153,20 @@ class PickedTransport:
                 pick.feed(message)
                 if len(pick.body) > 2 * len(body) + (1 << 20):
                     raise BadProtobuf("the picker's body is far longer than the request's")
+            pick.endpoints = tuple(filter(self._is_allowed, pick.endpoints))
             if pick.refused is None and not pick.endpoints:
                 raise BadProtobuf("the picker named no endpoint")
+            stream.ignore()  # whatever a picker still says, the request has been sent
             answered = True
         finally:
             if not answered:
                 stream.cancel()
         return pick, stream
+
+    def _is_allowed(self, endpoint: Endpoint) -> bool:
+        address = ip_address(endpoint.host)
+        plain = getattr(address, "ipv4_mapped", None) or address
+        return self._networks is None or any(plain in network for network in self._networks)
 
 
 class _Waiting:
@@ -282,13 +293,16 @@ def _headers_of(request: UpstreamRequest) -> list[tuple[str, str]]:
         (":authority", url.netloc),
         (":scheme", url.scheme),
     ]
-    lines = [line.partition(":") for line in request.lines.decode("latin-1").split("\r\n")]
-    given = [*request.headers, *((name.strip(), value.strip()) for name, colon, value in lines if colon)]
     return found + [
         (name, value)
-        for name, value in given
+        for name, value in _fields_of(request)
         if not SECRETIVE.search(name.lower()) and not _SCHEME.match(value)
     ]
+
+
+def _fields_of(request: UpstreamRequest) -> list[tuple[str, str]]:
+    lines = [line.partition(":") for line in request.lines.decode("latin-1").split("\r\n")]
+    return [*request.headers, *((name.strip(), value.strip()) for name, colon, value in lines if colon)]
 
 
 def _told_of(headers: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -299,11 +313,11 @@ def _told_of(headers: Mapping[str, str]) -> list[tuple[str, str]]:
 def _changed(request: UpstreamRequest, pick: Pick) -> UpstreamRequest:
     """The request with the headers that the picker sets, and its body, if it gave one back. Raises
     UpstreamError."""
-    mine = {name.lower() for name, _ in request.headers}
+    mine = OURS | {name.lower() for name, _ in _fields_of(request)}
     more = [
         (name, value)
         for name, value in pick.headers.items()
-        if name not in OURS | mine and not name.startswith((":", "x-envoy"))
+        if name not in mine and not name.startswith((":", "x-envoy")) and not SECRETIVE.search(name)
     ]
     try:
         check_fields(more)

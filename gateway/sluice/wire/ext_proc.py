@@ -6,6 +6,7 @@ messages and the numbers of their fields, https://github.com/kubernetes-sigs/gat
 the protocol of pickers (docs/proposals/004-endpoint-picker-protocol, 1.0.0).
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 
@@ -23,6 +24,12 @@ PIECE = 256 << 10
 """Bytes of a body in one message: gRPC servers take 4 MiB by default."""
 ENDPOINTS = 16
 """Endpoints of one answer that are used."""
+MOST_LISTED = 256
+"""Endpoints of one answer that are looked at."""
+MOST_HEADERS, MOST_HEADER_BYTES = 100, 32 << 10
+"""Headers that a picker sets, and their names and values together."""
+LONGEST_ENDPOINT = 64
+"""Characters: an IPv6 address in brackets and a port have at most 53."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -88,6 +95,7 @@ class Pick(msgspec.Struct):
                 self.headers |= _set_headers(value)
                 if not self.endpoints and DESTINATION in self.headers:
                     self.endpoints = endpoints_in(self.headers[DESTINATION])
+                check_size(self.headers)
             elif field == 3 and isinstance(value, bytes):
                 self._body(value)
 
@@ -105,18 +113,31 @@ class Pick(msgspec.Struct):
 
 
 def endpoints_in(listed: str) -> tuple[Endpoint, ...]:
-    """The endpoints of "ip:port,ip:port", without those that are none."""
+    """The endpoints of "ip:port,ip:port", without those that are none or can be no server's: link-local ones
+    (a cloud's metadata service is at 169.254.169.254), multicast and 0.0.0.0."""
     found = []
-    for one in listed.split(","):
-        host, _, port = one.strip().rpartition(":")
-        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    for one in listed.split(",", MOST_LISTED)[:MOST_LISTED]:
+        place = _PLACE.fullmatch(one.strip()) if len(one) <= LONGEST_ENDPOINT else None
+        if place is None or not 0 < int(place["port"]) < 65536:
+            continue
         try:
-            ip_address(host)
+            address = ip_address(place["host"] or place["host6"])
         except ValueError:
             continue
-        if port.isascii() and port.isdigit() and 0 < int(port) < 65536:
-            found.append(Endpoint(host, int(port)))
+        plain = getattr(address, "ipv4_mapped", None) or address
+        if not (plain.is_link_local or plain.is_multicast or plain.is_unspecified):
+            found.append(Endpoint(str(address), int(place["port"])))
     return tuple(dict.fromkeys(found))[:ENDPOINTS]
+
+
+_PLACE = re.compile(r"(?:(?P<host>[0-9a-fA-F.:]+)|\[(?P<host6>[0-9a-fA-F.:]+)\]):(?P<port>[0-9]{1,5})")
+
+
+def check_size(headers: Mapping[str, str]) -> None:
+    """Raises BadProtobuf for more headers than a request may be given."""
+    size = sum(len(name) + len(value) for name, value in headers.items())
+    if len(headers) > MOST_HEADERS or size > MOST_HEADER_BYTES:
+        raise BadProtobuf("more headers than a request may be given")
 
 
 def request_headers(headers: Iterable[tuple[str, str]], *, body: bool) -> bytes:
@@ -180,6 +201,7 @@ def _refused(message: bytes) -> Refused:
             status = next((code for inner, code in fields(value) if inner == 1 and isinstance(code, int)), 0)
         elif field == 2 and isinstance(value, bytes):
             headers = _set_headers(value)
+            check_size(headers)
         elif field == 3 and isinstance(value, bytes):
             body = value
     if not 200 <= status <= 599:

@@ -70,11 +70,18 @@ class BadProtobuf(ValueError):
     """What was to be read is no message."""
 
 
+MOST_FIELDS = 10_000
+"""Of one message. Five times as many take some ten milliseconds to be read."""
+
+
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The fields of a message, in their order: number, and its value as a number or as bytes. Raises
     BadProtobuf."""
-    at, end = 0, len(message)
+    at, end, left = 0, len(message), MOST_FIELDS
     while at < end:
+        if not left:
+            raise BadProtobuf(f"a message of more than {MOST_FIELDS} fields")
+        left -= 1
         key, at = _read_varint(message, at)
         field, wire = key >> 3, key & 7
         match wire:

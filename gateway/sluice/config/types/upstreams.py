@@ -76,6 +76,9 @@ class Picker(Section, frozen=True):
     when_down: Literal["refuse", "service"] = (
         "refuse"  # without its answer: the next target, or base_url's own address
     )
+    networks: tuple[str, ...] | None = (
+        None  # where its servers are, [10.8.0.0/14]; others get no request; null: anywhere
+    )
 
 
 class Fitted(Section, frozen=True, kw_only=True):
