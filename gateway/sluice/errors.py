@@ -14,6 +14,8 @@ UpstreamErrorKind = Literal[
     "rate_limited", "server_error", "overloaded", "bad_credentials", "billing", "not_found",
     # the request itself is at fault: passed on to the caller
     "bad_request", "context_length", "content_policy",
+    # an id in the request that the provider does not know: another account may have it
+    "unknown_id",
     # the answer's stream
     "garbled", "truncated", "stream_error", "first_token_timeout", "idle_timeout", "total_timeout",
     # a continued answer that turned out to be another one
@@ -38,6 +40,9 @@ NO_OTHER_FIELDS: Mapping[str, Any] = {}
 
 CALLERS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_request", "context_length", "content_policy"})
 """Kinds that another target would answer in the same way: never retried."""
+
+NOT_THE_TARGETS_FAULT: frozenset[UpstreamErrorKind] = CALLERS_FAULT | {"unknown_id"}
+"""Kinds that say nothing about the target's health."""
 
 ACCOUNTS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_credentials", "billing"})
 """Kinds where the gateway's own account with the provider is at fault: its key, its rights or its money. The
@@ -225,6 +230,11 @@ class UpstreamError(GatewayError):
     def callers_fault(self) -> bool:
         """Another target would say the same: pass it on instead of failing over."""
         return self.kind in CALLERS_FAULT
+
+    @property
+    def about_request(self) -> bool:
+        """It is about what the caller sent, and the caller is told so; another target may still answer."""
+        return self.kind in NOT_THE_TARGETS_FAULT
 
 
 def wait_of(error: GatewayError) -> float | None:

@@ -195,3 +195,62 @@ async def test_our_own_key_is_never_shown(backend: str, inside: bool) -> None:
             assert OWN not in text
             assert "10.0.0.7" not in text
             assert "Who is *** at ***?" in text
+
+
+LOST = {
+    "error": {
+        "message": "Item with id 'rs_1' not found. Items are not persisted when `store` is set to false.",
+        "type": "invalid_request_error",
+        "param": "input",
+        "code": None,
+    }
+}
+
+
+async def test_a_callers_unknown_id_is_looked_for_elsewhere_and_marks_nobody() -> None:
+    async with behind(error(404, LOST), well) as g:
+        for _ in range(3):
+            for code, text, _ in await answers(g):
+                assert (code, "Hi" in text) == (200, True)
+        assert g.metric('sluice_breaker_state{model="m",upstream="up0"}') == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (404, LOST, (404, "unknown_id")),
+        (
+            400,
+            {
+                "error": {
+                    "message": "Previous response with id 'resp_1' not found.",
+                    "code": "previous_response_not_found",
+                }
+            },
+            (400, "previous_response_not_found"),
+        ),
+        (
+            403,
+            {
+                "error": {
+                    "code": 403,
+                    "status": "PERMISSION_DENIED",
+                    "message": "You do not have permission to access the File b4x or it may not exist.",
+                }
+            },
+            (404, "unknown_id"),
+        ),
+    ],
+)
+async def test_an_unknown_id_is_the_callers_fault(status: int, body: Any, told: tuple[int, str]) -> None:
+    async with behind(error(status, body)) as g:
+        for _ in range(3):
+            streamed, whole, lines = await answers(g)
+            for code, text, _ in (streamed, whole):
+                fields = json.loads(text)["error"]
+                assert (code, fields["code"]) == told
+                assert fields["type"] == "invalid_request_error"
+                assert fields["message"] == body["error"]["message"]
+            assert '"unknown_id"' in lines[1]
+        assert g.metric('sluice_breaker_state{model="m",upstream="up0"}') == 0
+        assert not [line for line in g.log_lines if line["event"] == "credentials_refused"]

@@ -115,7 +115,7 @@ def test_a_rate_limit_cools_down_without_counting_as_a_failure() -> None:
 
 def test_errors_of_the_request_say_nothing_about_the_target() -> None:
     health = Health(Clock(), POLICY)
-    for kind in ("bad_request", "context_length", "content_policy"):
+    for kind in ("bad_request", "context_length", "content_policy", "unknown_id"):
         for _ in range(5):
             health.failed(UpstreamError(kind))  # type: ignore[arg-type]
     assert health.ready()

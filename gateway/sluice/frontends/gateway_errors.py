@@ -43,7 +43,7 @@ def gateway_error_object(error: GatewayError, request_id: str) -> dict[str, Any]
     match error:
         case BadRequest(details=details):
             body["details"] = details
-        case UpstreamError(callers_fault=True):
+        case UpstreamError(about_request=True):
             body["details"] = [{"field": "body", "reason": error.message, "code": error.code}]
         case UpstreamError() | Unauthorized():
             pass
@@ -54,7 +54,7 @@ def gateway_error_object(error: GatewayError, request_id: str) -> dict[str, Any]
 
 def _text_of(error: GatewayError) -> str:
     match error:
-        case UpstreamError(callers_fault=True):
+        case UpstreamError(about_request=True):
             return INVALID
         case BadRequest(query=True):
             return INVALID_QUERY

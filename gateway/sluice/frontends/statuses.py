@@ -33,5 +33,7 @@ UPSTREAM_STATUS = {
 
 def status_of(error: GatewayError) -> int:
     if isinstance(error, UpstreamError):
+        if error.kind == "unknown_id":  # OpenAI's is 400 for responses, 404 for all else
+            return 400 if error.status == 400 else 404
         return UPSTREAM_STATUS.get(error.kind, 502)
     return STATUS.get(type(error), 500)

@@ -22,7 +22,8 @@ OUTCOMES: dict[UpstreamErrorKind, str] = {
     "reset": "connect_error", "tls_error": "tls_error", "headers_timeout": "headers_timeout",
     "rate_limited": "rate_limited", "server_error": "server_error", "overloaded": "server_error",
     "bad_credentials": "bad_credentials", "billing": "bad_credentials", "not_found": "client_error",
-    "bad_request": "client_error", "context_length": "client_error", "content_policy": "client_error", "garbled": "garbled",
+    "bad_request": "client_error", "context_length": "client_error", "content_policy": "client_error",
+    "unknown_id": "client_error", "garbled": "garbled",
     "truncated": "truncated", "stream_error": "server_error", "first_token_timeout": "first_token_timeout",
     "idle_timeout": "idle_timeout", "total_timeout": "total_timeout", "diverged": "garbled",
 }  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from sluice.errors import ACCOUNTS_FAULT, UpstreamError, UpstreamErrorKind
+from sluice.errors import ACCOUNTS_FAULT, NOT_THE_TARGETS_FAULT, UpstreamError, UpstreamErrorKind
 
 
 class BreakerState(IntEnum):
@@ -97,9 +97,7 @@ class Load:
         return recent[int(0.95 * (len(recent) - 1))] if len(recent) >= 20 else None
 
 
-NOT_ITS_FAULT: frozenset[UpstreamErrorKind] = frozenset(
-    {"bad_request", "context_length", "content_policy", "rate_limited"}
-)
+NOT_ITS_FAULT: frozenset[UpstreamErrorKind] = NOT_THE_TARGETS_FAULT | {"rate_limited"}
 COOL_DOWN = 1.0
 """Seconds of cool-down after a 429 without a Retry-After. (A 503 with a Retry-After cools down, too.)"""
 PATIENCE = 60.0

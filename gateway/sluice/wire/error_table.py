@@ -57,6 +57,7 @@ _TENCENT = "https://www.tencentcloud.com/document/product/1238/64634"
 _COHERE = "https://docs.cohere.com/reference/errors"
 _GROQ = "https://console.groq.com/docs/errors"
 _GROQ_SPEND = "https://console.groq.com/docs/spend-limits"
+_GROQ_MODELS = "https://console.groq.com/docs/model-permissions"
 _PI = "https://github.com/earendil-works/pi/issues/129"
 _GENERAL = "what the rows above have in common"
 
@@ -198,11 +199,15 @@ CODES: tuple[Row, ...] = (
     Row("not_found", "model_not_available", _ZENMUX),
     Row("not_found", "DeploymentNotFound", _AZURE_NO_DEPLOYMENT),
     Row("not_found", "ModelNotOpen", _ARK),
+    Row("not_found", "model_permission_blocked_org", _GROQ_MODELS),
+    Row("not_found", "model_permission_blocked_project", _GROQ_MODELS),
     Row("not_found", "ResourceNotFoundException", _BEDROCK),
     Row("not_found", "InvalidEndpointOrModel.NotFound", _ARK),
     Row("not_found", "1211", _BIGMODEL),
     Row("not_found", "1221", _BIGMODEL),
     Row("not_found", "1222", _BIGMODEL),
+    # an id of the caller's: of a response, a file …
+    Row("unknown_id", "previous_response_not_found", "maximhq/bifrost#2441"),
     # a fault of theirs
     Row("server_error", "base_resp 1000", _MINIMAX),
     Row("server_error", "base_resp 1001", _MINIMAX),
@@ -242,6 +247,13 @@ TYPES: tuple[Row, ...] = (
 )
 
 WORDS: tuple[Row, ...] = (
+    # what the caller's own URL said when the provider fetched it
+    Row(
+        "bad_request",
+        "re:\\b(error while|timeout while|time[d]? ?out|fail(ed|ure)?( to)?|unable to|cannot|could not|couldn't)"
+        " (download|fetch)(ing)?\\b",
+        "vercel/ai#8857",
+    ),
     # the account's money
     Row("billing", "insufficient balance", "zai-org/GLM-5#148"),
     Row("billing", "insufficient account", "XiaomiMiMo/MiMo#99"),
@@ -622,6 +634,23 @@ WORDS: tuple[Row, ...] = (
         _AZURE_NO_DEPLOYMENT,
     ),
     Row("not_found", "模型不存在", _BIGMODEL),
+    Row(
+        "not_found",
+        "re:(\\b(not|no)|n't) (have )?(access|permission|permitted|allowed)\\b[^.]{0,20}\\bmodel\\b",
+        "langgenius/dify#2829",
+    ),
+    # an id of the caller's: of a response, a file …
+    Row(
+        "unknown_id",
+        "re:\\b(file|item|response|conversation|container|vector store|prompt|batch|cached ?content|upload)s?\\b"
+        "[^.]{0,120}\\b(not found|((does|do|did|may) not|doesn't|don't) exist)",
+        "home-assistant/core#150251",
+    ),
+    Row(
+        "unknown_id",
+        "re:\\bno such (file|response|conversation|container|vector store|prompt|batch)\\b",
+        "danny-avila/LibreChat#2632",
+    ),
     # nobody there who could answer now
     Row("overloaded", "re:over ?loaded", _ANTHROPIC),
     Row(

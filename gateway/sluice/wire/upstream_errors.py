@@ -50,12 +50,12 @@ _STATUS: Mapping[int, UpstreamErrorKind] = {
 }
 
 _OF_ACCOUNT = frozenset({"billing", "bad_credentials", "rate_limited", "content_policy"})
-_ANY = frozenset({*_OF_ACCOUNT, "context_length", "not_found", "overloaded"})
+_ANY = frozenset({*_OF_ACCOUNT, "context_length", "not_found", "unknown_id", "overloaded"})
 _SHARPER: Mapping[int, Collection[str]] = {
     401: frozenset({"billing", "rate_limited", "content_policy"}),
     402: frozenset({"rate_limited", "content_policy"}),
     403: _ANY,
-    404: frozenset({"billing", "content_policy"}),
+    404: frozenset({"billing", "content_policy", "unknown_id"}),
     405: frozenset(),
     408: frozenset(),
     429: frozenset({"billing", "bad_credentials", "content_policy", "context_length"}),

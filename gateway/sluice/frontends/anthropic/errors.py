@@ -69,7 +69,9 @@ def error_type(error: GatewayError) -> str:
     match error:
         case _ if _thread_code(error) == _NO_THREAD:
             return "not_found_error"
-        case UpstreamError(callers_fault=True):
+        case UpstreamError(kind="unknown_id", status=status) if status != 400:
+            return "not_found_error"
+        case UpstreamError(about_request=True):
             return "invalid_request_error"
         case UpstreamError(kind=kind):
             return _UPSTREAM.get(kind, "api_error")

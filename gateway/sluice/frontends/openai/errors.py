@@ -52,7 +52,9 @@ def error_object(error: GatewayError) -> dict[str, Any]:
 
 def _code(error: GatewayError) -> str:
     match error:
-        case UpstreamError(kind="bad_request" | "stream_error", provider_code=str(code)) if code:
+        case UpstreamError(kind="bad_request" | "unknown_id" | "stream_error", provider_code=str(code)) if (
+            code
+        ):
             return code  # as for a caller of the provider itself
         case _:
             return _CODES.get(error.code, error.code)
@@ -60,7 +62,7 @@ def _code(error: GatewayError) -> str:
 
 def _type(error: GatewayError) -> str:
     match error:
-        case UpstreamError(callers_fault=True):
+        case UpstreamError(about_request=True):
             return "invalid_request_error"
         case UpstreamError(kind="rate_limited"):
             return "rate_limit_error"
