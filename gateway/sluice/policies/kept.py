@@ -43,18 +43,22 @@ _object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class KeptResponses:
-    """The policy. `failed` gets the name and error of a failed operation of the store."""
+    """The policy. `failed` gets the name and error of a failed operation of the store; `wall` is the time that
+    responses are dated by, `clock` is monotonic."""
 
     def __init__(
         self,
         store: ResponseStore | None,
         wall: Callable[[], float],
         failed: Callable[[str, Exception], object] = lambda operation, error: None,
+        *,
+        clock: Callable[[], float],
     ) -> None:
         self.store = store
         self._wall = wall
         self._failed = failed
-        self._failed_at = -math.inf  # on the loop's clock
+        self._clock = clock
+        self._failed_at = -math.inf  # by `clock`
         self._size = 0  # bytes of what is on its way to the store
         self._keeping: dict[asyncio.Task[None], str] = {}  # and whose answer it is
 
@@ -122,7 +126,7 @@ class KeptResponses:
     def check(self) -> None:
         """Raises Unavailable where the store has failed a moment ago: what it has not may be on its way there,
         from this process or another."""
-        if asyncio.get_running_loop().time() - self._failed_at < DOUBTFUL:
+        if self._clock() - self._failed_at < DOUBTFUL:
             raise Unavailable("The store of responses does not have it, and has just failed", retry_after=1.0)
 
     async def _put(self, store: ResponseStore, tenant: str, kept: KeptResponse) -> None:
@@ -140,7 +144,7 @@ class KeptResponses:
     async def _again(self, store: ResponseStore, tenant: str, kept: KeptResponse, size: int) -> None:
         self._size += size
         try:
-            await stored(lambda: store.put(tenant, kept))
+            await stored(lambda: store.put(tenant, kept), clock=self._clock)
         except Exception as error:
             self._note_failure()
             self._failed("append", error)
@@ -148,7 +152,7 @@ class KeptResponses:
             self._size -= size
 
     def _note_failure(self) -> None:
-        self._failed_at = asyncio.get_running_loop().time()
+        self._failed_at = self._clock()
 
     async def close(self) -> None:
         """Waits for the answers that are being stored, for at most CLOSING seconds, and closes the store."""

@@ -214,7 +214,7 @@ class ProcessState:
         self.turns = Turns(store, Turnstile(), time.time, records.not_kept, leases=leases)
         stack.push_async_callback(self.turns.close)
         self.kept = KeptResponses(
-            response_store(config, self.watches, self.seals), time.time, records.not_kept
+            response_store(config, self.watches, self.seals), time.time, records.not_kept, clock=self.clock
         )
         stack.push_async_callback(self.kept.close)
         self.keys = key_follower(config, metrics, self.watches)

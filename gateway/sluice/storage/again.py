@@ -1,7 +1,6 @@
 """Stores again what a store that is down did not take: a caller has been told by then that it is kept."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
 from sluice.storage import DOWN, Reason
@@ -16,11 +15,11 @@ AGAIN_AFTER: frozenset[Reason] = DOWN | {"busy"}
 async def stored(
     operation: Callable[[], Awaitable[None]],
     *,
+    clock: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Awaits an operation that may be done twice, again for AGAIN seconds while its store is down. Raises what
-    the last one does; a store's error names its `reason`.
+    the last one does; a store's error names its `reason`. `clock` in seconds, monotonic.
     """
     pause, until = SOONEST, clock() + AGAIN
     while True:
