@@ -9,6 +9,8 @@ import msgspec
 
 from sluice.telemetry.logs import LogLine
 
+SET_BACK = 1_000_000
+"""Microseconds by which a clock must have gone back to have been set."""
 KEPT = 1_000
 """Calls that are remembered; the oldest are forgotten first."""
 
@@ -36,16 +38,27 @@ class RecentCalls:
 
         def in_text(line: LogLine) -> None:
             self._number += 1
-            self._last = max(int(self._wall() * 1e6), self._last + 1)
+            self._last = max(self._now(), self._last + 1)
             self._seen.append(Seen(self._number, self._last, line))
             say(line)
 
         return in_text
 
+    def _now(self) -> int:
+        """Microseconds since the epoch. Where the clock has been set back, the calls of before are dated by the
+        new time: as if the last of them had ended now."""
+        now = int(self._wall() * 1e6)
+        if (back := self._last - now) > SET_BACK:
+            self._last = now
+            older = [msgspec.structs.replace(seen, at=seen.at - back) for seen in self._seen]
+            self._seen.clear()
+            self._seen.extend(older)
+        return now
+
     def within(self, seconds: float) -> tuple[list[Seen], bool]:
         """Returns the calls of the last `seconds`, newest first, and whether none of that time are
         forgotten."""
-        since = int((self._wall() - seconds) * 1e6)
+        since = self._now() - int(seconds * 1e6)
         found: list[Seen] = []
         for seen in reversed(self._seen):
             if seen.at < since:
