@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sluice.backends.protocol import find_backend
-from sluice.config.checks import address
+from sluice.config.listening import address
 from sluice.config.loader import Loaded, check, check_text, load, locate
 from sluice.config.resources import RESOURCES
 from sluice.config.shown import shown

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from sluice.config.otlp_checks import check_receiver
+from sluice.config.checks.otlp import check_receiver
 from sluice.config.types import HeaderValue, Tracing
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sluice.config.record_checks import check_sink
+from sluice.config.checks.records import check_sink
 from sluice.config.types import (
     RecordBucket,
     RecordFile,

@@ -22,10 +22,11 @@ from msgspec import inspect
 
 from sluice.backends.credentials import ConfiguredCredential
 from sluice.backends.protocol import Backend, ListsModels, find_backend
-from sluice.config.checks import Checks, not_shared
+from sluice.config.checks import Checks
+from sluice.config.checks.file import not_shared
+from sluice.config.checks.limits import check_reservations
 from sluice.config.credentials import CredentialReading
 from sluice.config.interpolation import Expansion
-from sluice.config.limit_checks import check_reservations
 from sluice.config.plugins import PluginReading
 from sluice.config.price_file import bundled_prices, listed, read_prices
 from sluice.config.problems import Path as KeyPath

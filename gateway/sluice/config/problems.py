@@ -1,6 +1,6 @@
 """Formats the problems of a configuration file, as `file:line:column: path: message`."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -51,6 +51,15 @@ class Report:
 
     def warning(self, path: Path, message: str) -> None:
         self.warnings.append(self._line(path, message, None))
+
+    def attempt(self, path: Path, check: Callable[[str], object], text: object) -> None:
+        """Reports the ValueError that `check` raises for `text`, if it is a text at all."""
+        if not isinstance(text, str):
+            return
+        try:
+            check(text)
+        except ValueError as error:
+            self.problem(path, str(error))
 
     def has_problem_at(self, path: Path) -> bool:
         return any(problem.path == path_text(path) for problem in self.problems)

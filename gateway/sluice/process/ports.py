@@ -28,7 +28,7 @@ from hashlib import sha256
 
 import msgspec
 
-from sluice.config.checks import address, unix_path
+from sluice.config.listening import address, unix_path
 from sluice.config.types import Server
 from sluice.server.acceptor import BACKLOG
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+from sluice.config.checks.records import check_url
 from sluice.config.problems import Path
-from sluice.config.record_checks import check_url
 from sluice.config.types import MetricsPush, RecordOtlp, Tracing
 
 _OF_THE_PROTOCOL = frozenset(
