@@ -1,9 +1,11 @@
 """Checks of request bodies that frontends share; their errors name fields and never values."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from sluice.errors import BadRequest
+from sluice.model.chat import Cache
 
 LARGEST = 2**53 - 1
 """The largest whole number that every reader of JSON takes for itself (RFC 8259, section 6)."""
@@ -58,3 +60,17 @@ def check_names(found: dict[str, Any], known: frozenset[str], at: str) -> None:
         if folded in seen:
             raise refused(at.rstrip(".") or "body", "must not hold names that differ by case alone")
         seen.add(folded)
+
+
+def cache_of_breakpoint(part: Mapping[str, Any]) -> Cache | None:
+    """Returns OpenAI's mark for the prompt cache at a content part, in Anthropic's words; None if it has none.
+
+    Of its lives (30m, 12h) the longer one is nearest to Anthropic's hour.
+    """
+    match part.get("prompt_cache_breakpoint"):
+        case {"ttl": "12h"}:
+            return {"type": "ephemeral", "ttl": "1h"}
+        case dict():
+            return {"type": "ephemeral"}
+        case _:
+            return None

@@ -26,6 +26,11 @@ ToolIds = Literal["", "[A-Za-z0-9_-]{1,64}", "[A-Za-z0-9]{9}"]
 """The required form of tool call ids; "" is any."""
 
 
+CacheMarks = Literal["", "cache_control", "prompt_cache_breakpoint"]
+"""How parts of a prompt are marked for the provider's cache: as Anthropic does, as OpenAI does, or not at
+all."""
+
+
 class Overrides(msgspec.Struct, frozen=True):
     """The options of an upstream or a target. A name with "!" in `drop`, or a null value, takes a rule of the
     table away."""
@@ -46,7 +51,8 @@ class ModelRules(msgspec.Struct, frozen=True):
     `lacks`: names of features (`sluice.model.features`) that the model has not, though its dialect has words
     for them. `blank_stops`: the model accepts stop sequences of white space. `efforts`: those it accepts.
     `always_thinks`: it thinks unless thinking is turned off. `prefix`: a last message of the assistant must
-    be marked as what the answer begins with (`prefix: true`, Mistral).
+    be marked as what the answer begins with (`prefix: true`, Mistral). `cache_marks`: how it takes callers'
+    marks for the prompt cache, where its dialect has none for every model (OpenAI's).
     """
 
     drop: frozenset[str] = frozenset()
@@ -65,6 +71,7 @@ class ModelRules(msgspec.Struct, frozen=True):
     always_thinks: bool = False
     thinking_off: ThinkingOff = "disabled"
     prefix: bool = False
+    cache_marks: CacheMarks = ""
 
     @property
     def limit_name(self) -> str:
@@ -106,6 +113,7 @@ class ModelRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     always_thinks: bool | None = None
     thinking_off: ThinkingOff | None = None
     prefix: bool | None = None
+    cache_marks: CacheMarks | None = None
 
     def holds_for(self, backend: str, host: str, model: str, vendor: str = "") -> bool:
         return (
@@ -131,6 +139,7 @@ _LATER_WINS = (
     "always_thinks",
     "thinking_off",
     "prefix",
+    "cache_marks",
 )
 
 

@@ -109,6 +109,8 @@ def takes_of(backend: object, rules: ModelRules = NO_RULES) -> frozenset[str] | 
     """Returns the features that a backend declares (`takes`), less those that the model lacks; None: it takes
     all."""
     takes: frozenset[str] | None = getattr(type(backend), "takes", None)
+    if takes is not None and rules.cache_marks:
+        takes |= {"cache_control"}
     return None if takes is None else takes - rules.lacks
 
 

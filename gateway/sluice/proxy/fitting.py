@@ -35,6 +35,7 @@ OURS = frozenset({"model", "messages", "stream", "stream_options"})
 """Fields that no rule may set or leave out."""
 _IN_MESSAGES = "messages."
 _OF_TOOLS = "tools."
+_MARK = "cache_control"
 
 
 def check_values(values: Mapping[str, Any]) -> None:
@@ -78,6 +79,7 @@ class Fitting:
             and not {"system", "user", "assistant"} & rules.roles.keys()
         )
         self._in_messages = bool(rules.roles or rules.plain_images or self._message_drop)
+        self._unmarks = _MARK in self._message_drop
 
     def __call__(self, chat: ChatRequest) -> ChatRequest:
         if chat.only_texts and self._spares_texts and (not self._heats or chat.sampling.temperature is None):
@@ -95,6 +97,7 @@ class Fitting:
             self._sets
             or not self._names.isdisjoint(wire)
             or (self._in_messages and self._concerns(wire["messages"]))
+            or (self._unmarks and _are_marked(wire))
         ):
             return chat
         dropped: set[str] = set()
@@ -236,7 +239,30 @@ class Fitting:
             self._limit(out, fitted)
         if self._in_messages:
             out["messages"] = [self._message(message) for message in out["messages"]]
+        if self._unmarks and _are_marked(out):
+            self._unmark(out)
         return out
+
+    def _unmark(self, out: dict[str, Any]) -> None:
+        """Takes Anthropic's marks for the prompt cache out of parts and tools, or writes them at parts as
+        OpenAI does, where the model takes that."""
+        own = self._rules.cache_marks if self._rules.cache_marks != _MARK else ""
+        marked = False
+        messages = []
+        for message in out["messages"]:
+            parts = message.get("content")
+            if type(parts) is list and any([_MARK in part for part in parts]):
+                mark = own if message["role"] != "assistant" else ""
+                marked = marked or bool(mark)
+                if not mark:
+                    self._dropped(_IN_MESSAGES + _MARK)
+                message = {**message, "content": [_marked(part, mark) for part in parts]}
+            messages.append(message)
+        out["messages"] = messages
+        if marked:
+            out.setdefault("prompt_cache_options", {"mode": "explicit"})
+        if type(tools := out.get("tools")) is list and any([_MARK in tool for tool in tools]):
+            out["tools"] = [_marked(tool, "") for tool in tools]
 
     def _limit(self, out: dict[str, Any], fitted: ChatRequest) -> None:
         """Returns one limit after the rules."""
@@ -347,6 +373,22 @@ def _without(wire: dict[str, Any], place: str) -> dict[str, Any]:
 def _with(wire: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
     outer, dot, name = place.partition(".")
     return {**wire, outer: {**(wire.get(outer) or {}), name: value}} if dot else {**wire, place: value}
+
+
+def _are_marked(wire: Mapping[str, Any]) -> bool:
+    """Returns whether a part of a message, or a tool, has Anthropic's mark for the prompt cache."""
+    parts = [m["content"] for m in wire["messages"] if type(m.get("content")) is list]
+    return any([_MARK in part for content in parts for part in content]) or any(
+        [_MARK in tool for tool in wire.get("tools") or ()]
+    )
+
+
+def _marked(value: dict[str, Any], mark: str) -> dict[str, Any]:
+    """Returns a part or tool with OpenAI's `mark` in place of Anthropic's; "": without one."""
+    if _MARK not in value:
+        return value
+    kept = {name: inner for name, inner in value.items() if name != _MARK}
+    return {**kept, mark: {"mode": "explicit"}} if mark else kept
 
 
 def _normalized_part(part: dict[str, Any]) -> dict[str, Any]:

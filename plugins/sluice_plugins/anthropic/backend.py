@@ -359,9 +359,9 @@ def _turn(message: Message, *, thoughts: bool) -> tuple[str, list[Block]]:
         case "tool":
             failed = {"is_error": True} if message.failed else {}
             content = _content(message.parts)
-            return "user", [
-                {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content, **failed}
-            ]
+            marks = [block.pop("cache_control") for block in content if "cache_control" in block]
+            result = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content}
+            return "user", [_marked({**result, **failed}, marks[-1] if marks else None)]
 
 
 def _trim_prefill(turn: Block) -> None:

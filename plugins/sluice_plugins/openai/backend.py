@@ -28,7 +28,7 @@ from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.openai.document import DocumentDecoder
 from sluice_plugins.openai.embeddings import Embeddings
-from sluice_plugins.openai.messages import messages_of
+from sluice_plugins.openai.messages import cache_options, messages_of
 from sluice_plugins.openai.reasoning import effort_of
 from sluice_plugins.openai.stream import ChunkDecoder
 from sluice_plugins.tool_ids import fitted_ids, fitted_wire_ids
@@ -275,7 +275,10 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         sampling, rules = chat.sampling, self.rules
         messages = fitted_ids(chat.messages, self.rules.tool_ids) if self.rules.tool_ids else chat.messages
         written = messages_of(
-            messages, chat.dialect, reasoning="messages.reasoning_content" not in rules.drop
+            messages,
+            chat.dialect,
+            reasoning="messages.reasoning_content" not in rules.drop,
+            marks=rules.cache_marks,
         )
         if (
             sampling is _NO_SAMPLING
@@ -285,7 +288,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             and chat.response_format is None
             and chat.reasoning is None
             and not chat.user
-            and not (rules.default or rules.force or "system" in rules.roles)
+            and not (rules.default or rules.force or rules.cache_marks or "system" in rules.roles)
         ):
             return {"messages": written}  # what most widgets send
         body: dict[str, Any] = {
@@ -306,6 +309,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             if chat.reasoning is not None
             else None,
             "user": chat.user if 0 < len(chat.user) <= LONGEST_USER and "user" not in rules.drop else None,
+            "prompt_cache_options": cache_options(chat, rules.cache_marks),
         }
         if "system" in rules.roles:  # "developer", or another role that our vocabulary lacks
             for message in body["messages"]:

@@ -6,7 +6,9 @@ What this dialect has no word for is said with what it has:
   - text documents become text, PDFs and audio are passed on; a file by URL, or by another vendor's id, is refused;
   - earlier reasoning goes out as `reasoning_content` with the calls of the tool loop that is not over: vendors of thinking
     models want it back there (DeepSeek, Moonshot), and elsewhere it is not read. A model's rules may drop it
-    (`messages.reasoning_content`). Seals of other vendors are left out, cache markers, too.
+    (`messages.reasoning_content`). Seals of other vendors are left out;
+  - cache markers are written as the model's rules say (`cache_marks`), else left out: OpenAI takes them at what the
+    assistant has not said.
 
 Standard: https://platform.openai.com/docs/api-reference/chat/create#messages;
 https://api-docs.deepseek.com/guides/thinking_mode (tool calls)
@@ -16,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sluice.errors import BadRequest
-from sluice.model.chat import Image, Message, Other, Part, Text, ToolCall
+from sluice.model.chat import Cache, ChatRequest, Image, Message, Other, Part, Text, ToolCall
+from sluice.model.rules import CacheMarks
 from sluice.wire.dataurl import inline_data, is_http, normalized_url
 from sluice_plugins.translation import FAILED, OF_TOOLS, SHOWN, decoded_text
 
@@ -26,9 +29,17 @@ OWN = ("openai", "")
 KINDS = ("file", "input_audio", "video_url")
 
 
-def messages_of(messages: Sequence[Message], dialect: str, *, reasoning: bool) -> list[Wire]:
-    """`dialect`: the caller's. `reasoning`: the target takes `reasoning_content`. Raises BadRequest for
-    content that cannot be said."""
+BREAKPOINT: Wire = {"mode": "explicit"}
+"""The value of OpenAI's mark for the prompt cache.
+
+https://developers.openai.com/api/docs/guides/prompt-caching#prompt-cache-breakpoints"""
+
+
+def messages_of(
+    messages: Sequence[Message], dialect: str, *, reasoning: bool, marks: CacheMarks = ""
+) -> list[Wire]:
+    """`dialect`: the caller's. `reasoning`: the target takes `reasoning_content`. `marks`: how it takes marks
+    for the prompt cache. Raises BadRequest for content that cannot be said."""
     if dialect not in OWN:
         for part in [part for message in messages for part in message.parts if type(part) is Other]:
             _check_foreign(part)
@@ -39,7 +50,7 @@ def messages_of(messages: Sequence[Message], dialect: str, *, reasoning: bool) -
         if shown and message.role != "tool":
             found.append({"role": "user", "content": [{"type": "text", "text": OF_TOOLS}, *shown]})
             shown = []
-        wire = _text_message(message) or _message(message, shown)
+        wire = _text_message(message, marks) or _message(message, shown, marks)
         if (
             index > loop
             and message.tool_calls
@@ -52,54 +63,87 @@ def messages_of(messages: Sequence[Message], dialect: str, *, reasoning: bool) -
     return found
 
 
+def cache_options(chat: ChatRequest, marks: CacheMarks) -> Wire | None:
+    """OpenAI's options of the prompt cache for a caller who has marked what is to be written to it, for which
+    it takes money: nothing else is. None where there is nothing to say."""
+    if marks != "prompt_cache_breakpoint":
+        return None
+    parts = [part for message in chat.messages if message.role != "assistant" for part in message.parts]
+    return BREAKPOINT if any([cache_of(part) is not None for part in parts]) else None
+
+
+def cache_of(part: Part) -> Cache | None:
+    """The caller's mark for the prompt cache at this part."""
+    if type(part) is not Other:
+        return part.cache  # type: ignore[union-attr]
+    cache = part.wire.get("cache_control")
+    return cache if type(cache) is dict else None
+
+
+def marked(wire: Wire, part: Part, marks: CacheMarks) -> Wire:
+    """The part with the caller's mark for the prompt cache, if it has one and the target takes them."""
+    if not marks or (cache := cache_of(part)) is None:
+        return wire
+    return {**wire, marks: cache if marks == "cache_control" else BREAKPOINT}
+
+
 def _loop(messages: Sequence[Message]) -> int:
     """The index of the last message that a person wrote: what follows is a tool loop that is not over."""
     return next((index for index in range(len(messages) - 1, -1, -1) if messages[index].role == "user"), -1)
 
 
-def _text_message(message: Message) -> Wire | None:
+def _text_message(message: Message, marks: CacheMarks) -> Wire | None:
     """A message that is nothing but text, as most are; None for any other."""
     parts = message.parts
     if len(parts) != 1 or message.tool_calls or message.role == "tool":
         return None
     first = parts[0]
-    return {"role": message.role, "content": first.text} if type(first) is Text else None
+    if type(first) is not Text or (marks and first.cache is not None):
+        return None
+    return {"role": message.role, "content": first.text}
 
 
-def _message(message: Message, shown: list[Wire]) -> Wire:
+def _message(message: Message, shown: list[Wire], marks: CacheMarks) -> Wire:
     if message.role == "tool":
-        return {"role": "tool", "content": _result(message, shown), "tool_call_id": message.tool_call_id}
+        result = _result(message, shown, marks)
+        return {"role": "tool", "content": result, "tool_call_id": message.tool_call_id}
+    if message.role == "assistant" and marks == "prompt_cache_breakpoint":
+        marks = ""
     wire: Wire = {"role": message.role}
     if message.parts or not message.tool_calls:
-        wire["content"] = _content(message.parts)
+        wire["content"] = _content(message.parts, marks)
     if message.tool_calls:
         wire["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
     return wire
 
 
-def _result(message: Message, shown: list[Wire]) -> str | list[Wire]:
+def _result(message: Message, shown: list[Wire], marks: CacheMarks) -> str | list[Wire]:
     """A tool's result; what in it is no text is added to `shown`."""
-    parts = [_part(part) for part in message.parts]
+    parts = [_part(part, marks) for part in message.parts]
     texts = [part for part in parts if part["type"] == "text"]
     shown += [part for part in parts if part["type"] != "text"]
     if message.failed and not message.text.lower().startswith("error"):
         first = texts[0]["text"] if texts else ""
-        texts = [{"type": "text", "text": f"{FAILED}{first}"}, *texts[1:]]
+        texts = [{**(texts[0] if texts else {"type": "text"}), "text": f"{FAILED}{first}"}, *texts[1:]]
     if not texts:
         return SHOWN if parts else ""
-    return str(texts[0]["text"]) if len(texts) == 1 else texts
+    return str(texts[0]["text"]) if len(texts) == 1 and len(texts[0]) == 2 else texts
 
 
-def _content(parts: tuple[Part, ...]) -> str | list[Wire]:
+def _content(parts: tuple[Part, ...], marks: CacheMarks) -> str | list[Wire]:
     if not parts:
         return ""
     first = parts[0]
-    if len(parts) == 1 and type(first) is Text:
+    if len(parts) == 1 and type(first) is Text and not (marks and first.cache is not None):
         return first.text
-    return [_part(part) for part in parts]
+    return [_part(part, marks) for part in parts]
 
 
-def _part(part: Part) -> Wire:
+def _part(part: Part, marks: CacheMarks) -> Wire:
+    return marked(_unmarked(part), part, marks)
+
+
+def _unmarked(part: Part) -> Wire:
     match part:
         case Text(text=text):
             return {"type": "text", "text": text}

@@ -120,7 +120,11 @@ class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
                 chat, messages=tuple(fitted_ids(chat.messages, self.rules.tool_ids))
             )
         body = translated(
-            chat, self.summary or "", self.rules.efforts, encrypted=ENCRYPTED not in self.rules.drop
+            chat,
+            self.summary or "",
+            self.rules.efforts,
+            encrypted=ENCRYPTED not in self.rules.drop,
+            marks=self.rules.cache_marks,
         )
         return _encode({"model": model, **body, "stream": True})
 

@@ -21,9 +21,10 @@ from sluice.model.chat import (
     Thought,
     Tool,
 )
-from sluice.model.rules import Effort
+from sluice.model.rules import CacheMarks, Effort
 from sluice.wire.dataurl import is_http, normalized_url
 from sluice.wire.seals import OPENAIS, OURS, call_signature, openais, thought_of
+from sluice_plugins.openai.messages import cache_of, cache_options, marked
 from sluice_plugins.openai.reasoning import LEVELS, effort_of
 from sluice_plugins.translation import result_text
 
@@ -33,14 +34,16 @@ ENCRYPTED = "reasoning.encrypted_content"
 models."""
 
 
-def translated(chat: ChatRequest, summary: str, efforts: Sequence[Effort], *, encrypted: bool) -> Value:
-    """The request without model and stream. `efforts`: the model's, where they are known. Raises BadRequest
-    for content that the API does not take."""
+def translated(
+    chat: ChatRequest, summary: str, efforts: Sequence[Effort], *, encrypted: bool, marks: CacheMarks = ""
+) -> Value:
+    """The request without model and stream. `efforts`: the model's, where they are known; `marks`: how it
+    takes marks for the prompt cache. Raises BadRequest for content that the API does not take."""
     sampling = chat.sampling
-    instructions, messages = _instructions(chat.messages)
+    instructions, messages = _instructions(chat.messages, marks)
     body: Value = {
         "instructions": instructions or None,
-        "input": [item for message in messages for item in _items(message)],
+        "input": [item for message in messages for item in _items(message, marks)],
         "max_output_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -51,36 +54,39 @@ def translated(chat: ChatRequest, summary: str, efforts: Sequence[Effort], *, en
         "reasoning": _reasoning(chat.reasoning, summary, efforts),
         "user": chat.user or None,
         "include": [ENCRYPTED] if encrypted else None,
+        "prompt_cache_options": cache_options(chat, marks),
     }
     return {name: value for name, value in body.items() if value is not None} | {"store": False}
 
 
-def _instructions(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
+def _instructions(messages: Sequence[Message], marks: CacheMarks) -> tuple[str, Sequence[Message]]:
     """The system's messages at the beginning as one text, and the rest. An input cannot be empty, so a lone
-    one stays there."""
+    one stays there, and instructions have no place for a mark."""
     count = 0
     for message in messages:
         if message.role != "system" or any(not isinstance(part, Text) for part in message.parts):
             break
         count += 1
-    if count == len(messages):
+    if count == len(messages) or (
+        marks and any([cache_of(part) for message in messages[:count] for part in message.parts])
+    ):
         count = 0
     return "\n\n".join([message.text for message in messages[:count] if message.text]), messages[count:]
 
 
-def _items(message: Message) -> Iterable[Value]:
+def _items(message: Message, marks: CacheMarks) -> Iterable[Value]:
     match message.role:
         case "tool":
             yield {
                 "type": "function_call_output",
                 "call_id": message.tool_call_id,
-                "output": _output(message),
+                "output": _output(message, marks),
             }
         case "assistant":
             yield from _assistant(message)
         case role:
             name = "developer" if role == "system" else role
-            yield {"type": "message", "role": name, "content": [_part(part) for part in message.parts]}
+            yield {"type": "message", "role": name, "content": [_part(part, marks) for part in message.parts]}
 
 
 def _assistant(message: Message) -> Iterable[Value]:
@@ -122,17 +128,22 @@ def _reasoned(thought: Thought) -> Value:
     }
 
 
-def _output(message: Message) -> str | list[Value]:
+def _output(message: Message, marks: CacheMarks) -> str | list[Value]:
     """A tool's result; one that failed says so in its first word."""
     text, parts = result_text(message), message.parts
+    cache = next((cache for part in reversed(parts) if (cache := cache_of(part))), None) if marks else None
     if all(isinstance(part, Text) for part in parts):
-        return text
+        return text if cache is None else [_part(Text(text, cache), marks)]
     if message.failed:
-        parts = (Text(text), *[part for part in parts if not isinstance(part, Text)])
-    return [_part(part) for part in parts]
+        parts = (Text(text, cache), *[part for part in parts if not isinstance(part, Text)])
+    return [_part(part, marks) for part in parts]
 
 
-def _part(part: Part) -> Value:
+def _part(part: Part, marks: CacheMarks) -> Value:
+    return marked(_unmarked(part), part, marks)
+
+
+def _unmarked(part: Part) -> Value:
     match part:
         case Text(text=text):
             return {"type": "input_text", "text": text}

@@ -229,8 +229,19 @@ def _result(block: Block, at: str) -> Message:
     if isinstance(content, list) and not all([isinstance(inner, dict) for inner in content]):
         raise refused(f"{at}.content", "must be a list of blocks")
     parts = parts_of(content, f"{at}.content") if content is not None else ()
+    if (cache := cache_of(block.get("cache_control"))) is not None and parts:
+        parts = (*parts[:-1], _marked(parts[-1], cache))
     failed = block.get("is_error") is True
     return Message("tool", parts, tool_call_id=_text(block, "tool_use_id", at), failed=failed)
+
+
+def _marked(part: Part, cache: Cache) -> Part:
+    """Returns the part with a result's mark for the prompt cache, which ends with its last one."""
+    match part:
+        case Other(type=kind, wire=wire):
+            return Other(kind, {**wire, "cache_control": cache})
+        case _:
+            return msgspec.structs.replace(part, cache=cache)
 
 
 def unknown_role(at: str) -> BadRequest:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from sluice.frontends.checks import LARGEST
+from sluice.frontends.checks import LARGEST, cache_of_breakpoint
 from sluice.frontends.checks import check_names as _check_names
 from sluice.frontends.checks import explained as _explained
 from sluice.frontends.checks import refused as _bad
@@ -258,6 +258,11 @@ def _cache(marker: Any) -> Cache | None:
     return marker if type(marker) is dict else None
 
 
+def _mark(part: dict[str, Any]) -> Cache | None:
+    """Returns a part's mark for the prompt cache, in either vendor's words."""
+    return _cache(part.get("cache_control")) or cache_of_breakpoint(part)
+
+
 def _texts(wire: dict[str, Any]) -> _TextRequest | None:
     try:
         return msgspec.convert(wire, _TextRequest)
@@ -401,19 +406,22 @@ def _content(message: _Message, at: str) -> tuple[Part, ...]:
 def _part(part: dict[str, Any], at: str) -> Part:
     match part:
         case {"type": "text", "text": str(text)}:
-            return Text(text, _cache(part.get("cache_control")))
+            return Text(text, _mark(part))
         case {"type": "refusal", "refusal": str(text)}:
             return Text(text, refusal=True)
         case {"type": "image_url", "image_url": {"url": str(url)} as image}:
             if not url[:8].lower().startswith(("https://", "http://", "data:")):
                 raise _bad(f"{at}.image_url.url", "must be an http(s) or data: URL")
             detail = image.get("detail")
-            return Image(url, _cache(part.get("cache_control")), detail if isinstance(detail, str) else "")
+            return Image(url, _mark(part), detail if isinstance(detail, str) else "")
         case {"type": "text" | "refusal" | "image_url" as kind}:
             raise _bad(
                 f"{at}.{kind}", "must be an object with a url" if kind == "image_url" else "must be a string"
             )
         case {"type": str(kind)} if kind:
+            if (cache := cache_of_breakpoint(part)) is not None:
+                part = {"cache_control": cache} | part
+                del part["prompt_cache_breakpoint"]
             return Other(kind, part)
         case _:
             raise _bad(f"{at}.type", "must be a string")

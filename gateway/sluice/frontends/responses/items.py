@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from sluice.frontends.checks import check_names, refused
-from sluice.model.chat import Image, Message, Other, Part, Role, Text, Thought, ToolCall
+from sluice.frontends.checks import cache_of_breakpoint, check_names, refused
+from sluice.model.chat import Cache, Image, Message, Other, Part, Role, Text, Thought, ToolCall
 from sluice.wire.seals import OURS, call_signature, thought_of
 
 Value = dict[str, Any]
@@ -160,13 +160,16 @@ class InputMessages:
                 "type": "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text",
                 "text": str(text),
             }:
-                return Text(text)
+                return Text(text, cache_of_breakpoint(part))
             case {"type": "refusal", "refusal": str(text)}:
                 return Text(text, refusal=True)
             case {"type": "input_image" | "computer_screenshot", "image_url": str(url)}:
-                return _image(url, part.get("detail"), at)
+                return _image(url, part.get("detail"), cache_of_breakpoint(part), at)
             case {"type": "input_file"} if file := _file(part):
-                return Other("file", {"type": "file", "file": file})
+                cache = cache_of_breakpoint(part)
+                return Other(
+                    "file", {"type": "file", "file": file, **({"cache_control": cache} if cache else {})}
+                )
             case {"type": "input_audio", "input_audio": dict(audio)}:
                 return Other("input_audio", {"type": "input_audio", "input_audio": audio})
             case {"type": "input_image" | "input_file", "file_id": str()}:
@@ -218,10 +221,10 @@ def _texts(parts: Any) -> list[str]:
     return [part["text"] for part in entries if type(part) is dict and isinstance(part.get("text"), str)]
 
 
-def _image(url: str, detail: Any, at: str) -> Image:
+def _image(url: str, detail: Any, cache: Cache | None, at: str) -> Image:
     if not url[:8].lower().startswith(("https://", "http://", "data:")):
         raise refused(f"{at}.image_url", "must be an http(s) or data: URL")
-    return Image(url, detail=detail if isinstance(detail, str) else "")
+    return Image(url, cache, detail if isinstance(detail, str) else "")
 
 
 def _file(part: Value) -> Value | None:
