@@ -91,6 +91,31 @@ def json_object(arguments: str) -> Raw:
         raise BadRequest("The arguments of a tool call must be a JSON object", param="messages") from None
 
 
+UNREADABLE = "unreadable_arguments"
+"""The name under which arguments that are no JSON object stand in one."""
+
+
+def arguments_object(arguments: str) -> Raw:
+    """The arguments of an earlier call as the JSON object that vendors insist on.
+
+    Models write other things at times (half an object where the answer was cut, a list), and callers cannot
+    take that back: it is put into an object as text. Blank text, `null` and PHP's `[]` are no arguments.
+    """
+    text = arguments.strip()
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode()  # half a surrogate pair
+    try:
+        value = msgspec.json.decode(text) if text else None
+    except (msgspec.DecodeError, RecursionError):
+        return Raw(msgspec.json.encode({UNREADABLE: text}))
+    if type(value) is dict:
+        return Raw(text)
+    return Raw(b"{}" if not value and type(value) in _NOTHING else msgspec.json.encode({UNREADABLE: text}))
+
+
+_NOTHING = (type(None), list, str)
+
+
 def response_format(wanted: Mapping[str, Any] | None) -> ResponseFormat:
     """The requested format of the answer, text by default. Raises BadRequest."""
     try:

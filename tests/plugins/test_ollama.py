@@ -120,9 +120,6 @@ def test_the_calls_own_sampling_goes_before_the_configured_options() -> None:
 
 
 BAD: dict[str, dict[str, Any]] = {
-    "arguments that are no object": {
-        "messages": (said("assistant", tool_calls=(ToolCall("1", "f", "[1]"),)),)
-    },
     "an image on the web": {"messages": (said("user", parts=(Image("https://example.com/a.png"),)),)},
     "audio": {"messages": (said("user", parts=(Other("input_audio", {}),)),)},
     "a call that must be": {"tools": (TOOL,), "tool_choice": "required"},

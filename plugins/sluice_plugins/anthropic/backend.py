@@ -58,11 +58,13 @@ from sluice_plugins.anthropic.wire import FITTED, edits_of, is_own
 from sluice_plugins.counting import Counting
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.tool_ids import fitted_ids
+from sluice_plugins.tool_order import results_first
+from sluice_plugins.tool_schemas import plain_tool
 from sluice_plugins.translation import (
+    arguments_object,
     check_endpoint,
     decoded_text,
     inline_image,
-    json_object,
     response_format,
 )
 
@@ -216,7 +218,8 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         """The body that asks for a streamed answer, from the vocabulary. Raises BadRequest for what the API
         cannot express."""
         rules, extra = self.rules, self.extra_body
-        turns = _messages(fitted_ids(chat.messages, rules.tool_ids), thoughts=rules.thinking != "never")
+        messages = fitted_ids(results_first(chat.messages), rules.tool_ids)
+        turns = _messages(messages, thoughts=rules.thinking != "never")
         planned = plan(chat, rules, extra, turns, self.default_max_tokens)
         body = {"model": model, "max_tokens": planned.max_tokens, "messages": turns, "stream": True}
         wanted = response_format(chat.response_format)
@@ -438,12 +441,12 @@ def _document(file: Any) -> Block:
 
 
 def _tool_use(call: ToolCall) -> Block:
-    return {"type": "tool_use", "id": call.id, "name": call.name, "input": json_object(call.arguments)}
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments_object(call.arguments)}
 
 
 def _tool(tool: Tool) -> Block:
-    schema = {"type": "object"} | dict(tool.parameters or {"properties": {}})
-    described = {"description": tool.description} if tool.description else {}
+    description, schema = plain_tool(tool)
+    described = {"description": description} if description else {}
     return _marked({"name": tool.name, **described, "input_schema": schema}, tool.cache)
 
 

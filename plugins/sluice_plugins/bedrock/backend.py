@@ -40,6 +40,7 @@ from sluice_plugins.bedrock.tools import own_choice, tool_config
 from sluice_plugins.cohere.backend import InputType
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.tool_ids import fitted_ids
+from sluice_plugins.tool_order import results_first
 from sluice_plugins.translation import check_endpoint, response_format
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Bedrock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         claude = CLAUDE(model) is not None
         writing = Writing(caches=takes_cache_points(model), thoughts=rules.thinking != "never")
         wanted = response_format(chat.response_format)
-        turns = message_blocks(chat, fitted_ids(chat.messages, rules.tool_ids), writing)
+        turns = message_blocks(chat, fitted_ids(results_first(chat.messages), rules.tool_ids), writing)
         fields = fields_of(chat, model, rules, self.extra_body.get(MODEL_FIELDS) or {}, turns)
         choice = own_choice(chat, claude=claude)
         stops = claude and bool(chat.sampling.stop)

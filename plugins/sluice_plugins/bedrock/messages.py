@@ -21,7 +21,7 @@ from sluice.errors import BadRequest
 from sluice.model.chat import Cache, ChatRequest, Image, Message, Other, Part, Text, Thought
 from sluice.wire.seals import BEDROCKS, is_marked
 from sluice_plugins.bedrock.media import Block, image_block, other_block
-from sluice_plugins.translation import json_object
+from sluice_plugins.translation import arguments_object, json_object
 
 FIRST_TURN = "(The assistant begins this conversation.)"
 WITH_DOCUMENTS = "(See the attached document.)"
@@ -99,7 +99,7 @@ def _turn(message: Message, writing: Writing) -> tuple[str, list[Block]]:
                         "toolUse": {
                             "toolUseId": call.id,
                             "name": call.name,
-                            "input": json_object(call.arguments),
+                            "input": arguments_object(call.arguments),
                         }
                     }
                 )

@@ -9,12 +9,10 @@ tools on "none", if the conversation has no calls.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from sluice.model.chat import ChatRequest, Message, Tool
 from sluice_plugins.bedrock.media import Block
-
-_ANY: Block = {"type": "object", "properties": {}}
+from sluice_plugins.tool_schemas import plain_tool
 
 
 def tool_config(chat: ChatRequest, *, caches: bool, claude: bool) -> Block:
@@ -63,8 +61,8 @@ def _choice(chat: ChatRequest) -> Block | None:
 
 
 def _spec(tool: Tool) -> Block:
-    schema: dict[str, Any] = {"type": "object"} | dict(tool.parameters or _ANY)
-    described = {"description": tool.description} if tool.description.strip() else {}
+    description, schema = plain_tool(tool)
+    described = {"description": description} if description.strip() else {}
     return {"toolSpec": {"name": tool.name, **described, "inputSchema": {"json": schema}}}
 
 

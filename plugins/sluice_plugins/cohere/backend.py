@@ -31,9 +31,12 @@ from sluice_plugins.anthropic.thinking import BUDGETS
 from sluice_plugins.cohere.stream import ChatDecoder
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.tool_ids import fitted_ids
+from sluice_plugins.tool_order import results_first
+from sluice_plugins.tool_schemas import object_schema
 from sluice_plugins.translation import (
     OF_TOOLS,
     SHOWN,
+    arguments_object,
     check_endpoint,
     decoded_text,
     inline_image,
@@ -93,7 +96,7 @@ class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         documents: list[Block] = []
         body = {
             "model": model,
-            "messages": _messages(fitted_ids(chat.messages, self.rules.tool_ids), documents),
+            "messages": _messages(fitted_ids(results_first(chat.messages), self.rules.tool_ids), documents),
             "stream": True,
             **self._tools(chat),
             "response_format": _response_format(chat),
@@ -335,11 +338,11 @@ def _result(message: Message) -> str | list[Block]:
 
 
 def _tool_call(call: ToolCall) -> Block:
-    function = {"name": call.name, "arguments": bytes(json_object(call.arguments)).decode()}
+    function = {"name": call.name, "arguments": bytes(arguments_object(call.arguments)).decode()}
     return {"id": call.id, "type": "function", "function": function}
 
 
 def _tool(tool: Tool) -> Block:
     described = {"description": tool.description} if tool.description else {}
-    parameters = tool.parameters or {"type": "object", "properties": {}}
-    return {"type": "function", "function": {"name": tool.name, **described, "parameters": parameters}}
+    function = {"name": tool.name, **described, "parameters": object_schema(tool.parameters)}
+    return {"type": "function", "function": function}

@@ -50,7 +50,8 @@ from sluice_plugins.gemini.passing import PassingDecoder, WholeAnswerDecoder
 from sluice_plugins.gemini.stream import GenerateDecoder
 from sluice_plugins.gemini.thinking import generation, thinking_config
 from sluice_plugins.gemini.wire import UNSIGNED, edits_of, with_extra
-from sluice_plugins.translation import check_endpoint, inline_image, json_object, response_format
+from sluice_plugins.tool_order import results_first
+from sluice_plugins.translation import arguments_object, check_endpoint, inline_image, response_format
 from sluice_plugins.vertex import check_place, vertex_address
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def _body(self, chat: ChatRequest, model: str) -> Block:
         newer = generation(model) >= (3, 0)
-        body: Block = {"contents": _contents(chat.messages, newer=newer)}
+        body: Block = {"contents": _contents(results_first(chat.messages), newer=newer)}
         optional = {
             "systemInstruction": _system(chat.messages),
             "tools": [{"functionDeclarations": [_declaration(tool) for tool in chat.tools]}]
@@ -330,7 +331,7 @@ def _assistant(message: Message, *, newer: bool) -> list[Block]:
         parts[-1]["thoughtSignature"] = signatures[-1].removeprefix(GOOGLES)
     for number, call in enumerate(message.tool_calls):
         signature = call.signature or (UNSIGNED if newer and number == 0 else "")
-        part: Block = {"functionCall": {"name": call.name, "args": json_object(call.arguments)}}
+        part: Block = {"functionCall": {"name": call.name, "args": arguments_object(call.arguments)}}
         parts.append(part | ({"thoughtSignature": signature} if signature else {}))
     return parts
 

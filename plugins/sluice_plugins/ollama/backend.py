@@ -36,7 +36,13 @@ from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.ollama.passing import PassingDecoder, WholeAnswerDecoder
 from sluice_plugins.ollama.stream import ChatDecoder
 from sluice_plugins.ollama.wire import edits_of
-from sluice_plugins.translation import check_endpoint, inline_image, json_object, response_format, result_text
+from sluice_plugins.translation import (
+    arguments_object,
+    check_endpoint,
+    inline_image,
+    response_format,
+    result_text,
+)
 
 if TYPE_CHECKING:
     from sluice.backends.transport import Transport
@@ -289,7 +295,7 @@ def _images(message: Message) -> list[str]:
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "function": {"name": call.name, "arguments": json_object(call.arguments)}}
+    return {"id": call.id, "function": {"name": call.name, "arguments": arguments_object(call.arguments)}}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -32,6 +32,8 @@ from sluice_plugins.openai.messages import cache_options, messages_of
 from sluice_plugins.openai.reasoning import effort_of
 from sluice_plugins.openai.stream import ChunkDecoder
 from sluice_plugins.tool_ids import fitted_ids, fitted_wire_ids
+from sluice_plugins.tool_order import results_first
+from sluice_plugins.tool_schemas import plain_tool
 from sluice_plugins.translation import account_headers, check_endpoint
 
 
@@ -273,7 +275,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def _translated(self, chat: ChatRequest) -> dict[str, Any]:
         sampling, rules = chat.sampling, self.rules
-        messages = fitted_ids(chat.messages, self.rules.tool_ids) if self.rules.tool_ids else chat.messages
+        messages = results_first(chat.messages)
+        messages = fitted_ids(messages, rules.tool_ids) if rules.tool_ids else messages
         written = messages_of(
             messages,
             chat.dialect,
@@ -302,8 +305,10 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "stop": sampling.stop or None,
             "seed": sampling.seed,
             "tools": [_tool(tool) for tool in chat.tools] or None,
-            "tool_choice": _tool_choice(chat.tool_choice),
-            "parallel_tool_calls": chat.parallel_tool_calls,
+            "tool_choice": _tool_choice(chat.tool_choice)
+            if chat.tools
+            else None,  # OpenAI: only beside tools
+            "parallel_tool_calls": chat.parallel_tool_calls if chat.tools else None,
             "response_format": chat.response_format,
             "reasoning_effort": effort_of(chat.reasoning, rules.efforts)
             if chat.reasoning is not None
@@ -350,11 +355,12 @@ def _with_prefix(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
+    description, schema = plain_tool(tool)
     function: dict[str, Any] = {"name": tool.name}
-    if tool.description:
-        function["description"] = tool.description
+    if description:
+        function["description"] = description
     if tool.parameters is not None:
-        function["parameters"] = tool.parameters
+        function["parameters"] = schema
     if tool.strict:
         function["strict"] = True
     return {"type": "function", "function": function}

@@ -26,6 +26,7 @@ from sluice.wire.dataurl import is_http, normalized_url
 from sluice.wire.seals import OPENAIS, OURS, call_signature, openais, thought_of
 from sluice_plugins.openai.messages import cache_of, cache_options, marked
 from sluice_plugins.openai.reasoning import LEVELS, effort_of
+from sluice_plugins.tool_schemas import plain_tool
 from sluice_plugins.translation import result_text
 
 Value = dict[str, Any]
@@ -168,13 +169,13 @@ def _file(file: Mapping[str, Any]) -> Value:
 
 def _tool(tool: Tool) -> Value:
     """`strict` is said, for here it is the default, and in other dialects it is not."""
-    described = {"description": tool.description} if tool.description else {}
-    parameters = tool.parameters if tool.parameters is not None else {"type": "object", "properties": {}}
+    description, schema = plain_tool(tool)
+    described = {"description": description} if description else {}
     return {
         "type": "function",
         "name": tool.name,
         **described,
-        "parameters": parameters,
+        "parameters": schema,
         "strict": tool.strict is True,
     }
 

@@ -136,10 +136,44 @@ def test_one_stop_may_stand_alone() -> None:
         ("required", "required"),
         ("any", "required"),
         ({"type": "allowed_tools"}, None),
+        ({"type": "function", "name": "f"}, ("function", "f")),
+        ({"type": "tool", "name": "f"}, ("function", "f")),
+        ({"type": "any"}, "required"),
+        ({"type": "auto"}, "auto"),
+        ({"type": "none"}, "none"),
+        ({"type": "custom", "custom": {"name": "f"}}, None),
     ],
 )
 def test_tool_choice(given: Any, meant: Any) -> None:
     assert ask(tool_choice=given).tool_choice == meant
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize(("mode", "meant"), [("auto", "auto"), ("required", "required"), (None, "auto")])
+def test_allowed_tools_are_those_that_another_vendor_is_given(
+    nested: bool, mode: str | None, meant: str
+) -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in ("f", "g")]
+    inner = {"mode": mode, "tools": [tools[1] if nested else {"type": "function", "name": "g"}, 1, {}]}
+    choice = {"type": "allowed_tools", **({"allowed_tools": inner} if nested else inner)}
+    chat = ask(tools=tools, tool_choice=choice)
+    assert ([tool.name for tool in chat.tools], chat.tool_choice) == (["g"], meant)
+    assert chat.wire is not None
+    assert chat.wire["tools"] == tools
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"), [("custom", "custom"), ("web_search", "web_search"), ("a b", "its own")]
+)
+def test_a_tool_of_another_kind_is_named_to_who_cannot_have_it(kind: str, named: str) -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}, {"type": kind}]
+    assert ask(tools=tools).dialect_only == f"tools[1]: a tool of type {named}"
+
+
+@pytest.mark.parametrize(("seed", "meant"), [(7, 7), (7.0, 7), (None, None), (2**60 + 1, 2**60 + 1)])
+def test_a_seed_may_be_written_as_a_float(seed: Any, meant: Any) -> None:
+    found = ask(seed=seed).sampling.seed
+    assert (found, type(found)) == (meant, type(meant))
 
 
 def test_the_whole_object_passes_through() -> None:

@@ -131,6 +131,28 @@ def test_the_choice_among_tools_has_its_forms(choice: Any, meant: Any) -> None:
     assert parsed(tool_choice=choice).tool_choice == meant
 
 
+@pytest.mark.parametrize(
+    ("choice", "meant"),
+    [
+        ({"type": "function", "name": "run", "namespace": "shell"}, "shell__run"),
+        ({"type": "function", "name": "run"}, "shell__run"),
+        ({"type": "function", "name": "shell__run"}, "shell__run"),
+        ({"type": "custom", "name": "top"}, "top"),
+        ({"type": "function", "name": "both"}, "both"),
+    ],
+)
+def test_a_chosen_tool_is_found_within_its_namespace(choice: Any, meant: str) -> None:
+    inner = [{"type": "function", "name": "run"}, {"type": "function", "name": "both"}]
+    tools = [
+        {"type": "namespace", "name": "shell", "description": "d", "tools": inner},
+        {"type": "custom", "name": "top"},
+        {"type": "function", "name": "both"},
+    ]
+    assert parsed(tools=tools, tool_choice=choice).tool_choice == ("function", meant)
+    allowed = parsed(tools=tools, tool_choice={"type": "allowed_tools", "mode": "auto", "tools": [choice]})
+    assert [tool.name for tool in allowed.tools] == [meant]
+
+
 def test_allowed_tools_are_the_only_ones() -> None:
     tools = [{"type": "function", "name": name} for name in "abc"]
     allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "b"}]}

@@ -188,16 +188,6 @@ def test_nothing_is_sent_that_was_not_asked_for(chat: dict[str, Any]) -> None:
 
 
 BAD: dict[str, dict[str, Any]] = {
-    "arguments that are not JSON": {"messages": (said("assistant", tool_calls=(ToolCall("1", "f", "{"),)),)},
-    "arguments that are no object": {
-        "messages": (said("assistant", tool_calls=(ToolCall("1", "f", "[1]"),)),)
-    },
-    "arguments too deep": {
-        "messages": (said("assistant", tool_calls=(ToolCall("1", "f", '{"a":' * 100_000),)),)
-    },
-    "arguments with half a character": {
-        "messages": (said("assistant", tool_calls=(ToolCall("1", "f", '{"a":"\ud800"}'),)),)
-    },
     "no message but the system's": {"messages": (said("system", "be brief"),)},
     "nothing but blanks": {"messages": (said("user", "  "),)},
     "an image of another scheme": {"messages": (said("user", parts=(Image("file:///etc/passwd"),)),)},

@@ -154,7 +154,6 @@ def file(data: Any) -> Other:
         (Message("user", (file("data:application/pdf;base64,aGk="),)),), (Message("user", (file(None),)),),
         (Message("user", (Other("input_audio", {}),)),), (Message("user", (Image("data:image/png,x"),)),),
         (HI, Message("assistant", (Image(PNG),))),
-        (HI, Message("assistant", (), (ToolCall("t", "f", "[]"),))),
     ],
 )  # fmt: skip
 def test_what_cohere_has_no_word_for_is_refused(messages: tuple[Message, ...]) -> None:

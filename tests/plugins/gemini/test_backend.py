@@ -292,7 +292,6 @@ def test_thinking_by_model(name: str, wish: Reasoning | None, config: dict[str, 
 
 
 BAD: dict[str, dict[str, Any]] = {
-    "arguments that are not JSON": {"messages": (said("assistant", tool_calls=(ToolCall("1", "f", "{"),)),)},
     "no message but the system's": {"messages": (said("system", "be brief"),)},
     "an image of another scheme": {"messages": (said("user", parts=(Image("file:///etc/passwd"),)),)},
     "an image in a system message": {"messages": (said("system", parts=(Image(PNG),)), said("user", "Hi"))},

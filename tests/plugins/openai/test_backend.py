@@ -539,7 +539,11 @@ def test_a_request_is_built_from_the_vocabulary() -> None:
         "tools": [
             {
                 "type": "function",
-                "function": {"name": "weather", "description": "Tells it", "parameters": {"type": "object"}},
+                "function": {
+                    "name": "weather",
+                    "description": "Tells it",
+                    "parameters": {"type": "object", "properties": {}},
+                },
             },
             {"type": "function", "function": {"name": "ping"}},
         ],
@@ -555,7 +559,6 @@ def test_what_nobody_said_is_not_sent() -> None:
         "model": "gpt",
         "stream": True,
         "messages": [{"role": "user", "content": "Hello"}],
-        "tool_choice": "auto",
     }
 
 

@@ -153,7 +153,12 @@ def test_the_rest_of_a_request() -> None:
             "json_schema": {"name": "answer", "schema": {"type": "object"}},
         },
         "user": "ada",
-        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+        "tools": [
+            {
+                "type": "function",
+                "function": {"name": "f", "parameters": {"type": "object", "properties": {}}},
+            }
+        ],
         "tool_choice": "required",
         "parallel_tool_calls": False,
     }

@@ -82,7 +82,7 @@ def test_tools_choice_format_and_sampling_have_this_apis_form() -> None:
         "type": "json_schema",
         "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True},
     }
-    function = {"name": "f", "description": "d", "parameters": {"type": "object"}}
+    function = {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}
     body = sent(asked(
         tools=[{"type": "function", "function": function}], tool_choice={"type": "function", "function": {"name": "f"}},
         parallel_tool_calls=False, response_format=schema, max_tokens=9, temperature=0.5, reasoning_effort="low",

@@ -106,7 +106,7 @@ class _Request(msgspec.Struct):
     temperature: float | None = None
     top_p: float | None = None
     stop: str | list[str] | None = None
-    seed: int | None = None
+    seed: int | float | None = None
     tools: list[_Tool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
@@ -189,6 +189,10 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
     messages: list[dict[str, Any]] = wire["messages"]
     _check_top(wire, messages)
     stop = request.stop or ()
+    tools, only = _tools(request.tools) if request.tools else ((), "")
+    choice = None
+    if request.tool_choice is not None:
+        choice, tools = _tool_choice(request.tool_choice, tools)
     return ChatRequest(
         "openai",
         request.model,
@@ -200,13 +204,13 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
             request.temperature,
             request.top_p,
             (stop,) if type(stop) is str else tuple(stop),
-            request.seed,
+            None if request.seed is None else _seed(wire["seed"]),
             request.frequency_penalty,
             request.presence_penalty,
             None if request.top_k is None else _top_k(wire["top_k"]),
         ),
-        _tools(request.tools) if request.tools else (),
-        _tool_choice(request.tool_choice) if request.tool_choice is not None else None,
+        tools,
+        choice,
         request.parallel_tool_calls,
         _response_format(request.response_format) if request.response_format is not None else None,
         request.stream_options is not None and request.stream_options.include_usage is True,
@@ -218,6 +222,7 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
         if request.reasoning_effort is None is request.reasoning is request.thinking
         else _reasoning(request),
         None if request.cache_control is None else _cache(request.cache_control),
+        dialect_only=only,
         fields=FIELDS,
     )
 
@@ -245,6 +250,10 @@ def _top_k(value: float) -> int | None:
     """Returns the number; None if it is 0 or less, which means no bound (vLLM: -1, llama.cpp: 0)."""
     found = _whole(value, "top_k")
     return found if found > 0 else None
+
+
+def _seed(value: float) -> int:
+    return value if type(value) is int else _whole(value, "seed")
 
 
 def _choices(value: float) -> int:
@@ -443,10 +452,14 @@ def _call(call: _ToolCall, at: str) -> ToolCall:
     return ToolCall(call.id, call.function.name, call.function.arguments)
 
 
-def _tools(tools: list[_Tool]) -> tuple[Tool, ...]:
-    found = []
+def _tools(tools: list[_Tool]) -> tuple[tuple[Tool, ...], str]:
+    """Returns the functions, and the first tool of another kind, which no other dialect can have."""
+    found: list[Tool] = []
+    only = ""
     for index, tool in enumerate(tools):
         if tool.type != "function":
+            kind = tool.type if tool.type.isidentifier() and len(tool.type) <= LONGEST_KIND else "its own"
+            only = only or f"tools[{index}]: a tool of type {kind}"
             continue
         if tool.function is None:
             raise _bad(f"tools[{index}].function", "is required")
@@ -457,27 +470,52 @@ def _tools(tools: list[_Tool]) -> tuple[Tool, ...]:
         found.append(
             Tool(function.name, function.description or "", function.parameters, cache, function.strict)
         )
-    return tuple(found)
+    return tuple(found), only
 
 
 _CHOICES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
 """Mistral's name for it is "any"."""
+LONGEST_KIND = 64
+"""Characters of a type's name that are repeated in an error."""
+_Choice = str | tuple[str, str] | None
 
 
-def _tool_choice(choice: str | dict[str, Any]) -> str | tuple[str, str] | None:
+def _tool_choice(choice: str | dict[str, Any], tools: tuple[Tool, ...]) -> tuple[_Choice, tuple[Tool, ...]]:
+    """Returns the choice, and the tools that it leaves.
+
+    Anthropic's objects (any, auto, none, tool) and the flat ones of Responses are taken for what they mean:
+    clients of several APIs mix them up.
+    """
     match choice:
         case str(word):
             if word not in _CHOICES:
                 raise _bad("tool_choice", "must be auto, none, required, or an object that names a function")
-            return _CHOICES[word]
-        case {"type": "function", "function": {"name": str(name)}} if name:
-            return ("function", name)
-        case {"type": "function"}:
+            return _CHOICES[word], tools
+        case {"type": "function", "function": {"name": str(name)}} | {
+            "type": "function" | "tool",
+            "name": str(name),
+        } if name:
+            return ("function", name), tools
+        case {"type": "function" | "tool"}:
             raise _bad("tool_choice.function.name", "must be a string")
-        case {"type": str()}:  # a provider's own (allowed_tools, custom): in `wire` alone
-            return None
+        case {"type": "allowed_tools", "allowed_tools": {"tools": list(allowed)} as inner} | (
+            {"type": "allowed_tools", "tools": list(allowed)} as inner
+        ):
+            names = {_name_of(tool) for tool in allowed}
+            left = tuple([tool for tool in tools if tool.name in names])
+            return "required" if inner.get("mode") == "required" else "auto", left
+        case {"type": str(word)}:  # a provider's own (custom): in `wire` alone
+            return _CHOICES.get(word), tools
         case _:
             raise _bad("tool_choice.type", "must be a string")
+
+
+def _name_of(tool: Any) -> str:
+    match tool:
+        case {"function": {"name": str(name)}} | {"name": str(name)}:
+            return name
+        case _:
+            return ""
 
 
 def _response_format(wanted: dict[str, Any]) -> dict[str, Any]:

@@ -116,15 +116,29 @@ def choice_of(
             raise refused("tool_choice.type", "must be a string")
     match choice:
         case {"type": "function" | "custom", "name": str(name)} if name:
-            return ("function", name), tools, ""
+            return ("function", _choosable(choice, tools)), tools, ""
         case {"type": "function" | "custom"}:
             raise refused("tool_choice.name", "must be a string")
         case {"type": "allowed_tools", "tools": list(allowed)}:
-            names = {tool.get("name") for tool in allowed if type(tool) is dict}
+            names = {_choosable(tool, tools) for tool in allowed if type(tool) is dict}
             mode = "required" if choice.get("mode") == "required" else "auto"
             return mode, tuple([tool for tool in tools if tool.name in names]), ""
         case _:
             return None, tools, f"tool_choice: a tool of type {shown(kind)}"
+
+
+def _choosable(choice: Value, tools: tuple[Tool, ...]) -> str:
+    """Returns the name that a chosen tool has here: within its namespace, said or not, as it is the only one
+    of its name."""
+    name, namespace = choice.get("name"), choice.get("namespace")
+    if not isinstance(name, str):
+        return ""
+    if isinstance(namespace, str) and namespace:
+        return within(namespace, name)
+    if any([tool.name == name for tool in tools]):
+        return name
+    inner = [tool.name for tool in tools if tool.namespace and tool.name == within(tool.namespace, name)]
+    return inner[0] if len(inner) == 1 else name
 
 
 def format_of(text: Value) -> Value | None:

@@ -1,0 +1,81 @@
+"""The JSON Schema of a tool's arguments, as vendors take it. Pure.
+
+OpenAI, Azure and DeepSeek refuse a schema without `"type": "object"` and, at OpenAI, without `properties`
+(langchain-ai/langchain-mcp-adapters#137, farion1231/cc-switch#5490). Anthropic, Bedrock and OpenAI refuse `anyOf`,
+`oneOf` and `allOf` at the top (anomalyco/opencode#35516): the properties of their branches are gathered, and the
+whole of it is said in words behind the tool's description, so that nothing is lost.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from sluice.model.chat import Tool
+
+Schema = dict[str, Any]
+BRANCHES = ("anyOf", "oneOf", "allOf")
+_MUST = "The arguments must also match this JSON Schema:"
+
+
+def object_schema(parameters: Mapping[str, Any] | None) -> Schema:
+    """The schema of an object, with its properties, though there may be none."""
+    schema = dict(parameters or {})
+    if schema.get("type") != "object":
+        schema = {"type": "object"} | {name: value for name, value in schema.items() if name != "type"}
+    if type(schema.get("properties")) is not dict:
+        schema["properties"] = {}
+    return schema
+
+
+def plain_tool(tool: Tool) -> tuple[str, Schema]:
+    """The description and the schema of a tool, without branches at the schema's top."""
+    schema = object_schema(tool.parameters)
+    branches = {name: schema.pop(name) for name in BRANCHES if name in schema}
+    if not branches:
+        return tool.description, schema
+    for name, given in branches.items():
+        _gather(schema, given if type(given) is list else [], every=name == "allOf")
+    said = f"{_MUST} {msgspec.json.encode(branches).decode()}"
+    return f"{tool.description}\n\n{said}" if tool.description else said, schema
+
+
+def _gather(schema: Schema, branches: Sequence[Any], *, every: bool) -> None:
+    """Adds the branches' properties to the schema's. `every`: all branches hold, else one of them."""
+    properties = dict(schema["properties"])
+    own = frozenset(properties)
+    found = [_resolved(branch, schema) for branch in branches]
+    for branch in found:
+        inner = branch.get("properties")
+        for name, value in inner.items() if type(inner) is dict else ():
+            if name not in properties:
+                properties[name] = value
+            elif name not in own and properties[name] != value:
+                known = properties[name]
+                others = known["anyOf"] if type(known) is dict and known.keys() == {"anyOf"} else [known]
+                properties[name] = {"anyOf": [*others, *([value] if value not in others else [])]}
+    required = [_names(branch.get("required")) for branch in found]
+    if required:
+        more = set.union(*required) if every else set.intersection(*required)
+        named = _names(schema.get("required")) | {name for name in more if name in properties}
+        if named:
+            schema["required"] = sorted(named)
+    schema["properties"] = properties
+
+
+def _names(required: Any) -> set[str]:
+    return {name for name in required if type(name) is str} if type(required) is list else set()
+
+
+def _resolved(branch: Any, schema: Schema) -> Schema:
+    """A branch, or the definition that it refers to."""
+    if type(branch) is not dict:
+        return {}
+    match branch.get("$ref"):
+        case str(place) if place.startswith(("#/$defs/", "#/definitions/")):
+            _, group, name = place.split("/", 2)
+            held = schema.get(group)
+            target = held.get(name) if type(held) is dict else None
+            return target if type(target) is dict else {}
+        case _:
+            return branch

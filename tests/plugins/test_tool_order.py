@@ -1,0 +1,102 @@
+"""Results of tools stand directly behind the message that called them, whatever a caller puts between."""
+
+import json
+from typing import Any
+
+import pytest
+
+from sluice.model.chat import Message, Text, ToolCall
+from sluice_plugins.tool_order import results_first
+from tests.matrix.lanes import UPSTREAMS, parsed, sent
+
+
+def said(role: Any, text: str) -> Message:
+    return Message(role, (Text(text),))
+
+
+def called(*ids: str) -> Message:
+    return Message("assistant", (), tuple([ToolCall(id, "f", "{}") for id in ids]))
+
+
+def result(id: str, text: str = "r") -> Message:
+    return Message("tool", (Text(text),), tool_call_id=id)
+
+
+Q = said("user", "q")
+WAIT = said("user", "wait")
+RULE = said("system", "rule")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([Q, called("a"), WAIT, result("a")], [Q, called("a"), result("a"), WAIT]),
+        ([Q, called("a"), RULE, result("a"), WAIT], [Q, called("a"), result("a"), RULE, WAIT]),
+        (
+            [Q, called("a", "b"), result("b"), WAIT, result("a")],
+            [Q, called("a", "b"), result("b"), result("a"), WAIT],
+        ),
+        (
+            [Q, called("a"), called("b"), result("a"), result("b")],
+            [Q, called("a"), result("a"), called("b"), result("b")],
+        ),
+        (
+            [called("a"), result("a", "1"), called("a"), WAIT, result("a", "2")],
+            [called("a"), result("a", "1"), called("a"), result("a", "2"), WAIT],
+        ),
+    ],
+)
+def test_what_stands_between_a_call_and_its_results_follows_them(
+    given: list[Message], expected: list[Message]
+) -> None:
+    assert results_first(given) == expected
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [Q],
+        [Q, called("a", "b"), result("b"), result("a"), WAIT],
+        [called("a"), result("a"), called("a"), result("a")],
+        [Q, called("a"), WAIT],
+    ],
+)
+def test_a_conversation_in_order_stays_the_same_object(messages: list[Message]) -> None:
+    assert results_first(messages) is messages
+
+
+def test_a_result_that_nobody_asked_for_stays_in_its_place() -> None:
+    assert results_first([Q, result("x"), WAIT]) == [Q, result("x"), WAIT]
+
+
+ITEMS = [
+    {"type": "message", "role": "user", "content": "q"},
+    {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
+    {"type": "message", "role": "user", "content": "wait"},
+    {"type": "function_call_output", "call_id": "c1", "output": "r"},
+]
+BODY = {
+    "model": "m",
+    "input": ITEMS,
+    "tools": [{"type": "function", "name": "f", "parameters": {}}],
+    "tool_choice": "auto",
+}
+
+
+def bodies(upstream: str) -> dict[str, Any]:
+    return sent(UPSTREAMS[upstream], parsed("responses", json.dumps(BODY).encode(), stream=True))
+
+
+def test_a_user_who_speaks_while_a_tool_runs_is_heard_after_its_result_everywhere() -> None:
+    assert [m["role"] for m in bodies("openai")["messages"]] == ["user", "assistant", "tool", "user"]
+    assert [m["role"] for m in bodies("cohere")["messages"]] == ["user", "assistant", "tool", "user"]
+    kinds = [block["type"] for block in bodies("anthropic")["messages"][-1]["content"]]
+    assert kinds == ["tool_result", "text"]
+    assert [sorted(block) for block in bodies("bedrock")["messages"][-1]["content"]] == [
+        ["toolResult"],
+        ["text"],
+    ]
+    assert [sorted(part) for part in bodies("gemini")["contents"][-1]["parts"]] == [
+        ["functionResponse"],
+        ["text"],
+    ]
