@@ -251,7 +251,8 @@ async def test_a_model_without_a_price_is_counted_and_goes_on() -> None:
         assert line["cost_usd"] is None
         assert g.metric('sluice_unpriced_requests_total{model="unheard-of",upstream="up"}') == 1
         total = (await report(g))["total"]
-        assert (total["output_tokens"], total["cost_usd"]) == (len(TOKENS), "0.000000000")
+        assert (total["output_tokens"], total["cost_usd"]) == (len(TOKENS), None)
+        assert total["unpriced_tokens"] == total["input_tokens"] + len(TOKENS)
 
 
 @pytest.mark.parametrize("mode", ["widget stream", "widget whole", "openai stream", "openai whole"])
@@ -380,7 +381,7 @@ prices: {models: {echo: {input: 1, output: 1}}}
         ):
             assert rows[0] == [
                 "alias", "model", "requests", "errors", "input_tokens", "output_tokens", "cached_input_tokens",
-                "reasoning_tokens", "cost_usd", "estimated",
+                "reasoning_tokens", "cost_usd", "estimated", "unpriced_tokens",
             ]  # fmt: skip
             assert [row[:3] for row in rows[1:]] == [
                 ["a", 'echo/@x,"y"', "1"],

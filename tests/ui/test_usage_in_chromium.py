@@ -37,11 +37,14 @@ CELLS = (
 )
 
 
+UNPRICED = CONFIG.replace("echo/m: {", "another/m: {")
+
+
 @asynccontextmanager
-async def used() -> AsyncIterator[tuple[Page, OnSluice]]:
+async def used(config: str = CONFIG) -> AsyncIterator[tuple[Page, OnSluice]]:
     """The page, signed in, after calls: one of the first alias, two of the second, and so on; a project for
     each third of them."""
-    async with page() as tab, gateway(CONFIG) as there:
+    async with page() as tab, gateway(config) as there:
         async with aiohttp.ClientSession(headers={"x-api-key": KEY}) as session:
             for number, name in enumerate(NAMES):
                 for _ in range(number + 1):
@@ -113,12 +116,25 @@ async def test_the_file_has_what_the_table_has() -> None:
                 head, *rows, total = await tab.js(CELLS)
                 await tab.click("Download CSV")
                 told = await _downloaded(tab, Path(folder))
-                assert len(head) == len(told[0])
+                assert len(head) == len(told[0]) - 1  # tokens without a price stand in the cost's cell
                 plain = [[cell.replace(",", "") for cell in row] for row in rows]
                 order = {name: at for at, name in enumerate(told[0])}
                 shown = sorted(_of_table(row, len(by.split(","))) for row in plain)
                 assert shown == sorted(_of_file(row, order, by.split(",")) for row in told[1:])
                 assert sum(row[-2] for row in shown) == int(total[len(by.split(","))].replace(",", "")) == 78
+
+
+async def test_calls_of_a_model_without_a_price_are_shown_without_a_cost() -> None:
+    async with used(UNPRICED) as (tab, _):
+        await show(tab, "by=alias&figure=requests")
+        costs = await tab.js(
+            "[...document.querySelectorAll('table tr')].slice(1).map((row) => row.lastChild.innerText)"
+        )
+        assert [*costs] == ["no price"] * (ALIASES + 1)
+        assert "tokens have no known price: prices.models" in await tab.js("document.body.innerText")
+        await tab.js("location.hash = '#overview'")
+        await tab.until("document.body.innerText.includes('tokens without a price')")
+        assert "$0" not in await tab.js("document.querySelector('main').innerText")
 
 
 async def _downloaded(tab: Page, folder: Path) -> list[list[str]]:

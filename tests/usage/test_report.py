@@ -8,8 +8,19 @@ import msgspec
 import pytest
 
 from sluice.api import admin_usage as adminusage
-from sluice.api.admin_usage import UsageQuery, add_up, as_csv, as_json, usage_query
+from sluice.api.admin_usage import (
+    SummedRow,
+    UnpricedTokens,
+    UsageQuery,
+    UsageSums,
+    add_up,
+    as_csv,
+    as_json,
+    usage_query,
+)
+from sluice.config.types import Price
 from sluice.errors import BadRequest
+from sluice.pricing.prices import PriceTable
 from sluice.usage import Figures, Row, Subject
 
 TODAY = date(2026, 11, 25)
@@ -20,9 +31,9 @@ def row(key: str = "k", tenant: str = "t", nanos: int = 1, day: str = "2026-11-2
     return Subject(day, key, tenant, "chat", "u/m"), Figures(requests=1, nanos=nanos)
 
 
-def summed(rows: list[Row], *by: str) -> list[Row]:
-    sums: dict[Subject, Figures] = {}
-    add_up(sums, rows, by)
+def summed(rows: list[Row], *by: str, prices: PriceTable | None = None) -> list[SummedRow]:
+    sums: dict[Subject, UsageSums] = {}
+    add_up(sums, rows, by, UnpricedTokens(prices or PriceTable({}), 0.0))
     return sorted(sums.items())
 
 
@@ -52,22 +63,46 @@ def test_more_rows_than_an_answer_holds_are_refused(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("name", DANGEROUS)
 def test_no_cell_of_the_csv_is_a_formula(name: str) -> None:
     asked = UsageQuery(TODAY, TODAY, ("key", "tenant"), True)
-    text = as_csv(asked, [row(name, "a-b=c")]).decode()
+    text = as_csv(asked, summed([row(name, "a-b=c")], "key", "tenant")).decode()
     [_, cells] = csv.reader(io.StringIO(text, newline=""))
     assert cells[:2] == [f"'{name}", "a-b=c"]
 
 
 def test_the_csv_is_what_rfc_4180_says() -> None:
     asked = UsageQuery(TODAY, TODAY, ("key",), True)
-    assert as_csv(asked, [row('a"b,c\nd', nanos=12_000_000_345)]) == (
-        b"key,requests,errors,input_tokens,output_tokens,cached_input_tokens,reasoning_tokens,cost_usd,estimated\r\n"
-        b'"a""b,c\nd",1,0,0,0,0,0,12.000000345,0\r\n'
+    assert as_csv(asked, summed([row('a"b,c\nd', nanos=12_000_000_345)], "key")) == (
+        b"key,requests,errors,input_tokens,output_tokens,cached_input_tokens,reasoning_tokens,cost_usd,estimated,"
+        b"unpriced_tokens\r\n"
+        b'"a""b,c\nd",1,0,0,0,0,0,12.000000345,0,0\r\n'
     )
+
+
+def test_tokens_without_a_known_price_have_no_cost_in_place_of_one_of_zero() -> None:
+    def used(alias: str, model: str, nanos: int) -> Row:
+        return Subject("2026-11-25", "k", "t", alias, model), Figures(1, 0, 10, 5, nanos=nanos)
+
+    prices = PriceTable({"u/free": [Price(input=0, output=0)], "paid": [Price(input=1, output=2)]})
+    rows = [used("free", "u/free", 0), used("paid", "u/paid", 20_000), used("unknown", "u/new", 0)]
+    # a price that came after the calls does not say what they cost
+    rows += [used("mixed", "u/paid", 20_000), used("mixed", "u/new", 0), used("before", "u/paid", 0)]
+    asked = UsageQuery(TODAY, TODAY, ("alias",), False)
+    found = summed(rows, "alias", prices=prices)
+    answer = msgspec.json.decode(as_json(asked, found))
+    assert {one["alias"]: (one["cost_usd"], one["unpriced_tokens"]) for one in answer["rows"]} == {
+        "free": (0, 0), "paid": (0.00002, 0), "unknown": (None, 15), "mixed": (0.00002, 15), "before": (None, 15),
+    }  # fmt: skip
+    assert (answer["total"]["cost_usd"], answer["total"]["unpriced_tokens"]) == (0.00004, 45)
+    [header, *cells] = csv.reader(io.StringIO(as_csv(asked, found).decode()))
+    cost, unpriced = header.index("cost_usd"), header.index("unpriced_tokens")
+    assert {one[0]: (one[cost], one[unpriced]) for one in cells}["unknown"] == ("", "15")
+    # calls that used no tokens lack no price
+    [(_, refused)] = summed([(Subject("2026-11-25", "k", "t", "chat", ""), Figures(1, 1))], "alias")
+    assert (refused.dollars, refused.unpriced) == ("0.000000000", 0)
 
 
 def test_costs_are_exact_in_json_however_large() -> None:
     asked = UsageQuery(TODAY, TODAY, (), False)
-    text = as_json(asked, [row(nanos=123_456_789_012_345_678_901)])
+    text = as_json(asked, summed([row(nanos=123_456_789_012_345_678_901)]))
     assert b'"cost_usd":123456789012.345678901' in text
     assert msgspec.json.decode(text)["total"]["requests"] == 1
 

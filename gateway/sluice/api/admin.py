@@ -57,7 +57,7 @@ def admin_routes(
         AdminExport(runtime.conversations, runtime.kept.store),
         AdminKeys(runtime.keys, runtime.config, runtime.log),
         AdminBudgets(runtime.store, runtime.config, runtime.keys.table, runtime.log, wall),
-        AdminUsage(runtime.usage, runtime.deferred.flush, wall),
+        AdminUsage(runtime.usage, runtime.loaded.prices, runtime.deferred.flush, wall),
         overview := AdminOverview(runtime, wall),
         AdminAliases(runtime),
         AdminCalls(runtime.state),

@@ -56,9 +56,10 @@ class AdminOverview:
         clock = self._runtime.state.clock
         if clock() >= self._today_due:
             self._today_due = clock() + TODAY_EVERY
+            runtime = self._runtime
             try:
                 async with asyncio.timeout(TODAY_PATIENCE):
-                    self._today = await usage_today(self._runtime.usage, self._wall)
+                    self._today = await usage_today(runtime.usage, runtime.loaded.prices, self._wall)
             except (UsageFailed, TimeoutError, BadRequest):
                 self._today = None
         return self._today

@@ -145,15 +145,20 @@ def usage(
     """Print what was used of the running gateway: calls, tokens, cost."""
     query = {name: value for name, value in (("from", first), ("to", last)) if value} | {"by": by}
     answer = wanted(url, path, "GET", f"/admin/usage?{urlencode(query)}")
-    figures = ("requests", "errors", "input_tokens", "output_tokens", "cost_usd")
-    rows = [
-        [*(row[name] for name in answer["by"]), *(row[name] for name in figures)] for row in answer["rows"]
-    ]
+    rows = [[*(row[name] for name in answer["by"]), *_usage_figures(row)] for row in answer["rows"]]
     if answer["by"]:
         blank = [""] * (len(answer["by"]) - 1)
-        rows.append(["total", *blank, *(answer["total"][name] for name in figures)])
+        rows.append(["total", *blank, *_usage_figures(answer["total"])])
     titles = [name.upper() for name in (*answer["by"], "calls", "errors", "input", "output", "usd")]
     show(answer, rows, titles, as_json=as_json)
+
+
+def _usage_figures(row: dict[str, Any]) -> list[object]:
+    counts = [row[name] for name in ("requests", "errors", "input_tokens", "output_tokens")]
+    cost, unpriced = row["cost_usd"], row.get("unpriced_tokens", 0)
+    if cost is None:
+        return [*counts, "no price"]
+    return [*counts, f"{cost:.6f} and {unpriced} tokens without a price" if unpriced else cost]
 
 
 @click.command()

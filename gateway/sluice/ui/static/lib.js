@@ -21,6 +21,9 @@ export const costs = (value) => {
   const amount = Math.abs(Number(value));
   return amount > 0 && amount < 0.00005 ? "<$0.0001" : signed(value, amount.toLocaleString("en", { minimumFractionDigits: 4, maximumFractionDigits: 4 }));
 };
+// The cost of a row of usage, of which some tokens may have no known price.
+export const usageCost = ({ cost_usd: cost, unpriced_tokens: unpriced }) =>
+  unpriced ? html`<span class=${cost === null ? "quiet" : ""} title=${`${number(unpriced)} tokens of models without a known price`}>${cost === null ? "no price" : `${costs(cost)} + ?`}</span>` : html`<span title=${`$${cost}`}>${costs(cost)}</span>`;
 // A figure that has to be short: 12.4 K.
 export const short = (value, digits = 1) => (Math.abs(value) < 10_000 ? number(value, digits) : Number(value).toLocaleString("en", { notation: "compact", maximumFractionDigits: 1 }));
 export const share = (part, all) => (all ? `${number((100 * part) / all, part / all < 0.1 ? 1 : 0)} %` : "");

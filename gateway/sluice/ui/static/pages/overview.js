@@ -1,4 +1,4 @@
-import { html, id, useEffect, useMemo, useScroll, useState, Note, Table, Badge, clock, costs, dollars, moment, number, seconds, share, short } from "../lib.js";
+import { html, id, useEffect, useMemo, useScroll, useState, Note, Table, Badge, clock, dollars, moment, number, seconds, share, short, usageCost } from "../lib.js";
 import { watch } from "../api.js";
 import { Plot } from "../plot.js";
 
@@ -39,7 +39,7 @@ function Tiles({ found }) {
         <${Tile} title="First token p95" href=${`#calls/ttft=*&${within}`} hint="95 of 100 calls had their first token by then" sub=${`in ${minutes} min`}>${seconds(recent.first_token_p95)}<//>
         <${Tile} title="Tokens a second" href=${`#calls/tokens_out=*&${within}`} hint="Output tokens of the streams, by the time from first token to end" sub=${`of one stream, in ${minutes} min`}>${number(recent.tokens_per_second, 1)}<//>`
       : null}
-    <${Tile} title="Cost today" href=${`#usage/from=${day}&to=${day}&by=key,model&figure=cost_usd`} hint="Of all calls since midnight UTC" sub="since 00:00 UTC">${dollars(found.cost_today_usd)}<//>
+    <${Tile} title="Cost today" href=${`#usage/from=${day}&to=${day}&by=key,model&figure=cost_usd`} hint="Of all calls since midnight UTC" sub=${found.today?.unpriced_tokens ? `${short(found.today.unpriced_tokens)} tokens without a price` : "since 00:00 UTC"}>${found.today?.unpriced_tokens && found.cost_today_usd === null ? "no price" : dollars(found.cost_today_usd)}<//>
     <${Tile} title="Healthy targets" href="#aliases" kind=${targets.open ? "bad" : targets.half_open ? "warn" : "good"} hint="Targets whose breaker is closed. Those with an open one are not asked" sub=${broken(targets)}>${targets.closed} of ${all}<//>
   </div>`;
 }
@@ -77,7 +77,7 @@ function Day({ now, found }) {
     { title: "Alias", wide: true, cell: (r) => (r.alias ? html`<a href=${`#calls/alias=${id(r.alias)}`}>${r.alias}</a>` : html`<span class="quiet">none</span>`) },
     { title: "Calls", number: true, cell: (r) => short(Number(r.requests)) },
     { title: "Errors", number: true, cell: (r) => html`<span class=${Number(r.errors) ? "bad" : ""}>${short(Number(r.errors))}</span>` },
-    { title: "Cost", number: true, cell: (r) => costs(r.cost_usd) },
+    { title: "Cost", number: true, cell: usageCost },
     { title: paid ? "Of the cost" : "Of the calls", cell: (r) => html`<meter class="plain" min="0" max="1" value=${found[figure] ? r[figure] / found[figure] : 0} aria-label=${`Share of ${r.alias || "none"}`}></meter>` },
   ];
   return html`<section class="card"><div class="head"><h2>Aliases today</h2><a class="small" href=${`#usage/from=${day}&to=${day}&by=alias&figure=${figure}`}>${found?.aliases > rows.length ? `all ${number(found.aliases)}` : "usage"}</a></div>

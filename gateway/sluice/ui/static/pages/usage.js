@@ -1,4 +1,4 @@
-import { html, useMemo, useState, useLoaded, Note, Table, asked, costs, dollars, id, number, short } from "../lib.js";
+import { html, useMemo, useState, useLoaded, Note, Table, asked, dollars, id, number, short, usageCost } from "../lib.js";
 import { download, get } from "../api.js";
 import { Plot } from "../plot.js";
 
@@ -58,7 +58,7 @@ const COLUMNS = [
   { title: "Output tokens", ...count("output_tokens") },
   { title: "Reasoning", ...count("reasoning_tokens") },
   { title: "Estimated", ...count("estimated") },
-  { title: "Cost", number: true, sort: byFigure("cost_usd"), cell: (r) => html`<span title=${`$${r.cost_usd}`}>${costs(r.cost_usd)}</span>` },
+  { title: "Cost", number: true, sort: byFigure("cost_usd"), cell: usageCost },
 ];
 
 export function Usage({ rest }) {
@@ -100,7 +100,7 @@ export function Usage({ rest }) {
         <${Buttons} label="Range" names=${Object.fromEntries(RANGES.map(([name], at) => [at, name]))} chosen=${(at) => Number(at) === range} choose=${(at) => fill({ from: RANGES[at][1](), to: today() })} /></div>
       <div class="row"><${Buttons} label="Group by" names=${BY} chosen=${(name) => form.by.includes(name)} choose=${toggle} />
         <label class="narrow">Tag<input value=${tag.slice(4)} onChange=${byTag} placeholder="project" /></label></div>
-      <p class="small quiet">Days and hours are UTC's. Hours are kept for some days only (usage.hourly_days), tags where usage.tags names them, and not by the hour.</p>
+      <p class="small quiet">Days and hours are UTC's. Hours are kept for some days only (usage.hourly_days), tags where usage.tags names them, and not by the hour.${value?.total.unpriced_tokens ? html` ${number(value.total.unpriced_tokens)} tokens have no known price: <code>prices.models</code> gives them one.` : null}</p>
       <${Note} error=${error || problem} />
     </section>
     <section class="card stack" aria-busy=${String(drawn.value?.asked !== plot)}><div class="head"><h2>${FIGURES[form.figure]}, each ${each}</h2><div class="row">
