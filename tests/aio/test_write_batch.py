@@ -8,6 +8,7 @@ import pytest
 from sluice.aio.write_batch import FEW, LARGE, WriteBatch
 from sluice.errors import UpstreamError
 from sluice.upstream.connection import UpstreamConnection
+from sluice.upstream.head_fields import HeadFields
 from sluice.upstream.http1 import ResponseParser
 
 
@@ -138,7 +139,7 @@ def test_what_comes_before_its_request_has_left_is_no_answer(batch: WriteBatch, 
 
     transport, receiver = Transport(), Receiver()
     connection = UpstreamConnection(
-        ResponseParser("peer"), "peer", lambda _: None, memoryview(bytearray(64)), batch
+        ResponseParser("peer", HeadFields()), "peer", lambda _: None, memoryview(bytearray(64)), batch
     )
     connection.connection_made(transport)
     connection.ask("POST", b"POST / HTTP/1.1\r\nContent-Length: ", b"{}", receiver)

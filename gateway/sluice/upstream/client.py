@@ -20,6 +20,7 @@ from sluice.upstream.connection import UpstreamConnection
 from sluice.upstream.deadlines import Deadlines
 from sluice.upstream.dial import Dialer
 from sluice.upstream.exchange import UpstreamExchange
+from sluice.upstream.head_fields import HeadFields
 from sluice.upstream.http1 import MAX_HEAD, MAX_HEADERS, ResponseParser
 from sluice.upstream.pool import IdleConnections, Pool
 from sluice.upstream.proxies import proxy_of
@@ -70,6 +71,7 @@ class HttpTransport:
         self._name = origin.name
         self._heads = Heads(origin, credentials, f"sluice/{VERSION}", signed)
         self._secrets = tuple(value for _, value in credentials)
+        self._head_fields = HeadFields()
         self._max_head = max_head
         self._max_headers = max_headers
         self._max_age = max_age if max_age is not None else math.inf
@@ -138,7 +140,9 @@ class HttpTransport:
 
     def new_connection(self) -> UpstreamConnection:
         self.dialed += 1
-        parser = ResponseParser(self._name, max_head=self._max_head, max_headers=self._max_headers)
+        parser = ResponseParser(
+            self._name, self._head_fields, max_head=self._max_head, max_headers=self._max_headers
+        )
         until = self._clock() + self._max_age * (1 - AGE_SPREAD * self._chance())
         return UpstreamConnection(
             parser, self._name, self.pool.closed_idle, self._buffer, self.writes, until=until

@@ -5,18 +5,24 @@ Content-Length beside a Transfer-Encoding, repeated lengths, bare CR and LF, fol
 sizes. What is stricter here than there, because an upstream that does it is broken or is smuggling:
 
     one transfer coding, and it is `chunked`, and only in HTTP/1.1; no HTTP/0.9, RTSP or ICE; no 101
-    a bounded head (interim heads counted in), a bounded number of headers (trailers counted in), bounded framing
-        bytes between two pieces of body (chunk extensions, trailers)
+    a bounded head (interim heads counted in), a bounded number of headers, bounded framing bytes between two pieces of
+        body (chunk extensions, trailers)
+
+llhttp judges every byte of a head, but has no callback for its headers: they are read from the bytes once it
+has accepted them all (`sluice.upstream.head_fields`).
 
 Bytes behind a complete response belong to no request: the answer stays valid, `reusable` becomes false.
 Interim heads (100, 102, 103) are skipped. A response without a length ends with the connection (RFC 9112,
 6.3).
 """
 
+from collections.abc import Mapping
+from typing import NoReturn
+
 import httptools
 
 from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
-from sluice.wire.fields import add_field
+from sluice.upstream.head_fields import HeadFields
 
 MAX_HEAD = 64 << 10
 MAX_HEADERS = 200
@@ -33,17 +39,17 @@ class ResponseParser:
     """Parses the responses of one connection, one after another; call `expect` before each.
 
     `status` is 0 and `headers` empty until the final head is complete; names are lower case, repeated ones
-    joined by ", ". `over`: complete. `error`: refused or cut, and nothing more will come.
+    joined by ", ". `over`: complete. `error`: refused or cut, and nothing more will come. `head_fields`:
+    reads the headers; connections of one upstream share it.
     """
 
     __slots__ = (
         "_chunks",
         "_delimited",
-        "_fields",
         "_fruitless",
+        "_head",
+        "_head_fields",
         "_head_left",
-        "_headers_left",
-        "_is_1_1",
         "_llhttp",
         "_max_head",
         "_max_headers",
@@ -57,8 +63,11 @@ class ResponseParser:
         "status",
     )  # fmt: skip
 
-    def __init__(self, peer: str, *, max_head: int = MAX_HEAD, max_headers: int = MAX_HEADERS) -> None:
+    def __init__(
+        self, peer: str, head_fields: HeadFields, *, max_head: int = MAX_HEAD, max_headers: int = MAX_HEADERS
+    ) -> None:
         self._peer = peer
+        self._head_fields = head_fields
         self._max_head = max_head
         self._max_headers = max_headers
         self._chunks: list[bytes] = []
@@ -69,12 +78,10 @@ class ResponseParser:
     def expect(self, method: str) -> None:
         """Prepares for the response to a request of this method."""
         self._method = method
-        self.headers: dict[str, str] = {}
-        self._fields: dict[str, str] = {}
+        self.headers: Mapping[str, str] = {}
+        self._head: list[bytes] = []  # what has come until the final head is complete
         self._head_left = self._max_head
-        self._headers_left = self._max_headers
         self._fruitless = 0
-        self._is_1_1 = False  # until the first head is complete
         self._delimited = False
         self.status = 0
         self.over = False
@@ -128,28 +135,22 @@ class ResponseParser:
         if self.over:
             raise _Refused
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers_left -= 1
-        if self._headers_left < 0:
-            self._refuse(f"more than {self._max_headers} headers")
-        if not self.status:  # otherwise a trailer: counted, not used
-            add_field(self._fields, name, value.strip())
-
     def on_headers_complete(self) -> None:
-        llhttp = self._llhttp
-        status: int = llhttp.get_status_code()
-        version = (
-            "1.1" if self._is_1_1 else llhttp.get_http_version()
-        )  # llhttp formats a text of two numbers each time
+        status: int = self._llhttp.get_status_code()
+        head = b"".join(self._head)
+        # llhttp formats a text of two numbers each time
+        version = "1.1" if head.startswith(b"HTTP/1.1 ") else self._llhttp.get_http_version()
         if version not in _VERSIONS:
             self._refuse("an unknown HTTP version")
         if status < 200:
             if status < 100 or status == 101:
                 self._refuse("an impossible status")
-            self._fields = {}
-            self._is_1_1 = False
+            _, _, behind = head.partition(b"\r\n\r\n")
+            self._head = [behind]
             return
-        fields = self._fields
+        fields = self._head_fields.read(head, self._max_headers)
+        if fields is None:
+            self._refuse(f"more than {self._max_headers} headers")
         self._delimited = self._has_length(version, fields)
         self.headers = fields
         self.status = status
@@ -168,12 +169,11 @@ class ResponseParser:
 
     def _feed_head(self, data: bytes) -> None:
         left = self._head_left
-        if left == self._max_head:
-            self._is_1_1 = data.startswith(b"HTTP/1.1 ")
-            if not self._is_1_1 and data[:1] != b"H":
-                self._refuse("no HTTP response")  # llhttp also knows RTSP and ICE, and skips empty lines
+        if left == self._max_head and not data.startswith(b"H"):
+            self._refuse("no HTTP response")  # llhttp also knows RTSP and ICE, and skips empty lines
         if len(data) <= left:
             self._head_left = left - len(data)
+            self._head.append(data)
             self._llhttp.feed_data(data)
             return
         while data and not self.status:
@@ -182,11 +182,12 @@ class ResponseParser:
                 self._refuse(f"a head of more than {self._max_head} bytes")
             piece, data = (data, b"") if len(data) <= left else (data[:left], data[left:])
             self._head_left = left - len(piece)
+            self._head.append(piece)
             self._llhttp.feed_data(piece)
         if data:
             self._llhttp.feed_data(data)
 
-    def _has_length(self, version: str, fields: dict[str, str]) -> bool:
+    def _has_length(self, version: str, fields: Mapping[str, str]) -> bool:
         if "transfer-encoding" not in fields:
             return "content-length" in fields
         if fields["transfer-encoding"].lower() != "chunked" or version == "1.0":
@@ -200,7 +201,7 @@ class ResponseParser:
         if self.status and self._fruitless > self._max_head and not self.over and self.error is None:
             self.error = self._garbled("framing without content")
 
-    def _refuse(self, what: str) -> None:
+    def _refuse(self, what: str) -> NoReturn:
         self.error = self._garbled(what)
         raise _Refused
 

@@ -70,14 +70,17 @@ def _lower(name: str) -> str:
 
 def by_name(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     """Fields by their lower-case names, repeated ones joined by ", " (RFC 9110 5.3)."""
-    fields: dict[str, str] = {}
-    for name, value in pairs:
-        add_field(fields, name, value)
-    return fields
+    return joined(
+        [
+            (_NAMES.get(name) or name.lower().decode("latin-1"), value.decode("latin-1"))
+            for name, value in pairs
+        ]
+    )
 
 
-def add_field(fields: dict[str, str], name: bytes, value: bytes) -> None:
-    """Adds one field to those by their lower-case names; a repeated one is joined by ", " (RFC 9110 5.3)."""
-    key = _NAMES.get(name) or name.lower().decode("latin-1")
-    text = value.decode("latin-1")
-    fields[key] = f"{fields[key]}, {text}" if key in fields else text
+def joined(fields: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Fields by their names, repeated ones joined by ", " (RFC 9110 5.3)."""
+    found: dict[str, str] = {}
+    for name, value in fields:
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
