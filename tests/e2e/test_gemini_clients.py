@@ -177,3 +177,49 @@ async def test_googles_own_upstream_answers_in_its_own_words() -> None:
         status, body = await asked(g, "/v1/embeddings", asked_for, by_bearer)
         assert (status, json.loads(body)["data"][0]["embedding"]) == (200, "AAAAPw==")
         assert json.loads(body)["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
+
+
+EXPRESS = HEAD + """
+upstreams:
+  by-key: {backend: gemini, vertex: true, base_url: "URL", api_key: AQ.express-key}
+  by-credential:
+    backend: gemini
+    vertex: true
+    base_url: "URL"
+    credentials: {api_key: AQ.express-key, header: x-goog-api-key}
+aliases:
+  one: {tiers: [[{upstream: by-key, model: gemini-3.5-flash}]], heartbeat: null}
+  two: {tiers: [[{upstream: by-credential, model: gemini-3.5-flash}]], heartbeat: null}
+"""
+"""https://cloud.google.com/vertex-ai/generative-ai/docs/start/express-mode/overview"""
+SAID = b'{"candidates":[{"content":{"role":"model","parts":[{"text":"Hi"}]},"finishReason":"STOP"}]}'
+
+
+@pytest.mark.parametrize("alias", ["one", "two"])
+async def test_vertex_ais_express_mode_is_asked_with_its_key_and_without_a_project(alias: str) -> None:
+    async def answer(request: Request, peer: Peer) -> None:
+        if ":streamGenerateContent" in request.path:
+            peer.send(CHUNKED + chunk(b"data: " + SAID + b"\r\n\r\n") + LAST_CHUNK)
+        elif ":countTokens" in request.path:
+            peer.send(sized(b'{"totalTokens": 7}', 200, ("Content-Type", "application/json")))
+        else:
+            peer.send(sized(SAID, 200, ("Content-Type", "application/json")))
+
+    async with RawServer(answer) as server, gateway(EXPRESS.replace("URL", server.url)) as g:
+        _, body = await asked(g, f"/v1beta/models/{alias}:generateContent", BODY)
+        assert text_of(json.loads(body)) == "Hi"
+        chat = {"model": alias, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+        status, body = await asked(g, "/v1/chat/completions", chat, {"authorization": f"Bearer {KEY}"})
+        assert status == 200
+        assert b'"Hi"' in body
+        _, body = await asked(g, f"/v1beta/models/{alias}:countTokens", BODY)
+        assert json.loads(body)["totalTokens"] == 7
+        place = "/v1/publishers/google/models/gemini-3.5-flash"
+        assert [request.path.partition("?")[0] for request in server.requests] == [
+            f"{place}:generateContent",
+            f"{place}:streamGenerateContent",
+            f"{place}:countTokens",
+        ]
+        for request in server.requests:
+            assert request.headers["x-goog-api-key"] == "AQ.express-key"
+            assert "authorization" not in request.headers

@@ -38,6 +38,17 @@ class ReportedUsage(msgspec.Struct):
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     output_tokens_details: OutputDetails | None = None
+    iterations: Any = None
+
+
+class Iteration(msgspec.Struct):
+    """The usage of one step of an answer; its type says which."""
+
+    type: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
 
 
 class Message(msgspec.Struct):
@@ -115,9 +126,36 @@ def continuing_model(named: Any) -> str:
             return ""
 
 
+BESIDE = frozenset({"compaction", "advisor_message"})
+"""Types of iterations whose tokens are billed and not in the counts of the whole answer."""
+MOST_ITERATIONS = 1000
+
+
 def usage_of(usage: ReportedUsage) -> Usage:
     """Anthropic counts what was read from and written to its cache apart from `input_tokens`; ours is the
-    whole input."""
+    whole input. Steps beside the answer (a compaction, an advisor's) are billed, too."""
+    found = _usage_of(usage)
+    if type(usage.iterations) is list:
+        for entry in usage.iterations[:MOST_ITERATIONS]:
+            if type(entry) is dict and entry.get("type") in BESIDE:
+                found = found.plus(_of_iteration(entry))
+    return found
+
+
+def _of_iteration(entry: Any) -> Usage:
+    """The usage of a step; none where it is not in its form."""
+    try:
+        step = msgspec.convert(entry, Iteration)
+    except msgspec.ValidationError:
+        return Usage()
+    cached, written = step.cache_read_input_tokens, step.cache_creation_input_tokens
+    if min(step.input_tokens, step.output_tokens, cached, written) < 0:
+        return Usage()
+    whole = step.input_tokens + cached + written
+    return Usage(whole, step.output_tokens, cached, written_input=written)
+
+
+def _usage_of(usage: ReportedUsage) -> Usage:
     cached = usage.cache_read_input_tokens or 0
     parts = (usage.input_tokens or 0, cached, usage.cache_creation_input_tokens or 0)
     details = usage.output_tokens_details

@@ -34,6 +34,7 @@ from sluice.model.events import (
     ToolCallDelta,
     ToolCallStarted,
     Usage,
+    Verbatim,
     Working,
 )
 from sluice.model.rules import ModelRules
@@ -600,3 +601,58 @@ def test_thinking_stands_at_the_beginning_of_a_turn_or_not_at_all() -> None:
     assert behind["messages"][1] == assistant(text("a"), text("b"))
     before = body(messages=(said("user", "x"), thought, said("assistant", "a"), thought, said("user", "y")))
     assert before["messages"][1] == assistant(block, text("b"), text("a"), block, text("b"))
+
+
+ITERATIONS = [
+    {"type": "compaction", "input_tokens": 180_000, "output_tokens": 3500, "cache_read_input_tokens": 0},
+    {
+        "type": "advisor_message",
+        "model": "claude-opus-5-5",
+        "input_tokens": 800,
+        "output_tokens": 500,
+        "cache_read_input_tokens": 100,
+        "cache_creation_input_tokens": 50,
+    },
+    {"type": "message", "input_tokens": 23_000, "output_tokens": 1000},
+    {"type": "fallback_message", "model": "claude-opus-5", "input_tokens": 1, "output_tokens": 1},
+    {"type": "compaction", "input_tokens": "many", "output_tokens": 1},
+    {"type": "compaction", "input_tokens": -5, "output_tokens": 1},
+    "compaction",
+]
+"""https://platform.claude.com/docs/en/build-with-claude/compaction: the counts of the whole answer have nothing of
+compactions, nor of advisors."""
+
+
+def test_tokens_of_compactions_and_advisors_count() -> None:
+    usage = {"input_tokens": 23_000, "output_tokens": 1000, "iterations": ITERATIONS}
+    start = {
+        "type": "message_start",
+        "message": {"id": "m", "usage": {"input_tokens": 23_000, "output_tokens": 1}},
+    }
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
+    stream = b"".join(
+        [
+            b"event: %b\ndata: %b\n\n" % (event["type"].encode(), msgspec.json.encode(event))  # type: ignore[attr-defined]
+            for event in (start, end, {"type": "message_stop"})
+        ]
+    )
+    expected = Usage(23_000 + 180_000 + 950, 1000 + 3500 + 500, cached_input=100, written_input=50)
+    for cut in range(0, len(stream), 7):
+        events, error = fed([stream[:cut], stream[cut:]])
+        assert error is None
+        assert events[-1] == Finished("stop", expected, "end_turn")
+    whole = {"type": "message", "role": "assistant", "content": [], "stop_reason": "end_turn", "usage": usage}
+    decoder = Anthropic().whole_decoder()
+    events = [*decoder.feed(msgspec.json.encode(whole)), *decoder.close()]
+    assert Finished("stop", expected, "end_turn") in events
+    [verbatim] = [event for event in events if isinstance(event, Verbatim)]
+    assert msgspec.json.decode(verbatim.data)["usage"] == usage
+
+
+@pytest.mark.parametrize("odd", [None, [], {}, "x", 5])
+def test_iterations_of_no_known_form_count_nothing(odd: Any) -> None:
+    usage = {"input_tokens": 5, "output_tokens": 2, "iterations": odd}
+    whole = {"type": "message", "role": "assistant", "content": [], "stop_reason": "end_turn", "usage": usage}
+    decoder = Anthropic().whole_decoder()
+    events = [*decoder.feed(msgspec.json.encode(whole)), *decoder.close()]
+    assert Finished("stop", Usage(5, 2), "end_turn") in events
