@@ -179,7 +179,9 @@ async def test_googles_own_upstream_answers_in_its_own_words() -> None:
         assert json.loads(body)["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
 
 
-EXPRESS = HEAD + """
+EXPRESS = (
+    HEAD
+    + """
 upstreams:
   by-key: {backend: gemini, vertex: true, base_url: "URL", api_key: AQ.express-key}
   by-credential:
@@ -190,7 +192,9 @@ upstreams:
 aliases:
   one: {tiers: [[{upstream: by-key, model: gemini-3.5-flash}]], heartbeat: null}
   two: {tiers: [[{upstream: by-credential, model: gemini-3.5-flash}]], heartbeat: null}
+  chat: {tiers: [[{upstream: by-key, model: m}]]}
 """
+)
 """https://cloud.google.com/vertex-ai/generative-ai/docs/start/express-mode/overview"""
 SAID = b'{"candidates":[{"content":{"role":"model","parts":[{"text":"Hi"}]},"finishReason":"STOP"}]}'
 

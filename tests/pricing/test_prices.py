@@ -262,3 +262,19 @@ def test_targets_without_a_price_are_warned_of_only_where_they_are_refused(tmp_p
 
 def test_what_is_no_price_yet_is_none() -> None:
     assert price_at((), 0) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "day", "dollars"),
+    [
+        ("gemini-4-argon", "2026-11-30", 2),
+        ("gemini-4-argon", "2026-12-01", 4),
+        ("claude-fable-5", "2026-12-01", 10),
+        ("claude-fable-5-2", "2026-12-01", 8),
+        ("gpt-6.2-sol", "2026-12-01", 2),
+    ],
+)
+def test_announced_prices_hold_from_their_day_on(model: str, day: str, dollars: float) -> None:
+    price = PriceTable({}, bundled_prices).price_of("any", model, since_of(day))
+    assert price is not None
+    assert price.input == dollars
