@@ -5,12 +5,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import click
 import pytest
 
-from sluice.cli import cli
 from sluice.config.loader import check
-from tests.api.serving import shapes
 from tests.config.test_values import bundled
 from tests.e2e.gateway_process import DIGEST, KEY, serving
 
@@ -21,10 +18,6 @@ ENVIRON = {"OPENAI_API_KEY": "x", "ANTHROPIC_API_KEY": "x"}
 
 def blocks() -> list[str]:
     return re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-
-
-def section(title: str) -> str:
-    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
 def problems(text: str, tmp_path: Path) -> list[str]:
@@ -52,23 +45,6 @@ def test_the_limits_fit_into_it_too(tmp_path: Path) -> None:
 
 def test_the_issuers_fit_into_it_too(tmp_path: Path) -> None:
     assert problems(blocks()[0] + blocks()[3], tmp_path) == []
-
-
-async def test_every_route_stands_among_the_endpoints() -> None:
-    told = section("Endpoints")
-    clients, operators = await shapes()
-    assert [path for path in (*clients, *operators) if path.partition("/*")[0] not in told] == []
-
-
-def test_every_command_is_one_with_its_options() -> None:
-    for line in re.findall(r"`sluice ([^`]+)`", section("Commands")):
-        command: click.Command = cli
-        names = re.findall(r"^[a-z ]*[a-z]", line)[0].split()
-        for name in names:
-            assert isinstance(command, click.Group)
-            command = command.commands[name]
-        options = {option for parameter in command.params for option in parameter.opts}
-        assert set(re.findall(r"--[a-z-]+", line)) <= options, line
 
 
 GATEWAY = f"""
