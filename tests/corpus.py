@@ -10,6 +10,7 @@ say why.
         decoder.feed(recorded.body) ...; assert ... == recorded.expected
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 
 ROOT = Path(__file__).resolve().parent.parent.parent / "shared" / "corpus"
+EVERY = "SLUICE_TEST_CORPUS" in os.environ
+"""`make test-corpus`: each test takes every stream, each way."""
 ABSENT = f"the recorded provider streams are not here ({ROOT})"
 
 
@@ -74,6 +77,12 @@ def streams(*protocols: str) -> list[Recorded]:
     lines = manifest.read_bytes().splitlines()
     entries = [msgspec.json.decode(line, type=Recorded) for line in lines if line.strip()]
     return [entry for entry in entries if not protocols or entry.protocol in protocols]
+
+
+def share(count: int, part: int) -> range:
+    """The numbers of the streams that one of several like tests takes: every third of `count`, so that tests
+    of three consecutive `part`s take all. With `make test-corpus` each takes all."""
+    return range(count) if EVERY else range(part % 3, count, 3)
 
 
 def params(*protocols: str, where: Callable[[Recorded], bool] = lambda entry: True) -> list[ParameterSet]:

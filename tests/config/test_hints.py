@@ -235,16 +235,16 @@ def replaced(node: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 def test_no_value_anywhere_makes_check_fail(tmp_path: Path) -> None:
-    """Every place of the example that shows all options, with every kind of junk in its stead; then two
-    places at once."""
+    """Every third place of the example that shows all options, with junk in its stead; then three places at
+    once."""
     example = yaml.load((ROOT / "config" / "gateway.example.yaml").read_text(), yaml.CSafeLoader)
     example["server"]["workers"] = 2
     file = tmp_path / "gateway.yaml"
     environ = {name: "x" * 40 for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "X")}
     chance = random.Random(1)
     every = places(example)
-    trials = [((place, chance.choice(JUNK)),) for place in every]
-    trials += [tuple((chance.choice(every), chance.choice(JUNK)) for _ in range(3)) for _ in range(100)]
+    trials = [((place, chance.choice(JUNK)),) for place in every[::3]]
+    trials += [tuple((chance.choice(every), chance.choice(JUNK)) for _ in range(3)) for _ in range(50)]
     for trial in trials:
         tree = example
         for place, junk in trial:

@@ -264,7 +264,7 @@ def test_an_alias_that_a_key_may_not_use_is_a_404() -> None:
 
 
 def figures(seed: int) -> dict[str, Any]:
-    arrivals = Arrivals(rate=Rate(30), lasts=Seconds(60), burst_every=Seconds(10), burst_lasts=Seconds(5))
+    arrivals = Arrivals(rate=Rate(30), lasts=Seconds(20), burst_every=Seconds(10), burst_lasts=Seconds(5))
     noisy = Scenario(
         seed=seed,
         replicas=2,
@@ -280,7 +280,7 @@ def figures(seed: int) -> dict[str, Any]:
 
 def test_the_same_seed_is_the_same_run_to_the_last_digit() -> None:
     first = figures(1)
-    assert first["calls"] > 1000
+    assert first["calls"] > 400
     assert json.dumps(first) == json.dumps(figures(1))
     assert first != figures(2)
 

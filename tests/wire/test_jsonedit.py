@@ -93,7 +93,7 @@ def check_place(text: bytes, edited: bytes) -> None:
     assert text[at:].endswith(edited[at + len(edited_member) :])
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(OBJECTS, st.randoms(use_true_random=False))
 def test_another_string_is_what_would_be_written(pairs: Pairs, chance: random.Random) -> None:
     text = Writer(chance).text(pairs).encode()

@@ -293,7 +293,7 @@ def test_a_message_with_all_of_them_is_shown_without_any() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["*" * 40_000, "sk-." * 10_000, "a-" * 20_000, "access-" * 6_000, "_." * 20_000, "chatcmpl" * 5_000],
+    ["*" * 16_000, "sk-." * 4_000, "a-" * 8_000, "access-" * 2_400, "_." * 8_000, "chatcmpl" * 2_000],
     ids=len,
 )
 def test_a_long_text_takes_a_time_that_grows_as_its_length(text: str) -> None:
@@ -305,5 +305,5 @@ def test_a_long_text_takes_a_time_that_grows_as_its_length(text: str) -> None:
         return time.process_time() - began
 
     masked(text[:400])
-    quarter = min(seconds(text[: len(text) // 4]) for _ in range(5))
-    assert min(seconds(text) for _ in range(5)) < max(10 * quarter, 0.05)  # the square would be 16 times
+    quarter = min(seconds(text[: len(text) // 4]) for _ in range(3))
+    assert min(seconds(text) for _ in range(3)) < max(10 * quarter, 0.05)  # the square would be 16 times
