@@ -343,6 +343,18 @@ def test_words_decide_before_a_200_and_in_it(kind: str, words: str) -> None:
     assert stream_error({"error": words}).kind == kind
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html><head><title>404 - File or directory not found.</title></head></html>",
+        b'{"error": {"message": "The batch endpoint does not exist"}}',
+        b'{"error": {"message": "Response API route not found"}}',
+    ],
+)
+def test_a_server_without_such_a_path_is_not_taken_for_one_without_the_callers_id(body: bytes) -> None:
+    assert upstream_error(404, {}, body).kind == "not_found"
+
+
 @pytest.mark.parametrize("words", THE_CALLERS_OWN)
 def test_the_callers_own_parameters_stay_the_callers(words: str) -> None:
     assert upstream_error(400, {}, told(words)).kind == "bad_request"

@@ -643,6 +643,7 @@ WORDS: tuple[Row, ...] = (
     Row(
         "unknown_id",
         "re:\\b(file|item|response|conversation|container|vector store|prompt|batch|cached ?content|upload)s?\\b"
+        "(?! or directory)(?![^.]{0,60}\\b(api|endpoint|url|path|route)\\b)"
         "[^.]{0,120}\\b(not found|((does|do|did|may) not|doesn't|don't) exist)",
         "home-assistant/core#150251",
     ),
