@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sluice.api import admin_live, admin_overview
-from sluice.api.admin_live import MOST, AdminLive, Latest
+from sluice.api.admin_live import MAX_STREAMS, AdminLive, Latest
 from sluice.api.admin_overview import AdminOverview
 from sluice.api.admin_requests import AdminRequest, Streamed
 from sluice.errors import Unavailable
@@ -138,7 +138,7 @@ async def test_so_many_may_watch_and_no_more() -> None:
     async with operated() as there:
         live = AdminLive(there.runtime, AdminOverview(there.runtime))
         async with AsyncExitStack() as stack:
-            for _ in range(MOST):
+            for _ in range(MAX_STREAMS):
                 chunks = (await opened(live, until=float("inf"))).chunks
                 await stack.enter_async_context(aclosing(chunks))
                 await anext(chunks)
@@ -197,7 +197,7 @@ async def test_a_supervisor_that_does_not_answer_is_told_and_asked_again(
 
 
 async def test_a_client_that_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin_live, "PATIENCE", 0.01)
+    monkeypatch.setattr(admin_live, "SLOW_READER_SECONDS", 0.01)
     async with operated() as there:
         request = FakeRequest("GET", "/admin/overview/live", headers=ADMIN, key="")
         monkeypatch.setattr(request, "writable", asyncio.Event().wait)

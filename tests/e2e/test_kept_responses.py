@@ -72,7 +72,7 @@ async def test_what_a_store_refuses_is_not_sent_again() -> None:
 async def test_who_refers_to_what_is_on_its_way_waits_for_it(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sluice.policies.kept.PATIENCE", 0.01)
+    monkeypatch.setattr("sluice.policies.kept.STORE_SECONDS", 0.01)
     async with gateway(KEEPING) as g, client(g) as session:
         store = put_in_place(g, Failing())
         store.gate.clear()

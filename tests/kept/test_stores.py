@@ -220,7 +220,7 @@ async def test_an_encrypted_response_opens_with_its_key_and_as_itself_alone(
 async def test_what_is_too_old_is_deleted_beside_the_calls_in_bounded_steps(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, most in (("sqlite", "MOST"), ("postgres", "MOST"), ("redis", "PAGE")):
+    for module, most in (("sqlite", "DELETED_AT_ONCE"), ("postgres", "DELETED_AT_ONCE"), ("redis", "PAGE")):
         monkeypatch.setattr(f"sluice.kept.{module}.{most}", 2)
     name = next(_names)
     store = opened(kind, request, tmp_path, clock, name)

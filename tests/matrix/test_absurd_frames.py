@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice.errors import DecoderCrashed, UpstreamError
-from sluice.model.events import MOST_TOKENS, Verbatim
+from sluice.model.events import MAX_TOKENS, Verbatim
 from tests.fakes import eventstreams
 from tests.matrix import answers
 from tests.matrix.answers import Answer
@@ -133,7 +133,7 @@ def heard(client: str, upstream: str, stream: bool, body: bytes) -> bytes:
         pass
     if relay.usage is not None:
         counts = (relay.usage.input, relay.usage.output, relay.usage.cached_input, relay.usage.reasoning)
-        assert all(type(count) is int and 0 <= count <= 2 * MOST_TOKENS for count in counts)
+        assert all(type(count) is int and 0 <= count <= 2 * MAX_TOKENS for count in counts)
     return out
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from sluice.config.types import MAX_PRICE, Price
-from sluice.model.events import MOST_TOKENS, Usage, believed
+from sluice.model.events import MAX_TOKENS, Usage, believed
 from sluice.pricing.prices import cost, nanos
-from sluice.usage import LARGEST
+from sluice.usage import MAX_EXACT
 from sluice_plugins.anthropic import event as anthropic_event
 
 FIELDS = ("input", "output", "cached_input", "reasoning")
@@ -19,7 +19,7 @@ FIELDS = ("input", "output", "cached_input", "reasoning")
     "count",
     [
         -1,
-        MOST_TOKENS + 1,
+        MAX_TOKENS + 1,
         2**63,
         10**400,
         -(10**400),
@@ -43,7 +43,7 @@ def test_a_count_that_is_no_whole_number_in_bounds_is_not_believed(field: str, c
 
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize(
-    ("count", "whole"), [(0, 0), (1, 1), (MOST_TOKENS, MOST_TOKENS), (12.0, 12), (-0.0, 0), (1e9, 10**9)]
+    ("count", "whole"), [(0, 0), (1, 1), (MAX_TOKENS, MAX_TOKENS), (12.0, 12), (-0.0, 0), (1e9, 10**9)]
 )
 def test_a_whole_number_in_bounds_is_believed_in_any_type(field: str, count: Any, whole: int) -> None:
     found = believed(Usage(**{field: count}))
@@ -60,10 +60,10 @@ def test_what_is_believed_already_is_passed_on_as_it_is() -> None:
 def test_what_the_largest_usage_costs_at_the_largest_price_is_a_finite_number() -> None:
     dearest = float(MAX_PRICE)
     price = Price(dearest, dearest, dearest, dearest)
-    dollars = cost(price, Usage(MOST_TOKENS, MOST_TOKENS, MOST_TOKENS, MOST_TOKENS))
+    dollars = cost(price, Usage(MAX_TOKENS, MAX_TOKENS, MAX_TOKENS, MAX_TOKENS))
     assert math.isfinite(dollars)
     assert nanos(dollars) < 2**63
-    assert nanos(cost(Price(1000.0, 1000.0), Usage(MOST_TOKENS, MOST_TOKENS))) < LARGEST
+    assert nanos(cost(Price(1000.0, 1000.0), Usage(MAX_TOKENS, MAX_TOKENS))) < MAX_EXACT
 
 
 @pytest.mark.parametrize("name", ["input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"])

@@ -1,5 +1,5 @@
 from sluice.errors import UpstreamError
-from sluice.routing.health import PATIENCE, BreakerPolicy, BreakerState, Health, NoWatcher
+from sluice.routing.health import MAX_COOL_DOWN, BreakerPolicy, BreakerState, Health, NoWatcher
 
 POLICY = BreakerPolicy(failures=3, open_for=5, open_max=15)
 BROKEN = UpstreamError("server_error")
@@ -167,7 +167,7 @@ def test_no_wait_that_an_upstream_asks_for_keeps_it_away_for_longer_than_our_pat
     health = Health(clock, POLICY)
     health.begin()
     health.failed(UpstreamError("rate_limited", retry_after=86_400.0))
-    clock.now += PATIENCE - 1
+    clock.now += MAX_COOL_DOWN - 1
     assert not health.ready()
     clock.now += 1
     assert health.ready()

@@ -6,7 +6,7 @@ import pytest
 
 from sluice.errors import UpstreamError
 from sluice.routing.failover import FailoverPlan, RetryBudget
-from sluice.routing.health import COOL_DOWN, PATIENCE, Health
+from sluice.routing.health import COOL_DOWN, MAX_COOL_DOWN, Health
 
 
 class Clock:
@@ -17,7 +17,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(
-    ("said", "held"), [(5.0, 5.0), (0.0, COOL_DOWN), (86_400.0, PATIENCE), (float("inf"), PATIENCE)]
+    ("said", "held"), [(5.0, 5.0), (0.0, COOL_DOWN), (86_400.0, MAX_COOL_DOWN), (float("inf"), MAX_COOL_DOWN)]
 )
 def test_it_is_ready_again_when_that_is_reset_and_never_later_than_a_minute(said: float, held: float) -> None:
     clock = Clock()

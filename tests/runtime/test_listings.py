@@ -12,7 +12,7 @@ from sluice.backends.transport import UpstreamRequest
 from sluice.config.types import Timeouts
 from sluice.errors import StaleConnection, UpstreamError
 from sluice.model.facts import NOTHING, Facts
-from sluice.runtime.listings import AGAIN, EVERY, MOST, Listing, follow, models_in, names_in
+from sluice.runtime.listings import AGAIN, EVERY, MAX_MODELS, Listing, follow, models_in, names_in
 
 
 @pytest.mark.parametrize(("body", "models"), [
@@ -22,7 +22,7 @@ from sluice.runtime.listings import AGAIN, EVERY, MOST, Listing, follow, models_
     ({"models": [{"name": "models/gemini", "inputTokenLimit": 7, "outputTokenLimit": 2}]}, {"gemini": Facts(7, 2)}),
     ({"models": [{"name": "llama3:latest", "model": "llama3:latest"}]}, {"llama3:latest": NOTHING}),
     ({"data": [{"id": 7}, {"id": ""}, {"id": "a b"}, {"id": "../x"}, {"id": "a", "context_length": "x"}, []]}, {"a": NOTHING}),
-    ({"data": [{"id": f"m{n}"} for n in range(MOST + 5)]}, {f"m{n}": NOTHING for n in range(MOST)}),
+    ({"data": [{"id": f"m{n}"} for n in range(MAX_MODELS + 5)]}, {f"m{n}": NOTHING for n in range(MAX_MODELS)}),
     ({}, {}),
 ])  # fmt: skip
 def test_lists_of_all_forms(body: Any, models: Any) -> None:

@@ -12,7 +12,7 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseErr
 from redis.exceptions import ConnectionError as NoConnection
 
 from sluice.storage import redis_cluster
-from sluice.storage.redis_cluster import PAUSE, REFRESH, SOON, TRIES, Cluster
+from sluice.storage.redis_cluster import MIN_LOOKUP_SECONDS, PAUSE, REFRESH, TRIES, Cluster
 
 A, B, C = ("a", 1), ("b", 2), ("c", 3)
 Address = tuple[str, int]
@@ -271,7 +271,7 @@ async def test_after_a_failure_the_map_is_looked_up_at_others_first_and_not_all_
     assert nodes.dropped == [A]
     assert await cluster.get(HIGH) == b"1"
     assert nodes.lookups == [A]  # too soon
-    clock.now += SOON
+    clock.now += MIN_LOOKUP_SECONDS
     assert await cluster.get(HIGH) == b"1"
     assert nodes.lookups == [A, ("a", 101)]
     assert await cluster.get(HIGH) == b"1"
@@ -292,7 +292,7 @@ async def test_a_replica_that_failed_is_not_asked_again_before_others(clock: Clo
     lost |= {A, ("a", 101)}
     for expected in ([A, A, ("a", 101), B], [A, A, ("a", 101), B, B]):
         await cluster.leave()
-        clock.now += SOON
+        clock.now += MIN_LOOKUP_SECONDS
         assert await cluster.get(HIGH) == b"1"
         assert nodes.lookups == expected
 
@@ -302,7 +302,7 @@ async def test_where_nobody_gives_the_map_the_old_one_holds(clock: Clock) -> Non
     await cluster.get(LOW)
     nodes.answer = answers(("GET", b"2"), slots=NoConnection("lost"))
     await cluster.leave()
-    clock.now += SOON
+    clock.now += MIN_LOOKUP_SECONDS
     assert await cluster.get(LOW) == b"2"
     assert len(nodes.lookups) == 5  # all that are known: two masters and their replicas
     assert await cluster.get(LOW) == b"2"
@@ -316,7 +316,7 @@ async def test_a_slot_that_nobody_serves_is_told_and_looked_up_again(clock: Cloc
     nodes.answer = answers(("GET", b"1"))
     with pytest.raises(ClusterDownError):
         await cluster.get(HIGH)
-    clock.now += SOON
+    clock.now += MIN_LOOKUP_SECONDS
     assert await cluster.get(HIGH) == b"1"
 
 
@@ -349,7 +349,7 @@ async def test_a_master_that_is_cut_off_from_the_cluster_is_left_for_the_one_tha
     with pytest.raises(ClusterDownError):
         await get()
     assert nodes.lookups == [A]  # too soon
-    clock.now += SOON
+    clock.now += MIN_LOOKUP_SECONDS
     assert await get() == b"1"
     assert nodes.lookups == [A, ("a", 101)]
     assert nodes.sent[-1][0] == B

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from sluice.config.types import Oidc
-from sluice.identity.oidc import PATIENCE, Flows, SignInFailed
+from sluice.identity.oidc import SIGN_IN_SECONDS, Flows, SignInFailed
 from sluice.identity.provider import LIFE, PAUSE, Discovery
 from sluice.ui.sessions import Attempts
 from tests.api.serving import CONFIG, FakeRequest, Served, served
@@ -436,7 +436,7 @@ def test_an_attempt_that_takes_too_long_is_over() -> None:
     clock = Clock()
     oidc = Oidc(issuer="https://login.example.com", client_id="sluice")
     flow = Flows(b"seed", oidc, clock).begin(CALLBACK)
-    clock.now += PATIENCE - 1
+    clock.now += SIGN_IN_SECONDS - 1
     assert Flows(b"seed", oidc, clock).back(flow.ticket, flow.state) == flow  # any worker knows it
     for other in (
         Flows(b"another", oidc, clock),

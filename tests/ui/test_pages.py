@@ -15,7 +15,7 @@ import pytest
 from sluice.config.types import Admin, AdminKey, Oidc, OidcRoles
 from sluice.errors import RateLimited, Unauthorized
 from sluice.identity.operators import Operator, Operators
-from sluice.ui.sessions import IDLE, LONGEST, Attempts, Owner, Sessions
+from sluice.ui.sessions import IDLE, MAX_SESSION_SECONDS, Attempts, Owner, Sessions
 from tests.api.serving import CONFIG, FakeRequest, Served, served
 
 ADMIN = "sk-sluice-test"
@@ -258,7 +258,7 @@ def test_a_session_ends_when_it_is_idle_and_some_day_in_any_case() -> None:
     with pytest.raises(Unauthorized):
         opened(sessions, session.cookie)
     session = first = sessions.begin(KEY)
-    for _ in range(LONGEST // (IDLE // 2)):
+    for _ in range(MAX_SESSION_SECONDS // (IDLE // 2)):
         session = sessions.renewed(opened(sessions, session.cookie))
         assert session.token == first.token
         clock.now += IDLE // 2

@@ -13,7 +13,7 @@ from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import Call
 from sluice.usage import (
     BATCH,
-    LARGEST,
+    MAX_EXACT,
     Figures,
     Row,
     RowRefused,
@@ -261,7 +261,7 @@ async def test_a_store_s_own_fault_is_a_failure_and_ends_nothing() -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        (subject(), Figures(output=LARGEST + 1)),
+        (subject(), Figures(output=MAX_EXACT + 1)),
         (subject(), Figures(nanos=-1)),
         (subject(), Figures(input=cast(int, 1.5))),
         (subject(), Figures(input=cast(int, "1"))),

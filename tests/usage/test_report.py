@@ -53,7 +53,7 @@ def test_rows_are_summed_over_what_was_not_asked_for() -> None:
 
 
 def test_more_rows_than_an_answer_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adminusage, "MOST", 2)
+    monkeypatch.setattr(adminusage, "MAX_ROWS", 2)
     rows = [row(f"k{number}") for number in range(3)]
     assert summed(rows, "tenant")
     with pytest.raises(BadRequest):

@@ -6,7 +6,7 @@ import pytest
 
 from sluice.config.types import Tag
 from sluice.model.chat import ChatRequest
-from sluice.usage.tags import LONGEST, OTHER, Tags
+from sluice.usage.tags import MAX_VALUE_LENGTH, OTHER, Tags
 
 
 def read(tag: Tag, headers: dict[str, str] | None = None, metadata: Any = None, wire: bool = True) -> str:
@@ -32,8 +32,8 @@ BOTH = Tag(header="X-Project", metadata="project")
         ({}, {}, ""),
         ({}, None, ""),
         ({}, "project", ""),
-        ({"x-project": "a" * LONGEST}, {}, "a" * LONGEST),
-        ({"x-project": "a" * (LONGEST + 1)}, {}, OTHER),
+        ({"x-project": "a" * MAX_VALUE_LENGTH}, {}, "a" * MAX_VALUE_LENGTH),
+        ({"x-project": "a" * (MAX_VALUE_LENGTH + 1)}, {}, OTHER),
         ({}, {"project": "a\nb"}, OTHER),
         ({}, {"project": "\ud800"}, OTHER),
     ],

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.wire.masking import MASK, SHORTEST, masked
+from sluice.wire.masking import MASK, MIN_SECRET_LENGTH, masked
 from sluice.wire.upstream_errors import MAX_MESSAGE, shown, upstream_error
 
 SECRETS = (
@@ -273,7 +273,7 @@ def test_an_own_secret_is_masked_literally(written: str) -> None:
 
 
 def test_what_is_too_short_to_be_a_secret_blots_nothing() -> None:
-    assert masked("the model is ok", ["k", "m" * (SHORTEST - 1)]) == "the model is ok"
+    assert masked("the model is ok", ["k", "m" * (MIN_SECRET_LENGTH - 1)]) == "the model is ok"
 
 
 def test_no_half_of_a_secret_is_shown_where_a_message_is_cut() -> None:

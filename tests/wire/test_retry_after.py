@@ -2,7 +2,7 @@
 
 import pytest
 
-from sluice.wire.retry_after import LONGEST, parse_duration, parse_reset, parse_retry_after
+from sluice.wire.retry_after import MAX_RETRY_AFTER, parse_duration, parse_reset, parse_retry_after
 
 DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
 NOW = 1792567680.0 - 28
@@ -16,7 +16,7 @@ NOW = 1792567680.0 - 28
         ({"retry-after": " 0.25 "}, 0.25),
         ({"retry-after": "0"}, 0.0),
         ({"retry-after": "3600"}, 3600.0),
-        ({"retry-after": "9" * 40}, LONGEST),
+        ({"retry-after": "9" * 40}, MAX_RETRY_AFTER),
         ({"retry-after": "9" * 4000}, None),
         ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
         ({"retry-after-ms": "soon", "retry-after": "7"}, 7.0),
@@ -32,7 +32,7 @@ NOW = 1792567680.0 - 28
         ({"retry-after": "soon"}, None),
         ({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT", "date": DATE}, 30.0),
         ({"retry-after": "Wed, 21 Oct 2026 07:27:00 GMT", "date": DATE}, 0.0),
-        ({"retry-after": "Wed, 21 Oct 2027 07:27:00 GMT", "date": DATE}, LONGEST),
+        ({"retry-after": "Wed, 21 Oct 2027 07:27:00 GMT", "date": DATE}, MAX_RETRY_AFTER),
         ({"retry-after": DATE}, 28.0),
         ({"retry-after": DATE, "date": "today"}, 28.0),
         ({"retry-after": "Wed, 99 Oct 2026 99:99:99 GMT", "date": DATE}, None),
@@ -49,8 +49,8 @@ def test_reads_what_makes_sense_and_nothing_else(headers: dict[str, str], second
     [
         (3, 3.0), (2.5, 2.5), ("39s", 39.0), ("0.5s", 0.5), ("1h2m3.5s", 3723.5), ("250ms", 0.25), ("135h9m46s", 486586.0),
         ("5 minutes", 300.0), ({"seconds": 34, "nanos": 7}, 34.0), (None, None), (True, None), (-1, None), (float("nan"), None),
-        (float("inf"), None), ("", None), ("soon", None), ("5 apples", None), ([], None), ({}, None), ("9" * 12 + "d", LONGEST),
-        ("1" * 4000, None),
+        (float("inf"), None), ("", None), ("soon", None), ("5 apples", None), ([], None), ({}, None),
+        ("9" * 12 + "d", MAX_RETRY_AFTER), ("1" * 4000, None),
     ],
 )  # fmt: skip
 def test_reads_a_duration(value: object, seconds: float | None) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sluice.wire.retry_after import LONGEST, spent_for
+from sluice.wire.retry_after import MAX_RETRY_AFTER, spent_for
 
 NOW = 1_700_000_000.0
 DATE = {"date": "Tue, 14 Nov 2023 22:13:20 GMT"}
@@ -34,7 +34,7 @@ DATE = {"date": "Tue, 14 Nov 2023 22:13:20 GMT"}
             {"anthropic-ratelimit-tokens-remaining": "0", "anthropic-ratelimit-tokens-reset": "2023-11-14T22:13:00Z"},
             0.0,  # it is over already
         ),
-        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "99999d"}, LONGEST),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "99999d"}, MAX_RETRY_AFTER),
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "soon"}, 0.0),
         ({"x-ratelimit-remaining-requests": "", "x-ratelimit-reset-requests": "5s"}, None),
         ({"x-ratelimit-remaining-requests": "0 of 5"}, None),

@@ -25,9 +25,9 @@ from sluice.policies.end_users import END_USER, OTHERS, digest_of_user, end_user
 from sluice.usage.opening import Budgets, Owner
 
 SCOPES = ("key", "key_alias", END_USER, "tenant", "team", "alias", "upstream", "overall")
-MOST = 1e9
+MAX_CORRECTION = 1e9
 """Maximum US dollars of a correction."""
-LONGEST = 1024
+MAX_OWNER_LENGTH = 1024
 """Maximum characters of an owner's name."""
 
 
@@ -39,7 +39,7 @@ class Correction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scope: Literal["key", "key_alias", "end_user", "tenant", "team", "alias", "upstream", "overall"]
     owner: str
     period: Literal["day", "week", "month"]
-    spent: Annotated[float, msgspec.Meta(ge=0, le=MOST)]
+    spent: Annotated[float, msgspec.Meta(ge=0, le=MAX_CORRECTION)]
     user: str = ""
 
 
@@ -124,7 +124,7 @@ class AdminBudgets:
         return Budgets(self._config, self._keys.budgets)
 
     def _budget(self, budgets: Budgets, scope: str, name: str) -> Budget:
-        found = budgets.of(scope, name) if len(name) <= LONGEST and name.isprintable() else None
+        found = budgets.of(scope, name) if len(name) <= MAX_OWNER_LENGTH and name.isprintable() else None
         if found is None:
             raise NotFound("There is no such budget")
         return found

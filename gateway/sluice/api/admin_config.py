@@ -18,7 +18,7 @@ from sluice.runtime.restart import effective, needs_restart
 from sluice.runtime.snapshot import Snapshot
 from sluice.runtime.state import ProcessState
 
-MOST_LINES = 5_000
+MAX_LINES = 5_000
 """The sign of a difference, in words."""
 
 
@@ -85,7 +85,7 @@ class AdminConfig:
         return {
             "hash": loaded.hash,
             "changed": loaded.hash != self._runtime.hash,
-            "diff": [*difference][:MOST_LINES],
+            "diff": [*difference][:MAX_LINES],
             "needs_restart": restart_for(self._runtime.state, loaded.config),
         }
 

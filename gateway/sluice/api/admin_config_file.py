@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from sluice.api.admin_config import MOST_LINES, found_of, restart_for
+from sluice.api.admin_config import MAX_LINES, found_of, restart_for
 from sluice.api.admin_process import STATUSES, shown
 from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
 from sluice.config.jsontree import read
@@ -30,7 +30,7 @@ from sluice.frontends import Reply
 from sluice.runtime.fleet import Fleet, Reload
 from sluice.runtime.snapshot import Snapshot
 
-MOST = 2 << 20
+MAX_FILE_BYTES = 2 << 20
 """Bytes of a request with a text of the file. `server.body_limit` counts, too."""
 
 
@@ -57,8 +57,8 @@ class AdminConfigFile:
     def routes(self) -> list[AdminRoute]:
         return [
             AdminRoute("GET", "/admin/config/file", self._read),
-            AdminRoute("POST", "/admin/config/file/check", self._check, MOST),
-            AdminRoute("PUT", "/admin/config/file", self._write, MOST),
+            AdminRoute("POST", "/admin/config/file/check", self._check, MAX_FILE_BYTES),
+            AdminRoute("PUT", "/admin/config/file", self._write, MAX_FILE_BYTES),
         ]
 
     async def _read(self, request: AdminRequest) -> Reply:
@@ -132,7 +132,7 @@ class AdminConfigFile:
         restart = (
             restart_for(self._runtime.state, checked.loaded.config) if checked.loaded is not None else []
         )
-        return {**found_of(checked), "diff": diff[:MOST_LINES], "needs_restart": restart}
+        return {**found_of(checked), "diff": diff[:MAX_LINES], "needs_restart": restart}
 
     def _fleet(self) -> Fleet:
         """Raises NotFound where the file may not be read and written."""

@@ -26,7 +26,7 @@ from sluice.keystore.follower import Follower
 
 TRIES = 5
 """Attempts to make a change while others change the same key."""
-LONGEST_OVERLAP = 90 * 86400.0
+MAX_OVERLAP_SECONDS = 90 * 86400.0
 """Maximum seconds of an overlap."""
 
 
@@ -135,7 +135,7 @@ class AdminKeys:
         overlap is invalid at once.
         """
         overlap = read(wire, Rotation, Report("")).overlap
-        if overlap > LONGEST_OVERLAP:
+        if overlap > MAX_OVERLAP_SECONDS:
             raise BadRequest("overlap: must be at most 90 days", param="overlap")
         secret = new_key()
 

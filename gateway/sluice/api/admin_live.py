@@ -25,9 +25,9 @@ EVERY = 1.0
 """Seconds between two events."""
 HEARTBEAT = 5.0
 """Seconds of silence, at most."""
-PATIENCE = 30.0
+SLOW_READER_SECONDS = 30.0
 """Seconds after which a client that reads nothing is cut off."""
-MOST = 32
+MAX_STREAMS = 32
 """Streams of a process at a time."""
 ERRORS = 10
 """The latest errors that are told."""
@@ -53,11 +53,11 @@ class AdminLive:
 
     async def _live(self, request: AdminRequest) -> Streamed:
         """Raises Unavailable if too many watch."""
-        if self._watching >= MOST:
+        if self._watching >= MAX_STREAMS:
             raise Unavailable(
-                f"{MOST} watch already; GET /admin/overview says the same once", retry_after=5.0
+                f"{MAX_STREAMS} watch already; GET /admin/overview says the same once", retry_after=5.0
             )
-        return Streamed("text/event-stream", self._events(request.until), PATIENCE)
+        return Streamed("text/event-stream", self._events(request.until), SLOW_READER_SECONDS)
 
     async def _events(self, until: float) -> AsyncGenerator[bytes, None]:
         self._watching += 1

@@ -22,7 +22,7 @@ BY = ("day", HOUR, *Subject._fields[1:-1])
 """Fields to group by, besides a tag (`tag:NAME`)."""
 FIRST, LAST = date(2000, 1, 1), date(2200, 1, 1)
 """Maximum days of a query."""
-MOST = 50_000
+MAX_ROWS = 50_000
 """Maximum rows of an answer."""
 TOP = 5
 """Aliases that the overview names."""
@@ -237,8 +237,8 @@ def add_up(
         key = subject._replace(**blank)
         found = sums.get(key)
         if found is None:
-            if len(sums) >= MOST:
-                raise BadRequest(f"More than {MOST} rows: ask for fewer days, or by less", param="by")
+            if len(sums) >= MAX_ROWS:
+                raise BadRequest(f"More than {MAX_ROWS} rows: ask for fewer days, or by less", param="by")
             found = sums[key] = UsageSums()
         found.add(figures)
         found.unpriced += unpriced.of(row)

@@ -12,7 +12,7 @@ from sluice.wire.multipart import boundary_of
 
 SMALL = 64 << 10
 """Maximum bytes of a body that is not a call's, such as a key or a token."""
-LEAST = 1 << 20
+MEMORY_FORM_BYTES = 1 << 20
 """Maximum bytes of a form that is held in memory."""
 INLINE = 32 << 10
 """Compressed bytes that are decompressed on the event loop; larger bodies take a thread."""
@@ -65,7 +65,7 @@ class Bodies:
     ) -> None:
         self._limit = limit
         self._beside = beside
-        self._form_limit = form_limit if limit >= LEAST else limit
+        self._form_limit = form_limit if limit >= MEMORY_FORM_BYTES else limit
         self._spools = spools
 
     async def form(self, request: Request) -> "bytes | SpooledForm":
@@ -76,8 +76,8 @@ class Bodies:
         if (
             pieces is None
             or "content-encoding" in request.headers
-            or 0 <= length <= LEAST
-            or self._form_limit <= LEAST
+            or 0 <= length <= MEMORY_FORM_BYTES
+            or self._form_limit <= MEMORY_FORM_BYTES
         ):
             return await self.late(request)
         try:

@@ -10,8 +10,8 @@ import yaml
 from sluice.commands.litellm_reasons import reason_for
 
 Path = tuple[str | int, ...]
-MOST = 4 << 20
-MOST_VALUES = 200_000
+MAX_FILE_BYTES = 4 << 20
+MAX_VALUES = 200_000
 """Of a file, those that its anchors repeat included."""
 
 
@@ -30,8 +30,8 @@ class LiteLLMFile:
             self.lines: dict[Path, int] = {}
             for path, line in _leaves(root, ()) if root is not None else ():
                 self.lines[path] = line
-                if len(self.lines) > MOST_VALUES:
-                    raise Unreadable(f"more than {MOST_VALUES} values")
+                if len(self.lines) > MAX_VALUES:
+                    raise Unreadable(f"more than {MAX_VALUES} values")
         except RecursionError:
             raise Unreadable("nested too deeply") from None
         except (yaml.YAMLError, ValueError) as error:

@@ -8,7 +8,7 @@ import click
 
 from sluice.commands.admin_api import fail
 
-MOST_TYPED = 16 << 20
+MAX_INPUT_CHARACTERS = 16 << 20
 """Characters of a message on standard input."""
 
 
@@ -117,9 +117,9 @@ def chat(*, message: tuple[str, ...], url: str, model: str | None, system: str |
 
 
 def _typed(source: TextIO) -> str:
-    text = source.read(MOST_TYPED + 1)
-    if len(text) > MOST_TYPED:
-        fail(f"sluice: standard input: larger than {MOST_TYPED >> 20} MiB")
+    text = source.read(MAX_INPUT_CHARACTERS + 1)
+    if len(text) > MAX_INPUT_CHARACTERS:
+        fail(f"sluice: standard input: larger than {MAX_INPUT_CHARACTERS >> 20} MiB")
     return text
 
 
@@ -138,11 +138,11 @@ def litellm(file: str, output: str | None, strict: bool) -> None:
     from pathlib import Path
 
     from sluice.commands.litellm import grouped, imported
-    from sluice.commands.litellm_source import MOST, Unreadable
+    from sluice.commands.litellm_source import MAX_FILE_BYTES, Unreadable
     from sluice.files import read_file, reason_of
 
     try:
-        found = imported(read_file(file, MOST))
+        found = imported(read_file(file, MAX_FILE_BYTES))
     except Unreadable as error:
         fail(f"{file}: {error}")
     except OSError as error:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 TIMEOUT = 300.0
 """Seconds without a byte."""
-LARGEST = 16 << 20
+MAX_RESPONSE_BYTES = 16 << 20
 
 
 class Refused(Exception):
@@ -36,7 +36,7 @@ class TerminalClient:
         """The first model that the key may use. Raises Refused."""
         response = self._response("GET", "/v1/models")
         try:
-            found = json.loads(response.read(LARGEST))
+            found = json.loads(response.read(MAX_RESPONSE_BYTES))
             names = [str(one["id"]) for one in found["data"]]
         except (ValueError, TypeError, KeyError, OSError, HTTPException):
             raise Refused(
@@ -50,7 +50,7 @@ class TerminalClient:
         """The lines of the stream. Raises Refused."""
         response = self._response("POST", "/v1/chat/completions", json.dumps(body).encode())
         try:
-            while line := response.readline(LARGEST):
+            while line := response.readline(MAX_RESPONSE_BYTES):
                 yield line
         except (OSError, HTTPException) as error:
             raise Refused(f"the stream broke: {error}") from None

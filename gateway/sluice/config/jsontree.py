@@ -14,7 +14,7 @@ from sluice.errors import BadRequest
 T = TypeVar("T", bound=msgspec.Struct)
 
 _HERE = TextPosition()
-_LARGEST = 2**63
+_MAX_INTEGER = 2**63
 
 
 def read(wire: dict[str, Any], kind: type[T], report: Report) -> T:
@@ -33,7 +33,7 @@ def node_of(value: Any) -> Node:
             return Mapping(_HERE, {key: YamlEntry(_HERE, node_of(inner)) for key, inner in value.items()})
         case list():
             return Sequence(_HERE, tuple(map(node_of, value)))
-        case int() if abs(value) >= _LARGEST:
+        case int() if abs(value) >= _MAX_INTEGER:
             raise BadRequest("The body holds an integer out of range")
     return Scalar(_HERE, value if isinstance(value, str) else "", value, plain=False)
 

@@ -1,6 +1,6 @@
 """Addresses that the gateway listens on, as the configuration writes them."""
 
-LONGEST_PATH = 103
+MAX_SOCKET_PATH_BYTES = 103
 """Bytes of a Unix socket's path: 107 on Linux, 103 on macOS."""
 
 
@@ -27,9 +27,9 @@ def unix_path(text: str) -> str | None:
     if not text.startswith("unix:"):
         return None
     path = text.removeprefix("unix:")
-    if not path or "\0" in path or len(path.encode("utf-8", "surrogatepass")) > LONGEST_PATH:
+    if not path or "\0" in path or len(path.encode("utf-8", "surrogatepass")) > MAX_SOCKET_PATH_BYTES:
         raise ValueError(
-            f"expected unix:/path, of at most {LONGEST_PATH} bytes, such as unix:/run/sluice/api.sock"
+            f"expected unix:/path, of at most {MAX_SOCKET_PATH_BYTES} bytes, such as unix:/run/sluice/api.sock"
         )
     return path
 

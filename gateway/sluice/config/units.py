@@ -10,7 +10,7 @@ import re
 from decimal import Decimal
 from typing import ClassVar, Self
 
-LONGEST_BARE = 3600
+MAX_SECONDS_WITHOUT_UNIT = 3600
 """Seconds: from here on a duration has to say its unit."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KB": 1000, "KiB": 1 << 10, "MB": 10**6, "MiB": 1 << 20, "GB": 10**9, "GiB": 1 << 30}
@@ -60,7 +60,11 @@ class Seconds(float):
     @classmethod
     def check_written(cls, value: object) -> None:
         """Raises ValueError for a bare number that is most likely meant in milliseconds."""
-        if isinstance(value, int | float) and not isinstance(value, bool) and value >= LONGEST_BARE:
+        if (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and value >= MAX_SECONDS_WITHOUT_UNIT
+        ):
             raise ValueError(
                 f"a number without a unit is seconds: write {in_full(value)}ms or {in_full(value)}s"
             )
@@ -179,8 +183,8 @@ class DataKeys(Secret):
         if not isinstance(value, str) or not value.strip():
             raise ValueError("expected at least one key")
         texts = value.replace(",", " ").split()
-        if len(texts) > MOST_KEYS:
-            raise ValueError(f"holds {len(texts)} keys; {MOST_KEYS} are the most")
+        if len(texts) > MAX_DATA_KEYS:
+            raise ValueError(f"holds {len(texts)} keys; {MAX_DATA_KEYS} are the most")
         for number, text in enumerate(texts, 1):
             key = _key_of(Secret.parse(text))
             if len(key) != KEY_BYTES or len(set(key)) == 1:
@@ -209,7 +213,7 @@ class SessionKey(DataKeys):
 
 
 KEY_BYTES = 32
-MOST_KEYS = 64
+MAX_DATA_KEYS = 64
 
 
 def _key_of(text: str) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 from sluice.errors import BadRequest
 from sluice.model.chat import Cache
 
-LARGEST = 2**53 - 1
+MAX_SAFE_INTEGER = 2**53 - 1
 """The largest whole number that every reader of JSON takes for itself (RFC 8259, section 6)."""
 
 _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
@@ -40,8 +40,8 @@ def whole_number(value: float, name: str) -> int:
     """
     if value != int(value):
         raise refused(name, "must be a whole number")
-    if value > LARGEST:
-        raise refused(name, f"must be at most {LARGEST}")
+    if value > MAX_SAFE_INTEGER:
+        raise refused(name, f"must be at most {MAX_SAFE_INTEGER}")
     return int(value)
 
 

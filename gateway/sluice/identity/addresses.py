@@ -12,7 +12,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 MAX_HOPS = 32
-LONGEST_HOP = 128
+MAX_HOP_LENGTH = 128
 UNKNOWN = "unknown"
 X_FORWARDED_FOR, FORWARDED = "x-forwarded-for", "forwarded"
 HEADERS = (X_FORWARDED_FOR, FORWARDED, "both")
@@ -52,7 +52,7 @@ def client_addresses(
         cannot be read."""
         address = peer
         for hop in reversed(hops[-MAX_HOPS:]):
-            address, trusted = known(hop) if len(hop) <= LONGEST_HOP else (UNKNOWN, False)
+            address, trusted = known(hop) if len(hop) <= MAX_HOP_LENGTH else (UNKNOWN, False)
             if not trusted:
                 break
         return address

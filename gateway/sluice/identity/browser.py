@@ -33,7 +33,7 @@ from sluice.identity.principal import Principal
 SECONDS = 300
 GRACE = 600
 """Seconds after its end that a token can still be renewed."""
-SHORTEST_SECRET = 32
+MIN_SECRET_BYTES = 32
 """Octets (RFC 7518 section 3.2)."""
 
 _HEAD = base64.urlsafe_b64encode(b'{"alg":"HS256","typ":"sluice-browser+jwt"}').rstrip(b"=").decode() + "."

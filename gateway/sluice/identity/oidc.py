@@ -26,11 +26,11 @@ from sluice.identity.operators import Operator
 
 LEEWAY = 30.0
 """Seconds that clocks may differ by."""
-PATIENCE = 600
+SIGN_IN_SECONDS = 600
 """Seconds that somebody has for signing in at the provider."""
-LONGEST_NAME = 128
-LONGEST_TOKEN = 64 << 10
-MOST_VALUES = 10_000
+MAX_NAME_LENGTH = 128
+MAX_TOKEN_LENGTH = 64 << 10
+MAX_CLAIM_VALUES = 10_000
 """Of a claim: who is a member of more groups is not let in by those behind."""
 
 Reason = Literal["expired", "denied", "provider", "token", "role"]
@@ -117,7 +117,7 @@ class Flows:
         self._wall = wall
 
     def begin(self, redirect_uri: str) -> Flow:
-        return self._of(_Ticket(secrets.token_urlsafe(32), int(self._wall()) + PATIENCE, redirect_uri))
+        return self._of(_Ticket(secrets.token_urlsafe(32), int(self._wall()) + SIGN_IN_SECONDS, redirect_uri))
 
     def back(self, ticket: str, state: str) -> Flow:
         """The attempt of a browser that has this cookie and comes back with this state. Raises
@@ -199,7 +199,7 @@ def claims_of(token: str, keys: Sequence[Jwk], oidc: Oidc, *, nonce: str, now: f
     """The claims of an ID token that was validated by Core 1.0 section 3.1.3.7. Raises
     SignInFailed("token")."""
     try:
-        if len(token) > LONGEST_TOKEN:
+        if len(token) > MAX_TOKEN_LENGTH:
             raise Unauthorized("bad_signature")
         payload = verify(token, key_of(token, keys), oidc.algorithms)
         claims = msgspec.json.decode(payload, type=_Claims)
@@ -260,7 +260,7 @@ def _values(claims: Mapping[str, Any], name: str) -> frozenset[str]:
     if isinstance(found, str):
         return frozenset((found,))
     return (
-        frozenset(one for one in found[:MOST_VALUES] if isinstance(one, str))
+        frozenset(one for one in found[:MAX_CLAIM_VALUES] if isinstance(one, str))
         if isinstance(found, list)
         else frozenset()
     )
@@ -281,7 +281,7 @@ def _name(claims: Mapping[str, Any]) -> str:
     """A user's name in the log: the e-mail address if the provider has verified it, else the subject."""
     email = claims.get("email")
     name = email if isinstance(email, str) and _is_verified(claims) else claims["sub"]
-    return "".join(letter if letter.isprintable() else "?" for letter in str(name)[:LONGEST_NAME])
+    return "".join(letter if letter.isprintable() else "?" for letter in str(name)[:MAX_NAME_LENGTH])
 
 
 def _is_verified(claims: Mapping[str, Any]) -> bool:

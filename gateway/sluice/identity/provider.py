@@ -24,7 +24,7 @@ LIFE = 300.0
 PAUSE = 2.0
 """Seconds after a failure in which the provider is not asked again: who waits for it, too, is told the
 same."""
-LONGEST_CODE = 4_096
+MAX_CODE_LENGTH = 4_096
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ async def exchange(metadata: Metadata, oidc: Oidc, flow: Flow, code: str) -> Tok
     a code that the provider does not know (`invalid_grant`, RFC 6749 section 5.2), else "provider"."""
     form = {
         "grant_type": "authorization_code",
-        "code": code[:LONGEST_CODE],
+        "code": code[:MAX_CODE_LENGTH],
         "redirect_uri": flow.redirect_uri,
         "code_verifier": flow.verifier,
     }

@@ -17,7 +17,7 @@ from sluice.storage.postgres_address import address_of
 TIMEOUT = 1.0
 """Seconds for one call of the store."""
 CONNECTIONS = 4
-MOST = 500
+DELETED_AT_ONCE = 500
 """Responses that are deleted together."""
 
 TABLES = StoreTables(
@@ -126,7 +126,7 @@ class PostgresResponses:
 
     async def delete_of(self, tenant: str) -> int:
         count, digest = 0, digest_of(tenant, "")
-        while deleted := await self._rows(DELETE_OF, digest, MOST):
+        while deleted := await self._rows(DELETE_OF, digest, DELETED_AT_ONCE):
             count += len(deleted)
         return count
 
@@ -136,7 +136,7 @@ class PostgresResponses:
 
     async def forget(self) -> bool:
         """What another gateway is deleting is passed over."""
-        return len(await self._rows(FORGET, self._oldest(), MOST)) == MOST
+        return len(await self._rows(FORGET, self._oldest(), DELETED_AT_ONCE)) == DELETED_AT_ONCE
 
     async def close(self) -> None:
         await self._client.close()

@@ -30,7 +30,7 @@ PAGE = 200
 """Responses that are deleted together."""
 LISTED = 86400.0
 """Seconds for which a list outlives its last response."""
-MOST_LISTS = 1000
+MAX_LISTS = 1000
 """Lists in which a process looks for what is too old; others end by themselves."""
 
 _encode = msgspec.json.Encoder().encode
@@ -90,7 +90,7 @@ class RedisResponses:
             for item in kept.items:
                 pipeline.set(self._item(tenant, item), name, ex=seconds)
             await pipeline.execute()
-        if len(self._lists) < MOST_LISTS:
+        if len(self._lists) < MAX_LISTS:
             self._lists[of] = tenant
 
     async def get(self, tenant: str, id: str) -> KeptResponse | None:

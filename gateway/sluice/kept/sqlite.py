@@ -13,7 +13,7 @@ from sluice.storage.sqlite import SqliteFile, migrate_part, transaction
 
 BUSY = 5.0
 """Seconds to wait for another process's write."""
-MOST = 500
+DELETED_AT_ONCE = 500
 """Responses that are forgotten together."""
 MIGRATIONS = (
     """
@@ -127,7 +127,7 @@ class SqliteResponses:
         return self._erase("DELETE FROM sluice_response WHERE tenant = ?", tenant)
 
     def _forget(self) -> bool:
-        return self._erase(FORGET, self._oldest(), MOST) == MOST
+        return self._erase(FORGET, self._oldest(), DELETED_AT_ONCE) == DELETED_AT_ONCE
 
     def _erase(self, statement: str, *values: object) -> int:
         count = self._database.execute(statement, values).rowcount

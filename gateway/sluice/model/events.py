@@ -48,12 +48,12 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-MOST_TOKENS = 1_000_000_000
+MAX_TOKENS = 1_000_000_000
 """The largest count of tokens accepted for one answer."""
 
 
 def believed(usage: Usage) -> Usage | None:
-    """The usage with whole numbers; None where a count is no whole number from 0 to MOST_TOKENS.
+    """The usage with whole numbers; None where a count is no whole number from 0 to MAX_TOKENS.
 
     Decoders pass counts on as providers send them: a plugin may pass on a float, a string, or an integer of
     400 digits. Arithmetic on those can fail anywhere later. 12.0 is a whole number.
@@ -65,10 +65,10 @@ def believed(usage: Usage) -> Usage | None:
         except TypeError:  # one of the others is not an integer
             bits = -1
         if (
-            0 <= bits <= MOST_TOKENS and cached is not True and reasoning is not True
+            0 <= bits <= MAX_TOKENS and cached is not True and reasoning is not True
         ):  # then each of them is: most usages
             return usage
-    if usage.total and not (type(usage.total) is int and 0 <= usage.total <= 2 * MOST_TOKENS):
+    if usage.total and not (type(usage.total) is int and 0 <= usage.total <= 2 * MAX_TOKENS):
         usage = msgspec.structs.replace(usage, total=0)  # the sum is used instead
     if usage.written_input:
         usage = msgspec.structs.replace(
@@ -76,10 +76,10 @@ def believed(usage: Usage) -> Usage | None:
         )  # it is only reported
     if (
         type(input) is type(output) is type(cached) is type(reasoning) is int
-        and 0 <= input <= MOST_TOKENS
-        and 0 <= output <= MOST_TOKENS
-        and 0 <= cached <= MOST_TOKENS
-        and 0 <= reasoning <= MOST_TOKENS
+        and 0 <= input <= MAX_TOKENS
+        and 0 <= output <= MAX_TOKENS
+        and 0 <= cached <= MAX_TOKENS
+        and 0 <= reasoning <= MAX_TOKENS
     ):
         return usage
     counts = [believed_count(value) for value in (input, output, cached, reasoning)]
@@ -87,11 +87,11 @@ def believed(usage: Usage) -> Usage | None:
 
 
 def believed_count(value: object) -> int | None:
-    """A count of tokens as a whole number; None where it is none from 0 to MOST_TOKENS. 12.0 is a whole
+    """A count of tokens as a whole number; None where it is none from 0 to MAX_TOKENS. 12.0 is a whole
     number."""
     if type(value) is float and value.is_integer():  # never true of an infinity
         value = int(value)
-    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
 
 
 class Started(msgspec.Struct, frozen=True, gc=False):

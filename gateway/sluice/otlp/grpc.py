@@ -23,14 +23,14 @@ AGAIN = frozenset(
     }
 )
 PORT, TLS_PORT = 4317, 443
-LARGEST = 4 << 20
+MAX_REQUEST_BYTES = 4 << 20
 
 
 class GrpcReceiver:
     """See `OtlpReceiver`. TLS where the endpoint is https://; its authorities are the system's, or those of
     the file that the environment's SSL_CERT_FILE names."""
 
-    largest = LARGEST
+    largest = MAX_REQUEST_BYTES
     _channel: GrpcChannel
 
     def __init__(self, config: ReceiverConfig, signal: Signal, deadline: float) -> None:

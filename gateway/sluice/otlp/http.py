@@ -18,13 +18,13 @@ RESULTS: dict[int, ExportResult] = {
 """By status; all others but 2xx have failed."""
 ANSWER = 64 << 10
 """Bytes of an answer that are read."""
-LARGEST = 20 << 20
+MAX_REQUEST_BYTES = 20 << 20
 
 
 class HttpReceiver:
     """See `OtlpReceiver`. No redirect is followed: headers hold secrets."""
 
-    largest = LARGEST
+    largest = MAX_REQUEST_BYTES
     _session: aiohttp.ClientSession
 
     def __init__(self, config: ReceiverConfig, signal: Signal, deadline: float) -> None:

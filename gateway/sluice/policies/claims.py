@@ -207,7 +207,7 @@ def _slot(view: View, capacity: int) -> Slot:
 # --- how much
 
 
-MOST_TOKENS = 10**9
+MAX_RESERVED_TOKENS = 10**9
 """The most output tokens that are reserved for one call, whatever maximum it sets."""
 
 
@@ -241,7 +241,7 @@ def max_output(chat: ChatRequest) -> int:
         maximum = max(
             maximum, *(_whole(chat.wire.get(name)) for name in ("max_tokens", "max_completion_tokens"))
         )
-    return min(max(maximum, 0), MOST_TOKENS)
+    return min(max(maximum, 0), MAX_RESERVED_TOKENS)
 
 
 def _whole(value: object) -> int:

@@ -20,11 +20,11 @@ BODY, TOKEN, HEADER = "body", "token", "header:"
 """Sources of the name: the body's field, the caller's token, a request header."""
 OTHERS = "other"
 """The shared name of all end users that are not tracked."""
-LONGEST = 1024
+MAX_NAME_LENGTH = 1024
 """Maximum characters of a name; a longer one is not tracked."""
 TOTAL = 100_000
 """End users that a process tracks, of all tenants together."""
-SHORTEST = 3600.0
+MIN_TRACKED_SECONDS = 3600.0
 """Minimum seconds for which a silent end user stays tracked."""
 PERIODS = {"day": 86400.0, "week": 7 * 86400.0, "month": 31 * 86400.0}
 
@@ -143,7 +143,7 @@ def end_user(tenant: str, user: str) -> str:
 
 def digest_of_user(name: str) -> str:
     """Returns the digest of a name: 128 bits in hex, or OTHERS."""
-    if len(name) > LONGEST:
+    if len(name) > MAX_NAME_LENGTH:
         return OTHERS
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
@@ -157,7 +157,7 @@ def longest_refill(limits: CallLimits) -> float:
     ]
     if (budget := limits.budget) is not None:
         times += [seconds for period, seconds in PERIODS.items() if getattr(budget, period) is not None]
-    return max([SHORTEST, *times])
+    return max([MIN_TRACKED_SECONDS, *times])
 
 
 def _named(source: str, principal: Principal, chat: ChatRequest | None, headers: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@ complete.
 
 Without a store, requests that refer to a response are refused, and all others pass. The end of an answer is
 sent when it has been stored, so that a client that has read it can refer to it at once, at any process that
-shares the store; if the store takes longer than PATIENCE, or fails, the end is sent anyway, and the answer is
+shares the store; if the store takes longer than STORE_SECONDS, or fails, the end is sent anyway, and the answer is
 sent to the store again while that is down (`sluice.storage.again`). Who refers to it meanwhile, in the same
 process, waits for that; where the store has just failed, what it has not is 503, and not 404.
 """
@@ -25,12 +25,12 @@ from sluice.storage.again import AGAIN, AGAIN_AFTER, stored
 
 T = TypeVar("T")
 BROKEN = (OSError, TimeoutError, RuntimeError)
-MOST_BEFORE = 512
+MAX_PREVIOUS_RESPONSES = 512
 """Maximum responses before a request that are followed."""
-MOST_BYTES = 32 << 20
+MAX_HELD_BYTES = 32 << 20
 """Maximum bytes of these responses, and of those that wait for a store that is down."""
-MOST_REFERENCES = 1000
-PATIENCE = 1.0
+MAX_REFERENCES = 1000
+STORE_SECONDS = 1.0
 """Seconds for which the end of an answer waits until it is stored."""
 DOUBTFUL = AGAIN + 2.0
 """Seconds after a failure of the store for which nobody is told that a response is not there."""
@@ -136,7 +136,7 @@ class KeptResponses:
         except Exception as error:  # the caller has its answer
             size = len(kept.input) + len(kept.response)
             self._note_failure()
-            if getattr(error, "reason", None) in AGAIN_AFTER and self._size + size <= MOST_BYTES:
+            if getattr(error, "reason", None) in AGAIN_AFTER and self._size + size <= MAX_HELD_BYTES:
                 self._begun(tenant, self._again(store, tenant, kept, size))
             else:
                 self._failed("append", error)
@@ -192,7 +192,7 @@ class _Kept:
             and not self._keeping.done()
             and (kind is None or issubclass(kind, Exception))
         ):
-            await asyncio.wait([self._keeping], timeout=PATIENCE)
+            await asyncio.wait([self._keeping], timeout=STORE_SECONDS)
 
     def _answered(self, text: str) -> "asyncio.Task[None] | None":
         self._keeping = self._policy.keep(self._store, self._call, self._keep)
@@ -289,7 +289,7 @@ async def conversation(store: _Settled, tenant: str, id: str) -> list[Item]:
         if kept is None:
             raise NotFound(f"There is no response with the id {shown(id)}", param="previous_response_id")
         size += len(kept.input) + len(kept.response)
-        if len(found) >= MOST_BEFORE or size > MOST_BYTES:
+        if len(found) >= MAX_PREVIOUS_RESPONSES or size > MAX_HELD_BYTES:
             raise _refused("previous_response_id", "the conversation is too long to be kept here")
         found.append([*_items(kept.input), *_output(kept)])
         id = kept.previous
@@ -298,8 +298,8 @@ async def conversation(store: _Settled, tenant: str, id: str) -> list[Item]:
 
 async def _named(store: _Settled, tenant: str, references: Sequence[str]) -> Mapping[str, Item]:
     """Returns the items with these ids. Raises BadRequest if one is not kept."""
-    if len(references) > MOST_REFERENCES:
-        raise _refused("input", f"refers to more than {MOST_REFERENCES} items")
+    if len(references) > MAX_REFERENCES:
+        raise _refused("input", f"refers to more than {MAX_REFERENCES} items")
     found: dict[str, Item] = {}
     for id in references:
         if id in found:

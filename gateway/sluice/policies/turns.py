@@ -7,7 +7,7 @@ nothing, and a cut answer is stored as far as it was delivered, marked as interr
 If the store has to wait, it does so in a task of its own, which is not cancelled with the call's task (when
 its client has left). The session's next turn begins when that task has ended. The last bytes of a complete
 answer are also sent after it, so that a client that has read the end finds the turn in every process that
-shares the store; if the store takes longer than PATIENCE they are sent anyway.
+shares the store; if the store takes longer than STORE_SECONDS they are sent anyway.
 
 A store that several hosts share gives each turn a lease of its session (`sluice.conversations.leases`), which
 it holds from before its history is read until it is stored: so turns follow one another over all hosts.
@@ -34,9 +34,9 @@ from sluice.proxy.call import Call
 COMPLETE = frozenset({"done", "length", "content_filter"})
 BROKEN = (OSError, TimeoutError, RuntimeError)
 CHARACTERS_PER_TOKEN = 4
-PATIENCE = 1.0
+STORE_SECONDS = 1.0
 """Seconds for which the end of an answer waits for its turn to be stored."""
-MOST_CHARACTERS = 4 << 20
+MAX_HISTORY_CHARACTERS = 4 << 20
 """Characters of the messages that one request reads; the oldest are left out, and never the newest."""
 CLOSING = 10.0
 """Seconds for which `close` waits for turns that are being stored."""
@@ -54,7 +54,7 @@ class Turns:
         failed: Callable[[str, Exception], Any],
         *,
         leases: Leases | None = None,
-        patience: float = PATIENCE,
+        patience: float = STORE_SECONDS,
     ) -> None:
         self._store = store
         self._leases = leases
@@ -102,7 +102,7 @@ class Turns:
         return turns, None
 
     async def past(self, tenant: str, session: str, limit: int) -> list[Turn]:
-        """Returns the last `limit` messages of a session, oldest first, within MOST_CHARACTERS. It waits for no
+        """Returns the last `limit` messages of a session, oldest first, within MAX_HISTORY_CHARACTERS. It waits for no
         turn that is running. Raises Unavailable if the store is down.
         """
         try:
@@ -110,7 +110,7 @@ class Turns:
         except BROKEN as error:
             self._failed("recent", error)
             raise Unavailable("The store of conversations does not answer now") from None
-        left = MOST_CHARACTERS
+        left = MAX_HISTORY_CHARACTERS
         for at in reversed(range(len(turns))):
             left -= len(turns[at].content)
             if left < 0:

@@ -16,7 +16,7 @@ from urllib.request import HTTPHandler, ProxyHandler, Request, build_opener
 import msgspec
 
 KEY_VARIABLE = "SLUICE_ADMIN_KEY"
-LARGEST = 16 << 20
+MAX_REPLY_BYTES = 16 << 20
 
 
 class NoAdminAnswer(Exception):
@@ -37,11 +37,11 @@ def ask(url: str, method: str, path: str, timeout: float = 60.0, *, body: object
     """Returns the response's status and JSON. The key is $SLUICE_ADMIN_KEY. Raises NoAdminAnswer."""
     try:
         with _opened(url, method, path, timeout, body) as response:
-            return response.status, _decoded(response.read(LARGEST))
+            return response.status, _decoded(response.read(MAX_REPLY_BYTES))
     except HTTPError as answer:
         if answer.code == 401:
             raise _not_the_key(url) from None
-        return answer.code, _decoded(answer.read(LARGEST))
+        return answer.code, _decoded(answer.read(MAX_REPLY_BYTES))
     except (OSError, HTTPException, ValueError) as error:
         raise NoAdminAnswer(f"{url}: {why(error)}") from None
 
@@ -89,7 +89,7 @@ def events(url: str, path: str, timeout: float = 30.0) -> Iterator[tuple[str, An
 def _lines(url: str, path: str, timeout: float) -> Iterator[bytes]:
     with _refusals(url), _opened(url, "GET", path, timeout, None) as response:
         _expect(response, "text/event-stream")
-        while line := response.readline(LARGEST):
+        while line := response.readline(MAX_REPLY_BYTES):
             yield line
 
 

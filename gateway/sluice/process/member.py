@@ -28,7 +28,7 @@ from sluice.runtime.targets import states_of
 from sluice.runtime.views import calls_of, view_of
 from sluice.telemetry.formats import Format
 
-PATIENCE = 30.0
+ANSWER_SECONDS = 30.0
 """Seconds that the supervisor has to answer."""
 
 Handler = Callable[[Any], Awaitable[Any]]
@@ -108,7 +108,7 @@ class WorkerLink:
         answer = self._requests[id] = self._loop.create_future()
         try:
             self._send(ChannelRequest(id, what, body))
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(ANSWER_SECONDS):
                 found = await answer
         except TimeoutError:
             raise Unavailable("The supervisor does not answer") from None

@@ -34,7 +34,7 @@ from sluice.server.acceptor import BACKLOG
 
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL)
 LOOK_AGAIN = 0.05
-PATIENCE = 30.0
+PORT_RELEASE_SECONDS = 30.0
 """Seconds that workers of a killed supervisor have to release a port."""
 Inherited = Mapping[str, socket.socket]
 """Sockets that another process has bound for this one, `api` and `admin`; they replace the configured
@@ -113,10 +113,10 @@ def take_ports(
 ) -> Ports:
     """Binds both addresses, which must be free, except those of `inherited` sockets. Raises CannotListen.
 
-    Waits up to PATIENCE seconds while `left_over` returns that the processes which listen there are about to
+    Waits up to PORT_RELEASE_SECONDS seconds while `left_over` returns that the processes which listen there are about to
     stop.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PORT_RELEASE_SECONDS
     while True:
         try:
             return _take_both(server, inherited or {}, shared=False)

@@ -34,7 +34,7 @@ TIMEOUT = 2.0
 """Seconds for one call of the store."""
 LEFT_ALONE = 5.0
 """Seconds after a failure during which no stream is opened."""
-SHORTEST = 1.0
+MIN_SECONDS_AFTER_END = 1.0
 """Least seconds that a stream exists after its end: its readers need its last frames."""
 WRITERS = 64
 READERS = 512
@@ -145,7 +145,7 @@ class RedisJournal:
     async def _finish(self) -> None:
         """Write the last entry; or delete a stream that became too long or never began."""
         store, keys = self._store, self._keys
-        window = int(max(self._head.window, SHORTEST) * 1000)
+        window = int(max(self._head.window, MIN_SECONDS_AFTER_END) * 1000)
         async with store.asking() as raw, raw.pipeline(transaction=True) as pipe:
             if self._too_long:
                 pipe.set(keys.unresumable, _json(self._head), px=window)

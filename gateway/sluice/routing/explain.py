@@ -43,14 +43,14 @@ class Explained(msgspec.Struct, frozen=True):
     pod: None = None  # a gateway that has just started knows no server of an upstream
 
 
-MOST = 64 << 20
+MAX_FILE_BYTES = 64 << 20
 """Bytes of a body in a file."""
 
 
 def request_in(path: Path) -> ChatRequest:
     """Parses a file that holds the body of an OpenAI request, or of the widget's. Raises BadRequest,
     OSError."""
-    return request_of(read_file(path, MOST))
+    return request_of(read_file(path, MAX_FILE_BYTES))
 
 
 def request_of(body: bytes) -> ChatRequest:

@@ -100,7 +100,7 @@ class Load:
 NOT_ITS_FAULT: frozenset[UpstreamErrorKind] = NOT_THE_TARGETS_FAULT | {"rate_limited"}
 COOL_DOWN = 1.0
 """Seconds of cool-down after a 429 without a Retry-After. (A 503 with a Retry-After cools down, too.)"""
-PATIENCE = 60.0
+MAX_COOL_DOWN = 60.0
 """The longest cool-down in seconds, whatever Retry-After an upstream sends: by then we notice that a limit
 was raised or an account paid. Callers get the upstream's own Retry-After."""
 
@@ -187,7 +187,7 @@ class Health:
     def spent(self, seconds: float) -> None:
         """An answer said that nothing is left of its provider's limits for so long; 0.0: it did not say for
         how long."""
-        self._spent_until = self._clock() + min(seconds or COOL_DOWN, PATIENCE)
+        self._spent_until = self._clock() + min(seconds or COOL_DOWN, MAX_COOL_DOWN)
 
     def begin(self) -> int:
         """Count a call that will be sent. Returns its number as a probe, for `failed` and `abandoned`; 0: it
@@ -233,7 +233,7 @@ class Health:
         self.last_error, self.last_failed_at = error.kind, self._clock()
         if error.kind in ("rate_limited", "billing") or error.retry_after is not None:
             self._cool_until = max(
-                self._cool_until, self._clock() + min(error.retry_after or COOL_DOWN, PATIENCE)
+                self._cool_until, self._clock() + min(error.retry_after or COOL_DOWN, MAX_COOL_DOWN)
             )
         if error.kind in NOT_ITS_FAULT:
             return self.abandoned(probe)

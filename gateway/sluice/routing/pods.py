@@ -18,7 +18,7 @@ from sluice.routing.prefixes import SeenPrefixes
 WAITING = (b"vllm:num_requests_waiting", b"sglang:num_queue_reqs")
 RUNNING = (b"vllm:num_requests_running", b"sglang:num_running_reqs")
 CACHE = (b"vllm:kv_cache_usage_perc", b"vllm:gpu_cache_usage_perc", b"sglang:token_usage")
-MOST = 1e6
+MAX_COUNT = 1e6
 """The largest count that is believed."""
 FULL = 0.95
 """The share of the KV cache from which on further requests are expected to wait."""
@@ -76,7 +76,7 @@ def _number(text: bytes) -> float | None:
         value = float(text.split()[0])
     except (ValueError, IndexError):
         return None
-    return value if math.isfinite(value) and 0 <= value <= MOST else None
+    return value if math.isfinite(value) and 0 <= value <= MAX_COUNT else None
 
 
 class Pod(msgspec.Struct, eq=False):

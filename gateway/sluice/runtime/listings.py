@@ -19,7 +19,7 @@ from sluice.runtime.wildcards import may_be_a_model
 EVERY, AGAIN = 600.0, 60.0
 """Seconds until a list is fetched again, after success and after a failure."""
 BODY = 8 << 20
-MOST = 4000
+MAX_MODELS = 4000
 """Maximum bytes of a list, and of its models that are kept."""
 ReportFailure = Callable[[str], None]
 """Called with the reason why a list could not be fetched, once until the reason changes."""
@@ -131,7 +131,7 @@ def models_in(body: bytes) -> Mapping[str, Facts]:
         except _MALFORMED:
             continue
         name = item.id or item.name.removeprefix("models/")
-        if may_be_a_model(name) and len(found) < MOST:
+        if may_be_a_model(name) and len(found) < MAX_MODELS:
             found.setdefault(name, item.facts)
     return found
 

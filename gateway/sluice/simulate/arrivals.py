@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from sluice.simulate.scenario import Arrivals, Dice, draw
-from sluice.simulate.traces import MOST, Arrival
+from sluice.simulate.traces import MAX_TOKENS, Arrival
 
 Pattern = Literal["even", "poisson", "bursts", "diurnal"]
 PATTERNS: Mapping[str, Pattern] = {
@@ -50,8 +50,8 @@ class Filling:
         of, dice = self._of, self._dice
         arrival.alias = arrival.alias or self._alias()
         arrival.key = arrival.key or self._key()
-        arrival.input = arrival.input or min(MOST, max(1, round(draw(of.input, dice))))
-        arrival.output = arrival.output or min(MOST, max(1, round(draw(of.output, dice))))
+        arrival.input = arrival.input or min(MAX_TOKENS, max(1, round(draw(of.input, dice))))
+        arrival.output = arrival.output or min(MAX_TOKENS, max(1, round(draw(of.output, dice))))
         arrival.max_tokens = arrival.max_tokens or of.max_tokens or 0
         if arrival.max_tokens:
             arrival.output = min(arrival.output, arrival.max_tokens)

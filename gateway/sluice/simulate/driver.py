@@ -21,11 +21,11 @@ from sluice.simulate.upstreams import ModelledUpstream
 
 AGAIN = frozenset(("429", "500", "502", "503", "504"))
 """Outcomes that make clients try again."""
-LONGEST_BACKOFF = 8.0
-LONGEST_RETRY_AFTER = 60.0
-ENOUGH = 20
+MAX_BACKOFF = 8.0
+MAX_RETRY_AFTER = 60.0
+MIN_RECORDED_ANSWERS = 20
 """Recorded answers of a target from which its times are drawn."""
-MOST_OBSERVED = 10_000
+MAX_OBSERVED = 10_000
 
 
 class Simulated(msgspec.Struct, frozen=True):
@@ -134,8 +134,8 @@ def modelled_upstreams(
     for upstream, label in dict.fromkeys(labels):
         if label in scenario.upstreams or upstream not in scenario.upstreams:
             model = scenario.upstreams.get(label) or UpstreamModel()
-            times = recorded.get(label, [])[-MOST_OBSERVED:]
-            seen = len(times) >= ENOUGH and label not in scenario.upstreams
+            times = recorded.get(label, [])[-MAX_OBSERVED:]
+            seen = len(times) >= MIN_RECORDED_ANSWERS and label not in scenario.upstreams
             found[label] = ModelledUpstream(
                 label, model, clock, dice,
                 first_token=Observed(tuple(one.first_token for one in times)) if seen else None,
@@ -227,9 +227,9 @@ class Driver:
             error, outcome = await self._request(arrival, number)
             if outcome not in AGAIN or retry == clients.retries:
                 return
-            wait = min(LONGEST_BACKOFF, clients.backoff * 2**retry) * (1 + self._dice.random() / 4)
+            wait = min(MAX_BACKOFF, clients.backoff * 2**retry) * (1 + self._dice.random() / 4)
             told = wait_of(error) if error is not None else None
-            if told is not None and told <= LONGEST_RETRY_AFTER:
+            if told is not None and told <= MAX_RETRY_AFTER:
                 wait = max(wait, told)
             await asyncio.sleep(wait)
             self.measured.retries += 1

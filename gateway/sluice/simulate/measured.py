@@ -23,7 +23,7 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
     return ordered[max(0, min(len(ordered), int(rank)) - 1)]
 
 
-LONGEST = 100 * 86400
+MAX_TIME = 100 * 86400
 """Seconds: what is later counts as then."""
 
 
@@ -50,7 +50,7 @@ class Timeline:
         return found
 
     def _change(self, second: int, by: float) -> None:
-        second = min(second, LONGEST)
+        second = min(second, MAX_TIME)
         missing = second + 1 - len(self._changes)
         if missing > 0:
             self._changes.frombytes(bytes(8 * (missing + 600)))

@@ -30,10 +30,10 @@ import msgspec
 
 from sluice.errors import ConfigError
 
-MOST = 10**9
+MAX_TOKENS = 10**9
 """Tokens of one prompt or answer."""
-LONGEST_LINE = 1 << 20
-LONGEST = 40 * 86400
+MAX_LINE_BYTES = 1 << 20
+MAX_TRACE_SECONDS = 40 * 86400
 """Seconds that a trace may span."""
 
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -121,9 +121,11 @@ def read_trace(path: str, *, unit: Unit = "s") -> Trace:
         raise ConfigError([f"{path}: has no call in it"])
     rows.sort(key=lambda row: row.at)
     began = rows[0].at
-    if rows[-1].at - began > LONGEST:
+    if rows[-1].at - began > MAX_TRACE_SECONDS:
         raise ConfigError(
-            [f"{path}: spans more than {LONGEST // 86400} days (are its times milliseconds? --unit ms)"]
+            [
+                f"{path}: spans more than {MAX_TRACE_SECONDS // 86400} days (are its times milliseconds? --unit ms)"
+            ]
         )
     for row in rows:
         row.at -= began
@@ -153,10 +155,10 @@ def _lines(file: TextIO) -> Iterator[tuple[int, str | dict[str, Any]]]:
 
 
 def _bounded(file: TextIO) -> Iterator[str]:
-    """Raises ValueError for a line that is longer than LONGEST_LINE, and reads no more of it."""
-    while line := file.readline(LONGEST_LINE + 1):
-        if len(line) > LONGEST_LINE:
-            raise ValueError(f"a line is longer than {LONGEST_LINE >> 20} MiB")
+    """Raises ValueError for a line that is longer than MAX_LINE_BYTES, and reads no more of it."""
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        if len(line) > MAX_LINE_BYTES:
+            raise ValueError(f"a line is longer than {MAX_LINE_BYTES >> 20} MiB")
         yield line
 
 
@@ -202,8 +204,8 @@ def _of_record(fields: Mapping[str, Any], attempts: list[RecordedAttempt]) -> Ar
     duration = fields.get("duration")
     if not fields.get("alias") or not isinstance(duration, int | float):
         return None
-    if not 0 <= duration <= LONGEST:
-        raise ValueError(f"expected a duration from 0 to {LONGEST} seconds")
+    if not 0 <= duration <= MAX_TRACE_SECONDS:
+        raise ValueError(f"expected a duration from 0 to {MAX_TRACE_SECONDS} seconds")
     key = fields.get("key")
     row = Arrival(
         _seconds(fields.get("timestamp"), "s") - duration,
@@ -227,7 +229,7 @@ def _of_record(fields: Mapping[str, Any], attempts: list[RecordedAttempt]) -> Ar
 
 
 def _is_span(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and 0 <= value <= LONGEST
+    return isinstance(value, int | float) and 0 <= value <= MAX_TRACE_SECONDS
 
 
 def _seconds(value: Any, unit: Unit) -> float:
@@ -259,8 +261,8 @@ def _tokens(value: Any) -> int:
         return 0
     try:
         number = float(value)
-        if 0 <= number <= MOST:
+        if 0 <= number <= MAX_TOKENS:
             return int(number)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise ValueError(f"expected a number of tokens from 0 to {MOST}")
+    raise ValueError(f"expected a number of tokens from 0 to {MAX_TOKENS}")

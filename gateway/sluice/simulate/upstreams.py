@@ -15,7 +15,7 @@ from sluice.limits.memory import MemoryStore
 from sluice.policies.claims import bucket_of
 from sluice.simulate.scenario import Clock, Dice, Observed, Outage, Spread, UpstreamModel, draw
 
-SHORTEST_WAIT = 0.001
+MIN_RETRY_AFTER = 0.001
 """Seconds of a Retry-After at least."""
 
 Kind = Literal["answer", "refuse", "hang", "error"]
@@ -90,7 +90,7 @@ class ModelledUpstream:
         if wait:
             self.refused += 1
             return ModelledAnswer(
-                "error", model.error_after, status=429, retry_after=max(SHORTEST_WAIT, wait)
+                "error", model.error_after, status=429, retry_after=max(MIN_RETRY_AFTER, wait)
             )
         if model.errors and dice.random() < model.errors:
             return ModelledAnswer("error", model.error_after, status=500)

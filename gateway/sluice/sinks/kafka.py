@@ -40,7 +40,7 @@ CLOSING = 2.0
 """Seconds for librdkafka to end, at the end of the process."""
 REMEMBERED = 16
 """Batches sent in part, of which it is known which records are still to be sent."""
-LARGEST = 10_000_000
+MAX_MESSAGE_BYTES = 10_000_000
 """Bytes of a message beyond which it is not even tried; what a topic takes is its own matter."""
 TOKEN_LIFE = 300.0
 """Seconds for which a token that does not say so is used."""
@@ -314,8 +314,8 @@ def options_of(config: RecordKafka, timeout: float) -> dict[str, Any]:
         "topic.metadata.propagation.max.ms": min(milliseconds // 2, 5_000),
         "reconnect.backoff.max.ms": 5_000,
         "allow.auto.create.topics": False,  # a topic that is misspelt is an error, and no new topic
-        "message.max.bytes": LARGEST,
-        "queue.buffering.max.kbytes": 2 * LARGEST // 1000,
+        "message.max.bytes": MAX_MESSAGE_BYTES,
+        "queue.buffering.max.kbytes": 2 * MAX_MESSAGE_BYTES // 1000,
         "log_level": 0,  # errors have names in our own log
         "logger": logging.getLogger("confluent_kafka"),
         **(_tls(config.tls) if config.tls else {}),

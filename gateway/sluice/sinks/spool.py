@@ -25,7 +25,7 @@ LAST = 10.0
 """Seconds for what is left when the process ends."""
 LOOK = 60.0
 """Seconds between two looks for batches that processes have left on disk which are gone."""
-LARGEST = 4 << 20
+MAX_BATCH_BYTES = 4 << 20
 """Bytes of a batch, about."""
 
 Result = Literal["delivered", "refused", "dropped", "spilled"]
@@ -213,7 +213,7 @@ class Spool:
             return self._stuck
         drafts: list[Draft] = []
         size = 0
-        while self._waiting and len(drafts) < self._config.batch and size < LARGEST:
+        while self._waiting and len(drafts) < self._config.batch and size < MAX_BATCH_BYTES:
             drafts.append(self._waiting.popleft())
             size += drafts[-1].size
         if not drafts:

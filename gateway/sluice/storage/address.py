@@ -36,7 +36,7 @@ SCHEMES: Mapping[str, bool] = {"redis": False, "rediss": True, "valkey": False, 
 SENTINEL, CLUSTER = "sentinel", "cluster"
 PORT, SENTINEL_PORT = 6379, 26379
 EXPECTED = "a redis://, rediss:// or unix:// URL"
-MOST_DATABASES = 1 << 20
+MAX_DATABASES = 1 << 20
 
 
 Kind = Literal["memory", "shared", "sqlite", "redis", "postgres"]
@@ -248,7 +248,7 @@ class _Reader:
 
 
 def _number(text: str, at: int) -> int:
-    if not re.fullmatch(r"[0-9]{1,7}", text) or int(text) > MOST_DATABASES:
+    if not re.fullmatch(r"[0-9]{1,7}", text) or int(text) > MAX_DATABASES:
         raise ValueError(f"character {at + 1}: expected the number of a database, such as /0")
     return int(text)
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from sluice.config.units import Seconds
 
-LONGEST = 60.0
+MAX_TIMEOUT = 60.0
 """Seconds that a timeout may be at most."""
 
 
@@ -48,8 +48,8 @@ def host_of(text: str, port: int, at: int) -> tuple[str, int]:
 
 def seconds_of(text: str) -> float:
     seconds = float(Seconds.parse(float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else text))
-    if not 0 < seconds <= LONGEST:
-        raise ValueError(f"expected more than 0 and at most {LONGEST:g}s")
+    if not 0 < seconds <= MAX_TIMEOUT:
+        raise ValueError(f"expected more than 0 and at most {MAX_TIMEOUT:g}s")
     return seconds
 
 

@@ -41,7 +41,7 @@ PAUSE = 0.02
 """Seconds before it is sent again, from the second redirection on."""
 REFRESH = 1.0
 """Least seconds between two lookups of the map after redirections: they correct it by themselves."""
-SOON = 0.1
+MIN_LOOKUP_SECONDS = 0.1
 """Least seconds between two lookups after failures."""
 KNOWN = 1000
 """Most nodes whose addresses are remembered to ask for the map: Redis recommends no larger clusters."""
@@ -146,7 +146,7 @@ class Cluster(AsyncCoreCommands):
 
     async def leave(self) -> None:
         """Drop the connections to nodes that have failed, and look up the map with the next call."""
-        self._look_up(SOON)
+        self._look_up(MIN_LOOKUP_SECONDS)
         for node in list(self._nodes.values()):
             if node.failed:
                 await self._drop(node.pool)
@@ -219,7 +219,7 @@ class Cluster(AsyncCoreCommands):
         another master, which it does not know, so the others are asked first."""
         if isinstance(reply, ClusterDownError):
             node.failed = True
-            self._look_up(SOON)
+            self._look_up(MIN_LOOKUP_SECONDS)
 
     def _redirected(self, node: Node, error: Exception) -> Node | None:
         """The node to ask instead, for a slot that is on its way; the map is corrected for one that has
@@ -243,14 +243,14 @@ class Cluster(AsyncCoreCommands):
                     await self._refresh()
         node = self._slots[slot]
         if node is None:
-            self._look_up(SOON)
+            self._look_up(MIN_LOOKUP_SECONDS)
             raise ClusterDownError("CLUSTERDOWN Hash slot not served")
         return node
 
     # --- the map
 
     def _look_up_soon(self) -> None:
-        self._look_up(SOON)
+        self._look_up(MIN_LOOKUP_SECONDS)
 
     def _look_up(self, least: float) -> None:
         self._due = min(self._due, self._looked_at + least)
@@ -276,7 +276,7 @@ class Cluster(AsyncCoreCommands):
         self._looked_at = self._clock()
         if not self._slots:
             raise problem
-        self._due = self._looked_at + SOON  # until then by the map that there is
+        self._due = self._looked_at + MIN_LOOKUP_SECONDS  # until then by the map that there is
 
     def _to_ask(self) -> list[Address]:
         """Nodes that have failed are the last."""

@@ -15,7 +15,7 @@ CONTENT_TYPES: dict[Scraped, str] = {
     "protobuf": "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
 }
 _PROTO = {"proto": "io.prometheus.client.metricfamily", "encoding": "delimited"}
-_MOST = 4096
+_MAX_ACCEPT_LENGTH = 4096
 """Characters of an Accept header that are looked at."""
 
 
@@ -24,7 +24,7 @@ def format_of(accept: str) -> Scraped:
     text."""
     found: Scraped = "text"
     best = 0.0
-    for offer in accept[:_MOST].split(","):
+    for offer in accept[:_MAX_ACCEPT_LENGTH].split(","):
         kind, *given = (part.strip().lower() for part in offer.split(";"))
         parameters = {
             name.strip(): value.strip(' "') for name, _, value in (part.partition("=") for part in given)

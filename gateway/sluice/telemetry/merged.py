@@ -25,7 +25,7 @@ GREATEST = ("process_max_fds", "process_start_time_seconds")
 CHUNK = 2048
 """Cells that are looked at together: where none of them has changed since the last time, neither has a
 text."""
-LONGEST = 64
+MIN_LARGEST_SERIES = 64
 """Cells of the largest series, at least."""
 
 
@@ -179,7 +179,7 @@ class MergedExposition:
     def _renew(self, chunk: int, lines: list[_Line], every: list[int], lively: list[int]) -> None:
         """Write the lines of a chunk anew whose sums have changed."""
         board, start = self._board, chunk * CHUNK
-        end = start + CHUNK + LONGEST
+        end = start + CHUNK + MIN_LARGEST_SERIES
         flags = board.flags[start:end]
         cells = [bytes(flags), *[bytes(board.cells(slot)[start:end]) for slot in every]]
         seen = cells, every, lively, len(lines)

@@ -19,7 +19,7 @@ from sluice.telemetry.series import Value
 
 OTHER = "other"
 """The alias label of requests for an unknown alias."""
-SHORTEST_WAIT = 0.001
+MIN_WAIT_SHOWN = 0.001
 """Seconds before the first attempt, and after the last byte, from which on a line tells them."""
 MICRO, NANO = 1e6, 1e9
 """Figures of a line are rounded to these parts of one by `int`: `round` makes a text of each on the way, at
@@ -59,7 +59,7 @@ class CallLine(LogLine, kw_only=True):
         if call.route.called:
             self.model = call.route.called
         self.attempts = [f"{attempt.target.label} {attempt.outcome}" for attempt in attempts]
-        if attempts and (waited := attempts[0].started - call.received) >= SHORTEST_WAIT:
+        if attempts and (waited := attempts[0].started - call.received) >= MIN_WAIT_SHOWN:
             self.waited = int(waited * MICRO + 0.5) / MICRO
         if answered is not None and (answered.picked or answered.target.pod is not None):
             self._tell_pod(call, answered)
@@ -330,7 +330,7 @@ class Records:
             bytes_out=exchange.bytes_out,
         )
         last = exchange.last_write - exchange.received
-        if exchange.last_write and line.duration - last >= SHORTEST_WAIT:
+        if exchange.last_write and line.duration - last >= MIN_WAIT_SHOWN:
             line.last_byte = int(last * MICRO + 0.5) / MICRO
         self._later(self._finished, line, call, error, address, size=size)
 

@@ -18,7 +18,7 @@ from sluice.api.table import OwnRoute
 from sluice.config.types import Oidc
 from sluice.errors import BadRequest, MethodNotAllowed, RateLimited, Unavailable
 from sluice.identity.oidc import (
-    PATIENCE,
+    SIGN_IN_SECONDS,
     Flow,
     Flows,
     SignInFailed,
@@ -36,7 +36,7 @@ from sluice.ui.sessions import Attempts, Owner, Sessions, cookies
 CALLBACK = "oidc/callback"
 LEAVE = "oidc/leave"
 """Below the pages' own address."""
-LONGEST_ADDRESS = 2_000
+MAX_ADDRESS_LENGTH = 2_000
 NO_REFERRER = (("Referrer-Policy", "no-referrer"),)
 _json = msgspec.json.Encoder().encode
 
@@ -168,7 +168,7 @@ class OidcSignIn:
         A page of another site cannot ask for this: browsers let it send no JSON here. So `origin` is the
         pages' own.
         """
-        address = page if isinstance(page, str) and len(page) <= LONGEST_ADDRESS and page.isascii() else ""
+        address = page if isinstance(page, str) and len(page) <= MAX_ADDRESS_LENGTH and page.isascii() else ""
         configured = self._oidc.redirect_uri
         try:
             parts = urlsplit(address)
@@ -195,7 +195,7 @@ class OidcSignIn:
     def _ticket(self, flow: Flow | None, redirect_uri: str) -> tuple[str, str]:
         """The header that gives a browser its ticket, or takes it away. Lax: it comes back from another
         site."""
-        value, age = (flow.ticket, PATIENCE) if flow is not None else ("", 0)
+        value, age = (flow.ticket, SIGN_IN_SECONDS) if flow is not None else ("", 0)
         more = "; Secure" if _is_secure(redirect_uri) else ""
         return "Set-Cookie", f"{self._cookie}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{more}"
 

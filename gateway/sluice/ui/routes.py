@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _json = msgspec.json.Encoder().encode
 ISOLATED = (("Cross-Origin-Opener-Policy", "same-origin"), ("Cross-Origin-Resource-Policy", "same-origin"))
-LONGEST_KEY = 4_096
+MAX_KEY_LENGTH = 4_096
 CONTROLS = frozenset({"reload", "restart", "drain", "status", "targets"})
 """Of the admin API: what a gateway refuses that has no process of its own."""
 
@@ -123,7 +123,7 @@ class Ui:
         address = self._callers.address(request)
         self.attempts.check(address)
         key = (await self._bodies.object(request)).get("key")
-        if not isinstance(key, str) or len(key) > LONGEST_KEY or not key.isascii():
+        if not isinstance(key, str) or len(key) > MAX_KEY_LENGTH or not key.isascii():
             raise BadRequest("key must be an admin key", param="key")
         try:
             operator = self._runtime.operators.of([(b"x-admin-api-key", key.strip().encode())])

@@ -26,10 +26,10 @@ from sluice.identity.operators import Operator, Operators
 
 IDLE = 3_600
 """Seconds that a cookie lives; one that is used is renewed."""
-LONGEST = 12 * 3_600
+MAX_SESSION_SECONDS = 12 * 3_600
 """Seconds from signing in to signing in again."""
 TOKEN_HEADER = "x-sluice-csrf"  # noqa: S105  a name
-LONGEST_COOKIE = 1_024
+MAX_COOKIE_LENGTH = 1_024
 
 _json = msgspec.json.Encoder().encode
 
@@ -76,7 +76,7 @@ class Sessions:
         return self._made(int(self._wall()), secrets.token_urlsafe(12), owner)
 
     def renewed(self, session: Session) -> Session:
-        """The same one, for longer: LONGEST after its beginning it ends."""
+        """The same one, for longer: MAX_SESSION_SECONDS after its beginning it ends."""
         return self._made(session.begun, session.cookie.split(".")[2], session.owner)
 
     def of(self, headers: Iterable[tuple[bytes, bytes]]) -> Session:
@@ -108,7 +108,7 @@ class Sessions:
         )
 
     def _made(self, begun: int, nonce: str, owner: Owner) -> Session:
-        expires = min(int(self._wall()) + IDLE, begun + LONGEST)
+        expires = min(int(self._wall()) + IDLE, begun + MAX_SESSION_SECONDS)
         return self._signed(begun, expires, nonce, owner)
 
     def _signed(self, begun: int, expires: int, nonce: str, owner: Owner) -> Session:
@@ -131,7 +131,7 @@ class Sessions:
         return hmac.digest(self._seed, f"sluice session {owner.by} {binding}".encode(), "sha256"), operator
 
     def _checked(self, cookie: str) -> Session:
-        begun, expires, nonce, who, _ = [*cookie[:LONGEST_COOKIE].split("."), *("",) * 5][:5]
+        begun, expires, nonce, who, _ = [*cookie[:MAX_COOKIE_LENGTH].split("."), *("",) * 5][:5]
         if not all(number.isascii() and number.isdigit() and len(number) < 13 for number in (begun, expires)):
             raise Unauthorized("missing")
         try:

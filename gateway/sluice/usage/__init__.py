@@ -73,15 +73,15 @@ class Figures(msgspec.Struct, gc=False):
 
 Row = tuple[Subject, Figures]
 
-LARGEST = 1 << 53
+MAX_EXACT = 1 << 53
 """The largest figure of one row: what JSON's readers, Lua and SQLite's sums keep exactly."""
 
 
 def sound(row: Row) -> bool:
-    """Returns whether a store can be expected to keep the row: whole figures from 0 to LARGEST, and text that
+    """Returns whether a store can be expected to keep the row: whole figures from 0 to MAX_EXACT, and text that
     is Unicode."""
     subject, figures = row
-    if not all(type(value) is int and 0 <= value <= LARGEST for value in msgspec.structs.astuple(figures)):
+    if not all(type(value) is int and 0 <= value <= MAX_EXACT for value in msgspec.structs.astuple(figures)):
         return False
     try:
         "".join(subject).encode()

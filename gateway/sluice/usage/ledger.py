@@ -31,7 +31,7 @@ from sluice.usage.tags import OTHER, Values
 
 EVERY = 1.0
 """Seconds between two batches."""
-MOST = 20_000
+MAX_PENDING_ROWS = 20_000
 """Most rows pending for the store; further subjects count under OTHER, so that sums stay right."""
 LAST_WORDS = 5.0
 """Seconds that the last batch may take when the process ends."""
@@ -57,7 +57,7 @@ class UsageLedger:
         put_aside: Callable[[Row], object] = lambda row: None,
         hourly_days: int = 0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        most: int = MOST,
+        most: int = MAX_PENDING_ROWS,
     ) -> None:
         self.store = store
         self._wall = wall

@@ -17,7 +17,7 @@ from sluice.usage import SUBJECT, Figures, Row, RowRefused, Subject, UsageBatch,
 TIMEOUT = 5.0
 """Seconds for one call of the store: nobody waits for it but the next batch."""
 NAMES = Figures.__struct_fields__
-LARGEST = 2**63 - 1
+MAX_BIGINT = 2**63 - 1
 
 TABLES = StoreTables(
     "usage",
@@ -51,7 +51,7 @@ _ARRIVED = """
     )
 """
 _ADDED = ", ".join(
-    f"{name} = least(u.{name}::numeric + excluded.{name}, {LARGEST})::bigint" for name in NAMES
+    f"{name} = least(u.{name}::numeric + excluded.{name}, {MAX_BIGINT})::bigint" for name in NAMES
 )
 _SUMS = f"DO UPDATE SET {_ADDED}"
 """A sum that is too large for an integer stops at the largest one."""

@@ -13,7 +13,7 @@ import msgspec
 from sluice.config.types import Tag
 from sluice.model.chat import ChatRequest
 
-LONGEST = 64
+MAX_VALUE_LENGTH = 64
 """Characters of a value; a longer one is OTHER."""
 OTHER = "other"
 
@@ -40,7 +40,11 @@ class Tags:
             return ""
         if allowed:
             return given if given in allowed else OTHER
-        return self._apart(name, given, tag.most) if len(given) <= LONGEST and given.isprintable() else OTHER
+        return (
+            self._apart(name, given, tag.most)
+            if len(given) <= MAX_VALUE_LENGTH and given.isprintable()
+            else OTHER
+        )
 
 
 def _given(tag: Tag, chat: ChatRequest, headers: Mapping[str, str]) -> str:
@@ -54,7 +58,7 @@ def metadata_of(chat: ChatRequest, name: str) -> str:
     metadata: Any = chat.wire.get("metadata") if chat.wire is not None else None
     value = metadata.get(name) if isinstance(metadata, dict) else None
     if type(value) is int:
-        return str(value) if abs(value) < 10**LONGEST else OTHER
+        return str(value) if abs(value) < 10**MAX_VALUE_LENGTH else OTHER
     return value.strip() if isinstance(value, str) else ""
 
 

@@ -27,7 +27,7 @@ PRIVATE = OURS | {
 by name."""
 SECRETIVE = re.compile(r"key|token|secret|passw|auth|cookie|credential|session")
 """What a field's name has in it that probably carries a credential."""
-LONGEST = 2048
+MAX_VALUE_LENGTH = 2048
 """Characters of a forwarded value."""
 
 _DATE = re.compile(r"-20\d\d-?\d\d-?\d\d\Z")
@@ -83,7 +83,7 @@ def forwarded(
             if len(kept) < len(members):
                 dropped(name)
             value = ",".join(kept)
-        if value and len(value) <= LONGEST and _VALUE.fullmatch(value):
+        if value and len(value) <= MAX_VALUE_LENGTH and _VALUE.fullmatch(value):
             found.append((name, value))
     return tuple(found)
 

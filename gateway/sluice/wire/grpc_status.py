@@ -22,7 +22,7 @@ _OF_HTTP = {
     "429": UNAVAILABLE, "502": UNAVAILABLE, "503": UNAVAILABLE, "504": UNAVAILABLE,
 }  # fmt: skip
 _RETRY_INFO = b"/google.rpc.RetryInfo"
-_LONGEST = 8192
+_MAX_DETAILS_LENGTH = 8192
 """Characters of details that are looked at."""
 
 
@@ -43,7 +43,7 @@ def retry_delay(details: str) -> float | None:
 
     https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto
     """
-    if not details or len(details) > _LONGEST:
+    if not details or len(details) > _MAX_DETAILS_LENGTH:
         return None
     try:
         status = binascii.a2b_base64(details + "=" * (-len(details) % 4))

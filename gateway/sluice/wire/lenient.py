@@ -30,7 +30,7 @@ TEXTS = ("text", "content")
 """Where an object that stands for a text has it."""
 DIGITS = 300
 """Digits of an integer that is worth being exact; a longer one is read as a float."""
-LARGEST = 1 << 63
+MAX_MAGNITUDE = 1 << 63
 """No count, index or number of any dialect is as large."""
 
 Struct = TypeVar("Struct", bound=msgspec.Struct)
@@ -196,7 +196,7 @@ def whole_number(value: Any) -> int | None:
             return None
     if type(value) is float:
         value = int(value) if math.isfinite(value) else None
-    return value if type(value) is int and -LARGEST < value < LARGEST else None
+    return value if type(value) is int and -MAX_MAGNITUDE < value < MAX_MAGNITUDE else None
 
 
 def truth_of(value: Any) -> bool | None:

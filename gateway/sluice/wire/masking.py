@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 MASK = "***"
-SHORTEST = 5
+MIN_SECRET_LENGTH = 5
 """Characters of an own secret that is masked literally: what is shorter would blot out ordinary words."""
 
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{1,40}-----.*?(?:-----END [A-Z0-9 ]{1,40}-----|\Z)", re.DOTALL)
@@ -145,7 +145,7 @@ def masked(text: str, secrets: Iterable[str] = ()) -> str:
     """The text with MASK in place of what callers may not read. `secrets`: the upstream's own, masked
     literally."""
     for secret in secrets:
-        if len(secret) >= SHORTEST:
+        if len(secret) >= MIN_SECRET_LENGTH:
             for form in forms_of(secret):
                 text = text.replace(form, MASK)
     text = _PEM.sub(MASK, text)

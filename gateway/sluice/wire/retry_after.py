@@ -1,7 +1,7 @@
 """Reads how long an upstream wants callers to wait: from headers, from numbers in its body, or from its
 words.
 
-The wait is returned as sent, up to `LONGEST`: how long the gateway itself is willing to wait is decided where
+The wait is returned as sent, up to `MAX_RETRY_AFTER`: how long the gateway itself is willing to wait is decided where
 it waits (`sluice.routing.health`, `sluice.routing.failover`). Moments are measured against the answer's own
 Date header, so that nobody's clock matters, and against the clock that is passed in where there is none.
 """
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-LONGEST = 31 * 86_400.0
+MAX_RETRY_AFTER = 31 * 86_400.0
 """Seconds. A month: no quota of a provider's has a longer period."""
 
 Clock = Callable[[], float]
@@ -40,21 +40,21 @@ _RESETS = re.compile(
 
 
 def parse_retry_after(headers: Mapping[str, str], now: Clock = time.time) -> float | None:
-    """Seconds from 0 to LONGEST, None if the answer has no (valid) one. Never raises.
+    """Seconds from 0 to MAX_RETRY_AFTER, None if the answer has no (valid) one. Never raises.
 
     `retry-after-ms` (OpenAI, Azure) goes before `retry-after` (RFC 9110, 10.2.3: seconds or a date).
     Header names are lower case.
     """
     milliseconds = _number(headers.get("retry-after-ms", ""))
     if milliseconds is not None:
-        return min(milliseconds / 1000, LONGEST)
+        return min(milliseconds / 1000, MAX_RETRY_AFTER)
     value = headers.get("retry-after", "")
     seconds = _number(value)
     if seconds is None and value:
         seconds = _until(_date(value), headers, now)
         if seconds is None:
             seconds = parse_duration(value)
-    return None if seconds is None else min(seconds, LONGEST)
+    return None if seconds is None else min(seconds, MAX_RETRY_AFTER)
 
 
 def parse_reset(headers: Mapping[str, str], now: Clock = time.time) -> float | None:
@@ -75,7 +75,7 @@ def parse_reset(headers: Mapping[str, str], now: Clock = time.time) -> float | N
                 )
     used_up = [seconds for empty, seconds in waits if empty]
     every = used_up or [seconds for _, seconds in waits]
-    return min(max(every), LONGEST) if every else None
+    return min(max(every), MAX_RETRY_AFTER) if every else None
 
 
 def spent_for(headers: Mapping[str, str], now: Clock = time.time) -> float | None:
@@ -93,7 +93,7 @@ def spent_for(headers: Mapping[str, str], now: Clock = time.time) -> float | Non
             if not _number(headers.get(name.replace("remaining", "limit"), "1")):
                 continue  # a limit of 0 or -1 is none
             reset = _reset(headers.get(name.replace("remaining", "reset"), ""), headers, now)
-            spent = max(spent or 0.0, min(reset or 0.0, LONGEST))
+            spent = max(spent or 0.0, min(reset or 0.0, MAX_RETRY_AFTER))
     return spent
 
 
@@ -104,15 +104,15 @@ def parse_duration(value: Any) -> float | None:
         case bool() | None:
             return None
         case int() | float() if 0 <= value < 1e12:  # NaN is not
-            return min(float(value), LONGEST)
+            return min(float(value), MAX_RETRY_AFTER)
         case {"seconds": int() | float() | str() as seconds}:
             return parse_duration(seconds)
         case str():
             text = value.strip().lower()[:80]
             number = _number(text)
             if number is not None:
-                return min(number, LONGEST)
-            return min(_sum(text), LONGEST) if _DURATION.match(text) else None
+                return min(number, MAX_RETRY_AFTER)
+            return min(_sum(text), MAX_RETRY_AFTER) if _DURATION.match(text) else None
         case _:
             return None
 
@@ -125,7 +125,7 @@ def wait_in_words(text: str) -> float | None:
         return None
     text = found["wait"]
     number = _number(text.strip())
-    return min(number if number is not None else _sum(text), LONGEST)
+    return min(number if number is not None else _sum(text), MAX_RETRY_AFTER)
 
 
 def _sum(text: str) -> float:

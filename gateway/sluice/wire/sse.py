@@ -21,7 +21,7 @@ from sluice.wire.lines import LIMIT, DelimitedBlocks, Newlines
 
 END = b"\n\n"
 _BOM = b"\xef\xbb\xbf"
-_LONGEST_BOUNDARY = 256
+_MAX_BOUNDARY = 256
 """Bytes of an `event:` and an `id:` line between two objects, at most."""
 _UNSEPARATED = re.compile(rb"\}\n(?=(?:(?:event|id):[^\n]*\n){0,2}data: ?(?:\{|\[DONE\]))")
 
@@ -89,7 +89,7 @@ class EventStream(msgspec.Struct, eq=False):
         data = self._newlines.feed(data)
         body = self._blocks.feed(data)
         if not body:
-            body = self._blocks.cut(_UNSEPARATED, len(data) + _LONGEST_BOUNDARY, b"\n")
+            body = self._blocks.cut(_UNSEPARATED, len(data) + _MAX_BOUNDARY, b"\n")
         self.clean = not (self._head or self._blocks.pending or self._newlines.after_cr)
         return body
 

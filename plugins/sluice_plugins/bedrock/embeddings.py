@@ -24,7 +24,7 @@ from sluice_plugins.cohere.embeddings import fields_of as fields_for_cohere
 from sluice_plugins.cohere.embeddings import read as read_coheres
 from sluice_plugins.vectors import Value, Vectors, VectorsDecoder, dimensions_of, purpose_of, texts_of
 
-MOST_TEXTS = 256
+MAX_TEXTS = 256
 """Of one call to a model that takes one per request."""
 COUNT = "x-amzn-bedrock-input-token-count"
 _PURPOSES = {
@@ -52,10 +52,8 @@ class Embeddings(msgspec.Struct, frozen=True):
                 f"Embeddings on Bedrock are those of models whose id has one of: {known}", param="model"
             )
         texts = texts_of(chat)
-        if len(texts) > MOST_TEXTS:
-            reason = (
-                f"input: must have at most {MOST_TEXTS} texts for this model, which takes one per request"
-            )
+        if len(texts) > MAX_TEXTS:
+            reason = f"input: must have at most {MAX_TEXTS} texts for this model, which takes one per request"
             raise BadRequest(reason, param="input")
         return self._request(model, [fields(text, chat, self.input_type) for text in texts])
 

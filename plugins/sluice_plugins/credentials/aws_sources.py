@@ -29,7 +29,7 @@ ECS = "http://169.254.170.2"
 IMDS = "http://169.254.169.254"
 SESSION = 21_600
 """Seconds that a session with IMDS lasts."""
-LARGEST = 1 << 20
+MAX_FILE_BYTES = 1 << 20
 """Bytes of a file."""
 
 
@@ -251,4 +251,4 @@ def _element(xml: str, name: str) -> str:
 
 def _text(path: Path) -> str:
     with path.open("rb") as file:
-        return file.read(LARGEST).decode()
+        return file.read(MAX_FILE_BYTES).decode()

@@ -20,7 +20,7 @@ from sluice.backends.credentials import CredentialFailed, Setting, key_field_of
 from sluice.config.types import Seconds, Secret
 from sluice_plugins.credentials.refreshing import Fresh, Refreshed, Token
 
-LARGEST = 64 << 10
+MAX_OUTPUT_BYTES = 64 << 10
 """Bytes of output."""
 REAPED = 1.0
 """Seconds that its output may stay open after its end: a process that left its group may hold it open."""
@@ -81,9 +81,9 @@ class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         printed = process.stdout or asyncio.StreamReader()
         output = bytearray()
         try:
-            while piece := await printed.read(LARGEST):
+            while piece := await printed.read(MAX_OUTPUT_BYTES):
                 output += piece
-                if len(output) > LARGEST:
+                if len(output) > MAX_OUTPUT_BYTES:
                     raise CredentialFailed(f"{self.command[0]} printed too much")
             status = await process.wait()
         finally:

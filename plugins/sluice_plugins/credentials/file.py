@@ -20,7 +20,7 @@ from sluice_plugins.credentials.static import UnmodifiedKey
 
 EVERY = 1.0
 """Seconds between two checks."""
-LARGEST = 64 << 10
+MAX_FILE_BYTES = 64 << 10
 """Bytes of a file."""
 
 State = tuple[int, int, int, int]
@@ -47,12 +47,12 @@ def key_in(path: str) -> str:
     """The key in a file, without the line's end. Raises ValueError, which never quotes the file's content."""
     try:
         with Path(path).open("rb") as file:
-            text = file.read(LARGEST + 1).decode().strip("\r\n")
+            text = file.read(MAX_FILE_BYTES + 1).decode().strip("\r\n")
     except OSError as error:
         raise ValueError(f"cannot read {path}: {(error.strerror or 'failed').lower()}") from None
     except UnicodeDecodeError:
         raise ValueError(f"cannot read {path}: not UTF-8") from None
-    if not text or len(text) > LARGEST:
+    if not text or len(text) > MAX_FILE_BYTES:
         raise ValueError(f"{path} is {'too large' if text else 'empty'}")
     try:
         return Secret.parse(text).reveal()

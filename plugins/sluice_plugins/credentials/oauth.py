@@ -10,9 +10,9 @@ from sluice.backends.credentials import CredentialFailed, Setting
 from sluice.backends.transport import Headers, UpstreamRequest
 from sluice_plugins.credentials.refreshing import Fresh
 
-LARGEST = 1 << 20
+MAX_FILE_BYTES = 1 << 20
 """Bytes of a file."""
-SHORTEST = 300.0
+DEFAULT_LIFETIME = 300.0
 """Lifetime of a token, in seconds, if the answer has none."""
 FORM = (("content-type", "application/x-www-form-urlencoded"), ("accept", "application/json"))
 
@@ -44,7 +44,7 @@ async def token_for(setting: Setting, request: UpstreamRequest) -> Fresh[str]:
         raise CredentialFailed(f"{host} answered {answer.status}{_code(given.error)}")
     if given.expires_on is not None:
         return Fresh(given.access_token, given.expires_on)
-    life = given.expires_in if given.expires_in is not None else SHORTEST
+    life = given.expires_in if given.expires_in is not None else DEFAULT_LIFETIME
     return Fresh(given.access_token, setting.wall() + life)
 
 
@@ -68,7 +68,7 @@ def text_of(path: str) -> str:
     """A file's text, to be called in a thread. Raises CredentialFailed."""
     try:
         with Path(path).open("rb") as file:
-            return file.read(LARGEST).decode().strip()
+            return file.read(MAX_FILE_BYTES).decode().strip()
     except OSError as error:
         raise CredentialFailed(f"cannot read {path}: {(error.strerror or 'failed').lower()}") from None
     except UnicodeDecodeError:

@@ -17,7 +17,7 @@ from sluice.backends.credentials import CredentialFailed, Setting
 
 T = TypeVar("T")
 
-LONGEST_FETCH = 30.0
+MAX_FETCH_SECONDS = 30.0
 """Seconds that a fetch may take, all of its requests together."""
 WAIT = 10.0
 """Seconds that a request waits for the first value."""
@@ -137,7 +137,7 @@ class Refreshed(Generic[T]):
     async def _refresh(self) -> float | None:
         """Seconds until the next fetch; None where this one failed."""
         try:
-            async with asyncio.timeout(LONGEST_FETCH):
+            async with asyncio.timeout(MAX_FETCH_SECONDS):
                 fresh = await self._fetch()
             now = self._wall()
             life = LIFE if fresh.expires is None else fresh.expires - now
@@ -145,7 +145,7 @@ class Refreshed(Generic[T]):
                 raise CredentialFailed("what was given has expired already")
             self.check(fresh.value)
         except (CredentialFailed, TimeoutError) as error:
-            self._failed(str(error) or f"nothing was given within {LONGEST_FETCH:g} s")
+            self._failed(str(error) or f"nothing was given within {MAX_FETCH_SECONDS:g} s")
             return None
         except Exception as crash:  # an unexpected answer must not end the task
             self._failed(f"the answer cannot be understood ({type(crash).__name__})")

@@ -17,7 +17,7 @@ from msgspec import Raw
 from sluice.model.events import Cited
 from sluice.wire.lenient import read
 
-MOST = 1000
+MAX_SOURCES = 1000
 """Sources that are told of one answer, and chunks whose sources are kept."""
 MAX_TEXT = 8 << 20
 """Characters of an answer in which places are told."""
@@ -101,13 +101,13 @@ class Sources:
         """Reads a chunk's sources. Each chunk may repeat all of them."""
         if (
             grounding
-            and len(self._groundings) < MOST
+            and len(self._groundings) < MAX_SOURCES
             and (source := bytes(grounding)) not in self._groundings[-1:]
         ):
             self._groundings.append(source)
         if (
             citations
-            and len(self._citations) < MOST
+            and len(self._citations) < MAX_SOURCES
             and (source := bytes(citations)) not in self._citations[-1:]
         ):
             self._citations.append(source)
@@ -123,7 +123,9 @@ class Sources:
         for source in self._citations:
             found |= dict.fromkeys(_quoted(_decoded(source, _Citations), text))
         placed = {(cited.url, cited.title) for cited in found if cited.start >= 0}
-        return [cited for cited in found if cited.start >= 0 or (cited.url, cited.title) not in placed][:MOST]
+        return [cited for cited in found if cited.start >= 0 or (cited.url, cited.title) not in placed][
+            :MAX_SOURCES
+        ]
 
 
 class _Text:
@@ -158,8 +160,8 @@ def _decoded(source: bytes, kind: type[msgspec.Struct]) -> msgspec.Struct:
 def _grounded(grounding: msgspec.Struct, text: _Text) -> Iterator[Cited]:
     if not isinstance(grounding, _Grounding):
         return
-    sources = [_source(chunk) for chunk in (grounding.groundingChunks or ())[:MOST]]
-    for support in (grounding.groundingSupports or ())[:MOST]:
+    sources = [_source(chunk) for chunk in (grounding.groundingChunks or ())[:MAX_SOURCES]]
+    for support in (grounding.groundingSupports or ())[:MAX_SOURCES]:
         segment = support.segment or _Segment()
         start, end = text.place(segment.startIndex or 0, segment.endIndex or 0, segment.text or "")
         for index in _indices(support.groundingChunkIndices):
@@ -181,7 +183,7 @@ def _source(chunk: _Chunk) -> Cited | None:
 
 def _indices(value: Raw) -> list[int]:
     try:
-        return _indices_of(value)[:MOST]
+        return _indices_of(value)[:MAX_SOURCES]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return []
 
@@ -189,7 +191,7 @@ def _indices(value: Raw) -> list[int]:
 def _quoted(citations: msgspec.Struct, text: _Text) -> Iterator[Cited]:
     if not isinstance(citations, _Citations):
         return
-    for citation in (citations.citationSources or citations.citations or ())[:MOST]:
+    for citation in (citations.citationSources or citations.citations or ())[:MAX_SOURCES]:
         if citation.uri or citation.title:
             start, end = text.place(citation.startIndex or 0, citation.endIndex or 0, "")
             yield Cited(citation.uri or "", citation.title or "", start, end)

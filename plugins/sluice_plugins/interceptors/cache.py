@@ -21,7 +21,7 @@ from sluice.proxy.interceptors import Interceptor, Next
 from sluice.proxy.run import CallRun
 
 HEADER = "x-sluice-cache"
-LARGEST_REQUEST = 256 << 10
+MAX_REQUEST_BYTES = 256 << 10
 """Bytes of a request's body that is looked up: a larger one would hold up the event loop while it is
 hashed."""
 OVERHEAD = 600
@@ -138,7 +138,7 @@ class ResponseCache:
         """What the call is looked up by; None where it is not to be answered from memory."""
         call = run.call
         chat = call.chat
-        if not self._takes(chat) or call.size > LARGEST_REQUEST:
+        if not self._takes(chat) or call.size > MAX_REQUEST_BYTES:
             return None
         principal = call.principal
         owner = {"key": principal.bucket, "tenant": principal.tenant, "alias": ""}[self._options.scope]

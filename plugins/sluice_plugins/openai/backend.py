@@ -313,7 +313,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "reasoning_effort": effort_of(chat.reasoning, rules.efforts)
             if chat.reasoning is not None
             else None,
-            "user": chat.user if 0 < len(chat.user) <= LONGEST_USER and "user" not in rules.drop else None,
+            "user": chat.user if 0 < len(chat.user) <= MAX_USER_LENGTH and "user" not in rules.drop else None,
             "prompt_cache_options": cache_options(chat, rules.cache_marks),
         }
         if "system" in rules.roles:  # "developer", or another role that our vocabulary lacks
@@ -335,7 +335,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 FORMS = frozenset({"transcriptions", "translations", "image_edits"})
 """Operations whose requests are forms."""
-LONGEST_USER = 64
+MAX_USER_LENGTH = 64
 """Characters of `user` that OpenAI takes; a longer name is left out."""
 _USAGE = {"include_usage": True}
 _NO_SAMPLING = ChatRequest("", None, ()).sampling

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from sluice.model.events import MOST_TOKENS, Usage
+from sluice.model.events import MAX_TOKENS, Usage
 
 FinishWord = Literal[
     "stop", "length", "max_tokens", "model_length", "tool_calls", "tool_use", "function_call", "content_filter", "sensitive",
@@ -141,7 +141,7 @@ class OrdinaryChunk(msgspec.Struct, gc=False):
     model: str | None = None
 
 
-Count = Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
+Count = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
 
 
 class _PromptCounts(msgspec.Struct, gc=False):

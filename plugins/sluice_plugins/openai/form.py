@@ -19,7 +19,7 @@ from sluice.model.events import StreamEvent, TextDelta, Verbatim
 
 PROBE = secrets.token_hex(16)
 """A text that no model writes."""
-LONGEST = 4 << 10
+MAX_CHUNK_BYTES = 4 << 10
 """Bytes of the longest chunk whose form is learnt: one with a few words has some hundreds."""
 SLOTS = 4
 
@@ -82,7 +82,7 @@ class Form:
 def learn(payload: bytes, text_of: Callable[[bytes], str], *, verbatim: bool) -> Form | None:
     """The form of a chunk (one line of JSON), or None. `text_of` returns the text of a payload, "" if it is
     no chunk or holds anything else. `verbatim`: the form's events include the frames."""
-    if len(payload) > LONGEST or b"\n" in payload:
+    if len(payload) > MAX_CHUNK_BYTES or b"\n" in payload:
         return None
     bare = _PADDING.sub(_BARE, payload)
     for slot in islice(_SLOT.finditer(bare), SLOTS):

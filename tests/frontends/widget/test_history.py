@@ -9,7 +9,7 @@ import pytest
 from sluice.conversations import ConversationsFailed, Turn
 from sluice.conversations.memory import MemoryConversations
 from sluice.identity.keys import digest_of
-from sluice.policies.turns import MOST_CHARACTERS
+from sluice.policies.turns import MAX_HISTORY_CHARACTERS
 from tests.api.serving import CONFIG, KEY, PAGE, FakeRequest, Served, served
 
 OTHER = "sk-sluice-other"
@@ -196,10 +196,10 @@ async def test_a_store_that_does_not_answer_is_said_so_and_counted(error: Except
 @pytest.mark.parametrize(
     ("sizes", "left"),
     [
-        ([1, MOST_CHARACTERS - 1], 2),
-        ([1, MOST_CHARACTERS], 1),
-        ([1, 1, MOST_CHARACTERS // 2, MOST_CHARACTERS // 2], 2),
-        ([1, MOST_CHARACTERS + 1], 1),
+        ([1, MAX_HISTORY_CHARACTERS - 1], 2),
+        ([1, MAX_HISTORY_CHARACTERS], 1),
+        ([1, 1, MAX_HISTORY_CHARACTERS // 2, MAX_HISTORY_CHARACTERS // 2], 2),
+        ([1, MAX_HISTORY_CHARACTERS + 1], 1),
     ],
 )
 async def test_long_messages_are_fewer_and_the_newest_is_always_there(

@@ -7,7 +7,7 @@ from sluice.config.checks.admin import discoverable
 from sluice.config.problems import Path, Report, suggestion
 from sluice.config.types import BrowserTokens, Issuer, Key, KeyLimits, NamedGrant, covering
 from sluice.config.validation import INVALID
-from sluice.identity.browser import SHORTEST_SECRET
+from sluice.identity.browser import MIN_SECRET_BYTES
 from sluice.identity.jwks import check_url, is_remote, issuer_keys, unfit, unusable
 from sluice.identity.keys import timestamp
 
@@ -66,8 +66,8 @@ class CallerChecks:
             self._report.problem((*path, "algorithms"), problem)
 
     def tokens(self, path: Path, tokens: BrowserTokens) -> None:
-        if tokens.secret is not INVALID and len(tokens.secret.reveal().encode()) < SHORTEST_SECRET:
-            self._report.problem((*path, "secret"), f"is too short: at least {SHORTEST_SECRET} bytes")
+        if tokens.secret is not INVALID and len(tokens.secret.reveal().encode()) < MIN_SECRET_BYTES:
+            self._report.problem((*path, "secret"), f"is too short: at least {MIN_SECRET_BYTES} bytes")
         if tokens.longest < 1:
             self._report.problem((*path, "longest"), "must be at least 1s")
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from sluice.config.problems import Report, suggestion
 from sluice.config.types import Config, Team, Tenant
 
-DEEPEST = 8
+MAX_TEAM_DEPTH = 8
 """Teams above one tenant: each of them is another claim of every call."""
 
 
@@ -43,6 +43,6 @@ def _height(name: str, teams: Mapping[str, Team]) -> str:
         if team.parent in way:
             return ""  # another team of the circle says so
         way.append(team.parent)
-        if len(way) > DEEPEST:
-            return f"more than {DEEPEST} teams above each other"
+        if len(way) > MAX_TEAM_DEPTH:
+            return f"more than {MAX_TEAM_DEPTH} teams above each other"
     return ""

@@ -16,7 +16,7 @@ from sluice.frontends.checks import refused
 from sluice.model.facts import NOTHING
 
 PAGE = 20
-MOST = 1000
+MAX_PAGE = 1000
 """Models per page: the default, and the maximum."""
 _json = msgspec.json.Encoder().encode
 
@@ -58,8 +58,8 @@ def _limit(given: str) -> int:
     if not given:
         return PAGE
     limit = int(given) if given.isascii() and given.isdigit() and len(given) < 10 else 0
-    if not 1 <= limit <= MOST:
-        raise refused("limit", f"must be a whole number from 1 to {MOST}")
+    if not 1 <= limit <= MAX_PAGE:
+        raise refused("limit", f"must be a whole number from 1 to {MAX_PAGE}")
     return limit
 
 

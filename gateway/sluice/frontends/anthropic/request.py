@@ -69,7 +69,7 @@ THREAD = "thread"
 """The field of message threads, whose standard is
 https://platform.claude.com/docs/en/build-with-claude/message-threads. Where it stands in `dialect_only` and
 there is no such thread, callers are told so in the provider's form and replay the conversation."""
-LONGEST_KIND = 64
+MAX_KIND_SHOWN = 64
 """Characters of a tool's type that are repeated in an error."""
 
 
@@ -158,7 +158,7 @@ def _thread(thread: Block | None) -> str:
         case {"type": "continue"}:
             raise refused(f"{THREAD}.previous_message_id", "must be a string that is not empty")
         case {"type": str(kind)}:  # a newer type than this code
-            return f"{THREAD}: {kind[:LONGEST_KIND]}"
+            return f"{THREAD}: {kind[:MAX_KIND_SHOWN]}"
         case _:
             raise refused(f"{THREAD}.type", "must be a string")
 
@@ -174,7 +174,7 @@ def _tools(tools: list[Block]) -> tuple[tuple[Tool, ...], str]:
         if kind not in (None, "custom"):
             if not isinstance(kind, str):
                 raise refused(f"{at}.type", "must be a string")
-            bound = bound or f"{at}: a tool of type {kind[:LONGEST_KIND]}"
+            bound = bound or f"{at}: a tool of type {kind[:MAX_KIND_SHOWN]}"
             continue
         if not isinstance(name, str) or not name:
             raise refused(f"{at}.name", "must be a string that is not empty")

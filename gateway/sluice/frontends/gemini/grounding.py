@@ -12,7 +12,7 @@ from sluice.model.events import Cited
 
 FOLD = 256
 """Pieces of text that are kept apart; beyond it they are joined."""
-MOST = 1000
+MAX_SOURCES = 1000
 """Maximum sources per answer."""
 
 
@@ -36,9 +36,9 @@ class Sources:
 
     def cite(self, cited: Cited) -> None:
         name = (cited.url, cited.title)
-        if name not in self._chunks and len(self._chunks) < MOST:
+        if name not in self._chunks and len(self._chunks) < MAX_SOURCES:
             self._chunks[name] = _chunk(cited)
-        if 0 <= cited.start < cited.end and name in self._chunks and len(self._supports) < MOST:
+        if 0 <= cited.start < cited.end and name in self._chunks and len(self._supports) < MAX_SOURCES:
             self._supports.append((cited.start, cited.end, [*self._chunks].index(name)))
 
     def metadata(self) -> dict[str, Any]:

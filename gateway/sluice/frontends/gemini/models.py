@@ -13,7 +13,7 @@ from sluice.errors import BadRequest, ModelNotFound, NotFound
 from sluice.frontends import Inquiry, Reply
 
 PAGE = 50
-MOST = 1000
+MAX_PAGE = 1000
 METHODS = ("generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents")
 Answering = Callable[[Inquiry], Awaitable[Reply]]
 _json = msgspec.json.Encoder().encode
@@ -22,7 +22,7 @@ _json = msgspec.json.Encoder().encode
 async def models(inquiry: Inquiry) -> Reply:
     """Lists models. Raises BadRequest for an invalid page."""
     query = inquiry.head.query
-    size = min(MOST, _number(query, "pageSize", "page_size") or PAGE)
+    size = min(MAX_PAGE, _number(query, "pageSize", "page_size") or PAGE)
     start = _number(query, "pageToken", "page_token")
     names = inquiry.models
     fields: dict[str, Any] = {"models": [_model(inquiry, name) for name in names[start : start + size]]}

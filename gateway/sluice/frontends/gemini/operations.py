@@ -28,7 +28,7 @@ from sluice.wire.jsontext import parse_object
 
 ONE = "one"
 """The `profile` of a request for one vector."""
-MOST = 100
+MAX_BATCH_REQUESTS = 100
 """Requests of one batch: Google's own bound."""
 _json = msgspec.json.Encoder().encode
 
@@ -70,8 +70,8 @@ def embed(body: bytes, head: RequestHead) -> OperationRequest:
 def embed_all(body: bytes, head: RequestHead) -> OperationRequest:
     wire = proto(parse_object(body))
     batch: _Batch = typed(wire, _Batch)
-    if not 0 < len(batch.requests) <= MOST:
-        raise refused("requests", f"must be from 1 to {MOST}")
+    if not 0 < len(batch.requests) <= MAX_BATCH_REQUESTS:
+        raise refused("requests", f"must be from 1 to {MAX_BATCH_REQUESTS}")
     return _request(batch.requests, wire["requests"], head.parameters["model"], "")
 
 

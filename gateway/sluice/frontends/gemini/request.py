@@ -222,7 +222,7 @@ def _bound(value: float | None, name: str) -> int | None:
     return whole_number(value, f"generationConfig.{name}")
 
 
-MOST_CANDIDATES = 8
+MAX_CANDIDATES = 8
 """Google's own bound."""
 
 
@@ -231,8 +231,8 @@ def _choices(config: _Generation) -> int:
     if count is None:
         return 1
     found = whole_number(count, "generationConfig.candidateCount")
-    if not 1 <= found <= MOST_CANDIDATES:
-        raise refused("generationConfig.candidateCount", f"must be from 1 to {MOST_CANDIDATES}")
+    if not 1 <= found <= MAX_CANDIDATES:
+        raise refused("generationConfig.candidateCount", f"must be from 1 to {MAX_CANDIDATES}")
     return found
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from sluice.frontends import RequestHead
 from sluice.frontends.checks import check_names, explained, refused, whole_number
-from sluice.frontends.openai.request import MOST_CHOICES
+from sluice.frontends.openai.request import MAX_CHOICES
 from sluice.model.chat import Message, Sampling, Text, text_size
 from sluice.model.operations import GeneratingRequest
 from sluice.wire.jsontext import checked_object, unambiguous_object
@@ -120,6 +120,6 @@ def _limit(value: float | None) -> int | None:
 
 def _choices(value: float | None) -> int:
     found = 1 if value is None else whole_number(value, "n")
-    if not 1 <= found <= MOST_CHOICES:
-        raise refused("n", f"must be from 1 to {MOST_CHOICES}")
+    if not 1 <= found <= MAX_CHOICES:
+        raise refused("n", f"must be from 1 to {MAX_CHOICES}")
     return found

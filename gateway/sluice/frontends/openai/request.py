@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from sluice.frontends.checks import LARGEST, cache_of_breakpoint
+from sluice.frontends.checks import MAX_SAFE_INTEGER, cache_of_breakpoint
 from sluice.frontends.checks import check_names as _check_names
 from sluice.frontends.checks import explained as _explained
 from sluice.frontends.checks import refused as _bad
@@ -157,7 +157,7 @@ _OPTIONS = frozenset(_StreamOptions.__struct_fields__)
 _CHOICE = frozenset({"type", "function", "name"})
 _FORMAT = frozenset({"type", "json_schema", "name", "schema", "strict", "description"})
 
-MOST_CHOICES = 128
+MAX_CHOICES = 128
 """OpenAI's own bound of `n`."""
 
 
@@ -240,7 +240,7 @@ def _limit(request: _Request, wire: dict[str, Any]) -> int | None:
     if request.max_tokens is None or request.max_completion_tokens is None:
         name = "max_completion_tokens" if request.max_tokens is None else "max_tokens"
         given = wire[name]
-        limit = given if type(given) is int and given <= LARGEST else _whole(max(given, 0), name)
+        limit = given if type(given) is int and given <= MAX_SAFE_INTEGER else _whole(max(given, 0), name)
         return limit if limit > 0 else None
     both = [limit for name in LIMITS if (limit := _whole(max(wire[name], 0), name)) > 0]
     return min(both, default=None)
@@ -258,8 +258,8 @@ def _seed(value: float) -> int:
 
 def _choices(value: float) -> int:
     found = _whole(value, "n")
-    if not 1 <= found <= MOST_CHOICES:
-        raise _bad("n", f"must be from 1 to {MOST_CHOICES}")
+    if not 1 <= found <= MAX_CHOICES:
+        raise _bad("n", f"must be from 1 to {MAX_CHOICES}")
     return found
 
 

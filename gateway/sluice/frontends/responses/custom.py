@@ -14,7 +14,7 @@ _OPENING = re.compile(r'\s*\{\s*"input"\s*:\s*"')
 _PAIR = r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _WHOLE = re.compile(rf'(?:[^"\\]|{_PAIR}|\\u(?![dD][89abAB])[0-9a-fA-F]{{4}}|\\[^u])*', re.DOTALL)
 """The longest safe prefix of a string: without part of an escape, or half of a surrogate pair."""
-_LONGEST_OPENING = 64
+_MAX_OPENING_LENGTH = 64
 
 
 class InputText:
@@ -50,7 +50,7 @@ class InputText:
     def _open(self) -> str:
         found = _OPENING.match(self._rest)
         if found is None:
-            if len(self._rest) > _LONGEST_OPENING:
+            if len(self._rest) > _MAX_OPENING_LENGTH:
                 self._other = [self._rest]
                 self._rest = ""
             return ""

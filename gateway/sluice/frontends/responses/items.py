@@ -31,7 +31,7 @@ _PART = frozenset(
 )
 LEFT_OUT = frozenset({"web_search_call", "compaction_trigger"})
 """Items that may be left out for other vendors."""
-MOST_PARTS = 4096
+MAX_PARTS = 4096
 """Maximum parts of a summary that are read."""
 
 
@@ -217,7 +217,7 @@ def _text(item: Value, name: str, at: str) -> str:
 
 
 def _texts(parts: Any) -> list[str]:
-    entries = parts[:MOST_PARTS] if type(parts) is list else ()
+    entries = parts[:MAX_PARTS] if type(parts) is list else ()
     return [part["text"] for part in entries if type(part) is dict and isinstance(part.get("text"), str)]
 
 
