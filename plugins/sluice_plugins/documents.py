@@ -1,5 +1,4 @@
-"""The common part of decoders of whole answers that are passed on: a JSON document, or the stream that came
-in its place."""
+"""The common part of decoders of whole answers: a JSON document, or the stream that came in its place."""
 
 from typing import Generic, TypeVar
 
@@ -15,6 +14,27 @@ WHITE = b" \t\r\n\xef\xbb\xbf"
 """JSON's white space, and the bytes of a byte order mark."""
 
 DecoderT = TypeVar("DecoderT", bound=Decoder)
+
+
+class BodyDecoder(Decoder):
+    """Collects a whole body, which `_answer` decodes at its end. The relay bounds its length (an upstream's
+    `max_answer`)."""
+
+    skipped_fields = 0
+
+    def __init__(self) -> None:
+        self._body = bytearray()
+
+    def feed(self, data: bytes) -> list[StreamEvent]:
+        self._body += data
+        return []
+
+    def close(self) -> list[StreamEvent]:
+        return self._answer(bytes(self._body))
+
+    def _answer(self, body: bytes) -> list[StreamEvent]:
+        """Returns the events of the answer, its Verbatim at their end. Raises UpstreamError."""
+        raise NotImplementedError
 
 
 class WholeOrStream(Decoder, Generic[DecoderT]):

@@ -1,5 +1,6 @@
 """Embeddings of upstreams that do not speak OpenAI's dialect: what its requests ask for, and its document
 made of vectors.
+from sluice_plugins.documents import BodyDecoder
 
 Standard: https://platform.openai.com/docs/api-reference/embeddings
 """
@@ -10,11 +11,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from sluice.backends.protocol import Decoder
 from sluice.errors import BadRequest, UpstreamError, UpstreamGarbled
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim, believed_count
 from sluice.wire.upstream_errors import reported_error
+from sluice_plugins.documents import BodyDecoder
 
 Value = dict[str, Any]
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -79,20 +80,14 @@ Read = Callable[[bytes], Vectors]
 """Reads a vendor's document; what it raises of MALFORMED means that it is none."""
 
 
-class VectorsDecoder(Decoder):
-    """A vendor's document -> OpenAI's. Nothing is known before the body's end, which the relay bounds (an
-    upstream's `max_answer`)."""
+class VectorsDecoder(BodyDecoder):
+    """Decodes a vendor's document of vectors, and writes it as OpenAI does."""
 
     def __init__(self, read: Read) -> None:
+        super().__init__()
         self._read = read
-        self._body = bytearray()
 
-    def feed(self, data: bytes) -> list[StreamEvent]:
-        self._body += data
-        return []
-
-    def close(self) -> list[StreamEvent]:
-        body = bytes(self._body)
+    def _answer(self, body: bytes) -> list[StreamEvent]:
         try:
             found = self._read(body)
         except MALFORMED:

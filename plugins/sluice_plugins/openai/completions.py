@@ -22,6 +22,7 @@ from sluice.wire.lenient import read
 from sluice.wire.sse import Event, EventStream
 from sluice.wire.upstream_errors import reported_error
 from sluice_plugins.decoding import FrameDecoder, failure_of, is_last
+from sluice_plugins.documents import BodyDecoder
 from sluice_plugins.openai.chunk import MALFORMED, ReportedUsage
 from sluice_plugins.openai.ends import finished
 
@@ -215,26 +216,17 @@ class TextDecoder(FrameDecoder[Event], Decoder):
             self._finish(events)
 
 
-class TextDocument(Decoder):
-    """Decodes one whole answer, which is known at its end."""
-
-    def __init__(self) -> None:
-        self._body = bytearray()
-        self._fields = 0
-
-    @property
-    def skipped_fields(self) -> int:
-        return self._fields
+class TextDocument(BodyDecoder):
+    """Decodes one whole answer."""
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        self._body += data
+        super().feed(data)
         if len(self._body) > MAX_DOCUMENT:
             raise UpstreamGarbled("The upstream's answer is too long")
         return []
 
-    def close(self) -> list[StreamEvent]:
-        body = bytes(self._body)
-        chunk, self._fields = _chunk_of(body)
+    def _answer(self, body: bytes) -> list[StreamEvent]:
+        chunk, self.skipped_fields = _chunk_of(body)
         if chunk is None or not chunk.choices:
             raise self._no_answer(body)
         first = chunk.choices[0]

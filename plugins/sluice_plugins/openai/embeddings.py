@@ -14,6 +14,7 @@ from sluice.model.chat import ChatRequest
 from sluice.model.events import Started, StreamEvent, TextDelta, Verbatim
 from sluice.wire.lenient import read
 from sluice.wire.upstream_errors import reported_error
+from sluice_plugins.documents import BodyDecoder
 from sluice_plugins.openai.chunk import MALFORMED, ReportedUsage
 from sluice_plugins.openai.ends import finished
 from sluice_plugins.openai.operations import body_for
@@ -45,23 +46,10 @@ class _Document(msgspec.Struct, gc=False):
     model: msgspec.Raw = _NULL
 
 
-class EmbeddingsDecoder(Decoder):
-    """Nothing is known before the body's end, which the relay bounds (an upstream's `max_answer`)."""
+class EmbeddingsDecoder(BodyDecoder):
+    """Decodes a list of embeddings, whose document is forwarded."""
 
-    def __init__(self) -> None:
-        self._body = bytearray()
-        self._fields = 0
-
-    @property
-    def skipped_fields(self) -> int:
-        return self._fields
-
-    def feed(self, data: bytes) -> list[StreamEvent]:
-        self._body += data
-        return []
-
-    def close(self) -> list[StreamEvent]:
-        body = bytes(self._body)
+    def _answer(self, body: bytes) -> list[StreamEvent]:
         try:
             document = _decode(body)
         except MALFORMED:
@@ -79,9 +67,9 @@ class EmbeddingsDecoder(Decoder):
         except MALFORMED:
             pass
         try:
-            usage, self._fields = read(data, ReportedUsage)
+            usage, self.skipped_fields = read(data, ReportedUsage)
         except ValueError:
-            usage, self._fields = None, 1
+            usage, self.skipped_fields = None, 1
         return usage
 
     def _no_answer(self, body: bytes) -> UpstreamError:

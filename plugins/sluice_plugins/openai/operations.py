@@ -18,6 +18,7 @@ from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage
 from sluice.wire.jsonedit import with_known_string
 from sluice.wire.lenient import read
 from sluice.wire.upstream_errors import reported_error
+from sluice_plugins.documents import BodyDecoder
 from sluice_plugins.openai.chunk import MALFORMED
 
 MAX_ERROR = 64 << 10
@@ -77,24 +78,14 @@ class _Meta(msgspec.Struct):
     tokens: _Usage | None = None
 
 
-class WholeDecoder(Decoder):
-    """Nothing is known before the body's end, which the relay bounds (an upstream's `max_answer`)."""
+class WholeDecoder(BodyDecoder):
+    """Decodes an answer whose document has this member, and is forwarded."""
 
     def __init__(self, member: str) -> None:
+        super().__init__()
         self._member = member
-        self._body = bytearray()
-        self._fields = 0
 
-    @property
-    def skipped_fields(self) -> int:
-        return self._fields
-
-    def feed(self, data: bytes) -> list[StreamEvent]:
-        self._body += data
-        return []
-
-    def close(self) -> list[StreamEvent]:
-        body = bytes(self._body)
+    def _answer(self, body: bytes) -> list[StreamEvent]:
         try:
             document = _decode(body)
         except MALFORMED:
@@ -114,7 +105,7 @@ class WholeDecoder(Decoder):
             found, odd = read(text, kind)
         except (ValueError, RecursionError):
             found, odd = None, 1
-        self._fields += odd
+        self.skipped_fields += odd
         return found
 
     def _no_answer(self, body: bytes) -> UpstreamError:
