@@ -74,8 +74,8 @@ def arguments_of(raw: msgspec.Raw) -> str:
 
 
 def is_last(data: bytes) -> bool:
-    """Whether data that the body ends in, without the empty line behind it, is an event all the same: a whole
-    JSON object, or [DONE]."""
+    """Returns whether data that the body ends in, without the empty line behind it, is an event all the same:
+    a whole JSON object, or [DONE]."""
     return is_object(data) or data.strip() == b"[DONE]"
 
 

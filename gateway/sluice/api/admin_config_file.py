@@ -48,7 +48,7 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AdminConfigFile:
-    """Of one snapshot."""
+    """The routes that read and write the configuration's file, for one snapshot."""
 
     def __init__(self, runtime: Snapshot) -> None:
         self._runtime = runtime
@@ -70,8 +70,8 @@ class AdminConfigFile:
         )
 
     async def _check(self, request: AdminRequest) -> Reply:
-        """What would become of a text: problems by their places, what in it differs from the file, and what
-        only a restart could change. Raises BadRequest, NotFound, Unavailable."""
+        """Tells what a text would change: its problems by their places, how it differs from the file, and
+        what only a restart could change. Raises BadRequest, NotFound, Unavailable."""
         self._fleet()
         text = read(request.body, Text, Report("")).text
         return reply(await self._runtime.beside(self._judged, text))

@@ -37,7 +37,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class AdminLive:
-    """Of one snapshot. `wall` gives seconds since the epoch."""
+    """The event stream of the overview, for one snapshot. `wall` gives seconds since the epoch."""
 
     def __init__(
         self, runtime: Snapshot, overview: AdminOverview, wall: Callable[[], float] = time.time
@@ -115,7 +115,7 @@ class AdminLive:
 
 
 def _lasting(worker: dict[str, Any]) -> dict[str, Any]:
-    """What does not change every second."""
+    """Returns the part of a worker's figures that does not change every second."""
     return {name: worker[name] for name in ("worker", "pid", "state")}
 
 

@@ -177,7 +177,7 @@ class AnswersWhole(Operation, Protocol):
 
     @property
     def always_stream(self) -> bool:
-        """It is not to."""
+        """True where the configuration asks for a stream even if the caller wants a whole answer."""
         ...
 
 

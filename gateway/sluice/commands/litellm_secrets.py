@@ -1,5 +1,5 @@
-"""What may be a secret in a LiteLLM file: it is never copied. A variable of the environment stands in its
-place, and a note names it with the line.
+"""Finds what may be a secret in a LiteLLM file; it is never copied. A variable of the environment stands in
+its place, and a note names it with the line.
 
 Headers and parameters of addresses are copied where their names are known to hold no secret. In bodies, whose
 fields have any name and say what a model is to do, a text is a secret by its field's name or by its form

@@ -76,7 +76,7 @@ def init(
 
 
 def _command() -> str:
-    """What this command is called here: by its path where a shell would not find it by its name."""
+    """Returns how to call this command here: by its path where a shell would not find it by its name."""
     import os
     import shutil
 

@@ -187,7 +187,7 @@ def text_of(line: bytes) -> tuple[str, str]:
 
 
 def ends(line: bytes) -> bool:
-    """Whether a line says that the answer is complete: its finish reason, or the stream's `[DONE]`."""
+    """Returns whether a line says that the answer is complete: its finish reason, or the stream's `[DONE]`."""
     if line.startswith(b"data:") and line[5:].strip() == b"[DONE]":
         return True
     if not line.startswith(b"data:") or b'"finish_reason"' not in line:

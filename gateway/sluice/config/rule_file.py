@@ -84,8 +84,8 @@ def bundled_rules() -> Sequence[ModelRule]:
 
 @lru_cache(2)
 def _bundled(path: Path, changed: int, size: int) -> ModelTable:
-    """Its models are read when somebody asks for a list: they take longer than its rules, and stand behind
-    them."""
+    """Reads the rules of the bundled table. Its models stand behind them and take longer: they are read when
+    somebody asks for a list."""
     data = bytes_of(path)
     rules, behind, _ = data.partition(b"\nmodels:\n")
     if not behind:

@@ -155,7 +155,7 @@ def comments_of(cls: type) -> dict[str, str]:
 
 @cache
 def _own_comments(cls: type) -> dict[str, str]:
-    """Those of the fields that the class adds to its bases'."""
+    """Reads the comments of the fields that the class adds to its bases'."""
     source = dedent(getsource(cls))
     comments = {
         token.start[0]: token.string.removeprefix("#").strip()

@@ -195,7 +195,7 @@ class DataKeys(Secret):
         return cls(value)
 
     def keys(self) -> tuple[bytes, ...]:
-        """In their order."""
+        """The keys in their order."""
         return tuple([_key_of(text) for text in self.reveal().replace(",", " ").split()])
 
 

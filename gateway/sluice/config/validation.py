@@ -32,7 +32,7 @@ INVALID: Any = _Invalid()
 
 
 def holds_invalid(value: object) -> bool:
-    """Whether a value is INVALID, or has it inside: one of its list, its mapping or its section."""
+    """Returns whether a value is INVALID, or has it inside: one of its list, its mapping or its section."""
     match value:
         case dict():
             return any(map(holds_invalid, value.values()))

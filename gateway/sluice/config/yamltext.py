@@ -62,7 +62,7 @@ Node = Scalar | Sequence | Mapping | Broken
 
 
 class YamlError(Exception):
-    """Not a document that we read. `path` is where in the tree, as far as it is known."""
+    """The text is not a YAML document that we read. `path` is where in the tree, as far as it is known."""
 
     def __init__(self, at: TextPosition, message: str) -> None:
         super().__init__(message)

@@ -108,7 +108,7 @@ class MemoryConversations:
         return kept.turns[start : start + limit] if kept is not None else []
 
     async def reseal(self, id: str) -> Resealed:
-        """Nothing in memory is encrypted."""
+        """Does nothing: messages in memory are not encrypted."""
         return Resealed()
 
     async def sweep(self, retention: Retention, now: float) -> Swept:

@@ -284,8 +284,8 @@ class SqliteConversations:
         return Swept(conversations, messages, more or len(rows) == STEP)
 
     def _reseal(self, id: str, after: int) -> tuple[int, int, int | None]:
-        """Of some messages behind `after`: how many were written, how many not, and what the next ones come
-        behind."""
+        """Encrypts some messages behind `after` again. Returns how many were written, how many were not, and
+        what the next ones come behind."""
         with transaction(self._database):
             names = self._database.execute(NAMES, (id,)).fetchone()
             if names is None:

@@ -1,4 +1,4 @@
-"""Asks an OpenID provider: for its metadata, for the tokens of a code, for its keys, for what userinfo says.
+"""The requests to an OpenID provider: its metadata, the tokens of a code, its keys, userinfo.
 
 As in `sluice.identity.remote`: https, or http to this very machine; no redirects, no proxies, no cookies, one
 deadline and one size for everything. Keys are fetched for each sign-in: those are rare, and a key that was
@@ -54,7 +54,7 @@ class Discovery:
 
     @property
     def known(self) -> Metadata | None:
-        """What was read last, however old; None if nothing has been yet."""
+        """The metadata that was read last, however old; None if none has been read yet."""
         return self._found[1] if self._found is not None else None
 
     async def metadata(self) -> Metadata:

@@ -64,7 +64,7 @@ class MemoryResponses:
         return found[:limit], found[limit - 1] if len(found) > limit else ""
 
     async def forget(self) -> bool:
-        """As others are put, those that are too old are dropped."""
+        """Does nothing: `put` drops responses that are too old."""
         return False
 
     async def close(self) -> None:

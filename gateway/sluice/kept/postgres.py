@@ -135,7 +135,7 @@ class PostgresResponses:
         return [id.decode() for _, id in rows], str(rows[-1][0]) if len(rows) == limit else ""
 
     async def forget(self) -> bool:
-        """What another gateway is deleting is passed over."""
+        """Deletes responses that are too old, except those that another gateway is deleting."""
         return len(await self._rows(FORGET, self._oldest(), DELETED_AT_ONCE)) == DELETED_AT_ONCE
 
     async def close(self) -> None:

@@ -72,10 +72,9 @@ class RedisKeys:
         self._client = RedisClient(address, connections=CONNECTIONS, wait=self._timeout)
 
     async def changes(self, since: int) -> Changes:
-        """Where nothing has changed, one round trip.
+        """Reads the changes; one round trip where there are none.
 
-        It begins with a write that changes nothing, for a master that was demoted would go on to answer
-        questions.
+        It begins with a write that changes nothing, since a demoted master would still answer reads.
         """
         async with self._asking() as raw:
             pipeline = raw.pipeline(transaction=False)

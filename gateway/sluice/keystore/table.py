@@ -50,7 +50,7 @@ class KeyTable:
         return self.budgets_beside(self._configured)
 
     def budgets_beside(self, configured: Collection[str]) -> dict[str, KeyLimits]:
-        """The same, if these were the ids of the configured keys."""
+        """Returns what `budgets` would be if these were the ids of the configured keys."""
         keys = (entry.key for entry in self._entries.values() if entry.id not in configured)
         return {key.id: key.limits for key in keys if key is not None and _has_budget(key.limits)}
 

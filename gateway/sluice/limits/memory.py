@@ -127,7 +127,7 @@ class MemoryStore:
             self._free(slot)
 
     async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
-        """Nothing to do: slots and reservations live and die with this process."""
+        """Does nothing: slots and reservations end with this process."""
 
     async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
         """See BucketStore."""

@@ -202,7 +202,7 @@ class ChatRequest(msgspec.Struct):
 
 
 def continued(chat: ChatRequest, answer: str) -> ChatRequest:
-    """The same request with the assistant's partial answer as the last message, for a model to continue it
+    """Returns the request with the assistant's partial answer as the last message, for a model to continue it
     (prefill). A `wire` of another dialect than OpenAI's is left out.
 
     Trailing white space is removed: some providers refuse it, and models continue badly after it. They write
@@ -217,7 +217,7 @@ def continued(chat: ChatRequest, answer: str) -> ChatRequest:
 
 
 def with_system(chat: ChatRequest, text: str) -> ChatRequest:
-    """The same request with a system prompt added in front; "" leaves it unmodified."""
+    """Returns the request with a system prompt added in front; "" leaves it unmodified."""
     if not text:
         return chat
     return msgspec.structs.replace(
@@ -226,7 +226,7 @@ def with_system(chat: ChatRequest, text: str) -> ChatRequest:
 
 
 def with_messages(chat: ChatRequest, messages: Sequence[Message]) -> ChatRequest:
-    """The same request with other messages. Unknown fields of the caller's JSON are left out."""
+    """Returns the request with other messages. Unknown fields of the caller's JSON are left out."""
     return msgspec.structs.replace(chat, messages=tuple(messages), wire=None, body=b"", only_texts=False)
 
 

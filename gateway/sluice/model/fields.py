@@ -8,7 +8,7 @@ import msgspec
 
 
 class DialectFields(msgspec.Struct, frozen=True):
-    """What a request's `wire` has under other names than Chat Completions have.
+    """The fields of a request's `wire` that have other names than in Chat Completions.
 
     `as_named`: nothing: it is of that dialect itself, whose messages and parts stand where the vocabulary has
     them. `features`: fields that the vocabulary has no place for, and their features

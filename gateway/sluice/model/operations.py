@@ -53,7 +53,7 @@ class StoredForm(Protocol):
     def __len__(self) -> int: ...
 
     def between(self, start: int, end: int) -> Iterator[bytes]:
-        """Its bytes from `start` to `end`, a piece at a time."""
+        """Yields the body's bytes from `start` to `end`, a piece at a time."""
         ...
 
 

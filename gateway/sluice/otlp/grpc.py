@@ -72,8 +72,8 @@ class GrpcReceiver:
 
 
 def _result(status: int, wait: float | None) -> ExportResult:
-    """As the specification's table has it. RESOURCE_EXHAUSTED is an overload only with a time to wait; without
-    one the request was too large."""
+    """Maps a gRPC status to a result by the specification's table. RESOURCE_EXHAUSTED is an overload only
+    with a time to wait; without one the request was too large."""
     if status in AGAIN or (status == code.RESOURCE_EXHAUSTED and wait is not None):
         return "again"
     return "refused" if status in (code.INVALID_ARGUMENT, code.RESOURCE_EXHAUSTED) else "failed"

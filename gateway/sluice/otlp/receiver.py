@@ -1,4 +1,4 @@
-"""What an OTLP receiver is for those who send to it, whatever the protocol."""
+"""The protocol of OTLP receivers, over HTTP or gRPC, as their senders use it."""
 
 import gzip
 from types import TracebackType
@@ -58,7 +58,7 @@ class OtlpReceiver(Protocol):
 
 
 def rejected_by(answer: bytes) -> int:
-    """How many spans, points or records were not accepted, by an Export…ServiceResponse; 0 for what is none."""
+    """Returns how many spans, points or records an Export…ServiceResponse rejects; 0 if the bytes are none."""
     try:
         partial = dict(fields(answer)).get(1, b"")
         count = dict(fields(partial)).get(1, 0) if isinstance(partial, bytes) else 0

@@ -49,7 +49,7 @@ class SoftMark(msgspec.Struct, frozen=True):
 
 
 def periods(budget: Budget) -> list[Period]:
-    """Those that it has a limit for."""
+    """Returns the periods that the budget limits."""
     return [period for period in PERIODS if getattr(budget, period) is not None]
 
 

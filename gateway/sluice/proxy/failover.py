@@ -206,8 +206,7 @@ class Failover:
         await race(first, second, run.won, lambda: run.winner.task if run.winner else None, patience)
 
     async def _recover(self, run: CallRun, choice: NextTarget[Target]) -> None:
-        """Asks the target to continue an answer that was cut: by prefill if it can, otherwise from the
-        beginning."""
+        """Has the target continue an answer that was cut: by prefill if it can, otherwise from the beginning."""
         chat, target = run.call.chat, choice.target
         if target.spec.prefill and run.kept_text:
             try:

@@ -87,8 +87,8 @@ def _queue(
 
 
 def _overloaded(found: Sequence[Depth]) -> Callable[[Depth], bool]:
-    """Whether a server has so much more to do than the average of these that a cached prefix is not worth the
-    wait."""
+    """Returns a test for whether a server has so much more to do than the average of these that a cached
+    prefix is not worth the wait."""
     if len(found) < 2:
         return lambda depth: False
     load = max(float(FREE), BALANCE * sum(depth.all for depth in found) / len(found))

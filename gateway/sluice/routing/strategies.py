@@ -271,7 +271,7 @@ def _prefix_cache(tier: RoutedTier, targets: list[T], traits: CallTraits, chance
 
 
 class _Row(msgspec.Struct, frozen=True):
-    """How a strategy orders targets, and a clause that says so, for `sluice explain`; {} stands for the kind
+    """A strategy: its function, and the clause by which `sluice explain` describes it; {} stands for the kind
     of affinity.
 
     `by_pods`: it needs upstreams of several servers.

@@ -24,8 +24,8 @@ from sluice.usage import UsageStore
 
 
 class ConfiguredStore(msgspec.Struct, frozen=True):
-    """Where a store is: the whole address `text`, which may hold a password, its kind, and the file's path,
-    if any.
+    """The address of a store: the whole address `text`, which may hold a password, its kind, and the file's
+    path, if any.
 
     `prefix`: what keys begin with in a database that others use, too.
     """

@@ -124,7 +124,7 @@ class Targets(msgspec.Struct, frozen=True):
 
 
 class RecentStep(msgspec.Struct):
-    """What the calls that ended within one step of time say (`STEP` seconds, from a multiple of it on).
+    """The figures of calls that ended within one step of time (`STEP` seconds, from a multiple of it on).
 
     `retried`: calls with more than one attempt. `first_tokens`: seconds until the first token, of each call
     that had one. `tokens` came within `streaming` seconds, of all streams together.
@@ -147,7 +147,7 @@ class RecentStep(msgspec.Struct):
 
 
 class RecentFigures(msgspec.Struct, frozen=True):
-    """What the calls that one process remembers say of the last `WINDOW` seconds.
+    """The figures of the last `WINDOW` seconds, from the calls that one process remembers.
 
     `steps`: by the second since the epoch at which each begins; those without a call are left out.
     `complete`: False where so many calls came that the first of them are forgotten.

@@ -181,7 +181,7 @@ class Snapshot:
         stack.push_async_callback(self.detached.close)
 
     def _interceptors(self, stack: AsyncExitStack) -> dict[str, list[Interceptor]]:
-        """Those of each alias that has any. Equal ones of the snapshot before are used on."""
+        """Builds the interceptors of each alias that has any. Equal ones of the snapshot before are reused."""
         take = self.state.interceptors.take
         return {
             alias: [take(stack, (alias, place), kind, kind.interceptor) for place, kind in enumerate(kinds)]

@@ -149,7 +149,7 @@ def modelled_upstreams(
 
 
 def _opened(replica: Replica) -> int:
-    """How often breakers opened."""
+    """Returns how often breakers opened."""
     return sum(
         int(replica.metrics.child("breaker_transitions", upstream, model, "open").value)
         for upstream, model in replica.standings

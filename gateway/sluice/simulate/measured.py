@@ -1,4 +1,4 @@
-"""What became of the simulated calls."""
+"""Collects the outcomes and times of simulated calls."""
 
 from array import array
 from collections import Counter
@@ -15,8 +15,7 @@ PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Of values in their order: the smallest that so many percent do not exceed (nearest rank); 0.0 of
-    none."""
+    """Returns the percentile of sorted values by nearest rank; 0.0 if there are none."""
     if not ordered:
         return 0.0
     rank = -(-len(ordered) * percent // 100)
@@ -58,7 +57,7 @@ class Timeline:
 
 
 class AliasFigures:
-    """Of one alias, or of all: outcomes, and times in seconds, in the order that calls ended."""
+    """The figures of one alias, or of all: outcomes, and times in seconds, in the order in which calls ended."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -69,7 +68,7 @@ class AliasFigures:
 
 
 class TargetFigures:
-    """Of one target. `first_token` in seconds."""
+    """The figures of one target. `first_token` in seconds."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()

@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What was asked for. `trace`: a file, or the name of a pattern. `alias`: what all calls of a file are
-    for.
+    """The options of a simulation. `trace`: a file, or the name of a pattern. `alias`: what all calls of a
+    file are for.
 
     Other options that are None are as the scenario has them.
     """

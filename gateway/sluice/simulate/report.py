@@ -63,8 +63,8 @@ def document(simulated: Simulated, scenario: Scenario) -> dict[str, Any]:
 def needed(
     requests: Sequence[float], tokens: Sequence[float], streams: Sequence[float], replica: ReplicaModel
 ) -> dict[str, Any]:
-    """How many replicas of one core each the load needs, and for what: of what is asked for in each second,
-    the most."""
+    """Returns how many replicas of one core each the load needs in its busiest second, and which resource
+    decides it."""
     length = max(len(requests), len(tokens))
     cores = [
         _at(requests, second) * replica.request + _at(tokens, second) * replica.token

@@ -1,5 +1,5 @@
-"""What is simulated beside the gateway's configuration: arrivals, clients, upstreams, and what a replica can
-do.
+"""The scenario of a simulation, beside the gateway's configuration: arrivals, clients, upstreams, and what a
+replica can do.
 
 It is read as strictly as the configuration, with the same messages. Durations, sizes and rates are written as
 there.
@@ -65,7 +65,7 @@ class CountSpread(_Section, frozen=True):
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """What was seen: each value is as likely as the others. `values` has at least one."""
+    """Observed values, each as likely as the others. `values` has at least one."""
 
     values: tuple[float, ...]
 
@@ -98,7 +98,7 @@ class Outage(_Section, frozen=True):
 
 
 class UpstreamModel(_Section, frozen=True):
-    """How an upstream, or one model of it, answers."""
+    """The model of an upstream's answers, or of one model's."""
 
     first_token: TimeSpread = TimeSpread(
         median=Seconds(0.4), p95=Seconds(1.2)
@@ -144,7 +144,7 @@ class Arrivals(_Section, frozen=True):
 
 
 class Clients(_Section, frozen=True):
-    """What callers do. With nothing said they wait for as long as it takes, and do not try again."""
+    """The behaviour of callers. By default they wait for as long as it takes, and do not retry."""
 
     patience: Seconds | None = None  # they leave when the first token has not come by then
     retries: Annotated[int, Meta(ge=0, le=100)] = 0  # after 429, 500, 502, 503 and 504
@@ -154,7 +154,8 @@ class Clients(_Section, frozen=True):
 
 
 class ReplicaModel(_Section, frozen=True):
-    """What one process of the gateway needs and may use; how the figures were measured says docs/scale.md."""
+    """The resources that one process of the gateway needs and may use; docs/scale.md tells how the figures
+    were measured."""
 
     request: Seconds = Seconds(0.000358)  # of processor time for a call
     token: Seconds = Seconds(0.0000394)  # of processor time for a token that comes alone

@@ -79,7 +79,7 @@ class Arrival(msgspec.Struct, gc=False):
 
 
 class RecordedAttempt(msgspec.Struct, frozen=True, gc=False):
-    """What a call record says of an answer that came to its end: times in seconds."""
+    """The figures of a complete answer, from its call record; times in seconds."""
 
     target: str
     first_token: float

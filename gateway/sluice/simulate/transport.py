@@ -269,7 +269,7 @@ class ModelledExchange:
                 self._done.set_exception(UpstreamTruncated())
 
     def _feed(self, data: bytes) -> bool:
-        """Whether the answer goes on."""
+        """Returns whether the answer goes on."""
         if self._done is None or self._done.done():
             return False
         try:

@@ -1,4 +1,4 @@
-"""What a modelled upstream answers, and when. Clock and chance are passed in; nothing waits here.
+"""A modelled upstream: its answers, and when they come. Clock and chance are passed in; nothing waits here.
 
 The provider's own limits are token buckets of the same kind as the gateway's (`sluice.limits.memory`).
 """
@@ -139,7 +139,7 @@ class ModelledUpstream:
     # --- places
 
     def enter(self, start: Callable[[], object]) -> bool:
-        """Whether there is a place now; if not, `start` is called when there is one."""
+        """Returns whether there is a place now; if not, `start` is called when there is one."""
         if self.model.places is not None and self.streaming >= self.model.places:
             self._waiting[start] = None
             self.longest_line = max(self.longest_line, len(self._waiting))

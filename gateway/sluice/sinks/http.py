@@ -110,5 +110,5 @@ class BucketSink(_OverHttp):
 
 
 def _compressed(body: bytes) -> bytes:
-    """The same bytes each time."""
+    """Compresses the body; equal bodies give equal bytes."""
     return gzip.compress(body, 6, mtime=0)

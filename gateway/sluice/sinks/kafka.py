@@ -62,7 +62,7 @@ GENERAL = frozenset(
 
 
 class _Named(msgspec.Struct):
-    """What a message needs to know of its record."""
+    """The fields of a record that its message needs."""
 
     timestamp: str = ""
     tenant: str | None = None
@@ -247,7 +247,7 @@ class KafkaTopic:
         results: dict[int, KafkaError | None],
         patience: _Patience,
     ) -> bool:
-        """Whether librdkafka had room for the record in time."""
+        """Returns whether librdkafka accepted the record in time."""
 
         def reported(error: KafkaError | None, message: Any) -> None:
             results[number] = error

@@ -50,8 +50,8 @@ class OtlpLogs:
         await self._receiver.__aexit__(kind, error, at)
 
     async def deliver(self, batch: RecordBatch) -> Delivered:
-        """In as few requests as the receiver takes by their size. Where one of them has to be sent again, all
-        are."""
+        """Sends the batch in as few requests as the receiver's limit of size allows. If one has to be sent
+        again, all are."""
         refused, reason = 0, ""
         for body, records in await asyncio.to_thread(self._bodies, batch.lines):
             exported = await self._receiver.export(body)

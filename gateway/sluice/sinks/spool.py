@@ -232,7 +232,7 @@ class Spool:
         return self._stuck
 
     def _release(self, batch: RecordBatch) -> None:
-        """It is no longer in memory."""
+        """Counts the batch as no longer in memory."""
         if batch is self._stuck:
             self._stuck = None
             self._size -= self._stuck_size

@@ -66,8 +66,8 @@ class Local(msgspec.Struct, frozen=True):
 
 
 class RedisAddress(msgspec.Struct, frozen=True):
-    """Where a Redis is and how to speak to it. `hosts` are the sentinels' where `service` is set, and where
-    `cluster` is set those of its nodes that are asked for the others; `path` is a socket's.
+    """The address of a Redis, and how to connect to it. `hosts` are the sentinels' where `service` is set,
+    and where `cluster` is set those of its nodes that are asked for the others; `path` is a socket's.
 
     `timeout` for one call and `connect_timeout` for a connection, in seconds; None: what the store finds
     usual. `health_check_interval`: seconds after which an idle connection is tried before it is used, 0:

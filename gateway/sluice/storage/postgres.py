@@ -216,7 +216,8 @@ class PostgresClient:
         return (row[0], row[1]) if row is not None else None
 
     async def _migrate(self, connection: Any) -> tuple[int, int]:
-        """Of several gateways that start at once one migrates, and the others wait for it."""
+        """Creates and migrates the tables. If several gateways start at once, one of them migrates and the
+        others wait."""
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", ADVISORY)
             if not await connection.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", self.schema):

@@ -108,7 +108,8 @@ def _mode(text: str) -> Mode:
 
 
 def _schema(text: str) -> str:
-    """It becomes a part of statements, so it may only be what needs no quotes."""
+    """Checks the schema's name. It becomes a part of statements, so it may only be a name that needs no
+    quotes."""
     if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", text):
         raise ValueError("expected small letters, digits and _")
     return text

@@ -77,7 +77,8 @@ class RedisFailed(Exception):
 
 
 def reason_of(error: BaseException) -> Reason:
-    """What an error of redis-py, of the socket below it, or of a reply that is not ours means."""
+    """Returns the reason for metrics of an error of redis-py, of the socket below it, or of a reply that is
+    not ours."""
     if isinstance(error, RedisFailed):
         return error.reason
     for one in _causes(error):

@@ -29,7 +29,7 @@ Found = Sequence[Exemplar | None]
 
 
 class Exemplars:
-    """Those of one series in this process. `bounds` are the buckets' upper ends."""
+    """The exemplars of one series in this process. `bounds` are the buckets' upper ends."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
@@ -43,7 +43,8 @@ class Exemplars:
 
 
 class SharedExemplars:
-    """Those of one series of this process in `cells`, which others read: CELLS doubles for each bucket."""
+    """The exemplars of one series of this process in `cells`, which other processes read: CELLS doubles for
+    each bucket."""
 
     def __init__(self, bounds: Sequence[float], cells: Any) -> None:
         self._bounds = bounds
@@ -71,7 +72,7 @@ def unpacked(data: bytes) -> list[Exemplar | None]:
 
 
 def latest(several: Iterable[Found]) -> Found:
-    """Of each bucket the last one of several processes."""
+    """Returns the latest exemplar of each bucket over several processes."""
     return [
         max(filter(None, of_bucket), key=lambda one: one.at, default=None)
         for of_bucket in zip(*several, strict=True)

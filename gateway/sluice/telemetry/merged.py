@@ -84,9 +84,9 @@ class MergedExposition:
                 self._renew(chunk, lines, every, lively)
 
     def text(self, everybody: Iterable[int], alive: Iterable[int], format: Format = "text") -> bytes:
-        """Of what was counted in the slots of `everybody`; of those `alive` the process runs.
+        """Yields the exposition of what was counted in the slots of `everybody`; the processes of `alive` run.
 
-        Who asks for protobuf has all processes count for native histograms from then on.
+        A request for protobuf has all processes count for native histograms from then on.
         """
         self._follow()
         every, lively = [*everybody], [*alive]

@@ -384,7 +384,7 @@ class Metrics:
         return self._families[name].child(labels)
 
     def zero(self, name: str, *labels: str) -> Any:
-        """The same, shown from now on."""
+        """The series of `name` with these label values, shown from now on, even at zero."""
         found = self.child(name, *labels)
         found.kept = True
         return found
@@ -522,21 +522,22 @@ class CallSeries:
         self.unanswered = metrics.children("unanswered", pair, END_REASONS)
 
     def of_shadow(self) -> "CallSeries":
-        """Those of a shadow, whose answer no caller waits for: nothing is counted."""
+        """The series for a shadow, whose answer no caller waits for: its times are not counted."""
         double = copy(self)
         double.overhead = double.request_overhead = double.first_token = UNCOUNTED
         return double
 
 
 def zero_of_alias(metrics: Metrics, frontend: str, alias: str) -> None:
-    """The series of an alias that alerts need from the start: server errors, and answers that were cut."""
+    """Show the series of an alias that alerts need from the start: server errors, and answers that were cut."""
     metrics.zero("requests", frontend, alias, "5xx")
     for reason in ERROR_ENDS:
         metrics.zero("stream_end", frontend, alias, reason)
 
 
 def zero_of_target(metrics: Metrics, upstream: str, model: str) -> None:
-    """Those of a target: attempts that failed by its fault, and calls that no price is known for."""
+    """Show the series of a target that alerts need from the start: attempts that failed by its fault, and
+    calls without a known price."""
     metrics.zero("unpriced_requests", upstream, model)
     for outcome in ERROR_OUTCOMES:
         metrics.zero("upstream_attempts", upstream, model, outcome)

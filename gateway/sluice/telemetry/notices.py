@@ -237,7 +237,8 @@ class CredentialNotices:
         return not self._seen
 
     def failed(self, why: str) -> None:
-        """Its key or token could not be refreshed; the last one is used as long as it is valid."""
+        """Report that a credential's key or token could not be refreshed; the last one is used as long as it
+        is valid."""
         self._count("refresh")
         if not self.muted:
             self._notices.begin(

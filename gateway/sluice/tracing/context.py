@@ -53,5 +53,5 @@ def context_of(headers: Mapping[str, str], share: float, bits: Bits) -> TraceCon
 
 
 def _id(bits: Bits, size: int) -> str:
-    """Not all zeros, which is no id."""
+    """Returns a random id, never of zeros alone, which W3C forbids."""
     return f"{bits(size) or 1:0{size // 4}x}"

@@ -52,7 +52,7 @@ class Desk(Protocol):
 
 
 class OidcSignIn:
-    """Of one snapshot. `wall` gives seconds since the epoch."""
+    """Signing in by an OpenID provider, for one snapshot. `wall` gives seconds since the epoch."""
 
     def __init__(
         self,

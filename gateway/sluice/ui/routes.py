@@ -31,7 +31,8 @@ CONTROLS = frozenset({"reload", "restart", "drain", "status", "targets"})
 
 
 class Ui:
-    """Of one snapshot. `clients` makes what answers clients' requests, with the callers that it is given."""
+    """The routes of the pages, for one snapshot. `clients` makes what answers clients' requests, with the
+    callers that it is given."""
 
     def __init__(
         self,

@@ -76,7 +76,7 @@ class Sessions:
         return self._made(int(self._wall()), secrets.token_urlsafe(12), owner)
 
     def renewed(self, session: Session) -> Session:
-        """The same one, for longer: MAX_SESSION_SECONDS after its beginning it ends."""
+        """Returns the session with a later expiry, at most MAX_SESSION_SECONDS after its beginning."""
         return self._made(session.begun, session.cookie.split(".")[2], session.owner)
 
     def of(self, headers: Iterable[tuple[bytes, bytes]]) -> Session:

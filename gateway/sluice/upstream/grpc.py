@@ -128,7 +128,7 @@ class GrpcStream:
     # --- from the connection
 
     def came(self, data: bytes) -> bool:
-        """Whether this is what a server may send."""
+        """Returns whether a server may send this."""
         self._received += len(data)
         if self.finished or self.unread:
             return self._received <= MAX_RECEIVED

@@ -23,7 +23,7 @@ ResolvedAddress = tuple[int | socket.AddressFamily, int | socket.SocketKind, int
 
 
 class Addresses:
-    """Of one host and port; `name` is what errors call it. `clock` and `ttl` in seconds."""
+    """The addresses of one host and port; `name` is how errors call it. `clock` and `ttl` in seconds."""
 
     def __init__(
         self,

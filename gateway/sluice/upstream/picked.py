@@ -115,8 +115,8 @@ class PickedTransport:
         return found
 
     async def pick(self, request: UpstreamRequest) -> tuple[Pick | None, GrpcStream | None]:
-        """What the picker says, and the stream on which it is to be told of the answer; nothing where it is
-        bypassed."""
+        """Returns the picker's choice, and the stream that its view of the answer goes to; None for both
+        where it is bypassed."""
         try:
             async with asyncio.timeout(self._timeout):
                 pick, stream = await self._ask(request)
@@ -306,7 +306,7 @@ def _fields_of(request: UpstreamRequest) -> list[tuple[str, str]]:
 
 
 def _told_of(headers: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What a picker is told of the answer's headers."""
+    """Returns the headers of the answer that a picker gets."""
     return [(name, headers[name]) for name in ("content-type",) if name in headers]
 
 

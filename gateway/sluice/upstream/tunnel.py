@@ -38,7 +38,7 @@ def refusal(head: bytes, proxy: Proxy) -> UpstreamError | None:
 
 
 async def open_tunnel(sock: socket.socket, target: Origin, proxy: Proxy) -> None:
-    """Asks the HTTP proxy at the other end of `sock` to connect to `target`. Raises
+    """Has the HTTP proxy at the other end of `sock` connect to `target` (CONNECT). Raises
     UpstreamError("connect_error")."""
     loop = asyncio.get_running_loop()
     head = bytearray()

@@ -312,8 +312,8 @@ class AiohttpExchange:
 
 
 def _sendable(fields: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The same. Raises UnicodeEncodeError before anything is sent, as our own server does; aiohttp would send
-    UTF-8."""
+    """Returns the fields unchanged. Raises UnicodeEncodeError before anything is sent, as our own server
+    does; aiohttp would send UTF-8."""
     for _, value in fields:
         value.encode("latin-1")
     return fields

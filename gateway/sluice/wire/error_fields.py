@@ -1,4 +1,4 @@
-"""What providers say in an error beside its message: fields that their own clients act upon (`param`, Anthropic's
+"""The fields of providers' errors beside the message, which their own clients act upon (`param`, Anthropic's
 `details`, Google's `QuotaFailure`, Azure's `innererror`, Groq's `failed_generation`).
 
 Callers of the same dialect get them, bounded and masked. What names the gateway's own account, or is for the

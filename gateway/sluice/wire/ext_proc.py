@@ -52,8 +52,8 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Pick(msgspec.Struct):
-    """What a picker has said so far. `headers` are to be set on the request; `body` takes the place of its
-    own once `whole`.
+    """The picker's answer so far. `headers` are to be set on the request; `body` takes the place of its own
+    once `whole`.
 
     `done`: nothing more has to be waited for.
     """

@@ -43,8 +43,8 @@ def with_string(text: bytes, key: bytes, value: bytes) -> bytes | None:
 
 
 def with_known_string(text: bytes, key: bytes, value: bytes) -> bytes | None:
-    """The same for an object that is known to have this member, and whose names have no escapes: where the
-    key stands once, it is this member's (3)."""
+    """Like `with_string`, for an object that is known to have this member, and whose names have no escapes:
+    if the key occurs once, it is this member's (3)."""
     at = _only(text, key)
     return _replaced(text, key, at, value) if at >= 0 else None
 

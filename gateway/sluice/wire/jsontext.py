@@ -120,8 +120,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def checked_object(body: bytes) -> dict[str, Any]:
-    """The same by the standard library's scanner, for a body that `unambiguous_object` has found not to be
-    plain."""
+    """Parses an object like `unambiguous_object`, by the standard library's scanner: for a body that the
+    former found not to be plain."""
     text = _text(body)
     try:
         value = _decode(text)
@@ -197,9 +197,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(text: str) -> int:
-    """In Python, so that other threads have their turn between two long ones. What fits no double is refused,
-    as of other numbers: to write thousands of digits takes their square, and all of a body's are written in
-    one piece."""
+    """Converts a number in Python, so that other threads run between two long ones. What fits no double is
+    refused, as of other numbers: to write thousands of digits takes their square, and all of a body's are
+    written in one piece."""
     if len(text) > MAX_DIGITS:
         raise BadRequest("The body holds an integer with too many digits")
     return int(text)

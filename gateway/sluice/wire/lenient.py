@@ -60,7 +60,7 @@ def parse_again(data: bytes | bytearray) -> Any:
 
 
 def value_again(data: bytes) -> Any:
-    """The same by the decoder that is faster for it; None for what is no JSON."""
+    """Like `parse_again`, by the faster decoder where it reads the text; None if it is not JSON."""
     try:
         return value_of(data)
     except ValueError as error:
@@ -214,8 +214,8 @@ def truth_of(value: Any) -> bool | None:
 
 @lru_cache(maxsize=256)
 def _fields(struct: type[msgspec.Struct]) -> dict[str, tuple[bool, _Fit]]:
-    """Of each field of a Struct: whether null is one of its values, and what makes a value one of its
-    type."""
+    """Returns for each field of a Struct whether it may be null, and the function that converts a value to
+    its type."""
     hints = typing.get_type_hints(struct)
     return {name: _fitter(hints[name]) for name in struct.__struct_fields__}
 

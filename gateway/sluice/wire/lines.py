@@ -48,8 +48,8 @@ class DelimitedBlocks:
         return body
 
     def cut(self, boundary: re.Pattern[bytes], back: int, end: bytes) -> bytes:
-        """What waits, up to the end of the last match of `boundary` in its last `back` bytes, and `end`
-        behind it; b"" where there is none."""
+        """Takes the pending bytes up to the end of the last match of `boundary` in their last `back` bytes,
+        with `end` appended; b"" if there is none."""
         buffer = self._buffer
         last = 0
         for found in boundary.finditer(buffer, max(0, len(buffer) - back)):

@@ -67,7 +67,7 @@ def text(field: int, value: str) -> bytes:
 
 
 class BadProtobuf(ValueError):
-    """What was to be read is no message."""
+    """The bytes are not a message."""
 
 
 MOST_FIELDS = 10_000

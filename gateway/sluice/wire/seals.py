@@ -31,8 +31,8 @@ _MARK = re.compile(r"[a-z]{1,32}:")
 
 
 def is_marked(seal: str) -> bool:
-    """Whether a seal has a vendor's mark before it. Anthropic's have none: they are base64, which has no
-    colon (RFC 4648 4)."""
+    """Returns whether a seal has a vendor's mark before it. Anthropic's have none: they are base64, which has
+    no colon (RFC 4648 4)."""
     return _MARK.match(seal) is not None
 
 

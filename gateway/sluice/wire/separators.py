@@ -6,7 +6,8 @@ NDJSON nor server-sent events do.
 
 
 def without_separators(text: bytes) -> bytes:
-    """The same JSON values (RFC 8259 7) in UTF-8; beyond ASCII, only strings can hold these characters."""
+    """Returns the same JSON values (RFC 8259 7) in UTF-8, with U+2028, U+2029 and U+0085 escaped; beyond
+    ASCII, only strings can hold these characters."""
     if text.isascii():
         return text
     text = text.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")

@@ -138,7 +138,7 @@ def _normal(path: str) -> str:
 
 
 def _query(query: str) -> str:
-    """Its parameters as they are sent, in the order of their names and values."""
+    """Returns the query's parameters as they are sent, sorted by name and value."""
     if not query:
         return ""
     pairs = [(name, value) for name, _, value in (part.partition("=") for part in query.split("&"))]

@@ -22,7 +22,8 @@ HEADERS = (("content-type", "application/json"), ("accept", "application/x-ndjso
 
 
 class Tape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Its fields are its options: unknown ones are refused, and each is described by the comment behind it."""
+    """The backend. Its fields are its options: unknown ones are refused, and each is described by the comment
+    behind it."""
 
     dialect: ClassVar[str] = ""  # no client speaks it
     takes: ClassVar[frozenset[str]] = frozenset({"temperature"})  # all else is refused, or left out
@@ -95,7 +96,7 @@ class TapeDecoder(Decoder):
         return events
 
     def _events(self, lines: list[bytes]) -> list[StreamEvent]:
-        """Those of these lines. An error waits for the next call where there are events before it."""
+        """Returns the events of these lines. If an error follows events, the next call raises it."""
         events: list[StreamEvent] = []
         try:
             for line in lines:

@@ -77,7 +77,7 @@ class PassingDecoder(MessagesDecoder):
         return None
 
     def _before_start(self, data: bytes, events: list[StreamEvent]) -> None:
-        """It is not known yet whether this is a stream."""
+        """Decode a read before it is known whether this is a stream."""
         try:
             for frame in self._framing.feed(data):
                 self._take_and_pass(frame, events)

@@ -36,7 +36,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class Embeddings(msgspec.Struct, frozen=True):
-    """Asks for vectors at `url`, which is a model's."""
+    """Requests vectors at `url(model)`."""
 
     url: Callable[[str], str]
     headers: Headers

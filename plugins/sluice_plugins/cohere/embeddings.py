@@ -19,7 +19,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class Embeddings(msgspec.Struct, frozen=True):
-    """Asks `url` for vectors of texts, at most 96 of them (Cohere itself refuses more)."""
+    """Requests vectors of texts from `url`, at most 96 of them (Cohere itself refuses more)."""
 
     url: str
     headers: Headers
@@ -72,7 +72,7 @@ _meta_of = msgspec.json.Decoder(_Meta | None).decode
 
 
 def read(body: bytes) -> Vectors:
-    """Of the answer's two forms: by type, and a bare list, as it was before there were types."""
+    """Reads the answer in either form: vectors by type, or a bare list, as before there were types."""
     document = _document_of(body)
     found = _by_type_of(document.embeddings)
     return Vectors(found.floats if isinstance(found, _ByType) else found, _tokens(document.meta))

@@ -474,7 +474,7 @@ class GenerateDecoder(FrameDecoder[Event]):
 
 
 def _is_document(body: bytes | None) -> bool:
-    """Whether a body is one whole answer, and no list of chunks, which says at its end how it ended."""
+    """Returns whether a body is one whole answer, and not a list of chunks."""
     return body is not None and body.lstrip().startswith(b"{")
 
 

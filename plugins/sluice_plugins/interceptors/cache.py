@@ -135,7 +135,7 @@ class ResponseCache:
         self._keep(key, run)
 
     def key_of(self, run: CallRun) -> bytes | None:
-        """What the call is looked up by; None where it is not to be answered from memory."""
+        """Returns the key that the call is looked up by; None if it must not be answered from the cache."""
         call = run.call
         chat = call.chat
         if not self._takes(chat) or call.size > MAX_REQUEST_BYTES:

@@ -86,7 +86,7 @@ class PassingDecoder(ChatDecoder):
         self._passed.append(encoded(values) + b"\n")
 
     def _pass_content(self, values: Values) -> None:
-        """Of a line that ends in an error: what it says."""
+        """Pass the content of a line that also has an error."""
         if values.get("message") or any([values.get(name) for name in _CONTENT]):
             told = {name: value for name, value in values.items() if name not in ("done_reason", "error")}
             self._pass({**_with_objects(told), "done": False})

@@ -1,4 +1,4 @@
-"""How an answer ends in this dialect: its finish reasons, and the usage that it reports."""
+"""The end of an answer in this dialect: its finish reasons, and the usage that it reports."""
 
 from sluice.model.events import Finished, FinishReason, Usage, believed
 from sluice_plugins.openai.chunk import ReportedUsage

@@ -229,13 +229,14 @@ def _said(text: str) -> dict[str, Any]:
 
 
 def _is_xais(item: Item) -> bool:
-    """Whether a call is of a tool that xAI has run itself: its searches on X come as calls of custom tools."""
+    """Returns whether a call is of a tool that xAI has run itself: its searches on X come as calls of custom
+    tools."""
     return item.type == "custom_tool_call" and (item.call_id or "").startswith("xs_call_")
 
 
 def _goes_on(whole: str, told: int, last: str) -> bool:
-    """Whether what was told in deltas, of which `last` was the last one, is the beginning of the whole text:
-    of one that the server has corrected meanwhile the rest would stand behind other words."""
+    """Returns whether the deltas so far, of which `last` was the last one, are the beginning of the whole
+    text. If the server has corrected the text meanwhile, its rest would follow other words."""
     return whole[:told].endswith(last[-told:]) if told else True
 
 

@@ -68,7 +68,8 @@ class Message:
 
 
 class Whole(Message):
-    """Of events. `_pieces`: those of the last block's text, `_calls`: arguments by the call's index."""
+    """Builds a whole message from events. `_pieces`: those of the last block's text, `_calls`: arguments by
+    the call's index."""
 
     __slots__ = ("_calls", "_characters", "_chat", "_content", "_id", "_model", "_pieces", "_refused")
 

@@ -126,7 +126,7 @@ class Vectors:
         return _json(error_object(error))
 
     def resume(self, started: Started) -> None:
-        """Nothing is said before the end, so there is nothing to go on from."""
+        """Does nothing: nothing is written before the end."""
 
     def restart(self) -> bytes:
         return b""

@@ -109,7 +109,7 @@ class WholePassedOn:
         return self._own.fail(error)
 
     def resume(self, started: Started) -> None:
-        """Nothing is said before the end, so there is nothing to go on from."""
+        """Does nothing: nothing is written before the end."""
 
     def restart(self) -> bytes:
         return b""

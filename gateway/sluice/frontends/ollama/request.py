@@ -106,7 +106,7 @@ class _Generate(_Common):
 
 
 class _Options(msgspec.Struct):
-    """Those that other vendors know, too."""
+    """The options of a request that other vendors have, too."""
 
     num_predict: float | None = None
     temperature: float | None = None
