@@ -205,24 +205,13 @@ class Area:
         self._flags[self._at] = FORGOTTEN
 
 
-class SharedValue:
-    """A series of a counter or a gauge, as `series.Value` is one."""
+class _SharedSeries:
+    """Whether a series is shown is in its flag, which all processes read."""
 
-    __slots__ = ("_at", "_cells", "_flags", "text")
+    __slots__ = ("_at", "_flags", "text")
 
-    def __init__(self, cells: Cells, flags: Cells, at: int) -> None:
-        self._cells = cells
-        self._flags = flags
-        self._at = at
-        self.text = b""
-
-    @property
-    def value(self) -> float:
-        return float(self._cells[self._at])
-
-    @value.setter
-    def value(self, value: float) -> None:
-        self._cells[self._at] = value
+    _flags: Cells
+    _at: int
 
     @property
     def kept(self) -> bool:
@@ -240,6 +229,26 @@ class SharedValue:
     def forgotten(self) -> bool:
         return bool(self._flags[self._at] == FORGOTTEN)
 
+
+class SharedValue(_SharedSeries):
+    """A series of a counter or a gauge, as `series.Value` is one."""
+
+    __slots__ = ("_cells",)
+
+    def __init__(self, cells: Cells, flags: Cells, at: int) -> None:
+        self._cells = cells
+        self._flags = flags
+        self._at = at
+        self.text = b""
+
+    @property
+    def value(self) -> float:
+        return float(self._cells[self._at])
+
+    @value.setter
+    def value(self, value: float) -> None:
+        self._cells[self._at] = value
+
     def inc(self, amount: float = 1) -> None:
         self._cells[self._at] += amount
 
@@ -250,10 +259,10 @@ class SharedValue:
         self._cells[self._at] = value
 
 
-class SharedDistribution:
+class SharedDistribution(_SharedSeries):
     """A series of a histogram, as `series.Distribution` is one: its counts, and behind them its sum."""
 
-    __slots__ = ("_at", "_cells", "_flags", "bounds", "cells", "ends", "text")
+    __slots__ = ("_cells", "bounds", "cells", "ends")
 
     def __init__(self, cells: Cells, flags: Cells, at: int, bounds: Sequence[float]) -> None:
         self.cells: Cells = ()
@@ -272,22 +281,6 @@ class SharedDistribution:
     @property
     def sum(self) -> float:
         return float(self._cells[-1])
-
-    @property
-    def kept(self) -> bool:
-        return bool(self._flags[self._at])
-
-    @kept.setter
-    def kept(self, kept: bool) -> None:
-        if kept and not self._flags[self._at]:
-            self._flags[self._at] = KEPT
-
-    def forget(self) -> None:
-        self._flags[self._at] = FORGOTTEN
-
-    @property
-    def forgotten(self) -> bool:
-        return bool(self._flags[self._at] == FORGOTTEN)
 
     def observe(self, value: float) -> None:
         cells = self._cells
