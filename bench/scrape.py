@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 from sluice.telemetry.board import Board, BoardSlot
 from sluice.telemetry.merged import MergedExposition
-from sluice.telemetry.metrics import END_REASONS, CallSeries, Metrics, TargetSeries
+from sluice.telemetry.metrics import CallSeries, Metrics, TargetSeries
+from sluice.telemetry.table import END_REASONS
 
 FRONTEND = "openai"
 

@@ -41,6 +41,7 @@ ORDER = (
         "sluice.wire",
         "sluice.storage",
         "sluice.telemetry.series",
+        "sluice.telemetry.table",
         "sluice.telemetry.board",
         "sluice.telemetry.output",
         "sluice.telemetry.formats",

@@ -359,7 +359,7 @@ def test_pods_are_spread_by_their_own_labels_where_no_others_are_named() -> None
 
 
 def test_what_is_scaled_by_is_a_metric_that_there_is() -> None:
-    from sluice.telemetry.metrics import TABLE
+    from sluice.telemetry.table import TABLE
 
     assert "streams_in_flight" in TABLE
     assert (

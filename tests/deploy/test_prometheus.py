@@ -16,7 +16,7 @@ from urllib.request import Request
 import pytest
 import yaml
 
-from sluice.telemetry.metrics import TABLE
+from sluice.telemetry.table import TABLE
 from tests.deploy.prometheus_server import OPEN, PATIENCE, PROMETHEUS, ask, prometheus, wait_for
 from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
 

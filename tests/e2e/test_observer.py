@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 import aiohttp
 import pytest
 
-from sluice.telemetry.metrics import DURATION, FIRST_TOKEN
+from sluice.telemetry.table import DURATION, FIRST_TOKEN
 from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
 from tests.e2e.test_one_truth import scraped, values
 from tests.e2e.test_workers import listening, pids

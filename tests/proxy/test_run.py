@@ -13,7 +13,7 @@ from sluice.config.units import Seconds
 from sluice.errors import GatewayError, NoCapacity, RateLimited, UpstreamError
 from sluice.model.events import FinishReason
 from sluice.proxy.call import ENDS, Call, Phase, end_of
-from sluice.telemetry.metrics import END_REASONS
+from sluice.telemetry.table import END_REASONS
 from tests.proxy.scripts import ANSWER, ENDING, OPENING, Client, Scene, Script, begun, frame
 
 WORD = OPENING + frame({"content": ANSWER})

@@ -9,7 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sluice.telemetry.board import Board, BoardSlot
 from sluice.telemetry.merged import MergedExposition
-from sluice.telemetry.metrics import TABLE, CallSeries, Metrics
+from sluice.telemetry.metrics import CallSeries, Metrics
+from sluice.telemetry.table import TABLE
 
 
 def exposition(board: Board) -> MergedExposition:

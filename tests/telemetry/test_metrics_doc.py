@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from sluice.telemetry.metrics import TABLE
+from sluice.telemetry.table import TABLE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 EXPORTED = {

@@ -15,9 +15,10 @@ from sluice.telemetry.board import Board, BoardSlot
 from sluice.telemetry.exemplars import Exemplar, packed, unpacked
 from sluice.telemetry.formats import Format
 from sluice.telemetry.merged import MergedExposition
-from sluice.telemetry.metrics import DURATION, FIRST_TOKEN, OVERHEAD, PER_TOKEN, Metrics
+from sluice.telemetry.metrics import Metrics
 from sluice.telemetry.native import STEPS, Native, grid_of, native_of
 from sluice.telemetry.series import Distribution
+from sluice.telemetry.table import DURATION, FIRST_TOKEN, OVERHEAD, PER_TOKEN
 from tests.telemetry.metrics_proto import families
 
 ALL = (FIRST_TOKEN, PER_TOKEN, DURATION, OVERHEAD)

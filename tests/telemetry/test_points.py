@@ -7,8 +7,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sluice.telemetry.board import Board, BoardSlot
 from sluice.telemetry.merged import MergedExposition
-from sluice.telemetry.metrics import FIRST_TOKEN, TABLE, Metrics
+from sluice.telemetry.metrics import Metrics
 from sluice.telemetry.points import request, requests
+from sluice.telemetry.table import FIRST_TOKEN, TABLE
 
 pb = pytest.importorskip(
     "opentelemetry.proto.collector.metrics.v1.metrics_service_pb2",

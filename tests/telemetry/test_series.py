@@ -6,8 +6,9 @@ from itertools import count
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sluice.telemetry.metrics import CODES, FIRST_TOKEN, TABLE, Metrics
+from sluice.telemetry.metrics import Metrics
 from sluice.telemetry.series import Distribution, Family, Value, again, slices
+from sluice.telemetry.table import CODES, FIRST_TOKEN, TABLE
 
 ODD = 'odd "name"\\\n{0} %s \x01 ü'
 

@@ -17,7 +17,8 @@ from sluice.runtime.fleet import Reload
 from sluice.telemetry.board import Board, BoardSlot
 from sluice.telemetry.formats import Format
 from sluice.telemetry.merged import MergedExposition
-from sluice.telemetry.metrics import CODES, Metrics
+from sluice.telemetry.metrics import Metrics
+from sluice.telemetry.table import CODES
 from sluice.version import VERSION
 
 TELL = 1.0

@@ -43,7 +43,7 @@ from sluice.process.watchdog import LAST_WORDS, CrashTrace, Watchdog
 from sluice.process.watchdog import LOOK_EVERY as WATCH_EVERY
 from sluice.telemetry.board import Board, BoardSlot
 from sluice.telemetry.logs import LogLines, open_log, standard_lines
-from sluice.telemetry.metrics import TABLE
+from sluice.telemetry.table import TABLE
 
 STEADY = 10.0
 """Seconds that a worker must run to be restarted without a pause."""

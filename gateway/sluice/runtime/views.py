@@ -23,7 +23,7 @@ from sluice.runtime.fleet import (
 from sluice.runtime.snapshot import Snapshot
 from sluice.runtime.state import ProcessState
 from sluice.runtime.targets import merged, states_of
-from sluice.telemetry.metrics import CODES
+from sluice.telemetry.table import CODES
 
 if TYPE_CHECKING:
     from sluice.telemetry.logs import LogLine

@@ -15,8 +15,9 @@ from prometheus_client.registry import Collector
 from sluice.telemetry.board import FORGOTTEN, Board, Cells, Record
 from sluice.telemetry.exemplars import Found, latest, unpacked
 from sluice.telemetry.formats import Format
-from sluice.telemetry.metrics import TABLE, of_process
+from sluice.telemetry.metrics import of_process
 from sluice.telemetry.series import EXEMPLARS, REFINED, Distribution, Family, Value, again, exemplified
+from sluice.telemetry.table import TABLE
 
 GREATEST = ("process_max_fds", "process_start_time_seconds")
 """What is the same for all processes: everything else that the kernel tells of them is summed."""

@@ -14,8 +14,9 @@ from sluice.proxy.attempt import NO_USAGE, Attempt
 from sluice.proxy.call import Call
 from sluice.storage import reason_of_file
 from sluice.telemetry.logs import LogLine
-from sluice.telemetry.metrics import AUTH_REASONS, CODES, CallSeries, Lazy, Metrics, zero_of_alias
+from sluice.telemetry.metrics import CallSeries, Lazy, Metrics, zero_of_alias
 from sluice.telemetry.series import Value
+from sluice.telemetry.table import AUTH_REASONS, CODES
 
 OTHER = "other"
 """The alias label of requests for an unknown alias."""
