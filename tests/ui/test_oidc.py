@@ -519,7 +519,7 @@ async def test_userinfo_counts_only_for_the_same_subject_and_where_the_id_token_
 
 async def test_guessed_codes_close_signing_in_for_their_address() -> None:
     async with hostile() as idp, visited(idp) as user:
-        for number in range(Attempts.MOST):
+        for number in range(Attempts.MAX_FAILURES):
             idp.authorize(url := await user.begin())
             state = parse_qs(urlsplit(url).query)["state"][0]
             assert await user.back(f"code=guess-{number}&state={state}") == "token"
@@ -532,7 +532,7 @@ async def test_what_is_no_guess_does_not_close_signing_in(why: str) -> None:
         expected = {"the provider is away": "provider", "the person cancels": "denied", "no role": "role"}[
             why
         ]
-        for _ in range(Attempts.MOST + 1):
+        for _ in range(Attempts.MAX_FAILURES + 1):
             query = idp.authorize(await user.begin())
             if why == "the provider is away":
                 idp.status = 503
@@ -574,7 +574,7 @@ async def test_signing_out_does_not_wait_for_the_provider() -> None:
 
 async def test_other_sites_cannot_close_signing_in_for_a_browser() -> None:
     async with hostile() as idp, visited(idp) as user:
-        for _ in range(Attempts.MOST * 2):
+        for _ in range(Attempts.MAX_FAILURES * 2):
             assert await user.back("code=x&state=y") == "expired"
         assert await user.back(idp.authorize(await user.begin())) == ""
 

@@ -194,13 +194,13 @@ async def test_signing_out_takes_the_cookie_away() -> None:
 async def test_guessing_is_bounded_and_logged_without_what_was_guessed() -> None:
     async with served(WITH_UI) as there:
         user = Browser(there)
-        for number in range(Attempts.MOST):
+        for number in range(Attempts.MAX_FAILURES):
             assert (await user.sign_in(f"guess-{number}")).status == 401
         refused = await user.sign_in()
         assert refused.status == 429
         assert 0 < int(refused.told["retry-after"]) <= Attempts.WINDOW
         lines = [line for line in there.log if line["event"] == "ui_sign_in"]
-        assert len(lines) == Attempts.MOST
+        assert len(lines) == Attempts.MAX_FAILURES
         assert "guess" not in json.dumps(lines)
 
 
@@ -334,7 +334,7 @@ def test_a_cookie_cannot_be_made_another_owners() -> None:
 def test_attempts_are_forgotten_and_one_address_does_not_hold_up_another() -> None:
     clock = Clock()
     attempts = Attempts(clock)
-    for _ in range(Attempts.MOST):
+    for _ in range(Attempts.MAX_FAILURES):
         attempts.check("a")
         attempts.failed("a")
     with pytest.raises(RateLimited):

@@ -86,7 +86,7 @@ def copied(url: str | None, path: str | None, at: str) -> None:
         fail(f"sluice: {error}")
 
 
-def told(url: str | None, path: str | None, at: str) -> Iterator[tuple[str, Any]]:
+def live_events(url: str | None, path: str | None, at: str) -> Iterator[tuple[str, Any]]:
     """The events of a stream of the running gateway; where it is refused or breaks, say so and fail."""
     from sluice.process.asking import NoAdminAnswer, events
 

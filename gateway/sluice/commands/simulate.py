@@ -93,14 +93,14 @@ def simulate(
 
     from sluice.simulate.driver import simulate as run
     from sluice.simulate.plot import draw_plot
-    from sluice.simulate.prepare import Wanted, prepared
+    from sluice.simulate.prepare import SimulationOptions, prepared
     from sluice.simulate.report import document, lines_of
 
     if plot_path is not None:
         _need_matplotlib()
     try:
         ready = prepared(
-            Wanted(
+            SimulationOptions(
                 trace,
                 path,
                 scenario_path,
@@ -119,14 +119,19 @@ def simulate(
         click.echo(f"note: {note}", err=True)
     shows = sys.stderr.isatty()
 
-    def told(calls: int, seconds: float) -> None:
+    def progress(calls: int, seconds: float) -> None:
         if shows:
             click.echo(f"\r{calls} calls, {seconds:.0f} s simulated", nl=False, err=True)
 
     gc.freeze()
     gc.set_threshold(*SELDOM)
     simulated = run(
-        ready.loaded, ready.scenario, ready.arrivals, began=ready.began, observed=ready.observed, told=told
+        ready.loaded,
+        ready.scenario,
+        ready.arrivals,
+        began=ready.began,
+        observed=ready.observed,
+        progress=progress,
     )
     if shows:
         click.echo("\r\033[K", nl=False, err=True)

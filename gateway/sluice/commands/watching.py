@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from sluice.commands.admin_api import fail, told
+from sluice.commands.admin_api import fail, live_events
 
 TITLES = (
     "UTC",
@@ -39,7 +39,7 @@ def watch(url: str | None, path: str | None) -> None:
 
 
 def _overviews(url: str | None, path: str | None) -> Iterator[Any]:
-    for name, data in told(url, path, "/admin/overview/live"):
+    for name, data in live_events(url, path, "/admin/overview/live"):
         if name == "overview":
             yield data
         elif name == "problem":

@@ -52,15 +52,15 @@ def simulate(
     *,
     began: float = 0.0,
     observed: Sequence[RecordedAttempt] = (),
-    told: Callable[[int, float], object] = lambda calls, seconds: None,
+    progress: Callable[[int, float], object] = lambda calls, seconds: None,
 ) -> Simulated:
     """Runs all arrivals to their ends. The same arguments give the same outcome, but for `took` and `cpu`.
 
-    `began`: seconds since the epoch at the trace's beginning, for budgets and prices. `told` hears how far it
-    is.
+    `began`: seconds since the epoch at the trace's beginning, for budgets and prices. `progress` is called with the calls so
+    far and the simulated seconds.
     """
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(_simulated(loaded, scenario, arrivals, began, observed, told))
+        return runner.run(_simulated(loaded, scenario, arrivals, began, observed, progress))
 
 
 async def _simulated(
@@ -69,7 +69,7 @@ async def _simulated(
     arrivals: Iterator[Arrival],
     began: float,
     observed: Sequence[RecordedAttempt],
-    told: Callable[[int, float], object],
+    progress: Callable[[int, float], object],
 ) -> Simulated:
     started, spent = time.monotonic(), time.process_time()
     loop = asyncio.get_running_loop()
@@ -92,7 +92,7 @@ async def _simulated(
             for _ in range(scenario.replicas)
         ]  # fmt: skip
         driver = Driver(scenario, replicas, arrivals, loop)
-        driver.told = told
+        driver.progress = progress
         await driver.run()
         for replica in replicas:
             await replica.settlements.close()
@@ -177,7 +177,7 @@ class Driver:
         self._all_over = loop.create_future()
         self.measured = Measured(float(scenario.warmup))
         self.ended = START
-        self.told: Callable[[int, float], object] = lambda calls, seconds: None
+        self.progress: Callable[[int, float], object] = lambda calls, seconds: None
 
     async def run(self) -> None:
         """Raises Stalled where the gateway waits for something that will not come: that is a fault of
@@ -203,7 +203,7 @@ class Driver:
             self._next = None
             self._number += 1
             if not self._number % 10_000:
-                self.told(self._number, now - START)
+                self.progress(self._number, now - START)
             task = self._loop.create_task(self._client(arrival, self._number))
             self._running.add(task)
             task.add_done_callback(self._gone)
@@ -228,9 +228,9 @@ class Driver:
             if outcome not in AGAIN or retry == clients.retries:
                 return
             wait = min(MAX_BACKOFF, clients.backoff * 2**retry) * (1 + self._dice.random() / 4)
-            told = wait_of(error) if error is not None else None
-            if told is not None and told <= MAX_RETRY_AFTER:
-                wait = max(wait, told)
+            retry_after = wait_of(error) if error is not None else None
+            if retry_after is not None and retry_after <= MAX_RETRY_AFTER:
+                wait = max(wait, retry_after)
             await asyncio.sleep(wait)
             self.measured.retries += 1
 

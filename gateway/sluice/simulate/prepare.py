@@ -27,7 +27,7 @@ _NOT_SET = re.compile(r"environment variable (\w+) is not set")
 T = TypeVar("T")
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class SimulationOptions(msgspec.Struct, frozen=True):
     """The options of a simulation. `trace`: a file, or the name of a pattern. `alias`: what all calls of a
     file are for.
 
@@ -58,46 +58,48 @@ class Prepared(msgspec.Struct, frozen=True):
     notes: Sequence[str]
 
 
-def prepared(wanted: Wanted) -> Prepared:
+def prepared(options: SimulationOptions) -> Prepared:
     """Raises ConfigError, OSError; ValueError for an option that cannot be read."""
-    if math.isnan(wanted.speed):
+    if math.isnan(options.speed):
         raise ValueError("--speed: expected a number")
     notes: list[str] = []
-    loaded = _loaded(locate(wanted.config), notes)
-    scenario = _scenario(wanted)
+    loaded = _loaded(locate(options.config), notes)
+    scenario = _scenario(options)
     _check_names(scenario, loaded)
     aliases = (
-        [wanted.alias] if wanted.alias else [name for name in loaded.config.aliases if not name.endswith("*")]
+        [options.alias]
+        if options.alias
+        else [name for name in loaded.config.aliases if not name.endswith("*")]
     )
     keys = [key.id for key in loaded.config.keys if key.enabled]
     dice = dice_of(scenario.seed, "arrivals")
-    arrivals = msgspec.structs.replace(scenario.arrivals, aliases={}) if wanted.alias else scenario.arrivals
+    arrivals = msgspec.structs.replace(scenario.arrivals, aliases={}) if options.alias else scenario.arrivals
     fill = Filling(arrivals, aliases, keys, dice)
     today = float(int(time.time()) // DAY * DAY)  # budgets and prices go by the calendar
-    if wanted.trace in PATTERNS:
+    if options.trace in PATTERNS:
         return Prepared(
-            loaded, scenario, generated(PATTERNS[wanted.trace], arrivals, fill, dice), today, (), notes
+            loaded, scenario, generated(PATTERNS[options.trace], arrivals, fill, dice), today, (), notes
         )
-    if not Path(wanted.trace).exists():
-        raise ValueError(f"there is no file {wanted.trace}; generated traces are {', '.join(PATTERNS)}")
-    trace = read_trace(wanted.trace, unit=wanted.unit)
-    _complete(trace, scenario, loaded, fill, wanted, notes)
+    if not Path(options.trace).exists():
+        raise ValueError(f"there is no file {options.trace}; generated traces are {', '.join(PATTERNS)}")
+    trace = read_trace(options.trace, unit=options.unit)
+    _complete(trace, scenario, loaded, fill, options, notes)
     return Prepared(loaded, scenario, iter(trace.arrivals), trace.began or today, trace.attempts, notes)
 
 
-def _scenario(wanted: Wanted) -> Scenario:
-    scenario = load_scenario(wanted.scenario) if wanted.scenario is not None else Scenario()
+def _scenario(options: SimulationOptions) -> Scenario:
+    scenario = load_scenario(options.scenario) if options.scenario is not None else Scenario()
     arrivals = scenario.arrivals
-    if wanted.rate is not None:
-        arrivals = msgspec.structs.replace(arrivals, rate=_option("--rate", Rate.parse, wanted.rate))
-    if wanted.lasts is not None:
-        arrivals = msgspec.structs.replace(arrivals, lasts=_option("--for", Seconds.parse, wanted.lasts))
-    if wanted.speed != 1.0:
-        arrivals = msgspec.structs.replace(arrivals, rate=Rate(arrivals.rate * wanted.speed))
+    if options.rate is not None:
+        arrivals = msgspec.structs.replace(arrivals, rate=_option("--rate", Rate.parse, options.rate))
+    if options.lasts is not None:
+        arrivals = msgspec.structs.replace(arrivals, lasts=_option("--for", Seconds.parse, options.lasts))
+    if options.speed != 1.0:
+        arrivals = msgspec.structs.replace(arrivals, rate=Rate(arrivals.rate * options.speed))
     scenario = msgspec.structs.replace(scenario, arrivals=arrivals)
-    if wanted.replicas is not None:
-        scenario = msgspec.structs.replace(scenario, replicas=wanted.replicas)
-    return scenario if wanted.seed is None else msgspec.structs.replace(scenario, seed=wanted.seed)
+    if options.replicas is not None:
+        scenario = msgspec.structs.replace(scenario, replicas=options.replicas)
+    return scenario if options.seed is None else msgspec.structs.replace(scenario, seed=options.seed)
 
 
 def _option(name: str, parse: Callable[[object], T], text: str) -> T:
@@ -158,7 +160,12 @@ def _check_names(scenario: Scenario, loaded: Loaded) -> None:
 
 
 def _complete(
-    trace: Trace, scenario: Scenario, loaded: Loaded, fill: Filling, wanted: Wanted, notes: list[str]
+    trace: Trace,
+    scenario: Scenario,
+    loaded: Loaded,
+    fill: Filling,
+    options: SimulationOptions,
+    notes: list[str],
 ) -> None:
     """Fill in what the trace does not say, by the scenario. Raises ConfigError for models that no alias
     stands for."""
@@ -166,8 +173,8 @@ def _complete(
     unknown: set[str] = set()
     strangers: set[str] = set()
     for arrival in trace.arrivals:
-        arrival.at /= wanted.speed
-        arrival.alias = wanted.alias or scenario.names.get(arrival.alias, arrival.alias)
+        arrival.at /= options.speed
+        arrival.alias = options.alias or scenario.names.get(arrival.alias, arrival.alias)
         if (
             arrival.alias
             and arrival.alias not in config.aliases
@@ -180,7 +187,7 @@ def _complete(
     if unknown:
         some = ", ".join(sorted(unknown)[:5])
         hint = "say which are meant by --alias, or by `names` of a scenario"
-        raise ConfigError([f"{wanted.trace}: names models that are no alias: {some}; {hint}"])
+        raise ConfigError([f"{options.trace}: names models that are no alias: {some}; {hint}"])
     if strangers:
         notes.append(
             f"{len(strangers)} key(s) of the trace are not in the configuration: their calls have no limits of a key"

@@ -215,8 +215,8 @@ def _of_record(fields: Mapping[str, Any], attempts: list[RecordedAttempt]) -> Ar
         _tokens(fields.get("tokens_out")),
         stream=fields.get("stream") is not False,
     )
-    told = fields.get("attempts")
-    last = told[-1] if isinstance(told, list) and told else None
+    listed = fields.get("attempts")
+    last = listed[-1] if isinstance(listed, list) and listed else None
     if (
         isinstance(last, dict)
         and last.get("outcome") == "ok"

@@ -61,7 +61,7 @@ class ModelledUpstream:
         self._token: Spread = token or model.token
         self._limits = MemoryStore(clock, wall=clock)
         self._waiting: OrderedDict[Callable[[], object], None] = OrderedDict()
-        self.asked = 0
+        self.requests = 0
         self.refused = 0
         """Calls that its own limits refused."""
         self.streaming = 0
@@ -74,7 +74,7 @@ class ModelledUpstream:
         """The answer to a request with `input` tokens, that would have `output`. Counts against the
         provider's limits."""
         model, dice = self.model, self._dice
-        self.asked += 1
+        self.requests += 1
         outage = self._outage()
         if outage is not None:
             match outage.kind:

@@ -166,13 +166,13 @@ def _mark(secret: bytes, purpose: str, text: str) -> str:
 
 
 class Attempts:
-    """Wrong keys, by address: MOST within WINDOW seconds, then nobody there may try until they are forgotten.
+    """Counts wrong keys by address: after MAX_FAILURES within WINDOW seconds nobody there may try until they expire.
 
-    An address that has not guessed is not held up by those that do, unless they are very many. `clock` is
+    An address that has not guessed is not affected by those that do, unless there are very many (OVERALL). `clock` is
     monotonic.
     """
 
-    MOST = 10
+    MAX_FAILURES = 10
     WINDOW = 300.0
     ADDRESSES = 1_000
     OVERALL = 500
@@ -186,7 +186,7 @@ class Attempts:
         """Raises RateLimited."""
         now = self._clock()
         for (number, since), most in (
-            (self._failed.get(address, (0, now)), self.MOST),
+            (self._failed.get(address, (0, now)), self.MAX_FAILURES),
             (self._all, self.OVERALL),
         ):
             if number >= most and now - since < self.WINDOW:

@@ -141,8 +141,22 @@ class ChatDecoder(FrameDecoder[Event]):
     """
 
     __slots__ = (
-        "_begun", "_billed", "_calls", "_halves", "_keep_stop", "_length", "_newest", "_offsets", "_said", "_started",
-        "_stream", "_strict", "_usage", "finish_missing", "skipped", "skipped_fields",
+        "_begun",
+        "_billed",
+        "_calls",
+        "_halves",
+        "_has_content",
+        "_keep_stop",
+        "_length",
+        "_newest",
+        "_offsets",
+        "_started",
+        "_stream",
+        "_strict",
+        "_usage",
+        "finish_missing",
+        "skipped",
+        "skipped_fields",
     )  # fmt: skip
 
     def __init__(
@@ -160,7 +174,7 @@ class ChatDecoder(FrameDecoder[Event]):
         self._billed = billed
         self._started = False
         self._newest = -1  # the index of the newest block or call
-        self._said = False  # a block or a call has begun
+        self._has_content = False  # a block or a call has begun
         self._calls: dict[int, int] = {}  # of each of Cohere's indexes: ours
         self._begun: set[int] = set()  # calls that have arguments
         self._length = 0  # characters of the answer's text
@@ -194,7 +208,7 @@ class ChatDecoder(FrameDecoder[Event]):
             if (error := reported_error(data)) is not None:
                 raise error
             if event is None and data.strip() == b"[DONE]":
-                if self._said:
+                if self._has_content:
                     self._finish(_Delta(), events)
                 return
             if self._strict:
@@ -250,7 +264,7 @@ class ChatDecoder(FrameDecoder[Event]):
         if begins:
             self._newest = index
         index = max(index, 0)
-        self._said = self._said or event.type in _CONTENT
+        self._has_content = self._has_content or event.type in _CONTENT
         match event.type:
             case "content-start" | "content-delta":
                 self._content(index, message.content or _Content(), events)

@@ -143,8 +143,8 @@ class ResponseCache:
         principal = call.principal
         owner = {"key": principal.bucket, "tenant": principal.tenant, "alias": ""}[self._options.scope]
         try:
-            asked = [owner, chat.model, chat.profile, dict(call.forward), asked_of(chat)]
-            text = msgspec.json.encode(asked, order="deterministic")
+            parts = [owner, chat.model, chat.profile, dict(call.forward), asks_of(chat)]
+            text = msgspec.json.encode(parts, order="deterministic")
         except ValueError:  # half a surrogate pair
             return None
         return hashlib.blake2b(text, digest_size=16).digest()
@@ -176,7 +176,7 @@ class ResponseCache:
             self.answers.keep(key, CachedAnswer(text, relay.model, relay.usage, until, size))
 
 
-def asked_of(chat: ChatRequest) -> Any:
+def asks_of(chat: ChatRequest) -> Any:
     """Everything of a chat that its answer depends on, ready for JSON: the caller's own fields, or what was
     read of them."""
     if chat.wire is not None:

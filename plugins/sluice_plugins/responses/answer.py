@@ -87,7 +87,7 @@ class Answer:
         begun = {"id": f"item_{index}", "type": state.type, **item, "status": "completed"}
         match state.type:
             case "message":
-                part = {"type": "refusal", "refusal": told} if state.refused else _said(told)
+                part = {"type": "refusal", "refusal": told} if state.refused else _output_text(told)
                 return {"role": "assistant", **begun, "content": [part]}
             case "reasoning" if state.kind == "content":
                 return {"summary": [], **begun, "content": [{"type": "reasoning_text", "text": told}]}
@@ -224,7 +224,7 @@ class Answer:
             events.append(ToolCallDelta(state.call, "{}"))
 
 
-def _said(text: str) -> dict[str, Any]:
+def _output_text(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": []}
 
 

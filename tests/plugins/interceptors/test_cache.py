@@ -11,7 +11,7 @@ import pytest
 from sluice.config.loader import load
 from sluice.identity.keys import digest_of
 from sluice.model.chat import ChatRequest, Message, Text, Tool
-from sluice_plugins.interceptors.cache import OVERHEAD, Answers, Cache, CachedAnswer, ResponseCache, asked_of
+from sluice_plugins.interceptors.cache import OVERHEAD, Answers, Cache, CachedAnswer, ResponseCache, asks_of
 from tests.e2e.gateways import HEAD, KEY, Running, gateway
 from tests.fakes.rawserver import Peer, RawServer, Request, chunked, sized
 
@@ -73,9 +73,9 @@ def test_every_field_that_makes_another_answer_is_part_of_the_key() -> None:
         {"user": "ann"},
         {"parallel_tool_calls": False},
     ]
-    seen = {msgspec.json.encode(asked_of(msgspec.structs.replace(chat, **other))) for other in [{}, *others]}
+    seen = {msgspec.json.encode(asks_of(msgspec.structs.replace(chat, **other))) for other in [{}, *others]}
     assert len(seen) == len(others) + 1
-    assert asked_of(msgspec.structs.replace(chat, stream=False, include_usage=True)) == asked_of(chat)
+    assert asks_of(msgspec.structs.replace(chat, stream=False, include_usage=True)) == asks_of(chat)
 
 
 def test_the_interceptor_of_an_alias_is_a_cache_of_its_own() -> None:

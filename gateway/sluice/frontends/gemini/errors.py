@@ -47,7 +47,7 @@ def error_object(error: GatewayError) -> dict[str, Any]:
 
 
 def _details(error: GatewayError) -> list[dict[str, Any]]:
-    details = _said(error)
+    details = _vendor_details(error)
     details.append({"@type": f"{_RPC}ErrorInfo", "reason": error.code, "domain": "sluice"})
     if isinstance(error, BadRequest):
         wrong = [{"field": detail["field"], "description": detail["reason"]} for detail in error.details]
@@ -59,7 +59,7 @@ def _details(error: GatewayError) -> list[dict[str, Any]]:
     return details
 
 
-def _said(error: GatewayError) -> list[dict[str, Any]]:
+def _vendor_details(error: GatewayError) -> list[dict[str, Any]]:
     """Returns the details that an upstream of this dialect gave, those of a known form."""
     found = error.fields.get("details") if isinstance(error, UpstreamError) else None
     if not isinstance(found, list):
