@@ -5,7 +5,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/architecture.md"
-ROOTS = (ROOT, ROOT / "gateway/sluice", ROOT / "plugins/sluice_plugins", ROOT / "gateway/sluice/frontends/anthropic")
+ROOTS = (
+    ROOT,
+    ROOT / "gateway/sluice",
+    ROOT / "plugins/sluice_plugins",
+    ROOT / "gateway/sluice/frontends/anthropic",
+)
 
 
 def test_every_path_that_the_table_of_changes_names_exists() -> None:

@@ -1,4 +1,4 @@
-"""Who may use the admin API and its pages."""
+"""Access to the admin API and its pages."""
 
 from typing import Literal
 
@@ -19,8 +19,8 @@ class AdminKey(Section, frozen=True):
 
 
 class OidcRoles(Section, frozen=True):
-    """Who has which role, by a claim of the ID token (or of userinfo): a value, or one of a list. Nobody else
-    is let in.
+    """Roles of people who sign in, by a claim of the ID token (or of userinfo): a value, or one of a list.
+    Nobody else is let in.
 
     `claim` may lead into an object: realm_access.roles. `email` counts only with `email_verified` true. "*"
     among the values is anybody whom the provider signs in.
@@ -58,8 +58,8 @@ class Oidc(Section, frozen=True):
 
 
 class Admin(Section, frozen=True):
-    """Who may use /v1/admin and /admin: the digest of the key sent as x-admin-api-key. Without it those
-    routes answer 401.
+    """Access to /v1/admin and /admin: the digest of the key sent as x-admin-api-key. Without it those routes
+    answer 401.
 
     `keys`: further keys, each with its role. `store`: where dynamic keys and usage are kept: "memory",
     "sqlite:PATH", a URL of Redis or a postgresql:// one; null: as `state`. `pepper`: dynamic keys are kept as

@@ -66,7 +66,7 @@ class Tier(Section, frozen=True):
 
 
 def covering(names: Iterable[str], name: str) -> str:
-    """Of names that end in *, the longest that `name` begins with; "" where there is none."""
+    """Returns the longest of the names that end in * and cover `name`; "" if there is none."""
     found = [one for one in names if one.endswith("*") and name.startswith(one[:-1]) and name != one]
     return max(found, key=len, default="")
 
@@ -76,7 +76,7 @@ def targets_of(tier: tuple[Target, ...] | Tier) -> tuple[Target, ...]:
 
 
 class History(Section, frozen=True):
-    """How much of a conversation the model is given: the most recent messages within both bounds."""
+    """The part of a conversation that the model gets: the most recent messages within both bounds."""
 
     messages: Annotated[int, Meta(ge=0)] = 30  # messages of the history at most
     tokens: Count = 16_000  # tokens of the history at most, estimated; null: no bound
@@ -128,8 +128,8 @@ class Stage(Section, frozen=True):
 
 
 class Alias(Section, frozen=True):
-    """What callers name as the model: tiers are tried in order. A tier is a list of targets, or a section
-    with a strategy."""
+    """A name that callers give as the model: tiers are tried in order. A tier is a list of targets, or a
+    section with a strategy."""
 
     tiers: tuple[
         tuple[Target, ...] | Tier, ...

@@ -1,4 +1,4 @@
-"""Who may call: keys, the issuers of JWTs, tokens of web pages."""
+"""The callers: keys, the issuers of JWTs, tokens of web pages."""
 
 from sluice.config.types.limits import KeyLimits
 from sluice.config.types.values import Content, Digest, Name, Section
@@ -6,7 +6,7 @@ from sluice.config.units import Seconds, Secret
 
 
 class Grant(Section, frozen=True):
-    """What a key may do, and until when."""
+    """The permissions of a key, and when they end."""
 
     aliases: tuple[str, ...] = ("*",)  # aliases that may be used; "*": all
     default_alias: str | None = None  # the alias of requests that name none
@@ -52,8 +52,8 @@ class Claims(Section, frozen=True):
 
 
 class Issuer(Section, frozen=True):
-    """Whose JWTs are accepted (RFC 7519). Exactly one of `secret`, `jwks_file`, `jwks_url` (RFC 7517) and
-    `discovery`.
+    """An issuer whose JWTs are accepted (RFC 7519). Exactly one of `secret`, `jwks_file`, `jwks_url` (RFC
+    7517) and `discovery`.
 
     `discovery`: the key set's address stands in the issuer's /.well-known/openid-configuration (OpenID
     Connect Discovery).

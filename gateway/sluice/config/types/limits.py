@@ -31,8 +31,8 @@ class Budget(Section, frozen=True):
 
 
 class CallLimits(Section, frozen=True):
-    """What may be taken: calls, tokens (input and output), US dollars, streams at a time. Several windows
-    each, all hold.
+    """Limits of calls: their number, tokens (input and output), US dollars, streams at a time. Several
+    windows each, all hold.
 
     `weight`: the share of a key in the queue of an alias that has one.
     """
@@ -46,8 +46,8 @@ class CallLimits(Section, frozen=True):
 
 
 class KeyLimits(CallLimits, frozen=True):
-    """What a caller may take: of everything, and in `aliases` of single ones, whose limits hold beside those
-    of everything.
+    """Limits of a caller: of everything, and in `aliases` of single ones, whose limits hold beside those of
+    everything.
 
     The alias's own name decides, or the name that the caller gave where a wildcard answers it; else the
     longest name here that ends in * and covers it.
@@ -63,22 +63,22 @@ def windows_of(limit: Limit | tuple[Limit, ...]) -> tuple[Limit, ...]:
 
 
 class Queue(Section, frozen=True):
-    """In place of an immediate 429: wait for up to `timeout`, with at most `size` others, fairly by key and
-    its weight."""
+    """A queue in place of an immediate 429: calls wait for up to `timeout`, with at most `size` others,
+    fairly by key and its weight."""
 
     size: Count = 100  # calls that wait at most
     timeout: Seconds = Seconds(10)  # how long one waits at most
 
 
 class Tenant(Section, frozen=True):
-    """What all keys of one tenant may take together."""
+    """Limits of all keys of one tenant together."""
 
     limits: CallLimits = CallLimits()  # what all its keys may take together
     team: Name | None = None  # the team that it belongs to, whose limits hold beside its own; null: none
 
 
 class Team(Section, frozen=True):
-    """What all tenants of one team, and of the teams below it, may take together."""
+    """Limits of all tenants of one team, and of the teams below it, together."""
 
     limits: CallLimits = CallLimits()  # what all of them may take together
     parent: Name | None = None  # the team above it, whose limits hold, too; null: none
@@ -94,7 +94,7 @@ EndUserSource = Annotated[
 
 
 class EndUsers(CallLimits, frozen=True, kw_only=True):
-    """What each person may take that a tenant's keys act for, by all keys of the tenant together.
+    """Limits of each person that a tenant's keys act for, by all keys of the tenant together.
 
     `source`: where its name is, the first one that has any. `body`: OpenAI's `user` or `safety_identifier`,
     Anthropic's `metadata.user_id`; `header:NAME`; `token`: the claim `jwt.claims.user`, or the session prefix

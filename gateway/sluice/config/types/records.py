@@ -1,4 +1,4 @@
-"""Where records of calls go."""
+"""The sinks of call records."""
 
 from typing import Literal
 
@@ -62,7 +62,7 @@ class RecordKafkaTls(Section, frozen=True, kw_only=True):
 
 
 class RecordKafkaSasl(Section, frozen=True, kw_only=True):
-    """Who we are to the brokers: `user` and `password`, or for oauthbearer a token."""
+    """Our credentials for the brokers: `user` and `password`, or for oauthbearer a token."""
 
     mechanism: Literal["plain", "scram-sha-256", "scram-sha-512", "oauthbearer"]  # how it is shown
     user: str | None = None  # of plain and scram
@@ -86,7 +86,7 @@ class RecordKafka(Section, frozen=True, kw_only=True):
 
 
 class Records(Section, frozen=True, kw_only=True):
-    """Where a record of each call goes: exactly one of `file`, `webhook`, `s3`, `otlp` and `kafka`.
+    """A sink, which gets a record of each call: exactly one of `file`, `webhook`, `s3`, `otlp` and `kafka`.
 
     A batch that could not be delivered is kept in the directory `spill`, if there is one, and tried again
     until it is.

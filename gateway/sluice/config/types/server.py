@@ -21,7 +21,7 @@ class ServerTls(Section, frozen=True):
 
 
 class Server(Section, frozen=True):
-    """Where the gateway listens, and what it takes from callers before it hangs up."""
+    """The listeners, and the bounds of what callers may send."""
 
     listen: Address = "127.0.0.1:8080"  # host:port of the API, or unix:/path
     admin_listen: Address = "127.0.0.1:8081"  # host:port of metrics, probes and admin routes, or unix:/path

@@ -1,4 +1,4 @@
-"""What is kept of conversations and responses: where, for how long, and whether it is encrypted."""
+"""The storage of conversations and responses: where, for how long, and whether it is encrypted."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from sluice.config.units import DataKeys, Seconds, Secret
 
 
 class Responses(Section, frozen=True):
-    """Where answers of /v1/responses go that callers want kept (`store`), and may refer to in their next
+    """The store of answers of /v1/responses that callers want kept (`store`), and may refer to in their next
     request."""
 
     store: Secret | None = (
@@ -29,8 +29,8 @@ class Encryption(Section, frozen=True):
 
 
 class Retention(Section, frozen=True):
-    """How long conversations (`state`) are kept. What is older or more is deleted once a minute, beside the
-    calls.
+    """The time for which conversations (`state`) are kept. What is older or more is deleted once a minute,
+    beside the calls.
 
     null: as the store keeps them: for ever; in Redis for 30 days, and 1,000 messages; in memory 10,000 of
     1,000 messages.

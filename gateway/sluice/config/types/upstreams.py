@@ -82,9 +82,9 @@ class Picker(Section, frozen=True):
 
 
 class Fitted(Section, frozen=True, kw_only=True):
-    """What is changed in requests, beside what the table of models says (config/models.yaml). Fields are
-    named as in OpenAI's dialect, whatever the upstream speaks; "messages.x" is a field of messages. A null,
-    or "!" before a name of `drop`, takes a rule of the table (or the upstream's) away.
+    """Changes to requests, beside what the table of models says (config/models.yaml). Fields are named as in
+    OpenAI's dialect, whatever the upstream speaks; "messages.x" is a field of messages. A null, or "!" before
+    a name of `drop`, takes a rule of the table (or the upstream's) away.
 
     `drop`: fields that are left out. `rename`: other names for them. `default`: fields where the caller gives
     none. `force`: fields whatever the caller gives. `roles`: other names of messages' roles.
@@ -182,6 +182,6 @@ def credentials_of(upstream: Upstream) -> tuple[Credential, ...]:
 
 
 def heeds_limits(upstream: Upstream) -> bool:
-    """Whether what its answers say of limits is about the target: with several accounts it is about the one
-    that was asked."""
+    """Returns whether the rate headers of its answers are about the target: with several accounts they are
+    about the one that was used."""
     return upstream.rate_headers and len(credentials_of(upstream)) < 2

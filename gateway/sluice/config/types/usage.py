@@ -1,4 +1,4 @@
-"""What usage is counted by, what tokens cost, and what is known of models."""
+"""The dimensions of usage, prices, and the table of models."""
 
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ from sluice.config.types.values import Name, Section
 
 
 class Tag(Section, frozen=True):
-    """What a call says of itself, as usage is told apart by it: in a header, or in `metadata` of its body.
+    """A tag that calls give themselves, by which usage is counted: in a header, or in `metadata` of its body.
 
     The header goes before the metadata. Values beyond `values`, or beyond `most` a day, count as "other".
     """
@@ -20,7 +20,7 @@ class Tag(Section, frozen=True):
 
 
 class UsageReport(Section, frozen=True):
-    """What usage is kept by, beside the day, the key, the tenant, the alias and the model."""
+    """The dimensions that usage is counted by, beside the day, the key, the tenant, the alias and the model."""
 
     hourly_days: Annotated[int, Meta(ge=0, le=400)] = (
         8  # days for which it is also kept by the hour; 0: not at all
@@ -45,7 +45,7 @@ class Price(Section, frozen=True):
 
 
 class Prices(Section, frozen=True):
-    """What tokens cost: `file` (default: the table that comes with the gateway), `models` before it.
+    """Prices of tokens: `file` (default: the table that comes with the gateway), `models` before it.
 
     A model is named "upstream/model" or "model". `unknown`: a call whose model has no price goes on, or is
     refused. `header`: answers say what they cost (whole ones; streams say it in their log line and usage).
@@ -58,7 +58,7 @@ class Prices(Section, frozen=True):
 
 
 class Models(Section, frozen=True):
-    """What models take of requests, and what is known of them: `file` in place of the table that comes with
-    the gateway."""
+    """The table of models and of the fields that they take: `file` in place of the table that comes with the
+    gateway."""
 
     file: str | None = None  # a table in place of the one that comes along (sluice models update --to)
