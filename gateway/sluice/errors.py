@@ -23,7 +23,7 @@ UpstreamErrorKind = Literal[
 ]  # fmt: skip
 
 _SCOPES = {"key_alias": "key and alias", "end_user": "end user"}
-"""Scopes of limits as callers are told of them, where that is not their name."""
+"""Scopes of limits as callers see them, where that is not their name."""
 
 CONNECTION: dict[UpstreamErrorKind, str] = {
     "dns_error": "The upstream could not be reached",
@@ -33,7 +33,7 @@ CONNECTION: dict[UpstreamErrorKind, str] = {
     "headers_timeout": "The upstream did not answer in time",
     "reset": "The upstream closed the connection",
 }
-"""What callers are told of connections: the errors' own messages name our upstreams' addresses, and are for
+"""The messages for callers about connections: the errors' own messages name our upstreams' addresses, and are for
 the log."""
 
 NO_OTHER_FIELDS: Mapping[str, Any] = {}
@@ -90,7 +90,7 @@ class BadRequest(GatewayError):
 
 
 class Unauthorized(GatewayError):
-    """`reason` is one of the closed set of `auth_failures_total`; the caller is told only that it was
+    """`reason` is one of the closed set of `auth_failures_total`; the caller learns only that it was
     refused."""
 
     code = "unauthorized"
@@ -203,13 +203,13 @@ class Unavailable(GatewayError):
 class UpstreamError(GatewayError):
     """An attempt at one target failed.
 
-    `status` is the upstream's HTTP status, 0 where there was none; `retry_after` in seconds where it said so.
+    `status` is the upstream's HTTP status, 0 where there was none; `retry_after` in seconds where it gave one.
     `detail` is for the log only: what happened to the connection, with the upstream's address.
     The message is safe to show: the provider's own words about the request, or ours; never a header or a key.
     `provider_code` is the provider's own name for what went wrong, "" where it gave none.
     `words` and `document` are what it was made of, unmasked, until the upstream's own secrets have been masked
     in it, too (`sluice.wire.upstream_errors.conceal`); they are never shown or logged. `fields` are what the
-    provider said beside its message, for callers of its own dialect alone.
+    provider sent beside its message, for callers of its own dialect alone.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class UpstreamError(GatewayError):
 
     @property
     def about_request(self) -> bool:
-        """It is about what the caller sent, and the caller is told so; another target may still answer."""
+        """It is about what the caller sent, and the caller learns so; another target may still answer."""
         return self.kind in NOT_THE_TARGETS_FAULT
 
 

@@ -73,7 +73,7 @@ class Echo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     dialect: ClassVar[str] = ""
 
-    tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] = 0  # tokens of an answer; null: as many as were said
+    tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] = 0  # tokens of an answer; null: as many as it has
     delay: Seconds = Seconds(0)  # time between two tokens
     first_token_delay: Seconds | None = None  # time before the first token
     text: str | None = None  # what it says in place of an echo

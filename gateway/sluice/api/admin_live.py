@@ -30,7 +30,7 @@ SLOW_READER_SECONDS = 30.0
 MAX_STREAMS = 32
 """Streams of a process at a time."""
 ERRORS = 10
-"""The latest errors that are told."""
+"""The latest errors that are shown."""
 RETRY = b"retry: 2000\n\n"
 """Milliseconds after which a browser's EventSource comes again."""
 _json = msgspec.json.Encoder().encode

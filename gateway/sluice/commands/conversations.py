@@ -26,7 +26,7 @@ def conversations() -> None:
 @click.option("--session-prefix", help="Only conversations whose sessions begin with it, and no responses.")
 @of_a_running_one
 def export(*, url: str | None, path: str | None, tenant: str | None, session_prefix: str | None) -> None:
-    """Print what was said, as a JSON object per line."""
+    """Print the messages, as a JSON object per line."""
     wished = {"tenant": tenant, "session_prefix": session_prefix}
     query = {
         name: value for name, value in wished.items() if value is not None

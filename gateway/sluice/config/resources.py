@@ -20,7 +20,7 @@ class Resource(msgspec.Struct, frozen=True):
 
     `metered`: what a call may use is reserved before it and settled after it, as the field of the same name
     in `Amounts`; of any other each call takes one. `shown`: answers tell what is left in
-    `x-ratelimit-*-NAME`. `whole`: callers are told whole units. `example`: a rate, for help texts.
+    `x-ratelimit-*-NAME`. `whole`: callers see whole units. `example`: a rate, for help texts.
     """
 
     name: str

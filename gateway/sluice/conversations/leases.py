@@ -23,7 +23,7 @@ PRUNED = 3600.0
 
 
 class Leases:
-    """`failed` is told the operation and the error of renewals and of leases that could not be given back.
+    """`failed` gets the operation and the error of renewals and of leases that could not be given back.
 
     `sleep` and `clock` are asyncio's and the monotonic one's, in seconds.
     """
@@ -54,7 +54,7 @@ class Leases:
         """The lease of the session, as soon as it is this turn's, and its last `limit` messages. Safe to
         cancel.
 
-        `waiting` is told +1 and -1 around the time that another turn has it. Raises ConversationsFailed,
+        `waiting` gets +1 and -1 around the time that another turn has it. Raises ConversationsFailed,
         Unavailable.
         """
         lease = Lease(tenant, session, secrets.token_urlsafe(16))

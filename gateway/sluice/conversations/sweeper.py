@@ -16,7 +16,7 @@ PAUSE = 0.05
 
 
 class Sweeper:
-    """`step` does one bounded step of a sweep. `swept` is told what each sweep has deleted, where it was
+    """`step` does one bounded step of a sweep. `swept` gets what each sweep has deleted, where it was
     something; `failed` the operation and its error.
 
     `sleep` and `chance` are asyncio's and the random generator's. Several processes may sweep one store.

@@ -15,7 +15,7 @@ MAX_WAITING = 256
 
 
 class Turnstile:
-    """`waiting` is told +1 and -1 as turns begin and end to wait. Sessions with nobody in them are
+    """`waiting` gets +1 and -1 as turns begin and end to wait. Sessions with nobody in them are
     forgotten."""
 
     def __init__(self, waiting: Callable[[int], Any] = lambda _: None) -> None:
@@ -29,7 +29,7 @@ class Turnstile:
         """Waits for the turn before it. Raises Unavailable where too many wait already. Safe to cancel at any
         point.
 
-        `waiting` is told in place of the turnstile's own.
+        `waiting` is called in place of the turnstile's own.
         """
         return TurnPlace(self, (tenant, session), waiting or self._waiting)
 

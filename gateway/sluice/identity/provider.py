@@ -22,8 +22,8 @@ from sluice.identity.remote import DEADLINE, FetchFailed, client, get, read
 LIFE = 300.0
 """Seconds that metadata is used."""
 PAUSE = 2.0
-"""Seconds after a failure in which the provider is not asked again: who waits for it, too, is told the
-same."""
+"""Seconds after a failure in which the provider is not asked again: others who wait for it get the same
+error."""
 MAX_CODE_LENGTH = 4_096
 
 T = TypeVar("T")

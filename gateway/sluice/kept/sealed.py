@@ -1,4 +1,4 @@
-"""Kept responses that are encrypted before they are stored, and their store's failures told to its watch."""
+"""Kept responses that are encrypted before they are stored, and their store's failures reported to its watch."""
 
 from collections.abc import Awaitable
 from typing import Protocol, TypeVar
@@ -77,7 +77,7 @@ class Watch(Protocol):
 
 
 class WatchedResponses:
-    """`store`, with `watch` told of each call that fails and each that succeeds."""
+    """`store`, with `watch` called for each call that fails and each that succeeds."""
 
     def __init__(self, store: ResponseStore, watch: Watch) -> None:
         self._store = store

@@ -96,7 +96,7 @@ def believed_count(value: object) -> int | None:
 
 class Started(msgspec.Struct, frozen=True, gc=False):
     """The upstream began to answer. `id` and `model` as reported, else empty. `usage`: the prompt's, where it
-    is told first."""
+    is reported first."""
 
     id: str = ""
     model: str = ""
@@ -174,7 +174,7 @@ class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
     """The answer is complete. `native` is the provider's own finish reason, `stop_sequence` what ended the
-    answer, if told.
+    answer, if reported.
 
     `cost` in US dollars is added later, if it is reported to callers.
     """

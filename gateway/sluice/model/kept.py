@@ -39,4 +39,4 @@ class Keep(msgspec.Struct, eq=False):
     kept: bool = False
     response: Item | None = None
 
-    __repr__ = object.__repr__  # it holds what was said
+    __repr__ = object.__repr__  # it holds the model's text

@@ -108,7 +108,7 @@ class EndUserNames:
 
         A key acts for all end users of its tenant, and may query each. A JWT is a person's: what a header says
         is that person's word, so a JWT may query the end user that it names itself. One that shares the limits
-        of all that are not tracked has nothing of its own to be told. A query does not make it tracked. Raises
+        of all that are not tracked has nothing of its own to show. A query does not make it tracked. Raises
         Forbidden, NotFound.
         """
         wanted = name = name.strip()

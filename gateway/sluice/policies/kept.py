@@ -33,7 +33,7 @@ MAX_REFERENCES = 1000
 STORE_SECONDS = 1.0
 """Seconds for which the end of an answer waits until it is stored."""
 DOUBTFUL = AGAIN + 2.0
-"""Seconds after a failure of the store for which nobody is told that a response is not there."""
+"""Seconds after a failure of the store for which no caller gets a 404 for a response."""
 CLOSING = 10.0
 """Seconds for which `close` waits for answers that are being stored."""
 

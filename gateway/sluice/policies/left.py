@@ -26,7 +26,7 @@ class OwnLimit(msgspec.Struct, frozen=True):
     """One bucket, or the concurrency slots of one key, and its JSON object for the owner, still without
     `remaining`.
 
-    `whole`: what remains is told in whole units.
+    `whole`: what remains is shown in whole units.
     """
 
     wire: dict[str, Any]

@@ -1,7 +1,7 @@
 """Applies another configuration in all workers, or in none.
 
 The supervisor reads the file and checks it; every worker builds a snapshot from its bytes beside the current
-one. Only when all have succeeded, all are told to use it. If one fails, or does not answer, all discard it.
+one. Only when all have succeeded, all use it. If one fails, or does not answer, all discard it.
 Workers that start later get the current configuration; none starts during a rollout.
 """
 

@@ -185,7 +185,7 @@ class Health:
         return max(self._cool_until, self._open_until, self._spent_until)
 
     def spent(self, seconds: float) -> None:
-        """An answer said that nothing is left of its provider's limits for so long; 0.0: it did not say for
+        """An answer reported that nothing is left of its provider's limits for so long; 0.0: it did not say for
         how long."""
         self._spent_until = self._clock() + min(seconds or COOL_DOWN, MAX_COOL_DOWN)
 

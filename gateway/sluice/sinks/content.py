@@ -37,7 +37,7 @@ class Texts(msgspec.Struct, frozen=True):
     prompt_digest: str = ""
     answer_digest: str = ""
 
-    __repr__ = object.__repr__  # it holds what was said
+    __repr__ = object.__repr__  # it holds the model's text
 
     @property
     def size(self) -> int:

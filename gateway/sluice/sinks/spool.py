@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class Spool:
-    """`count` is told results and numbers of records, and `failed` why a batch was not taken, or not whole;
+    """`count` gets results and numbers of records, and `failed` why a batch was not taken, or not whole;
     `switched` each change: why the sink fails, "" when it takes them again; `lost` how many records are lost with the
     process, which nobody asks for its metrics any more.
 

@@ -1,4 +1,4 @@
-"""Stores again what a store that is down did not take: a caller has been told by then that it is kept."""
+"""Stores again what a store that is down did not take: its caller believes by then that it is kept."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

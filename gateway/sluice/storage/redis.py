@@ -7,8 +7,8 @@ sentinels who is the master now, where the address names some, else it resolves 
 demoted master that keeps its connections is left by everybody with the first call that it refuses. Of a
 cluster the nodes that failed are left, and its map is looked up again.
 
-Nothing is tried twice here, and no error carries what the server said: it may quote keys. `reason_of` says
-what it means.
+Nothing is tried twice here, and no error carries the server's message: it may quote keys. `reason_of` gives
+its meaning.
 """
 
 import asyncio

@@ -37,7 +37,7 @@ class SqliteFile:
     `busy`: seconds to wait for another's write. Raises OSError, with `filename`, here where the file cannot
     be used and from each `run` that the file cannot serve.
 
-    SQLite writes over what is deleted (`secure_delete`); whoever deletes what people said calls `erased`.
+    SQLite writes over what is deleted (`secure_delete`); whoever deletes messages calls `erased`.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ def _open(path: Path, prepare: Callable[[sqlite3.Connection], None], busy: float
 
 
 def _make_private(path: Path) -> None:
-    """The file exists afterwards and only its owner may open it, for it holds what people said.
+    """The file exists afterwards and only its owner may open it, for it holds people's messages.
 
     SQLite gives its journals the same mode. A file that was there and belongs to another user is left as it
     is.

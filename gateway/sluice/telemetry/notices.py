@@ -125,7 +125,7 @@ class TargetNotices:
         self._siblings = siblings
 
     def mute(self) -> None:
-        """Nobody follows this target any more: what it does is no news, and what went on is not said
+        """Nobody follows this target any more: what it does is no news, and what went on is not logged
         again."""
         self._muted = True
         self._notices.forget(("breaker", self._upstream, self._model))
@@ -205,7 +205,7 @@ class CredentialNotices:
         self.muted = False
 
     def mute(self) -> None:
-        """Nobody follows this credential any more: what went on is not said again."""
+        """Nobody follows this credential any more: what went on is not logged again."""
         self.muted = True
         for reason in (*self._seen, "refresh"):
             self._notices.forget((*self._key, reason))

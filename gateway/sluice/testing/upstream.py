@@ -1,4 +1,4 @@
-"""An upstream that speaks OpenAI's Chat Completions on loopback, and answers as it was told to."""
+"""An upstream that speaks OpenAI's Chat Completions on loopback, and answers by a script."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class ScriptedUpstream:
-    """Each call takes the next answer of the script; without one it is told "Hello from the script".
+    """Each call takes the next answer of the script; without one it gets "Hello from the script".
 
     `requests`: the bodies that were sent to it, as JSON. `url`: its base URL. It may be told from any thread.
     """

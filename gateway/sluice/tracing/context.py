@@ -19,7 +19,7 @@ class TraceContext(msgspec.Struct, eq=False):
     """One call in a trace. Ids are lower-case hexadecimal digits: 32 of a trace, 16 of a span; `parent` is ""
     in a new trace.
 
-    `sampled` is what upstreams are told; `known`: the caller said so. `attempts`: the spans of the call's
+    `sampled` is passed on to upstreams; `known`: it is the caller's. `attempts`: the spans of the call's
     attempts, in order.
     """
 

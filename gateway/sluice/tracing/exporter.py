@@ -24,7 +24,7 @@ Count = Callable[[str, int], object]
 
 
 class Exporter:
-    """`encode` makes a request's body of spans; `count` is told a result, of RESULTS, and of how many
+    """`encode` makes a request's body of spans; `count` gets a result, of RESULTS, and of how many
     spans."""
 
     def __init__(

@@ -138,7 +138,7 @@ class Ui:
         self._reply(request, self.sessions.begin(Owner("key", operator.name, secure=_is_secure(request))))
 
     async def _sign_out(self, request: Request, request_id: str) -> None:
-        """Whom a provider has signed in is told where to sign out there, too. It is not asked for that now: a
+        """People whom a provider has signed in get its address for signing out, too. It is not asked for that now: a
         provider that is away does not keep anybody signed in."""
         leave = self._oidc.leaving() if self._oidc is not None and self._is_by_provider(request) else None
         cookie = self.sessions.end_cookie(secure=_is_secure(request))

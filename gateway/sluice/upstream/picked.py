@@ -3,7 +3,7 @@ extension).
 
     enter   the picker gets the request's headers and body, and answers with endpoints, or with what the caller is to be
             answered (503, 429); the endpoints are tried in order until one begins to answer with anything but a 502, 503 or 504
-    then    the picker is told which one serves
+    then    the picker learns which one serves
     exit    its stream is ended, so that it knows that the request is over
 
 The protocol is that of `sluice.wire.ext_proc`. Credentials are never sent to the picker.

@@ -1,4 +1,4 @@
-"""Tags of calls: what callers say about a call that usage is to be told apart by, such as a project or a
+"""Tags that callers give a call, by which usage is counted, such as a project or a
 feature.
 
 Values come from callers, so each tag has a bound on how many different ones are kept apart a day; further

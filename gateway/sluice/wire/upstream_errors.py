@@ -377,7 +377,7 @@ class _Found:
 
 
 def status_kind(status: int, reason: Reason) -> UpstreamErrorKind:
-    """The kind of an HTTP status, sharpened by what the provider said where the status is too coarse."""
+    """The kind of an HTTP status, refined by the provider's words where the status is too coarse."""
     worded = _kind_of(reason)
     if worded is not None and worded in _SHARPER.get(status, _ANY):
         return worded

@@ -90,7 +90,7 @@ class TapeDecoder(Decoder):
             raise self._error
         events = self._events(self._lines.close())
         if not self._done and self._error is None:
-            self._error = UpstreamTruncated()  # no line said that this is all
+            self._error = UpstreamTruncated()  # no line reported the end
             if not events:
                 raise self._error
         return events

@@ -1,7 +1,7 @@
 """Embeddings on Bedrock by InvokeModel: Amazon's Titan and Nova, and Cohere's models, each in its maker's
 form.
 
-Requests come in OpenAI's dialect, and answers are its document. Which form a model takes is told by its id,
+Requests come in OpenAI's dialect, and answers are its document. A model's id shows which form it takes,
 which profiles and the ARNs of models hold, too. Titan and Nova take one text per request: several texts are
 several requests. How many tokens were read stands in Titan's answer, and for the others in a header.
 

@@ -171,7 +171,7 @@ class InvokeDecoder(Decoder):
                     frames.append(_as_frame(chunk))
                 elif chunk is not None:
                     events += self._native.take(chunk)
-        except UpstreamError as error:  # told behind what came before it in the same read
+        except UpstreamError as error:  # raised behind what came before it in the same read
             self._error = error
         if frames:
             events += self._messages.feed(b"".join(frames))

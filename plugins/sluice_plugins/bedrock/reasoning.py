@@ -124,7 +124,7 @@ _SCALE: Mapping[str, str] = {
 
 
 def _effort(wish: Reasoning | None) -> str:
-    """none, low, medium or high; "" where nothing was said. A budget is the lowest effort that takes as many
+    """none, low, medium or high; "" if the request has none. A budget is the lowest effort that takes as many
     tokens."""
     if wish is None or wish.effort:
         return _SCALE.get(wish.effort if wish is not None else "", "")

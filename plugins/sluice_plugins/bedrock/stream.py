@@ -144,7 +144,7 @@ class ConverseDecoder(FrameDecoder[EventMessage]):
         self._open: dict[int, _Calling] = {}  # tool calls, by content block
         self._calls = 0
         self._sealing: dict[int, _Sealing] = {}  # reasoning, by content block
-        self._blocks = 0  # blocks of reasoning that were told
+        self._blocks = 0  # blocks of reasoning so far
         self._sealed = 0  # characters kept of them
         self.skipped = 0
         self.skipped_fields = 0

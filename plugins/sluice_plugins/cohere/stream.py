@@ -14,7 +14,7 @@ A JSON document in place of a stream is a whole answer or an error. An event tha
 field by field (`sluice.wire.lenient`).
 
 A citation stands for characters of one content block; they are counted from the answer's beginning here. Each
-of its sources is told as an event of its own. `tokens` are what the model read and wrote; `billed_units`
+of its sources becomes an event of its own. `tokens` are what the model read and wrote; `billed_units`
 leave out Cohere's own part of the prompt.
 """
 
@@ -55,7 +55,7 @@ FINISH_REASONS: dict[str, FinishReason] = {
 }
 """https://docs.cohere.com/reference/chat#response.body.finish_reason; those with ERROR_ are of version 1."""
 MAX_QUOTE = 2000
-"""Characters of a source that are told of it."""
+"""Maximum characters of a source."""
 
 
 class _Content(msgspec.Struct):

@@ -18,7 +18,7 @@ from sluice.model.events import Cited
 from sluice.wire.lenient import read
 
 MAX_SOURCES = 1000
-"""Sources that are told of one answer, and chunks whose sources are kept."""
+"""Maximum sources of one answer, and chunks whose sources are kept."""
 MAX_TEXT = 8 << 20
 """Characters of an answer in which places are told."""
 FOLD = 1024

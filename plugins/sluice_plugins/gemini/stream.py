@@ -12,15 +12,15 @@ How it ends:
     a bare JSON object or list with an error  that error (Vertex AI writes it between and behind events)
 
 Without `alt=sse` the API writes a JSON list of the same objects, which is read as they are. Calls may come in
-pieces (`partialArgs` with a JSONPath each: Vertex AI's streamFunctionCallArguments); they are told whole, at
-their end. Code that Google runs, and its results, are signs of life; an inline image is told as an image of
+pieces (`partialArgs` with a JSONPath each: Vertex AI's streamFunctionCallArguments); they become one event, at
+their end. Code that Google runs, and its results, are signs of life; an inline image becomes an image of
 Markdown with a data: URL.
 
 A `thoughtSignature` belongs to its part. Of a call it is `ToolCallStarted.signature`; of any other part a
 block of reasoning is told whose `signature` is Google's behind "gemini:", by which it is known when it comes
 back. (https://ai.google.dev/gemini-api/docs/thought-signatures)
 
-Sources of the answer are told at its end (`sluice_plugins.gemini.sources`).
+Sources of the answer become events at its end (`sluice_plugins.gemini.sources`).
 
 Counts are the whole answer's so far. `toolUsePromptTokenCount` is input; `thoughtsTokenCount` is output,
 beside `candidatesTokenCount`. (https://ai.google.dev/api/generate-content#UsageMetadata)

@@ -40,7 +40,7 @@ class ChoiceState(msgspec.Struct, eq=False):
     legacy: bool = False
     native: str = ""
 
-    __repr__ = object.__repr__  # it holds what was said
+    __repr__ = object.__repr__  # it holds the model's text
 
     @property
     def called(self) -> bool:

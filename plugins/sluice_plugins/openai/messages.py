@@ -39,7 +39,7 @@ def messages_of(
     messages: Sequence[Message], dialect: str, *, reasoning: bool, marks: CacheMarks = ""
 ) -> list[Wire]:
     """`dialect`: the caller's. `reasoning`: the target takes `reasoning_content`. `marks`: how it takes marks
-    for the prompt cache. Raises BadRequest for content that cannot be said."""
+    for the prompt cache. Raises BadRequest for content that this dialect lacks."""
     if dialect not in OWN:
         for part in [part for message in messages for part in message.parts if type(part) is Other]:
             _check_foreign(part)

@@ -28,7 +28,7 @@ from sluice_plugins.responses.wire import Annotation, Item, ItemPart
 
 FUNCTIONS = frozenset({"function_call", "custom_tool_call"})
 MAX_SEALED = 4 << 20
-"""Most characters of encrypted reasoning that are kept; what is longer is not told."""
+"""Most characters of encrypted reasoning that are kept; longer ones make no events."""
 MAX_PIECES = 4 << 20
 """Most characters of deltas that are kept, of items that may never be finished."""
 
@@ -177,7 +177,7 @@ class Answer:
             events.append(cited)
 
     def done(self, index: int, item: Item, events: list[StreamEvent]) -> None:
-        """An item is complete: what was not told of it is told now."""
+        """An item is complete: what made no events yet makes them now."""
         state = self.begin(index, item, events)
         if state.done:
             return
@@ -193,7 +193,7 @@ class Answer:
     def _end_message(
         self, index: int, state: _ItemState, parts: Sequence[ItemPart], events: list[StreamEvent]
     ) -> None:
-        before = state.text  # characters that were told in deltas
+        before = state.text  # characters that came in deltas
         for part in parts:
             whole = part.text or part.refusal or ""
             if len(whole) > before and _goes_on(whole, before, state.last):

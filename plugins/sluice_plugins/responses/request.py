@@ -109,7 +109,7 @@ def _assistant(message: Message) -> Iterable[Value]:
 
 def _content(parts: Sequence[Part], text: str) -> str | list[Value]:
     """An assistant's texts as one, and its refusal behind them. A list of parts is that of an answer that was
-    given, which has an id: what another model said is plain text."""
+    given, which has an id: another model's words are plain text."""
     refusal = "".join([part.text for part in parts if isinstance(part, Text) and part.refusal])
     if not refusal:
         return text

@@ -30,7 +30,7 @@ Say = Callable[[Path, str], object]
 
 
 def check_sink(sink: Records, say: Say) -> None:
-    """One sink. `say` is told where within it, and what is wrong."""
+    """One sink. `say` gets the place within it, and the problem."""
     given = [kind for kind in _KINDS if getattr(sink, kind) is not None]
     if len(given) != 1:
         say((), f"needs exactly one of {', '.join(_KINDS)}")
@@ -90,7 +90,7 @@ def _check_sasl(sasl: RecordKafkaSasl, say: Say) -> None:
 
 
 def check_url(url: object, path: Path, say: Say) -> None:
-    """An address of a server. `say` is told what is wrong."""
+    """An address of a server. `say` gets the problem."""
     if not isinstance(url, str):
         return
     try:

@@ -7,7 +7,7 @@ there is nothing more to come. Google's seal of a call is the signature of a thi
 (`sluice.wire.seals`). Tools that a provider ran itself are not shown: their results are not known here. After
 an error there is no message_stop.
 
-Usage: in message_start what the upstream said first of the prompt, else an estimate; in message_delta the
+Usage: in message_start the upstream's first count of the prompt, else an estimate; in message_delta the
 final one.
 
 Standard: https://platform.claude.com/docs/en/build-with-claude/streaming

@@ -68,7 +68,7 @@ NAME_OF_SCHEMA = "answer"
 THREAD = "thread"
 """The field of message threads, whose standard is
 https://platform.claude.com/docs/en/build-with-claude/message-threads. Where it stands in `dialect_only` and
-there is no such thread, callers are told so in the provider's form and replay the conversation."""
+there is no such thread, callers get an error in the provider's form and replay the conversation."""
 MAX_KIND_SHOWN = 64
 """Characters of a tool's type that are repeated in an error."""
 

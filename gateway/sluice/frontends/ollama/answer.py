@@ -1,9 +1,9 @@
 """Events -> the lines of Ollama's stream, or its one object; of /api/chat and of /api/generate.
 
-A line has the next text, reasoning or tool call; a call is told in one line, once it is complete. The last
+A line has the next text, reasoning or tool call; a call is written in one line, once it is complete. The last
 one has `done`, why the answer ended, and how long it took (in nanoseconds, of our own clock):
 `prompt_eval_duration` up to the first content, `eval_duration` from then on, `load_duration` 0. Counts are
-the provider's, and absent where it told none.
+the provider's, and absent where it reported none.
 
 Clients read every line as an object, so a heartbeat is one without content. After an error's line there is no
 `done`.

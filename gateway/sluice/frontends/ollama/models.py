@@ -87,7 +87,7 @@ async def version(inquiry: Inquiry) -> Reply:
 
 
 def other_name(model: str) -> str:
-    """A model's tag is "latest" where none is said: "chat" and "chat:latest" are one."""
+    """A model's tag is "latest" by default: "chat" and "chat:latest" are one."""
     return model.removesuffix(LATEST) if model.endswith(LATEST) else model + LATEST
 
 
