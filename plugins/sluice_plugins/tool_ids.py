@@ -26,6 +26,10 @@ def _readable(id: str, count: int) -> str:
     return f"{_UNFIT.sub('_', id)[:43]}_{_digest(id, count)[:20]}"
 
 
+def _short(id: str, count: int) -> str:
+    return f"{_UNFIT.sub('_', id)[:19]}_{_digest(id, count)[:20]}"
+
+
 def _nine(id: str, count: int) -> str:
     number = int(_digest(id, count), 16)
     letters = []
@@ -42,6 +46,7 @@ def _digest(id: str, count: int) -> str:
 _MAKERS: dict[ToolIds, Callable[[str, int], str]] = {
     "[A-Za-z0-9_-]{1,64}": _readable,
     "[A-Za-z0-9]{9}": _nine,
+    ".{1,40}": _short,
 }
 
 

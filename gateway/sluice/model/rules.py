@@ -22,8 +22,10 @@ Thinking = Literal["", "budget", "adaptive", "never"]
 budget)."""
 ThinkingOff = Literal["disabled", "between_tools", "never"]
 """The type of `thinking` that turns it off; "never": it cannot be turned off."""
-ToolIds = Literal["", "[A-Za-z0-9_-]{1,64}", "[A-Za-z0-9]{9}"]
+ToolIds = Literal["", "[A-Za-z0-9_-]{1,64}", "[A-Za-z0-9]{9}", ".{1,40}"]
 """The required form of tool call ids; "" is any."""
+ToolNames = Literal["", "[A-Za-z0-9_-]{1,64}", "[A-Za-z0-9_-]{1,128}", "[A-Za-z_][A-Za-z0-9_.:-]{0,63}"]
+"""The required form of tools' names; "" is any."""
 
 
 CacheMarks = Literal["", "cache_control", "prompt_cache_breakpoint"]
@@ -52,7 +54,9 @@ class ModelRules(msgspec.Struct, frozen=True):
     for them. `blank_stops`: the model accepts stop sequences of white space. `efforts`: those it accepts.
     `always_thinks`: it thinks unless thinking is turned off. `prefix`: a last message of the assistant must
     be marked as what the answer begins with (`prefix: true`, Mistral). `cache_marks`: how it takes callers'
-    marks for the prompt cache, where its dialect has none for every model (OpenAI's).
+    marks for the prompt cache, where its dialect has none for every model (OpenAI's). `replies`: a user's
+    message behind results of tools needs an assistant's between (Mistral). `least_tokens`: the smallest
+    token limit.
     """
 
     drop: frozenset[str] = frozenset()
@@ -66,12 +70,15 @@ class ModelRules(msgspec.Struct, frozen=True):
     lacks: frozenset[str] = frozenset()
     blank_stops: bool = True
     tool_ids: ToolIds = ""
+    tool_names: ToolNames = ""
     thinking: Thinking = ""
     efforts: tuple[Effort, ...] = ()
     always_thinks: bool = False
     thinking_off: ThinkingOff = "disabled"
     prefix: bool = False
     cache_marks: CacheMarks = ""
+    replies: bool = False
+    least_tokens: int = 0
 
     @property
     def limit_name(self) -> str:
@@ -108,12 +115,15 @@ class ModelRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plain_images: bool | None = None
     blank_stops: bool | None = None
     tool_ids: ToolIds | None = None
+    tool_names: ToolNames | None = None
     thinking: Thinking | None = None
     efforts: tuple[Effort, ...] | None = None
     always_thinks: bool | None = None
     thinking_off: ThinkingOff | None = None
     prefix: bool | None = None
     cache_marks: CacheMarks | None = None
+    replies: bool | None = None
+    least_tokens: int | None = None
 
     def holds_for(self, backend: str, host: str, model: str, vendor: str = "") -> bool:
         return (
@@ -134,12 +144,15 @@ _LATER_WINS = (
     "plain_images",
     "blank_stops",
     "tool_ids",
+    "tool_names",
     "thinking",
     "efforts",
     "always_thinks",
     "thinking_off",
     "prefix",
     "cache_marks",
+    "replies",
+    "least_tokens",
 )
 
 

@@ -7,18 +7,20 @@ sockets.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from sluice.backends.transport import Sink, UpstreamResponse
+from sluice.model.chat import call_ids
 from sluice.model.events import Finished
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import LARGE
 from sluice.proxy.relay import Relay
 from sluice.proxy.run import CallRun
+from sluice.proxy.tool_names import NamedDecoder
 from sluice.wire.forwarding import provider_id
 from sluice.wire.retry_after import spent_for
 
@@ -48,6 +50,7 @@ class AttemptReader(msgspec.Struct, eq=False):
     prefilled: bool = False
     price: Price | None = None
     beside: Beside | None = None
+    names: Mapping[str, str] = {}  # of each tool that is called otherwise at the target: the caller's name
     task: "asyncio.Task[Any] | None" = None  # if two attempts race
     answer: "AnswerReader | None" = None
     _relay: Relay | None = None
@@ -95,8 +98,13 @@ class AttemptReader(msgspec.Struct, eq=False):
         run, attempt = self.run, self.attempt
         target, whole = attempt.target, attempt.whole
         verbatim = target.passes_on == run.call.chat.dialect and not run.resumes
+        decoder = target.decoder(verbatim=verbatim) if whole is None else whole.whole_decoder()
+        if self.names:
+            decoder = NamedDecoder(decoder, self.names)
+        if not run.call.chat.only_texts and (ids := call_ids(run.call.chat.messages)):
+            decoder.distinguish(ids)
         relay = Relay(
-            target.decoder(verbatim=verbatim) if whole is None else whole.whole_decoder(),
+            decoder,
             run.encoder_for(verbatim=verbatim),
             not run.call.chat.stream,
             self.last,

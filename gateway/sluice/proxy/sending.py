@@ -108,6 +108,8 @@ class Sender:
             chat = target.fit(chat)
         if capable is not None:
             chat = capable.without(chat)
+        if target.names is not None and not chat.only_texts and chat.dialect != target.backend.dialect:
+            chat, reader.names = target.names(chat)
         if chat.n > 1 or chat.dialect_only:
             _check_dialect(chat, same=target.passes_on == chat.dialect)
         if not chat.stream and target.whole is not None and target.passes_on == chat.dialect:

@@ -66,6 +66,9 @@ class StagedDecoder(Decoder):
     def reported(self) -> Usage | None:
         return self._decoder.reported
 
+    def distinguish(self, ids: frozenset[str]) -> None:
+        self._decoder.distinguish(ids)
+
     def feed(self, data: bytes) -> list[StreamEvent]:
         return self._staged(self._decoder.feed(data))
 

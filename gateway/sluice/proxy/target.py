@@ -14,6 +14,7 @@ from sluice.model.chat import ChatRequest
 from sluice.pricing.prices import Dated
 from sluice.proxy.capable import Capable
 from sluice.proxy.stages import StageKind, staged
+from sluice.proxy.tool_names import NamesFitting
 from sluice.routing.failover import RetryPolicy
 from sluice.routing.health import Health, Load
 from sluice.routing.strategies import RoutedTier
@@ -57,6 +58,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     fit: Callable[[ChatRequest], ChatRequest] | None = (
         None  # adapts a request to this target; None: it takes all requests
     )
+    names: NamesFitting | None = None  # gives tools of other dialects names that it takes; None: it takes all
     capable: Capable | None = None  # its capabilities, for requests of other dialects; None: it can do all
     whole: Operation | None = None  # how it answers in one piece; None: it always streams
     max_before_content: int = 1 << 20  # bytes

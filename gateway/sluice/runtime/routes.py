@@ -18,6 +18,7 @@ from sluice.model.rules import NO_RULES, ModelRules, Overrides, rules_of
 from sluice.proxy.capable import Capable, refusing, takes_of
 from sluice.proxy.fitting import Fitting
 from sluice.proxy.target import Route, Target, add_headers
+from sluice.proxy.tool_names import NamesFitting
 from sluice.routing.failover import RetryPolicy
 from sluice.routing.health import BreakerPolicy, Health, Load
 from sluice.routing.strategies import BY_PODS, RoutedTier
@@ -175,6 +176,7 @@ class Routes:
             attribution=(("x-sluice-attempts", "1"), *((("x-sluice-target", shown),) if shown else ())),
             passes_on=backend.dialect or None,
             fit=Fitting(rules, by_rule, backend.dialect).__call__ if rules is not NO_RULES else None,
+            names=NamesFitting(rules.tool_names) if rules.tool_names else None,
             capable=Capable(takes, alias.unsupported, dropped, spared) if takes is not None else None,
             dropped=dropped,
             tell=getattr(backend, "tell", add_headers),

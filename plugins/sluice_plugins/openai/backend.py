@@ -28,10 +28,10 @@ from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.openai.document import DocumentDecoder
 from sluice_plugins.openai.embeddings import Embeddings
-from sluice_plugins.openai.messages import cache_options, messages_of
+from sluice_plugins.openai.messages import cache_options, lacks_replies, messages_of, with_replies
 from sluice_plugins.openai.reasoning import effort_of
 from sluice_plugins.openai.stream import ChunkDecoder
-from sluice_plugins.tool_ids import fitted_ids, fitted_wire_ids
+from sluice_plugins.tool_ids import fitted_ids, fitted_wire_ids, ids_fit
 from sluice_plugins.tool_order import results_first
 from sluice_plugins.tool_schemas import plain_tool
 from sluice_plugins.translation import account_headers, check_endpoint
@@ -243,8 +243,11 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return with_member(body, b'"stream_options":{"include_usage":true}')
 
     def _ids_stand(self, chat: ChatRequest) -> bool:
-        """Returns whether the ids of tool calls can stay: the target accepts any, or there are none."""
-        return not self.rules.tool_ids or not any([message.tool_calls for message in chat.messages])
+        """Returns whether the ids of tool calls can stay, and no message has to be put between others."""
+        rules = self.rules
+        return (not rules.tool_ids or ids_fit(chat.messages, rules.tool_ids)) and not (
+            rules.replies and lacks_replies([message.role for message in chat.messages])
+        )
 
     def _limit_stands(self, chat: ChatRequest, wire: dict[str, Any]) -> bool:
         """Returns whether the token limit can stay: given once, as an integer, under the required name."""
@@ -269,8 +272,10 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             del body[name]
         if given and chat.sampling.max_tokens is not None:
             body[self._limit_name or given[0]] = chat.sampling.max_tokens
-        if self.rules.tool_ids:
+        if self.rules.tool_ids and not ids_fit(chat.messages, self.rules.tool_ids):
             body["messages"] = fitted_wire_ids(body["messages"], self.rules.tool_ids)
+        if self.rules.replies:
+            body["messages"] = with_replies(body["messages"])
         return body
 
     def _translated(self, chat: ChatRequest) -> dict[str, Any]:
@@ -283,6 +288,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             reasoning="messages.reasoning_content" not in rules.drop,
             marks=rules.cache_marks,
         )
+        if rules.replies:
+            written = with_replies(written)
         if (
             sampling is _NO_SAMPLING
             and not chat.tools

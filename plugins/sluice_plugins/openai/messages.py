@@ -15,6 +15,7 @@ https://api-docs.deepseek.com/guides/thinking_mode (tool calls)
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from sluice.errors import BadRequest
@@ -85,6 +86,26 @@ def marked(wire: Wire, part: Part, marks: CacheMarks) -> Wire:
     if not marks or (cache := cache_of(part)) is None:
         return wire
     return {**wire, marks: cache if marks == "cache_control" else BREAKPOINT}
+
+
+REPLY = "Understood."
+"""What the assistant says between the results of its tools and a user's next message, where a vendor insists on
+it (Mistral: "Unexpected role 'user' after role 'tool'")."""
+
+
+def lacks_replies(roles: Sequence[str]) -> bool:
+    """Returns whether a user's message stands directly behind a tool's result."""
+    return any([role == "user" and before == "tool" for before, role in pairwise(roles)])
+
+
+def with_replies(messages: Sequence[Wire]) -> list[Wire]:
+    """The messages, with an assistant's between results of tools and a user's."""
+    found: list[Wire] = []
+    for message in messages:
+        if message["role"] == "user" and found and found[-1]["role"] == "tool":
+            found.append({"role": "assistant", "content": REPLY})
+        found.append(message)
+    return found
 
 
 def _loop(messages: Sequence[Message]) -> int:

@@ -66,7 +66,7 @@ class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     takes: ClassVar[frozenset[str]] = frozenset({
         "image_url", "image_data", "file_data", "file_url", "file_id", "input_audio", "tool_images", "tools",
         "tool_choice_required", "tool_choice_named", "json_object", "json_schema", "parallel_tool_calls",
-        "temperature", "top_p", "reasoning_effort", "reasoning_budget", "user",
+        "temperature", "top_p", "reasoning_effort", "reasoning_budget", "user", "metadata", "service_tier", "verbosity",
     })  # fmt: skip
     rules: ClassVar[ModelRules] = NO_RULES
 
@@ -118,6 +118,11 @@ class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         if self.rules.tool_ids:
             chat = msgspec.structs.replace(
                 chat, messages=tuple(fitted_ids(chat.messages, self.rules.tool_ids))
+            )
+        least, limit = self.rules.least_tokens, chat.sampling.max_tokens
+        if limit is not None and limit < least:
+            chat = msgspec.structs.replace(
+                chat, sampling=msgspec.structs.replace(chat.sampling, max_tokens=least)
             )
         body = translated(
             chat,

@@ -34,6 +34,9 @@ ENCRYPTED = "reasoning.encrypted_content"
 """What is asked for (`include`) so that reasoning can come back; a rule's `drop` of this name keeps it from
 models."""
 
+SAME = ("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "metadata", "service_tier")
+"""Fields that are the same in both of OpenAI's APIs."""
+
 
 def translated(
     chat: ChatRequest, summary: str, efforts: Sequence[Effort], *, encrypted: bool, marks: CacheMarks = ""
@@ -41,6 +44,7 @@ def translated(
     """The request without model and stream. `efforts`: the model's, where they are known; `marks`: how it
     takes marks for the prompt cache. Raises BadRequest for content that the API does not take."""
     sampling = chat.sampling
+    of_openai = chat.wire if chat.fields.as_named and chat.wire is not None else {}
     instructions, messages = _instructions(chat.messages, marks)
     body: Value = {
         "instructions": instructions or None,
@@ -51,9 +55,10 @@ def translated(
         "tools": [_tool(tool) for tool in chat.tools] or None,
         "tool_choice": _choice(chat.tool_choice) if chat.tools else None,
         "parallel_tool_calls": chat.parallel_tool_calls if chat.tools else None,
-        "text": _text(chat.response_format),
+        "text": _text(chat.response_format, of_openai.get("verbosity")),
         "reasoning": _reasoning(chat.reasoning, summary, efforts),
-        "user": chat.user or None,
+        **{name: of_openai.get(name) for name in SAME},
+        **({"user": chat.user} if chat.user else {}),
         "include": [ENCRYPTED] if encrypted else None,
         "prompt_cache_options": cache_options(chat, marks),
     }
@@ -188,14 +193,15 @@ def _choice(choice: str | tuple[str, str] | None) -> Any:
             return choice
 
 
-def _text(wanted: Mapping[str, Any] | None) -> Value | None:
+def _text(wanted: Mapping[str, Any] | None, verbosity: Any) -> Value | None:
+    how = {} if verbosity is None else {"verbosity": verbosity}
     match wanted:
         case None:
-            return None
+            return how or None
         case {"type": "json_schema", "json_schema": dict(schema)}:
-            return {"format": {"type": "json_schema", "name": "answer", **schema}}
+            return {"format": {"type": "json_schema", "name": "answer", **schema}, **how}
         case _:
-            return {"format": {"type": wanted.get("type")}}
+            return {"format": {"type": wanted.get("type")}, **how}
 
 
 def _reasoning(wish: Reasoning | None, summary: str, efforts: Sequence[Effort]) -> Value | None:

@@ -63,7 +63,7 @@ def test_what_mistral_refuses_is_left_out_and_what_it_calls_otherwise_is_renamed
     )
     assert [sorted(message) for message in found["messages"]] == [
         ["content", "role"], ["content", "role"], ["content", "role", "tool_calls"], ["content", "role", "tool_call_id"],
-        ["content", "role"],
+        ["content", "role"], ["content", "role"],
     ]  # fmt: skip
     [called, result] = found["messages"][2:4]
     assert called["tool_calls"][0]["id"] == result["tool_call_id"]

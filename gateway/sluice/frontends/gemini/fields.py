@@ -6,7 +6,7 @@ FIELDS = DialectFields(
     shown={
         "messages": "contents", "stop": "generationConfig.stopSequences", "tool_choice": "toolConfig",
         "response_format": "generationConfig.responseMimeType", "seed": "generationConfig.seed",
-        "n": "generationConfig.candidateCount",
+        "n": "generationConfig.candidateCount", "logprobs": "generationConfig.responseLogprobs",
         "temperature": "generationConfig.temperature", "top_p": "generationConfig.topP", "top_k": "generationConfig.topK",
         "frequency_penalty": "generationConfig.frequencyPenalty", "presence_penalty": "generationConfig.presencePenalty",
         "reasoning_effort": "generationConfig.thinkingConfig", "thinking": "generationConfig.thinkingConfig",
@@ -20,4 +20,5 @@ FIELDS = DialectFields(
         "thinking": "generationConfig.thinkingConfig", "tool_choice": "toolConfig", "response_format": "",
     },
     unlike=frozenset({"metadata", "service_tier", "store", "user"}),
+    inner={"generationConfig": {"responseLogprobs": "logprobs"}},
 )  # fmt: skip

@@ -1,0 +1,130 @@
+"""Conversations in the forms that vendors of OpenAI's dialects insist on, by their rules."""
+
+import json
+from typing import Any
+
+import pytest
+
+from sluice.backends.protocol import with_rules
+from sluice.config.rule_file import bundled_rules
+from sluice.model.rules import rules_of
+from sluice.proxy.fitting import Fitting
+from sluice_plugins.openai.backend import OpenAI
+from sluice_plugins.responses.backend import Responses
+from tests.matrix.lanes import Upstream, parsed, sent
+
+
+def upstream(kind: Any, host: str, model: str) -> Upstream:
+    backend = kind(base_url=f"https://{host}/v1")
+    rules = rules_of(bundled_rules(), (), kind.__name__.lower(), host, model)
+    return Upstream(with_rules(backend, rules), model, Fitting(rules, dialect=backend.dialect))
+
+
+MISTRAL = upstream(OpenAI, "api.mistral.ai", "mistral-large-latest")
+GPT = upstream(OpenAI, "api.openai.com", "gpt-4.1")
+VLLM = upstream(OpenAI, "vllm.test", "qwen3")
+OF_RESPONSES = upstream(Responses, "api.openai.com", "gpt-4.1")
+OTHER_RESPONSES = upstream(Responses, "vllm.test", "qwen3")
+
+
+def call(id: str) -> dict[str, Any]:
+    return {"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def conversation(id: str) -> list[dict[str, Any]]:
+    return [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": None, "tool_calls": [call(id)]},
+        {"role": "tool", "tool_call_id": id, "content": "r"},
+        {"role": "user", "content": "go on"},
+    ]
+
+
+def asked(to: Upstream, client: str = "openai", **fields: Any) -> dict[str, Any]:
+    return sent(to, parsed(client, json.dumps({"model": "m", **fields}).encode(), stream=True))
+
+
+def roles(body: dict[str, Any]) -> list[str]:
+    return [message["role"] for message in body["messages"]]
+
+
+def test_mistral_is_told_something_of_the_assistants_between_a_result_and_its_user() -> None:
+    own = asked(MISTRAL, messages=conversation("abcdefgh1"), stream=True)
+    assert roles(own) == ["user", "assistant", "tool", "assistant", "user"]
+    assert own["messages"][3]["content"]
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "r"}
+    use = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": [use]},
+        {"role": "user", "content": [result, {"type": "text", "text": "go on"}]},
+    ]
+    other = asked(MISTRAL, "anthropic", max_tokens=9, messages=messages)
+    assert roles(other) == ["user", "assistant", "tool", "assistant", "user"]
+    assert roles(asked(VLLM, messages=conversation("abcdefgh1"))) == ["user", "assistant", "tool", "user"]
+    fine = conversation("abcdefgh1")[:3]
+    assert roles(asked(MISTRAL, messages=fine)) == ["user", "assistant", "tool"]
+
+
+@pytest.mark.parametrize("length", [41, 64, 500])
+def test_ids_longer_than_openai_takes_are_shortened_in_call_and_result(length: int) -> None:
+    body = asked(GPT, messages=conversation("c" * length), stream=True)
+    [made] = [made["id"] for made in body["messages"][1]["tool_calls"]]
+    assert len(made) <= 40
+    assert body["messages"][2]["tool_call_id"] == made
+    whole = json.loads(GPT.backend.whole_request(parsed_whole("c" * length), "gpt-4.1").body)  # type: ignore[attr-defined]
+    assert whole["messages"][2]["tool_call_id"] == made
+
+
+def parsed_whole(id: str) -> Any:
+    body = json.dumps({"model": "m", "messages": conversation(id)}).encode()
+    return parsed("openai", body, stream=False)
+
+
+def test_ids_that_openai_takes_leave_the_callers_bytes_alone() -> None:
+    usage = {"include_usage": True}
+    fields = {"model": "gpt-4.1", "messages": conversation("functions.f:0"), "stream": True}
+    body = json.dumps({**fields, "stream_options": usage}).encode()
+    chat = parsed("openai", body, stream=True)
+    assert GPT.backend.request(GPT.fit(chat), "gpt-4.1").body == body
+
+
+@pytest.mark.parametrize(("limit", "floor"), [(1, 16), (15, 16), (16, 16), (17, 17)])
+def test_openais_responses_are_asked_for_the_least_that_they_take(limit: int, floor: int) -> None:
+    hello = [{"role": "user", "content": "q"}]
+    assert asked(OF_RESPONSES, messages=hello, max_tokens=limit)["max_output_tokens"] == floor
+    assert asked(OTHER_RESPONSES, messages=hello, max_tokens=limit)["max_output_tokens"] == limit
+    assert "max_output_tokens" not in asked(OF_RESPONSES, messages=hello)
+
+
+def test_fields_that_openais_two_apis_share_go_from_one_to_the_other() -> None:
+    shared = {
+        "user": "u", "safety_identifier": "s", "prompt_cache_key": "k", "metadata": {"a": "b"}, "service_tier": "flex",
+    }  # fmt: skip
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
+    hello = [{"role": "user", "content": "q"}]
+    body = asked(OF_RESPONSES, messages=hello, verbosity="low", response_format=wanted, **shared)
+    assert {name: body[name] for name in shared} == shared
+    assert body["text"] == {
+        "format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}},
+        "verbosity": "low",
+    }
+    assert asked(OF_RESPONSES, messages=hello, verbosity="high")["text"] == {"verbosity": "high"}
+    metadata = asked(OF_RESPONSES, "anthropic", max_tokens=9, messages=hello, metadata={"user_id": "u"})
+    assert (metadata["user"], "metadata" in metadata) == ("u", False)
+
+
+def test_a_top_k_of_other_dialects_is_not_sent_where_it_is_refused() -> None:
+    contents = [{"role": "user", "parts": [{"text": "q"}]}]
+    config = {"topK": 64, "topP": 0.95}
+    for to, there in ((GPT, False), (MISTRAL, False), (VLLM, True)):
+        assert ("top_k" in asked(to, "gemini", contents=contents, generationConfig=config)) is there
+
+
+def test_a_users_name_that_a_vendor_has_no_word_for_is_counted() -> None:
+    dropped: list[str] = []
+    rules = rules_of(bundled_rules(), (), "anthropic", "api.anthropic.com", "claude-sonnet-4-5")
+    hello = {"role": "user", "name": "ada", "content": "q"}
+    body = json.dumps({"model": "m", "messages": [hello]}).encode()
+    Fitting(rules, dropped.append, "anthropic")(parsed("openai", body, stream=True))
+    assert dropped == ["messages.name"]
