@@ -339,7 +339,7 @@ def in_virtual_time(case: Case, trace: Sequence[Arrival], seed: int) -> dict[str
         "ok": outcomes["ok"],
         "429": outcomes["429"],
         "other": outcomes.total() - outcomes["ok"] - outcomes["429"],
-        **{f"attempts at {name}": simulated.upstreams[f"{name}/m"].asked for name in ("a", "b")},
+        **{f"attempts at {name}": simulated.upstreams[f"{name}/m"].requests for name in ("a", "b")},
         "cost $": found["cost_usd"],
         **{f"TTFT p{p}": found["first_token"][f"p{p}"] for p in (50, 95)},
         **{f"total p{p}": found["duration"][f"p{p}"] for p in (50, 95)},
