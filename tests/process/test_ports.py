@@ -170,3 +170,28 @@ def test_shared_ports_are_had_by_several_and_refuse_until_somebody_listens() -> 
     assert connects(socket.AF_INET, "127.0.0.1", port)
     first.close()
     second.close()
+
+
+def test_what_is_no_socket_is_left_alone_and_called_so(tmp_path: Path) -> None:
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(tmp_path / "dead"))
+    dead.close()
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "dead")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    before = sorted(tmp_path.iterdir())
+    for name in ("file", "folder", "pipe", "link", "nowhere"):
+        with pytest.raises(
+            CannotListen, match="what stands there is no socket, and is left alone"
+        ) as refused:
+            take_ports(Server(listen=f"unix:{tmp_path}/{name}", admin_listen="127.0.0.1:0"))
+        assert not refused.value.in_use
+    assert (sorted(tmp_path.iterdir()), (tmp_path / "file").read_text()) == (before, "mine")
+
+
+def test_a_lock_that_cannot_be_had_is_named(tmp_path: Path) -> None:
+    (tmp_path / "api.sock.lock").symlink_to("/etc/passwd")
+    with pytest.raises(CannotListen, match=r"api\.sock\.lock"):
+        take_ports(Server(listen=f"unix:{tmp_path}/api.sock", admin_listen="127.0.0.1:0"))

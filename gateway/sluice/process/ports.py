@@ -172,7 +172,8 @@ def _take(server: Server, option: str, *, shared: bool) -> socket.socket:
             if in_use
             else ""
         )
-        text = f"cannot listen on {given} (server.{option}): {error.strerror or error}{hint}"
+        place = f": {error.filename}" if error.filename else ""
+        text = f"cannot listen on {given} (server.{option}): {error.strerror or error}{place}{hint}"
         raise CannotListen(text, in_use=in_use) from None
 
 
@@ -214,7 +215,11 @@ def _bound_at(path: str, mode: int) -> socket.socket:
             try:
                 bound.bind(path)
             except OSError as error:
-                if error.errno != errno.EADDRINUSE or not _abandoned(path):
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                    raise OSError(errno.EEXIST, "what stands there is no socket, and is left alone") from None
+                if not _is_abandoned(path):
                     raise
                 os.unlink(path)
                 bound.bind(path)
@@ -254,10 +259,8 @@ def _is_at(path: str, file: int) -> bool:
         return False
 
 
-def _abandoned(path: str) -> bool:
-    """Returns whether it is a Unix socket that nobody listens on."""
-    if not stat.S_ISSOCK(os.lstat(path).st_mode):
-        return False
+def _is_abandoned(path: str) -> bool:
+    """Returns whether nobody listens on this Unix socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)  # so that a full queue does not block the probe
         return probe.connect_ex(path) == errno.ECONNREFUSED
