@@ -88,3 +88,10 @@ def test_defaults_of_secrets_are_left_out(field: str) -> None:
     sections = [s for s in json_schema()["$defs"].values() if field in s["properties"]]
     assert sections
     assert all(section["properties"][field].get("default") is None for section in sections)
+
+
+def test_every_number_has_a_maximum() -> None:
+    found = nodes(json.loads(COMMITTED.read_text()))
+    assert [
+        node for node in found if node.get("type") in ("integer", "number") and "maximum" not in node
+    ] == []

@@ -17,6 +17,8 @@ from sluice.config.units import Bytes, Rate, Seconds, in_full
 from sluice.config.yamltext import Mapping as Tree
 from sluice.config.yamltext import Scalar, YamlError, read
 from sluice.errors import ConfigError
+from sluice.upstream.proxies import spared
+from sluice.upstream.request import origin_of
 from sluice.version import VERSION
 from tests.config.test_problems import GOOD, Fake, find
 
@@ -205,7 +207,7 @@ def test_units_are_read(kind: type[Seconds] | type[Bytes] | type[Rate], given: o
 )  # fmt: skip
 def test_numbers_are_written_in_full(number: float, text: str) -> None:
     assert in_full(number) == text
-    assert Seconds.parse(f"{in_full(number)}s") == number
+    assert number == 0 or Rate.parse(f"{in_full(number)}/s") == number
 
 
 def test_long_times_and_large_amounts_are_shown_in_full() -> None:
@@ -247,8 +249,47 @@ def test_long_times_and_large_amounts_are_shown_in_full() -> None:
 def test_units_refuse_what_they_are_not(
     kind: type[Seconds] | type[Bytes] | type[Rate] | type[Secret], given: object
 ) -> None:
-    with pytest.raises(ValueError, match=r"expected|holds"):
+    with pytest.raises(ValueError, match=r"expected|holds|at most"):
         kind.parse(given)
+
+
+DIGITS = "9" * 400
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        *[(Seconds, large) for large in (f"{DIGITS}s", "36501d", 10**400, 2**63, 1e308, float("inf"))],
+        *[(Bytes, large) for large in (f"{DIGITS}MiB", "1048577GiB", 10**400, 2**63)],
+        *[(Rate, large) for large in (f"{DIGITS}/s", "1000000000000001/s", 10**400, 1e308, float("inf"))],
+    ],
+)  # fmt: skip
+def test_units_have_bounds(kind: type[Seconds] | type[Bytes] | type[Rate], given: object) -> None:
+    with pytest.raises(ValueError, match="must be at most "):
+        kind.parse(given)
+
+
+@pytest.mark.parametrize(
+    "value", [f"1{'0' * 400}", "9223372036854775808", DIGITS + "MiB", DIGITS + "s", "1e308", "-1", ".nan"]
+)
+@pytest.mark.parametrize("option", [
+    "server: { workers: X }", "server: { max_connections: X }", "server: { drain_timeout: X }", "server: { send_buffer: X }",
+    "limits: { replicas: X }", "limits: { overall: { streams: X } }", "limits: { overall: { budget: { day: X } } }",
+    "limits: { overall: { requests: { rate: X } } }", "limits: { overall: { requests: { rate: 1/s, burst: X } } }",
+])  # fmt: skip
+def test_no_number_is_too_large_to_be_refused_in_words(option: str, value: str) -> None:
+    found = check_text(f"{GOOD}\n{option.replace('X', value)}\n".encode(), find=find)
+    assert [problem.path for problem in found.problems] == [
+        option.split(": X")[0].replace(": { ", ".").replace("rate: 1/s, ", "")
+    ]
+    assert len(found.problems[0].message) < 200
+
+
+@pytest.mark.parametrize("port", ["9" * 5000, "²", "٨٠", "8_0", "+80", "-1", ""])
+def test_no_port_is_too_long_to_be_refused_in_words(port: str) -> None:
+    with pytest.raises(ValueError, match="expected host:port"):
+        address(f"host:{port}")
+    assert not spared(f"a.example:{port or '0'}", origin_of("http://a.example:80"))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ def address(text: str) -> tuple[str, int]:
         not colon
         or not port.isascii()
         or not port.isdigit()
+        or len(port) > 5
         or int(port) > 65535
         or (":" in host) != bracketed
         or " " in host

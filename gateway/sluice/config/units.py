@@ -5,11 +5,16 @@ is expected and never repeats what was given: it may be a secret in the wrong pl
 """
 
 import base64
-import math
 import re
 from decimal import Decimal
 from typing import ClassVar, Self
 
+MAX_SECONDS = 36_500 * 86_400
+"""Seconds of a duration: a hundred years, which every clock and timer can still add to the present."""
+MAX_BYTES = 1 << 50
+"""Bytes of a size."""
+MAX_RATE = 1e15
+"""Units a second."""
 MAX_SECONDS_WITHOUT_UNIT = 3600
 """Seconds: from here on a duration has to say its unit."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -42,6 +47,12 @@ def _split(text: str, pattern: str) -> tuple[float, str] | None:
     return (float(match[1]), match[2]) if match else None
 
 
+def _at_most(value: float, bound: float, words: str) -> float:
+    if not value <= bound:
+        raise ValueError(f"must be at most {words}")
+    return value
+
+
 class Seconds(float):
     """A duration: seconds as a number, or text with a unit (ms, s, m, h, d)."""
 
@@ -52,9 +63,9 @@ class Seconds(float):
     def parse(cls, value: object) -> Self:
         match value:
             case str() if parts := _split(value, cls.pattern):
-                return cls(parts[0] * _SECONDS[parts[1]])
-            case int() | float() if not isinstance(value, bool) and math.isfinite(value) and value >= 0:
-                return cls(value)
+                return cls(_at_most(parts[0] * _SECONDS[parts[1]], MAX_SECONDS, "36500d"))
+            case int() | float() if not isinstance(value, bool) and value >= 0:
+                return cls(_at_most(value, MAX_SECONDS, "36500d"))
         raise ValueError(f"expected {cls.expected}")
 
     @classmethod
@@ -63,7 +74,7 @@ class Seconds(float):
         if (
             isinstance(value, int | float)
             and not isinstance(value, bool)
-            and value >= MAX_SECONDS_WITHOUT_UNIT
+            and MAX_SECONDS_WITHOUT_UNIT <= value <= MAX_SECONDS * 1000
         ):
             raise ValueError(
                 f"a number without a unit is seconds: write {in_full(value)}ms or {in_full(value)}s"
@@ -80,9 +91,9 @@ class Bytes(int):
     def parse(cls, value: object) -> Self:
         match value:
             case str() if parts := _split(value, cls.pattern):
-                return cls(round(parts[0] * _BYTES[parts[1]]))
+                return cls(round(_at_most(parts[0] * _BYTES[parts[1]], MAX_BYTES, "1048576GiB")))
             case int() if not isinstance(value, bool) and value >= 0:
-                return cls(value)
+                return cls(_at_most(value, MAX_BYTES, "1048576GiB"))
         raise ValueError(f"expected {cls.expected}")
 
 
@@ -102,11 +113,11 @@ class Rate(float):
     def parse(cls, value: object) -> Self:
         match value:
             case str() if (parts := _split(value, cls.pattern)) and parts[0] > 0:
-                rate = cls(parts[0] / _RATES[parts[1]])
+                rate = cls(_at_most(parts[0] / _RATES[parts[1]], MAX_RATE, "1000000000000000/s"))
                 rate.window = _RATES[parts[1]]
                 return rate
-            case int() | float() if not isinstance(value, bool) and math.isfinite(value) and value > 0:
-                return cls(value)
+            case int() | float() if not isinstance(value, bool) and value > 0:
+                return cls(_at_most(value, MAX_RATE, "1000000000000000/s"))
         meant = (
             re.fullmatch(
                 rf"({_NUMBER}) ?(?:per|an?|each) ?(s|sec|second|m|min|minute|h|hour|d|day)s?",

@@ -2,6 +2,7 @@
 
 import base64
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Literal, cast
 from urllib.parse import unquote, urlsplit
@@ -13,6 +14,7 @@ from sluice.upstream.socks import MAX_CREDENTIAL
 
 Scheme = Literal["http", "https", "socks5", "socks5h"]
 FROM_ENVIRONMENT = "env"
+_PORT = re.compile(r"[0-9]{1,5}").fullmatch
 _PORTS = {"socks5": 1080, "socks5h": 1080}
 _FORM = (
     "expected http://host:port, https://, socks5:// (we look the upstream's name up) or socks5h:// (the proxy does), "
@@ -94,7 +96,7 @@ def spared(no_proxy: str, origin: Origin) -> bool:
         if entry == "*":
             return True
         host, colon, port = entry.rpartition(":")
-        if colon and port.isdigit() and ":" not in host.strip("[]").replace("::", ""):
+        if colon and _PORT(port) and ":" not in host.strip("[]").replace("::", ""):
             if int(port) != origin.port:
                 continue
             entry = host

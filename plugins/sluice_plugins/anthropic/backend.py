@@ -132,7 +132,7 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     threads: bool | None = None  # whether it keeps message threads; null: if it is Anthropic's own
     headers: dict[str, str] = {}  # headers of every request
     extra_body: dict[str, Any] = {}  # fields that every request gets
-    default_max_tokens: Annotated[int, Meta(ge=1)] = 4096  # max_tokens of requests that set none
+    default_max_tokens: Annotated[int, Meta(ge=1, le=10**9)] = 4096  # max_tokens of requests that set none
     strict: bool = False  # whether a malformed event ends the stream
     always_stream: bool = False  # whether whole answers are asked for as streams, too
     max_event: Bytes = MAX_EVENT  # bytes of one event

@@ -21,9 +21,10 @@ for, and its answer is passed on (`sluice_plugins.ollama.passing`).
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
+from msgspec import Meta
 
 from sluice.backends.protocol import Headers, Operation, UpstreamRequest, unread
 from sluice.config.types import Bytes, Secret
@@ -74,7 +75,7 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     api_key: Secret | None = None  # sent as a Bearer token
     headers: dict[str, str] = {}  # headers of every request
     think: bool | Literal["low", "medium", "high", "max"] | None = None  # whether, or how hard, models think
-    keep_alive: float | str | None = None  # how long a model stays loaded
+    keep_alive: Annotated[float, Meta(ge=-1, le=10**9)] | str | None = None  # how long a model stays loaded
     model_options: dict[str, Any] = {}  # Ollama's own options (num_ctx …)
     strict: bool = False  # whether a malformed line ends the stream
     always_stream: bool = False  # whether whole answers are asked for as streams, too

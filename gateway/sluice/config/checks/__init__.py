@@ -67,6 +67,9 @@ from sluice.proxy.fitting import OURS, check_values
 from sluice.storage.address import CONVERSATIONS, DRIVERS, LIMITS, RESUME, Kind, store_of
 from sluice.wire.forwarding import check_forward
 
+MAX_UNSENT = 1 << 30
+"""Bytes for one connection; kernels take no more than 2 GiB (TCP_NOTSENT_LOWAT has 32 bits)."""
+
 
 class Checks:
     """`upstreams` and `aliases` are the names that the file declares, valid or not. Call `section` for each,
@@ -188,6 +191,8 @@ class Checks:
             self._report.attempt((*path, "trusted_proxies", index), _network, network)
         for name in ("body_timeout", "header_timeout", "keepalive_timeout", "write_idle"):
             self._above_zero((*path, name), getattr(server, name))
+        if isinstance(server.send_buffer, int) and server.send_buffer > MAX_UNSENT:
+            self._report.problem((*path, "send_buffer"), f"must be at most {MAX_UNSENT >> 20}MiB")
         for name in ("body_limit", "send_buffer"):
             self._some_bytes((*path, name), getattr(server, name))
         if (

@@ -15,7 +15,7 @@ class Canary(Section, frozen=True):
     """Callers for whom a target's weight is `weight`: those with one of `keys`, or whose `header` has this
     value."""
 
-    weight: Annotated[float, Meta(ge=0)]  # the weight for these callers
+    weight: Annotated[float, Meta(ge=0, le=10**6)]  # the weight for these callers
     keys: tuple[str, ...] = ()  # ids of keys
     header: str | None = None  # "x-canary: yes"
 
@@ -28,7 +28,7 @@ class Target(Fitted, frozen=True, kw_only=True):
 
     upstream: str  # its name in upstreams
     model: str  # the model as the provider names it; * in it: what the caller's name has in place of the alias's *
-    weight: Annotated[float, Meta(ge=0)] = (
+    weight: Annotated[float, Meta(ge=0, le=10**6)] = (
         1.0  # its share of the calls of its tier; 0: only where nothing else is left
     )
     timeouts: Timeouts | None = None  # in place of the upstream's
@@ -36,7 +36,7 @@ class Target(Fitted, frozen=True, kw_only=True):
     vision: bool = True  # whether it takes images
     tools: bool = True  # whether it takes tools
     prefill: bool = False  # it continues an assistant message that ends the request
-    price: Annotated[float, Meta(ge=0)] | None = (
+    price: Annotated[float, Meta(ge=0, le=10**6)] | None = (
         None  # of a million tokens, in any unit, for the strategy `cheapest`
     )
     canary: Canary | None = None  # callers for whom its weight differs
@@ -78,7 +78,7 @@ def targets_of(tier: tuple[Target, ...] | Tier) -> tuple[Target, ...]:
 class History(Section, frozen=True):
     """The part of a conversation that the model gets: the most recent messages within both bounds."""
 
-    messages: Annotated[int, Meta(ge=0)] = 30  # messages of the history at most
+    messages: Annotated[int, Meta(ge=0, le=10**9)] = 30  # messages of the history at most
     tokens: Count = 16_000  # tokens of the history at most, estimated; null: no bound
 
 

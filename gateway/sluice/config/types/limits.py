@@ -13,20 +13,26 @@ class Limit(Section, frozen=True):
     500/min, at least 1)."""
 
     rate: Rate  # how fast the bucket refills, such as 10/s or 500/min
-    burst: Annotated[float, Meta(gt=0)] | None = None  # how much it holds; default: one window's worth
+    burst: Annotated[float, Meta(gt=0, le=1 << 34)] | None = (
+        None  # how much it holds; default: one window's worth
+    )
 
     @property
     def capacity(self) -> float:
         return self.burst if self.burst is not None else max(1.0, self.rate * self.rate.window)
 
 
+MAX_BUDGET = 10**9
+"""US dollars. A budget of more is none."""
+
+
 class Budget(Section, frozen=True):
     """US dollars per calendar day, week (from Monday) and month, in UTC. From `soft` (a share) on callers are
     warned."""
 
-    day: Annotated[float, Meta(gt=0)] | None = None  # US dollars a day
-    week: Annotated[float, Meta(gt=0)] | None = None  # US dollars a week, from Monday
-    month: Annotated[float, Meta(gt=0)] | None = None  # US dollars a month
+    day: Annotated[float, Meta(gt=0, le=MAX_BUDGET)] | None = None  # US dollars a day
+    week: Annotated[float, Meta(gt=0, le=MAX_BUDGET)] | None = None  # US dollars a week, from Monday
+    month: Annotated[float, Meta(gt=0, le=MAX_BUDGET)] | None = None  # US dollars a month
     soft: Annotated[float, Meta(gt=0, le=1)] = 0.8  # the share from which on callers are warned
 
 
@@ -42,7 +48,7 @@ class CallLimits(Section, frozen=True):
     money: Limit | tuple[Limit, ...] = ()  # US dollars, reserved before and settled after
     streams: Count | None = None  # calls at a time
     budget: Budget | None = None  # US dollars by the calendar
-    weight: Annotated[float, Meta(gt=0)] = 1.0  # the share in an alias's queue
+    weight: Annotated[float, Meta(gt=0, le=10**6)] = 1.0  # the share in an alias's queue
 
 
 class KeyLimits(CallLimits, frozen=True):
@@ -132,5 +138,7 @@ class Limits(Section, frozen=True):
     output_tokens: Count = 1024  # tokens reserved for a call that sets no maximum
     budget_header: bool = False  # answers say what is left of the caller's budget: x-sluice-budget-remaining
     when_down: Literal["open", "closed"] = "open"  # count in this process, or refuse, while the store is down
-    replicas: Count = 1  # gateways that share the limits while the store is down
+    replicas: Annotated[int, Meta(ge=1, le=10_000)] = (
+        1  # gateways that share the limits while the store is down
+    )
     prefix: Name = "sluice"  # of the keys in Redis

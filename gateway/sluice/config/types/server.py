@@ -48,7 +48,7 @@ class Server(Section, frozen=True):
     write_idle: Seconds = Seconds(60)  # a reader that takes nothing for so long is closed
     send_buffer: Bytes = Bytes(64 << 10)  # per client connection: what the kernel has taken and not sent yet
     max_connections: Count = 10_000  # client connections; further ones are answered 503
-    workers: Count = 1  # processes on one port
+    workers: Annotated[int, Meta(ge=1, le=1024)] = 1  # processes on one port
     watch: bool = False  # reload when this file is changed; SIGHUP and POST /admin/reload do it, too
     drain_delay: Seconds = Seconds(5)  # after SIGTERM: not ready, still serving
     drain_timeout: Seconds = Seconds(60)  # then: streams may finish for so long

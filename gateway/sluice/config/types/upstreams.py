@@ -105,7 +105,9 @@ class Credential(Section, frozen=True):
 
     kind: str = "static"  # where its key or token comes from: static, file, or a plugin's
     name: Name | None = None  # what metrics and logs call it; default: its number, from 1
-    weight: Annotated[float, Meta(ge=0)] = 1.0  # its share of the requests; 0: only where no other is usable
+    weight: Annotated[float, Meta(ge=0, le=10**6)] = (
+        1.0  # its share of the requests; 0: only where no other is usable
+    )
     options: dict[str, Any] = {}  # the kind's own options
 
 

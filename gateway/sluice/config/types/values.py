@@ -27,7 +27,7 @@ Digest = Annotated[
         description="sha256: and 64 hex digits, as `sluice keys hash` prints them",
     ),
 ]
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=10**9)]
 Address = Annotated[
     str,
     Meta(description='host:port in quotes, such as "127.0.0.1:8080", "[::1]:8080" or ":8080"; or unix:/path'),
