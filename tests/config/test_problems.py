@@ -194,7 +194,13 @@ APPENDED: list[tuple[str, str, list[str]]] = [
             "8:16: admin.store: expected memory, sqlite:PATH, a redis://, rediss:// or unix:// URL or a postgresql:// URL"
         ],
     ),
-    ("missing variable", "state: ${STATE}", ["8:8: state: environment variable STATE is not set"]),
+    (
+        "missing variable",
+        "state: ${STATE}",
+        [
+            "8:8: state: environment variable STATE is not set: export STATE=…, or write ${STATE:-} if it may be empty"
+        ],
+    ),
     (
         "missing file",
         "state: ${file:/nowhere}",
@@ -594,7 +600,39 @@ def test_an_empty_file_lacks_what_is_required(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"a: b: c\n", "1:5: not YAML: mapping values are not allowed in this context"),
+        (
+            b"a: b: c\n",
+            "1:5: not YAML: mapping values are not allowed in this context (a text with a colon and a space in it "
+            "wants quotes; or this line is indented too far)",
+        ),
+        (
+            b"a:\n  b:\n    c: 1\n   d: 2\n",
+            "4:4: not YAML: did not find expected key (the keys of one section begin in the same column; this is "
+            "the one that begins in line 2, column 3)",
+        ),
+        (
+            b"a:\n  - b\n  c\n",
+            "3:3: not YAML: could not find expected ':' (write key: value, with a space behind the colon; see "
+            "line 3, column 3)",
+        ),
+        (
+            b"a: [b, c\nd: 1\n",
+            "2:2: not YAML: did not find expected ',' or ']' (the [ in line 1, column 4 is not closed before this: "
+            "write [first, second])",
+        ),
+        (
+            b'a: { b: "c }\nd: "e"\n',
+            "2:5: not YAML: did not find expected ',' or '}' (the { in line 1, column 4 is not closed before this: "
+            "write { key: value, key: value })",
+        ),
+        (
+            b'a: "b\nc: d\n',
+            "3:1: not YAML: found unexpected end of stream (the quote in line 1, column 4 is not closed)",
+        ),
+        (
+            b"a:\n\tb: 1\n",
+            "2:1: not YAML: found character that cannot start any token (indent with spaces: YAML knows no tabs)",
+        ),
         (b"a: \xff\n", "1:4: not UTF-8"),
         ("a: 1\nä: ".encode() + b"\xfe", "2:4: not UTF-8"),
         (b"- 1\n", "1:1: expected a section (key: value)"),

@@ -97,7 +97,9 @@ class Expansion:
         if not value and default is not None:
             return default
         if name not in self._environ:
-            raise _Missing(f"environment variable {name} is not set")
+            raise _Missing(
+                f"environment variable {name} is not set: export {name}=…, or write ${{{name}:-}} if it may be empty"
+            )
         return value
 
     def _file(self, path: str) -> str:

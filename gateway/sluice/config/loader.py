@@ -32,7 +32,17 @@ from sluice.config.price_file import bundled_prices, listed, read_prices
 from sluice.config.problems import Path as KeyPath
 from sluice.config.problems import Problem, Report, suggestion
 from sluice.config.rule_file import ModelTable, bundled_table, read_table
-from sluice.config.types import COMPUTED, Config, Credential, Interceptor, Stage, Tier, Upstream, targets_of
+from sluice.config.types import (
+    COMPUTED,
+    Config,
+    Credential,
+    Interceptor,
+    Server,
+    Stage,
+    Tier,
+    Upstream,
+    targets_of,
+)
 from sluice.config.validation import INVALID, Special, Walk, fields_of, holds_invalid
 from sluice.config.vendors import Presets, similar
 from sluice.config.yamltext import Mapping, Node, Scalar, TextPosition, YamlError, read
@@ -310,6 +320,31 @@ def locate(given: str | None, environ: Environment[str, str] = os.environ) -> st
     )
 
 
+def admin_listen_of(path: str, environ: Environment[str, str] = os.environ) -> str:
+    """Returns where the gateway of this file has its admin port. Nothing else of the file is looked at: who
+    asks the gateway need not have its secrets. Raises ConfigError."""
+    report = Report(path)
+    try:
+        node: Node = read(read_file(path))
+        for name in ("server", "admin_listen"):
+            entry = node.entries.get(name) if isinstance(node, Mapping) else None
+            if entry is None:
+                return Server().admin_listen
+            node = entry.node
+        at = ("server", "admin_listen")
+        expansion = Expansion(environ, _read_text, lambda _, node, text: report.problem(at, text, node.at))
+        node = expansion.tree(node, at)
+        if isinstance(node, Scalar) and isinstance(node.value, str):
+            return node.value
+        if not report.problems:
+            report.problem(at, 'expected host:port in quotes, such as "127.0.0.1:8081"', node.at)
+    except YamlError as error:
+        report.problem((), error.message, error.at)
+    except OSError as error:
+        report.problem((), f"cannot be read: {(error.strerror or str(error)).lower()}", TextPosition())
+    raise ConfigError([str(problem) for problem in report.problems])
+
+
 def _outcome(report: Report, loaded: Loaded | None) -> Checked:
     problems = tuple(sorted(report.problems))
     return Checked(None if problems else loaded, problems, tuple(sorted(report.warnings)))
@@ -405,7 +440,9 @@ class _Reading:
             ValueError,
             TypeError,
         ) as error:  # its __post_init__ refuses, or what it would send cannot be sent
-            self._report.problem(path, str(error), node.at)
+            text = str(error)
+            option = node.entries.get(text.partition(" ")[0])  # what the text begins with, as most do
+            self._report.problem(path, text, option.at if option is not None else node.at)
 
 
 def _check_sendable(backend: Backend) -> None:

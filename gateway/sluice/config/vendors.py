@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from sluice.backends.protocol import installed
 from sluice.config.interpolation import Expansion
 from sluice.config.problems import Path as KeyPath
 from sluice.config.problems import Report, suggestion
@@ -125,8 +126,9 @@ class Presets:
 
 
 def similar(name: str) -> str:
-    """A hint at the vendor whose name is close to one that is not known; "" where there is none."""
-    return suggestion(name, bundled_vendors())
+    """A hint at the backend or vendor whose name is close to one that is not known; "" where there is
+    none."""
+    return suggestion(name, {*bundled_vendors(), *installed()})
 
 
 def beneath(node: Mapping, defaults: Mapping) -> Mapping:

@@ -104,7 +104,8 @@ def read(data: bytes) -> Node:
     except yaml.MarkedYAMLError as error:
         at = _mark(error.problem_mark or error.context_mark)
         problem = error.problem or error.context or "cannot be read"
-        raise YamlError(at, f"not YAML: {problem}{_hint(text, at)}") from None
+        hint = _hint(text, at) or _expected(problem, error.context or "", _mark(error.context_mark))
+        raise YamlError(at, f"not YAML: {problem}{hint}") from None
     except yaml.reader.ReaderError as error:
         raise YamlError(
             _at(text[: error.position]), "not YAML: a character that YAML does not allow"
@@ -130,6 +131,31 @@ def _hint(text: str, at: TextPosition) -> str:
     ):
         return ' (within { } write "${NAME}" in quotes)'
     return ""
+
+
+def _expected(problem: str, context: str, begun: TextPosition) -> str:
+    """Returns what the parser expected where it failed, in the words of people who write YAML. `begun`: where
+    the section, list or text began that it was in."""
+    where = f"line {begun.line}, column {begun.column}"
+    match problem, context.removeprefix("while parsing a ").removeprefix("while scanning a "):
+        case "did not find expected key", "block mapping":
+            return (
+                f" (the keys of one section begin in the same column; this is the one that begins in {where})"
+            )
+        case "did not find expected '-' indicator", _:
+            return f" (the items of one list begin with a dash in the same column; this is the one that begins in {where})"
+        case _, "flow mapping":
+            return f" (the {{ in {where} is not closed before this: write {{ key: value, key: value }})"
+        case _, "flow sequence":
+            return f" (the [ in {where} is not closed before this: write [first, second])"
+        case _, "quoted scalar":
+            return f" (the quote in {where} is not closed)"
+        case "could not find expected ':'", _:
+            return f" (write key: value, with a space behind the colon; see {where})"
+        case "mapping values are not allowed in this context", _:
+            return " (a text with a colon and a space in it wants quotes; or this line is indented too far)"
+        case _:
+            return ""
 
 
 def _decode(data: bytes) -> str:

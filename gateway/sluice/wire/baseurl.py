@@ -20,6 +20,8 @@ def base_of(base_url: str, endings: Sequence[str] = ()) -> tuple[str, str]:
         raise ValueError(
             "base_url has no valid host: an IPv6 address stands in brackets, as https://[::1]:8080/v1"
         ) from None
+    if "://" not in base_url:
+        raise ValueError("base_url must begin with http:// or https://, such as https://api.example.com/v1")
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError("base_url must be an http(s) URL with a host, such as https://api.example.com/v1")
     if url.fragment:
