@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,6 +16,8 @@ from typing import ClassVar
 import pytest
 
 from sluice.cli import SECTIONS, cli
+from sluice.config.loader import admin_listen_of
+from sluice.errors import ConfigError
 from sluice.identity.keys import digest_of
 from sluice.version import VERSION
 
@@ -141,7 +144,11 @@ def test_check_names_the_problems_and_fails(tmp_path: Path) -> None:
         (["keys", "new", "--id", "a b"], 2, "--id: letters, digits"),
         (["check"], 1, "`sluice init` writes a first one"),
         (["check", "a.yaml", "--config", "b.yaml"], 2, "FILE and --config are the same"),
-        (["status"], 1, "sluice: which gateway? Say where its admin port is (--url http://127.0.0.1:8081)"),
+        (
+            ["status", "--config", "nowhere.yaml"],
+            1,
+            "nowhere.yaml:1:1: cannot be read: no such file or directory",
+        ),
         (["chek"], 2, "No such command 'chek'"),
     ],
 )
@@ -284,6 +291,77 @@ def test_commands_say_in_one_line_why_they_cannot_ask(admin_port: str) -> None:
     ]:
         done = sluice("status", "--url", url, SLUICE_ADMIN_KEY=key)
         assert (done.returncode, done.stdout, done.stderr) == (1, "", f"sluice: {why}\n")
+
+
+def test_commands_ask_the_gateway_of_the_file_without_the_secrets_of_the_file(
+    admin_port: str, tmp_path: Path
+) -> None:
+    Operated.answers = {"/admin/status": (200, {"draining": False})}
+    port = admin_port.rpartition(":")[2]
+    (tmp_path / "gateway.yaml").write_text(
+        'upstreams: { a: { backend: openai, api_key: "${NOT_SET}" } }\nserver: { admin_listen: "127.0.0.1:${PORT}" }\n'
+    )
+    done = sluice("status", cwd=tmp_path, SLUICE_ADMIN_KEY="sk-admin", PORT=port)
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"draining": False})
+    done = sluice("status", cwd=tmp_path, SLUICE_ADMIN_KEY="sk-admin")
+    assert done.stderr.startswith(
+        "gateway.yaml:2:25: server.admin_listen: environment variable PORT is not set"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "127.0.0.1:8081"), ("server: {}", "127.0.0.1:8081"), ("aliases: {chat: {}}", "127.0.0.1:8081"),
+        ("server: {admin_listen: 'unix:/run/a'}", "unix:/run/a"), ("server: {admin_listen: ':${P:-9}'}", ":9"),
+    ],
+)  # fmt: skip
+def test_the_admin_port_of_a_file_is_read_from_it_alone(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "g.yaml").write_text(text)
+    assert admin_listen_of(str(tmp_path / "g.yaml"), {}) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["server: {admin_listen: 8081}", "server: {admin_listen: [a]}", "a: [", "\tb"]
+)
+def test_a_file_whose_admin_port_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "g.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"g\.yaml:1:"):
+        admin_listen_of(str(tmp_path / "g.yaml"), {})
+
+
+ZSH = """
+compdef() {} # not within the line editor: what it would be given is printed
+compadd() { print -rl -- $completions }
+_describe() { print -rl -- $completions_with_descriptions }
+eval "$(sluice completion zsh)"
+words=(sluice re); CURRENT=2
+_sluice_completion
+"""
+FISH = "sluice completion fish | source; complete -C 'sluice re'"
+BASH = """
+eval "$(sluice completion bash)"
+COMP_WORDS=(sluice re); COMP_CWORD=1
+_sluice_completion sluice; printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("shell", "script"), [(["bash", "-c"], BASH), (["zsh", "-fc"], ZSH), (["fish", "-c"], FISH)]
+)
+def test_completion_works_in_the_shell_itself(shell: list[str], script: str, tmp_path: Path) -> None:
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"{shell[0]} is not installed (apt-get install {shell[0]})")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [*shell, script],
+        capture_output=True,
+        text=True,
+        env={"PATH": path, "HOME": str(tmp_path)},
+        check=False,
+    )
+    offered = [line.replace("\t", ":").partition(":")[0] for line in done.stdout.split("\n") if line]
+    assert offered == ["reload", "restart"], done.stderr
 
 
 def test_check_reads_what_serve_would(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def fail(*lines: str) -> NoReturn:
 def of_a_running_one(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say which gateway is asked: `url` and `path`."""
     command = click.option(
-        "--url", help="Of the admin port. Default: server.admin_listen of the configuration."
+        "--url", help="Of the admin port. Default: that of the configuration, else http://127.0.0.1:8081."
     )(command)
     return click.option("--config", "path", metavar="PATH", help="Default: as for serve.")(command)
 
@@ -37,21 +37,19 @@ def call_admin(
 
 
 def _admin_port(url: str | None, path: str | None) -> str:
-    """The base URL that was given, or that of the configuration."""
+    """The base URL that was given, or that of the configuration, or without one the default."""
     if url is not None:
         return url
-    from sluice.config.loader import load, locate
+    from sluice.config.loader import admin_listen_of, locate
+    from sluice.config.types import Server
     from sluice.errors import ConfigError
     from sluice.process.asking import admin_url
 
     try:
         found = locate(path)
     except ConfigError:
-        fail(
-            "sluice: which gateway? Say where its admin port is (--url http://127.0.0.1:8081), or which file it "
-            "runs by (--config PATH or $SLUICE_CONFIG)"
-        )
-    return admin_url(load(found).config.server.admin_listen)
+        return admin_url(Server().admin_listen)
+    return admin_url(admin_listen_of(found))
 
 
 def problem_of(answer: Any) -> str:

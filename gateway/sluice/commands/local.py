@@ -162,7 +162,13 @@ def litellm(file: str, output: str | None, strict: bool) -> None:
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what completes `sluice` in a shell: eval "$(sluice completion bash)" in ~/.bashrc."""
+    """Print what completes `sluice` in a shell.
+
+    \b
+    bash, in ~/.bashrc:                     eval "$(sluice completion bash)"
+    zsh, in ~/.zshrc, behind compinit:      eval "$(sluice completion zsh)"
+    fish, in ~/.config/fish/config.fish:    sluice completion fish | source
+    """
     from click.shell_completion import get_completion_class
 
     click.echo(f"# {shell}: completes sluice")
