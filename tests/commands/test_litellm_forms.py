@@ -171,6 +171,28 @@ def test_each_provider_gets_the_backend_that_speaks_with_it() -> None:
     assert of("embeddings")["base_url"] == "https://res.openai.azure.com/openai?api-version=2024-06-01"
 
 
+def test_azure_by_microsoft_entra_keeps_its_credentials() -> None:
+    found = config("azure_entra")
+
+    def of(alias: str) -> dict[str, Any]:
+        section: dict[str, Any] = found["upstreams"][found["aliases"][alias]["tiers"][0][0]["upstream"]]
+        return section
+
+    tenant = {"tenant_id": "${AZ_TENANT}", "client_id": "${AZ_CLIENT}", "client_secret": "${AZ_SECRET}"}
+    assert of("gpt-5")["credentials"] == {"kind": "azure", **tenant}
+    assert of("gpt-5") == of("gpt-5-mini")
+    assert of("by-secret")["credentials"] == {
+        "kind": "azure", "tenant_id": "contoso.example", "client_id": "11111111-2222-3333-4444-555555555555",
+        "scope": "https://ai.azure.com/.default", "client_secret": "${AZURE_CLIENT_SECRET}",
+    }  # fmt: skip
+    assert of("by-token")["credentials"] == {"kind": "static", "api_key": "${AZ_TOKEN}"}
+    assert of("by-identity")["credentials"] == {"kind": "azure"}
+    assert "credentials" not in of("by-key")
+    text = (Path(__file__).parent / "litellm" / "azure_entra.yaml").read_bytes()
+    assert "hidden-Zk3" not in imported(text).text
+    assert any("set AZURE_CLIENT_SECRET to it" in note for note in imported(text).notes)
+
+
 def test_bedrock_has_a_region_and_its_own_credentials() -> None:
     found = config("bedrock")
     assert found["upstreams"]["bedrock"] == {

@@ -75,6 +75,8 @@ class Upstreams:
             self._google(places, section)
         self._address(places, provider, section)
         self._key(places, provider, section)
+        if provider.startswith("azure"):
+            self._entra(places, section)
         self._limits(here, section)
         for name, known in self.sections.items():
             if known == section and "limits" not in section:
@@ -150,6 +152,45 @@ class Upstreams:
             section["api_key"] = f"${{{name}}}"
             self._source.leave(f"a key in the file: set {name} to it", *place, "api_key")
             return
+
+    def _entra(self, places: tuple[Path, ...], section: dict[str, Any]) -> None:
+        """The credentials of Microsoft Entra: a token as it is, or who fetches one. A key goes before them, as
+        LiteLLM has it."""
+        if "api_key" in section:
+            return
+        if token := self._secret(places, "azure_ad_token"):
+            section["credentials"] = {"kind": "static", "api_key": token}
+            return
+        found = {
+            ours: value
+            for theirs, ours in (
+                ("tenant_id", "tenant_id"),
+                ("client_id", "client_id"),
+                ("azure_scope", "scope"),
+            )
+            if (value := self._text(places, theirs))
+        }
+        if secret := self._secret(places, "client_secret"):
+            found["client_secret"] = secret
+        refreshed = self._source.get("litellm_settings", "enable_azure_ad_token_refresh") is True
+        if refreshed:  # of all of Azure that has no key
+            self._source.take("litellm_settings", "enable_azure_ad_token_refresh")
+        if found or refreshed:
+            section["credentials"] = {"kind": "azure", **found}
+
+    def _secret(self, places: tuple[Path, ...], name: str) -> str:
+        """A secret as a variable of the environment; "" where there is none."""
+        for place in places:
+            value = self._source.get(*place, name)
+            if not isinstance(value, str) or not value:
+                continue
+            if variable_of(value):
+                self._source.take(*place, name)
+                return variables(value)
+            variable = self._secrets.variable(name if name.startswith("azure") else f"azure_{name}", value)
+            self._source.leave(f"a secret in the file: set {variable} to it", *place, name)
+            return f"${{{variable}}}"
+        return ""
 
     def _google(self, places: tuple[Path, ...], section: dict[str, Any]) -> None:
         for theirs, ours in (("vertex_project", "project"), ("vertex_location", "location")):
