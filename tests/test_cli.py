@@ -326,7 +326,7 @@ def test_the_admin_port_of_a_file_is_read_from_it_alone(tmp_path: Path, text: st
 )
 def test_a_file_whose_admin_port_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "g.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=r"g\.yaml:1:"):
+    with pytest.raises(ConfigError, match=r"g\.yaml:[12]:"):
         admin_listen_of(str(tmp_path / "g.yaml"), {})
 
 

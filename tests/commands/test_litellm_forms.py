@@ -191,6 +191,17 @@ def test_azure_by_microsoft_entra_keeps_its_credentials() -> None:
     text = (Path(__file__).parent / "litellm" / "azure_entra.yaml").read_bytes()
     assert "hidden-Zk3" not in imported(text).text
     assert any("set AZURE_CLIENT_SECRET to it" in note for note in imported(text).notes)
+    assert "speech" not in found["aliases"]  # that service has a dialect of its own
+    assert any('no backend for "azure/speech"' in note for note in imported(text).notes)
+
+
+def test_azure_without_an_address_and_a_key_goes_by_the_variables_that_litellm_reads() -> None:
+    found = imported(b"model_list: [{model_name: a, litellm_params: {model: azure/gpt-5}}]")
+    assert yaml.safe_load(found.text)["upstreams"]["azure"] == {
+        "backend": "azure-deployments",
+        "base_url": "${AZURE_API_BASE}/openai?api-version=2024-10-21",
+        "api_key": "${AZURE_API_KEY}",
+    }
 
 
 def test_bedrock_has_a_region_and_its_own_credentials() -> None:

@@ -43,6 +43,8 @@ def provider_of(model: str, stated: str = "") -> tuple[str, str]:
         return next((maker for name, maker in MAKERS.items() if model.startswith(name)), "openai"), model
     if provider in ("azure", "openai") and rest.startswith("responses/"):
         return f"{provider}/responses", rest.removeprefix("responses/")
+    if provider == "azure" and rest.startswith("speech/"):
+        return "azure/speech", rest.removeprefix("speech/")
     if provider == "vertex_ai" and rest.startswith("claude"):
         return "vertex_ai/claude", rest
     return provider, rest
@@ -76,7 +78,7 @@ class Upstreams:
         self._address(places, provider, section)
         self._key(places, provider, section)
         if provider.startswith("azure"):
-            self._entra(places, section)
+            self._entra(places, provider, section)
         self._limits(here, section)
         for name, known in self.sections.items():
             if known == section and "limits" not in section:
@@ -109,6 +111,8 @@ class Upstreams:
     def _address(self, places: tuple[Path, ...], provider: str, section: dict[str, Any]) -> None:
         base, query = self._base(places, provider)
         version = self._text(places, "api_version")
+        if not base and provider in ("azure", "azure/responses"):
+            base = "${AZURE_API_BASE}"  # what LiteLLM reads where the file has none
         if base.startswith("$") and provider.startswith("azure"):
             for place in places:
                 self._source.leave("set it without a slash at its end", *place, "api_base")
@@ -153,7 +157,7 @@ class Upstreams:
             self._source.leave(f"a key in the file: set {name} to it", *place, "api_key")
             return
 
-    def _entra(self, places: tuple[Path, ...], section: dict[str, Any]) -> None:
+    def _entra(self, places: tuple[Path, ...], provider: str, section: dict[str, Any]) -> None:
         """The credentials of Microsoft Entra: a token as it is, or who fetches one. A key goes before them, as
         LiteLLM has it."""
         if "api_key" in section:
@@ -177,6 +181,8 @@ class Upstreams:
             self._source.take("litellm_settings", "enable_azure_ad_token_refresh")
         if found or refreshed:
             section["credentials"] = {"kind": "azure", **found}
+        else:
+            section["api_key"] = "${AZURE_AI_API_KEY}" if provider == "azure_ai" else "${AZURE_API_KEY}"
 
     def _secret(self, places: tuple[Path, ...], name: str) -> str:
         """A secret as a variable of the environment; "" where there is none."""

@@ -325,7 +325,7 @@ def admin_listen_of(path: str, environ: Environment[str, str] = os.environ) -> s
     asks the gateway need not have its secrets. Raises ConfigError."""
     report = Report(path)
     try:
-        node: Node = read(read_file(path))
+        node: Node = read(read_file(path, MAX_FILE))
         for name in ("server", "admin_listen"):
             entry = node.entries.get(name) if isinstance(node, Mapping) else None
             if entry is None:
