@@ -42,6 +42,23 @@ async def test_no_page_breaks_a_rule(width: int, dark: bool) -> None:
         assert await violations(tab) == []
 
 
+async def test_what_has_the_focus_by_keyboard_is_seen_to_have_it() -> None:
+    async with opened() as (tab, _):
+        await tab.send("Emulation.setFocusEmulationEnabled", enabled=True)
+        await sign_in(tab)
+        for name in PAGES:
+            await show(tab, name)
+            await tab.js("document.activeElement.blur()")
+            for _stop in range(12):
+                await tab.press("Tab", 9)
+                seen = await tab.js(
+                    "[document.activeElement, document.activeElement.closest('.editor')].filter(Boolean)"
+                    ".some((one) => getComputedStyle(one).outlineStyle !== 'none' || one.matches('.editor'))"
+                )
+                outer = "document.activeElement.outerHTML.slice(0, 200)"
+                assert seen or await tab.js("document.activeElement === document.body"), await tab.js(outer)
+
+
 async def test_no_dialog_and_no_answer_breaks_a_rule() -> None:
     source()
     async with opened() as (tab, there):
