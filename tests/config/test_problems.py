@@ -296,7 +296,7 @@ REPLACED: list[tuple[str, str, str, list[str]]] = [
         "the backend refuses",
         "http://x",
         "ftp://x",
-        ["2:9: upstreams.main: base_url must start with http:// or https://"],
+        ["2:25: upstreams.main: base_url must start with http:// or https://"],
     ),
     (
         "no bytes",
@@ -612,7 +612,7 @@ def test_an_empty_file_lacks_what_is_required(tmp_path: Path) -> None:
         ),
         (
             b"a:\n  - b\n  c\n",
-            "3:3: not YAML: could not find expected ':' (write key: value, with a space behind the colon; see "
+            "4:1: not YAML: could not find expected ':' (write key: value, with a space behind the colon; see "
             "line 3, column 3)",
         ),
         (

@@ -27,10 +27,10 @@ def path_text(path: Path) -> str:
     return text.removeprefix(".")
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
+def suggestion(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     import difflib  # only where something is wrong
 
-    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=cutoff)
     return f'; did you mean "{close[0]}"?' if close else ""
 
 

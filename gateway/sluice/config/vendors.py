@@ -128,7 +128,7 @@ class Presets:
 def similar(name: str) -> str:
     """A hint at the backend or vendor whose name is close to one that is not known; "" where there is
     none."""
-    return suggestion(name, {*bundled_vendors(), *installed()})
+    return suggestion(name, {*bundled_vendors(), *installed()}, cutoff=0.7)
 
 
 def beneath(node: Mapping, defaults: Mapping) -> Mapping:
