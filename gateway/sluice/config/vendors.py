@@ -99,9 +99,10 @@ class Presets:
 
     def _base_url(self, name: str, template: str, path: KeyPath, at: TextPosition) -> Node:
         def problem(_: KeyPath, node: Node, message: str) -> None:
+            missing = message.partition(": ")[0]  # how a variable is set is not all that can be done here
             self._report.problem(
                 (*path, "backend"),
-                f'{message}, which the address of "{name}" needs: set it, or write base_url',
+                f'{missing}, which the address of "{name}" needs: set it, or write base_url',
                 at,
             )
 
