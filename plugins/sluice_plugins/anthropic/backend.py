@@ -51,6 +51,7 @@ from sluice.wire.forwarding import Allowed
 from sluice.wire.jsonedit import with_known_string
 from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.anthropic.passing import PassingDecoder, WholeMessageDecoder
+from sluice_plugins.anthropic.schemas import answer_schema
 from sluice_plugins.anthropic.stream import MessagesDecoder
 from sluice_plugins.anthropic.thinking import LOWEST_TOP_P, ThinkingPlan, plan, thinks
 from sluice_plugins.anthropic.threads import of_thread, without_thread
@@ -223,7 +224,7 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         planned = plan(chat, rules, extra, turns, self.default_max_tokens)
         body = {"model": model, "max_tokens": planned.max_tokens, "messages": turns, "stream": True}
         wanted = response_format(chat.response_format)
-        schema = wanted.json_schema.schema if wanted.json_schema else None
+        schema = answer_schema(wanted.json_schema.schema) if wanted.json_schema else None
         sampling = _sampling(chat, rules, thinking=thinks(planned.thinking))
         optional = {
             "system": _system(chat.messages, ONLY_JSON if wanted.type == "json_object" else ""),

@@ -32,6 +32,7 @@ from sluice.model.chat import ChatRequest
 from sluice.model.rules import NO_RULES, ModelRules
 from sluice.wire.baseurl import base_of
 from sluice.wire.upstream_errors import upstream_error
+from sluice_plugins.anthropic.schemas import answer_schema
 from sluice_plugins.bedrock.media import Block
 from sluice_plugins.bedrock.messages import Writing, message_blocks, system_blocks
 from sluice_plugins.bedrock.reasoning import CLAUDE, fields_of, takes_cache_points
@@ -201,7 +202,7 @@ def _output_config(wanted: Mapping[str, Any] | None) -> Block | None:
                 for name in ("name", "description")
                 if isinstance(rest.get(name), str) and rest[name]
             }
-            definition = {"schema": msgspec.json.encode(schema).decode(), **named}
+            definition = {"schema": msgspec.json.encode(answer_schema(schema)).decode(), **named}
             return {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": definition}}}
         case _:
             return None

@@ -165,7 +165,7 @@ FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"tools": (TOOL,), "tool_choice": "required", "parallel_tool_calls": False},
      {"tool_choice": {"type": "any", "disable_parallel_tool_use": True}}),
     ({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": {"type": "object"}}}},
-     {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}}),
+     {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object", "additionalProperties": False}}}}),
 ]  # fmt: skip
 
 

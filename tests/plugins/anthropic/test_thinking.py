@@ -149,7 +149,7 @@ def test_the_configuration_stands_before_the_caller() -> None:
         response_format=schema,
     )
     assert both["output_config"] == {
-        "format": {"type": "json_schema", "schema": {"type": "object"}},
+        "format": {"type": "json_schema", "schema": {"type": "object", "additionalProperties": False}},
         "effort": "max",
     }
 

@@ -376,7 +376,7 @@ def test_claude_thinks_without_what_thinking_forbids() -> None:
 
 
 def test_structured_output_is_a_schema_as_text_or_a_sentence() -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": False}
     found = body(
         response_format={
             "type": "json_schema",

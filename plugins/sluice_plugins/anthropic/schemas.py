@@ -1,0 +1,78 @@
+"""The JSON Schema of an answer, as Anthropic and Bedrock compile it. Pure.
+
+They take a part of JSON Schema and refuse the rest by a 400 (BerriAI/litellm#35811, agentjido/req_llm#302): every
+object must have `additionalProperties: false`, and there are no bounds of numbers, texts and lists. What is
+refused is said in the description of its place, as Anthropic's SDKs do, so that the model still reads it; a list
+of alternatives (`oneOf`) becomes `anyOf`. What would change the answer (objects with names of any kind) is
+refused by its name.
+
+https://platform.claude.com/docs/en/build-with-claude/structured-outputs#json-schema-limitations
+https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from sluice.errors import BadRequest
+
+Schema = dict[str, Any]
+FORMATS = frozenset(
+    {"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}
+)
+_KEPT = frozenset({"type", "enum", "const", "default", "title", "description", "$ref", "required"})
+_BY_NAME = ("properties", "$defs", "definitions")
+_LISTS = ("anyOf", "allOf")
+_SILENT = frozenset({"$schema", "$id", "$comment", "strict"})
+"""Keywords that say nothing of the answer."""
+MOST_LEVELS = 200
+
+
+def answer_schema(schema: Mapping[str, Any]) -> Schema:
+    """The schema as they take it. Raises BadRequest for what no description can stand for."""
+    found: Schema = _fitted(schema, 0)
+    return found
+
+
+def _fitted(schema: Any, level: int) -> Any:
+    if not isinstance(schema, Mapping):
+        return schema
+    if level > MOST_LEVELS:
+        raise BadRequest("The schema of response_format is too deep for this model", param="response_format")
+    found: Schema = {}
+    said: Schema = {}
+    for name, value in schema.items():
+        if name in _KEPT:
+            found[name] = value
+        elif name in _BY_NAME and isinstance(value, Mapping):
+            found[name] = {key: _fitted(inner, level + 1) for key, inner in value.items()}
+        elif name in _LISTS and isinstance(value, list):
+            found[name] = [_fitted(inner, level + 1) for inner in value]
+        elif name == "oneOf" and isinstance(value, list) and "anyOf" not in schema:
+            found["anyOf"] = [_fitted(inner, level + 1) for inner in value]
+        elif name == "items":
+            found[name] = _fitted(value, level + 1)
+        elif (name == "format" and value in FORMATS) or (name == "minItems" and value in (0, 1)):
+            found[name] = value
+        elif name not in _SILENT and name != "additionalProperties":
+            said[name] = value
+    if _is_object(schema):
+        if isinstance(others := schema.get("additionalProperties"), Mapping) and not schema.get("properties"):
+            raise BadRequest(
+                "response_format: an object with names of any kind (additionalProperties) cannot be given to this model",
+                param="response_format",
+            )
+        if isinstance(others, Mapping):
+            said["additionalProperties"] = others
+        found["additionalProperties"] = False
+    if said:
+        rule = f"Must match: {msgspec.json.encode(said).decode()}"
+        told = found.get("description")
+        found["description"] = f"{told}\n\n{rule}" if isinstance(told, str) and told else rule
+    return found
+
+
+def _is_object(schema: Mapping[str, Any]) -> bool:
+    kind = schema.get("type")
+    return kind == "object" or (isinstance(kind, list) and "object" in kind) or "properties" in schema
