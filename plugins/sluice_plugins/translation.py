@@ -1,6 +1,7 @@
 """Translates the parts of requests that every dialect but OpenAI's needs translated; checks endpoints; makes
 headers. Pure."""
 
+import mimetypes
 from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -73,6 +74,20 @@ def result_text(message: Message) -> str:
     """The text of a tool's result, for dialects without a field that says whether the tool failed."""
     text = message.text
     return f"{FAILED}{text}" if message.failed and not text.lower().startswith("error") else text
+
+
+_TEXTS = frozenset({"application/json", "application/xml", "application/javascript", "application/yaml",
+                    "application/x-yaml", "application/toml", "application/sql", "application/x-sh"})  # fmt: skip
+
+
+def is_text(media_type: str) -> bool:
+    """Returns whether files of this type are text, whatever their type is called."""
+    return media_type.startswith("text/") or media_type in _TEXTS or media_type.endswith(("+json", "+xml"))
+
+
+def type_of_name(name: Any) -> str:
+    """The media type that a file's name tells; "" for none."""
+    return (mimetypes.guess_type(name)[0] or "") if isinstance(name, str) else ""
 
 
 def decoded_text(encoded: str) -> str:

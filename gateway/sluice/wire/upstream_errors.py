@@ -130,6 +130,12 @@ _NOT_NAMES = re.compile(r"[^a-z0-9一-鿿]+")
 _TAGS = re.compile(r"<[^<>]{0,400}>")
 
 
+MOST_PLACES = 3
+"""Fields of a refused request that are told."""
+MAX_PLACES = 20
+"""Steps on the way to such a field."""
+
+
 class Reason(msgspec.Struct, frozen=True):
     """The provider's error: its message, all its texts, its codes and types in lower case, the HTTP status
     where the body names one (else 0), how many seconds it wants to be left alone, where the body says so,
@@ -264,6 +270,19 @@ def reason_of(value: Any) -> Reason:
     return Reason(message, tuple(found.codes), found.status, words, found.wait, found.code, value)
 
 
+def _located(item: Any) -> str:
+    """What pydantic says of one field, and which; "" for anything else. FastAPI, Mistral and vLLM tell nothing
+    else of a request that they refuse: https://fastapi.tiangolo.com/tutorial/handling-errors/"""
+    match item:
+        case {"loc": [*places], "msg": str(text)} if text and len(places) <= MAX_PLACES:
+            if places[:1] == ["body"]:
+                places = places[1:]
+            named = "".join([f"[{place}]" if type(place) is int else f".{place}" for place in places])
+            return f"{named.lstrip('.')}: {text}" if named else text
+        case _:
+            return ""
+
+
 def _is_generic(message: str) -> bool:
     return message.strip().rstrip(".").lower() in _GENERIC
 
@@ -304,6 +323,8 @@ class _Found:
         if isinstance(value, str):
             self._text(value, depth)
         elif isinstance(value, list):
+            if located := [place for item in value[:MOST_PLACES] if (place := _located(item))]:
+                self._text("; ".join(located), depth)
             for item in value[:20]:
                 self.read(item, depth + 1)
         elif isinstance(value, dict):

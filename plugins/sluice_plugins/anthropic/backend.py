@@ -66,7 +66,9 @@ from sluice_plugins.translation import (
     check_endpoint,
     decoded_text,
     inline_image,
+    is_text,
     response_format,
+    type_of_name,
 )
 
 if TYPE_CHECKING:
@@ -424,11 +426,13 @@ def _document(file: Any) -> Block:
         return {"type": "document", "source": {"type": "url", "url": data}, **title}
     inline = inline_data(data)
     media_type, encoded = (
-        (inline.media_type, inline.data) if inline is not None else (PDF, standard_base64(data))
+        (inline.media_type, inline.data)
+        if inline is not None
+        else (type_of_name(name) or PDF, standard_base64(data))
     )
     if media_type == PDF and encoded:
         return {"type": "document", "source": {"type": "base64", "media_type": PDF, "data": encoded}, **title}
-    if media_type.startswith("text/"):
+    if is_text(media_type) and encoded:
         return {
             "type": "document",
             "source": {"type": "text", "media_type": "text/plain", "data": decoded_text(encoded)},

@@ -11,6 +11,7 @@ from typing import Any
 from sluice.errors import BadRequest
 from sluice.model.chat import Image, Other
 from sluice.wire.dataurl import Inline, inline_data, is_http, standard_base64
+from sluice_plugins.translation import is_text
 
 Block = dict[str, Any]
 
@@ -79,14 +80,21 @@ def other_block(part: Other) -> Block:
             raise BadRequest(
                 "A file can only be sent to this model with its bytes (file_data)", param="messages"
             )
-        case {"input_audio": {"data": str(data), "format": str(format)}} if (
-            format in AUDIO and standard_base64(data)
-        ):
+        case {"input_audio": {"data": str(data), "format": str(given)}} if (
+            format := _audio_format(given)
+        ) and standard_base64(data):
             return {"audio": {"format": format, "source": {"bytes": standard_base64(data)}}}
         case {"video_url": {"url": str(url)} | str(url)}:
             return _video(url)
         case _:
             raise BadRequest(f"Content of type {part.type!r} cannot be sent to this model", param="messages")
+
+
+def _audio_format(given: str) -> str:
+    """The format as Converse names it, also for a media type; "" for none of its formats."""
+    format = given.lower().removeprefix("audio/").removeprefix("x-")
+    format = "mp3" if format == "mpeg" else format
+    return format if format in AUDIO else ""
 
 
 def _file(data: str, filename: str) -> Block:
@@ -135,9 +143,7 @@ def _video(url: str) -> Block:
 
 
 def _is_text(inline: Inline | None) -> bool:
-    return inline is not None and (
-        inline.media_type.startswith("text/") or inline.media_type == "application/json"
-    )
+    return inline is not None and is_text(inline.media_type)
 
 
 def _bucket(url: str) -> Block:

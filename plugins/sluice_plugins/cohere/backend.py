@@ -40,9 +40,11 @@ from sluice_plugins.translation import (
     check_endpoint,
     decoded_text,
     inline_image,
+    is_text,
     json_object,
     response_format,
     result_text,
+    type_of_name,
 )
 
 if TYPE_CHECKING:
@@ -313,11 +315,7 @@ def _document(file: Any, number: int) -> Block:
             )
     inline = inline_data(data)
     encoded = inline.data if inline is not None else standard_base64(data)
-    if (
-        not encoded
-        or inline is None
-        or not (inline.media_type.startswith("text/") or inline.media_type == "application/json")
-    ):
+    if not encoded or not is_text(inline.media_type if inline is not None else type_of_name(name)):
         raise BadRequest("A file can only be text for this model, as a data: URL in base64", param="messages")
     titled = {"title": name} if isinstance(name, str) and name else {}
     return {"id": f"file:{number}", "data": {**titled, "text": decoded_text(encoded)}}

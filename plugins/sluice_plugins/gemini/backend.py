@@ -63,6 +63,7 @@ GEMINI = "https://generativelanguage.googleapis.com"
 FIRST_TURN = "(The assistant begins this conversation.)"
 AUDIO = {
     "mp3": "audio/mp3",
+    "mpeg": "audio/mp3",
     "wav": "audio/wav",
     "flac": "audio/flac",
     "aac": "audio/aac",
@@ -426,8 +427,8 @@ def _audio(audio: Any) -> Block:
     match audio:
         case {"data": str(data), **rest} if encoded := standard_base64(data):
             form = rest.get("format")
-            form = form.lower() if isinstance(form, str) else "wav"
-            return _inline(f"audio/{form}", encoded)
+            form = form.lower().removeprefix("audio/").removeprefix("x-") if isinstance(form, str) else "wav"
+            return _inline(AUDIO.get(form, f"audio/{form}"), encoded)
         case _:
             raise BadRequest("input_audio needs data in base64", param="messages")
 

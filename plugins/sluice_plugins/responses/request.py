@@ -97,6 +97,8 @@ def _items(message: Message, marks: CacheMarks) -> Iterable[Value]:
 
 def _assistant(message: Message) -> Iterable[Value]:
     text = "".join([part.text for part in message.parts if isinstance(part, Text)])
+    if any(not isinstance(part, Text) for part in message.parts):
+        raise BadRequest("An assistant's message can only be text for this model", param="messages")
     if text or message.tool_calls:  # reasoning without what it led to is refused
         for thought in message.thoughts:
             if thought.signature.startswith(OPENAIS):

@@ -316,7 +316,7 @@ BAD_MESSAGES: list[tuple[Any, str]] = [
     ({"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "text"}]}, ".content[1].text"),
     ({"role": "user", "content": [{"type": "text", "text": None}]}, ".content[0].text"),
     ({"role": "user", "content": [{"type": "image_url"}]}, ".content[0].image_url"),
-    ({"role": "user", "content": [{"type": "image_url", "image_url": "https://x"}]}, ".content[0].image_url"),
+    ({"role": "user", "content": [{"type": "image_url", "image_url": 5}]}, ".content[0].image_url"),
     (
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///secret"}}]},
         ".content[0].image_url.url",

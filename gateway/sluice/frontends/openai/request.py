@@ -414,11 +414,13 @@ def _content(message: _Message, at: str) -> tuple[Part, ...]:
 
 def _part(part: dict[str, Any], at: str) -> Part:
     match part:
-        case {"type": "text", "text": str(text)}:
+        case {"type": "text" | "input_text" | "output_text", "text": str(text)}:
             return Text(text, _mark(part))
         case {"type": "refusal", "refusal": str(text)}:
             return Text(text, refusal=True)
-        case {"type": "image_url", "image_url": {"url": str(url)} as image}:
+        case {"type": "image_url", "image_url": {"url": str(url)} as image} | (
+            {"type": "image_url" | "input_image", "image_url": str(url)} as image
+        ):  # Mistral's form, and that of Responses: the URL alone
             if not url[:8].lower().startswith(("https://", "http://", "data:")):
                 raise _bad(f"{at}.image_url.url", "must be an http(s) or data: URL")
             detail = image.get("detail")
