@@ -409,3 +409,21 @@ async def test_a_gateway_that_is_gone_is_told_and_one_that_is_started_again_asks
             await tab.until("document.querySelector('input[name=key]')")
             await sign_in(tab)
             await tab.until(f"{tile('Calls')} === '0'")
+
+
+async def test_one_key_of_many_is_found_by_its_id() -> None:
+    async with opened() as (tab, there):
+        async with aiohttp.ClientSession(headers={"x-admin-api-key": KEY}) as session:
+            for number in range(250):
+                made = {"id": f"team-{number:03}", "limits": {"budget": {"month": 1}}}
+                async with session.post(f"{there.admin_url}/admin/keys", json=made) as answer:
+                    assert answer.status == 201
+        await sign_in(tab)
+        await show(tab, "keys")
+        await tab.until("document.body.innerText.includes('The first 200 whose budgets these are')")
+        await tab.type("main section input", "team-17")
+        await tab.press("Enter", 13, "\r")
+        first = "document.querySelector('main section td b').textContent"
+        await tab.until(f"{first} === 'team-170'")
+        await tab.click("Back")
+        await tab.until(f"{first} !== 'team-170'")

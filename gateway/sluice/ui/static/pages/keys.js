@@ -124,11 +124,15 @@ function Sure({ item, verb, onDone }) {
     <${Note} error=${error} /><div><button class=${verb === "delete" ? "danger" : "main"}>${verb === "delete" ? "Delete" : "Rotate"}</button></div></form>`;
 }
 
+// What stands right before this id in the order of ids, which are of characters below "~".
+const before = (text) => (text ? `${text.slice(0, -1)}${String.fromCharCode(text.charCodeAt(text.length - 1) - 1)}~` : "");
+
 function Budgets() {
   const { value, error } = useLoaded(() => get("admin/budgets?limit=200"), [], 10_000);
   const budgets = value?.budgets || [];
   return html`<section class="card"><h2>Budgets</h2><${Note} error=${error} />
-    <${Table} label="Budgets" empty="Nobody has a budget." columns=${[{ title: "Whose", cell: (b) => `${b.scope} ${b.owner}` }, { title: "Period", cell: (b) => b.name }, { title: "Limit", number: true, cell: (b) => dollars(b.limit_usd) }, { title: "Spent", number: true, cell: (b) => costs(b.spent_usd) }, { title: "Left", number: true, cell: (b) => html`<span class=${b.left_usd <= 0 ? "bad" : ""}>${costs(b.left_usd)}</span>` }, { title: "Share", cell: (b) => html`<meter min="0" max="1" low="0.8" high="0.95" optimum="0" value=${b.limit_usd > 0 ? b.spent_usd / b.limit_usd : 1} aria-label=${`Spent of the budget of ${b.scope} ${b.owner}`}></meter>` }, { title: "Ends", cell: (b) => moment(b.ends) }]} rows=${budgets} /></section>`;
+    <${Table} label="Budgets" empty="Nobody has a budget." columns=${[{ title: "Whose", cell: (b) => `${b.scope} ${b.owner}` }, { title: "Period", cell: (b) => b.name }, { title: "Limit", number: true, cell: (b) => dollars(b.limit_usd) }, { title: "Spent", number: true, cell: (b) => costs(b.spent_usd) }, { title: "Left", number: true, cell: (b) => html`<span class=${b.left_usd <= 0 ? "bad" : ""}>${costs(b.left_usd)}</span>` }, { title: "Share", cell: (b) => html`<meter min="0" max="1" low="0.8" high="0.95" optimum="0" value=${b.limit_usd > 0 ? b.spent_usd / b.limit_usd : 1} aria-label=${`Spent of the budget of ${b.scope} ${b.owner}`}></meter>` }, { title: "Ends", cell: (b) => moment(b.ends) }]} rows=${budgets} />
+    ${value?.next ? html`<p class="small quiet">The first 200 whose budgets these are; <code>GET /admin/budgets</code> has all.</p>` : null}</section>`;
 }
 
 export function Keys() {
@@ -174,7 +178,7 @@ export function Keys() {
     <div class="head"><h1>Keys and tenants</h1>${changes ? html`<button class="main" type="button" onClick=${() => show({ what: "make" })}>Make a key</button>` : null}</div>
     <${Note} error=${error || problem} />
     <section class="card stack"><${Table} label="Keys" columns=${columns} rows=${value?.keys || []} />
-      <div class="row">${pages.length > 1 || value?.next ? html`<button type="button" disabled=${pages.length < 2} onClick=${() => turn(pages.slice(0, -1))}>Back</button><button type="button" disabled=${!value?.next} onClick=${() => turn([...pages, value.next])}>Further</button>` : null}<span class="quiet small">${value ? `${value.total} in all` : ""}</span></div></section>
+      <div class="row">${pages.length > 1 || value?.next ? html`<button type="button" disabled=${pages.length < 2} onClick=${() => turn(pages.slice(0, -1))}>Back</button><button type="button" disabled=${!value?.next} onClick=${() => turn([...pages, value.next])}>Further</button><label class="row">From the id<input class="narrow" placeholder="team-7" onChange=${(event) => turn(["", before(event.target.value.trim())])} /></label>` : null}<span class="quiet small">${value ? `${value.total} in all` : ""}</span></div></section>
     <${Budgets} />
     <section class="card"><h2>Tenants with limits</h2><${Note} error=${tenants.error} /><${Table} label="Tenants" empty="No tenant has limits of its own: they stand in the configuration, under tenants." columns=${[{ title: "Tenant", cell: (t) => t.tenant }, { title: "Limits of all its keys together", cell: (t) => html`<${Limits} limits=${t.limits} />` }]} rows=${tenants.value?.tenants || []} /></section>
     ${open ? html`<${Dialog} key=${open.what} title=${titles[open.what]} onClose=${() => show(null)}>
