@@ -91,7 +91,10 @@ class Message(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        return "".join(part.text for part in self.parts if isinstance(part, Text))
+        parts = self.parts
+        if len(parts) == 1 and type(part := parts[0]) is Text:  # as most messages are
+            return part.text
+        return "".join(part.text for part in parts if isinstance(part, Text))
 
 
 class Tool(msgspec.Struct, frozen=True):

@@ -44,7 +44,7 @@ def messages_of(
     if dialect not in OWN:
         for part in [part for message in messages for part in message.parts if type(part) is Other]:
             _check_foreign(part)
-    loop = _loop(messages) if reasoning else len(messages)
+    loop: int | None = None if reasoning else len(messages)
     found: list[Wire] = []
     shown: list[Wire] = []  # content of tools' results that is no text
     for index, message in enumerate(messages):
@@ -52,12 +52,12 @@ def messages_of(
             found.append({"role": "user", "content": [{"type": "text", "text": OF_TOOLS}, *shown]})
             shown = []
         wire = _text_message(message, marks) or _message(message, shown, marks)
-        if (
-            index > loop
-            and message.tool_calls
-            and (thought := "".join([thought.text for thought in message.thoughts]))
-        ):
-            wire["reasoning_content"] = thought
+        if message.thoughts and message.tool_calls:
+            if loop is None:
+                loop = _loop(messages)
+            thought = "".join([thought.text for thought in message.thoughts])
+            if index > loop and thought:
+                wire["reasoning_content"] = thought
         found.append(wire)
     if shown:
         found.append({"role": "user", "content": [{"type": "text", "text": OF_TOOLS}, *shown]})

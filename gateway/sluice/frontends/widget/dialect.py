@@ -111,7 +111,10 @@ def _parse(body: bytes, *, stream: bool, profile: str) -> ChatRequest:
 
 
 def _wants_full(accept: str) -> bool:
-    for offer in accept.lower().split(","):
+    accept = accept.lower()
+    if "profile" not in accept:  # as of most requests
+        return False
+    for offer in accept.split(","):
         media_type, *parameters = (piece.strip() for piece in offer.split(";"))
         if media_type == "application/x-ndjson" and any(
             p in ("profile=full", 'profile="full"') for p in parameters
