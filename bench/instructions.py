@@ -12,6 +12,7 @@ time).
 import argparse
 import subprocess
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,8 +103,7 @@ def _counted(name: str, bench: Bench, scenarios: list[str], requests: int) -> di
             ask(count)
             _control("-d", scenario, subject.child.pid)
             _control("-i", "off", subject.child.pid)
-            dump = max(subject.work.glob("callgrind.*"), key=lambda path: path.stat().st_mtime)
-            dump = dump.rename(subject.work / f"{scenario}.out")
+            dump = _dump(subject.work).rename(subject.work / f"{scenario}.out")
             totals = next(
                 line for line in dump.read_text().splitlines() if line.startswith(("totals:", "summary:"))
             )
@@ -118,6 +118,16 @@ def _counted(name: str, bench: Bench, scenarios: list[str], requests: int) -> di
 def _control(option: str, value: str, pid: int) -> None:
     words = [option, value] if value else [option]
     subprocess.run(["callgrind_control", *words, str(pid)], check=True, stdout=subprocess.DEVNULL)
+
+
+def _dump(work: Path) -> Path:
+    """Returns the last dump; on a busy machine it comes a while after it has been asked for."""
+    for _ in range(600):
+        for path in sorted(work.glob("callgrind.*"), key=lambda path: path.stat().st_mtime, reverse=True)[:1]:
+            if "totals:" in path.read_text():
+                return path
+        time.sleep(0.1)
+    raise SystemExit("callgrind has written nothing")
 
 
 def _functions(work: Path, count: int) -> None:
