@@ -139,7 +139,7 @@ class ResponseParser:
         status: int = self._llhttp.get_status_code()
         head = b"".join(self._head)
         # llhttp formats a text of two numbers each time
-        version = "1.1" if head.startswith(b"HTTP/1.1 ") else self._llhttp.get_http_version()
+        version = "1.1" if head[:9] == b"HTTP/1.1 " else self._llhttp.get_http_version()
         if version not in _VERSIONS:
             self._refuse("an unknown HTTP version")
         if status < 200:
@@ -169,7 +169,7 @@ class ResponseParser:
 
     def _feed_head(self, data: bytes) -> None:
         left = self._head_left
-        if left == self._max_head and not data.startswith(b"H"):
+        if left == self._max_head and data[:1] != b"H":
             self._refuse("no HTTP response")  # llhttp also knows RTSP and ICE, and skips empty lines
         if len(data) <= left:
             self._head_left = left - len(data)
@@ -188,9 +188,10 @@ class ResponseParser:
             self._llhttp.feed_data(data)
 
     def _has_length(self, version: str, fields: Mapping[str, str]) -> bool:
-        if "transfer-encoding" not in fields:
+        coding = fields.get("transfer-encoding")
+        if coding is None:
             return "content-length" in fields
-        if fields["transfer-encoding"].lower() != "chunked" or version == "1.0":
+        if (coding != "chunked" and coding.lower() != "chunked") or version == "1.0":
             self._refuse("an unknown transfer coding")
         if "content-length" in fields:
             self._refuse("two lengths of the same body")
