@@ -15,6 +15,7 @@ from sluice.model.chat import Tool
 
 Schema = dict[str, Any]
 BRANCHES = ("anyOf", "oneOf", "allOf")
+_NAMED = ("properties", "$defs", "definitions")
 _MUST = "The arguments must also match this JSON Schema:"
 
 
@@ -26,6 +27,26 @@ def object_schema(parameters: Mapping[str, Any] | None) -> Schema:
     if type(schema.get("properties")) is not dict:
         schema["properties"] = {}
     return schema
+
+
+def is_closed(schema: Any) -> bool:
+    """Returns whether OpenAI follows this schema to the letter: each object in it must be closed, and all its
+    properties required. It refuses `strict` beside any other; Anthropic's tools may have optional ones.
+
+    https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
+    """
+    if isinstance(schema, list):
+        return all([is_closed(inner) for inner in schema])
+    if not isinstance(schema, dict):
+        return True
+    properties = schema.get("properties")
+    if schema.get("type") == "object" or isinstance(properties, dict):
+        named = properties if isinstance(properties, dict) else {}
+        if schema.get("additionalProperties") is not False or _names(schema.get("required")) != named.keys():
+            return False
+    groups = [inner for name in _NAMED if isinstance(inner := schema.get(name), dict)]
+    inner_schemas = [value for group in groups for value in group.values()]
+    return is_closed([*inner_schemas, *[schema[name] for name in ("items", *BRANCHES) if name in schema]])
 
 
 def plain_tool(tool: Tool) -> tuple[str, Schema]:

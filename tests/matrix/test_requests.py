@@ -8,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from sluice.errors import BadRequest
+from sluice_plugins.anthropic.schemas import answer_schema
+from sluice_plugins.tool_schemas import is_closed
 from tests.matrix import clients, upstreams
 from tests.matrix.lanes import CLIENTS, UPSTREAMS, parsed, sent
 from tests.matrix.talk import Picture, Results, Talk, normal, talks, texts_first
@@ -43,10 +45,23 @@ def meant(talk: Talk, client: str, upstream: str) -> dict[str, Any]:
         "one_call": talk.one_call and "one_call" in can & takes if choice != "none" else None,
         "sampling": None if talk.effort else sampling,
         "thinks": bool(talk.effort) if plain else None,
-        "format": "" if talk.format == "json" and client == "anthropic" else talk.format,
+        "format": _answers_format(talk, client, upstream),
         "tools": [(tool.name, tool.description, tool.parameters) for tool in talk.tools],
-        "strict": [tool.strict and "strict" in can for tool in talk.tools] if "strict" in takes else None,
+        "strict": [
+            tool.strict and "strict" in can and (client == upstream or is_closed(tool.parameters))
+            for tool in talk.tools
+        ]
+        if "strict" in takes
+        else None,
     }
+
+
+def _answers_format(talk: Talk, client: str, upstream: str) -> Any:
+    if talk.format == "json" and client == "anthropic":
+        return ""
+    if isinstance(talk.format, dict) and upstream in ("anthropic", "bedrock") and client != upstream:
+        return answer_schema(talk.format)
+    return talk.format
 
 
 def _normal(turns: list[Any], client: str, upstream: str) -> list[Any]:

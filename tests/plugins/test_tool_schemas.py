@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sluice.model.chat import Tool
-from sluice_plugins.tool_schemas import object_schema, plain_tool
+from sluice_plugins.tool_schemas import is_closed, object_schema, plain_tool
 from sluice_plugins.translation import UNREADABLE, arguments_object
 from tests.matrix.lanes import UPSTREAMS, parsed, sent
 
@@ -136,3 +136,43 @@ def test_a_call_whose_arguments_were_cut_does_not_end_the_conversation(upstream:
     body = {"model": "m", "messages": messages}
     seen = json.dumps(sent(UPSTREAMS[upstream], parsed("openai", json.dumps(body).encode(), stream=True)))
     assert UNREADABLE in seen
+
+
+@pytest.mark.parametrize(
+    ("schema", "closed"),
+    [
+        ({"type": "object", "properties": {}, "additionalProperties": False}, True),
+        ({"type": "object", "properties": {}}, False),
+        (
+            {"type": "object", "properties": {"a": A}, "required": ["a"], "additionalProperties": False},
+            True,
+        ),
+        ({"type": "object", "properties": {"a": A}, "additionalProperties": False}, False),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"type": "array", "items": {"type": "object"}}},
+                "required": ["a"],
+                "additionalProperties": False,
+            },
+            False,
+        ),
+        ({"anyOf": [A, {"properties": {"b": B}}]}, False),
+        ({"$defs": {"X": {"type": "object"}}}, False),
+        (A, True),
+    ],
+)
+def test_openai_follows_a_schema_to_the_letter_only_where_it_is_closed(schema: Any, closed: bool) -> None:
+    assert is_closed(schema) is closed
+
+
+@pytest.mark.parametrize(("required", "strict"), [(["a"], True), ([], False)])
+def test_a_strict_tool_of_messages_is_strict_at_openai_where_it_can_be(
+    required: list[str], strict: bool
+) -> None:
+    schema = {"type": "object", "properties": {"a": A}, "required": required, "additionalProperties": False}
+    tool = {"name": "f", "input_schema": schema, "strict": True}
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "q"}], "tools": [tool]}
+    chat = parsed("anthropic", json.dumps(body).encode(), stream=True)
+    assert ("strict" in sent(UPSTREAMS["openai"], chat)["tools"][0]["function"]) is strict
+    assert sent(UPSTREAMS["responses"], chat)["tools"][0]["strict"] is strict

@@ -33,7 +33,7 @@ from sluice_plugins.openai.reasoning import effort_of
 from sluice_plugins.openai.stream import ChunkDecoder
 from sluice_plugins.tool_ids import fitted_ids, fitted_wire_ids, ids_fit
 from sluice_plugins.tool_order import results_first
-from sluice_plugins.tool_schemas import plain_tool
+from sluice_plugins.tool_schemas import is_closed, plain_tool
 from sluice_plugins.translation import account_headers, check_endpoint
 
 
@@ -368,7 +368,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
         function["description"] = description
     if tool.parameters is not None:
         function["parameters"] = schema
-    if tool.strict:
+    if tool.strict and is_closed(schema):
         function["strict"] = True
     return {"type": "function", "function": function}
 

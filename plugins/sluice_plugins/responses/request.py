@@ -26,7 +26,7 @@ from sluice.wire.dataurl import is_http, normalized_url
 from sluice.wire.seals import OPENAIS, OURS, call_signature, openais, thought_of
 from sluice_plugins.openai.messages import cache_of, cache_options, marked
 from sluice_plugins.openai.reasoning import LEVELS, effort_of
-from sluice_plugins.tool_schemas import plain_tool
+from sluice_plugins.tool_schemas import is_closed, plain_tool
 from sluice_plugins.translation import result_text
 
 Value = dict[str, Any]
@@ -183,7 +183,7 @@ def _tool(tool: Tool) -> Value:
         "name": tool.name,
         **described,
         "parameters": schema,
-        "strict": tool.strict is True,
+        "strict": tool.strict is True and is_closed(schema),
     }
 
 

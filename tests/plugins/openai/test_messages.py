@@ -91,8 +91,9 @@ def test_reasoning_goes_back_within_a_tool_loop_only_and_where_it_is_taken() -> 
 
 
 def test_a_strict_tool_stays_strict() -> None:
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
     tools = [
-        {"name": name, "input_schema": {}, **more} for name, more in (("f", {"strict": True}), ("g", {}))
+        {"name": name, "input_schema": schema, **more} for name, more in (("f", {"strict": True}), ("g", {}))
     ]
     wire = chat_of({"messages": [{"role": "user", "content": "Hi"}], "tools": tools})
     found = json.loads(OpenAI().request(wire, "m").body)["tools"]
