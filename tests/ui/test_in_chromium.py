@@ -421,6 +421,7 @@ async def test_one_key_of_many_is_found_by_its_id() -> None:
         await sign_in(tab)
         await show(tab, "keys")
         await tab.until("document.body.innerText.includes('The first 200 whose budgets these are')")
+        await tab.until("document.querySelector('main section input')")
         await tab.type("main section input", "team-17")
         await tab.press("Enter", 13, "\r")
         first = "document.querySelector('main section td b').textContent"
