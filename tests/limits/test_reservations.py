@@ -7,8 +7,14 @@ import math
 import msgspec
 import pytest
 
+from sluice.config.types import Budget, CallLimits
+from sluice.config.types import Limit as RateLimit
+from sluice.config.units import Rate
 from sluice.limits import Balance, Claim, Limit, Slot
 from sluice.limits.shared import SharedStore
+from sluice.policies.budgets import budget_claims, budget_prefix
+from sluice.policies.claims import View
+from sluice.policies.left import left
 from tests.limits.stores import EPOCH, LEASE, Lab
 
 DOLLARS = Limit(capacity=20.0, rate=0.0)
@@ -121,6 +127,24 @@ async def test_what_nobody_settles_is_given_back_when_its_lease_ends(at: Lab) ->
     assert (await balance(at, claim)).spent == pytest.approx(0.02)
     verdict = await at.store.take([reserving(19.0, "b")])
     assert (verdict.admitted, verdict.levels[0].remaining) == (True, pytest.approx(0.98))
+
+
+async def test_what_is_left_of_a_budget_has_in_it_what_a_lease_gave_back(at: Lab) -> None:
+    wall, budget = EPOCH / 64, Budget(day=20.0, month=50.0)
+    requests = RateLimit(rate=Rate(1.0), burst=7.0)
+    view = View("key", "web", CallLimits(requests=requests, streams=3, budget=budget))
+    claims = budget_claims(budget_prefix("key", "web"), budget, wall, 18.0, holder="dead")
+    assert (await at.store.take(claims, [Slot("key:web:streams", 3, "dead")])).admitted
+
+    async def remaining() -> list[float]:
+        return [one["remaining"] for one in await left(at.store, [view], wall)]
+
+    assert await remaining() == [7, 2, 2, 32]
+    at.advance(LEASE)
+    assert await remaining() == ([7, 3, 20, 50] if leases(at) else [7, 2, 2, 32])
+    assert (
+        await at.store.take([msgspec.structs.replace(claims[0], amount=20.0, holder="next")])
+    ).admitted == leases(at)
 
 
 async def test_a_call_that_goes_on_keeps_what_it_reserved(at: Lab) -> None:

@@ -1,7 +1,9 @@
 """Reads what remains of a caller's limits, without taking anything.
 
 A store takes all claims of a call or none. So a call that can never be admitted reads the levels of all
-buckets and places and changes none of them.
+buckets and places and takes nothing of them. It names a holder of what it would reserve of the budgets, so that
+the store gives back what calls of dead processes have reserved, as for any other call: else that would count as
+used until the next one.
 """
 
 import math
@@ -20,6 +22,10 @@ from sluice.policies.scopes import KEY_ALIAS
 
 NEVER = Claim("never", Limit(1.0, 1.0), 2.0)
 """A claim that exceeds its bucket, so that a call with it is never admitted, and nothing is taken."""
+
+
+READER = "limits"
+"""The holder of what is never reserved."""
 
 
 class OwnLimit(msgspec.Struct, frozen=True):
@@ -43,14 +49,18 @@ async def left(store: BucketStore, views: Sequence[View], wall: float) -> list[d
     """
     limits = [one for view in views for one in _limits_of(view, wall)]
     claims = [one.at for one in limits if isinstance(one.at, Claim)]
+    rates = [claim for claim in claims if claim.limit.rate]
+    budgets = [msgspec.structs.replace(claim, holder=READER) for claim in claims if not claim.limit.rate]
     slots = [one.at for one in limits if isinstance(one.at, Slot)]
     if not limits:
         return []
-    levels = (await store.take([*claims, NEVER], slots)).levels
-    of_claims, of_slots = iter(levels), iter(levels[len(claims) + 1 :])
+    levels = (await store.take([NEVER, *rates, *budgets], slots)).levels[1:]
+    of_rates, of_budgets = iter(levels), iter(levels[len(rates) :])
+    of_slots = iter(levels[len(claims) :])
     found = []
     for one in limits:
-        level = next(of_claims if isinstance(one.at, Claim) else of_slots)
+        at = one.at
+        level = next(of_slots if isinstance(at, Slot) else of_rates if at.limit.rate else of_budgets)
         entry = {
             **one.wire,
             "remaining": math.floor(level.remaining) if one.whole else _rounded(level.remaining),
