@@ -48,6 +48,13 @@ def pids(gateway: GatewayProcess) -> dict[int, int]:
     return {record["worker"]: record["worker_pid"] for record in gateway.records("worker_started")}
 
 
+def started(gateway: GatewayProcess, number: int) -> list[int]:
+    """The processes that have been this worker."""
+    return [
+        record["worker_pid"] for record in gateway.records("worker_started") if record["worker"] == number
+    ]
+
+
 def listening(gateway: GatewayProcess, count: int) -> None:
     """Returns when so many workers have said that they listen."""
     gateway.wait_for(lambda _: len(gateway.records("started")) >= count)
@@ -217,6 +224,16 @@ def test_a_worker_that_cannot_start_ends_all_with_its_message(tmp_path: Path) ->
     [line] = problems(done.stderr)
     assert "/nowhere/limits" in line
     assert [json.loads(line).get("worker") for line in done.stdout.splitlines()] == [None, 1, None]
+
+
+def test_a_worker_that_is_killed_before_it_listens_is_started_again_beside_those_that_serve() -> None:
+    with serving(config(2)) as gateway:
+        for number in range(1, 4):
+            gateway.wait_for(lambda record: record["event"] == "started" and record["worker"] == 1)
+            gateway.wait_for(lambda _, at=number: len(started(gateway, 2)) >= at)
+            os.kill(started(gateway, 2)[-1], signal.SIGKILL)
+        gateway.wait_for(lambda record: record["event"] == "started" and record["worker"] == 2)
+        assert gateway.process.poll() is None
 
 
 # --- one of several ends

@@ -475,7 +475,8 @@ class _Supervisor:
         child.trace.close()
         if self._code is not None:
             return
-        if child.number in self._unproven:
+        killed_beside_others = code < 0 and self._unproven < set(self._numbers)
+        if child.number in self._unproven and not killed_beside_others:
             if code <= 0:  # otherwise it has printed the reason
                 how = f"was ended by signal {-code}" if code else "ended"
                 print(f"sluice: worker {child.number} {how} before it listened", file=sys.stderr)
