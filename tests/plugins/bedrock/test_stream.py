@@ -365,7 +365,7 @@ HTTP: list[tuple[int, dict[str, str], bytes, UpstreamErrorKind]] = [
     (400, {"x-amzn-errortype": "ValidationException:http://internal.amazon.com/"}, b'{"message":"bad"}', "bad_request"),
     (400, {"x-amzn-errortype": "ValidationException"}, b'{"message":"The provided model identifier is invalid."}', "not_found"),
     (400, {}, b'{"message":"Input is too long for requested model."}', "context_length"),
-    (403, {"x-amzn-errortype": "AccessDeniedException"}, b'{"message":"You have no access to the model"}', "bad_credentials"),
+    (403, {"x-amzn-errortype": "AccessDeniedException"}, b'{"message":"You have no access to the model"}', "not_found"),
     (403, {"x-amzn-errortype": "UnrecognizedClientException"}, b"{}", "bad_credentials"),
     (403, {"x-amzn-errortype": "ExpiredTokenException"}, b"{}", "bad_credentials"),
     (404, {"x-amzn-errortype": "ResourceNotFoundException"}, b'{"message":"no"}', "not_found"),
