@@ -233,6 +233,20 @@ def with_messages(chat: ChatRequest, messages: Sequence[Message]) -> ChatRequest
     return msgspec.structs.replace(chat, messages=tuple(messages), wire=None, body=b"", only_texts=False)
 
 
+def without_seals(chat: ChatRequest) -> ChatRequest:
+    """The same request without earlier reasoning that a provider has sealed; itself, where it has none."""
+    if not any([thought.sealed for message in chat.messages for thought in message.thoughts]):
+        return chat
+    messages = []
+    for message in chat.messages:
+        kept = tuple([thought for thought in message.thoughts if not thought.sealed])
+        messages.append(msgspec.structs.replace(message, thoughts=kept) if message.thoughts else message)
+    wire = chat.wire
+    if wire is not None and chat.fields.unsealed is not None:
+        wire = chat.fields.unsealed(wire)
+    return msgspec.structs.replace(chat, messages=tuple(messages), wire=wire, body=b"")
+
+
 def text_size(text: str) -> int:
     """UTF-8 bytes: beyond ASCII a character is more of a token."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

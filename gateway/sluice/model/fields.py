@@ -2,7 +2,8 @@
 Completions; a frontend says here where its dialect differs from that.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -16,7 +17,8 @@ class DialectFields(msgspec.Struct, frozen=True):
     called in errors. `written`: where the fields that rules concern stand, "outer.name" for one in another
     object; "" for one that stands in several, so that a rule for it has the request written anew. `effort`:
     where an effort of reasoning alone is written; "" where it cannot be. `unlike`: fields with another
-    meaning, to which rules do not apply.
+    meaning, to which rules do not apply. `unsealed`: returns the object without earlier reasoning that a
+    provider has sealed, unchanged where there is none; None: the dialect has no such.
     """
 
     as_named: bool = False
@@ -26,6 +28,7 @@ class DialectFields(msgspec.Struct, frozen=True):
     written: Mapping[str, str] = {}
     effort: str = ""
     unlike: frozenset[str] = frozenset()
+    unsealed: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
 
 UNKNOWN_FIELDS = DialectFields()

@@ -12,7 +12,7 @@ import msgspec
 
 from sluice.config.types import Hedge
 from sluice.errors import BadRequest, Forbidden, NoCapacity, Unavailable, UpstreamError
-from sluice.model.chat import ChatRequest, continued
+from sluice.model.chat import ChatRequest, continued, without_seals
 from sluice.pricing.prices import price_at
 from sluice.proxy.call import Call
 from sluice.proxy.hedging import race
@@ -22,6 +22,7 @@ from sluice.proxy.sending import Attempting, Sender
 from sluice.proxy.shadows import Shadows
 from sluice.proxy.target import Target
 from sluice.routing.failover import FailoverPlan, NextTarget, RetryBudget, queue_of
+from sluice.wire.upstream_errors import refuses_seals
 
 
 class Failover:
@@ -83,7 +84,7 @@ class Failover:
                     await self._sleep(choice.wait)
                     choice = self._after_wait(call, plan, choice)
                 try:
-                    if plan is None or (hedge is None and not run.resumes):
+                    if chat is not call.chat or plan is None or (hedge is None and not run.resumes):
                         await self._attempt(run, choice.target, chat, last=choice.last)
                     elif run.resumes or hedge is None:
                         await self._recover(run, choice)
@@ -91,6 +92,13 @@ class Failover:
                         await self._hedged(run, plan, hedge)
                     return
                 except (UpstreamError, BadRequest) as error:
+                    if chat is call.chat and run.winner is None and _seals_are_refused(error):
+                        chat = without_seals(chat)
+                        if chat is not call.chat:  # the same target once more
+                            self._count(call, choice.target, choice.target, "seals_refused")
+                            run.let_go()
+                            choice = NextTarget(choice.target, last=choice.last)
+                            continue
                     if plan is None:
                         plan = self._plan(call)
                     following = self._next(call, plan, choice.target, error) if _may_go_on(run) else None
@@ -101,7 +109,7 @@ class Failover:
                             full if full is not None and isinstance(error, NoCapacity) else error
                         ) from None
                     run.let_go()
-                    choice = following
+                    choice, chat = following, call.chat
         finally:
             call.phase = "settling"
 
@@ -231,6 +239,10 @@ class Failover:
             ):  # else its upstream was not asked
                 outcome = outcome if outcome in ("ok", "abandoned") else "failed"
                 self._metrics.child("recoveries", call.route.name, how, outcome).inc()
+
+
+def _seals_are_refused(error: UpstreamError | BadRequest) -> bool:
+    return isinstance(error, UpstreamError) and refuses_seals(error)
 
 
 def _may_go_on(run: CallRun) -> bool:

@@ -437,6 +437,26 @@ def conceal(error: UpstreamError, secrets: Collection[str], *, same_dialect: boo
         error.fields = shown_fields(fields_of(document), secrets)
 
 
+_SEALS_REFUSED = re.compile(
+    r"signature\W{1,3} in \W?(?:redacted_)?thinking\W? block|thinking\.signature: field required"
+    r"|redacted_thinking\W? blocks\b.{0,60}cannot be modified"
+    r"|encrypted[ _]content\b.{0,120}(?:could not be (?:verified|decrypted)|not issued to this caller)",
+    re.IGNORECASE | re.DOTALL,
+).search
+
+
+def refuses_seals(error: UpstreamError) -> bool:
+    """Returns whether a provider refuses a request because of reasoning in it that another model, account or
+    conversation has sealed.
+
+    https://platform.claude.com/docs/en/build-with-claude/preserved-thinking (other platforms and vendors of
+    Anthropic's dialect), openai/openai-agents-python#2063 (encrypted reasoning of another account)
+    """
+    if error.kind != "bad_request":
+        return False
+    return error.provider_code == "invalid_encrypted_content" or _SEALS_REFUSED(error.message) is not None
+
+
 def _error(kind: UpstreamErrorKind, reason: Reason, status: int, wait: float | None) -> UpstreamError:
     error = UpstreamError(kind, shown(kind, reason.message), status=status, retry_after=wait)
     if kind not in CONNECTION:

@@ -1,6 +1,26 @@
 """The fields of the Responses API that have other names than in Chat Completions."""
 
+from typing import Any
+
 from sluice.model.fields import DialectFields
+
+LED_TO = frozenset({"message", "function_call", "custom_tool_call"})
+"""Items whose ids lead to the reasoning before them: with an id the API wants that, too."""
+
+
+def unsealed(wire: dict[str, Any]) -> dict[str, Any]:
+    """Returns the request without reasoning items, and without the ids of what they led to."""
+    if type(items := wire.get("input")) is not list:
+        return wire
+    kept = []
+    for item in items:
+        if type(item) is dict and item.get("type") == "reasoning":
+            continue
+        if type(item) is dict and item.get("type") in LED_TO and "id" in item:
+            item = {name: value for name, value in item.items() if name != "id"}
+        kept.append(item)
+    return {**wire, "input": kept}
+
 
 FIELDS = DialectFields(
     features={"top_logprobs": "logprobs", "metadata": "metadata", "service_tier": "service_tier"},
@@ -14,4 +34,5 @@ FIELDS = DialectFields(
         "thinking": "reasoning", "response_format": "text",
     },
     effort="reasoning.effort",
+    unsealed=unsealed,
 )  # fmt: skip
