@@ -5,7 +5,8 @@ say it does not take (`sluice.model.rules`, from `blank_stops` on):
   - `thinking` of a kind that the model lacks becomes the kind it has (`plan`), or is left out where it never thinks;
   - an effort that it lacks becomes the next lower one, or is left out;
   - blank stop sequences are left out; ids of tool calls are mapped to the form it takes;
-  - blocks of earlier thinking that are not Anthropic's (another target answered then) are left out: it would refuse them.
+  - blocks of earlier thinking that are not Anthropic's (another target answered then) are left out: it would refuse them;
+  - a budget of thinking is left out in a round of a tool loop that has no block of Anthropic's.
 `extra_body` of the configuration is copied over the caller's fields.
 """
 
@@ -36,7 +37,8 @@ def edits_of(
     edits: Wire = {}
     if chat.sampling.max_tokens is None:
         edits["max_tokens"] = default_max_tokens
-    if rules.thinking or rules.always_thinks or FITTED & extra.keys() or chat.reasoning is None:
+    lacks = _lacks_blocks(wire.get("thinking"), chat)
+    if lacks or rules.thinking or rules.always_thinks or FITTED & extra.keys() or chat.reasoning is None:
         _think(chat, wire, rules, extra, plan, edits)
     stops = wire.get("stop_sequences")
     if not rules.blank_stops and type(stops) is list and not all([stop.strip() for stop in stops]):
@@ -71,7 +73,9 @@ def _think(
     config = dict(config) if type(config) is dict else {}
     effort = config.get("effort")
     thinking = given
-    if "thinking" in extra or (chat.reasoning is not None and not _suits(given, rules)):
+    if "thinking" in extra or (
+        chat.reasoning is not None and (not _suits(given, rules) or _lacks_blocks(given, chat))
+    ):
         planned = plan()
         thinking = planned.thinking
         edits["max_tokens"] = planned.max_tokens
@@ -88,6 +92,16 @@ def _think(
         edits["thinking"] = thinking
     if config != (wire.get("output_config") or {}):
         edits["output_config"] = config or None
+
+
+def _lacks_blocks(given: Any, chat: ChatRequest) -> bool:
+    """Returns whether a budget of thinking is asked for in a round of a tool loop that another vendor began:
+    without a block of thinking before its calls the API refuses that."""
+    messages = chat.messages
+    if type(given) is not dict or given.get("type") != "enabled" or messages[-1].role != "tool":
+        return False
+    called = next((message for message in reversed(messages) if message.role != "tool"), None)
+    return called is not None and not any([is_own(thought) for thought in called.thoughts])
 
 
 def _suits(given: Any, rules: ModelRules) -> bool:

@@ -238,3 +238,29 @@ def test_a_caller_of_another_dialect_has_its_request_translated() -> None:
     assert "vendors" not in json.loads(
         OpenAI().request(Frontend().parse(body(vendors="own"), Head()), "m").body
     )
+
+
+@pytest.mark.parametrize(
+    ("signature", "kept"),
+    [("SIG", True), ("gemini:SIG", False), ("", False)],
+)
+def test_a_budget_of_thinking_is_not_asked_for_in_a_round_that_another_vendor_began(
+    signature: str, kept: bool
+) -> None:
+    """Claude Code goes on at Claude after Gemini has called its tool: without a block of its own the API
+    refuses thinking ("Expected `thinking` …, but found `tool_use`")."""
+    hello, called, result = TOOL_ROUND
+    calling = [{**called["content"][0], "signature": signature}, called["content"][1]]
+    thinking = {"type": "enabled", "budget_tokens": 2048}
+    found = changed(
+        max_tokens=4096,
+        thinking=thinking,
+        messages=[hello, {**called, "content": calling}, result],
+    )
+    assert ("thinking" in found) is not kept
+    assert found.get("thinking") is None
+    assert "thinking" not in changed(
+        max_tokens=4096,
+        thinking={"type": "adaptive"},
+        messages=[hello, {**called, "content": calling}, result],
+    )
