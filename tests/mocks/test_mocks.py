@@ -42,7 +42,7 @@ LANES: Mapping[str, Mapping[str, str]] = {
         "mistral": "backend: mistral, base_url: URL/mistral/v1",
         "groq": "backend: groq, base_url: URL/groq/openai/v1",
         "together": "backend: together, base_url: URL/together/v1",
-        "perplexity": "backend: perplexity, base_url: URL/perplexity/v1",
+        "perplexity": "backend: openai, base_url: URL/perplexity/v1",
         "ai21": "backend: ai21, base_url: URL/ai21/v1",
         "xai": "backend: xai, base_url: URL/xai/v1",
     },
