@@ -234,6 +234,7 @@ def test_a_key_that_stands_in_the_file_gets_a_variable_that_no_other_key_has() -
         "input": 20.0,
         "output": 40.0,
         "cached_input": 5.0,
+        "written_input": 10.0,
     }
 
 

@@ -27,6 +27,12 @@ ALL = Price(input=1, output=4, cached_input=0.1, reasoning=6)
         (PLAIN, Usage(1000, 100, cached_input=400, reasoning=50), 4_500_000),
         (CACHED, Usage(1000, 10, cached_input=400), 600 * 2500 + 400 * 1250 + 10 * 10_000),
         (ALL, Usage(1000, 100, cached_input=1000, reasoning=30), 1000 * 100 + 70 * 4000 + 30 * 6000),
+        (PLAIN, Usage(1000, 100, written_input=400), 4_500_000),
+        (
+            Price(input=2, output=10, cached_input=0.2, written_input=2.5),
+            Usage(1000, 10, cached_input=500, written_input=300),
+            200 * 2000 + 500 * 200 + 300 * 2500 + 10 * 10_000,
+        ),
         (Price(input=0, output=0), Usage(10**9, 10**9), 0),
         (Price(input=0.0375, output=0.15), Usage(1, 0), 38),  # 37.5, to the nearest even
         (Price(input=150, output=600), Usage(10**9, 10**9), 750_000 * 10**9),
@@ -278,3 +284,10 @@ def test_announced_prices_hold_from_their_day_on(model: str, day: str, dollars: 
     price = PriceTable({}, bundled_prices).price_of("any", model, since_of(day))
     assert price is not None
     assert price.input == dollars
+
+
+def test_what_is_written_to_a_cache_costs_a_quarter_more_where_vendors_take_that() -> None:
+    for model, prices in bundled_prices().models.items():
+        takes = model.startswith(("claude-", "gpt-5.6", "gpt-6"))
+        for price in prices:
+            assert price.written_input == (pytest.approx(1.25 * price.input) if takes else None)

@@ -24,6 +24,7 @@ STRATEGIES: Mapping[str, str] = {
 }  # fmt: skip
 PRICES: Mapping[str, str] = {
     "input_cost_per_token": "input", "output_cost_per_token": "output", "cache_read_input_token_cost": "cached_input",
+    "cache_creation_input_token_cost": "written_input",
     "output_cost_per_reasoning_token": "reasoning",
 }  # fmt: skip
 PERIODS: Mapping[str, str] = {

@@ -105,7 +105,6 @@ REASONS: Mapping[str, str] = {
     "output_cost_per_second": _TOKENS,
     "input_cost_per_image": _TOKENS,
     "output_cost_per_image": _TOKENS,
-    "cache_creation_input_token_cost": "what is written to a cache is priced as input",
     "vertex_credentials": "credentials: { kind: google, file: /path.json }",
     "aws_role_name": "credentials: kind aws takes keys, a profile or the machine's role",
     "mode": "what an alias is used for follows from the request",

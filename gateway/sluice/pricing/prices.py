@@ -102,13 +102,15 @@ def since_of(text: str | None) -> float:
 
 
 def cost(price: Price, usage: Usage) -> float:
-    """US dollars. `cached_input` is part of `input`, `reasoning` of `output`; what exceeds the whole is paid
-    beside it."""
-    cached, reasoned = usage.cached_input, usage.reasoning
-    fresh, written = usage.input - cached, usage.output - reasoned
-    total = (fresh if fresh > 0 else 0) * price.input + (written if written > 0 else 0) * price.output
+    """US dollars. `cached_input` and `written_input` are part of `input`, `reasoning` of `output`; what exceeds
+    the whole is paid beside it."""
+    cached, written, reasoned = usage.cached_input, usage.written_input, usage.reasoning
+    fresh, said = usage.input - cached - written, usage.output - reasoned
+    total = (fresh if fresh > 0 else 0) * price.input + (said if said > 0 else 0) * price.output
     if cached:
         total += cached * (price.input if price.cached_input is None else price.cached_input)
+    if written:
+        total += written * (price.input if price.written_input is None else price.written_input)
     if reasoned:
         total += reasoned * (price.output if price.reasoning is None else price.reasoning)
     return total / MILLION

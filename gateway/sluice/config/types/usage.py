@@ -34,12 +34,13 @@ token."""
 
 
 class Price(Section, frozen=True):
-    """US dollars for a million tokens. `cached_input` null: as input; `reasoning` null: as output; `since`: a
-    date."""
+    """US dollars for a million tokens. `cached_input` and `written_input` null: as input; `reasoning` null: as
+    output; `since`: a date."""
 
     input: Annotated[float, Meta(ge=0, le=MAX_PRICE)]  # US dollars for a million tokens of input
     output: Annotated[float, Meta(ge=0, le=MAX_PRICE)]  # US dollars for a million tokens of output
     cached_input: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = None  # likewise; default: as input
+    written_input: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = None  # likewise; default: as input
     reasoning: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = None  # likewise; default: as output
     since: str | None = None  # the first day that it holds
 
