@@ -27,8 +27,8 @@ from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_WITHIN = 20.0
-STOPPED_WITHIN = 20.0
+READY_WITHIN = 90.0
+STOPPED_WITHIN = 90.0
 
 KEY = "sk-sluice-test"
 DIGEST = "sha256:3da3c6227765663687b751dbba62ec96985d8b966491f2f59d8d0b4d2f38a6dc"
@@ -50,6 +50,7 @@ class GatewayProcess:
         self.api = f"http://127.0.0.1:{api_port}"
         self.admin = f"http://127.0.0.1:{admin_port}"
         self.lines: list[str] = []
+        self._records: list[dict[str, Any]] = []
         self.errors: list[str] = []
         self._written = threading.Condition()
         self._readers = [
@@ -62,15 +63,9 @@ class GatewayProcess:
 
     def records(self, event: str | None = None) -> list[dict[str, Any]]:
         """The log lines so far that are JSON objects, of one event or all."""
-        found = []
-        for line in list(self.lines):
-            with suppress(ValueError):
-                record = json.loads(line)
-                if isinstance(record, dict) and (event is None or record.get("event") == event):
-                    found.append(record)
-        return found
+        return [record for record in list(self._records) if event is None or record.get("event") == event]
 
-    def wait_for(self, fits: Callable[[dict[str, Any]], bool], timeout: float = 10.0) -> dict[str, Any]:
+    def wait_for(self, fits: Callable[[dict[str, Any]], bool], timeout: float = 60.0) -> dict[str, Any]:
         """The first log line that fits, as soon as it is written. Raises TimeoutError with all lines."""
 
         def first() -> dict[str, Any] | None:
@@ -83,7 +78,7 @@ class GatewayProcess:
             raise TimeoutError("no such line in:\n" + self.output())
         return found
 
-    def until(self, holds: Callable[[], bool], timeout: float = 20.0) -> None:
+    def until(self, holds: Callable[[], bool], timeout: float = 60.0) -> None:
         """Returns once this holds of what was written so far. Raises TimeoutError with all lines."""
         with self._written:
             if not self._written.wait_for(holds, timeout):
@@ -113,6 +108,11 @@ class GatewayProcess:
         for line in stream:
             with self._written:
                 lines.append(line.rstrip("\n"))
+                if lines is self.lines:
+                    with suppress(ValueError):
+                        record = json.loads(line)
+                        if isinstance(record, dict):
+                            self._records.append(record)
                 self._written.notify_all()
 
 

@@ -130,7 +130,7 @@ PHASES: Mapping[str, Phase] = {
     "mid-stream": Phase(stall(SAID), _said),
     "back-pressured": Phase(flood, _blocked, read=False),
     "not streaming": Phase(stall(SAID), _whole, mode="openai whole"),
-    "between attempts": Phase(refusing("rate", ("Retry-After", "2"), ("Connection", "close")), _between),
+    "between attempts": Phase(refusing("rate", ("Retry-After", "50"), ("Connection", "close")), _between),
 }
 
 

@@ -93,11 +93,12 @@ def resident(process: GatewayProcess, of: str = "VmRSS") -> int:
 
 async def test_readers_who_do_not_read_are_bounded_and_then_closed() -> None:
     async with Provider(flood) as provider:
+        patient = "timeouts: {connect: 60, headers: 60, first_token: 60, idle: 60}"
         config = f"""
 server: {{listen: "127.0.0.1:${{API_PORT}}", admin_listen: "127.0.0.1:${{ADMIN_PORT}}", drain_delay: 0, write_idle: 4s}}
 keys: [{{id: test, digest: "{DIGEST}", aliases: ["*"]}}]
 limits: {{address: null}}
-upstreams: {{fake: {{backend: openai, base_url: "{provider.url}"}}}}
+upstreams: {{fake: {{backend: openai, base_url: "{provider.url}", {patient}}}}}
 aliases: {{chat: {{tiers: [[{{upstream: fake, model: m}}]]}}}}
 """
         context = serving(config)
