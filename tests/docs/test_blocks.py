@@ -26,7 +26,7 @@ from sluice.simulate.scenario import load_scenario
 from tests.docs.blocks import BLOCKS, PAGES, ROOT, Block, blocks, blocks_of
 from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
 
-NOT_RUN = 2
+NOT_RUN = 4
 """Blocks that say why they are not run. Another one is a decision: change this number with it."""
 CLIENTS = ROOT / ".cache/clients-venv/bin/python"
 COMMANDS = re.compile(

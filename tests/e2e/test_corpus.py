@@ -62,6 +62,7 @@ PRESETS = {
     recorded.vendor: vendor
     for recorded in RECORDED
     if (vendor := {"azure-openai": "azure"}.get(recorded.vendor, recorded.vendor)) in bundled_vendors()
+    and vendor != "perplexity"  # its Chat Completions have ended; they are still recorded
 }
 """The vendors' own entries, where they have some, as `backend: groq` brings them in."""
 OPENAI_CODES = {

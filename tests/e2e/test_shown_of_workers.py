@@ -114,7 +114,7 @@ async def test_the_live_stream_tells_of_all_workers_whichever_has_it(workers: in
             assert overview["recent"]["first_token_p95"] >= overview["recent"]["first_token_p50"] > 0
             assert len(told["errors"]["calls"]) == 2
             assert len(told["processes"]["workers"]) == workers
-            assert overview["cost_today_usd"] == 0
+            assert overview["cost_today_usd"] is None, "the echo model has no price"
             assert sum(step["calls"] for step in overview["recent"]["steps"]) == CALLS + 2
 
 
