@@ -57,8 +57,8 @@ def plain_tool(tool: Tool) -> tuple[str, Schema]:
         return tool.description, schema
     for name, given in branches.items():
         _gather(schema, given if type(given) is list else [], every=name == "allOf")
-    said = f"{_MUST} {msgspec.json.encode(branches).decode()}"
-    return f"{tool.description}\n\n{said}" if tool.description else said, schema
+    rule = f"{_MUST} {msgspec.json.encode(branches).decode()}"
+    return f"{tool.description}\n\n{rule}" if tool.description else rule, schema
 
 
 def _gather(schema: Schema, branches: Sequence[Any], *, every: bool) -> None:

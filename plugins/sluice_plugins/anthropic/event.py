@@ -126,9 +126,9 @@ def continuing_model(named: Any) -> str:
             return ""
 
 
-BESIDE = frozenset({"compaction", "advisor_message"})
+BESIDE = ("compaction", "advisor_message")
 """Types of iterations whose tokens are billed and not in the counts of the whole answer."""
-MOST_ITERATIONS = 1000
+MAX_ITERATIONS = 1000
 
 
 def usage_of(usage: ReportedUsage) -> Usage:
@@ -136,7 +136,7 @@ def usage_of(usage: ReportedUsage) -> Usage:
     whole input. Steps beside the answer (a compaction, an advisor's) are billed, too."""
     found = _usage_of(usage)
     if type(usage.iterations) is list:
-        for entry in usage.iterations[:MOST_ITERATIONS]:
+        for entry in usage.iterations[:MAX_ITERATIONS]:
             if type(entry) is dict and entry.get("type") in BESIDE:
                 found = found.plus(_of_iteration(entry))
     return found

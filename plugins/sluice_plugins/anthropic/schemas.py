@@ -26,11 +26,11 @@ _BY_NAME = ("properties", "$defs", "definitions")
 _LISTS = ("anyOf", "allOf")
 _SILENT = frozenset({"$schema", "$id", "$comment", "strict"})
 """Keywords that say nothing of the answer."""
-MOST_LEVELS = 200
+MAX_LEVELS = 200
 
 
 def answer_schema(schema: Mapping[str, Any]) -> Schema:
-    """The schema as they take it. Raises BadRequest for what no description can stand for."""
+    """Returns the schema as they take it. Raises BadRequest for what no description can stand for."""
     found: Schema = _fitted(schema, 0)
     return found
 
@@ -38,10 +38,10 @@ def answer_schema(schema: Mapping[str, Any]) -> Schema:
 def _fitted(schema: Any, level: int) -> Any:
     if not isinstance(schema, Mapping):
         return schema
-    if level > MOST_LEVELS:
+    if level > MAX_LEVELS:
         raise BadRequest("The schema of response_format is too deep for this model", param="response_format")
     found: Schema = {}
-    said: Schema = {}
+    refused: Schema = {}
     for name, value in schema.items():
         if name in _KEPT:
             found[name] = value
@@ -53,10 +53,12 @@ def _fitted(schema: Any, level: int) -> Any:
             found["anyOf"] = [_fitted(inner, level + 1) for inner in value]
         elif name == "items":
             found[name] = _fitted(value, level + 1)
-        elif (name == "format" and value in FORMATS) or (name == "minItems" and value in (0, 1)):
+        elif (name == "format" and isinstance(value, str) and value in FORMATS) or (
+            name == "minItems" and value in (0, 1)
+        ):
             found[name] = value
         elif name not in _SILENT and name != "additionalProperties":
-            said[name] = value
+            refused[name] = value
     if _is_object(schema):
         if isinstance(others := schema.get("additionalProperties"), Mapping) and not schema.get("properties"):
             raise BadRequest(
@@ -64,12 +66,12 @@ def _fitted(schema: Any, level: int) -> Any:
                 param="response_format",
             )
         if isinstance(others, Mapping):
-            said["additionalProperties"] = others
+            refused["additionalProperties"] = others
         found["additionalProperties"] = False
-    if said:
-        rule = f"Must match: {msgspec.json.encode(said).decode()}"
-        told = found.get("description")
-        found["description"] = f"{told}\n\n{rule}" if isinstance(told, str) and told else rule
+    if refused:
+        rule = f"Must match: {msgspec.json.encode(refused).decode()}"
+        text = found.get("description")
+        found["description"] = f"{text}\n\n{rule}" if isinstance(text, str) and text else rule
     return found
 
 

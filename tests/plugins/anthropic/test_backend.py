@@ -649,7 +649,7 @@ def test_tokens_of_compactions_and_advisors_count() -> None:
     assert msgspec.json.decode(verbatim.data)["usage"] == usage
 
 
-@pytest.mark.parametrize("odd", [None, [], {}, "x", 5])
+@pytest.mark.parametrize("odd", [None, [], {}, "x", 5, [{"type": ["compaction"]}, {"type": {}}, 7]])
 def test_iterations_of_no_known_form_count_nothing(odd: Any) -> None:
     usage = {"input_tokens": 5, "output_tokens": 2, "iterations": odd}
     whole = {"type": "message", "role": "assistant", "content": [], "stop_reason": "end_turn", "usage": usage}

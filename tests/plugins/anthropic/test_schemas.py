@@ -53,6 +53,10 @@ CLOSED = {"additionalProperties": False}
             {"properties": {"minimum": {"type": "string"}, "format": True}, **CLOSED},
         ),
         (
+            {"type": "string", "format": ["date"]},
+            {"type": "string", "description": 'Must match: {"format":["date"]}'},
+        ),
+        (
             {"type": "string", "nullable": True},
             {"type": "string", "description": 'Must match: {"nullable":true}'},
         ),
