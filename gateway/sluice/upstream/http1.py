@@ -151,6 +151,7 @@ class ResponseParser:
         fields = self._head_fields.read(head, self._max_headers)
         if fields is None:
             self._refuse(f"more than {self._max_headers} headers")
+        self._head.clear()  # what came with it may be long, and a stream too
         self._delimited = self._has_length(version, fields)
         self.headers = fields
         self.status = status
