@@ -16,8 +16,8 @@ from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim
 from sluice.wire.jsonedit import with_known_string
 from sluice.wire.upstream_errors import reported_error
+from sluice_plugins.decoding import MALFORMED
 
-MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 MAX_ANSWER = 1 << 20
 """Bytes of an answer, which is one number."""
 MAX_ERROR = 64 << 10

@@ -19,6 +19,9 @@ FrameOut = TypeVar("FrameOut", covariant=True)
 MAX_EVENT = Bytes(16 << 20)
 """Default of `max_event`: bytes of one event or line of an upstream; images and files come in one."""
 
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no JSON of the expected type."""
+
 _ENDED = "The upstream ended its answer with an error"
 _BROKEN_OFF = "The upstream broke off its answer"
 FAILURES: dict[str, tuple[UpstreamErrorKind, str]] = {

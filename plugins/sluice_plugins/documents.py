@@ -1,10 +1,8 @@
 """The common part of decoders of whole answers: a JSON document, or the stream that came in its place."""
 
-from typing import Generic, TypeVar
-
-from sluice.backends.protocol import Decoder
+from sluice.backends.protocol import Decoder, DecoderT, WrappedDecoder
 from sluice.errors import UpstreamGarbled
-from sluice.model.events import StreamEvent, Usage
+from sluice.model.events import StreamEvent
 
 MAX_DOCUMENT = 64 << 20
 """Bytes of a whole answer."""
@@ -12,8 +10,6 @@ BLANK = 1024
 """Bytes of white space that may stand before an answer."""
 WHITE = b" \t\r\n\xef\xbb\xbf"
 """JSON's white space, and the bytes of a byte order mark."""
-
-DecoderT = TypeVar("DecoderT", bound=Decoder)
 
 
 class BodyDecoder(Decoder):
@@ -37,40 +33,19 @@ class BodyDecoder(Decoder):
         raise NotImplementedError
 
 
-class WholeOrStream(Decoder, Generic[DecoderT]):
+class WholeOrStream(WrappedDecoder[DecoderT]):
     """Collects a document for `_answer`; a body that begins otherwise than JSON goes to the stream's
     `decoder` as it comes."""
 
-    __slots__ = ("_body", "_is_document", "_is_stream", "_stream")
-
     def __init__(self, decoder: DecoderT) -> None:
+        super().__init__(decoder)
         self._body = bytearray()
-        self._stream = decoder
         self._is_document = False
         self._is_stream = False
 
-    @property
-    def skipped(self) -> int:
-        return self._stream.skipped
-
-    @property
-    def skipped_fields(self) -> int:
-        return self._stream.skipped_fields
-
-    @property
-    def finish_missing(self) -> int:
-        return self._stream.finish_missing
-
-    @property
-    def reported(self) -> Usage | None:
-        return self._stream.reported
-
-    def distinguish(self, ids: frozenset[str]) -> None:
-        self._stream.distinguish(ids)
-
     def feed(self, data: bytes) -> list[StreamEvent]:
         if self._is_stream:
-            return self._stream.feed(data)
+            return self._decoder.feed(data)
         self._body += data
         if len(self._body) > MAX_DOCUMENT:
             raise UpstreamGarbled(f"The upstream sent a document longer than {MAX_DOCUMENT} bytes")
@@ -84,10 +59,10 @@ class WholeOrStream(Decoder, Generic[DecoderT]):
             self._is_document = True
             return []
         self._is_stream = True
-        return self._stream.feed(bytes(self._body))
+        return self._decoder.feed(bytes(self._body))
 
     def close(self) -> list[StreamEvent]:
-        return self._stream.close() if self._is_stream else self._answer(bytes(self._body))
+        return self._decoder.close() if self._is_stream else self._answer(bytes(self._body))
 
     def _answer(self, body: bytes) -> list[StreamEvent]:
         """The events of a complete document. Raises UpstreamError."""

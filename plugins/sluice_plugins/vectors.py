@@ -15,10 +15,10 @@ from sluice.errors import BadRequest, UpstreamError, UpstreamGarbled
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage, Verbatim, believed_count
 from sluice.wire.upstream_errors import reported_error
+from sluice_plugins.decoding import MALFORMED
 from sluice_plugins.documents import BodyDecoder
 
 Value = dict[str, Any]
-MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 MAX_ERROR = 64 << 10
 """Bytes of a document that may be read as an error."""
 PURPOSES: Mapping[str, str] = {

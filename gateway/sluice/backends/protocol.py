@@ -6,7 +6,7 @@ It is pure: no I/O, no clock, no state between calls. A vendor that speaks a kno
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -103,6 +103,35 @@ class Decoder(Protocol):
         Finished event, and raises UpstreamTruncated from the next call; at once where nothing was left.
         """
         ...
+
+
+DecoderT = TypeVar("DecoderT", bound=Decoder)
+
+
+class WrappedDecoder(Decoder, Generic[DecoderT]):
+    """A decoder around another one, which counts and reports; a subclass says what is done to its events."""
+
+    def __init__(self, decoder: DecoderT) -> None:
+        self._decoder = decoder
+
+    @property
+    def skipped(self) -> int:
+        return self._decoder.skipped
+
+    @property
+    def skipped_fields(self) -> int:
+        return self._decoder.skipped_fields
+
+    @property
+    def finish_missing(self) -> int:
+        return self._decoder.finish_missing
+
+    @property
+    def reported(self) -> Usage | None:
+        return self._decoder.reported
+
+    def distinguish(self, ids: frozenset[str]) -> None:
+        self._decoder.distinguish(ids)
 
 
 @runtime_checkable

@@ -10,9 +10,9 @@ fields) is not available with a stage. An alias without stages pays nothing for 
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from sluice.backends.protocol import Decoder
+from sluice.backends.protocol import Decoder, WrappedDecoder
 from sluice.errors import GatewayError, StageFault
-from sluice.model.events import Finished, StreamEvent, Usage, Working
+from sluice.model.events import Finished, StreamEvent, Working
 
 
 class Stage(Protocol):
@@ -43,31 +43,12 @@ class StageKind(Protocol):
         ...
 
 
-class StagedDecoder(Decoder):
+class StagedDecoder(WrappedDecoder[Decoder]):
     """A decoder whose events pass stages, one after another."""
 
     def __init__(self, decoder: Decoder, stages: Sequence[Stage]) -> None:
-        self._decoder = decoder
+        super().__init__(decoder)
         self._stages = stages
-
-    @property
-    def skipped(self) -> int:
-        return self._decoder.skipped
-
-    @property
-    def skipped_fields(self) -> int:
-        return self._decoder.skipped_fields
-
-    @property
-    def finish_missing(self) -> int:
-        return self._decoder.finish_missing
-
-    @property
-    def reported(self) -> Usage | None:
-        return self._decoder.reported
-
-    def distinguish(self, ids: frozenset[str]) -> None:
-        self._decoder.distinguish(ids)
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         return self._staged(self._decoder.feed(data))

@@ -9,13 +9,12 @@ has one name in a whole conversation (prompt caches depend on that).
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import msgspec
 
-from sluice.backends.protocol import Decoder
+from sluice.backends.protocol import Decoder, WrappedDecoder
 from sluice.model.chat import ChatRequest, Message, Tool, ToolCall
-from sluice.model.events import StreamEvent, ToolCallStarted, Usage
+from sluice.model.events import StreamEvent, ToolCallStarted
 from sluice.model.rules import ToolNames
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]")
@@ -72,34 +71,12 @@ def _in_message(message: Message, names: Mapping[str, str]) -> Message:
     return msgspec.structs.replace(message, tool_calls=tuple(calls))
 
 
-class NamedDecoder(Decoder):
+class NamedDecoder(WrappedDecoder[Decoder]):
     """A decoder whose tool calls get their own names back. `names`: of each name at the vendor the caller's."""
 
     def __init__(self, decoder: Decoder, names: Mapping[str, str]) -> None:
-        self._decoder = decoder
+        super().__init__(decoder)
         self._names = names
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._decoder, name)
-
-    @property
-    def skipped(self) -> int:
-        return self._decoder.skipped
-
-    @property
-    def skipped_fields(self) -> int:
-        return self._decoder.skipped_fields
-
-    @property
-    def finish_missing(self) -> int:
-        return self._decoder.finish_missing
-
-    @property
-    def reported(self) -> Usage | None:
-        return self._decoder.reported
-
-    def distinguish(self, ids: frozenset[str]) -> None:
-        self._decoder.distinguish(ids)
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         return self._named(self._decoder.feed(data))

@@ -220,14 +220,12 @@ def _edited(values: Values, edits: Values) -> Values:
 class WholeMessageDecoder(WholeOrStream[PassingDecoder]):
     """Decodes one whole message, or a stream that comes in its place."""
 
-    __slots__ = ()
-
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
         super().__init__(PassingDecoder(strict=strict, max_event=max_event, keep_stop=keep_stop))
 
     def _answer(self, body: bytes) -> list[StreamEvent]:
         events: list[StreamEvent] = []
-        self._stream.message(body, events)
+        self._decoder.message(body, events)
         finished = events[-1]
         if not isinstance(finished, Finished):
             raise UpstreamError("truncated")
@@ -235,7 +233,7 @@ class WholeMessageDecoder(WholeOrStream[PassingDecoder]):
             values, as_it_came = value_of(body), True
         except ValueError:  # NaN, half a surrogate pair …: clients could not read it
             values, as_it_came = whole_characters(parse_again(body)), False
-        edits = self._stream.message_edits(values, finished) if type(values) is dict else {}
+        edits = self._decoder.message_edits(values, finished) if type(values) is dict else {}
         if type(values) is dict and "content" in values:
             whole = body if as_it_came and not edits else encoded(_edited(values, edits))
             events.append(Verbatim(whole, whole=True))

@@ -116,17 +116,15 @@ def _named(candidate: Any) -> Any:
 class WholeAnswerDecoder(WholeOrStream[PassingDecoder]):
     """Decodes one whole answer, or a stream that comes in its place."""
 
-    __slots__ = ()
-
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
         super().__init__(
             PassingDecoder(strict=strict, max_event=max(max_event, MAX_DOCUMENT), keep_stop=keep_stop)
         )
 
     def _answer(self, body: bytes) -> list[StreamEvent]:
-        self._stream.feed(body)
-        events = self._stream.close()
-        if not self._stream.mended and _is_plain(body) and body.lstrip(WHITE).startswith(b"{"):
+        self._decoder.feed(body)
+        events = self._decoder.close()
+        if not self._decoder.mended and _is_plain(body) and body.lstrip(WHITE).startswith(b"{"):
             events = [event for event in events if type(event) is not Verbatim]
             events.append(Verbatim(body, whole=True))
         return events

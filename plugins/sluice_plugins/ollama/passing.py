@@ -129,8 +129,6 @@ def _with_object(call: Values) -> Values:
 class WholeAnswerDecoder(WholeOrStream[PassingDecoder]):
     """Decodes one whole answer, or a stream that comes in its place."""
 
-    __slots__ = ()
-
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
         super().__init__(
             PassingDecoder(strict=strict, max_event=max(max_event, MAX_DOCUMENT), keep_stop=keep_stop)
@@ -139,7 +137,7 @@ class WholeAnswerDecoder(WholeOrStream[PassingDecoder]):
     def _answer(self, body: bytes) -> list[StreamEvent]:
         """A document and a line begin alike, so both are read as lines; one that is the whole answer is
         passed on as one."""
-        stream = self._stream
+        stream = self._decoder
         stream.whole = b"}\n{" not in body.replace(b"\r", b"")
         events = [*stream.feed(body), *stream.close()]
         passed = [event.data for event in events if type(event) is Verbatim]

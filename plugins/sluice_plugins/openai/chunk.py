@@ -206,5 +206,3 @@ class OrdinaryDocument(msgspec.Struct, gc=False):
 
 decode_ordinary_document = msgspec.json.Decoder(OrdinaryDocument).decode
 decode_ordinary = msgspec.json.Decoder(OrdinaryChunk).decode
-
-MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

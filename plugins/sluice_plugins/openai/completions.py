@@ -21,9 +21,9 @@ from sluice.model.events import Started, StreamEvent, TextDelta, Verbatim
 from sluice.wire.lenient import read
 from sluice.wire.sse import Event, EventStream
 from sluice.wire.upstream_errors import reported_error
-from sluice_plugins.decoding import FrameDecoder, failure_of, is_last
+from sluice_plugins.decoding import MALFORMED, FrameDecoder, failure_of, is_last
 from sluice_plugins.documents import BodyDecoder
-from sluice_plugins.openai.chunk import MALFORMED, ReportedUsage
+from sluice_plugins.openai.chunk import ReportedUsage
 from sluice_plugins.openai.ends import finished
 
 DIALECT = "completions"

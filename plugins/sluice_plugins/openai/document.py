@@ -15,10 +15,10 @@ from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage
 from sluice.wire.jsontext import is_shallow
 from sluice.wire.lenient import encoded, fit, parse, parse_again, whole_characters
 from sluice.wire.sse import EventStream
-from sluice_plugins.decoding import MAX_EVENT, failure_of
+from sluice_plugins.decoding import MALFORMED, MAX_EVENT, failure_of
 from sluice_plugins.openai import stream as openai_stream
 from sluice_plugins.openai.choices import ChoiceDecoder
-from sluice_plugins.openai.chunk import MALFORMED, Choice, Delta, ReportedUsage, decode_ordinary_document
+from sluice_plugins.openai.chunk import Choice, Delta, ReportedUsage, decode_ordinary_document
 from sluice_plugins.openai.edits import Edits
 from sluice_plugins.openai.ends import COUNTS, FINISH, completed, finished
 from sluice_plugins.openai.instead import WHITE, check_size

@@ -14,8 +14,9 @@ from sluice.model.chat import ChatRequest
 from sluice.model.events import Started, StreamEvent, TextDelta, Verbatim
 from sluice.wire.lenient import read
 from sluice.wire.upstream_errors import reported_error
+from sluice_plugins.decoding import MALFORMED
 from sluice_plugins.documents import BodyDecoder
-from sluice_plugins.openai.chunk import MALFORMED, ReportedUsage
+from sluice_plugins.openai.chunk import ReportedUsage
 from sluice_plugins.openai.ends import finished
 from sluice_plugins.openai.operations import body_for
 

@@ -18,8 +18,8 @@ from sluice.model.events import Finished, Started, StreamEvent, TextDelta, Usage
 from sluice.wire.jsonedit import with_known_string
 from sluice.wire.lenient import read
 from sluice.wire.upstream_errors import reported_error
+from sluice_plugins.decoding import MALFORMED
 from sluice_plugins.documents import BodyDecoder
-from sluice_plugins.openai.chunk import MALFORMED
 
 MAX_ERROR = 64 << 10
 """Bytes of a document that may be read as an error."""

@@ -41,10 +41,9 @@ from sluice.wire import sse
 from sluice.wire.jsonedit import without_known_object
 from sluice.wire.lenient import Halves, encoded, fit, parse, parse_again, whole_characters
 from sluice.wire.upstream_errors import reported_error, stream_error
-from sluice_plugins.decoding import MAX_EVENT, is_last
+from sluice_plugins.decoding import MALFORMED, MAX_EVENT, is_last
 from sluice_plugins.openai.choices import ChoiceDecoder, ChoiceState, NamedCall
 from sluice_plugins.openai.chunk import (
-    MALFORMED,
     Chunk,
     decode_ordinary,
 )

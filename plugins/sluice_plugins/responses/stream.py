@@ -33,7 +33,7 @@ from sluice.model.events import (
 from sluice.wire import sse
 from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, parse, whole_characters
 from sluice.wire.upstream_errors import reported_error, stream_error
-from sluice_plugins.decoding import MAX_EVENT, is_last
+from sluice_plugins.decoding import MALFORMED, MAX_EVENT, is_last
 from sluice_plugins.responses.answer import Answer
 from sluice_plugins.responses.wire import Item, Response, ResponsesEvent, decode_event, decode_response
 
@@ -46,7 +46,6 @@ MAX_DOCUMENT = 32 << 20
 """Bytes of a whole answer."""
 MAX_ITEMS = 4 << 20
 """Bytes of items that are kept for a Response without its output."""
-_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]").search
 _FAILED = "The upstream's answer failed"
 
@@ -234,7 +233,7 @@ class ResponsesDecoder:
         if self._halves is None or not self._halves.pending:
             try:
                 event = decode_event(data)
-            except _MALFORMED:
+            except MALFORMED:
                 event = None
         if event is None:
             event = self._mended(frame)
@@ -393,7 +392,7 @@ def response_of(document: bytes) -> tuple[Response, dict[str, Any] | None, int]:
     were of another type. Raises UpstreamError for another."""
     try:
         return decode_response(document), None, 0
-    except _MALFORMED:
+    except MALFORMED:
         pass
     try:
         values, odd = fit(parse(document), Response)
