@@ -62,6 +62,11 @@ def check_names(found: dict[str, Any], known: frozenset[str], at: str) -> None:
         seen.add(folded)
 
 
+def cache_of(marker: Any) -> Cache | None:
+    """Returns a mark for the prompt cache, `cache_control`; None for what is no object."""
+    return marker if type(marker) is dict else None
+
+
 def cache_of_breakpoint(part: Mapping[str, Any]) -> Cache | None:
     """Returns OpenAI's mark for the prompt cache at a content part, in Anthropic's words; None if it has none.
 

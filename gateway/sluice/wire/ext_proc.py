@@ -24,11 +24,11 @@ PIECE = 256 << 10
 """Bytes of a body in one message: gRPC servers take 4 MiB by default."""
 ENDPOINTS = 16
 """Endpoints of one answer that are used."""
-MOST_LISTED = 256
+MAX_LISTED = 256
 """Endpoints of one answer that are looked at."""
-MOST_HEADERS, MOST_HEADER_BYTES = 100, 32 << 10
+MAX_HEADERS, MAX_HEADER_BYTES = 100, 32 << 10
 """Headers that a picker sets, and their names and values together."""
-LONGEST_ENDPOINT = 64
+MAX_ENDPOINT = 64
 """Characters: an IPv6 address in brackets and a port have at most 53."""
 
 
@@ -116,8 +116,8 @@ def endpoints_in(listed: str) -> tuple[Endpoint, ...]:
     """The endpoints of "ip:port,ip:port", without those that are none or can be no server's: link-local ones
     (a cloud's metadata service is at 169.254.169.254), multicast and 0.0.0.0."""
     found = []
-    for one in listed.split(",", MOST_LISTED)[:MOST_LISTED]:
-        place = _PLACE.fullmatch(one.strip()) if len(one) <= LONGEST_ENDPOINT else None
+    for one in listed.split(",", MAX_LISTED)[:MAX_LISTED]:
+        place = _PLACE.fullmatch(one.strip()) if len(one) <= MAX_ENDPOINT else None
         if place is None or not 0 < int(place["port"]) < 65536:
             continue
         try:
@@ -136,7 +136,7 @@ _PLACE = re.compile(r"(?:(?P<host>[0-9a-fA-F.:]+)|\[(?P<host6>[0-9a-fA-F.:]+)\])
 def check_size(headers: Mapping[str, str]) -> None:
     """Raises BadProtobuf for more headers than a request may be given."""
     size = sum(len(name) + len(value) for name, value in headers.items())
-    if len(headers) > MOST_HEADERS or size > MOST_HEADER_BYTES:
+    if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
         raise BadProtobuf("more headers than a request may be given")
 
 

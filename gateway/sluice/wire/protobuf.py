@@ -70,17 +70,17 @@ class BadProtobuf(ValueError):
     """The bytes are not a message."""
 
 
-MOST_FIELDS = 10_000
+MAX_FIELDS = 10_000
 """Of one message. Five times as many take some ten milliseconds to be read."""
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The fields of a message, in their order: number, and its value as a number or as bytes. Raises
     BadProtobuf."""
-    at, end, left = 0, len(message), MOST_FIELDS
+    at, end, left = 0, len(message), MAX_FIELDS
     while at < end:
         if not left:
-            raise BadProtobuf(f"a message of more than {MOST_FIELDS} fields")
+            raise BadProtobuf(f"a message of more than {MAX_FIELDS} fields")
         left -= 1
         key, at = _read_varint(message, at)
         field, wire = key >> 3, key & 7

@@ -130,7 +130,7 @@ _NOT_NAMES = re.compile(r"[^a-z0-9一-鿿]+")
 _TAGS = re.compile(r"<[^<>]{0,400}>")
 
 
-MOST_PLACES = 3
+MAX_PLACES = 3
 """Fields of a refused request that are told."""
 MAX_PLACES = 20
 """Steps on the way to such a field."""
@@ -323,7 +323,7 @@ class _Found:
         if isinstance(value, str):
             self._text(value, depth)
         elif isinstance(value, list):
-            if located := [place for item in value[:MOST_PLACES] if (place := _located(item))]:
+            if located := [place for item in value[:MAX_PLACES] if (place := _located(item))]:
                 self._text("; ".join(located), depth)
             for item in value[:20]:
                 self.read(item, depth + 1)

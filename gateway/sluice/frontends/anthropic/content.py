@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from sluice.errors import BadRequest
-from sluice.frontends.checks import check_names, refused
+from sluice.frontends.checks import cache_of, check_names, refused
 from sluice.model.chat import Cache, Image, Message, Other, Part, Text, Thought, ToolCall
 from sluice.wire.dataurl import is_http
 from sluice.wire.seals import call_signature
@@ -28,10 +28,6 @@ _BLOCK = frozenset({
 })  # fmt: skip
 _SOURCE = frozenset({"type", "media_type", "data", "url", "file_id", "content"})
 _encode = msgspec.json.Encoder().encode
-
-
-def cache_of(marker: Any) -> Cache | None:
-    return marker if type(marker) is dict else None
 
 
 def texts_of(content: str | list[Block], at: str) -> tuple[Part, ...]:

@@ -19,9 +19,9 @@ from typing import Any
 
 import msgspec
 
-from sluice.frontends.anthropic.content import MESSAGES, Block, cache_of, texts_of, unknown_role
+from sluice.frontends.anthropic.content import MESSAGES, Block, texts_of, unknown_role
 from sluice.frontends.anthropic.fields import FIELDS
-from sluice.frontends.checks import check_names, explained, refused, whole_number
+from sluice.frontends.checks import cache_of, check_names, explained, refused, whole_number
 from sluice.model.chat import ChatRequest, Message, Reasoning, Sampling, Tool
 from sluice.model.rules import Effort
 

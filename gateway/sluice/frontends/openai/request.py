@@ -19,13 +19,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from sluice.frontends.checks import MAX_SAFE_INTEGER, cache_of_breakpoint
+from sluice.frontends.checks import MAX_SAFE_INTEGER, cache_of, cache_of_breakpoint
 from sluice.frontends.checks import check_names as _check_names
 from sluice.frontends.checks import explained as _explained
 from sluice.frontends.checks import refused as _bad
 from sluice.frontends.checks import whole_number as _whole
 from sluice.frontends.openai.fields import FIELDS
 from sluice.frontends.openai.reasoning import THINKING, reasoning_of, thoughts_of
+from sluice.frontends.openai.tools import Definition, FunctionTool, choice_of, functions_of
 from sluice.model.chat import (
     Cache,
     ChatRequest,
@@ -38,7 +39,6 @@ from sluice.model.chat import (
     Sampling,
     Text,
     Thought,
-    Tool,
     ToolCall,
 )
 from sluice.model.rules import LIMITS
@@ -75,22 +75,6 @@ class _Message(msgspec.Struct):
     reasoning: Any = None
 
 
-class _Definition(msgspec.Struct):
-    name: str
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-    cache_control: Any = None
-
-
-class _Tool(msgspec.Struct):
-    """Other types than "function" are the provider's own: they pass through `wire` alone."""
-
-    type: str
-    function: _Definition | None = None
-    cache_control: Any = None
-
-
 class _StreamOptions(msgspec.Struct, gc=False):
     include_usage: bool | None = None
 
@@ -107,7 +91,7 @@ class _Request(msgspec.Struct):
     top_p: float | None = None
     stop: str | list[str] | None = None
     seed: int | float | None = None
-    tools: list[_Tool] | None = None
+    tools: list[FunctionTool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
@@ -152,7 +136,7 @@ _PART = frozenset({"type", "text", "refusal", "image_url", "url", "detail"})
 """Of a part, and of the object within it."""
 _CALL = frozenset({*_ToolCall.__struct_fields__, *_Function.__struct_fields__})
 """Of a tool call, and of the function within it."""
-_TOOL = frozenset({*_Tool.__struct_fields__, *_Definition.__struct_fields__})
+_TOOL = frozenset({*FunctionTool.__struct_fields__, *Definition.__struct_fields__})
 _OPTIONS = frozenset(_StreamOptions.__struct_fields__)
 _CHOICE = frozenset({"type", "function", "name"})
 _FORMAT = frozenset({"type", "json_schema", "name", "schema", "strict", "description"})
@@ -189,10 +173,10 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
     messages: list[dict[str, Any]] = wire["messages"]
     _check_top(wire, messages)
     stop = request.stop or ()
-    tools, only = _tools(request.tools) if request.tools else ((), "")
+    tools, only = functions_of(request.tools) if request.tools else ((), "")
     choice = None
     if request.tool_choice is not None:
-        choice, tools = _tool_choice(request.tool_choice, tools)
+        choice, tools = choice_of(request.tool_choice, tools)
     return ChatRequest(
         "openai",
         request.model,
@@ -221,7 +205,7 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
         None
         if request.reasoning_effort is None is request.reasoning is request.thinking
         else _reasoning(request),
-        None if request.cache_control is None else _cache(request.cache_control),
+        None if request.cache_control is None else cache_of(request.cache_control),
         dialect_only=only,
         fields=FIELDS,
     )
@@ -263,13 +247,9 @@ def _choices(value: float) -> int:
     return found
 
 
-def _cache(marker: Any) -> Cache | None:
-    return marker if type(marker) is dict else None
-
-
 def _mark(part: dict[str, Any]) -> Cache | None:
     """Returns a part's mark for the prompt cache, in either vendor's words."""
-    return _cache(part.get("cache_control")) or cache_of_breakpoint(part)
+    return cache_of(part.get("cache_control")) or cache_of_breakpoint(part)
 
 
 def _texts(wire: dict[str, Any]) -> _TextRequest | None:
@@ -334,7 +314,7 @@ def _message(message: _Message, index: int, raw: list[dict[str, Any]]) -> Messag
     if type(message.content) is str and (role := _TEXT_ROLES.get(message.role)):  # most are only a text
         cache = message.cache_control
         return Message(
-            role, (Text(message.content) if cache is None else Text(message.content, _cache(cache)),)
+            role, (Text(message.content) if cache is None else Text(message.content, cache_of(cache)),)
         )
     at = f"messages[{index}]"
     translate = _ROLES.get(message.role)
@@ -393,7 +373,7 @@ _ROLES: Mapping[str, Callable[[_Message, str], Message]] = {
 
 def _content(message: _Message, at: str) -> tuple[Part, ...]:
     at = f"{at}.content"
-    cache = None if message.cache_control is None else _cache(message.cache_control)
+    cache = None if message.cache_control is None else cache_of(message.cache_control)
     match message.content:
         case str(text):
             return (Text(text, cache),)
@@ -438,7 +418,7 @@ def _part(part: dict[str, Any], at: str) -> Part:
             raise _bad(f"{at}.type", "must be a string")
 
 
-# tools
+# calls
 
 
 def _call(call: _ToolCall, at: str) -> ToolCall:
@@ -452,72 +432,6 @@ def _call(call: _ToolCall, at: str) -> ToolCall:
         case {"google": {"thought_signature": str(signature)}}:
             return ToolCall(call.id, call.function.name, call.function.arguments, signature)
     return ToolCall(call.id, call.function.name, call.function.arguments)
-
-
-def _tools(tools: list[_Tool]) -> tuple[tuple[Tool, ...], str]:
-    """Returns the functions, and the first tool of another kind, which no other dialect can have."""
-    found: list[Tool] = []
-    only = ""
-    for index, tool in enumerate(tools):
-        if tool.type != "function":
-            kind = tool.type if tool.type.isidentifier() and len(tool.type) <= LONGEST_KIND else "its own"
-            only = only or f"tools[{index}]: a tool of type {kind}"
-            continue
-        if tool.function is None:
-            raise _bad(f"tools[{index}].function", "is required")
-        if not tool.function.name:
-            raise _bad(f"tools[{index}].function.name", "must not be empty")
-        cache = _cache(tool.cache_control) or _cache(tool.function.cache_control)
-        function = tool.function
-        found.append(
-            Tool(function.name, function.description or "", function.parameters, cache, function.strict)
-        )
-    return tuple(found), only
-
-
-_CHOICES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
-"""Mistral's name for it is "any"."""
-LONGEST_KIND = 64
-"""Characters of a type's name that are repeated in an error."""
-_Choice = str | tuple[str, str] | None
-
-
-def _tool_choice(choice: str | dict[str, Any], tools: tuple[Tool, ...]) -> tuple[_Choice, tuple[Tool, ...]]:
-    """Returns the choice, and the tools that it leaves.
-
-    Anthropic's objects (any, auto, none, tool) and the flat ones of Responses are taken for what they mean:
-    clients of several APIs mix them up.
-    """
-    match choice:
-        case str(word):
-            if word not in _CHOICES:
-                raise _bad("tool_choice", "must be auto, none, required, or an object that names a function")
-            return _CHOICES[word], tools
-        case {"type": "function", "function": {"name": str(name)}} | {
-            "type": "function" | "tool",
-            "name": str(name),
-        } if name:
-            return ("function", name), tools
-        case {"type": "function" | "tool"}:
-            raise _bad("tool_choice.function.name", "must be a string")
-        case {"type": "allowed_tools", "allowed_tools": {"tools": list(allowed)} as inner} | (
-            {"type": "allowed_tools", "tools": list(allowed)} as inner
-        ):
-            names = {_name_of(tool) for tool in allowed}
-            left = tuple([tool for tool in tools if tool.name in names])
-            return "required" if inner.get("mode") == "required" else "auto", left
-        case {"type": str(word)}:  # a provider's own (custom): in `wire` alone
-            return _CHOICES.get(word), tools
-        case _:
-            raise _bad("tool_choice.type", "must be a string")
-
-
-def _name_of(tool: Any) -> str:
-    match tool:
-        case {"function": {"name": str(name)}} | {"name": str(name)}:
-            return name
-        case _:
-            return ""
 
 
 def _response_format(wanted: dict[str, Any]) -> dict[str, Any]:
