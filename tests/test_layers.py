@@ -272,3 +272,18 @@ def test_secrets_are_compared_in_constant_time() -> None:
                     for operand in (node.left, *node.comparators)
                 }
                 assert not operands & {"digest", "secret", "api_key"}, f"{name}:{node.lineno}"
+
+
+def test_no_name_of_a_module_is_given_twice() -> None:
+    """A constant that a rename made equal to another one silently takes its value."""
+    for name in SOURCES:
+        module = nodes(name)[0]
+        assert isinstance(module, ast.Module)
+        given = [
+            target.id
+            for node in module.body
+            if isinstance(node, ast.Assign | ast.AnnAssign)
+            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            if isinstance(target, ast.Name)
+        ]
+        assert len(given) == len(set(given)), name

@@ -130,9 +130,9 @@ _NOT_NAMES = re.compile(r"[^a-z0-9一-鿿]+")
 _TAGS = re.compile(r"<[^<>]{0,400}>")
 
 
-MAX_PLACES = 3
+MAX_FIELDS = 3
 """Fields of a refused request that are told."""
-MAX_PLACES = 20
+MAX_STEPS = 20
 """Steps on the way to such a field."""
 
 
@@ -274,7 +274,7 @@ def _located(item: Any) -> str:
     """What pydantic says of one field, and which; "" for anything else. FastAPI, Mistral and vLLM tell nothing
     else of a request that they refuse: https://fastapi.tiangolo.com/tutorial/handling-errors/"""
     match item:
-        case {"loc": [*places], "msg": str(text)} if text and len(places) <= MAX_PLACES:
+        case {"loc": [*places], "msg": str(text)} if text and len(places) <= MAX_STEPS:
             if places[:1] == ["body"]:
                 places = places[1:]
             named = "".join([f"[{place}]" if type(place) is int else f".{place}" for place in places])
@@ -323,7 +323,7 @@ class _Found:
         if isinstance(value, str):
             self._text(value, depth)
         elif isinstance(value, list):
-            if located := [place for item in value[:MAX_PLACES] if (place := _located(item))]:
+            if located := [place for item in value[:MAX_FIELDS] if (place := _located(item))]:
                 self._text("; ".join(located), depth)
             for item in value[:20]:
                 self.read(item, depth + 1)
