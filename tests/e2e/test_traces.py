@@ -1,5 +1,6 @@
 """Traces at a real receiver's end: what is sent is read by the official messages of OTLP."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -8,8 +9,8 @@ import aiohttp
 import pytest
 
 from tests.e2e.answers import ask
-from tests.e2e.gateways import HEAD, Running, gateway
-from tests.fakes.faulty import Behaviour, Provider, cut, healthy, refusing
+from tests.e2e.gateways import HEAD, KEY, Running, gateway
+from tests.fakes.faulty import Behaviour, Provider, Turn, cut, healthy, refusing
 from tests.fakes.rawserver import Peer, RawServer, Request, sized
 from tests.upstream.calls import until
 
@@ -48,6 +49,10 @@ def attributes(span: Any) -> dict[str, Any]:
     return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in span.attributes}
 
 
+def noted(event: Any) -> dict[str, Any]:
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in event.attributes}
+
+
 @asynccontextmanager
 async def traced(
     one: Behaviour,
@@ -56,6 +61,7 @@ async def traced(
     tracing: str = "",
     interval: str = "20ms",
     receiver: Receiver | None = None,
+    alias: str = "retry: {same_target: 0}",
 ) -> AsyncIterator[tuple[Running, Receiver, Provider]]:
     async with receiver or Receiver() as collector, Provider(one) as first, Provider(two) as second:
         config = f"""{HEAD}
@@ -63,7 +69,7 @@ upstreams:
   one: {{backend: openai, base_url: "{first.url}"}}
   two: {{backend: openai, base_url: "{second.url}"}}
 aliases:
-  chat: {{tiers: [[{{upstream: one, model: m1}}], [{{upstream: two, model: m2}}]], retry: {{same_target: 0}}}}
+  chat: {{tiers: [[{{upstream: one, model: m1}}], [{{upstream: two, model: m2}}]], {alias}}}
 tracing: {{endpoint: "{collector.url}", interval: {interval}{tracing}}}
 """
         async with gateway(config) as running:
@@ -99,11 +105,87 @@ async def test_a_call_and_its_attempts_are_spans_of_the_callers_trace() -> None:
         assert root.start_time_unix_nano <= failed.start_time_unix_nano <= failed.end_time_unix_nano
         assert failed.end_time_unix_nano <= answered.start_time_unix_nano <= answered.end_time_unix_nano
         assert answered.end_time_unix_nano <= root.end_time_unix_nano
-        assert [event.name for event in root.events] == ["first_token"]
+        assert [event.name for event in root.events] == ["failover", "first_token"]
+        assert noted(root.events[0]) == {
+            "sluice.from": "one/m1",
+            "sluice.to": "two/m2",
+            "sluice.cause": "server_error",
+        }
         (request,) = second.requests
         assert request.headers["traceparent"] == f"00-{TRACE}-{answered.span_id.hex()}-01"
         (line,) = running.requests
         assert line["trace_id"] == TRACE
+
+
+async def test_a_cut_stream_that_another_target_goes_on_with_is_a_recovery_of_its_span() -> None:
+    async with traced(cut(20)) as (running, receiver, _):
+        await call(running)
+        await until(lambda: len(receiver.spans) == 3)
+        (root,) = receiver.named("chat chat")
+        assert [event.name for event in root.events] == ["first_token", "failover", "recovery"]
+        assert noted(root.events[2]) == {"sluice.target": "two/m2", "sluice.how": "fresh"}
+        times = [event.time_unix_nano for event in root.events]
+        assert root.start_time_unix_nano <= times[0] <= times[1] <= times[2] <= root.end_time_unix_nano
+
+
+async def test_waiting_for_a_place_and_being_refused_one_are_events() -> None:
+    gate = asyncio.Event()
+
+    async def held(turn: Turn) -> None:
+        await gate.wait()
+        await healthy(turn)
+
+    queue = "limits: {streams: 1}, queue: {size: 1, timeout: 100s}"
+    async with traced(held, alias=queue) as (running, receiver, _):
+        calls = [asyncio.create_task(call(running)) for _ in range(2)]
+        waiting = 'sluice_queue_length{alias="chat"}'
+        await until(lambda: running.metric(waiting) == 1)
+        async with aiohttp.ClientSession(running.url) as client:
+            assert (await ask(client, "openai stream", "chat")).status == 429
+        await asyncio.sleep(0.002)  # what is no longer than a millisecond is no wait
+        gate.set()
+        await asyncio.gather(*calls)
+        await until(lambda: len(receiver.named("chat chat")) == 3)
+        refused, first, second = sorted(receiver.named("chat chat"), key=lambda span: span.end_time_unix_nano)
+        assert refused.status.code == 2
+        assert [event.name for event in refused.events] == ["limited"]
+        assert noted(refused.events[0]) == {"sluice.scope": "alias", "sluice.resource": "streams"}
+        assert [event.name for event in first.events] == ["first_token"]
+        assert [event.name for event in second.events] == ["waited", "first_token"]
+        waited = noted(second.events[0])
+        assert waited["sluice.reason"] == "queue"
+        lasted = second.events[0].time_unix_nano - second.start_time_unix_nano
+        assert 0 < waited["sluice.seconds"] * 1e9 <= lasted
+
+
+async def test_waiting_for_the_sessions_turn_is_an_event_also_where_its_client_leaves() -> None:
+    gate = asyncio.Event()
+
+    async def held(turn: Turn) -> None:
+        await gate.wait()
+        await healthy(turn)
+
+    async with (
+        traced(held) as (running, receiver, _),
+        aiohttp.ClientSession(running.url, headers={"x-api-key": KEY}) as client,
+    ):
+
+        async def turn() -> None:
+            async with client.post("/v1/chat", json={"sessionId": "s", "message": "Count"}) as response:
+                await response.read()
+
+        first = asyncio.create_task(turn())
+        await until(lambda: len(running.runtime.pipeline.runs) == 1)
+        second = asyncio.create_task(turn())
+        await until(lambda: running.metric('sluice_requests_waiting{alias="chat"}') == 1)
+        await asyncio.sleep(0.002)  # what is no longer than a millisecond is no wait
+        second.cancel()
+        await until(lambda: len(receiver.named("chat chat")) == 1)
+        (root,) = receiver.named("chat chat")
+        assert [event.name for event in root.events] == ["waited", "client_gone"]
+        assert noted(root.events[0])["sluice.reason"] == "turn"
+        gate.set()
+        await first
 
 
 async def test_who_is_not_sampled_is_not_traced_but_its_errors_are() -> None:

@@ -4,14 +4,14 @@ from itertools import count
 
 import pytest
 
-from sluice.tracing.context import TraceContext, context_of
+from sluice.tracing.context import MAX_NOTES, CallNote, TraceContext, context_of
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 def context(headers: dict[str, str], share: float = 1.0) -> TraceContext:
     numbers = count(1)
-    return context_of(headers, share, lambda size: next(numbers) if size != 53 else 1 << 52)
+    return context_of(headers, share, lambda size: next(numbers) if size != 53 else 1 << 52, lambda: 0.0)
 
 
 @pytest.mark.parametrize(("flags", "sampled"), [("01", True), ("00", False), ("03", True), ("02", False)])
@@ -56,3 +56,18 @@ def test_a_state_that_cannot_be_sent_is_left_out() -> None:
     found = context({"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "a=\x00"})
     assert found.state == ""
     assert b"tracestate" not in found.attempt_lines()
+
+
+def test_waits_and_notes_are_kept_in_their_order_and_up_to_a_bound() -> None:
+    times = iter([0.0, 0.0005, 1.0, 1.25, *map(float, range(2, 200))])
+    found = context_of({}, 1.0, lambda size: 1, lambda: next(times))
+    found.wait("limits")
+    found.waited()  # half a millisecond
+    found.wait("queue")
+    found.waited()
+    found.waited()  # there is none
+    assert found.notes == [CallNote("waited", 1.25, {"reason": "queue", "seconds": 0.25})]
+    for _ in range(100):
+        found.note("failover", {"from": "a", "to": "b", "cause": "server_error"})
+    assert len(found.notes) == MAX_NOTES
+    assert found.notes[1].at == 2.0

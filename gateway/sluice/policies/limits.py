@@ -255,15 +255,20 @@ class Limiter:
     async def take(self, call: Call, claims: Sequence[Claim], slots: Sequence[Slot]) -> Verdict:
         """Takes the claims at once; if the alias has a queue, waits there for capacity."""
         config = call.route.config.queue
+        if call.trace is not None:
+            call.trace.wait("limits" if config is None else "queue")
         if config is None:
-            return await self.settlements.take(claims, slots)
-        queue = self.alias_queues.queue(call.route.name, config, self.settlements, call.route.queued)
-        call.phase = "waiting"
-        principal = call.principal
-        verdict = await queue.admit(
-            principal.bucket, principal.limits.weight, claims, slots, user=call.end_user
-        )
-        call.phase = "admitting"
+            verdict = await self.settlements.take(claims, slots)
+        else:
+            queue = self.alias_queues.queue(call.route.name, config, self.settlements, call.route.queued)
+            call.phase = "waiting"
+            principal = call.principal
+            verdict = await queue.admit(
+                principal.bucket, principal.limits.weight, claims, slots, user=call.end_user
+            )
+            call.phase = "admitting"
+        if call.trace is not None:
+            call.trace.waited()
         return verdict
 
     def refusal(
@@ -340,7 +345,12 @@ class _Admission:
     async def __aenter__(self) -> None:
         limiter, plan, call = self._limiter, self._plan, self._call
         claims = limiter.claims(plan, call)
-        limiter.admit(plan, call, claims, await limiter.store.take(claims))
+        if call.trace is not None:
+            call.trace.wait("limits")
+        verdict = await limiter.store.take(claims)
+        if call.trace is not None:
+            call.trace.waited()
+        limiter.admit(plan, call, claims, verdict)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None

@@ -67,6 +67,18 @@ class CallTrace(Protocol):
         """Returns the header lines by which the next attempt's upstream joins the trace."""
         ...
 
+    def note(self, name: str, facts: Mapping[str, str | float]) -> None:
+        """Notes that this happens to the call now: an event of its span."""
+        ...
+
+    def wait(self, reason: str) -> None:
+        """Notes that the call begins to wait."""
+        ...
+
+    def waited(self) -> None:
+        """Notes that its wait is over."""
+        ...
+
 
 class Call(msgspec.Struct, eq=False):
     """`received` on the monotonic clock; `ttft` in seconds, of streams only.
@@ -113,9 +125,15 @@ class Call(msgspec.Struct, eq=False):
             self.end = reason
 
     def waiting(self, change: int) -> None:
-        """Counts the call in (+1) or out (-1) of the calls that wait for others."""
+        """Counts the call in (+1) or out (-1) of the calls that wait for their session's turn."""
         self.phase = "waiting" if change > 0 else "admitting"
         self.route.waiting(change)
+        if self.trace is None:
+            return
+        if change > 0:
+            self.trace.wait("turn")
+        else:
+            self.trace.waited()
 
     @property
     def usage(self) -> Usage | None:

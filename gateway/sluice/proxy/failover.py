@@ -81,7 +81,11 @@ class Failover:
             while True:
                 if choice.wait:
                     call.phase = "waiting"
+                    if call.trace is not None:
+                        call.trace.wait("retry")
                     await self._sleep(choice.wait)
+                    if call.trace is not None:
+                        call.trace.waited()
                     choice = self._after_wait(call, plan, choice)
                 try:
                     if chat is not call.chat or plan is None or (hedge is None and not run.resumes):
@@ -193,6 +197,8 @@ class Failover:
 
     def _count(self, call: Call, passed: Target, target: Target, cause: str) -> None:
         self._metrics.child("failovers", call.route.name, passed.label, target.label, cause).inc()
+        if call.trace is not None:
+            call.trace.note("failover", {"from": passed.label, "to": target.label, "cause": cause})
 
     # --- other ways to ask
 
@@ -230,6 +236,8 @@ class Failover:
         """
         call = run.call
         before = len(call.attempts)
+        if call.trace is not None:
+            call.trace.note("recovery", {"target": target.label, "how": how})
         try:
             await self._attempt(run, target, chat, last=True, prefilled=how == "prefill")
         finally:

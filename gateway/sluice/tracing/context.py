@@ -1,5 +1,5 @@
-"""W3C Trace Context, level 1 (https://www.w3.org/TR/trace-context-1/): a call's place in its caller's trace.
-Pure."""
+"""W3C Trace Context, level 1 (https://www.w3.org/TR/trace-context-1/): a call's place in its caller's trace, and
+what happened to it there. Pure."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -13,6 +13,18 @@ _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-[\x21-\x7e]{1,100})?"
 )
 _TRACESTATE = re.compile(r"[\t\x20-\x7e]{1,512}")
+SHORTEST_WAIT = 0.001
+"""Seconds from which on a wait is noted."""
+MAX_NOTES = 64
+"""Notes of one call; later ones are left out."""
+
+
+class CallNote(msgspec.Struct, frozen=True):
+    """Something that happened to a call; `at` on the monotonic clock."""
+
+    name: str
+    at: float
+    facts: Mapping[str, str | float]
 
 
 class TraceContext(msgspec.Struct, eq=False):
@@ -20,7 +32,7 @@ class TraceContext(msgspec.Struct, eq=False):
     in a new trace.
 
     `sampled` is passed on to upstreams; `known`: it is the caller's. `attempts`: the spans of the call's
-    attempts, in order.
+    attempts, in order. `clock` is the monotonic one of calls.
     """
 
     trace: str
@@ -30,7 +42,10 @@ class TraceContext(msgspec.Struct, eq=False):
     known: bool
     state: str
     bits: Bits
+    clock: Callable[[], float]
     attempts: list[str] = []
+    notes: list[CallNote] = []
+    _waiting: tuple[str, float] | None = None
 
     def attempt_lines(self) -> bytes:
         """The header lines of the next attempt, which is given a span of its own."""
@@ -39,8 +54,30 @@ class TraceContext(msgspec.Struct, eq=False):
         state = f"tracestate: {self.state}\r\n" if self.state else ""
         return f"traceparent: 00-{self.trace}-{span}-{self.sampled:02x}\r\n{state}".encode("ascii")
 
+    def note(self, name: str, facts: Mapping[str, str | float]) -> None:
+        """Notes that this happens to the call now."""
+        self._keep(CallNote(name, self.clock(), facts))
 
-def context_of(headers: Mapping[str, str], share: float, bits: Bits) -> TraceContext:
+    def wait(self, reason: str) -> None:
+        """The call begins to wait: for `limits` (their store), a `queue`, its session's `turn`, or a `retry`."""
+        self._waiting = reason, self.clock()
+
+    def waited(self) -> None:
+        """The wait is over, if there is one. Whoever is cancelled while it waits need not call this."""
+        if self._waiting is not None:
+            (reason, since), self._waiting = self._waiting, None
+            now = self.clock()
+            if now - since >= SHORTEST_WAIT:
+                self._keep(CallNote("waited", now, {"reason": reason, "seconds": now - since}))
+
+    def _keep(self, note: CallNote) -> None:
+        if len(self.notes) < MAX_NOTES:
+            self.notes.append(note)
+
+
+def context_of(
+    headers: Mapping[str, str], share: float, bits: Bits, clock: Callable[[], float]
+) -> TraceContext:
     """The context of a call that came with these headers (names in lower case). Of new traces this share is
     sampled, and of those of a caller what the caller says; a `traceparent` that is not one begins a new
     trace, as the standard has it."""
@@ -48,8 +85,10 @@ def context_of(headers: Mapping[str, str], share: float, bits: Bits) -> TraceCon
     if found is not None and found[1].strip("0") and found[2].strip("0"):
         state = headers.get("tracestate", "")
         kept = state if _TRACESTATE.fullmatch(state) else ""
-        return TraceContext(found[1], _id(bits, 64), found[2], bool(int(found[3], 16) & 1), True, kept, bits)
-    return TraceContext(_id(bits, 128), _id(bits, 64), "", bits(53) < share * (1 << 53), False, "", bits)
+        sampled = bool(int(found[3], 16) & 1)
+        return TraceContext(found[1], _id(bits, 64), found[2], sampled, True, kept, bits, clock)
+    sampled = bits(53) < share * (1 << 53)
+    return TraceContext(_id(bits, 128), _id(bits, 64), "", sampled, False, "", bits, clock)
 
 
 def _id(bits: Bits, size: int) -> str:

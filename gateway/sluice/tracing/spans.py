@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 from urllib.parse import urlsplit
 
+from sluice.errors import NoCapacity, RateLimited
 from sluice.model.chat import ChatRequest
 from sluice.model.events import Usage
 from sluice.proxy.attempt import NO_USAGE, Attempt
@@ -106,14 +107,33 @@ class SpanMaker:
                 "target": answered.target.label,
             }
             facts |= _usage(answered.used)
-        events = [SpanEvent("first_token", nanos(call.received + call.ttft))] if call.ttft is not None else []
-        if call.end == "client_gone":
-            events.append(SpanEvent("client_gone", nanos(call.received + duration)))
+        events = self._events(call, context, duration, nanos)
         return Span(
             context.trace, context.span, context.parent, f"{_operation(call.chat)} {call.route.name}", SERVER,
             nanos(call.received), nanos(call.received + duration), self._named(facts), events,
             _failure(call) or "", context.state,
         )  # fmt: skip
+
+    def _events(
+        self, call: Call, context: TraceContext, duration: float, nanos: Callable[[float], int]
+    ) -> list[SpanEvent]:
+        """What happened to the call, in the order of time."""
+        ended = call.received + duration
+        context.waited()  # its client left while it waited
+        found = [
+            SpanEvent(
+                note.name, nanos(note.at), {f"sluice.{fact}": value for fact, value in note.facts.items()}
+            )
+            for note in context.notes
+        ]
+        if call.ttft is not None:
+            found.append(SpanEvent("first_token", nanos(call.received + call.ttft)))
+        if isinstance(call.error, RateLimited | NoCapacity):
+            facts = {"sluice.scope": call.error.scope, "sluice.resource": call.error.resource}
+            found.append(SpanEvent("limited", nanos(ended), facts))
+        if call.end == "client_gone":
+            found.append(SpanEvent("client_gone", nanos(ended)))
+        return sorted(found, key=_at)
 
     def _attempt(
         self, call: Call, context: TraceContext, attempt: Attempt, span: str, nanos: Callable[[float], int]
@@ -158,6 +178,10 @@ class SpanMaker:
         return {
             names.get(fact) or f"sluice.{fact}": value for fact, value in facts.items() if value is not None
         }
+
+
+def _at(event: SpanEvent) -> int:
+    return event.at
 
 
 def _operation(chat: ChatRequest) -> str:

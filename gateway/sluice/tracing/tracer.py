@@ -32,6 +32,7 @@ class Tracer:
         exemplify: Callable[[Call, str, float], object] = lambda call, trace, duration: None,
     ) -> None:
         self._config = config
+        self._clock = clock
         self._exemplify = exemplify
         self._bits = bits or random.Random().getrandbits  # noqa: S311  # ids are no secrets
         self._maker = SpanMaker(config.semconv, vendors, clock, wall)
@@ -49,7 +50,7 @@ class Tracer:
 
     def begin(self, headers: Mapping[str, str]) -> TraceContext:
         """The place in a trace of a call that came with these headers (names in lower case)."""
-        return context_of(headers, self._config.sample, self._bits)
+        return context_of(headers, self._config.sample, self._bits, self._clock)
 
     def over(self, call: Call, duration: float, failed: bool) -> None:
         """A call has ended after `duration` seconds: its spans are sent, if its caller or the share of all

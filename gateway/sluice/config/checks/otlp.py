@@ -22,7 +22,7 @@ def check_receiver(
     if receiver.protocol != "grpc":
         return
     if find_spec("h2") is None:
-        text = "gRPC needs h2, which is not installed: pip install 'sluice-gateway[http2]'"
+        text = "gRPC needs h2, which is not installed: pip install 'sluice-gateway[otel]'"
         problem((*path, "protocol"), text)
     if isinstance(endpoint, str) and _has_path(endpoint):
         problem((*path, "endpoint"), "gRPC has no path: expected an address such as http://collector:4317")

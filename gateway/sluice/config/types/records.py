@@ -44,7 +44,7 @@ class RecordOtlp(Section, frozen=True, kw_only=True):
     """Log records of OpenTelemetry, by OTLP."""
 
     endpoint: str  # the receiver's base URL: http://collector:4318
-    protocol: Literal["http", "grpc"] = "http"  # OTLP over HTTP, or over gRPC (extra `http2`)
+    protocol: Literal["http", "grpc"] = "http"  # OTLP over HTTP, or over gRPC (extra `otel`)
     compression: Literal["none", "gzip"] = "none"  # of requests
     headers: dict[str, HeaderValue] = {}  # of every request to it: authorization
     service: str = "sluice"  # service.name

@@ -28,7 +28,7 @@ class MetricsPush(Section, frozen=True, kw_only=True):
     """Metrics by OTLP, beside /metrics: the same figures, cumulative, of all workers together."""
 
     endpoint: str  # the receiver's base URL: http://collector:4318
-    protocol: Literal["http", "grpc"] = "http"  # OTLP over HTTP, or over gRPC (extra `http2`)
+    protocol: Literal["http", "grpc"] = "http"  # OTLP over HTTP, or over gRPC (extra `otel`)
     compression: Literal["none", "gzip"] = "none"  # of requests
     headers: dict[str, HeaderValue] = {}  # of every request to it: authorization
     every: Seconds = Seconds(60)  # time between two requests
@@ -51,7 +51,7 @@ class Tracing(Section, frozen=True, kw_only=True):
     """
 
     endpoint: str  # the receiver's base URL: http://collector:4318
-    protocol: Literal["http", "grpc"] = "http"  # OTLP over HTTP, or over gRPC (extra `http2`)
+    protocol: Literal["http", "grpc"] = "http"  # OTLP over HTTP, or over gRPC (extra `otel`)
     compression: Literal["none", "gzip"] = "none"  # of requests
     headers: dict[str, HeaderValue] = {}  # of every request to it: authorization
     sample: Annotated[float, Meta(ge=0, le=1)] = 1.0  # the share of calls that are traced
