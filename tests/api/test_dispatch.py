@@ -114,8 +114,19 @@ async def test_an_unknown_path_is_told_in_the_shape_of_who_claims_it(path: str, 
         assert api.log[-1]["route"] == "other"
 
 
-async def test_who_looks_for_a_server_at_the_root_finds_one_by_head() -> None:
+async def test_who_looks_for_a_server_at_the_root_finds_one() -> None:
     async with served() as api:
+        head = await api.ask("HEAD", "/", key="")
+        assert (head.status, head.answer) == (200, b"")
+        told = await api.ask("GET", "/", key="", headers={"accept": "*/*"})
+        assert (told.status, told.answer) == (200, b"Ollama is running")
+        assert told.content_type == "text/plain; charset=utf-8"
+        page = await api.ask("GET", "/", key="", headers={"accept": "text/html,*/*;q=0.8"})
+        assert (page.status, "Served are" in page.json["reason"]) == (404, True)
+
+
+async def test_without_ollamas_dialect_nobody_says_that_ollama_runs() -> None:
+    async with served(f"server: {{frontends: [openai]}}\n{CONFIG}") as api:
         assert (await api.ask("HEAD", "/", key="")).status == 200
         assert (await api.ask("GET", "/", key="")).status == 404
 

@@ -100,8 +100,26 @@ class Marked(Pathed):
         return {"marked": error.code}
 
 
+class Tenanted(Pathed):
+    """Has a parameter for its first segment."""
+
+    name: ClassVar[str] = "tenanted"
+    credential_parameters: ClassVar[tuple[str, ...]] = ()
+
+    def routes(self) -> Sequence[Route]:
+        return (Endpoint(path="/{a}/notes/of/{+rest}", answer=self.echo),)
+
+
 INSTALLED = ", ".join(installed())
 ASK = {"text": "tokens=2 gap_us=0"}
+
+
+@pytest.mark.parametrize("first", ["acme", "v1beta", "v9beta"])
+async def test_a_first_segment_may_be_a_parameter_beside_others_that_are_none(first: str) -> None:
+    async with served(CONFIG, Pathed(), Tenanted()) as api:
+        request = await api.ask("GET", f"/{first}/notes/of/b/c")
+        assert (request.status, request.json[0]) == (202, {"a": first, "rest": "b/c"})
+        assert (await api.ask("GET", "/v9beta/echo/1/of/2")).json[0] == {"a": "1", "rest": "2"}
 
 
 @pytest.mark.parametrize("stream", [False, True])

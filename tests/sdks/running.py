@@ -27,6 +27,7 @@ PACKAGES = {
     "py_anthropic_whole": "anthropic",
     "py_genai": "google/genai",
     "py_ollama": "ollama",
+    "py_vertex": "google/genai",
     "js_openai": "openai",
     "js_openai_helper": "openai",
     "js_openai_responses": "openai",

@@ -62,6 +62,7 @@ class Api:
         self.table = RouteTable(own, frontends, Answers(runtime, self._callers, self._bodies, self._refusals))
         self._calls = self._called_by_path()
         self._nothing = _nothing(frontends)
+        self._greeting = next((one.greeting.encode() for one in frontends if one.greeting), None)
 
     def __call__(self, request: Request) -> Awaitable[None]:
         given = request.headers.get("x-request-id", "")
@@ -110,11 +111,12 @@ class Api:
         return found
 
     async def _greet(self, request: Request, request_id: str) -> None:
-        """Answers /: clients check here, by HEAD and without a key, that the server lives. A GET lists the
-        paths."""
-        if request.method != "HEAD":
+        """Answers /: clients check here, without a key, that the server lives, by HEAD or by GET. A browser, and
+        a GET where no dialect's clients do this, get the list of paths."""
+        greeting = b"" if request.method == "HEAD" else self._greeting
+        if greeting is None or (greeting and "text/html" in request.headers.get("accept", "")):
             raise NotFound(self._nothing)
-        request.reply(200, b"", content_type="text/plain; charset=utf-8")
+        request.reply(200, greeting, content_type="text/plain; charset=utf-8")
 
     async def _openapi(self, request: Request, request_id: str) -> None:
         """Answers with the description of the served routes."""

@@ -1,7 +1,8 @@
 """The table of routes: the gateway's own routes, and those of its frontends, by path. Pure.
 
-A path without parameters is looked up in a dict. Others are matched pattern by pattern, those with more
-literal text first, so that "/models/{+model}:embed" is tried before "/models/{+model}".
+A path without parameters is looked up in a dict. Others are matched pattern by pattern among those that have the
+same first segment, those with more literal text first, so that "/models/{+model}:embed" is tried before
+"/models/{+model}".
 """
 
 import re
@@ -91,7 +92,14 @@ class RouteTable:
             for offered in frontend.routes():
                 for path in (offered.path, *offered.also):
                     self._add(frontend, offered, path, bind)
-        self._patterns = dict(sorted(self._patterns.items(), key=lambda item: -len(shape_of(item[1][2]))))
+        patterns = sorted(self._patterns.values(), key=lambda item: -len(shape_of(item[2])))
+        self._any_segment = [item for item in patterns if "{" in _first_segment(item[2])]
+        self._by_segment = {
+            first: [
+                item for item in patterns if item in self._any_segment or _first_segment(item[2]) == first
+            ]
+            for first in {_first_segment(path) for _, _, path in patterns}
+        }
 
     def find(self, path: str) -> tuple[ServedPath | None, Sequence[str]]:
         """Returns the served path that a request's path matches, and the values of its parameters."""
@@ -99,7 +107,7 @@ class RouteTable:
         if place is not None:
             return place, ()
         path = path.rstrip("/")
-        for pattern, place, _ in self._patterns.values():
+        for pattern, place, _ in self._by_segment.get(_first_segment(path), self._any_segment):
             if match := pattern.fullmatch(path):
                 return place, [unquote(value) for value in match.groups()]
         return None, ()
@@ -127,6 +135,10 @@ class RouteTable:
         else:
             self.by_name[path] = self.by_name[f"{path}/"] = place
         return place
+
+
+def _first_segment(path: str) -> str:
+    return path[1:].partition("/")[0]
 
 
 def _names_in(path: str) -> tuple[str, ...]:

@@ -329,12 +329,14 @@ class Frontend(Envelope, Protocol):
     pages may. `numbered`: its streams are server-sent events or lines of JSON objects, which can be numbered,
     and so gone on with where an alias is `resumable`. `any_content_type`: bodies are read as JSON whatever
     their Content-Type says, as the dialect's own server does. Only for dialects whose keys come in headers:
-    then no page can send a request by a form.
+    then no page can send a request by a form. `greeting`: what the dialect's own server answers to `GET /`, by
+    which its clients find out whether it runs.
     """
 
     dialect: ClassVar[str] = ""
     numbered: ClassVar[bool] = False
     any_content_type: ClassVar[bool] = False
+    greeting: ClassVar[str] = ""
     claims: ClassVar[tuple[str, ...]] = ()
     credential_headers: ClassVar[tuple[str, ...]] = ()
     credential_parameters: ClassVar[tuple[str, ...]] = ()

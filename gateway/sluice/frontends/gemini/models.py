@@ -4,7 +4,7 @@ models; methods of models that are not served.
 Standard: https://ai.google.dev/api/models
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,20 +15,15 @@ from sluice.frontends import Inquiry, Reply
 PAGE = 50
 MAX_PAGE = 1000
 METHODS = ("generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents")
+GOOGLE = "google"
 Answering = Callable[[Inquiry], Awaitable[Reply]]
 _json = msgspec.json.Encoder().encode
 
 
 async def models(inquiry: Inquiry) -> Reply:
     """Lists models. Raises BadRequest for an invalid page."""
-    query = inquiry.head.query
-    size = min(MAX_PAGE, _number(query, "pageSize", "page_size") or PAGE)
-    start = _number(query, "pageToken", "page_token")
-    names = inquiry.models
-    fields: dict[str, Any] = {"models": [_model(inquiry, name) for name in names[start : start + size]]}
-    if start + size < len(names):
-        fields["nextPageToken"] = str(start + size)
-    return Reply(_json(fields))
+    names, more = _page(inquiry)
+    return Reply(_json({"models": [_model(inquiry, name) for name in names], **more}))
 
 
 async def model(inquiry: Inquiry) -> Reply:
@@ -39,12 +34,43 @@ async def model(inquiry: Inquiry) -> Reply:
     return Reply(_json(_model(inquiry, name)))
 
 
+async def publisher_models(inquiry: Inquiry) -> Reply:
+    """Lists models as Vertex AI does. Raises BadRequest for an invalid page."""
+    names, more = _page(inquiry)
+    return Reply(_json({"publisherModels": [_publisher_model(name) for name in names], **more}))
+
+
+async def publisher_model(inquiry: Inquiry) -> Reply:
+    """Returns one model as Vertex AI does. Raises ModelNotFound."""
+    name = published_name(inquiry.head.parameters)
+    if name not in inquiry.models:
+        raise ModelNotFound("There is no such model, or this key may not use it", param="model")
+    return Reply(_json(_publisher_model(name)))
+
+
+def published_name(parameters: Mapping[str, str]) -> str:
+    """Returns the alias that a path of Vertex AI names: an SDK takes what stands before the first slash of a
+    model's name for its publisher."""
+    publisher, model = parameters["publisher"], parameters["model"]
+    return model if publisher == GOOGLE else f"{publisher}/{model}"
+
+
 async def no_method(inquiry: Inquiry) -> Reply:
     """Refuses a method of a model that is none of the gateway's (predict, batchGenerateContent …). Raises
     NotFound."""
     _, colon, method = inquiry.head.parameters["model"].rpartition(":")
     what = f"no method {method} of" if colon and method.isidentifier() and len(method) < 64 else "no POST to"
     raise NotFound(f"There is {what} models here. Served are {', '.join(METHODS)}")
+
+
+def _page(inquiry: Inquiry) -> tuple[Sequence[str], dict[str, str]]:
+    """Returns the names of the page that is asked for, and the fields by which the next one is found."""
+    query = inquiry.head.query
+    size = min(MAX_PAGE, _number(query, "pageSize", "page_size") or PAGE)
+    start = _number(query, "pageToken", "page_token")
+    names = inquiry.models
+    more = {"nextPageToken": str(start + size)} if start + size < len(names) else {}
+    return names[start : start + size], more
 
 
 def _number(query: Any, *names: str) -> int:
@@ -67,3 +93,13 @@ def _model(inquiry: Inquiry, name: str) -> dict[str, Any]:
     if facts.output:
         fields["outputTokenLimit"] = facts.output
     return {**fields, "description": "An alias of this gateway", "supportedGenerationMethods": METHODS}
+
+
+def _publisher_model(name: str) -> dict[str, Any]:
+    publisher, slash, model = name.partition("/")
+    return {
+        "name": f"publishers/{publisher}/models/{model}" if slash else f"publishers/{GOOGLE}/models/{name}",
+        "versionId": "001",
+        "launchStage": "GA",
+        "displayName": name,
+    }

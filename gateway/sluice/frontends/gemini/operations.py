@@ -26,8 +26,8 @@ from sluice.model.events import Started, StreamEvent, Verbatim
 from sluice.model.operations import OperationRequest
 from sluice.wire.jsontext import parse_object
 
-ONE = "one"
-"""The `profile` of a request for one vector."""
+ONE, PREDICTED = "one", "predict"
+"""The `profile` of a request for one vector, and of one to Vertex AI's `:predict`."""
 MAX_BATCH_REQUESTS = 100
 """Requests of one batch: Google's own bound."""
 _json = msgspec.json.Encoder().encode
@@ -75,6 +75,38 @@ def embed_all(body: bytes, head: RequestHead) -> OperationRequest:
     return _request(batch.requests, wire["requests"], head.parameters["model"], "")
 
 
+class _Instance(msgspec.Struct):
+    content: str
+    task_type: str | None = None
+    title: str | None = None
+
+
+class _Parameters(msgspec.Struct):
+    outputDimensionality: float | None = None
+
+
+class _Prediction(msgspec.Struct):
+    instances: list[_Instance]
+    parameters: _Parameters | None = None
+
+
+def predict(body: bytes, head: RequestHead) -> OperationRequest:
+    """Parses Vertex AI's request for vectors of texts, each of which is an instance. Raises BadRequest.
+
+    Standard: https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api
+    """
+    prediction: _Prediction = typed(parse_object(body), _Prediction)
+    if not 0 < len(prediction.instances) <= MAX_BATCH_REQUESTS:
+        raise refused("instances", f"must be from 1 to {MAX_BATCH_REQUESTS}")
+    size = (prediction.parameters or _Parameters()).outputDimensionality
+    wires = []
+    for one in prediction.instances:
+        fields = {"taskType": one.task_type, "title": one.title, "outputDimensionality": size}
+        given = {name: value for name, value in fields.items() if value is not None}
+        wires.append({"content": {"parts": [{"text": one.content}]}, **given})
+    return _request([typed(wire, _Embed) for wire in wires], wires, head.parameters["model"], PREDICTED)
+
+
 def _request(requests: Sequence[_Embed], own: list[Any], model: str, profile: str) -> OperationRequest:
     texts = [_text(one.content, f"requests[{index}].content") for index, one in enumerate(requests)]
     sizes = [text_size(text) // 4 for text in texts]
@@ -116,7 +148,7 @@ def _text(content: GeminiTurn, at: str) -> str:
 
 
 def encoder(request: OperationRequest) -> Encoder:
-    return Vectors(one=request.profile == ONE) if request.operation == "embeddings" else Passed()
+    return Vectors(request.profile) if request.operation == "embeddings" else Passed()
 
 
 class _Item(msgspec.Struct):
@@ -156,11 +188,10 @@ class Passed:
 
 
 class Vectors(Passed):
-    """Translates OpenAI's document to Google's. Vectors are forwarded as written; `one`: the answer to
-    embedContent."""
+    """Translates OpenAI's document to Google's. Vectors are forwarded as written; `profile`: of the request."""
 
-    def __init__(self, *, one: bool) -> None:
-        self._one = one
+    def __init__(self, profile: str) -> None:
+        self._profile = profile
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         document = super().encode(events)
@@ -171,4 +202,8 @@ class Vectors(Passed):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self.fail(UpstreamGarbled("The upstream's answer has no embeddings"))
         vectors = [{"values": item.embedding} for item in items]
-        return _json({"embedding": vectors[0]} if self._one else {"embeddings": vectors})
+        if self._profile == ONE:
+            return _json({"embedding": vectors[0]})
+        if self._profile == PREDICTED:
+            return _json({"predictions": [{"embeddings": vector} for vector in vectors]})
+        return _json({"embeddings": vectors})

@@ -27,6 +27,7 @@ class Ollama(Frontend):
     name: ClassVar[str] = "ollama"
     dialect: ClassVar[str] = "ollama"
     claims: ClassVar[tuple[str, ...]] = ("/api/",)
+    greeting: ClassVar[str] = "Ollama is running"
     any_content_type: ClassVar[bool] = True  # its documentation's examples are `curl -d` without one
 
     def routes(self) -> Sequence[Route]:
