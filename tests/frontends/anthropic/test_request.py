@@ -215,7 +215,32 @@ def test_a_system_message_in_the_middle_stays_there() -> None:
 )
 def test_anthropics_own_tools_bind_a_request_to_its_dialect(tools: list[Any], place: str) -> None:
     chat = parsed(tools=tools)
-    assert chat.dialect_only.startswith(f"{place}: a tool of type {tools[-1]['type']}")
+    kind = tools[-1]["type"]
+    assert chat.dialect_only == f"{place}: a tool of type {kind} (Input tag '{kind}')"
+
+
+ATTRIBUTION = "x-anthropic-billing-header: cc_version=2.1.197.3de; cc_entrypoint=sdk-cli;"
+
+
+@pytest.mark.parametrize(
+    ("system", "left"),
+    [
+        ([ATTRIBUTION, "You are an agent.", "Be brief."], ["You are an agent.", "Be brief."]),
+        ([ATTRIBUTION], None),
+        (["You are an agent.", ATTRIBUTION], ["You are an agent.", ATTRIBUTION]),
+        ([f"{ATTRIBUTION}\nYou are an agent."], [f"{ATTRIBUTION}\nYou are an agent."]),
+        (["x-anthropic: odd", "Be brief."], ["x-anthropic: odd", "Be brief."]),
+    ],
+)
+def test_the_attribution_before_a_system_prompt_is_for_its_own_dialect_alone(
+    system: list[str], left: list[str] | None
+) -> None:
+    blocks = [{"type": "text", "text": text} for text in system]
+    chat = parsed(system=blocks)
+    told = [message for message in chat.messages if message.role == "system"]
+    assert told == ([] if left is None else [Message("system", tuple(map(Text, left)))])
+    assert chat.wire is not None
+    assert chat.wire["system"] == blocks
 
 
 def test_mcp_servers_bind_too() -> None:

@@ -22,7 +22,7 @@ import msgspec
 from sluice.frontends.anthropic.content import MESSAGES, Block, texts_of, unknown_role
 from sluice.frontends.anthropic.fields import FIELDS
 from sluice.frontends.checks import cache_of, check_names, explained, refused, whole_number
-from sluice.model.chat import ChatRequest, Message, Reasoning, Sampling, Tool
+from sluice.model.chat import ChatRequest, Message, Part, Reasoning, Sampling, Text, Tool
 from sluice.model.rules import Effort
 
 
@@ -69,6 +69,7 @@ THREAD = "thread"
 """The field of message threads, whose standard is
 https://platform.claude.com/docs/en/build-with-claude/message-threads. Where it stands in `dialect_only` and
 there is no such thread, callers get an error in the provider's form and replay the conversation."""
+ATTRIBUTION = "x-anthropic-billing-header:"
 MAX_KIND_SHOWN = 64
 """Characters of a tool's type that are repeated in an error."""
 
@@ -133,8 +134,8 @@ def _positive(value: float | None, name: str) -> int | None:
 
 def _messages(request: _Request, raw: list[dict[str, Any]]) -> tuple[Message, ...]:
     found: list[Message] = []
-    if request.system:
-        found.append(Message("system", texts_of(request.system, "system")))
+    if request.system and (texts := _unattributed(texts_of(request.system, "system"))):
+        found.append(Message("system", texts))
     for index, message in enumerate(request.messages):
         at = f"messages[{index}]"
         check_names(raw[index], _MESSAGE, f"{at}.")
@@ -143,6 +144,20 @@ def _messages(request: _Request, raw: list[dict[str, Any]]) -> tuple[Message, ..
             raise unknown_role(at)
         found += translate(message.content, f"{at}.content")
     return tuple(found)
+
+
+def _unattributed(texts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Returns the texts of a system prompt without the block that Claude Code puts first.
+
+    It says the client's version and a fingerprint of the conversation, for Anthropic alone, which takes it out
+    before the model sees it. To others it would be the beginning of the prompt, and no two conversations would
+    share a prompt cache. https://code.claude.com/docs/en/llm-gateway-protocol#system-prompt-attribution-block
+    """
+    match texts:
+        case (Text(text=text), *_) if text.startswith(ATTRIBUTION) and "\n" not in text:
+            return texts[1:]
+        case _:
+            return texts
 
 
 def _thread(thread: Block | None) -> str:
@@ -174,7 +189,9 @@ def _tools(tools: list[Block]) -> tuple[tuple[Tool, ...], str]:
         if kind not in (None, "custom"):
             if not isinstance(kind, str):
                 raise refused(f"{at}.type", "must be a string")
-            bound = bound or f"{at}: a tool of type {kind[:MAX_KIND_SHOWN]}"
+            shown = kind[:MAX_KIND_SHOWN]
+            # Claude Code asks again without its advisor where it finds the API's own words for an unknown tool
+            bound = bound or f"{at}: a tool of type {shown} (Input tag '{shown}')"
             continue
         if not isinstance(name, str) or not name:
             raise refused(f"{at}.name", "must be a string that is not empty")
