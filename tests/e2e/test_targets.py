@@ -13,10 +13,10 @@ from tests.e2e.test_reload import ADMIN, COUNTS, clients, running
 from tests.runtime.held import Provider, begin, whole
 
 
-def config(workers: int, first: str, second: str) -> str:
+def config(workers: int, first: str, second: str, delay: str = "0s") -> str:
     return f"""
 server:
-  {{listen: "127.0.0.1:${{API_PORT}}", admin_listen: "127.0.0.1:${{ADMIN_PORT}}", drain_delay: 0s, workers: {workers}}}
+  {{listen: "127.0.0.1:${{API_PORT}}", admin_listen: "127.0.0.1:${{ADMIN_PORT}}", drain_delay: {delay}, workers: {workers}}}
 keys: [{{id: test, digest: "{DIGEST}", default_alias: chat}}]
 admin: {{digest: "{DIGEST}"}}
 limits: {{address: null}}
@@ -125,7 +125,9 @@ async def test_what_is_wrong_with_a_target_is_told(workers: int) -> None:
 
 async def test_workers_are_replaced_one_after_another_and_no_call_fails() -> None:
     async with Provider() as first, Provider() as second:
-        with serving(config(3, first.url, second.url)) as gateway:
+        # The delay: a kept connection of an old worker is closed once it was idle for a second behind it, and a
+        # busy machine has a caller wait that long between its calls.
+        with serving(config(3, first.url, second.url, delay="1h")) as gateway:
             await running(gateway, 3)
             over = asyncio.Event()
             statuses: Counter[object] = Counter()
@@ -161,6 +163,8 @@ async def test_workers_are_replaced_one_after_another_and_no_call_fails() -> Non
                 assert [await stream.text() for stream in streams] == ["begin end"] * 6
                 over.set()
                 await asyncio.gather(*callers)
+            gateway.process.terminate()  # and a second time by `serving`, which ends the delay
+            await asyncio.to_thread(gateway.until, lambda: len(gateway.records("draining")) == 6)
             assert set(statuses) == {200}
 
 
