@@ -91,5 +91,16 @@ def test_a_speed_has_bounds(config: str, speed: str) -> None:
     assert (found.exit_code, "--speed" in found.stderr) == (2, True)
 
 
+def test_a_picture_is_an_svg_file(config: str, tmp_path: Path) -> None:
+    path = tmp_path / "load.svg"
+    short = ("even", "--config", config, "--for", "30s")
+    found = simulate(*short, "--plot", str(path))
+    assert found.exit_code == 0, found.output
+    assert path.read_text().startswith("<svg ")
+    refused = simulate(*short, "--plot", str(tmp_path / "load.png"))
+    assert refused.exit_code == 1
+    assert refused.stderr.endswith("load.png: it is an SVG file, name it so: load.svg\n")
+
+
 def test_the_example_scenario_is_a_good_one() -> None:
     load_scenario(str(ROOT / "config" / "simulation.example.yaml"))

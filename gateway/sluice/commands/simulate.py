@@ -65,7 +65,10 @@ SELDOM = (100_000, 20, 20)
     help="Also write the figures as JSON; - writes them in place of the text.",
 )
 @click.option(
-    "--plot", "plot_path", metavar="FILE", help="Also draw a picture (.png, .svg); needs matplotlib."
+    "--plot",
+    "plot_path",
+    metavar="FILE.svg",
+    help="Also draw rates, latency, cost and needed replicas over time.",
 )
 def simulate(
     *,
@@ -96,8 +99,8 @@ def simulate(
     from sluice.simulate.prepare import SimulationOptions, prepared
     from sluice.simulate.report import document, lines_of
 
-    if plot_path is not None:
-        _need_matplotlib()
+    if plot_path is not None and not plot_path.endswith(".svg"):
+        fail(f"sluice: --plot {plot_path}: it is an SVG file, name it so: load.svg")
     try:
         ready = prepared(
             SimulationOptions(
@@ -146,13 +149,6 @@ def simulate(
             with open(json_path, "w", encoding="utf-8") as file:
                 file.write(text + "\n")
     if plot_path is not None:
-        draw_plot(simulated, plot_path)
+        draw_plot(simulated, ready.scenario.replica, plot_path)
     if simulated.crashes:
         sys.exit(1)
-
-
-def _need_matplotlib() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("matplotlib") is None:
-        fail("sluice: --plot needs matplotlib: pip install matplotlib")

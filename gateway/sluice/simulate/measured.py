@@ -104,6 +104,11 @@ class Measured:
         self.failed = Timeline()
         self.streams = Timeline()
         self.token_rate = Timeline()
+        self.cost_over_time = Timeline()
+        """US dollars, when the calls ended."""
+        self.first_token = array("d")
+        self.first_token_at = array("d")
+        """When the calls arrived whose times to the first token are those of `first_token`."""
 
     def over(
         self,
@@ -184,6 +189,12 @@ class Measured:
         if call is None or not call.attempts:
             return
         self.streams.add(begun, ended, 1.0)
+        if outcome == OK and call.ttft is not None:
+            self.first_token_at.append(begun)
+            self.first_token.append(call.ttft)
+        cost = sum(attempt.cost or 0.0 for attempt in call.attempts)
+        if cost:
+            self.cost_over_time.at(int(ended), cost)
         output = call.answered.used.output if call.answered is not None else 0
         if output and call.ttft is not None:
             spans = max(1, int(ended) - int(begun + call.ttft))

@@ -65,16 +65,12 @@ def needed(
 ) -> dict[str, Any]:
     """Returns how many replicas of one core each the load needs in its busiest second, and which resource
     decides it."""
-    length = max(len(requests), len(tokens))
-    cores = [
-        _at(requests, second) * replica.request + _at(tokens, second) * replica.token
-        for second in range(length)
-    ] or [0.0]
-    window = min(CPU_SECONDS, length) or 1
+    cores = cores_over_time(requests, tokens, replica) or [0.0]
+    window = min(CPU_SECONDS, len(cores))
     most, total = 0.0, sum(cores[:window])
-    for second in range(window, length + 1):
+    for second in range(window, len(cores) + 1):
         most = max(most, total / window)
-        if second < length:
+        if second < len(cores):
             total += cores[second] - cores[second - window]
     open_streams = max(streams, default=0.0)
     reasons = {
@@ -89,6 +85,14 @@ def needed(
         "cores": round(most, 4),
         "memory_bytes": round(open_streams * replica.stream),
     }
+
+
+def cores_over_time(requests: Sequence[float], tokens: Sequence[float], replica: ReplicaModel) -> list[float]:
+    """Returns the processor time that the load of each second takes, in cores."""
+    return [
+        _at(requests, second) * replica.request + _at(tokens, second) * replica.token
+        for second in range(max(len(requests), len(tokens)))
+    ]
 
 
 def _at(levels: Sequence[float], second: int) -> float:
