@@ -238,6 +238,33 @@ def test_a_key_that_stands_in_the_file_gets_a_variable_that_no_other_key_has() -
     }
 
 
+LONG = b"""
+model_list:
+  - model_name: chat
+    litellm_params: {model: anthropic/m, api_key: os.environ/K, input_cost_per_token: 1.0e-06, output_cost_per_token: 5.0e-06,
+      input_cost_per_token_above_200k_tokens: 2.0e-06, cache_creation_input_token_cost_above_1hr: 3.0e-06}
+    model_info: {output_cost_per_token_above_200k_tokens: 7.0e-06, input_cost_per_token_above_128k_tokens: 1.5e-06,
+      cache_creation_input_token_cost_above_1hr_above_200k_tokens: 4.0e-06, input_cost_per_character_above_128k_tokens: 1.0e-06}
+"""
+
+
+def test_prices_of_long_prompts_and_of_an_hour_in_the_cache_are_carried_over() -> None:
+    found = imported(LONG)
+    assert check_text(found.text.encode()).problems == ()
+    [note] = found.notes
+    assert "input_cost_per_character_above_128k_tokens" in note
+    usual = {"input": 1.0, "output": 5.0, "written_input_1h": 3.0}
+    assert yaml.safe_load(found.text)["prices"]["models"] == {
+        "anthropic/m": {
+            **usual,
+            "long_prompts": [
+                {**usual, "above": 128_000, "input": 1.5},
+                {**usual, "above": 200_000, "input": 2.0, "output": 7.0, "written_input_1h": 4.0},
+            ],
+        }
+    }
+
+
 LARGE = b"""
 model_list:
   - model_name: chat

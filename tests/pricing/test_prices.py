@@ -9,13 +9,23 @@ import pytest
 
 from sluice.config.loader import check, load
 from sluice.config.price_file import IN_A_CLONE, bundled_prices, read_prices
-from sluice.config.types import Price
+from sluice.config.types import LongPrompt, Price
 from sluice.model.events import Usage
 from sluice.pricing.prices import PriceList, PriceTable, cost, nanos, price_at, since_of
 
 ROOT = Path(__file__).parents[2]
 PLAIN = Price(input=3, output=15)
 CACHED = Price(input=2.5, output=10, cached_input=1.25)
+HOUR = Price(input=2, output=10, written_input=2.5, written_input_1h=4)
+LONG = Price(
+    input=1.25,
+    output=10,
+    cached_input=0.125,
+    long_prompts=(
+        LongPrompt(above=1_000_000, input=5, output=20),
+        LongPrompt(above=200_000, input=2.5, output=15, cached_input=0.25),
+    ),
+)
 ALL = Price(input=1, output=4, cached_input=0.1, reasoning=6)
 
 
@@ -33,6 +43,18 @@ ALL = Price(input=1, output=4, cached_input=0.1, reasoning=6)
             Usage(1000, 10, cached_input=500, written_input=300),
             200 * 2000 + 500 * 200 + 300 * 2500 + 10 * 10_000,
         ),
+        (HOUR, Usage(1000, 0, written_input=300), 700 * 2000 + 300 * 2500),
+        (HOUR, Usage(1000, 0, written_input=300, written_input_1h=200), 700 * 2000 + 100 * 2500 + 200 * 4000),
+        (HOUR, Usage(1000, 0, written_input=300, written_input_1h=900), 700 * 2000 + 300 * 4000),
+        (
+            Price(input=2, output=10, written_input=2.5),
+            Usage(1000, 0, written_input=300, written_input_1h=200),
+            700 * 2000 + 300 * 2500,
+        ),
+        (LONG, Usage(200_000, 10), 200_000 * 1250 + 10 * 10_000),
+        (LONG, Usage(200_001, 10), 200_001 * 2500 + 10 * 15_000),
+        (LONG, Usage(200_001, 10, cached_input=200_000), 2500 + 200_000 * 250 + 10 * 15_000),
+        (LONG, Usage(1_000_001, 10, cached_input=1), 1_000_001 * 5000 + 10 * 20_000),
         (Price(input=0, output=0), Usage(10**9, 10**9), 0),
         (Price(input=0.0375, output=0.15), Usage(1, 0), 38),  # 37.5, to the nearest even
         (Price(input=150, output=600), Usage(10**9, 10**9), 750_000 * 10**9),
@@ -195,6 +217,10 @@ def problems_of(tmp_path: Path, text: str) -> list[str]:
         ("models:\n  m: {input: 1, output: 1, since: 2026-02-30}", ["prices.yaml:2:35: models.m.since: there is no such day"]),
         ("models: {m: [{input: 1, output: 1}, {input: 2, output: 1}]}",
          [r"prices.yaml:1:37: models.m\[1\]: another price holds from the same day on"]),
+        ("models: {m: {input: 1, output: 1, long_prompts: [{above: 9, input: 2, output: 2}, {above: 9, input: 3, output: 3}]}}",
+         [r"prices.yaml:1:83: models.m.long_prompts\[1\]: other rates hold above the same length"]),
+        ("models: {m: {input: 1, output: 1, long_prompts: [{above: 0, input: 2, output: 2}]}}",
+         [r"prices.yaml:1:\d+: models.m.long_prompts\[0\].above: must be at least 1"]),
         ("models: {m: []}", ["prices.yaml:1:13: models.m: needs at least one price"]),
         ("modles: {}", ['prices.yaml:1:1: missing key "models"', r'prices.yaml:1:1: modles: unknown key "modles".*']),
         ("models: {m: {input: .inf, output: 1}}", ["prices.yaml:1:21: models.m.input: expected a number"]),
@@ -228,6 +254,13 @@ def test_the_configurations_prices_stand_before_the_tables(tmp_path: Path) -> No
     loaded = load(config_at(tmp_path, "prices: {models: {echo/gpt-5-mini: {input: 7, output: 7}}}"))
     assert loaded.prices.prices_of("echo", "gpt-5-mini")[0].price.input == 7
     assert loaded.prices.prices_of("openai", "gpt-5-mini")[0].price.input == 0.25
+
+
+def test_prices_of_long_prompts_may_stand_in_the_configuration(tmp_path: Path) -> None:
+    rates = "{input: 1, output: 1, long_prompts: [{above: 100, input: 3, output: 9}]}"
+    [dated] = load(config_at(tmp_path, f"prices: {{models: {{m: {rates}}}}}")).prices.prices_of("u", "m")
+    assert nanos(cost(dated.price, Usage(100, 1))) == 101_000
+    assert nanos(cost(dated.price, Usage(101, 1))) == 312_000
 
 
 def test_a_file_of_ones_own_replaces_the_table(tmp_path: Path) -> None:
@@ -291,3 +324,35 @@ def test_what_is_written_to_a_cache_costs_a_quarter_more_where_vendors_take_that
         takes = model.startswith(("claude-", "gpt-5.6", "gpt-6"))
         for price in prices:
             assert price.written_input == (pytest.approx(1.25 * price.input) if takes else None)
+
+
+def test_long_prompts_and_hours_in_the_cache_cost_what_vendors_take_for_them() -> None:
+    for model, prices in bundled_prices().models.items():
+        for price in prices:
+            for rates in (price, *price.long_prompts):
+                hour = 2 * rates.input if model.startswith("claude-") else None
+                assert rates.written_input_1h == (None if hour is None else pytest.approx(hour)), model
+            for rates in price.long_prompts:
+                assert rates.input > price.input, model
+                assert rates.output > price.output, model
+                for name in (
+                    "cached_input",
+                    "written_input",
+                    "reasoning",
+                ):  # nothing is taken over: none is forgotten
+                    assert (getattr(rates, name) is None) == (getattr(price, name) is None), (model, name)
+
+
+@pytest.mark.parametrize(
+    ("model", "usage", "dollars"),
+    [
+        ("gemini-2.5-pro", Usage(200_000, 0), 0.25),
+        ("gemini-2.5-pro", Usage(400_000, 0), 1.0),
+        ("gpt-6-astra", Usage(400_000, 1000), 8.075),
+        ("claude-opus-5-5", Usage(100_000, 0, written_input=100_000, written_input_1h=50_000), 0.65),
+    ],
+)
+def test_the_table_knows_of_both(model: str, usage: Usage, dollars: float) -> None:
+    price = PriceTable({}, bundled_prices).price_of("any", model, since_of("2026-12-01"))
+    assert price is not None
+    assert cost(price, usage) == pytest.approx(dollars)

@@ -118,6 +118,10 @@ def test_nothing_is_said_before_the_first_content() -> None:
         (None, Usage(7, 2)),
         (Usage(30, 1, cached_input=20), Usage(30, 2, cached_input=20)),
         (Usage(30, 9, reasoning=4), Usage(30, 9, reasoning=4)),
+        (
+            Usage(30, 1, written_input=20, written_input_1h=9),
+            Usage(30, 2, written_input=20, written_input_1h=9),
+        ),
         (Usage(0, 9), Usage(7, 9)),
         (Usage(-1, 9), Usage(7, 2)),
     ],

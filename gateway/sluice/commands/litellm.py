@@ -24,9 +24,11 @@ STRATEGIES: Mapping[str, str] = {
 }  # fmt: skip
 PRICES: Mapping[str, str] = {
     "input_cost_per_token": "input", "output_cost_per_token": "output", "cache_read_input_token_cost": "cached_input",
-    "cache_creation_input_token_cost": "written_input",
+    "cache_creation_input_token_cost": "written_input", "cache_creation_input_token_cost_above_1hr": "written_input_1h",
     "output_cost_per_reasoning_token": "reasoning",
 }  # fmt: skip
+LONG_PROMPTS = re.compile(r"(\w+)_above_([1-9]\d{0,5})k_tokens")
+"""A price for calls whose prompt is longer: the name of the price, and thousands of tokens."""
 PERIODS: Mapping[str, str] = {
     "1d": "day",
     "24h": "day",
@@ -89,7 +91,7 @@ class Import:
         self._upstreams = Upstreams(source, self._secrets)
         self._targets: dict[str, list[dict[str, Any]]] = {}
         self._orders: dict[str, list[float]] = {}
-        self._prices: dict[str, dict[str, float]] = {}
+        self._prices: dict[str, dict[str, Any]] = {}
         self._todo: list[str] = []
 
     def text(self) -> str:
@@ -187,12 +189,19 @@ class Import:
 
     def _price(self, here: Path, model: str) -> None:
         prices: dict[str, float] = {}
+        long: dict[int, dict[str, float]] = {}
         for place in ("litellm_params", "model_info"):
-            for theirs, ours in PRICES.items():
-                if (value := self._source.number(*here, place, theirs)) is not None:
-                    prices[ours] = round(value * 1e6, 9)
-        if prices:
-            self._prices[model] = {"input": 0.0, "output": 0.0} | prices
+            given = self._source.get(*here, place)
+            for name in given if isinstance(given, dict) else ():
+                match = LONG_PROMPTS.fullmatch(name) if isinstance(name, str) else None
+                base = match[1] if match else name
+                if base in PRICES and (value := self._source.number(*here, place, name)) is not None:
+                    into = long.setdefault(int(match[2]) * 1000, {}) if match else prices
+                    into[PRICES[base]] = round(value * 1e6, 9)
+        if prices or long:
+            usual: dict[str, Any] = {"input": 0.0, "output": 0.0} | prices
+            tiers = [{"above": length} | usual | rates for length, rates in sorted(long.items())]
+            self._prices[model] = usual | ({"long_prompts": tiers} if tiers else {})
 
     # --- routing
 

@@ -9,7 +9,7 @@ from msgspec import inspect
 
 from sluice.config.problems import Path as KeyPath
 from sluice.config.problems import Report
-from sluice.config.types import Price
+from sluice.config.types import LongPrompt, Price
 from sluice.config.validation import INVALID, Walk
 from sluice.config.yamltext import TextPosition, YamlError, read
 from sluice.errors import ConfigError
@@ -43,7 +43,7 @@ def read_prices(path: Path) -> tuple[PriceList, Report]:
         return PriceList(), report
     for section_path, section in walk.sections:
         if isinstance(section, Price):
-            check_date(report, section_path, section)
+            check_price(report, section_path, section)
     if isinstance(found.models, dict):
         check_order(report, ("models",), found.models)
     return PriceList({} if report.problems else listed(found.models), found.snapshots is True), report
@@ -63,8 +63,13 @@ def listed(models: Mapping[str, Price | tuple[Price, ...]]) -> dict[str, tuple[P
     return {name: (prices,) if isinstance(prices, Price) else prices for name, prices in models.items()}
 
 
-def check_date(report: Report, path: KeyPath, price: Price) -> None:
-    """Report a `since` that is no date."""
+def check_price(report: Report, path: KeyPath, price: Price) -> None:
+    """Report a `since` that is no date, and two rates for prompts of the same length."""
+    if isinstance(price.long_prompts, tuple):
+        lengths = [rates.above for rates in price.long_prompts if isinstance(rates, LongPrompt)]
+        for index, length in enumerate(lengths):
+            if length in lengths[:index]:
+                report.problem((*path, "long_prompts", index), "other rates hold above the same length")
     if isinstance(price.since, str):
         try:
             since_of(price.since)

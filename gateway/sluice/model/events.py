@@ -19,7 +19,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     """Token counts, as billed. `cached_input` and `written_input` are part of `input`; `reasoning` of
     `output`.
 
-    `cached_input` was read from the provider's prompt cache, `written_input` was written to it.
+    `cached_input` was read from the provider's prompt cache, `written_input` was written to it,
+    `written_input_1h` of that for an hour.
     `total` is the provider's own total, if reported (xAI's is more than the sum), else 0.
     """
 
@@ -29,6 +30,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     reasoning: int = 0
     total: int = 0
     written_input: int = 0
+    written_input_1h: int = 0
 
     @property
     def tokens(self) -> int:
@@ -45,6 +47,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
             self.reasoning + other.reasoning,
             total,
             self.written_input + other.written_input,
+            self.written_input_1h + other.written_input_1h,
         )
 
 
@@ -61,7 +64,15 @@ def believed(usage: Usage) -> Usage | None:
     input, output, cached, reasoning = usage.input, usage.output, usage.cached_input, usage.reasoning
     if type(input) is type(output) is int:
         try:
-            bits = input | output | cached | reasoning | usage.total | usage.written_input
+            bits = (
+                input
+                | output
+                | cached
+                | reasoning
+                | usage.total
+                | usage.written_input
+                | usage.written_input_1h
+            )
         except TypeError:  # one of the others is not an integer
             bits = -1
         if (
@@ -70,10 +81,12 @@ def believed(usage: Usage) -> Usage | None:
             return usage
     if usage.total and not (type(usage.total) is int and 0 <= usage.total <= 2 * MAX_TOKENS):
         usage = msgspec.structs.replace(usage, total=0)  # the sum is used instead
-    if usage.written_input:
+    if usage.written_input or usage.written_input_1h:  # without them, it is paid as the rest of the input
         usage = msgspec.structs.replace(
-            usage, written_input=believed_count(usage.written_input) or 0
-        )  # it is only reported
+            usage,
+            written_input=believed_count(usage.written_input) or 0,
+            written_input_1h=believed_count(usage.written_input_1h) or 0,
+        )
     if (
         type(input) is type(output) is type(cached) is type(reasoning) is int
         and 0 <= input <= MAX_TOKENS
@@ -83,7 +96,8 @@ def believed(usage: Usage) -> Usage | None:
     ):
         return usage
     counts = [believed_count(value) for value in (input, output, cached, reasoning)]
-    return None if None in counts else Usage(*counts, usage.total, usage.written_input)  # type: ignore[arg-type, call-arg]
+    written = usage.written_input, usage.written_input_1h
+    return None if None in counts else Usage(*counts, usage.total, *written)  # type: ignore[arg-type, call-arg]
 
 
 def believed_count(value: object) -> int | None:

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 
 import msgspec
 
-from sluice.config.types import Price
+from sluice.config.types import LongPrompt, Price, Rates
 from sluice.model.events import Usage
 
 MILLION = 1_000_000
@@ -104,13 +104,32 @@ def since_of(text: str | None) -> float:
 def cost(price: Price, usage: Usage) -> float:
     """US dollars. `cached_input` and `written_input` are part of `input`, `reasoning` of `output`; what exceeds
     the whole is paid beside it."""
+    if price.long_prompts:
+        return _cost(rates_of(price, usage.input), usage)
+    return _cost(price, usage)
+
+
+def rates_of(price: Price, prompt: int) -> Rates:
+    """The rates for a call whose prompt has `prompt` tokens."""
+    exceeded = [rates for rates in price.long_prompts if prompt > rates.above]
+    return max(exceeded, key=_above) if exceeded else price
+
+
+def _above(rates: LongPrompt) -> int:
+    return rates.above
+
+
+def _cost(price: Rates, usage: Usage) -> float:
     cached, written, reasoned = usage.cached_input, usage.written_input, usage.reasoning
     fresh, said = usage.input - cached - written, usage.output - reasoned
     total = (fresh if fresh > 0 else 0) * price.input + (said if said > 0 else 0) * price.output
     if cached:
         total += cached * (price.input if price.cached_input is None else price.cached_input)
     if written:
-        total += written * (price.input if price.written_input is None else price.written_input)
+        rate = price.input if price.written_input is None else price.written_input
+        total += written * rate
+        if usage.written_input_1h and price.written_input_1h is not None:
+            total += min(usage.written_input_1h, written) * (price.written_input_1h - rate)
     if reasoned:
         total += reasoned * (price.output if price.reasoning is None else price.reasoning)
     return total / MILLION

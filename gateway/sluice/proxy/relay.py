@@ -257,7 +257,7 @@ class Relay(msgspec.Struct, eq=False):
         if so_far is None:
             return Usage(prompt, self.estimated_tokens)
         output = max(so_far.output, self.estimated_tokens)
-        return Usage(so_far.input or prompt, output, so_far.cached_input, so_far.reasoning)
+        return msgspec.structs.replace(so_far, input=so_far.input or prompt, output=output, total=0)
 
     def _finish(self, finished: Finished) -> Finished:
         """Returns the answer's end with the accepted usage and the cost."""

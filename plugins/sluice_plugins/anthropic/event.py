@@ -37,6 +37,7 @@ class ReportedUsage(msgspec.Struct):
     output_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    cache_creation: Any = None
     output_tokens_details: OutputDetails | None = None
     iterations: Any = None
 
@@ -49,6 +50,7 @@ class Iteration(msgspec.Struct):
     output_tokens: int = 0
     cache_read_input_tokens: int = 0
     cache_creation_input_tokens: int = 0
+    cache_creation: Any = None
 
 
 class Message(msgspec.Struct):
@@ -152,17 +154,30 @@ def _of_iteration(entry: Any) -> Usage:
     if min(step.input_tokens, step.output_tokens, cached, written) < 0:
         return Usage()
     whole = step.input_tokens + cached + written
-    return Usage(whole, step.output_tokens, cached, written_input=written)
+    for_an_hour = written_for_an_hour(step.cache_creation, written)
+    return Usage(whole, step.output_tokens, cached, written_input=written, written_input_1h=for_an_hour)
 
 
 def _usage_of(usage: ReportedUsage) -> Usage:
     cached = usage.cache_read_input_tokens or 0
     parts = (usage.input_tokens or 0, cached, usage.cache_creation_input_tokens or 0)
     details = usage.output_tokens_details
+    written = max(usage.cache_creation_input_tokens or 0, 0)
     return Usage(
         input=sum(parts) if min(parts) >= 0 else min(parts),  # `believed` must see a negative part
         output=usage.output_tokens or 0,
         cached_input=cached,
         reasoning=(details and details.thinking_tokens) or 0,
-        written_input=max(usage.cache_creation_input_tokens or 0, 0),
+        written_input=written,
+        written_input_1h=written_for_an_hour(usage.cache_creation, written) if written else 0,
     )
+
+
+def written_for_an_hour(details: Any, written: int) -> int:
+    """How many of the tokens that were written to the cache are kept for an hour: `ephemeral_1h_input_tokens` of
+    `cache_creation`; 0 where there is no such count, or more than were written."""
+    match details:
+        case {"ephemeral_1h_input_tokens": int(count)} if 0 < count <= written:
+            return int(count)
+        case _:
+            return 0

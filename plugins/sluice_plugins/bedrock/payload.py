@@ -75,6 +75,7 @@ class Counts(msgspec.Struct):
     outputTokens: int | None = None
     cacheReadInputTokens: int | None = None
     cacheWriteInputTokens: int | None = None
+    cacheDetails: Any = None  # what was written, by how long it is kept
     cacheReadInputTokenCount: int | None = None  # Nova's names, in InvokeModel
     cacheWriteInputTokenCount: int | None = None
 
@@ -148,4 +149,18 @@ def usage_of(usage: Counts) -> Usage:
         output=usage.outputTokens or 0,
         cached_input=read_from,
         written_input=max(written, 0),
+        written_input_1h=_written_for_an_hour(usage.cacheDetails, written) if written > 0 else 0,
     )
+
+
+MAX_CACHE_DETAILS = 16
+"""There is one for each life, which are two."""
+
+
+def _written_for_an_hour(details: Any, written: int) -> int:
+    """https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_CacheDetail.html"""
+    for detail in details[:MAX_CACHE_DETAILS] if type(details) is list else ():
+        match detail:
+            case {"ttl": "1h", "inputTokens": int(count)} if 0 < count <= written:
+                return int(count)
+    return 0

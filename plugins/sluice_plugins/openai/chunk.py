@@ -60,9 +60,19 @@ class Delta(msgspec.Struct, gc=False):
     function_call: Function | None = None
 
 
+class CacheLives(msgspec.Struct, gc=False):
+    """How long what was written to the cache is kept: Anthropic's names, at LiteLLM's proxy."""
+
+    ephemeral_1h_input_tokens: int | None = None
+
+
 class _PromptDetails(msgspec.Struct, gc=False):
+    """`cache_creation_tokens` stands for `cache_write_tokens` at LiteLLM's proxy."""
+
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+    cache_creation_token_details: CacheLives | None = None
 
 
 class _CompletionDetails(msgspec.Struct, gc=False):
@@ -147,10 +157,21 @@ Count = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
 class _PromptCounts(msgspec.Struct, gc=False):
     cached_tokens: Count | None = None
     cache_write_tokens: Count | None = None
+    cache_creation_tokens: Count | None = None
+    cache_creation_token_details: CacheLives | None = None
 
 
 class _CompletionCounts(msgspec.Struct, gc=False):
     reasoning_tokens: Count | None = None
+
+
+def cache_writes(details: _PromptDetails | _PromptCounts) -> tuple[int, int]:
+    """How many tokens were written to the cache, and how many of them for an hour."""
+    lives = details.cache_creation_token_details
+    return (
+        details.cache_write_tokens or details.cache_creation_tokens or 0,
+        (lives.ephemeral_1h_input_tokens or 0) if lives is not None else 0,
+    )
 
 
 class OrdinaryUsage(msgspec.Struct, gc=False):
@@ -174,7 +195,7 @@ class OrdinaryUsage(msgspec.Struct, gc=False):
             cached or self.cached_tokens or self.prompt_cache_hit_tokens or 0,
             reasoning or 0,
             0,
-            (prompt.cache_write_tokens or 0) if prompt is not None else 0,
+            *(cache_writes(prompt) if prompt is not None else ()),
         )
 
 

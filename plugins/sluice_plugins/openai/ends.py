@@ -1,7 +1,7 @@
 """The end of an answer in this dialect: its finish reasons, and the usage that it reports."""
 
 from sluice.model.events import Finished, FinishReason, Usage, believed
-from sluice_plugins.openai.chunk import ReportedUsage
+from sluice_plugins.openai.chunk import ReportedUsage, cache_writes
 
 FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -46,13 +46,15 @@ def usage_of(usage: ReportedUsage | None) -> Usage | None:
         if usage.completion_tokens_details is not None
         else None
     )
+    cached_anew, for_an_hour = cache_writes(details) if details is not None else (0, 0)
     return Usage(
         input=read,
         output=written or 0,
         cached_input=cached or usage.cached_tokens or usage.prompt_cache_hit_tokens or 0,
         reasoning=reasoning or 0,
         total=total if total != read + (written or 0) else 0,
-        written_input=(details.cache_write_tokens or 0) if details is not None else 0,
+        written_input=cached_anew,
+        written_input_1h=for_an_hour,
     )
 
 

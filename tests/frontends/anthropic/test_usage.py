@@ -20,3 +20,11 @@ def test_the_parts_of_a_prompt_add_up_to_it(usage: Usage, told: tuple[int, int, 
     names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     assert tuple(said[name] for name in names) == told
     assert sum(told) == usage.input
+
+
+def test_what_was_written_for_an_hour_is_told_apart() -> None:
+    assert "cache_creation" not in usage_object(Usage(10, 2, written_input=3))
+    assert usage_object(Usage(10, 2, written_input=3, written_input_1h=2))["cache_creation"] == {
+        "ephemeral_5m_input_tokens": 1,
+        "ephemeral_1h_input_tokens": 2,
+    }

@@ -656,3 +656,34 @@ def test_iterations_of_no_known_form_count_nothing(odd: Any) -> None:
     decoder = Anthropic().whole_decoder()
     events = [*decoder.feed(msgspec.json.encode(whole)), *decoder.close()]
     assert Finished("stop", Usage(5, 2), "end_turn") in events
+
+
+@pytest.mark.parametrize(
+    ("details", "hour"),
+    [
+        ({"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 20}, 20),
+        ({"ephemeral_5m_input_tokens": 50, "ephemeral_1h_input_tokens": 0}, 0),
+        ({"ephemeral_1h_input_tokens": "20"}, 0),
+        ({"ephemeral_1h_input_tokens": 51}, 0),
+        ([], 0),
+        (None, 0),
+    ],
+)
+def test_what_was_written_to_the_cache_for_an_hour_is_told_apart(details: object, hour: int) -> None:
+    usage = {
+        "input_tokens": 1,
+        "output_tokens": 2,
+        "cache_creation_input_tokens": 50,
+        "cache_creation": details,
+    }
+    start = {"type": "message_start", "message": {"id": "m", "usage": usage}}
+    text = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}}
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}}
+    stream = b"".join(
+        b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), msgspec.json.encode(event))
+        for event in (start, text, end, {"type": "message_stop"})
+    )
+    events, error = fed([stream])
+    assert error is None
+    expected = Usage(51, 2, written_input=50, written_input_1h=hour)
+    assert events[-1] == Finished("stop", expected, "end_turn")

@@ -131,6 +131,20 @@ GRAMMAR: dict[str, tuple[bytes, list[StreamEvent]]] = {
                                                                          "cacheWriteInputTokens": 20}})),
         [Started(), TextDelta("a"), Finished("stop", Usage(125, 7, 100, written_input=20), "end_turn")],
     ),
+    "cached input by how long it is kept": (
+        events(START, delta(0, text="a"), end(), ("metadata", {"usage": {
+            **USAGE, "cacheWriteInputTokens": 20,
+            "cacheDetails": [None, {"ttl": "1h", "inputTokens": 15}, {"ttl": "5m", "inputTokens": 5}],
+        }})),
+        [Started(), TextDelta("a"),
+         Finished("stop", Usage(25, 7, written_input=20, written_input_1h=15), "end_turn")],
+    ),
+    "cached input by how long it is kept, in no form": (
+        events(START, delta(0, text="a"), end(), ("metadata", {"usage": {
+            **USAGE, "cacheWriteInputTokens": 20, "cacheDetails": {"ttl": "1h", "inputTokens": 15},
+        }})),
+        [Started(), TextDelta("a"), Finished("stop", Usage(25, 7, written_input=20), "end_turn")],
+    ),
     "a stop sequence": (
         events(START, delta(0, text="a"), end("stop_sequence", additionalModelResponseFields={"delta": {"stop_sequence": "X"}}),
                METADATA),

@@ -123,6 +123,33 @@ def document_heard(body: bytes) -> list[Any]:
         return [f"{error.kind}: {error}"]
 
 
+@pytest.mark.parametrize(
+    "details", ['"cache_creation_tokens":5', '"cache_write_tokens":5,"cache_creation_tokens":5']
+)
+def test_tokens_written_for_an_hour_are_counted_as_litellm_tells_them(details: str) -> None:
+    told = USAGE.replace(
+        b'"total_tokens":10',
+        b'"total_tokens":10,"prompt_tokens_details":{%b,"cache_creation_token_details":'
+        b'{"ephemeral_5m_input_tokens":1,"ephemeral_1h_input_tokens":4}}' % details.encode(),
+    )
+    for ordinary in (True, False):
+        decoder = ChunkDecoder(_ordinary=ordinary)
+        events = [
+            event
+            for payload in (TEXT, STOP, told, b"[DONE]")
+            for event in decoder.feed(b"data: %b\n\n" % payload)
+        ]
+        assert events[-1].usage == Usage(9, 1, written_input=5, written_input_1h=4)  # type: ignore[union-attr]
+    whole = told.replace(
+        b'"choices":[]',
+        b'"choices":[{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}]',
+    )
+    finished = DocumentDecoder()
+    events = [*finished.feed(whole), *finished.close()]
+    [last] = [event for event in events if isinstance(event, Finished)]
+    assert last.usage == Usage(9, 1, written_input=5, written_input_1h=4)
+
+
 @pytest.mark.parametrize("ordinary", [True, False])
 def test_tokens_written_to_the_cache_are_counted(ordinary: bool) -> None:
     decoder = ChunkDecoder(_ordinary=ordinary)

@@ -26,7 +26,7 @@ from sluice.config.checks.records import check_records, check_sink
 from sluice.config.checks.tags import check_tags
 from sluice.config.checks.teams import check_teams
 from sluice.config.listening import check_listening
-from sluice.config.price_file import check_date, check_order
+from sluice.config.price_file import check_order, check_price
 from sluice.config.problems import Path, Report, suggestion
 from sluice.config.types import (
     Admin,
@@ -134,7 +134,7 @@ class Checks:
             case Canary():
                 self._canary(path, section)
             case Price():
-                check_date(self._report, path, section)
+                check_price(self._report, path, section)
             case Prices(models=dict(models)):
                 check_order(self._report, (*path, "models"), models)
             case Records():

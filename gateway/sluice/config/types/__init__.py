@@ -69,9 +69,11 @@ from sluice.config.types.upstreams import UpstreamTls as UpstreamTls
 from sluice.config.types.upstreams import credentials_of as credentials_of
 from sluice.config.types.upstreams import heeds_limits as heeds_limits
 from sluice.config.types.usage import MAX_PRICE as MAX_PRICE
+from sluice.config.types.usage import LongPrompt as LongPrompt
 from sluice.config.types.usage import Models
 from sluice.config.types.usage import Price as Price
 from sluice.config.types.usage import Prices as Prices
+from sluice.config.types.usage import Rates as Rates
 from sluice.config.types.usage import Tag as Tag
 from sluice.config.types.usage import UsageReport as UsageReport
 from sluice.config.types.values import AliasName, Section

@@ -33,15 +33,32 @@ MAX_PRICE = 1_000_000
 token."""
 
 
-class Price(Section, frozen=True):
-    """US dollars for a million tokens. `cached_input` and `written_input` null: as input; `reasoning` null: as
-    output; `since`: a date."""
+class Rates(Section, frozen=True):
+    """US dollars for a million tokens. `cached_input` (read from the provider's prompt cache) and
+    `written_input` (written to it) null: as input; `written_input_1h` (written to it for an hour, at Anthropic)
+    null: as `written_input`; `reasoning` null: as output."""
 
     input: Annotated[float, Meta(ge=0, le=MAX_PRICE)]  # US dollars for a million tokens of input
     output: Annotated[float, Meta(ge=0, le=MAX_PRICE)]  # US dollars for a million tokens of output
     cached_input: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = None  # likewise; default: as input
     written_input: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = None  # likewise; default: as input
+    written_input_1h: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = (
+        None  # likewise; default: as written_input
+    )
     reasoning: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = None  # likewise; default: as output
+
+
+class LongPrompt(Rates, frozen=True, kw_only=True):
+    """What all tokens of a call cost whose prompt has more than `above` tokens, those from a cache included."""
+
+    above: Annotated[int, Meta(ge=1, le=1_000_000_000)]  # tokens of the prompt
+
+
+class Price(Rates, frozen=True, kw_only=True):
+    """What a model's tokens cost. `long_prompts`: other rates for calls with long prompts; of several the one with
+    the largest `above` that the prompt exceeds. `since`: a date."""
+
+    long_prompts: tuple[LongPrompt, ...] = ()  # what calls with long prompts cost
     since: str | None = None  # the first day that it holds
 
 

@@ -57,6 +57,12 @@ def usage_object(usage: Usage) -> dict[str, Any]:
         "cache_read_input_tokens": read,
         "output_tokens": usage.output,
     }
+    if usage.written_input_1h:
+        hour = min(usage.written_input_1h, written)
+        fields["cache_creation"] = {
+            "ephemeral_5m_input_tokens": written - hour,
+            "ephemeral_1h_input_tokens": hour,
+        }
     if usage.reasoning:
         fields["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
     return fields
