@@ -11,6 +11,7 @@ import yaml
 
 from sluice.config.loader import load_mapping
 from sluice.config.shown import MASK, shown
+from sluice.conversations import Turn
 from tests.api.serving import CONFIG, KEY, FakeRequest, Served, served
 
 WITH_UI = CONFIG.replace("admin: {digest: ", "admin: {ui: true, digest: ")
@@ -60,6 +61,47 @@ async def test_aliases_say_how_their_targets_do() -> None:
         assert (target["upstream"], target["state"], target["in_flight"]) == ("echo", "closed", 0)
         assert chat["resumable"]
         assert found["upstreams"][0]["backend"] == "echo"
+
+
+async def test_aliases_say_how_many_of_their_calls_each_target_answered() -> None:
+    async with operated() as there:
+        for model in ("chat", "chat", "a/b", "nobody"):
+            await there.ask("POST", "/v1/chat/completions", ASKED | {"model": model})
+        found = (await ask(there, "GET", "/admin/aliases")).json["aliases"]
+        assert {alias["alias"]: alias["tiers"][0]["targets"][0]["answered"] for alias in found} == {
+            "chat": 2,
+            "a/b": 1,
+        }
+
+
+async def test_conversations_are_found_by_their_words_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sluice.api.admin_conversations.PAGE", 20)
+    monkeypatch.setattr("sluice.api.admin_conversations.SEARCHED", 100)
+    async with operated() as there:
+        store = there.runtime.conversations
+        for number in range(250):
+            turn = Turn("user", "Where is my Parcel?" if number % 100 == 7 else "hi", float(number))
+            await store.append(
+                "shop", f"visitor-{number}", await store.open("shop", f"visitor-{number}"), [turn]
+            )
+        for words, expected in (
+            ("parcel", [207, 107, 7]),
+            ("VISITOR-24", [24, *range(240, 250)]),
+            ("none", []),
+        ):
+            found, after, rounds = [], "", 0
+            while after is not None:
+                page = (await ask(there, "GET", f"/v1/admin/conversations?search={words}&after={after}")).json
+                found += [one["sessionId"] for one in page["conversations"]]
+                after, rounds = page["next"], rounds + 1
+            assert sorted(found) == sorted(f"visitor-{number}" for number in expected)
+            assert rounds == 3
+        assert page["total"] == 250
+        newest = (await ask(there, "GET", "/v1/admin/conversations?limit=1")).json
+        assert [*newest] == ["conversations", "total"]
+        assert (await ask(there, "GET", "/v1/admin/conversations?search=x&limit=0")).status == 400
 
 
 async def test_explain_says_where_a_call_would_go() -> None:

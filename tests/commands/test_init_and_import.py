@@ -15,7 +15,10 @@ from sluice.commands.litellm import imported
 from sluice.commands.litellm_source import Unreadable
 from sluice.commands.terminal import harmless, text_of
 from sluice.config.loader import check_text, load
+from sluice.config.price_file import bundled_prices
+from sluice.config.rule_file import bundled_table
 from sluice.identity.keys import digest_of
+from sluice.pricing.prices import PriceTable
 from tests.test_cli import sluice
 
 
@@ -40,6 +43,13 @@ def test_a_first_configuration_passes_check_and_lets_its_keys_in(
     assert first.key not in first.text
 
 
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "gemini"])
+def test_a_model_that_init_takes_where_none_is_named_stands_in_the_tables(provider: str) -> None:
+    model = chosen(provider).model
+    assert PriceTable({}, bundled_prices).prices_of(provider, model)
+    assert model in bundled_table().models
+
+
 def test_init_writes_once_and_says_what_to_do(tmp_path: Path) -> None:
     done = sluice("init", "--provider", "echo", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -48,7 +58,8 @@ def test_init_writes_once_and_says_what_to_do(tmp_path: Path) -> None:
     again = sluice("init", "--provider", "echo", cwd=tmp_path)
     assert (again.returncode, "there already" in again.stderr) == (1, True)
     for arguments, said in (
-        (["--provider", "nobody"], "no such provider"),
+        (["--provider", "nobody"], "no such provider; there are 302ai, "),
+        (["--provider", "antropic"], 'no such provider; did you mean "anthropic"?'),
         (["--provider", "groq"], "say which model"),
         ([], "nobody can be asked"),
         (["--provider", "echo", "--listen", "x"], "HOST:PORT"),

@@ -590,8 +590,14 @@ serve: {}
     ]
 
 
-def test_an_empty_file_lacks_what_is_required(tmp_path: Path) -> None:
-    assert lines(tmp_path, "") == [
+@pytest.mark.parametrize("text", ["", "\n\n", "# nothing but this\n", "{}\n", "null\n"])
+def test_an_empty_file_says_how_to_begin(text: str, tmp_path: Path) -> None:
+    [line] = lines(tmp_path, text)
+    assert ": the configuration is empty: `sluice init` writes a first one" in line
+
+
+def test_what_is_required_is_named(tmp_path: Path) -> None:
+    assert lines(tmp_path, "state: memory\n") == [
         'gateway.yaml:1:1: missing key "aliases"',
         'gateway.yaml:1:1: missing key "upstreams"',
     ]
@@ -635,7 +641,10 @@ def test_an_empty_file_lacks_what_is_required(tmp_path: Path) -> None:
         ),
         (b"a: \xff\n", "1:4: not UTF-8"),
         ("a: 1\nä: ".encode() + b"\xfe", "2:4: not UTF-8"),
-        (b"- 1\n", "1:1: expected a section (key: value)"),
+        (
+            b"- 1\n",
+            "1:1: expected sections (upstreams:, aliases:, keys: …), as `sluice init` writes them",
+        ),
         (b"a: 1\n---\nb: 2\n", "2:1: not YAML: a second document; one file is one document"),
         (b"a: \x07\n", "1:4: not YAML: a character that YAML does not allow"),
     ],

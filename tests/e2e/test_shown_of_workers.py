@@ -71,6 +71,8 @@ async def test_overview_and_calls_are_those_of_all_workers(workers: int) -> None
             assert page["kept"] == CALLS
             assert [one["at"] for one in found] == sorted((one["at"] for one in found), reverse=True)
             assert all(("worker" in one) == (workers > 1) for one in found)
+            chat, _ = (await shown(gateway, "/admin/aliases"))["aliases"]
+            assert chat["tiers"][0]["targets"][0]["answered"] == CALLS
         assert (await shown(gateway, "/admin/calls?alias=nobody"))["calls"] == []
 
 

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from sluice.config.loader import Loaded, load
+from sluice.conversations import Turn
 from tests.e2e.gateway_process import serving
 from tests.e2e.gateways import HEAD, KEY, OnSluice, gateway
 from tests.ui.chromium import HANG, Page, page
@@ -93,6 +94,7 @@ async def test_a_wrong_key_is_refused_and_reloading_keeps_the_session() -> None:
     async with opened() as (tab, there):
         await sign_in(tab, "sk-wrong")
         await tab.until("document.body.innerText.includes('not an admin key')")
+        assert "sluice init" in await tab.js("document.body.innerText")  # where one comes from
         tab.problems = [
             problem for problem in tab.problems if "401" not in problem
         ]  # the browser says each, too
@@ -205,6 +207,49 @@ async def test_a_token_for_a_web_page_is_made_with_a_key_and_an_old_key_goes_on_
         tab.problems = [
             problem for problem in tab.problems if "400" not in problem
         ]  # the browser says it, too
+        assert not tab.problems
+
+
+async def test_a_conversation_is_found_read_and_deleted_however_old_it_is() -> None:
+    async with opened() as (tab, there):
+        store = there.runtime.conversations
+        for number in range(230):
+            turn = Turn("user", f"Where is parcel {number:03}?", float(number + 1))
+            await store.append(
+                "test", f"visitor-{number}", await store.open("test", f"visitor-{number}"), [turn]
+            )
+        await sign_in(tab)
+        await show(tab, "conversations")
+        await tab.until("document.body.innerText.includes('The newest 200')")
+        assert "parcel 004" not in await tab.js("document.body.innerText")
+        await tab.type("input[type=search]", "PARCEL 004")
+        await tab.press("Enter", 13, "\r")
+        await tab.until("document.querySelectorAll('td a').length === 1")
+        await tab.js("document.querySelector('td a').click()")
+        await tab.until("document.querySelector('dialog .turn')?.innerText.includes('parcel 004')")
+        place = await tab.js("document.querySelector('dialog .turn').getBoundingClientRect().bottom")
+        assert 0 < place < 900  # where it is seen
+        await tab.picture("conversation")
+        await tab.click("Delete", "dialog button")
+        await tab.click("Really delete", "dialog button")
+        await tab.until(
+            "!document.querySelector('dialog') && document.body.innerText.includes('None with these')"
+        )
+        assert (await store.newest(1))[1] == 229
+
+
+async def test_targets_show_their_share_and_teams_their_limits() -> None:
+    team = "teams: {retail: {limits: {budget: {month: 20}}}}\n"
+    async with page() as tab, gateway(CONFIG + team) as there:
+        await use(there)
+        await tab.size(1280)
+        await tab.open(f"{there.admin_url}/ui/#aliases")
+        await sign_in(tab)
+        row = "[...document.querySelectorAll('tr')].find((one) => one.innerText.includes('echo/small'))"
+        await tab.until(f"{row}?.innerText.includes('100 %')")
+        await tab.picture("shares")
+        await show(tab, "keys")
+        await tab.until("/team retail\\s+–\\s+\\$20.00 a month/.test(document.body.innerText)")
         assert not tab.problems
 
 

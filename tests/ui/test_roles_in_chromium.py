@@ -157,6 +157,9 @@ async def test_targets_are_switched_and_calls_of_all_workers_are_seen(workers: i
         )
         await tab.until("/Answered 2xx\\s+(1[2-9]|[2-9]\\d)/.test(document.querySelector('main').innerText)")
         await show(tab, "aliases")
+        await tab.until("document.querySelector('td button')")
+        table = "document.querySelector('main .scroll')"
+        assert await tab.js(f"{table}.scrollWidth <= {table}.clientWidth")  # no button is cut off
         card = "[...document.querySelectorAll('tr')].find((one) => one.querySelector('td b')?.textContent === 'chat')"
         for verb, state in (
             ("disable", "disabled"),

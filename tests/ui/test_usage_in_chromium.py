@@ -132,6 +132,12 @@ async def test_calls_of_a_model_without_a_price_are_shown_without_a_cost() -> No
         )
         assert [*costs] == ["no price"] * (ALIASES + 1)
         assert "tokens have no known price: prices.models" in await tab.js("document.body.innerText")
+        await tab.js("location.hash = '#usage'")  # whose plot is of something that there is
+        await tab.until(
+            "[...document.querySelectorAll('h2')].some((one) => one.innerText.startsWith('Calls, each'))"
+        )
+        await tab.click("Cost")
+        await tab.until("document.body.innerText.includes('No known price: prices.models gives models one')")
         await tab.js("location.hash = '#overview'")
         await tab.until("document.body.innerText.includes('tokens without a price')")
         assert "$0" not in await tab.js("document.querySelector('main').innerText")

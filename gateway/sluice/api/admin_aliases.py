@@ -92,7 +92,7 @@ class AdminAliases:
 def _alias(name: str, route: Route, known: Known) -> dict[str, Any]:
     tiers = []
     for tier in route.tiers:
-        targets = [_target(one, known) for one in tier.targets]  # type: ignore[arg-type]
+        targets = [_target(one, known, name) for one in tier.targets]  # type: ignore[arg-type]
         tiers.append({"strategy": tier.strategy, "targets": targets})
     alias = route.config
     return {
@@ -106,7 +106,7 @@ def _alias(name: str, route: Route, known: Known) -> dict[str, Any]:
     }
 
 
-def _target(target: Target, known: Known) -> dict[str, Any]:
+def _target(target: Target, known: Known, alias: str) -> dict[str, Any]:
     state = known.get((target.upstream, target.model)) or NOT_YET_KNOWN
     return {
         "upstream": target.upstream,
@@ -116,6 +116,7 @@ def _target(target: Target, known: Known) -> dict[str, Any]:
         "ready_in": round(state.ready_in, 3),
         "in_flight": state.in_flight,
         "first_token": round(state.first_token, 4) if state.first_token is not None else None,
+        "answered": state.answered.get(alias, 0),
         "priced": bool(target.prices),
     }
 

@@ -6,11 +6,14 @@ from typing import TypeVar
 
 from sluice.api.admin_requests import AdminRequest, AdminRoute, reply
 from sluice.api.rendering import conversation_object, identified_message
-from sluice.conversations import ConversationStore
+from sluice.conversations import Conversation, ConversationStore
 from sluice.errors import BadRequest, Unavailable
 from sluice.frontends import Reply
 
 T = TypeVar("T")
+PAGE = 200
+SEARCHED = 2_000
+"""Conversations that one request looks through, some more than less."""
 REENCRYPTED = 50
 """Conversations that one request encrypts again."""
 NO_STORE = "The store of conversations does not answer now"
@@ -35,8 +38,30 @@ class AdminConversations:
         ]
 
     async def newest(self, request: AdminRequest) -> Reply:
-        newest, total = await self._from_store(self._store.newest(request.limit))
+        limit = request.limit
+        if search := request.query.get("search", "").strip().casefold():
+            return await self._searched(search, request)
+        newest, total = await self._from_store(self._store.newest(limit))
         return reply({"conversations": [conversation_object(found) for found in newest], "total": total})
+
+    async def _searched(self, search: str, request: AdminRequest) -> Reply:
+        """Lists the conversations whose id, session or last message has these words in it, of those that one
+        request looks through; `next` is where the next request continues. Raises BadRequest, Unavailable."""
+        found: list[Conversation] = []
+        after, looked = request.after, 0
+        while True:
+            try:
+                page, after = await self._from_store(self._store.page(after, PAGE))
+            except ValueError:
+                raise BadRequest("after must be the next of an answer before", param="after") from None
+            looked += len(page)
+            found += [one for one in page if _has(one, search)]
+            if not after or looked >= SEARCHED:
+                break
+        found.sort(key=lambda one: one.updated, reverse=True)
+        _, total = await self._from_store(self._store.newest(1))
+        conversations = [conversation_object(one) for one in found]
+        return reply({"conversations": conversations, "total": total, "next": after or None})
 
     async def one(self, request: AdminRequest) -> Reply:
         found = await self._from_store(self._store.get(request.parameters["conversationId"]))
@@ -112,6 +137,11 @@ class AdminConversations:
             return await call
         except OSError as error:
             raise Unavailable(NO_STORE) from error
+
+
+def _has(conversation: Conversation, search: str) -> bool:
+    texts = (conversation.id, conversation.session, conversation.last_message)
+    return any(search in text.casefold() for text in texts)
 
 
 def _not_found(request: AdminRequest) -> Reply:

@@ -7,12 +7,17 @@ import msgspec
 
 from sluice.backends.protocol import installed
 from sluice.config.loader import check_text
+from sluice.config.problems import suggestion
 from sluice.config.vendors import bundled_vendors
 from sluice.identity.keys import digest_of, new_key
 
 MODELS: Mapping[str, str] = {
-    "openai": "gpt-5-mini", "anthropic": "claude-haiku-4-5", "gemini": "gemini-2.5-flash", "ollama": "llama3.2", "echo": "echo",
-}  # fmt: skip
+    "openai": "gpt-5.4-mini",
+    "anthropic": "claude-haiku-5-5",
+    "gemini": "gemini-3.5-flash-lite",
+    "ollama": "llama3.2",
+    "echo": "echo",
+}
 """What is taken of a provider where nobody says which model; of any other it has to be said."""
 KEYS: Mapping[str, str] = {
     "openai": "OPENAI_API_KEY",
@@ -55,8 +60,10 @@ def chosen(text: str) -> Provider:
     name, _, model = text.partition("=")
     vendor = bundled_vendors().get(name)
     if vendor is None and name not in installed():
+        known = {*MODELS, *bundled_vendors()}
+        near = suggestion(name, known) or f"; there are {', '.join(sorted(known))}"
         raise ValueError(
-            f"{name}: no such provider; there are {', '.join(sorted((*MODELS, *bundled_vendors())))}"
+            f"{name}: no such provider{near} (of any other with OpenAI's API: openai, and its base_url in the file)"
         )
     model = model or MODELS.get(name, "")
     if not model:

@@ -9,6 +9,7 @@ from collections.abc import Mapping as Table
 from sluice.config.types import (
     Alias,
     Budget,
+    Config,
     Issuer,
     Key,
     Limit,
@@ -73,6 +74,8 @@ def about_unknown(key: str) -> str:
 
 def about_section(kind: type) -> str:
     """An example of a section of this type."""
+    if kind is Config:
+        return "expected sections (upstreams:, aliases:, keys: …), as `sluice init` writes them"
     example = EXAMPLES.get(kind)
     return f"expected a section such as {example}" if example else "expected a section (key: value)"
 

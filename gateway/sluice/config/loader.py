@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 MAX_FILE = 16 << 20
 DEFAULTS = ("gateway.yaml", "/etc/sluice/gateway.yaml")
 
+EMPTY = "the configuration is empty: `sluice init` writes a first one"
+
 FindBackend = Callable[[str], type[msgspec.Struct]]
 
 
@@ -168,11 +170,20 @@ def check_text(data: bytes, *, find: FindBackend = find_backend) -> Checked:
     return _outcome(report, None)
 
 
+def _is_empty(root: Node) -> bool:
+    return (isinstance(root, Mapping) and not root.entries) or (
+        isinstance(root, Scalar) and root.value is None
+    )
+
+
 def _checked(
     report: Report, data: bytes, reading: "_Reading", environ: Environment[str, str], *, blind: bool = False
 ) -> Checked:
     """Raises YamlError where the text is not YAML."""
     root = read(data)
+    if _is_empty(root):
+        report.problem((), EMPTY, root.at)
+        return _outcome(report, None)
     expansion = Expansion(
         environ, _read_text, lambda at, node, text: report.problem(at, text, node.at), blind=blind
     )

@@ -95,7 +95,8 @@ class ConfigStatus(msgspec.Struct, frozen=True):
 class TargetState(msgspec.Struct, frozen=True):
     """The state of a target in one process. Times in seconds from now: `ready_in` until calls may be sent
     again (0.0: now), `failed_ago` since its last error, of the kind `last_error`. `first_token`: its decaying
-    average; None: unknown."""
+    average; None: unknown. `answered`: the calls of the last `WINDOW` seconds that it answered without an error, by
+    alias, of those that the process remembers."""
 
     upstream: str
     model: str
@@ -106,6 +107,7 @@ class TargetState(msgspec.Struct, frozen=True):
     first_token: float | None = None
     last_error: str | None = None
     failed_ago: float | None = None
+    answered: dict[str, int] = {}
 
     @property
     def label(self) -> str:

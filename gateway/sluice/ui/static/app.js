@@ -42,7 +42,7 @@ const REFUSED = {
 function SignIn({ onDone, possible, oidc, leave }) {
   const [name, reason] = location.hash.slice(1).split("/");
   const [error, fail] = useState(name === "sign-in" && REFUSED[reason] ? new Error(REFUSED[reason]) : null);
-  const refusal = (refused) => (refused.status === 401 ? new Error("That is not an admin key.") : refused.status === 429 ? new Error(REFUSED.busy) : refused);
+  const refusal = (refused) => (refused.status === 401 ? new Error("That is not an admin key. Keys of callers do not count here.") : refused.status === 429 ? new Error(REFUSED.busy) : refused);
   const submit = async (event) => {
     const { key } = fields(event);
     try {
@@ -59,6 +59,7 @@ function SignIn({ onDone, possible, oidc, leave }) {
     ${oidc ? html`<button type="button" class="main" onClick=${elsewhere}>Sign in with ${oidc}</button>` : null}
     ${oidc && !possible ? null : html`<form class="stack" onSubmit=${submit}>
       <label>Admin key<input name="key" type="password" autocomplete="current-password" required autofocus=${!oidc} /></label>
+      <p class="small quiet">Printed by <code>sluice init</code>, or by <code>make run</code>. Its digest is <code>admin.digest</code> of the configuration; <code>sluice keys new</code> makes another key.</p>
       <button class=${oidc ? "" : "main"}>${oidc ? "Sign in with the key" : "Sign in"}</button>
     </form>`}
     ${leave ? html`<a href=${leave} rel="noreferrer">Sign out of ${oidc}, too</a>` : null}

@@ -26,6 +26,7 @@ const blocks = (data) => ({
 
 export const DIALECTS = {
   "openai chat": {
+    title: "OpenAI Chat Completions",
     frontend: "openai",
     path: () => "/v1/chat/completions",
     body: (asked) => ({ model: asked.model, messages: openaiMessages(asked), stream: asked.stream, ...(asked.stream ? { stream_options: { include_usage: true } } : {}), ...(asked.most ? { max_tokens: asked.most } : {}), ...functions(asked) }),
@@ -36,6 +37,7 @@ export const DIALECTS = {
     whole: (data) => ({ text: data.choices?.[0]?.message?.content || "", reasoning: data.choices?.[0]?.message?.reasoning_content || "", tools: openaiCalls(data.choices?.[0]?.message?.tool_calls), tokens: data.usage?.completion_tokens, error: errorOf(data) }),
   },
   "openai responses": {
+    title: "OpenAI Responses",
     frontend: "responses",
     path: () => "/v1/responses",
     body: (asked) => ({ model: asked.model, input: [...asked.history, { role: "user", content: asked.images.length ? [{ type: "input_text", text: asked.message }, ...asked.images.map((image) => ({ type: "input_image", image_url: dataUrl(image) }))] : asked.message }], stream: asked.stream, store: false, ...(asked.tools.length ? { tools: asked.tools.map((tool) => ({ type: "function", ...tool })) } : {}), ...(asked.system ? { instructions: asked.system } : {}), ...(asked.most ? { max_output_tokens: asked.most } : {}) }),
@@ -52,6 +54,7 @@ export const DIALECTS = {
     whole: (data) => ({ text: outputs(data, "message", "content"), reasoning: outputs(data, "reasoning", "content") || outputs(data, "reasoning", "summary"), tools: (data.output || []).flatMap((item, at) => (item.type === "function_call" ? [{ at, name: item.name, text: item.arguments }] : [])), tokens: data.usage?.output_tokens, error: errorOf(data) }),
   },
   anthropic: {
+    title: "Anthropic Messages",
     frontend: "anthropic",
     path: () => "/v1/messages",
     headers: { "anthropic-version": "2023-06-01" },
@@ -60,6 +63,7 @@ export const DIALECTS = {
     whole: blocks,
   },
   "widget (NDJSON)": {
+    title: "NDJSON, of chat widgets",
     frontend: "widget",
     plain: true,
     path: (asked) => (asked.stream ? "/v1/chat/stream" : "/v1/chat"),
@@ -69,6 +73,7 @@ export const DIALECTS = {
     whole: (data) => ({ text: data.message || "", error: errorOf(data) }),
   },
   ollama: {
+    title: "Ollama",
     frontend: "ollama",
     path: () => "/api/chat",
     body: (asked) => ({ model: asked.model, messages: openaiMessages({ ...asked, images: [] }).map((turn, n, all) => (asked.images.length && n === all.length - 1 ? { ...turn, images: asked.images.map((image) => image.data) } : turn)), stream: asked.stream, ...(asked.most ? { options: { num_predict: asked.most } } : {}), ...functions(asked) }),
@@ -76,6 +81,7 @@ export const DIALECTS = {
     whole: (data) => DIALECTS.ollama.read(data),
   },
   gemini: {
+    title: "Gemini",
     frontend: "gemini",
     path: (asked) => `/v1beta/models/${encodeURIComponent(asked.model)}:${asked.stream ? "streamGenerateContent?alt=sse" : "generateContent"}`,
     body: (asked) => ({

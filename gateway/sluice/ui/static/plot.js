@@ -108,7 +108,7 @@ export function Plot({ label, x, series, bars = false, stacked = false, sums: su
   const some = series.some((one) => one.values.some((next) => next));
   return html`<figure class="plot">
     <div class="canvas" role="img" aria-label=${label} ref=${place}>${some || !empty ? null : html`<p class="empty quiet">${empty}</p>`}</div>
-    <figcaption class="legend small">${x.length ? html`<span class="quiet when">${summed && !chosen ? "in all" : moment(x[at], zone, step)}</span>` : null}
+    <figcaption class="legend small">${x.length && (series.length || !summed) ? html`<span class="quiet when">${summed && !chosen ? "in all" : moment(x[at], zone, step)}</span>` : null}
       ${series.map((one, n) => html`<span class="entry"><i style=${{ background: `var(${colours[n]})` }}></i><span>${one.name}</span> <b>${text(one)}</b></span>`)}</figcaption>
   </figure>`;
 }

@@ -1,7 +1,8 @@
-import { html, id, useScroll, useState, useLoaded, Note, Table, Badge, clock, fields, number, seconds } from "../lib.js";
+import { html, id, useScroll, useState, useLoaded, Note, Table, Badge, clock, fields, number, seconds, share } from "../lib.js";
 import { ask, can, get } from "../api.js";
 
 const MOST = 25;
+const WINDOW = 5; // minutes that shares are about
 const targetsOf = (alias) => alias.tiers.flatMap((tier) => tier.targets);
 const named = (alias, words) => [alias.alias, ...targetsOf(alias).map((one) => `${one.upstream}/${one.model}`)].some((name) => name.toLowerCase().includes(words));
 const KINDS = { closed: "good", half_open: "warn", open: "bad" };
@@ -17,20 +18,25 @@ function Targets({ aliases, act, controlled, known, empty }) {
     const found = of(target);
     return [found && found.state !== "enabled" && html` <${Badge} kind="warn">${found.state}<//>`, found?.last_error && html`<br /><span class="small quiet">last error ${found.last_error}, ${clock(found.last_error_at)}</span>`];
   };
+  // of the alias's calls that ended well, those that this target answered
+  const part = ({ alias, answered }) => {
+    const all = targetsOf(alias).reduce((sum, one) => sum + one.answered, 0);
+    return all ? html`<span title=${`${number(answered)} of ${number(all)} calls in ${WINDOW} minutes`}>${share(answered, all)}</span>` : "–";
+  };
   const marks = ({ alias }) => [alias.system && "system prompt", alias.resumable && "resumable", alias.hedge && "hedged", alias.shadow && `shadow ${alias.shadow}`].filter(Boolean);
   const columns = [
     { title: "Alias", wide: true, cell: (t) => (t.begins ? html`<b>${t.alias.alias}</b>${marks(t).map((mark) => html`<br /><span class="small quiet">${mark}</span>`)}` : null) },
-    { title: "Tier", number: true, cell: (t) => t.tier },
+    { title: "Tier", cell: (t) => html`${t.tier}<br /><span class="small quiet">${t.strategy.replaceAll("_", " ")}</span>` },
     { title: "Target", wide: true, cell: (t) => html`${t.upstream}/${t.model}${t.priced ? null : html`<br /><span class="small warn">price unknown</span>`}` },
     { title: "State", wide: true, cell: (t) => html`<${State} target=${t} />${off(t)}` },
     { title: "In flight", number: true, cell: (t) => number(t.in_flight) },
     { title: "First token", number: true, cell: (t) => seconds(t.first_token) },
     { title: "Weight", number: true, cell: (t) => number(t.weight, 2) },
-    { title: "Order", cell: (t) => t.strategy.replaceAll("_", " ") },
+    { title: "Share", number: true, cell: part },
   ];
   if (controlled) {
     const verbs = (target) => (of(target)?.state === "enabled" ? ["disable", "drain"] : ["enable"]);
-    columns.push({ title: "Control", cell: (t) => html`<div class="actions">${verbs(t).map((verb) => html`<button type="button" aria-label=${`${verb} ${t.upstream}/${t.model}`} onClick=${() => act(t, verb)}>${verb}</button>`)}</div>` });
+    columns.push({ title: "Control", cell: (t) => html`<div class="actions wraps">${verbs(t).map((verb) => html`<button type="button" aria-label=${`${verb} ${t.upstream}/${t.model}`} onClick=${() => act(t, verb)}>${verb}</button>`)}</div>` });
   }
   return html`<${Table} label="Targets of aliases" columns=${columns} rows=${rows} empty=${empty} />`;
 }

@@ -55,7 +55,7 @@ const COLUMNS = [
   { title: "End", cell: (c) => html`<span class="nowrap"><${End} call=${c} /> <span class="small quiet">${c.status ?? ""}</span></span>` },
   { title: "First token", number: true, sort: (c) => c.ttft ?? -1, cell: (c) => seconds(c.ttft) },
   { title: "Total", number: true, sort: (c) => c.duration ?? -1, cell: (c) => seconds(c.duration) },
-  { title: "Tokens", number: true, sort: (c) => c.tokens_out || -1, cell: tokens },
+  { title: "Tokens in / out", number: true, sort: (c) => c.tokens_out || -1, cell: tokens },
   { title: "Tokens/s", number: true, sort: (c) => speed(c) ?? -1, cell: (c) => number(speed(c), 1, 1) },
   { title: "Cost", number: true, sort: (c) => c.cost_usd ?? -1, cell: (c) => costs(c.cost_usd) },
 ];

@@ -124,6 +124,12 @@ function Sure({ item, verb, onDone }) {
     <${Note} error=${error} /><div><button class=${verb === "delete" ? "danger" : "main"}>${verb === "delete" ? "Delete" : "Rotate"}</button></div></form>`;
 }
 
+const OWNERS = [
+  { title: "Whose", cell: (o) => (o.tenant ? `tenant ${o.tenant}` : `team ${o.team}`) },
+  { title: "Part of", cell: (o) => ((o.tenant ? o.team : o.parent) ? `team ${o.tenant ? o.team : o.parent}` : "–") },
+  { title: "Limits of all its keys together", cell: (o) => html`<${Limits} limits=${o.limits} />` },
+];
+
 // What stands right before this id in the order of ids, which are of characters below "~".
 const before = (text) => (text ? `${text.slice(0, -1)}${String.fromCharCode(text.charCodeAt(text.length - 1) - 1)}~` : "");
 
@@ -180,7 +186,7 @@ export function Keys() {
     <section class="card stack"><${Table} label="Keys" columns=${columns} rows=${value?.keys || []} />
       <div class="row">${pages.length > 1 || value?.next ? html`<button type="button" disabled=${pages.length < 2} onClick=${() => turn(pages.slice(0, -1))}>Back</button><button type="button" disabled=${!value?.next} onClick=${() => turn([...pages, value.next])}>Further</button><label class="row">From the id<input class="narrow" placeholder="team-7" onChange=${(event) => turn(["", before(event.target.value.trim())])} /></label>` : null}<span class="quiet small">${value ? `${value.total} in all` : ""}</span></div></section>
     <${Budgets} />
-    <section class="card"><h2>Tenants with limits</h2><${Note} error=${tenants.error} /><${Table} label="Tenants" empty="No tenant has limits of its own: they stand in the configuration, under tenants." columns=${[{ title: "Tenant", cell: (t) => t.tenant }, { title: "Limits of all its keys together", cell: (t) => html`<${Limits} limits=${t.limits} />` }]} rows=${tenants.value?.tenants || []} /></section>
+    <section class="card"><h2>Tenants and teams</h2><${Note} error=${tenants.error} /><${Table} label="Tenants and teams" empty="None has limits of its own: they stand in the configuration, under tenants and teams." columns=${OWNERS} rows=${[...(tenants.value?.tenants || []), ...(tenants.value?.teams || [])]} /></section>
     ${open ? html`<${Dialog} key=${open.what} title=${titles[open.what]} onClose=${() => show(null)}>
       ${open.what === "make" ? html`<${Make} onMade=${done} />` : open.what === "shown" ? html`<${Shown} made=${open.made} />` : open.what === "token" ? html`<${Token} item=${open.item} />` : open.what === "change" ? html`<${Change} item=${open.item} onDone=${done} />` : html`<${Sure} item=${open.item} verb=${open.what} onDone=${done} />`}
     <//>` : null}`;

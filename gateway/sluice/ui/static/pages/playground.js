@@ -185,7 +185,7 @@ export function Playground() {
         <${Which} label=${two ? ", left" : ""} aliases=${aliases} chosen=${which[0]} choose=${(next) => choose([next, ...which.slice(1)])} />
         ${two ? html`<${Which} label=", right" aliases=${aliases} chosen=${which[1]} choose=${(next) => choose([which[0], next])} />` : null}
         <div class="row">
-          <label>Dialect<select value=${spoken} onChange=${(event) => speak(event.target.value)}>${dialects.map((name) => html`<option>${name}</option>`)}</select></label>
+          <label>Dialect<select value=${spoken} onChange=${(event) => speak(event.target.value)}>${dialects.map((name) => html`<option value=${name}>${DIALECTS[name].title}</option>`)}</select></label>
           <label>In the name of<select value=${key} onChange=${set("key")}>${keys.map((one) => html`<option>${one.id}</option>`)}</select></label>
           <label class="check"><input type="checkbox" checked=${two} onChange=${(e) => (see([]), choose(e.target.checked ? [which[0], which[0]] : [which[0]]))} />Side by side</label>
         </div>

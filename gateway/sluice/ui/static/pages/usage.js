@@ -63,7 +63,7 @@ const COLUMNS = [
 
 export function Usage({ rest }) {
   const given = asked(rest);
-  const form = { from: given.from || RANGES[3][1](), to: given.to || today(), by: (given.by ?? "model").split(",").filter(Boolean), figure: FIGURES[given.figure] ? given.figure : "cost_usd", each: given.each || "" };
+  const form = { from: given.from || RANGES[3][1](), to: given.to || today(), by: (given.by ?? "model").split(",").filter(Boolean), figure: FIGURES[given.figure] ? given.figure : "", each: given.each || "" };
   const fill = (changes) => {
     const all = { ...form, ...changes };
     location.hash = `#usage/${new URLSearchParams(Object.entries({ ...all, by: all.by.join(",") }).filter(([name, value]) => value || name === "by"))}`;
@@ -78,21 +78,23 @@ export function Usage({ rest }) {
   const load = (asked) => async () => ({ ...(await get(asked)), asked });
   const { value, error } = useLoaded(load(table), [table], EVERY);
   const drawn = useLoaded(load(plot), [plot], EVERY);
+  // where nothing has a known price there are calls to look at
+  const figure = form.figure || (value?.total.requests && value.total.cost_usd === null ? "requests" : "cost_usd");
   const [problem, fail] = useState(null);
   const toggle = (name) => fill({ by: form.by.includes(name) ? form.by.filter((one) => one !== name) : [...form.by.filter((one) => name !== "hour" || !isTag(one)), name] });
   const byTag = (event) => {
     const name = event.target.value.trim();
     fill({ by: [...form.by.filter((one) => !isTag(one) && (!name || one !== "hour")), ...(name ? [`tag:${name}`] : [])] });
   };
-  const [x, series] = useMemo(() => (drawn.value ? seriesOf(drawn.value, form.figure) : [[], []]), [drawn.value, form.figure]);
+  const [x, series] = useMemo(() => (drawn.value ? seriesOf(drawn.value, figure) : [[], []]), [drawn.value, figure]);
   const names = (value?.by || []).map((name) => ({ title: titled(name), wide: !TIME.includes(name), cell: (r) => (r === value.total ? "" : r[name] || html`<span class="quiet">none</span>`) }));
   const columns = [...(names.length ? names : [{ title: "Of", cell: (r) => (r === value?.total ? "" : "all") }]), ...COLUMNS];
   const first = columns[0];
   columns[0] = { ...first, cell: (r) => (r === value?.total ? "Total" : first.cell(r)) };
-  const format = form.figure === "cost_usd" ? dollars : (count) => short(count);
+  const format = figure === "cost_usd" ? dollars : (count) => short(count);
   const range = RANGES.findIndex(([, from]) => form.from === from() && form.to === today());
   const csv = () => download(path(form.by, "csv"), `usage-${form.from}-${form.to}.csv`).then(() => fail(null), fail);
-  const ordered = form.by.some((name) => TIME.includes(name)) ? "" : FIGURES[form.figure];
+  const ordered = form.by.some((name) => TIME.includes(name)) ? "" : FIGURES[figure];
   return html`
     <div class="head"><h1>Usage</h1><button type="button" onClick=${csv}>Download CSV</button></div>
     <section class="card stack">
@@ -103,10 +105,10 @@ export function Usage({ rest }) {
       <p class="small quiet">Days and hours are UTC's. Hours are kept for some days only (usage.hourly_days), tags where usage.tags names them, and not by the hour.${value?.total.unpriced_tokens ? html` ${number(value.total.unpriced_tokens)} tokens have no known price: <code>prices.models</code> gives them one.` : null}</p>
       <${Note} error=${error || problem} />
     </section>
-    <section class="card stack" aria-busy=${String(drawn.value?.asked !== plot)}><div class="head"><h2>${FIGURES[form.figure]}, each ${each}</h2><div class="row">
-        <${Buttons} label="Figure" names=${FIGURES} chosen=${(name) => name === form.figure} choose=${(figure) => fill({ figure })} />
+    <section class="card stack" aria-busy=${String(drawn.value?.asked !== plot)}><div class="head"><h2>${FIGURES[figure]}, each ${each}</h2><div class="row">
+        <${Buttons} label="Figure" names=${FIGURES} chosen=${(name) => name === figure} choose=${(name) => fill({ figure: name })} />
         ${tag ? null : html`<${Buttons} label="Each" names=${{ day: "Day", hour: "Hour" }} chosen=${(name) => name === each} choose=${(name) => fill({ each: name, by: form.by.filter((one) => name === "hour" || one !== "hour") })} />`}</div></div>
       <${Note} error=${drawn.error} />
-      ${drawn.value ? html`<${Plot} label=${`${FIGURES[form.figure]}, each ${each}`} x=${x} series=${series} step=${SECONDS[each]} zone="UTC" bars stacked sums whole=${form.figure !== "cost_usd"} format=${format} height=${260} empty="None in these days" />` : null}</section>
-    <section class="card" aria-busy=${String(value?.asked !== table)}><${Table} key=${`${form.figure}${ordered}`} label="Usage" columns=${columns} rows=${value?.rows || []} first=${ordered} last=${value?.rows.length ? value.total : null} empty=${value ? "None in these days." : "…"} /></section>`;
+      ${drawn.value ? html`<${Plot} label=${`${FIGURES[figure]}, each ${each}`} x=${x} series=${series} step=${SECONDS[each]} zone="UTC" bars stacked sums whole=${figure !== "cost_usd"} format=${format} height=${260} empty=${figure === "cost_usd" && value?.total.unpriced_tokens ? "No known price: prices.models gives models one" : "None in these days"} />` : null}</section>
+    <section class="card" aria-busy=${String(value?.asked !== table)}><${Table} key=${`${figure}${ordered}`} label="Usage" columns=${columns} rows=${value?.rows || []} first=${ordered} last=${value?.rows.length ? value.total : null} empty=${value ? "None in these days." : "…"} /></section>`;
 }
