@@ -103,6 +103,26 @@ REFUSED = {
         'replicaCount: 2\nconfig: { responses: { store: "sqlite:/var/lib/sluice/responses.db" } }',
         "config.responses.store is sqlite",
     ),
+    "sqlite in a secret": (
+        'replicaCount: 2\nconfig: { state: "${STATE}" }\nsecret: { env: { STATE: "sqlite:/var/lib/sluice/a.db" } }',
+        "config.state is sqlite",
+    ),
+    "sqlite in a variable": (
+        'replicaCount: 2\nconfig: { state: "${STATE:-memory}" }\nextraEnv: [{ name: STATE, value: "sqlite:/a.db" }]',
+        "config.state is sqlite",
+    ),
+    "sqlite where nothing else is said": (
+        'replicaCount: 2\nconfig: { admin: { store: "${STORE:-sqlite:/var/lib/sluice/a.db}" } }',
+        "config.admin.store is sqlite",
+    ),
+    "limits in a file that a secret names": (
+        'replicaCount: 2\nconfig: { limits: { store: "${LIMITS}" } }\nsecret: { env: { LIMITS: "shared:/tmp/limits" } }',
+        "need a Redis",
+    ),
+    "a configuration that is watched and restarted": (
+        "config: { server: { watch: true } }",
+        "set reload to watch",
+    ),
     "pods by the number with sqlite": (
         "autoscaling: { enabled: true, kind: hpa }\n" + SQLITE,
         "config.state is sqlite",
@@ -316,6 +336,15 @@ def test_pods_restart_with_their_configuration_or_watch_it_and_never_both() -> N
         server = yaml.safe_load(manifests["ConfigMap"]["data"]["gateway.yaml"])["server"]
         assert server.get("watch") is watches
         assert ("checksum/config" in annotations) is not watches
+
+
+def test_a_store_that_a_variable_names_is_for_any_number_of_pods() -> None:
+    for more in (
+        "secret: { env: { STATE: 'redis://redis' } }",
+        "secret: { existingSecret: mine, env: { STATE: 'sqlite:/not/used.db' } }",
+        "extraEnv: [{ name: STATE, valueFrom: { secretKeyRef: { name: a, key: b } } }]",
+    ):
+        rendered(f'replicaCount: 2\nconfig: {{ state: "${{STATE}}", limits: {{ store: "redis://r" }} }}\n{more}')
 
 
 def test_pods_come_quickly_and_go_one_by_one() -> None:

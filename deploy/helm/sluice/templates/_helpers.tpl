@@ -59,6 +59,24 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
+{{/* a store's address, with the variable that it begins with replaced as far as the values say what is in it */}}
+{{- define "sluice.address" -}}
+{{- $address := default "" .address -}}
+{{- $name := regexFind "^[$][{][A-Za-z0-9_]+" $address | trimPrefix "${" -}}
+{{- if $name -}}
+{{- $address = regexReplaceAll "^[$][{][A-Za-z0-9_]+(:-)?" $address "" -}}
+{{- if and (hasKey .values.secret.env $name) (not .values.secret.existingSecret) -}}
+{{- $address = get .values.secret.env $name -}}
+{{- end -}}
+{{- range .values.extraEnv -}}
+{{- if and (eq .name $name) (hasKey . "value") -}}
+{{- $address = .value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $address -}}
+{{- end -}}
+
 {{/* "sqlite" where anything is kept in a file, which is one pod's; refuses what several pods cannot share */}}
 {{- define "sluice.state" -}}
 {{- $config := .Values.config -}}
@@ -66,14 +84,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $sqlite := false -}}
 {{- $stores := dict "config.state" $config.state "config.admin.store" (default dict $config.admin).store "config.responses.store" (default dict $config.responses).store -}}
 {{- range $option, $address := $stores -}}
-{{- if hasPrefix "sqlite:" (default "" $address) -}}
+{{- if hasPrefix "sqlite:" (include "sluice.address" (dict "address" $address "values" $.Values)) -}}
 {{- $sqlite = true -}}
 {{- if $several -}}
 {{- fail (printf "%s is sqlite, a file of one pod: set replicaCount to 1, or an address that all pods reach" $option) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- if and $several (hasPrefix "shared:" (default "" (default dict $config.limits).store)) -}}
+{{- if and $several (hasPrefix "shared:" (include "sluice.address" (dict "address" (default dict $config.limits).store "values" .Values))) -}}
 {{- fail "config.limits.store is shared:, a file of one host's workers: several pods need a Redis" -}}
 {{- end -}}
 {{- if $sqlite -}}sqlite{{- end -}}
@@ -91,6 +109,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $_ := set $server "drain_timeout" (int .Values.drain.timeoutSeconds) -}}
 {{- if eq .Values.reload "watch" -}}
 {{- $_ := set $server "watch" true -}}
+{{- else if (default dict .Values.config.server).watch -}}
+{{- fail "config.server.watch beside reload: restart would follow a new configuration twice: set reload to watch" -}}
 {{- end -}}
 {{- $config := deepCopy .Values.config -}}
 {{- $_ := set $config "server" (mergeOverwrite (default dict $config.server) $server) -}}
