@@ -23,6 +23,7 @@ PACKAGES = {
     "py_openai_helper": "openai",
     "py_openai_responses": "openai",
     "py_langchain": "langchain_openai",
+    "py_langchain_responses": "langchain_openai",
     "py_anthropic": "anthropic",
     "py_anthropic_whole": "anthropic",
     "py_genai": "google/genai",
@@ -34,6 +35,7 @@ PACKAGES = {
     "js_anthropic": "@anthropic-ai/sdk",
     "js_ai_sdk_compat": "@ai-sdk/openai-compatible",
     "js_ai_sdk_openai": "@ai-sdk/openai",
+    "js_ai_sdk_anthropic": "@ai-sdk/anthropic",
 }
 """What each driver needs."""
 

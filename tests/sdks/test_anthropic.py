@@ -1,5 +1,5 @@
-"""Anthropic's own SDK reads every recorded stream of every protocol through the gateway, and whole answers,
-counts and lists.
+"""Anthropic's own SDK, and the AI SDK's provider of its API, read every recorded stream of every protocol
+through the gateway; whole answers, counts and lists are read by Anthropic's.
 
 Of recorded messages it must show the same as when it asks the provider directly; of other vendors' streams
 what the manifest says. The counts passed / all are written to the terminal.
@@ -20,20 +20,26 @@ from tests.sdks.running import Shown, answers, need
 from tests.sdks.test_sdks import FIELDS, MESSAGES, RECORDED, asks, configuration, fails, is_cut, replays
 from tests.sdks.test_sdks import promised_finish as finish_of
 
-SDK = "py_anthropic"
+SDK, AI_SDK = "py_anthropic", "js_ai_sdk_anthropic"
+SDKS = [(SDK, 0), (AI_SDK, 1)]
+FINISH = {"tool_calls": "tool_use", "stop": "end_turn", "length": "max_tokens", "content_filter": "refusal"}
+"""The AI SDK's words for the reasons why an answer ended."""
 pytestmark = [pytest.mark.timeout(240), pytest.mark.skipif(not MESSAGES, reason=corpus.ABSENT)]
 
 
-async def test_a_recorded_message_shows_the_same_as_directly(pytestconfig: pytest.Config) -> None:
-    need(SDK)
-    numbers = corpus.share(len(MESSAGES), 0)
+@pytest.mark.parametrize(("sdk", "part"), SDKS)
+async def test_a_recorded_message_shows_the_same_as_directly(
+    sdk: str, part: int, pytestconfig: pytest.Config
+) -> None:
+    need(sdk)
+    numbers = corpus.share(len(MESSAGES), part)
     async with (
         RawServer(replays(MESSAGES)) as provider,
         gateway(configuration(provider.url, "anthropic", len(MESSAGES))) as running,
     ):
         directly = asks(provider.url, "k", [f"m{n}" for n in numbers])
         shown = await answers(
-            SDK, [*directly, *asks(running.url, KEY, [f"{lane}{n}" for n in numbers for lane in "fh"])]
+            sdk, [*directly, *asks(running.url, KEY, [f"{lane}{n}" for n in numbers for lane in "fh"])]
         )
     wrong = {}
     for n in numbers:
@@ -48,21 +54,24 @@ async def test_a_recorded_message_shows_the_same_as_directly(pytestconfig: pytes
                 wrong[f"{lane} {MESSAGES[n].file}"] = (one, other)
     report(
         pytestconfig,
-        f"{SDK}, recorded messages, both lanes: {2 * len(numbers) - len(wrong)} / {2 * len(numbers)}",
+        f"{sdk}, recorded messages, both lanes: {2 * len(numbers) - len(wrong)} / {2 * len(numbers)}",
     )
     assert wrong == {}
 
 
-async def test_other_vendors_streams_show_what_their_manifest_says(pytestconfig: pytest.Config) -> None:
-    need(SDK)
-    numbers = corpus.share(len(RECORDED), 2)
+@pytest.mark.parametrize(("sdk", "part"), SDKS)
+async def test_other_vendors_streams_show_what_their_manifest_says(
+    sdk: str, part: int, pytestconfig: pytest.Config
+) -> None:
+    need(sdk)
+    numbers = corpus.share(len(RECORDED), part + 2)
     async with (
         RawServer(replays(RECORDED)) as provider,
         gateway(configuration(f"{provider.url}/v1", "openai", len(RECORDED))) as running,
     ):
-        shown = await answers(SDK, asks(running.url, KEY, [f"f{n}" for n in numbers]))
+        shown = await answers(sdk, asks(running.url, KEY, [f"f{n}" for n in numbers]))
     wrong = {RECORDED[n].file: found for n in numbers if (found := difference(RECORDED[n], shown[f"f{n}"]))}
-    report(pytestconfig, f"{SDK}, other vendors' streams: {len(numbers) - len(wrong)} / {len(numbers)}")
+    report(pytestconfig, f"{sdk}, other vendors' streams: {len(numbers) - len(wrong)} / {len(numbers)}")
     assert wrong == {}
 
 
@@ -77,14 +86,15 @@ def difference(recorded: corpus.Recorded, shown: Shown) -> str:
         return f"said {shown.text[-200:]!r}, {shown.reasoning[-200:]!r}"
     wanted = expected.tool_calls or []
     if recorded.file not in GLUED and not ends_badly:
-        found = [(name, given) for name, given in shown.calls]
+        found = [(name, parsed(given) if isinstance(given, str) else given) for name, given in shown.calls]
         complete = [(call.name, parsed(call.arguments)) for call in wanted]
         if any(given is None for _, given in complete):
             found, complete = [name for name, _ in found], [name for name, _ in complete]  # type: ignore[misc]
         if found != complete:
             return f"calls: {found}, not {complete}"
     reason = "content_filter" if expected.refusal else finish_of(recorded)
-    return "" if ends_badly or STOPS[str(shown.finish)] == reason else f"finish: {shown.finish}, not {reason}"
+    told = FINISH.get(str(shown.finish), str(shown.finish))
+    return "" if ends_badly or STOPS[told] == reason else f"finish: {shown.finish}, not {reason}"
 
 
 def parsed(arguments: str) -> Any:

@@ -1,5 +1,5 @@
-"""OpenAI's SDK reads every recorded stream in the Responses dialect, streamed and whole, and holds what the
-manifest says."""
+"""OpenAI's SDK reads every recorded stream in the Responses dialect, streamed and whole, and LangChain the
+streams; both hold what the manifest says."""
 
 from itertools import zip_longest
 from typing import Any
@@ -13,7 +13,7 @@ from tests.e2e.test_corpus import CUTS, DIALECTS, RECORDED, configuration, diffe
 from tests.fakes.rawserver import RawServer
 from tests.sdks.running import Ask, Shown, answers, need
 
-DRIVER = "py_openai_responses"
+DRIVER, LANGCHAIN = "py_openai_responses", "py_langchain_responses"
 FINISH = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
 ODD = "ruby_llm-providers-bedrock-mantle-responses"
@@ -56,10 +56,19 @@ def wrong(recorded: corpus.Recorded, name: str, shown: Shown) -> str:
     return difference(recorded, DIALECTS[name], held)
 
 
-@pytest.mark.parametrize("name", ["responses", "responses-whole"])
-async def test_every_recorded_stream_is_read_by_openais_sdk(name: str, pytestconfig: pytest.Config) -> None:
-    need(DRIVER)
-    numbers = corpus.share(len(RECORDED), 1 if name == "responses" else 2)
+@pytest.mark.parametrize(
+    ("driver", "name", "part"),
+    [
+        (DRIVER, "responses", 1),
+        (DRIVER, "responses-whole", 2),
+        (LANGCHAIN, "responses", 0),
+    ],
+)
+async def test_every_recorded_stream_is_read_by_the_sdk(
+    driver: str, name: str, part: int, pytestconfig: pytest.Config
+) -> None:
+    need(driver)
+    numbers = corpus.share(len(RECORDED), part)
     more: dict[str, Any] = {"whole": True} if name == "responses-whole" else {}
     async with (
         RawServer(replays(CUTS["random"])) as provider,
@@ -69,11 +78,11 @@ async def test_every_recorded_stream_is_read_by_openais_sdk(name: str, pytestcon
             Ask(str(number), f"{running.url}/v1", KEY, {"model": f"f{number}", "input": "?", **more})
             for number in numbers
         ]
-        shown = await answers(DRIVER, asks)
+        shown = await answers(driver, asks)
     failed = {
         RECORDED[number].file: found
         for number in numbers
         if (found := wrong(RECORDED[number], name, shown[str(number)]))
     }
-    report(pytestconfig, f"openai's SDK, {name}: {len(numbers) - len(failed)} / {len(numbers)}")
+    report(pytestconfig, f"{driver}, {name}: {len(numbers) - len(failed)} / {len(numbers)}")
     assert failed == {}

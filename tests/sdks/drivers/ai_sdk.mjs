@@ -2,6 +2,8 @@
 import { jsonSchema, streamText, tool } from 'ai';
 import { failure, run, textOf } from './asks.mjs';
 
+globalThis.AI_SDK_LOG_WARNINGS = false; // they go to stdout
+
 export const runModels = modelOf =>
   run(async (asked, shown) => {
     const { model, messages, tools = [], ...others } = asked.body;
