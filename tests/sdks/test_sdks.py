@@ -180,7 +180,10 @@ def replays(recordings: list[corpus.Recorded]) -> Callable[[Request, Peer], Any]
 
 def configuration(provider: str, backend: str, count: int) -> str:
     """Aliases fN (frames as they come) and hN (the model's name hidden), each with an upstream of its own."""
-    upstreams = [f"  u{n}: {{backend: {backend}, base_url: '{provider}', api_key: k}}" for n in range(count)]
+    waits = "timeouts: {connect: 60s}"
+    upstreams = [
+        f"  u{n}: {{backend: {backend}, base_url: '{provider}', api_key: k, {waits}}}" for n in range(count)
+    ]
     tail = "retry: {same_target: 0}, tiers: [[{upstream: "
     aliases = [f"  f{n}: {{{tail}u{n}, model: m{n}}}]]}}" for n in range(count)]
     aliases += [f"  h{n}: {{report_model: alias, {tail}u{n}, model: m{n}}}]]}}" for n in range(count)]
