@@ -57,7 +57,8 @@ class Encoder(Protocol):
     attempt that continues a cut answer has another encoder than the cut one, which passed frames on.
     """
 
-    content_type: str
+    @property
+    def content_type(self) -> str: ...
 
     def start(self) -> bytes:
         """Returns the bytes that may be sent before the model is called (b"" in dialects that send nothing

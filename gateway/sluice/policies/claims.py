@@ -311,6 +311,6 @@ def headers_of(shown: Iterable[Sequence[Shown]], levels: Sequence[Level]) -> lis
             else min(windows, key=lambda w: levels[w.index].remaining / w.capacity)
         )
         level = levels[window.index]
-        remaining = max(int(level.remaining), 0)
+        remaining = int(level.remaining) if level.remaining > 0 else 0
         headers += (window.limit, (window.remaining, f"{remaining}"), (window.reset, f"{level.reset:.3f}s"))
     return headers

@@ -1,7 +1,6 @@
 """Deadlines of an attempt whose answer is being read: which one applies now, and the error when it has
 passed."""
 
-import math
 from collections.abc import Callable
 
 from sluice.backends.transport import UpstreamResponse
@@ -23,14 +22,15 @@ def end_if_late(answer: AnsweringAttempt, now: float) -> float:
     timeouts = attempt.target.timeouts
     if answer.complete_at:
         return _end(response, answer.complete_at + LINGER, now, BodyLingers)
-    total = math.inf
-    if timeouts.total is not None:
-        total = _end(response, attempt.started + timeouts.total, now, _late_total)
     if attempt.whole is not None and response.status // 100 == 2 and not _is_stream(response):
-        return min(total, _end(response, attempt.started + timeouts.whole, now, _late_total))
-    if relay.first_content_at:
-        return min(total, _end(response, relay.content_at + timeouts.idle, now, _late_next))
-    return min(total, _end(response, relay.content_at + timeouts.first_token, now, _late_first))
+        deadline, error = attempt.started + timeouts.whole, _late_total
+    elif relay.first_content_at:
+        deadline, error = relay.content_at + timeouts.idle, _late_next
+    else:
+        deadline, error = relay.content_at + timeouts.first_token, _late_first
+    if timeouts.total is not None and attempt.started + timeouts.total <= deadline:
+        deadline, error = attempt.started + timeouts.total, _late_total
+    return _end(response, deadline, now, error)
 
 
 def _end(response: UpstreamResponse, deadline: float, now: float, error: Callable[[], Exception]) -> float:

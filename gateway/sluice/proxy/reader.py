@@ -208,7 +208,8 @@ class AnswerReader(msgspec.Struct, eq=False):
 
     def _count_silent(self, data: bytes) -> None:
         """Counts bytes without output: they are part of a large piece, unless they end one."""
-        self._silent = 0 if data.endswith(ENDS_OF_PIECES) else self._silent + len(data)
+        ends = data[-1:] == b"\n" and data.endswith(ENDS_OF_PIECES)
+        self._silent = 0 if ends else self._silent + len(data)
 
     def _put_aside(self, data: bytes) -> bool:
         """Returns whether the thread has to take this read: a large piece may end in it, or the thread is

@@ -224,7 +224,7 @@ class CallRun(msgspec.Struct, eq=False):
     def tick(self, now: float) -> None:
         """Checks the deadlines, and sends heartbeats."""
         writer = self.writer
-        self.due = now + LOOK
+        self.due = due = now + LOOK
         blocked = writer.blocked_since
         if blocked:
             if self.winner is not None:
@@ -236,14 +236,16 @@ class CallRun(msgspec.Struct, eq=False):
                 writer.abort()
             return
         for answer in self.reading:
-            self.due = min(self.due, end_if_late(answer, now))
+            deadline = end_if_late(answer, now)
+            if deadline < due:
+                self.due = due = deadline
         heartbeat = self.call.route.config.heartbeat
         if heartbeat and self.call.chat.stream:
-            silent_since = max(writer.last_write, self.call.received)
-            if now - silent_since >= heartbeat:
+            next_beat = (writer.last_write or self.call.received) + heartbeat
+            if next_beat <= now:
                 self._beat()
-            else:
-                self.due = min(self.due, silent_since + heartbeat)
+            elif next_beat < due:
+                self.due = next_beat
 
     def _beat(self) -> None:
         encoder = self.encoder

@@ -70,7 +70,8 @@ class RetryBudget:
         self._at = clock()
 
     def request(self) -> None:
-        self._left = min(self._reserve, self._left + self._share)
+        if self._left < self._reserve:
+            self._left = min(self._reserve, self._left + self._share)
 
     def allows(self) -> bool:
         now = self._clock()

@@ -39,6 +39,7 @@ class BreakerPolicy(msgspec.Struct, frozen=True):
 
 RATE_WINDOW = 30.0
 """Seconds over which the error rate is counted, in two halves: the current one and the one before it."""
+HALF_WINDOW = RATE_WINDOW / 2
 RATE_CALLS = 20
 """Calls that must have ended in the window before their error rate counts."""
 
@@ -57,16 +58,24 @@ class ErrorRate:
         self._calls = self._failures = 0
         self._before = (0, 0)
 
-    def count(self, failed: bool) -> float:
-        """Count one call; returns the share of failures, 0.0 for fewer than RATE_CALLS."""
+    def succeeded(self) -> None:
+        """Counts a call that has not failed."""
         now = self._clock()
-        if now - self._since >= RATE_WINDOW / 2:
-            self._before = (self._calls, self._failures) if now - self._since < RATE_WINDOW else (0, 0)
-            self._since, self._calls, self._failures = now, 0, 0
+        if now - self._since >= HALF_WINDOW:
+            self._begin(now)
         self._calls += 1
-        self._failures += failed
+
+    def failed(self) -> float:
+        """Counts a call that has failed; returns the share of failures, 0.0 for fewer than RATE_CALLS."""
+        self.succeeded()
+        self._failures += 1
         calls = self._calls + self._before[0]
         return (self._failures + self._before[1]) / calls if calls >= RATE_CALLS else 0.0
+
+    def _begin(self, now: float) -> None:
+        """Begins the next half of the window."""
+        self._before = (self._calls, self._failures) if now - self._since < RATE_WINDOW else (0, 0)
+        self._since, self._calls, self._failures = now, 0, 0
 
 
 class Load:
@@ -220,7 +229,7 @@ class Health:
     def succeeded(self) -> None:
         self._failures = self._probe = 0
         self._cool_until = 0.0
-        self._rate.count(False)
+        self._rate.succeeded()
         if self._refused:
             self._refused = not self._watcher.accepted()
         if self._open_for:
@@ -243,7 +252,7 @@ class Health:
         self._failures += 1
         limit = self._policy.error_rate
         too_many = self._failures >= self._policy.failures or (
-            self._rate.count(True) >= limit if limit else False
+            self._rate.failed() >= limit if limit else False
         )
         if not self._open_for and too_many:
             self._open_for = min(self._policy.open_for, self._policy.open_max)

@@ -265,15 +265,17 @@ class HttpExchange(msgspec.Struct, eq=False):
     def write(self, data: bytes, *, last: bool = False) -> None:
         """Writes one chunk (an empty one: the head alone); `last` ends the body with it."""
         self.bytes_out += len(data)
+        before = behind = b""
         if self._chunked and data:
-            data = b"%x\r\n" % len(data) + data + b"\r\n"
+            before, behind = b"%x\r\n" % len(data), b"\r\n"
         if last:
             self.complete = True
             if self._chunked:
-                data += b"0\r\n\r\n"
+                behind += b"0\r\n\r\n"
         if self._head:
-            data = self._head + data
+            before = self._head + before
             self._head = b""
+        data = before + data + behind
         self.last_write = time.monotonic()
         transport = self._transport
         if transport is not None and not transport.is_closing():

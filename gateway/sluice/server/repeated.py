@@ -39,8 +39,8 @@ class RepeatedHead(msgspec.Struct, eq=False, frozen=True):
         if (
             size > limit
             or data[start:end] != length.encode()
-            or not data.startswith(before)
-            or not data.startswith(after, end)
+            or data[:start] != before
+            or data[end : end + len(after)] != after
         ):
             return None
         fields = {**self.fields, "content-length": length}

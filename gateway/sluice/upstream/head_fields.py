@@ -42,14 +42,14 @@ class _Form(msgspec.Struct, eq=False, frozen=True):
         at = 0
         fields = self.constant.copy()
         for before, name in self.gaps:
-            if not data.startswith(before, at):
+            begin = at + len(before)
+            if data[at:begin] != before:
                 return None
-            at += len(before)
-            end = data.find(b"\r", at)
-            value = data[at:end].strip().decode("latin-1")
+            end = data.find(b"\r", begin)
+            value = data[begin:end].strip().decode("latin-1")
             fields[name] = f"{fields[name]}, {value}" if name in fields else value
             at = end
-        return fields if data.startswith(self.rest, at) else None
+        return fields if data[at : at + len(self.rest)] == self.rest else None
 
 
 class HeadFields:

@@ -65,7 +65,7 @@ def own_lines(request_id: str, headers: Mapping[str, str]) -> bytes:
         return f"x-request-id: {request_id}\r\ntraceparent: {headers['traceparent']}\r\n{more}".encode(
             "ascii"
         )
-    return b"x-request-id: %b\r\n" % request_id.encode("ascii")
+    return f"x-request-id: {request_id}\r\n".encode()
 
 
 def forwarded(

@@ -70,7 +70,7 @@ class EventStream(msgspec.Struct, eq=False):
         """
         if (
             self.clean
-            and data.endswith(END)
+            and data[-2:] == END
             and data[0] != _BOM[0]
             and len(data) <= self.limit
             and data.find(b"\r") < 0  # `in` tries b"\r" as a number first, which costs more than the search
@@ -135,7 +135,7 @@ def separated(body: bytes) -> bytes:
 def payloads(body: bytes) -> list[bytes] | None:
     """The data of each frame of `body` (from `complete`) where every frame is one `data: ` line; None where
     one is not."""
-    if not body.startswith(b"data: "):
+    if body[:6] != b"data: ":
         return None
     found = body[6:-2].split(b"\n\ndata: ")
     # a line end that is left belongs to a frame of another form

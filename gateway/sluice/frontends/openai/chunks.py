@@ -11,7 +11,7 @@ Standard: https://platform.openai.com/docs/api-reference/chat-streaming
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -67,19 +67,16 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     }
 
 
-class _Events:
-    """The common part of both streams. Until `Started` has named an id ("") and a model, they are the
+class _Events(msgspec.Struct, eq=False):
+    """The common part of both streams. Until `Started` has named an id and a model (""), they are the
     answer's."""
 
-    __slots__ = ("_answer", "_id", "_include_usage", "_model")
+    _answer: Answer
+    include_usage: bool
+    _id: str = ""
+    _model: str = ""
 
-    content_type = "text/event-stream; charset=utf-8"
-
-    def __init__(self, answer: Answer, *, include_usage: bool) -> None:
-        self._answer = answer
-        self._include_usage = include_usage
-        self._id = ""
-        self._model = answer.model
+    content_type: ClassVar[str] = "text/event-stream; charset=utf-8"
 
     def start(self) -> bytes:
         return b""
@@ -102,22 +99,20 @@ class _Events:
             "id": self._id or f"chatcmpl-{answer.id}",
             "object": "chat.completion.chunk",
             "created": answer.created,
-            "model": self._model,
+            "model": self._model or answer.model,
         }
         return b"data: %b\n\n" % without_separators(_json({**head, "choices": choices, **fields}))
 
     def _end(self, usage: Usage | None) -> bytes:
-        if self._include_usage and usage is not None:
+        if self.include_usage and usage is not None:
             return self._chunk([], usage=usage_object(usage)) + DONE
         return DONE
 
 
-class PassedOn(_Events):
+class PassedOn(_Events, eq=False):
     """Forwards the upstream's own frames, except its usage and terminator, which are written as this caller
     requested.
     """
-
-    __slots__ = ()
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         if len(events) == 2:  # most reads
@@ -142,14 +137,10 @@ class PassedOn(_Events):
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
 
-class Renamed(PassedOn):
+class Renamed(PassedOn, eq=False):
     """Forwards the upstream's own frames with the alias's name instead of the model's."""
 
-    __slots__ = ("_renaming",)
-
-    def __init__(self, answer: Answer, *, include_usage: bool) -> None:
-        super().__init__(answer, include_usage=include_usage)
-        self._renaming = Renaming(answer.model)
+    _renaming: Renaming | None = None
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         return super().encode([self._renamed(event) for event in events])
@@ -157,25 +148,22 @@ class Renamed(PassedOn):
     def _renamed(self, event: StreamEvent) -> StreamEvent:
         match event:
             case Verbatim(data=data):
-                return Verbatim(self._renaming.frames(data))
+                renaming = self._renaming = self._renaming or Renaming(self._answer.model)
+                return Verbatim(renaming.frames(data))
             case Started(id=id):
                 return Started(id)
             case _:
                 return event
 
 
-class Chunks(_Events):
+class Chunks(_Events, eq=False):
     """Writes chunks from events. The common part of one answer's chunks is made once; a text costs its own
     encoding."""
 
-    __slots__ = ("_between", "_calls", "_prefix", "_suffix")
-
-    def __init__(self, answer: Answer, *, include_usage: bool) -> None:
-        super().__init__(answer, include_usage=include_usage)
-        self._calls: dict[int, int] = {}
-        self._prefix = b""
-        self._suffix = b""
-        self._between = b""
+    _calls: dict[int, int] = {}
+    _prefix: bytes = b""
+    _suffix: bytes = b""
+    _between: bytes = b""
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         frames: list[bytes] = []
@@ -260,5 +248,5 @@ class Chunks(_Events):
         return self._delta({"tool_calls": [call]})
 
     def _delta(self, delta: dict[str, Any], reason: str | None = None) -> bytes:
-        usage: dict[str, Any] = {"usage": None} if self._include_usage else {}
+        usage: dict[str, Any] = {"usage": None} if self.include_usage else {}
         return self._chunk([{"index": 0, "delta": delta, "finish_reason": reason}], **usage)

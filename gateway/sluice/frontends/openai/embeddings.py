@@ -34,11 +34,9 @@ _NAMES = frozenset(
 _TOKENS = re.compile(rb"\[[\[\]0-9,\s]*\]").fullmatch
 
 
-class InBase64(Accumulated):
+class InBase64(Accumulated, eq=False):
     """The answer for callers who want vectors in base64, 32-bit floats, as OpenAI's SDKs do (and read nothing
     else, in JavaScript). What an upstream of this dialect wrote is passed on as it came."""
-
-    __slots__ = ()
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         data = super().encode(events)

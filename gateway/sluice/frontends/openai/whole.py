@@ -8,7 +8,7 @@ Standard: https://platform.openai.com/docs/api-reference/chat/object
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -45,14 +45,13 @@ MAX_FRAMES = 64 << 20
 """Bytes of frames that may be parsed as one: more than any upstream may send in one event."""
 
 
-class _Completion:
-    __slots__ = ("_answer", "_model")
+class _Completion(msgspec.Struct, eq=False):
+    _answer: Answer
+    _model: str = ""  # "": the answer's
 
-    content_type = "application/json"
+    content_type: ClassVar[str] = "application/json"
 
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self._model = answer.model
+    __repr__ = object.__repr__  # the fields hold the model's text
 
     def start(self) -> bytes:
         return b""
@@ -75,23 +74,19 @@ class _Completion:
             "id": f"chatcmpl-{answer.id}",
             "object": "chat.completion",
             "created": answer.created,
-            "model": self._model,
+            "model": self._model or answer.model,
         }
 
 
-class Whole(_Completion):
+class Whole(_Completion, eq=False):
     """Builds the completion from events. `usage` is null if the upstream did not report it."""
 
-    __slots__ = ("_blocks", "_calls", "_cited", "_reasoning", "_refusal", "_text")
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer)
-        self._text: list[str] = []
-        self._refusal: list[str] = []
-        self._reasoning: list[str] = []
-        self._blocks: list[ReasoningBlock] = []
-        self._cited: list[Cited] = []
-        self._calls: dict[int, tuple[ToolCallStarted, list[str]]] = {}
+    _text: list[str] = []
+    _refusal: list[str] = []
+    _reasoning: list[str] = []
+    _blocks: list[ReasoningBlock] = []
+    _cited: list[Cited] = []
+    _calls: dict[int, tuple[ToolCallStarted, list[str]]] = {}
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         for event in events:
@@ -145,25 +140,19 @@ def _call(call: ToolCallStarted, arguments: list[str]) -> dict[str, Any]:
     return {"id": call.id or new_call_id(), "type": "function", "function": function, **sealed(call)}
 
 
-class Accumulated(_Completion):
+class Accumulated(_Completion, eq=False):
     """Builds the completion from the upstream's chunks, or forwards its own whole answer."""
 
-    __slots__ = ("_choices", "_renaming", "_stream", "_top")
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer)
-        self._renaming = None if answer.reveal else Renaming(answer.model)
-        self._stream: EventStream | None = None  # for frames of another form than one `data: ` line
-        self._top: dict[str, Any] = {}
-        self._choices: dict[int, dict[str, Any]] = {}
+    _stream: EventStream | None = None  # for frames of another form than one `data: ` line
+    _top: dict[str, Any] = {}
+    _choices: dict[int, dict[str, Any]] = {}
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
         last = events[-1]
         if type(last) is Verbatim and last.whole:
-            renaming = (
-                self._renaming if not last.made else Renaming(self._answer.model)
-            )  # a built one has no name
-            return last.data if renaming is None else renaming.document(last.data)
+            if self._answer.reveal and not last.made:  # one that was made names no model
+                return last.data
+            return Renaming(self._answer.model).document(last.data)
         finished: Finished | None = None
         for event in events:
             if type(event) is Verbatim:
@@ -207,7 +196,7 @@ class Accumulated(_Completion):
         reported = {"usage": usage_object(usage) if usage is not None else None}
         choices = [_choice(index, self._choices[index]) for index in sorted(self._choices)]
         whole = {**self._head(), "choices": choices, **reported, **self._top, "object": "chat.completion"}
-        if self._renaming is not None:
+        if not self._answer.reveal:
             whole["model"] = self._answer.model
         return encoded(whole)
 
