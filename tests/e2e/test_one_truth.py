@@ -5,12 +5,13 @@ import json
 import os
 import signal
 from collections import Counter
+from pathlib import Path
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from sluice.runtime.descriptors import limit_of_files, places
-from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
+from tests.e2e.gateway_process import DIGEST, KEY, ROOT, GatewayProcess, serving
 from tests.e2e.test_workers import client, config, listening, pids, stream
 
 REQUESTS = 'sluice_requests_total{alias="chat",code="2xx",frontend="widget"}'
@@ -132,16 +133,29 @@ async def test_a_worker_that_is_replaced_is_no_reason_not_to_be_ready() -> None:
                 response.close()
 
 
-async def test_a_worker_whose_loop_does_nothing_is_replaced_and_says_where_it_was() -> None:
-    with serving(config(2, tokens=1)) as gateway:
+HANGS = """
+import signal, time
+
+def hang_on_signal(*_):
+    while True:
+        time.sleep(0.01)
+
+signal.signal(signal.SIGPROF, hang_on_signal)
+"""
+
+
+async def test_a_worker_whose_loop_does_nothing_is_replaced_and_says_where_it_was(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HANGS)
+    with serving(config(2, tokens=1), env={"PYTHONPATH": f"{tmp_path}:{ROOT}"}) as gateway:
         await asyncio.to_thread(listening, gateway, 2)
         stuck = pids(gateway)[2]
-        os.kill(stuck, signal.SIGSTOP)
+        os.kill(stuck, signal.SIGPROF)
         await asyncio.to_thread(
             gateway.until, lambda: any('"worker_ended"' in line for line in list(gateway.lines)), 60
         )
         [ended] = gateway.records("worker_ended")
         assert (ended["worker_pid"], ended["silent"]) == (stuck, True)
+        assert any("hang_on_signal" in line for line in ended["stack"]), ended["stack"]
         await asyncio.to_thread(listening, gateway, 3)
         assert values(await scraped(gateway))['sluice_worker_restarts_total{reason="silent"}'] == 1
 
@@ -165,6 +179,13 @@ async def test_usage_is_that_of_all_workers_and_what_a_killed_one_has_brought_st
                     await asyncio.sleep(0.05)
                 os.kill(pids(gateway)[1], signal.SIGKILL)
                 await asyncio.to_thread(listening, gateway, 4)
+                ending = pids(gateway)[2]
+                os.kill(ending, signal.SIGTERM)  # it closes the store that the others go on with
+                await asyncio.to_thread(listening, gateway, 5)
+                await asyncio.to_thread(
+                    gateway.wait_for,
+                    lambda record: record["event"] == "worker_ended" and record["worker_pid"] == ending,
+                )
                 assert {await stream(session, str(number)) for number in range(30)} == {"done"}
                 while await requests() < 60:
                     await asyncio.sleep(0.05)

@@ -164,15 +164,18 @@ def _make_private(path: Path) -> None:
     """The file exists afterwards and only its owner may open it, for it holds people's messages.
 
     SQLite gives its journals the same mode. A file that was there and belongs to another user is left as it
-    is.
+    is. Such a file is not opened: closing it would end the locks of every connection that this process has to it
+    (POSIX locks are a process's, https://www.sqlite.org/howtocorrupt.html, 2.2), and the next process that leaves
+    would take itself for the last one, and the log away from the others.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        if os.fstat(descriptor).st_mode & 0o077:
+        os.close(os.open(path.resolve(), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if path.is_dir() or not os.access(path, os.R_OK | os.W_OK):
+            os.close(os.open(path, os.O_RDWR))  # which says why it cannot be used
+        if path.stat().st_mode & 0o077:
             with suppress(PermissionError):
-                os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
+                path.chmod(0o600)
 
 
 def _failure(path: Path, error: sqlite3.Error) -> OSError:
