@@ -71,23 +71,41 @@ async def test_a_model_that_there_is_need_not_be_pulled() -> None:
         assert (answer.status, answer.json["code"]) == (404, "model_not_found")
 
 
+GOOGLES, ANTHROPICS = {"x-goog-api-key": KEY}, {"anthropic-version": "2023-06-01"}
+
+
 @pytest.mark.parametrize(
-    ("path", "headers", "field"),
+    ("path", "headers", "field", "served_first"),
     [
-        ("/v1beta/cachedContents", {"x-goog-api-key": KEY}, "status"),
-        ("/upload/v1beta/files", {"x-goog-api-key": KEY}, "status"),
-        ("/v1/files", {"anthropic-version": "2023-06-01"}, "type"),
-        ("/v1/messages/batches", {}, "type"),
-        ("/v1/chatkit/sessions", {}, "param"),
-        ("/v1/conversations", {}, "param"),
-        ("/v1/realtime/client_secrets", {}, "param"),
-        ("/openai/v1/files", {}, "param"),
+        ("/v1beta/cachedContents", GOOGLES, "status", "/v1beta/models/{model}:generateContent"),
+        ("/upload/v1beta/files", GOOGLES, "status", "/v1beta/models/{model}:generateContent"),
+        ("/v1/files", ANTHROPICS, "type", "/v1/messages"),
+        ("/v1/messages/batches", {}, "type", "/v1/messages"),
+        ("/v1/files", {}, "param", "/v1/chat/completions"),
+        ("/v1/batches", {}, "param", "/v1/chat/completions"),
+        ("/v1/chatkit/sessions", {}, "param", "/v1/chat/completions"),
+        ("/v1/conversations", {}, "param", "/v1/chat/completions"),
+        ("/v1/realtime/client_secrets", {}, "param", "/v1/chat/completions"),
+        ("/openai/v1/files", {}, "param", "/openai/v1/chat/completions"),
+        ("/v1/responses/resp_1/cancel", {}, "param", "/v1/responses"),
     ],
 )
-async def test_what_is_not_served_says_what_is(path: str, headers: dict[str, str], field: str) -> None:
+async def test_what_is_not_served_says_what_is(
+    path: str, headers: dict[str, str], field: str, served_first: str
+) -> None:
     async with served() as api:
         answer = await api.ask("POST", path, {}, headers=headers)
         error: Any = json.loads(answer.answer)["error"]
         assert answer.status == 404
         assert field in error
-        assert "Served are /v1/messages" in error["message"]
+        paths = error["message"].partition("Served are ")[2].split(", ")
+        assert paths[0] == served_first
+        assert {"/v1/messages", "/v1/chat/completions", "/api/chat"} <= set(paths)
+
+
+@pytest.mark.parametrize("path", ["/api/blobs/sha256:1", "/api/delete", "/api/create"])
+async def test_what_manages_ollamas_models_is_not_served_and_says_what_is(path: str) -> None:
+    async with served() as api:
+        answer = await api.ask("POST", path, {})
+        assert (answer.status, answer.json["code"]) == (404, "not_found")
+        assert "Served are /api/chat, /api/generate, " in answer.json["error"]

@@ -6,7 +6,7 @@ that claims the path.
 
 import random
 import re
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Sequence
 from typing import cast
 
 import msgspec
@@ -61,7 +61,7 @@ class Api:
         own = self._of_operators() if operators else self._of_clients()
         self.table = RouteTable(own, frontends, Answers(runtime, self._callers, self._bodies, self._refusals))
         self._calls = self._called_by_path()
-        self._nothing = _nothing(frontends)
+        self._nothing = {name: _nothing(name, frontends) for name in ("", *runtime.frontends)}
         self._greeting = next((one.greeting.encode() for one in frontends if one.greeting), None)
 
     def __call__(self, request: Request) -> Awaitable[None]:
@@ -115,7 +115,7 @@ class Api:
         a GET where no dialect's clients do this, get the list of paths."""
         greeting = b"" if request.method == "HEAD" else self._greeting
         if greeting is None or (greeting and "text/html" in request.headers.get("accept", "")):
-            raise NotFound(self._nothing)
+            raise NotFound(self._nothing[""])
         request.reply(200, greeting, content_type="text/plain; charset=utf-8")
 
     async def _openapi(self, request: Request, request_id: str) -> None:
@@ -140,7 +140,7 @@ class Api:
         crashed = False
         address = ""
         try:
-            handler = self._handler_of(request, place, choice)
+            handler = self._handler_of(request, place, choice, frontend.name)
             if choice is not None and choice.names:
                 request.parameters = dict(zip(choice.names, values, strict=True))
             if handler is not None:
@@ -166,12 +166,12 @@ class Api:
         del refused  # its traceback refers to this frame
 
     def _handler_of(
-        self, request: Request, place: ServedPath | None, choice: MethodRoute | None
+        self, request: Request, place: ServedPath | None, choice: MethodRoute | None, frontend: str
     ) -> Handler | None:
         """Returns the handler of this request to a served path; None if the request has been answered
         already."""
         if place is None:
-            raise NotFound(self._nothing)
+            raise NotFound(self._nothing.get(frontend, self._nothing[""]))
         if request.method == "OPTIONS":
             self._cors.preflight(request, place.allowed)
             return None
@@ -208,11 +208,18 @@ class Answers:
                 return self._endpoints.handler(frontend, route)
 
 
-def _nothing(frontends: Iterable[Frontend]) -> str:
-    """Returns the error for a path without a route."""
-    paths = dict.fromkeys(
-        route.path for frontend in frontends for route in frontend.routes() if "{" not in route.path
-    )
-    if not paths:
+def _nothing(name: str, frontends: Sequence[Frontend]) -> str:
+    """Returns the error for a path without a route, as the frontend called `name` tells it: its own paths come
+    first, and of the others those without a parameter."""
+    own = [
+        _shown(route.path) for frontend in frontends if frontend.name == name for route in frontend.routes()
+    ]
+    others = [route.path for frontend in frontends for route in frontend.routes() if "{" not in route.path]
+    if not others:
         return "There is nothing at this path"
-    return f"There is nothing at this path. Served are {', '.join((*paths, OPENAPI))}"
+    paths = dict.fromkeys([*own, *others, OPENAPI])
+    return f"There is nothing at this path. Served are {', '.join(paths)}"
+
+
+def _shown(path: str) -> str:
+    return path.replace("{+", "{")
