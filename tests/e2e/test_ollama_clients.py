@@ -75,6 +75,7 @@ async def test_a_chat_by_either_name(name: str) -> None:
         assert json.loads(body)["response"] == "You said: one"
         status, body = await asked(g, "/api/generate", {"model": name})
         assert (status, json.loads(body)["done_reason"]) == (200, "load")
+        assert json.loads(body)["created_at"].endswith("Z")
 
 
 async def test_a_cut_ends_in_a_line_with_an_error() -> None:

@@ -165,7 +165,8 @@ def test_a_request_that_only_loads_a_model_needs_no_answer() -> None:
     with pytest.raises(ModelLoaded) as loaded:
         generated(prompt="", keep_alive=0)
     assert chatted.value.fields["message"] == {"role": "assistant", "content": ""}
-    assert loaded.value.fields == {"model": "m", "done": True, "done_reason": "load", "response": ""}
+    assert loaded.value.fields == {"model": "m", "done": True, "done_reason": "unload", "response": ""}
+    assert chatted.value.fields["done_reason"] == "load"
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

@@ -8,7 +8,8 @@ server's models (pull, create, delete …) is not here: aliases are the configur
 Standard: https://github.com/ollama/ollama/blob/main/docs/api.md and api/types.go there
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from sluice.errors import GatewayError
@@ -24,11 +25,16 @@ from sluice.model.operations import OperationRequest
 
 
 class Ollama(Frontend):
+    """`wall`: seconds since the epoch."""
+
     name: ClassVar[str] = "ollama"
     dialect: ClassVar[str] = "ollama"
     claims: ClassVar[tuple[str, ...]] = ("/api/",)
     greeting: ClassVar[str] = "Ollama is running"
     any_content_type: ClassVar[bool] = True  # its documentation's examples are `curl -d` without one
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        self._wall = wall
 
     def routes(self) -> Sequence[Route]:
         return (
@@ -54,6 +60,8 @@ class Ollama(Frontend):
         return WholePassedOn(answer, whole, generates=generates) if verbatim else whole
 
     def error(self, error: GatewayError, request_id: str) -> dict[str, Any]:
+        if isinstance(error, ModelLoaded):
+            return {"created_at": models.time_of(self._wall()), **error.fields}
         return error_object(error)
 
     def status(self, error: GatewayError) -> int:

@@ -23,8 +23,6 @@ class ModelLoaded(GatewayError):
 def error_object(error: GatewayError) -> dict[str, Any]:
     """Before a stream and in it. Clients look for "not found" in the text; `retry_after` is in seconds, where
     it is known."""
-    if isinstance(error, ModelLoaded):
-        return error.fields
     said = error.fields if isinstance(error, UpstreamError) else NO_OTHER_FIELDS
     fields = {**said, "error": _text(error), "code": error.code}
     wait = wait_of(error)

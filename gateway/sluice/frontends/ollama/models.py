@@ -102,4 +102,9 @@ def _model(name: str) -> dict[str, Any]:
 
 
 def _started(inquiry: Inquiry) -> str:
-    return datetime.fromtimestamp(inquiry.started, UTC).isoformat().replace("+00:00", "Z")
+    return time_of(inquiry.started)
+
+
+def time_of(seconds: float) -> str:
+    """Formats a time since the epoch."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

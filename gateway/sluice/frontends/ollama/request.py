@@ -129,6 +129,8 @@ _MESSAGE = frozenset(_Message.__struct_fields__)
 _CALL = frozenset({*_ToolCall.__struct_fields__, *_Function.__struct_fields__})
 _TOOL = frozenset({*_Tool.__struct_fields__, *_Definition.__struct_fields__})
 
+NOT_AT_ALL = (0, "0", "0s", "0m", "0h")
+"""Values of `keep_alive` that unload a model."""
 OWN = frozenset(
     {
         "num_ctx", "num_keep", "min_p", "tfs_z", "typical_p", "repeat_last_n", "repeat_penalty", "penalize_newline",
@@ -144,7 +146,7 @@ def chat_of(body: bytes, head: RequestHead) -> ChatRequest:
     request, wire = _typed(body, _Chat)
     _check_within(wire)
     if not request.messages:
-        raise ModelLoaded({**_loaded(request), "message": {"role": "assistant", "content": ""}})
+        raise ModelLoaded({**_loaded(request, wire), "message": {"role": "assistant", "content": ""}})
     messages = _messages(request.messages)
     return _request(request, messages, wire, body, tools=_tools(request.tools or ()))
 
@@ -154,7 +156,7 @@ def generate_of(body: bytes, head: RequestHead) -> ChatRequest:
     prompt."""
     request, wire = _typed(body, _Generate)
     if not request.prompt and not request.images:
-        raise ModelLoaded({**_loaded(request), "response": ""})
+        raise ModelLoaded({**_loaded(request, wire), "response": ""})
     system = (Message("system", (Text(request.system),)),) if request.system else ()
     images = _images(request.images or (), "images")
     text = (Text(request.prompt),) if request.prompt else ()
@@ -172,8 +174,9 @@ _OLLAMAS = {
 """Fields of /api/generate that are nothing to models that are asked to chat, and what they are."""
 
 
-def _loaded(request: _Common) -> dict[str, Any]:
-    return {"model": request.model or "", "done": True, "done_reason": "load"}
+def _loaded(request: _Common, wire: dict[str, Any]) -> dict[str, Any]:
+    unloads = wire.get("keep_alive") in NOT_AT_ALL
+    return {"model": request.model or "", "done": True, "done_reason": "unload" if unloads else "load"}
 
 
 def _typed(body: bytes, kind: type[_C]) -> tuple[_C, dict[str, Any]]:

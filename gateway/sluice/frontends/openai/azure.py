@@ -7,19 +7,20 @@ Standard: https://learn.microsoft.com/azure/ai-foundry/openai/reference and http
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
 from sluice.frontends import CallRoute, Endpoint, Parse, RequestHead, Route
-from sluice.frontends.openai.completions import completion_of
 from sluice.frontends.openai.dialect import STAINLESS, OpenAI
-from sluice.frontends.openai.embeddings import embeddings
 from sluice.frontends.openai.models import model, models
+from sluice.frontends.openai.operations import RERANK
 from sluice.model.chat import ChatRequest
 
 DEPLOYED = "/openai/deployments/{+deployment}"
 V1 = "/openai/v1"
+OPENAI_ALONE = frozenset({"moderations", RERANK})
+"""Operations that Azure's API does not have."""
 
 
 class Azure(OpenAI):
@@ -32,15 +33,15 @@ class Azure(OpenAI):
     )
 
     def routes(self) -> Sequence[Route]:
+        found: list[Route] = []
+        for route in super().routes():
+            if isinstance(route, CallRoute) and route.operation not in OPENAI_ALONE:
+                path = route.path.removeprefix("/v1")
+                deployed = _deployed(route.parse)
+                found.append(msgspec.structs.replace(route, path=V1 + path, also=()))
+                found.append(msgspec.structs.replace(route, path=DEPLOYED + path, also=(), parse=deployed))
         return (
-            CallRoute(path=f"{V1}/chat/completions", parse=self.parse),
-            CallRoute(path=f"{V1}/completions", parse=completion_of, operation="completions"),
-            CallRoute(path=f"{V1}/embeddings", parse=embeddings, operation="embeddings"),
-            CallRoute(path=f"{DEPLOYED}/chat/completions", parse=_deployed(self.parse)),
-            CallRoute(
-                path=f"{DEPLOYED}/completions", parse=_deployed(completion_of), operation="completions"
-            ),
-            CallRoute(path=f"{DEPLOYED}/embeddings", parse=_deployed(embeddings), operation="embeddings"),
+            *found,
             Endpoint(path=f"{V1}/models", also=("/openai/models",), answer=models),
             Endpoint(path=f"{V1}/models/{{+model}}", answer=model),
         )
@@ -49,7 +50,7 @@ class Azure(OpenAI):
 def _deployed(parse: Parse) -> Parse:
     """Parses the request with the path's deployment as the model, whatever the body has."""
 
-    def parsed(body: bytes, head: RequestHead) -> ChatRequest:
+    def parsed(body: Any, head: RequestHead) -> ChatRequest:
         return msgspec.structs.replace(parse(body, head), model=head.parameters["deployment"])
 
     return parsed
