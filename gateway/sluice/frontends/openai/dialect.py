@@ -30,7 +30,7 @@ from sluice.frontends.openai.embeddings import InBase64, embeddings
 from sluice.frontends.openai.errors import error_object
 from sluice.frontends.openai.forms import edit, transcription, translation
 from sluice.frontends.openai.models import model, models
-from sluice.frontends.openai.operations import RERANK, Passed, images, moderations, rerank, speech
+from sluice.frontends.openai.operations import OPERATIONS, Passed
 from sluice.frontends.openai.request import chat_of
 from sluice.frontends.openai.texts import TextChunks, WholeText
 from sluice.frontends.openai.whole import Accumulated, Whole
@@ -52,7 +52,7 @@ class OpenAI(Frontend):
     numbered: ClassVar[bool] = True
     claims: ClassVar[tuple[str, ...]] = (
         "/v1/", "/v1/chat/completions", "/chat/completions", "/completions", "/models", "/embeddings", "/engines/", "/openai/",
-        "/moderations", "/images/", "/audio/", "/rerank", "/v2/rerank",
+        "/images/", "/audio/", *(path for route in OPERATIONS for path in route.also),
     )  # fmt: skip
     request_headers: ClassVar[tuple[str, ...]] = tuple(f"x-stainless-{name}" for name in STAINLESS)
 
@@ -65,17 +65,10 @@ class OpenAI(Frontend):
                 path="/v1/completions", also=("/completions",), parse=completion_of, operation="completions"
             ),
             CallRoute(path="/v1/embeddings", also=("/embeddings",), parse=embeddings, operation="embeddings"),
-            CallRoute(
-                path="/v1/moderations", also=("/moderations",), parse=moderations, operation="moderations"
-            ),
-            CallRoute(
-                path="/v1/images/generations", also=("/images/generations",), parse=images, operation="images"
-            ),
-            CallRoute(path="/v1/audio/speech", also=("/audio/speech",), parse=speech, operation="speech"),
+            *OPERATIONS,
             _form("/audio/transcriptions", transcription, "transcriptions"),
             _form("/audio/translations", translation, "translations"),
             _form("/images/edits", edit, "image_edits"),
-            CallRoute(path="/v1/rerank", also=("/rerank", "/v2/rerank"), parse=rerank, operation=RERANK),
             Endpoint(path="/v1/models", also=("/models",), answer=models),
             Endpoint(path="/v1/models/{+model}", also=("/models/{+model}",), answer=model),
         )

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from sluice.errors import BadRequest, GatewayError
-from sluice.frontends import RequestHead
+from sluice.frontends import CallRoute, RequestHead
 from sluice.frontends.checks import check_names, refused
 from sluice.frontends.openai.fields import FIELDS
 from sluice.model.chat import TOKENS_OF_AN_IMAGE, text_size
@@ -112,6 +112,15 @@ def rerank(body: bytes, head: RequestHead) -> OperationRequest:
     of_query = _size(query, "query")
     sizes = [of_query + _size(document, "documents") for document in documents]
     return _request(RERANK, RERANK, wire, body if unescaped else b"", sizes, UNKNOWN_FIELDS)
+
+
+OPERATIONS = (
+    CallRoute(path="/v1/moderations", also=("/moderations",), parse=moderations, operation="moderations"),
+    CallRoute(path="/v1/images/generations", also=("/images/generations",), parse=images, operation="images"),
+    CallRoute(path="/v1/audio/speech", also=("/audio/speech",), parse=speech, operation="speech"),
+    CallRoute(path="/v1/rerank", also=("/rerank", "/v2/rerank"), parse=rerank, operation=RERANK),
+)
+"""Their routes. A new operation is a row here."""
 
 
 def _object(body: bytes, names: frozenset[str]) -> tuple[dict[str, Any], bool]:
