@@ -287,3 +287,12 @@ def test_no_name_of_a_module_is_given_twice() -> None:
             if isinstance(target, ast.Name)
         ]
         assert len(given) == len(set(given)), name
+
+
+def test_no_function_takes_more_than_five_positional_arguments() -> None:
+    """Whoever reads a call of six values cannot tell which is which."""
+    for name in SOURCES:
+        for node in nodes(name):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                taken = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+                assert len(set(taken) - {"self", "cls"}) <= 5, f"{name}.{node.name}"

@@ -60,13 +60,16 @@ def simulate(
     far and the simulated seconds.
     """
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(_simulated(loaded, scenario, arrivals, began, observed, progress))
+        return runner.run(
+            _simulated(loaded, scenario, arrivals, began=began, observed=observed, progress=progress)
+        )
 
 
 async def _simulated(
     loaded: Loaded,
     scenario: Scenario,
     arrivals: Iterator[Arrival],
+    *,
     began: float,
     observed: Sequence[RecordedAttempt],
     progress: Callable[[int, float], object],

@@ -83,7 +83,7 @@ def prepared(options: SimulationOptions) -> Prepared:
     if not Path(options.trace).exists():
         raise ValueError(f"there is no file {options.trace}; generated traces are {', '.join(PATTERNS)}")
     trace = read_trace(options.trace, unit=options.unit)
-    _complete(trace, scenario, loaded, fill, options, notes)
+    _complete(trace, scenario, loaded, fill=fill, options=options, notes=notes)
     return Prepared(loaded, scenario, iter(trace.arrivals), trace.began or today, trace.attempts, notes)
 
 
@@ -163,6 +163,7 @@ def _complete(
     trace: Trace,
     scenario: Scenario,
     loaded: Loaded,
+    *,
     fill: Filling,
     options: SimulationOptions,
     notes: list[str],

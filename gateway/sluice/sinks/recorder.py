@@ -64,10 +64,10 @@ class Recorder:
         spool = Spool(
             sink,
             delivery_of(sink, self._wall),
-            count,
-            switched,
-            failed,
-            lost,
+            count=count,
+            switched=switched,
+            failed=failed,
+            lost=lost,
             clock=self._clock,
             wall=self._wall,
         )

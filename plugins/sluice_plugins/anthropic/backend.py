@@ -197,7 +197,9 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             turns = _messages(chat.messages, thoughts=True)
             return plan(chat, self.rules, self.extra_body, turns, self.default_max_tokens)
 
-        edits = edits_of(chat, wire, self.rules, self.extra_body, planned, self.default_max_tokens)
+        edits = edits_of(
+            chat, wire, self.rules, self.extra_body, plan=planned, default_max_tokens=self.default_max_tokens
+        )
         if "thread" in wire and not self._keeps_threads:
             edits |= without_thread(chat)
         if (wire.get("stream") is True) is not stream:

@@ -29,6 +29,7 @@ def edits_of(
     wire: Wire,
     rules: ModelRules,
     extra: Mapping[str, Any],
+    *,
     plan: Callable[[], ThinkingPlan],
     default_max_tokens: int,
 ) -> Wire:
@@ -39,7 +40,7 @@ def edits_of(
         edits["max_tokens"] = default_max_tokens
     lacks = _lacks_blocks(wire.get("thinking"), chat)
     if lacks or rules.thinking or rules.always_thinks or FITTED & extra.keys() or chat.reasoning is None:
-        _think(chat, wire, rules, extra, plan, edits)
+        _think(chat, wire, rules, extra, plan=plan, edits=edits)
     stops = wire.get("stop_sequences")
     if not rules.blank_stops and type(stops) is list and not all([stop.strip() for stop in stops]):
         edits["stop_sequences"] = [stop for stop in stops if stop.strip()] or None
@@ -66,6 +67,7 @@ def _think(
     wire: Wire,
     rules: ModelRules,
     extra: Mapping[str, Any],
+    *,
     plan: Callable[[], ThinkingPlan],
     edits: Wire,
 ) -> None:

@@ -42,7 +42,7 @@ def edit(body: Body, head: RequestHead) -> FormRequest:
     images = sum(part.name in ("image", "image[]") for part in parts)
     if not images:
         raise refused("image", "is required")
-    return _request("image_edits", body, head, parts, values, images * TOKENS_OF_AN_IMAGE)
+    return _request("image_edits", body, head, parts, values, tokens=images * TOKENS_OF_AN_IMAGE)
 
 
 def _sound(operation: str, body: Body, head: RequestHead) -> FormRequest:
@@ -50,7 +50,8 @@ def _sound(operation: str, body: Body, head: RequestHead) -> FormRequest:
     file = next((part for part in parts if part.name == "file"), None)
     if file is None:
         raise refused("file", "is required")
-    return _request(operation, body, head, parts, values, (file.end - file.start) // BYTES_PER_TOKEN)
+    tokens = (file.end - file.start) // BYTES_PER_TOKEN
+    return _request(operation, body, head, parts, values, tokens=tokens)
 
 
 def _form(body: Body, head: RequestHead) -> tuple[Sequence[FormPart], dict[str, str]]:
@@ -85,6 +86,7 @@ def _request(
     head: RequestHead,
     parts: Sequence[FormPart],
     values: dict[str, str],
+    *,
     tokens: int,
 ) -> FormRequest:
     if values.get("model") == "":

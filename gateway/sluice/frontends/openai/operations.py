@@ -111,7 +111,7 @@ def rerank(body: bytes, head: RequestHead) -> OperationRequest:
         raise refused("documents", "must be a list that is not empty")
     of_query = _size(query, "query")
     sizes = [of_query + _size(document, "documents") for document in documents]
-    return _request(RERANK, RERANK, wire, body if unescaped else b"", sizes, UNKNOWN_FIELDS)
+    return _request(RERANK, RERANK, wire, body if unescaped else b"", sizes, fields=UNKNOWN_FIELDS)
 
 
 OPERATIONS = (
@@ -138,6 +138,7 @@ def _request(
     wire: dict[str, Any],
     body: bytes,
     sizes: list[int],
+    *,
     fields: DialectFields = FIELDS,
 ) -> OperationRequest:
     return OperationRequest(
