@@ -218,6 +218,8 @@ WORDS: dict[str, tuple[str, ...]] = {
         "You don't have access to the model with the specified model ID.",
         "Your account does not have permission to use this model.",
         "The model `prompt-guard` does not exist",
+        "Permission 'aiplatform.endpoints.predict' denied on resource '//aiplatform.googleapis.com/projects/p/locations/"
+        "us-east4/publishers/google/models/gemini-none' (or it may not exist).",
     ),
     "unknown_id": (
         "Previous response with id 'resp_0f09' not found.",

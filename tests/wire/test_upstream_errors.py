@@ -1,10 +1,12 @@
 """What the vendors' error answers mean: a table of statuses and bodies."""
 
+import json
 from typing import Any
 
 import msgspec
 import pytest
 
+from sluice.errors import NOT_THE_TARGETS_FAULT
 from sluice.wire.upstream_errors import (
     MAX_MESSAGE,
     conceal,
@@ -509,3 +511,34 @@ def test_the_field_that_a_server_refuses_is_told(body: Any, message: str) -> Non
     for status in (400, 422):
         error = upstream_error(status, {}, msgspec.json.encode(body))
         assert (error.kind, str(error)) == ("bad_request", message)
+
+
+@pytest.mark.parametrize("status", [400, 409])
+def test_a_conversation_that_is_locked_is_the_callers_and_not_the_targets(status: int) -> None:
+    told = {
+        "code": "conversation_locked",
+        "type": "invalid_request_error",
+        "message": "Another process is operating on it",
+    }
+    error = upstream_error(status, {}, json.dumps({"error": told}).encode())
+    assert (error.kind, error.provider_code) == ("bad_request", "conversation_locked")
+    assert error.kind in NOT_THE_TARGETS_FAULT
+
+
+def test_a_conflict_of_another_kind_is_the_targets() -> None:
+    assert upstream_error(409, {}, b'{"error": {"message": "try again"}}').kind == "server_error"
+
+
+def test_a_model_that_vertex_does_not_have_is_not_found() -> None:
+    words = (
+        "Permission 'aiplatform.endpoints.predict' denied on resource '//aiplatform.googleapis.com/projects/p/locations"
+        "/us-east4/publishers/google/models/made-up' (or it may not exist)."
+    )
+    for told in ({"code": 403, "status": "PERMISSION_DENIED", "message": words}, {"message": words}):
+        assert upstream_error(403, {}, json.dumps({"error": told}).encode()).kind == "not_found"
+    denied = {
+        "code": 403,
+        "status": "PERMISSION_DENIED",
+        "message": "Permission denied on resource project p.",
+    }
+    assert upstream_error(403, {}, json.dumps({"error": denied}).encode()).kind == "bad_credentials"

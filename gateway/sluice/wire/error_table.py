@@ -208,6 +208,8 @@ CODES: tuple[Row, ...] = (
     Row("not_found", "1222", _BIGMODEL),
     # an id of the caller's: of a response, a file …
     Row("unknown_id", "previous_response_not_found", "maximhq/bifrost#2441"),
+    # another call of the caller's is at work on it
+    Row("bad_request", "conversation_locked", "paulgmiller/careme#379"),
     # a fault of theirs
     Row("server_error", "base_resp 1000", _MINIMAX),
     Row("server_error", "base_resp 1001", _MINIMAX),
@@ -634,6 +636,11 @@ WORDS: tuple[Row, ...] = (
         _AZURE_NO_DEPLOYMENT,
     ),
     Row("not_found", "模型不存在", _BIGMODEL),
+    Row(  # Vertex AI, with a status of 403, of models that there are not
+        "not_found",
+        "re:denied on resource .{0,300}/models/.{0,200}\\(or it may not exist\\)",
+        "rpurinton/gemini-php#4",
+    ),
     Row(
         "not_found",
         "re:(\\b(not|no)|n't) (have )?(access|permission|permitted|allowed)\\b[^.]{0,20}\\bmodel\\b",

@@ -58,6 +58,7 @@ _SHARPER: Mapping[int, Collection[str]] = {
     404: frozenset({"billing", "content_policy", "unknown_id"}),
     405: frozenset(),
     408: frozenset(),
+    409: _ANY | {"bad_request"},
     429: frozenset({"billing", "bad_credentials", "content_policy", "context_length"}),
 }
 """What a provider's words may make of a status that is too coarse; of a status that is not named here:

@@ -56,6 +56,7 @@ class Iteration(msgspec.Struct):
 class Message(msgspec.Struct):
     id: str | None = None
     model: str | None = None
+    content: Any = None
     usage: ReportedUsage | None = None
 
 

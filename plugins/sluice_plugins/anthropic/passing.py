@@ -7,7 +7,8 @@ The decoder observes, and writes a frame anew only where an SDK would misread it
   - the type of a delta or a block is missing, a block's index is missing, negative or beyond the newest block, a tool
     call's id is missing or not unique in the conversation;
   - the stop reason is `end_turn` though the client's tools were called;
-  - a delta comes before any block has begun: the block's start is written before it.
+  - a delta comes before any block has begun, or a block before the message: its start is written before it;
+  - a message begins without its content or usage, or ends without usage or a stop reason.
 Not passed on are errors (they end the answer in the gateway's words), a proxy's `[DONE]`, data that is no event, comments, and
 what comes behind the end. Events of types that are new here pass. A whole message in place of a stream makes events alone,
 which the encoder then writes as a stream.
@@ -24,7 +25,7 @@ from sluice.wire.call_ids import new_call_id
 from sluice.wire.jsontext import value_of
 from sluice.wire.lenient import encoded, parse_again, whole_characters
 from sluice.wire.sse import END, Event, separated
-from sluice_plugins.anthropic.event import TYPES
+from sluice_plugins.anthropic.event import TYPES, Message, ReportedUsage
 from sluice_plugins.anthropic.stream import MessagesDecoder
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.documents import WholeOrStream
@@ -37,6 +38,11 @@ _OPENINGS: Mapping[str, Values] = {
     "signature": {"type": "thinking", "thinking": "", "signature": ""},
 }
 """How a block begins, by a field of its first delta."""
+
+
+_BEGUN: Mapping[str, Any] = {
+    "id": "", "type": "message", "role": "assistant", "model": "", "content": [], "stop_reason": None, "stop_sequence": None,
+}  # fmt: skip
 
 
 class PassingDecoder(MessagesDecoder):
@@ -174,9 +180,34 @@ class PassingDecoder(MessagesDecoder):
             self._edits["content_block"] = {"id": found}
         return found
 
+    def _start(self, message: Message, events: list[StreamEvent]) -> None:
+        super()._start(message, events)
+        used = message.usage or ReportedUsage()
+        counts = {"input_tokens": used.input_tokens or 0, "output_tokens": used.output_tokens or 0}
+        if self._kind != "message_start":  # there was none
+            payload = encoded({"type": "message_start", "message": {**_BEGUN, "usage": counts}})
+            self._passed.append(b"event: message_start\ndata: %b\n\n" % payload)
+            return
+        edits: Values = {}
+        if type(message.content) is not list:
+            edits["content"] = []
+        if used.input_tokens is None or used.output_tokens is None:
+            edits["usage"] = counts
+        if edits:
+            self._edits["message"] = edits
+
+    def _count(self, usage: ReportedUsage | None) -> None:
+        super()._count(usage)
+        if self._kind == "message_delta" and (usage is None or usage.output_tokens is None):
+            known = self._usage.output_tokens if self._usage is not None else None
+            self._edits["usage"] = {"output_tokens": known or 0}
+
     def _stop(self, delta: Any) -> None:
         super()._stop(delta)
-        if delta.stop_reason == "end_turn" and self._called and not self._keep_stop:
+        if not delta.stop_reason:
+            told = self._stop_reason or ("tool_use" if self._called else "end_turn")
+            self._edits["delta"] = {"stop_reason": told}
+        elif delta.stop_reason == "end_turn" and self._called and not self._keep_stop:
             self._edits["delta"] = {"stop_reason": "tool_use"}
 
     def _end_halves(self, events: list[StreamEvent], index: int | None = None) -> None:
@@ -213,7 +244,7 @@ def _edited(values: Values, edits: Values) -> Values:
     out = dict(values)
     for name, value in edits.items():
         held = out.get(name)
-        out[name] = {**held, **value} if isinstance(value, dict) and isinstance(held, dict) else value
+        out[name] = _edited(held, value) if isinstance(value, dict) and isinstance(held, dict) else value
     return out
 
 

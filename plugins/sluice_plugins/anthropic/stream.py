@@ -90,6 +90,10 @@ TOOL_KINDS: dict[str, ToolKind] = {
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
+MAX_MOVED = 10_000
+"""Blocks with numbers of their own that are told apart."""
+
+
 class _Writing(msgspec.Struct):
     """A tool call being received. `whole`: its input, if it came at once; `pieces`: it came in pieces."""
 
@@ -126,6 +130,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         "_keep_stop",
         "_kind",
         "_message_id",
+        "_moved",
         "_sealed",
         "_started",
         "_stop_reason",
@@ -159,6 +164,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._tools: dict[int, _Writing] = {}  # by content block
         self._calls = 0
         self._block_index = -1  # of the newest block
+        self._moved: dict[int, int] = {}  # the places of blocks whose numbers are not their places
         self._usage: ReportedUsage | None = None
         self._thinking: dict[int, _Thinking] = {}  # by content block
         self._blocks = 0  # reasoning blocks so far
@@ -192,7 +198,11 @@ class MessagesDecoder(FrameDecoder[Event]):
     def _texts(self, data: bytes) -> list[StreamEvent] | None:
         """The events of a read of nothing but texts of the newest block, as most are; None for any other."""
         halves = self._halves
-        if not (self._started and self._stream.clean) or (halves is not None and halves.pending):
+        if (
+            self._moved
+            or not (self._started and self._stream.clean)
+            or (halves is not None and halves.pending)
+        ):
             return None
         return texts_of(data, self._block_index)
 
@@ -257,8 +267,16 @@ class MessagesDecoder(FrameDecoder[Event]):
                 raise stream_error(event.error or values_of(frame.data))
 
     def _indexed(self, event: StreamedEvent) -> None:
-        if event.index is None:
-            event.index = self._block_index + (event.type == "content_block_start")
+        """Number a block by its place: servers repeat or forget numbers, or begin with 1."""
+        given = event.index
+        if event.type == "content_block_start":
+            event.index = self._block_index + 1
+            if given is not None and (self._moved or given != event.index) and len(self._moved) < MAX_MOVED:
+                self._moved[given] = event.index
+        elif given is None:
+            event.index = self._block_index
+        elif self._moved:
+            event.index = self._moved.get(given, self._block_index)
 
     def _start(self, message: Message, events: list[StreamEvent]) -> None:
         self._started = True

@@ -258,7 +258,10 @@ class ConverseDecoder(FrameDecoder[EventMessage]):
             events.append(Working())
 
     def _input(self, block: int, tool: ToolUse, events: list[StreamEvent]) -> None:
-        if tool.input and (calling := self._open.get(block)) is not None:
+        calling = self._open.get(block) or next(
+            reversed(self._open.values()), None
+        )  # of no call: of the newest
+        if tool.input and calling is not None:
             calling.begun = True
             events.append(ToolCallDelta(calling.index, tool.input))
 

@@ -45,6 +45,12 @@ from sluice_plugins.openings import EventsOrDocument
 
 _CONTENT = frozenset({"content-delta", "tool-plan-delta", "tool-call-start"})
 _BEGIN = frozenset({"content-start", "tool-call-start"})
+EVENTS = frozenset(
+    {
+        "message-start", "content-start", "content-delta", "content-end", "tool-plan-delta", "tool-call-start",
+        "tool-call-delta", "tool-call-end", "citation-start", "citation-end", "message-end",
+    }
+)  # fmt: skip
 FINISH_REASONS: dict[str, FinishReason] = {
     "COMPLETE": "stop",
     "STOP_SEQUENCE": "stop",
@@ -204,6 +210,10 @@ class ChatDecoder(FrameDecoder[Event]):
     def _take(self, frame: Event, events: list[StreamEvent]) -> None:
         data = frame.data
         event = self._decode(data)
+        if (
+            event is not None and not event.type and frame.event in EVENTS
+        ):  # the `event:` line names the type, too
+            event.type = frame.event
         if event is None or not event.type:
             if (error := reported_error(data)) is not None:
                 raise error
@@ -324,9 +334,9 @@ class ChatDecoder(FrameDecoder[Event]):
         return given
 
     def _arguments(self, index: int, call: _ToolCall, events: list[StreamEvent]) -> None:
-        number = self._calls.get(index)
+        number = self._calls.get(index, len(self._calls) - 1)  # one of no call is of the newest
         piece = _piece(call.function.arguments) if call.function is not None else ""
-        if number is not None and piece:
+        if number >= 0 and piece:
             self._begun.add(number)
             events.append(ToolCallDelta(number, piece))
 

@@ -180,6 +180,7 @@ class GenerateDecoder(FrameDecoder[Event]):
     __slots__ = (
         "_blocks",
         "_calls",
+        "_candidate",
         "_content",
         "_finish_reason",
         "_halves",
@@ -211,6 +212,7 @@ class GenerateDecoder(FrameDecoder[Event]):
         self._finish_reason = ""
         self._usage: _Usage | None = None
         self._calls = 0
+        self._candidate: int | None = None  # the index of the first candidate, which is the answer
         self._content = False
         self._blocks = 0
         self._open: dict[str, Any] | list[Any] | None = None  # the arguments of the call that comes in pieces
@@ -324,7 +326,9 @@ class GenerateDecoder(FrameDecoder[Event]):
             message = feedback.blockReasonMessage or "The upstream refused the prompt"
             raise UpstreamError("content_policy", f"{message[:300]} ({blocked[:40]})", status=200)
         for candidate in chunk.candidates or ():
-            if candidate.index:
+            if self._candidate is None:
+                self._candidate = candidate.index or 0
+            if (candidate.index or 0) != self._candidate:
                 continue
             if candidate.content is not None:
                 for part in candidate.content.parts or ():

@@ -125,7 +125,9 @@ class ChatDecoder(FrameDecoder[bytes]):
             events.append(Started(model=line.model or ""))
         if line.message is not None:
             self._message(line.message, events)
-        if line.done or (self.whole and line.done is None and line.message is not None):
+        if line.done or (
+            line.done is None and (line.done_reason or (self.whole and line.message is not None))
+        ):
             events.append(self._finish(line))
 
     def _decode(self, frame: bytes) -> Line | None:

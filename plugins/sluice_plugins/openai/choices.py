@@ -83,6 +83,7 @@ class ChoiceDecoder(msgspec.Struct, eq=False):
     _failure: UpstreamError | None = None  # set by a finish reason of the current chunk that means failure
     _usage: ReportedUsage | None = None
     _main: ChoiceState | None = None  # choice 0
+    _main_index: int = 0  # its index, which is another at some servers
     _others: dict[int, ChoiceState] = {}
     _as_it_came: bool = True  # the current chunk needs no change, and no frame is held back
     _edits: Edits | None = None  # of the current chunk
@@ -125,9 +126,14 @@ class ChoiceDecoder(msgspec.Struct, eq=False):
         return self._edits
 
     def _several(self, choices: Sequence[Choice], events: list[StreamEvent]) -> None:
-        """Handle several choices, or a single one without the index 0. Only choice 0 makes events."""
+        """Handle several choices, or a single one without the index 0. Only one choice makes events: that with the
+        index 0, or, where one alone was asked for, the first."""
         for position, choice in enumerate(choices):
-            if not choice.index:
+            if choice.index is not None and choice.index < 0:
+                choice.index = None
+            if not self.verbatim and self._main is None:
+                self._main_index = choice.index or 0
+            if not choice.index or (not self.verbatim and choice.index == self._main_index):
                 if choice.index is None and self.verbatim:
                     self._edit().set(0, "choices", position, "index")
                 self._choice(choice, self._main or self._choice_of(0), events, position)

@@ -393,6 +393,8 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
         """End the stream, by its terminator or (`closing`) the body's end. Raises UpstreamTruncated if it was
         cut."""
         state = self._main
+        if state is None and len(self._others) == 1:  # the only choice has another index
+            [state] = self._others.values()
         if state is None:
             raise self._cut()
         native = state.native

@@ -46,6 +46,9 @@ MAX_DOCUMENT = 32 << 20
 """Bytes of a whole answer."""
 MAX_ITEMS = 4 << 20
 """Bytes of items that are kept for a Response without its output."""
+MAX_PLACE = 1 << 31
+MAX_IDS = 10_000
+"""Ids of items that are remembered."""
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]").search
 _FAILED = "The upstream's answer failed"
 
@@ -78,7 +81,12 @@ class ResponsesDecoder:
         self._begun = b""  # the newest event of the Response before its end
         self._before = b""  # the event before this one
         self._places: dict[str, int] = {}  # of items, by their ids
+        self._begun_at: dict[
+            int, int
+        ] = {}  # of each `output_index`: the place of the newest item that has it
+        self._by_id = False  # items are told apart by their ids: several have the same `output_index`
         self._newest = -1  # the place of the newest item
+        self._last = -1  # the last place that an item has
         self.skipped = 0
         self.skipped_fields = 0
         self.finish_missing = 0
@@ -162,11 +170,10 @@ class ResponsesDecoder:
         event = self._event(frame)
         if event is None:
             return
-        index = event.output_index
-        if index is None:
-            index = self._place(event)
-            if self._verbatim and (event.item_id or event.item is not None or event.delta is not None):
-                self._instead = _frame(frame, {**_values(self._passed(frame)), "output_index": index})
+        index = self._place(event)
+        of_item = event.item_id or event.item is not None or event.delta is not None
+        if self._verbatim and of_item and index != event.output_index:
+            self._instead = _frame(frame, {**_values(self._passed(frame)), "output_index": index})
         answer = self._answer
         match event.type.removeprefix("response."):
             case "output_text.delta":
@@ -185,9 +192,6 @@ class ResponsesDecoder:
                 answer.think(index, event.delta or "", "content", events)
             case "output_item.added":
                 self._start(None, events)
-                self._newest = index
-                if event.item is not None and event.item.id:
-                    self._places[event.item.id] = index
                 answer.begin(index, event.item or Item(), events)
                 if self._verbatim:
                     self._keep(index, self._passed(frame))
@@ -219,13 +223,28 @@ class ResponsesDecoder:
         self._before = frame.data
 
     def _place(self, event: ResponsesEvent) -> int:
-        """The place of an event's item where its `output_index` is missing or no number: by the item's id,
-        else it is the newest item."""
+        """The place of an event's item: its `output_index`; where that is missing, or is the same for several
+        items, by the item's id, else it is the newest item."""
         id = event.item_id or (event.item.id if event.item is not None else None)
-        place = self._places.get(id) if id else None
-        if place is not None:
+        given = event.output_index
+        if given is not None and not 0 <= given <= MAX_PLACE:
+            given = None
+        known = self._places.get(id) if id and (given is None or self._by_id) else None
+        if event.type.endswith("output_item.added"):
+            if given is not None and given in self._begun_at:
+                self._by_id, known, place = True, None, self._last + 1
+            else:
+                place = self._last + 1 if given is None else given
+            if known is not None:
+                return known
+            self._last = max(self._last, place)
+            self._begun_at[place if given is None else given] = self._newest = place
+            if id and len(self._places) < MAX_IDS:
+                self._places[id] = place
             return place
-        return self._newest + 1 if event.type.endswith("output_item.added") else max(self._newest, 0)
+        if known is not None:
+            return known
+        return max(self._newest, 0) if given is None else self._begun_at.get(given, given)
 
     def _event(self, frame: sse.Event) -> ResponsesEvent | None:
         data = frame.data

@@ -40,7 +40,12 @@ def claude(*said: dict[str, Any]) -> bytes:
 
 START = {
     "type": "message_start",
-    "message": {"id": "msg_1", "model": "claude", "usage": {"input_tokens": 5, "output_tokens": 1}},
+    "message": {
+        "id": "msg_1",
+        "model": "claude",
+        "content": [],
+        "usage": {"input_tokens": 5, "output_tokens": 1},
+    },
 }
 TEXT = {
     "type": "content_block_delta",
