@@ -6,6 +6,7 @@ network. docs/stores.md says what a partition does; docs/scale.md has what `test
 """
 
 import asyncio
+import itertools
 import os
 import shutil
 import sys
@@ -33,7 +34,13 @@ HOSTS = (*GATEWAYS, *REDIS, "postgres", *PROVIDERS)
 WITHIN = 60.0
 """Seconds within which what heals has healed: a busy machine is none of its faults."""
 BURST, SHARE = 60, 20
-KEYS = {name: f"sk-sluice-hosts-{name}" for name in ("free", "wide", "one", "two", "three")}
+SPENT = {
+    "tokens": "tokens: {rate: 1/day, burst: 5000}",
+    "money": "money: {rate: 0.001/day, burst: 5}",
+    "budget": "budget: {month: 5}",
+}
+"""Keys by the one resource that limits them: 5000 tokens, of which each costs a tenth of a cent."""
+KEYS = {name: f"sk-sluice-hosts-{name}" for name in ("free", "wide", "one", "two", "three", *SPENT)}
 ADMIN = "sk-sluice-hosts-admin"
 FULL = os.environ.get("SLUICE_TEST_DEPLOY") == "1"
 pytestmark = [
@@ -56,6 +63,7 @@ def gateway(name: str, it: Network, directory: Path, limits: str, state: str) ->
     sentinels = ",".join(f"{it.ip(host)}:26379" for host in SENTINELS)
     rates = {"wide": "100000/min", **dict.fromkeys(("one", "two", "three"), f"1/day, burst: {BURST}")}
     limited = {key: f"limits: {{requests: {{rate: {rate}}}}}" for key, rate in rates.items()}
+    limited |= {key: f"limits: {{{limit}}}" for key, limit in SPENT.items()}
     keys = [
         f'{{id: {key}, digest: "{digest_of(secret)}", tenant: hosts, aliases: ["*"], default_alias: chat, '
         f"{limited.get(key, '')}}}"
@@ -74,6 +82,7 @@ keys: [{", ".join(keys)}]
 admin: {{digest: "{digest_of(ADMIN)}", store: memory}}
 limits: {{address: null, store: "redis+sentinel://{sentinels}/main{limits}", replicas: 3}}
 upstreams: {{{", ".join(upstreams)}}}
+prices: {{models: {{echo: {{input: 1000, output: 1000}}}}}}
 aliases: {{chat: {{tiers: [[{targets}]], history: {{messages: 1000, tokens: 1000000}}}}}}
 """
 
@@ -100,6 +109,25 @@ class Hosts:
         found = await asyncio.gather(*[self.ask(host, key) for host in hosts for _ in range(calls)])
         assert {*found} <= {200, 429}
         return found.count(200)
+
+    async def spent(self, host: str, key: str, words: int) -> int | None:
+        """The tokens that a call has used; None where it was refused."""
+        message = {"role": "user", "content": "word " * words}
+        body = {"model": "chat", "messages": [message], "max_tokens": 300}
+        async with self._callers[host].post(
+            "http://gateway/v1/chat/completions", json=body, headers={"x-api-key": KEYS[key]}
+        ) as response:
+            found = await response.json()
+            assert response.status in (200, 429), found
+            return int(found["usage"]["total_tokens"]) if response.status == 200 else None
+
+    async def left(self, host: str, key: str) -> float:
+        """What the key has left, in tokens, as this gateway tells it."""
+        async with self._callers[host].get(
+            "http://gateway/v1/limits", headers={"x-api-key": KEYS[key]}
+        ) as response:
+            [limit] = (await response.json())["data"]
+            return float(limit["remaining"]) * (1 if key == "tokens" else 1000)
 
     async def turn(self, host: str, session: str, message: str) -> tuple[int, bool]:
         """The place of the turn in its session, and whether its history was there."""
@@ -255,6 +283,29 @@ async def test_limits_are_exact_over_three_hosts_and_a_session_goes_through_all_
         said = await it.kept("gateway1", "s")
         for host, places in zip(GATEWAYS, told, strict=True):
             assert [said[place] for place in places] == [f"{host} says {number}" for number in range(10)]
+
+
+@pytest.mark.parametrize("key", SPENT)
+async def test_what_is_spent_at_three_hosts_is_counted_once_and_never_beyond_the_limit(key: str) -> None:
+    async with hosts() as it:
+        used = 0
+        for words in (1, 20, 60):  # whatever a call reserves: what it used counts
+            found = await asyncio.gather(
+                *[it.spent(host, key, words) for host in GATEWAYS for _ in range(30)]
+            )
+            used += sum(tokens or 0 for tokens in found)
+        assert None in found, "nobody was refused"
+        for number in itertools.count():  # one after another, until there is no room for the next
+            tokens = await it.spent(GATEWAYS[number % 3], key, 60)
+            if tokens is None:
+                break
+            used += tokens
+        assert 4000 < used <= 5000
+
+        async def settled() -> bool:
+            return all([abs(await it.left(host, key) - (5000 - used)) <= 1 for host in GATEWAYS])
+
+        await until(settled)
 
 
 async def test_a_gateway_that_is_cut_off_from_redis_admits_its_share_and_counts_with_the_others_again() -> (
