@@ -102,5 +102,15 @@ def test_a_picture_is_an_svg_file(config: str, tmp_path: Path) -> None:
     assert refused.stderr.endswith("load.png: it is an SVG file, name it so: load.svg\n")
 
 
+def test_what_the_million_is_measured_with_runs() -> None:
+    million = ROOT / "bench" / "million"
+    given = ("--config", str(million / "gateway.yaml"), "--scenario", str(million / "scenario.yaml"))
+    found = simulate("diurnal", "--rate", "20/s", "--for", "10s", *given, "--json", "-")
+    assert found.exit_code == 0, found.output
+    figures = json.loads(found.stdout)
+    assert figures["outcomes"] == {"ok": figures["calls"]}
+    assert figures["cost_usd"] > 0
+
+
 def test_the_example_scenario_is_a_good_one() -> None:
     load_scenario(str(ROOT / "config" / "simulation.example.yaml"))
