@@ -49,6 +49,7 @@ ORDER = (
         "sluice.telemetry.exemplars",
         "sluice.telemetry.messages",
         "sluice.telemetry.points",
+        "sluice.telemetry.process",
     },
     {
         "sluice.backends",
