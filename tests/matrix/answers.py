@@ -244,9 +244,16 @@ def cohere(answer: Answer) -> bytes:
 
 def responses(answer: Answer) -> bytes:
     events: list[Value] = [
-        {"type": "response.created", "response": {"id": "resp_9", "model": "m", "status": "in_progress"}}
+        {
+            "type": "response.created",
+            "response": {"id": "resp_9", "model": "m", "status": "in_progress", "output": []},
+        }
     ]
     output: list[Value] = []
+    parts: Mapping[str, tuple[str, Value]] = {
+        "output_text": ("content", {"type": "output_text", "text": "", "annotations": []}),
+        "reasoning_summary_text": ("reasoning_summary", {"type": "summary_text", "text": ""}),
+    }
 
     def item(begun: Value, kind: str, pieces: Iterator[str], done: Value) -> None:
         at = len(output)
@@ -257,12 +264,12 @@ def responses(answer: Answer) -> bytes:
                 "item": {**begun, "status": "in_progress"},
             }
         )
-        events.extend(
-            [
-                {"type": f"response.{kind}.delta", "output_index": at, "item_id": begun["id"], "delta": p}
-                for p in pieces
-            ]
-        )
+        place: Value = {"output_index": at, "item_id": begun["id"]}
+        if kind in parts:
+            name, part = parts[kind]
+            place["content_index" if name == "content" else "summary_index"] = 0
+            events.append({"type": f"response.{name}_part.added", **place, "part": part})
+        events.extend([{"type": f"response.{kind}.delta", **place, "delta": p} for p in pieces])
         output.append({**begun, **done})
         events.append({"type": "response.output_item.done", "output_index": at, "item": output[-1]})
 
