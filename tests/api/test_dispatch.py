@@ -124,6 +124,7 @@ async def test_who_looks_for_a_server_at_the_root_finds_one() -> None:
         assert told.content_type == "text/plain; charset=utf-8"
         page = await api.ask("GET", "/", key="", headers={"accept": "text/html,*/*;q=0.8"})
         assert (page.status, "Served are" in page.json["reason"]) == (404, True)
+        assert (await api.ask("GET", "/", key="")).status == 404
 
 
 async def test_without_ollamas_dialect_nobody_says_that_ollama_runs() -> None:

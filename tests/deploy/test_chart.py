@@ -344,7 +344,9 @@ def test_a_store_that_a_variable_names_is_for_any_number_of_pods() -> None:
         "secret: { existingSecret: mine, env: { STATE: 'sqlite:/not/used.db' } }",
         "extraEnv: [{ name: STATE, valueFrom: { secretKeyRef: { name: a, key: b } } }]",
     ):
-        rendered(f'replicaCount: 2\nconfig: {{ state: "${{STATE}}", limits: {{ store: "redis://r" }} }}\n{more}')
+        rendered(
+            f'replicaCount: 2\nconfig: {{ state: "${{STATE}}", limits: {{ store: "redis://r" }} }}\n{more}'
+        )
 
 
 def test_pods_come_quickly_and_go_one_by_one() -> None:

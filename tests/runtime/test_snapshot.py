@@ -42,8 +42,8 @@ async def test_a_swap_under_200_streams_cuts_none_and_new_calls_follow_it_at_onc
 keys: [{key("caller", secret)}]
 prices: {{models: {{m: {{input: {price}, output: 0}}}}}}
 upstreams:
-  first: {{backend: openai, base_url: "{first.url}"}}
-  second: {{backend: openai, base_url: "{second.url}"}}
+  first: {{backend: openai, base_url: "{first.url}", timeouts: {{connect: 60s}}}}
+  second: {{backend: openai, base_url: "{second.url}", timeouts: {{connect: 60s}}}}
   echo: {{backend: echo, tokens: 5}}
 aliases:
   chat: {{tiers: [[{{upstream: {chat}, model: m}}]]}}

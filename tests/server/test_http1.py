@@ -241,6 +241,17 @@ def test_what_is_not_http_is_refused_under_every_cut(raw: bytes) -> None:
         assert all(broken for *_, broken in outcome.heads), "whoever waits for its body is told"
 
 
+@pytest.mark.parametrize(
+    "line", ["GET  / HTTP/1.1", "GET /  HTTP/1.1", "GET /a  HTTP/1.0", "GET / RTSP/1.0", "GET / ICE/1.0"]
+)
+def test_a_request_line_is_held_to_its_grammar_where_llhttp_is_lenient(line: str) -> None:
+    raw = request(line, "Host: x")
+    for reads in (*exhaustive(raw), bytewise(b"\r\n" + raw), [NEXT, raw]):
+        outcome = Outcome(reads)
+        assert outcome.error, reads
+        assert not [found for found in outcome.requests if found != "GET /next"]
+
+
 @pytest.mark.parametrize("raw", [case[1] for case in REFUSED], ids=[case[0] for case in REFUSED])
 def test_an_error_leaves_the_requests_before_it_good(raw: bytes) -> None:
     for reads in ([NEXT + raw + NEXT], bytewise(NEXT + raw + NEXT)):
@@ -483,10 +494,7 @@ def verdict(raw: bytes) -> str:
 
 
 TAKEN = {
-    "double_space": "llhttp reads over it, as most do; the target that follows is the same to all",
     "bad_pct": "a path is compared as it came; there is nothing at this one (404)",
-    "rtsp_protocol": "llhttp does not say which protocol it was; it is answered as HTTP/1.0 and closed",
-    "ice_protocol": "as RTSP",
     "te_underscore": "a name like any other: nothing here maps underscores to hyphens",
     "chunk_ext_16k": "bounded read by read: refused where it comes in several",
     "trailer_host": "trailers are dropped, as 9110 6.5.1 allows",

@@ -111,10 +111,10 @@ class Api:
         return found
 
     async def _greet(self, request: Request, request_id: str) -> None:
-        """Answers /: clients check here, without a key, that the server lives, by HEAD or by GET. A browser, and
-        a GET where no dialect's clients do this, get the list of paths."""
+        """Answers /: clients check here, without a key, that the server lives, by HEAD or by GET. A browser, whoever
+        does not say what it accepts, and a GET where no dialect's clients do this, get the list of paths."""
         greeting = b"" if request.method == "HEAD" else self._greeting
-        if greeting is None or (greeting and "text/html" in request.headers.get("accept", "")):
+        if greeting is None or (greeting and "text/html" in request.headers.get("accept", "text/html")):
             raise NotFound(self._nothing[""])
         request.reply(200, greeting, content_type="text/plain; charset=utf-8")
 

@@ -6,6 +6,8 @@ chunk sizes. What is stricter here, so that no proxy before us can have read a r
 
     HTTP/1.0 and 1.1 only; one transfer coding, and it is `chunked`, and only in HTTP/1.1
     exactly one Host in HTTP/1.1, at most one in HTTP/1.0, which is a host (3.2); no fragment in a target; no CONNECT
+    one space between the words of a request line, and HTTP as its protocol (3; llhttp takes more spaces and RTSP,
+        and does not say so: of several requests in one read, the first one's line is looked at)
     no target longer than MAX_LINE, no header either; a bounded head (trailers counted in), bounded bytes that are neither a
         whole header nor content
 
@@ -79,6 +81,7 @@ class RequestParser:
         "_head_left",
         "_host",
         "_limit",
+        "_line",
         "_llhttp",
         "_passed_over",
         "_progress",
@@ -96,6 +99,7 @@ class RequestParser:
         self._head: Incoming | None = None
         self._body: Incoming | None = None
         self._passed_over: Incoming | None = None
+        self._line: bytes | None = None  # what has come of a request line
         self._url = b""
         self._head_left = MAX_HEAD
         self._progress = (0, 0)
@@ -142,8 +146,11 @@ class RequestParser:
         if self._between and not self.waiting and (request := self._simple_request(data)) is not None:
             self.waiting.append(request)
             return
-        self._between = False
+        if self._between:
+            self._between, self._line = False, b""
         try:
+            if self._line is not None:
+                self._read_line(data)
             try:
                 self._llhttp.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
@@ -198,6 +205,12 @@ class RequestParser:
         self._unlike += 1
         self._repeated = repeated_head(text, request) if 1 < self._unlike <= MAX_UNLIKE else None
         return request
+
+    def _read_line(self, data: bytes) -> None:
+        line, end, _ = ((self._line or b"") + data).lstrip(b"\r\n")[: MAX_LINE + 1].partition(b"\n")
+        if b"  " in line or (end and b" HTTP/" not in line):
+            raise _Refused
+        self._line = None if end or len(line) > MAX_LINE else line
 
     def _count_fruitless(self, size: int, progress: tuple[int, int]) -> None:
         """Bounds reads without progress. `progress`: the bytes left for the head, and the bytes received of
