@@ -245,24 +245,27 @@ class ChatDecoder(FrameDecoder[Event]):
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass
         try:
-            values, odd = fit(parse(data), _Event)
+            values = parse(data)
             if self._halves is not None or _HALF.search(data):
                 self._join_halves(values)
                 values = whole_characters(values)
+            values, odd = fit(values, _Event)
         except (ValueError, RecursionError):
             return None
         self.skipped_fields += odd
         return msgspec.convert(values, _Event)
 
-    def _join_halves(self, values: dict[str, Any]) -> None:
-        """Join surrogate pairs split over two deltas of one text; a half that is left at its end becomes
-        U+FFFD."""
+    def _join_halves(self, values: Any) -> None:
+        """Join surrogate pairs split over two deltas of one text or one call's arguments; a half that is left at
+        the end of a text becomes U+FFFD."""
         halves = self._halves = self._halves or Halves()
         match values:
             case {"type": "content-delta", "delta": {"message": {"content": dict(content)}}}:
                 for name in ("text", "thinking"):
                     if type(content.get(name)) is str:
                         content[name] = halves.join((values.get("index"), name), content[name])
+            case {"delta": {"message": {"tool_calls": {"function": {"arguments": str(piece)} as function}}}}:
+                function["arguments"] = halves.join((values.get("index"), "arguments"), piece)
             case {"type": "tool-plan-delta", "delta": {"message": {"tool_plan": str(plan)} as message}}:
                 message["tool_plan"] = halves.join(("plan",), plan)
 
@@ -313,7 +316,7 @@ class ChatDecoder(FrameDecoder[Event]):
     def _end_halves(self, index: int | None, events: list[StreamEvent]) -> None:
         """Tell what is left of pairs that never became whole: of the block that ends, or (None) of all."""
         for ended in (
-            [key for key in self._halves.pending if index in (None, key[0])]
+            [key for key in self._halves.pending if index in (None, key[0]) and key[-1] != "arguments"]
             if self._halves is not None
             else ()
         ):
@@ -394,7 +397,7 @@ class ChatDecoder(FrameDecoder[Event]):
         except (ValueError, RecursionError):
             raise UpstreamTruncated from None
         match value:
-            case {"message": dict(message), **rest} if "error" not in rest:
+            case {"message": dict(message), **rest} if not rest.get("error"):
                 pass
             case _:
                 raise reported_error(document) or UpstreamGarbled()
@@ -413,12 +416,17 @@ def _as_frames(value: dict[str, Any], message: dict[str, Any]) -> list[dict[str,
     for index, block in enumerate(content if isinstance(content, list) else [{"text": content}]):
         add("content-start", index, {"content": block})
     add("tool-plan-delta", 0, {"tool_plan": message.get("tool_plan")})
-    for index, call in enumerate(message.get("tool_calls") or ()):
+    for index, call in enumerate(_list(message, "tool_calls")):
         add("tool-call-start", index, {"tool_calls": call})
-    for index, citation in enumerate(message.get("citations") or ()):
+    for index, citation in enumerate(_list(message, "citations")):
         add("citation-start", index, {"citations": citation})
     end = {"finish_reason": value.get("finish_reason"), "usage": value.get("usage")}
     return [*frames, {"type": "message-end", "delta": end}]
+
+
+def _list(message: dict[str, Any], name: str) -> list[Any]:
+    found = message.get(name)
+    return found if isinstance(found, list) else []
 
 
 def _piece(raw: Raw) -> str:

@@ -292,3 +292,34 @@ HTTP: list[tuple[int, bytes, UpstreamErrorKind]] = [
 @pytest.mark.parametrize(("status", "body", "kind"), HTTP)
 def test_http_errors_have_their_kinds(status: int, body: bytes, kind: UpstreamErrorKind) -> None:
     assert Cohere().error(status, {}, body).kind == kind
+
+
+@pytest.mark.parametrize("odd", [None, [], {}, 0, ""])
+def test_no_error_in_a_whole_answer_is_none(odd: Any) -> None:
+    body = json.dumps({**WHOLE, "error": odd}).encode()
+    assert told([body]) == told([json.dumps(WHOLE).encode()])
+
+
+@pytest.mark.parametrize("odd", [5, 2.5, True, "x", {"a": 1}])
+def test_citations_of_another_type_cost_a_whole_answer_nothing_else(odd: Any) -> None:
+    message = {"role": "assistant", "content": [{"type": "text", "text": "a"}], "citations": odd}
+    body = json.dumps({"id": "c", "finish_reason": "COMPLETE", "message": message}).encode()
+    assert told([body]) == [Started("c"), TextDelta("a"), Finished("stop", None, "COMPLETE")]
+
+
+def test_a_pair_of_surrogates_in_two_pieces_of_arguments_is_one_character() -> None:
+    start = {"id": "1", "type": "function", "function": {"name": "f", "arguments": ""}}
+    pieces = ['{"x":"X', 'Y"}']
+    body = (
+        sse(
+            START,
+            say("tool-call-start", 0, tool_calls=start),
+            *[say("tool-call-delta", 0, tool_calls={"function": {"arguments": piece}}) for piece in pieces],
+            say("tool-call-end", 0),
+            end("TOOL_CALL"),
+        )
+        .replace(b"X", b"\\ud83d")
+        .replace(b"Y", b"\\ude00")
+    )
+    written = "".join([event.arguments for event in told([body]) if isinstance(event, ToolCallDelta)])
+    assert json.loads(written) == {"x": "\U0001f600"}
