@@ -98,7 +98,10 @@ def test_the_limit_is_called_what_openais_model_knows(model: str, name: str) -> 
 
 
 SAMPLED = [("gpt-5-chat-latest", True), ("gpt-5.4", True), ("gpt-4o", True)]
-REASONING = [("gpt-5", False), ("gpt-5-mini-2025-08-07", False), ("o3", False), ("o1-mini", False)]
+REASONING = [
+    ("gpt-5", False), ("gpt-5-mini-2025-08-07", False), ("o3", False), ("o1-mini", False), ("gpt-5.6", False),
+    ("gpt-5.6-sol", False), ("gpt-6-astra", False), ("gpt-6.1-sol", False), ("openai/gpt-6.2-sol-2026-11-17", False),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("model", "sampled"), SAMPLED + REASONING)

@@ -13,7 +13,7 @@ from sluice.model.events import MAX_TOKENS, Usage
 
 FinishWord = Literal[
     "stop", "length", "max_tokens", "model_length", "tool_calls", "tool_use", "function_call", "content_filter", "sensitive",
-    "safety", "recitation", "prohibited_content", "blocklist",
+    "safety", "recitation", "prohibited_content", "blocklist", "model_context_window_exceeded", "max_output_tokens",
 ]  # fmt: skip
 """Finish reasons of complete answers, as vendors write them; any other may mean a failure."""
 

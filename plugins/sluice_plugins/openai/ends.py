@@ -8,6 +8,8 @@ FINISH: dict[str, FinishReason] = {
     "length": "length",
     "max_tokens": "length",
     "model_length": "length",
+    "model_context_window_exceeded": "length",  # Z.ai, Claude behind proxies: anomalyco/opencode#18813
+    "max_output_tokens": "length",
     "tool_calls": "tool_calls",
     "tool_use": "tool_calls",
     "function_call": "tool_calls",

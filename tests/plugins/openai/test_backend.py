@@ -102,6 +102,11 @@ STREAMS: list[tuple[str, bytes, list[StreamEvent]]] = [
     ),
     ("length", chunk({"content": "Hi"}, "max_tokens"), [START, HI, Finished("length", None, "max_tokens")]),
     (
+        "a full context",
+        chunk({"content": "Hi"}, "model_context_window_exceeded"),
+        [START, HI, Finished("length", None, "model_context_window_exceeded")],
+    ),
+    (
         "filtered",
         chunk({"content": "Hi"}, "content_filter"),
         [START, HI, Finished("content_filter", None, "content_filter")],
