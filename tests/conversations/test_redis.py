@@ -8,7 +8,7 @@ import time
 import pytest
 import redis.asyncio as client
 
-from sluice.conversations import ConversationsFailed, Lease, Turn
+from sluice.conversations import LEASE, ConversationsFailed, Lease, Turn
 from sluice.conversations.leases import Leases
 from sluice.conversations.redis import RedisConversations
 from tests.servers import RedisServer
@@ -167,4 +167,46 @@ async def test_while_the_server_is_down_one_call_at_a_time_asks_and_nobody_else_
                 break
     await of.leave(lease)
     await of.close()
+    await store.close()
+
+
+async def test_a_lease_that_ends_later_than_any_can_is_cut_to_the_length_of_one(redis: RedisServer) -> None:
+    """The server's clock was set back, or it is not ours: a session waited for it as long as that."""
+    store = RedisConversations(redis.url, prefix="late", timeout=10)
+    async with client.Redis(port=redis.port) as raw:
+        for late in ("1e999", "nan", "x", str(round((time.time() + 86400) * 1000))):
+            first = Lease("acme", late, "first")
+            assert await store.begin(first, 10) is not None
+            [key] = [
+                one for one in await raw.keys("late:*:lease") if await raw.hget(one, "holder") == b"first"
+            ]
+            await raw.hset(key, mapping={"until": late, "asked:gone": late})
+            await raw.zadd(key.replace(b":lease", b":queue"), {"gone": 1})
+            await store.begin(Lease("acme", late, "second"), 10)
+            fields = await raw.hgetall(key)
+            seconds, _ = await raw.time()
+            for field in (b"until", b"asked:gone"):
+                assert float(fields.get(field, 0)) <= (seconds + LEASE + 1) * 1000
+            await raw.delete(key, key.replace(b":lease", b":queue"))
+    await store.close()
+
+
+@pytest.mark.parametrize("spoilt", ["turns", "bytes"])
+async def test_a_turn_that_could_not_be_stored_does_not_seem_stored(redis: RedisServer, spoilt: str) -> None:
+    store = RedisConversations(redis.url, prefix=f"spoilt-{spoilt}", timeout=10)
+    id = await say(store, "one")
+    lease = Lease("acme", "s", "holder")
+    assert await store.begin(lease, 10) is not None
+    async with client.Redis(port=redis.port) as raw:
+        [turns] = await raw.keys(f"spoilt-{spoilt}:*:turns")
+        if spoilt == "bytes":
+            await raw.hset(turns.removesuffix(b":turns"), "bytes", "x")
+        else:
+            await raw.rename(turns, "aside")
+            await raw.set(turns, "x")
+            with pytest.raises(ConversationsFailed):
+                await store.finish(lease, id, pair("two"))
+            await raw.rename("aside", turns)
+    await store.finish(lease, id, pair("two"))  # as it is sent again
+    assert [turn.content for turn in await store.recent(id, 10)] == ["one", "said one", "two", "said two"]
     await store.close()

@@ -6,8 +6,10 @@ import secrets
 
 import pytest
 
-from sluice.conversations import Lease, SharedConversations, Turn, TurnSuperseded
+from sluice.conversations import LEASE, Lease, SharedConversations, Turn, TurnSuperseded
 from sluice.conversations.leases import Leases
+from sluice.conversations.postgres import PostgresConversations
+from tests.servers import PostgresServer
 
 
 def lease(session: str = "s", tenant: str = "acme") -> Lease:
@@ -246,3 +248,19 @@ async def test_what_is_held_is_renewed_as_long_as_it_is(shared: SharedConversati
     await of._renewing
     assert renewed == [one, two]
     await of.close()
+
+
+async def test_a_lease_in_postgres_that_ends_later_than_any_can_is_cut(postgres: PostgresServer) -> None:
+    asyncpg = pytest.importorskip("asyncpg")
+    store = PostgresConversations(f"{postgres.url}&schema=late", timeout=30)
+    assert await store.begin(Lease("acme", "s", "first"), 10) is not None
+    database = await asyncpg.connect(postgres.url.partition("&")[0])
+    await database.execute("UPDATE late.sluice_lease SET until = 'infinity'")
+    await store.begin(Lease("acme", "s", "second"), 10)
+    late = f"until > clock_timestamp() + make_interval(secs => {LEASE})"
+    assert not await database.fetch(f"SELECT 1 FROM late.sluice_lease WHERE {late}")
+    await database.execute("UPDATE late.sluice_lease SET until = '-infinity'")
+    await database.execute("UPDATE late.sluice_lease_waiting SET holder = 'gone', asked = 'infinity'")
+    assert await store.begin(Lease("acme", "s", "third"), 10) is not None
+    await database.close()
+    await store.close()

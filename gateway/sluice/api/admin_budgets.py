@@ -6,7 +6,7 @@ correction states what has been spent. The difference from the store's value at 
 refunded, so charges of calls in the meantime are kept, and reservations are not changed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -141,8 +141,24 @@ class AdminBudgets:
             for owner, budget in owners.items()
             for period, claim in self._claims(owner, budget)
         ]
-        balances = await self._store.balances([claim for _, _, claim in correction]) if correction else []
-        return [self._object(*one, balance) for one, balance in zip(correction, balances, strict=True)]
+        balances = await self._balances([claim for _, _, claim in correction]) if correction else []
+        found = zip(correction, balances, strict=True)
+        return [self._object(*one, balance) for one, balance in found if balance is not None]
+
+    async def _balances(self, claims: Sequence[Claim]) -> Sequence[Balance | None]:
+        """None for a budget in whose place the store has what is not ours: it hides no other. Raises Unavailable."""
+        try:
+            return await self._store.balances(claims)
+        except Unavailable as error:
+            if len(claims) == 1 or getattr(error.__cause__, "reason", "") != "reply":
+                raise
+        found: list[Balance | None] = []
+        for claim in claims:
+            try:
+                found += await self._store.balances([claim])
+            except Unavailable:
+                found.append(None)
+        return found
 
     def _object(self, owner: Owner, period: Period, claim: Claim, balance: Balance) -> dict[str, Any]:
         limit = claim.limit.capacity

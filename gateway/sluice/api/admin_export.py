@@ -17,6 +17,7 @@ from sluice.conversations import Conversation, ConversationsFailed, Conversation
 from sluice.errors import BadRequest, Unavailable
 from sluice.frontends import Reply
 from sluice.kept import ResponsesFailed, ResponseStore
+from sluice.model.kept import KeptResponse
 
 T = TypeVar("T")
 PAGE = 100
@@ -25,6 +26,7 @@ MESSAGES = 200
 """Maximum messages per line; a longer conversation has several lines."""
 
 _line = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
 
 
 class AdminExport:
@@ -107,7 +109,17 @@ class AdminExport:
                 except OSError as error:
                     raise _down() from error
                 if kept is not None:
-                    yield _written(exported_response(tenant, kept))
+                    yield _response_line(tenant, kept)
+
+
+def _response_line(tenant: str, kept: KeptResponse) -> bytes:
+    """What is stored is put into the line as it is, so it has to be JSON."""
+    try:
+        _decode(kept.input)
+        _decode(kept.response)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return _written({"tenant": tenant, "id": kept.id}, unreadable=True)
+    return _written(exported_response(tenant, kept))
 
 
 def _written(fields: dict[str, Any], **more: Any) -> bytes:

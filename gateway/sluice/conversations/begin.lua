@@ -6,12 +6,21 @@ local holder, length, waiting, fence, limit = ARGV[1], tonumber(ARGV[2]), tonumb
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
+-- A time that lies further ahead than it can have been set (the clock was set back, or it is not ours) is cut, else a
+-- session would wait for it for as long.
+local function bounded(field, text, latest)
+    local at = tonumber(text) or 0
+    if at <= latest then return at end
+    redis.call('HSET', KEYS[3], field, latest)
+    return latest
+end
+
 local lease = redis.call('HMGET', KEYS[3], 'holder', 'until')
-local free = not lease[1] or lease[1] == holder or tonumber(lease[2]) <= now
+local free = not lease[1] or lease[1] == holder or bounded('until', lease[2], now + length) <= now
 for _, other in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
     if other == holder then break end
     local asked = redis.call('HGET', KEYS[3], 'asked:' .. other)
-    if asked and tonumber(asked) + waiting > now then
+    if asked and bounded('asked:' .. other, asked, now) + waiting > now then
         free = false
         break
     end

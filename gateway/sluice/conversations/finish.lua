@@ -8,21 +8,25 @@ if holder ~= '' then
     if redis.call('HGET', KEYS[1], 'done') == holder then return 0 end
     local now = redis.call('HGET', KEYS[3], 'holder')
     if now and now ~= holder then return -1 end
+end
+
+-- What may fail because of somebody else's value comes before `done`: a turn that was not stored must not seem stored.
+local size, count = tonumber(redis.call('HGET', KEYS[1], 'bytes') or 0), 0
+if not size or not (size >= 0 and size < 2 ^ 52) then size = 0 end
+for i = 12, #ARGV do
+    size = size + #ARGV[i]
+    count = redis.call('RPUSH', KEYS[2], ARGV[i])
+end
+if holder ~= '' then
     redis.call('HSET', KEYS[1], 'done', holder)
     redis.call('HSET', KEYS[3], 'holder', '', 'until', 0)  -- nobody's: a renewal may be late
     redis.call('EXPIRE', KEYS[3], fence)
 end
-
 local first = redis.call('HSETNX', KEYS[1], 'id', ARGV[6])
 redis.call('HSETNX', KEYS[1], 'tenant', ARGV[7])
 redis.call('HSETNX', KEYS[1], 'session', ARGV[8])
 redis.call('HSETNX', KEYS[1], 'created', ARGV[9])
 redis.call('HSET', KEYS[1], 'updated', ARGV[10], 'last', ARGV[11])
-local size, count = tonumber(redis.call('HGET', KEYS[1], 'bytes') or 0), 0
-for i = 12, #ARGV do
-    size = size + #ARGV[i]
-    count = redis.call('RPUSH', KEYS[2], ARGV[i])
-end
 local added = #ARGV - 11
 while count > added and (count > most or size > bytes) do
     size = size - #redis.call('LPOP', KEYS[2])

@@ -15,7 +15,7 @@ come at once could lock each other out.
 
 import math
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from sluice.conversations import (
@@ -129,7 +129,9 @@ TAKE = """
     SELECT $1, $2, clock_timestamp() + make_interval(secs => $3)
     WHERE NOT EXISTS (
         SELECT FROM {s}.sluice_lease_waiting AS other
-        WHERE other.digest = $1 AND other.holder <> $2 AND other.asked > clock_timestamp() - make_interval(secs => $4)
+        WHERE other.digest = $1 AND other.holder <> $2
+        AND other.asked > clock_timestamp() - make_interval(secs => $4)
+        AND other.asked <= clock_timestamp() + make_interval(secs => $4)
         AND NOT EXISTS (
             SELECT FROM {s}.sluice_lease_waiting AS own
             WHERE own.digest = $1 AND own.holder = $2 AND (own.since, own.holder) < (other.since, other.holder)
@@ -140,9 +142,14 @@ TAKE = """
     RETURNING 1
 """
 WAIT = """
+    WITH cut AS (
+        UPDATE {s}.sluice_lease SET until = clock_timestamp() + make_interval(secs => $3)
+        WHERE digest = $1 AND until > clock_timestamp() + make_interval(secs => $3)
+    )
     INSERT INTO {s}.sluice_lease_waiting (digest, holder, since, asked) VALUES ($1, $2, clock_timestamp(), clock_timestamp())
     ON CONFLICT (digest, holder) DO UPDATE SET asked = excluded.asked
 """
+"""A lease that ends later than any can (the server's clock was set back, or it is not ours) is cut to its length."""
 BEGIN = """
     WITH gone AS (DELETE FROM {s}.sluice_lease_waiting WHERE digest = $1 AND holder = $2)
     SELECT c.id, turn.data FROM {s}.sluice_conversation AS c LEFT JOIN LATERAL (
@@ -269,11 +276,14 @@ class PostgresConversations:
 
     async def newest(self, limit: int) -> tuple[list[Conversation], int]:
         [[count]] = await self._rows(COUNT)
-        return [self._conversation(row) for row in await self._rows(NEWEST, max(0, limit))], count
+        return self._conversations(await self._rows(NEWEST, max(0, limit))), count
 
     async def get(self, id: str) -> tuple[Conversation, list[Turn]] | None:
         found = await self._rows(ONE, _known(id))
-        return (self._conversation(found[0]), await self.recent(id, MAX_TURNS)) if found else None
+        conversations = self._conversations(found)
+        if found and not conversations:
+            raise ConversationsFailed("reply")
+        return (conversations[0], await self.recent(id, MAX_TURNS)) if found else None
 
     async def delete(self, id: str) -> bool:
         return bool(await self._rows(DELETE, _known(id)))
@@ -291,9 +301,8 @@ class PostgresConversations:
             else (PAGE, number_of(after), limit)
         )
         rows = await self._rows(*of)
-        return [self._conversation(tuple(row)[1:]) for row in rows], str(rows[-1][0]) if len(
-            rows
-        ) == limit else ""
+        found = self._conversations([tuple(row)[1:] for row in rows])
+        return found, str(rows[-1][0]) if len(rows) == limit else ""
 
     async def messages(self, id: str, start: int, limit: int) -> list[Turn]:
         return self._turns(
@@ -346,7 +355,7 @@ class PostgresConversations:
     async def begin(self, lease: Lease, limit: int) -> Begun | None:
         digest = digest_of(lease.tenant, lease.session)
         if not await self._rows(TAKE, digest, lease.holder, LEASE, WAITING):
-            await self._rows(WAIT, digest, lease.holder)
+            await self._rows(WAIT, digest, lease.holder, LEASE)
             return None
         found = await self._rows(BEGIN, digest, lease.holder, max(0, limit))
         turns = self._turns([data for _, data in found if data is not None], digest)
@@ -389,6 +398,14 @@ class PostgresConversations:
 
     def _turns(self, stored: Iterable[bytes], digest: bytes) -> list[Turn]:
         return [self._entries.read(data, digest) for data in stored]
+
+    def _conversations(self, rows: Sequence[Sequence[Any]]) -> list[Conversation]:
+        """Those that can be read: somebody else's bytes hide no other."""
+        found = []
+        for row in rows:
+            with suppress(ValueError):
+                found.append(self._conversation(row))
+        return found
 
     def _conversation(self, row: Sequence[Any]) -> Conversation:
         id, tenant, session, created, updated, last = row

@@ -22,11 +22,14 @@ A conversation expires `keep` seconds after its last turn; of a long one the old
 beyond `messages` or MAX_BYTES. The time is the server's. A lease outlives its end by FENCE seconds, so that a
 turn whose lease ran out long ago finds out who has taken it; where the server has lost everything meanwhile,
 the turn begins the conversation anew.
+
+What somebody else has put under one of these keys is passed over where several are read, so that it hides no
+other; where it is asked for by itself, the store has failed with the reason "reply".
 """
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from time import time as now
 from typing import Any, NamedTuple
@@ -57,7 +60,7 @@ from sluice.conversations.entries import (
 )
 from sluice.storage import sealing
 from sluice.storage.address import address_of
-from sluice.storage.redis import RedisClient, RedisFailed, answer_of_master
+from sluice.storage.redis import RedisClient, RedisFailed, answer_of_master, of_ours
 
 TIMEOUT = 1.0
 """Seconds for one call of the store."""
@@ -82,7 +85,7 @@ class Listed(NamedTuple):
     """A conversation's name and time, as a list of conversations had them; another list that it is in; and the
     time that its last turn must not be later than to be deleted, as text, "" where it may be."""
 
-    name: str
+    name: bytes
     at: float
     of: str = ""
     until: str = ""
@@ -131,7 +134,7 @@ class RedisConversations:
         digest = digest_of(tenant, session)
         async with self._asking() as raw:
             found = await raw.hget(self._key(letters(digest)), "id")
-        return found.decode() if found else self._unstored.of(digest)
+            return found.decode() if found else self._unstored.of(digest)
 
     async def recent(self, id: str, limit: int) -> list[Turn]:
         key = self._key(_digest_in(id))
@@ -161,9 +164,9 @@ class RedisConversations:
             count, digests = await pipeline.execute()
             pipeline = raw.pipeline(transaction=False)
             for digest in digests if limit > 0 else ():
-                pipeline.hgetall(self._key(digest.decode()))
-            found = await pipeline.execute() if limit > 0 else []
-        return [self._conversation(fields) for fields in found if fields], count
+                pipeline.hgetall(self._key(_text(digest)))
+            found = of_ours(await pipeline.execute(raise_on_error=False)) if limit > 0 else []
+        return self._conversations(found), count
 
     async def get(self, id: str) -> tuple[Conversation, list[Turn]] | None:
         key = self._key(_digest_in(id))
@@ -172,9 +175,10 @@ class RedisConversations:
             pipeline.hgetall(key)
             pipeline.lrange(f"{key}:turns", 0, -1)
             fields, turns = await pipeline.execute()
-        if fields.get(b"id") != id.encode():
-            return None
-        return self._conversation(fields), self._turns(turns, digest_in(id))
+            if fields.get(b"id") != id.encode():
+                return None
+            conversation = self._conversation(fields)
+        return conversation, self._turns(turns, digest_in(id))
 
     async def delete(self, id: str) -> bool:
         name = _digest_in(id)
@@ -185,7 +189,7 @@ class RedisConversations:
             (kept, tenant), at = await pipeline.execute()
         if kept != id.encode():
             return False
-        return await self._drop([Listed(name, at or 0.0, self._list_of(tenant))]) > 0
+        return await self._drop([Listed(name.encode(), at or 0.0, self._list_of(tenant or b""))]) > 0
 
     async def delete_of(self, tenant: str, prefix: str = "") -> int:
         """Looks through the list of all conversations, for there is none by tenant. By SCAN: what is taken out
@@ -197,12 +201,12 @@ class RedisConversations:
                 cursor, entries = await client.zscan(self._list, cursor=cursor, count=PAGE)
                 pipeline = client.pipeline(transaction=False)
                 for name, _ in entries:
-                    pipeline.hmget(self._key(name.decode()), "tenant", "session")
-                found = await pipeline.execute() if entries else []
+                    pipeline.hmget(self._key(_text(name)), "tenant", "session")
+                found = of_ours(await pipeline.execute(raise_on_error=False)) if entries else []
             theirs = [
-                Listed(name.decode(), at, of)
-                for (name, at), (owner, session) in zip(entries, found, strict=True)
-                if owner == mine and session.startswith(beginning)
+                Listed(name, at, of)
+                for (name, at), fields in zip(entries, found, strict=True)
+                if fields and fields[0] == mine and (fields[1] or b"").startswith(beginning)
             ]
             count += await self._drop(theirs)
             if not int(cursor):
@@ -216,10 +220,10 @@ class RedisConversations:
             cursor, entries = await client.zscan(self._list, cursor=number_of(after), count=limit)
             pipeline = client.pipeline(transaction=False)
             for name, _ in entries:
-                pipeline.hgetall(self._key(name.decode()))
-            found = await pipeline.execute() if entries else []
-        theirs = [fields for fields in found if fields and (not mine or fields[b"tenant"] == mine)]
-        return [self._conversation(fields) for fields in theirs], str(cursor) if int(cursor) else ""
+                pipeline.hgetall(self._key(_text(name)))
+            found = of_ours(await pipeline.execute(raise_on_error=False)) if entries else []
+        theirs = [fields for fields in found if fields and (not mine or fields.get(b"tenant") == mine)]
+        return self._conversations(theirs), str(cursor) if int(cursor) else ""
 
     async def messages(self, id: str, start: int, limit: int) -> list[Turn]:
         key = self._key(_digest_in(id))
@@ -280,7 +284,7 @@ class RedisConversations:
                 old = await client.zrange(
                     self._list, "-inf", until, byscore=True, offset=0, num=STEP, withscores=True
                 )
-            dropped += await self._drop([Listed(name.decode(), at, until=repr(until)) for name, at in old])
+            dropped += await self._drop([Listed(name, at, until=repr(until)) for name, at in old])
             if len(old) == STEP:
                 return Swept(dropped, more=True)
         if retention.conversations is None:
@@ -297,13 +301,14 @@ class RedisConversations:
             )
             pipeline = client.pipeline(transaction=False)
             for tenant, _ in tenants:
-                pipeline.zcard(f"{self._list}:of:{tenant.decode()}")
-            counts = await pipeline.execute() if tenants else []
+                pipeline.zcard(f"{self._list}:of:{_text(tenant)}")
+            counts = of_ours(await pipeline.execute(raise_on_error=False)) if tenants else []
+        counts = [count or 0 for count in counts]
         wanted, chosen, looked_at, more = {}, 0, self._swept, len(tenants) == STEP
         for (tenant, at), count in zip(tenants, counts, strict=True):
             some = min(max(0, count - most), STEP - chosen)
             if some:
-                wanted[f"{self._list}:of:{tenant.decode()}"] = some
+                wanted[f"{self._list}:of:{_text(tenant)}"] = some
             chosen += some
             if some < count - most:
                 more = True
@@ -318,7 +323,7 @@ class RedisConversations:
         await self._take_out(self._tenants, empty)
         self._swept = looked_at
         return [
-            Listed(name.decode(), at, of, repr(at))
+            Listed(name, at, of, repr(at))
             for of, names in zip(wanted, oldest, strict=True)
             for name, at in names
         ], more
@@ -330,7 +335,7 @@ class RedisConversations:
             some = listed[first : first + STEP]
             async with self._asking():
                 outcomes = await self._forget.each(
-                    [(self._keys(one.name)[:2], [one.until, "updated"]) for one in some]
+                    [(self._keys(_text(one.name))[:2], [one.until, "updated"]) for one in some]
                 )
             dropped += outcomes.count(1)
             lists: dict[str, list[Any]] = {self._list: []}
@@ -364,8 +369,9 @@ class RedisConversations:
             )
             if not taken:
                 return None
-        [id, turns] = found
-        return Begun(id.decode() if id else self._unstored.of(digest), self._turns(turns, digest))
+            [id, turns] = found
+            id = id.decode() if id else self._unstored.of(digest)
+        return Begun(id, self._turns(turns, digest))
 
     async def renew(self, lease: Lease) -> bool:
         return await self._left(lease, _milliseconds(LEASE))
@@ -386,7 +392,7 @@ class RedisConversations:
             )
             pipeline = client.pipeline(transaction=False)
             for name, _ in old:
-                pipeline.exists(self._key(name.decode()))
+                pipeline.exists(self._key(_text(name)))
             there = await pipeline.execute() if old else []
         gone = [entry for entry, exists in zip(old, there, strict=True) if not exists]
         await self._take_out(self._list, gone)
@@ -444,8 +450,21 @@ class RedisConversations:
     def _turns(self, stored: Sequence[bytes], digest: bytes) -> list[Turn]:
         return [self._entries.read(data, digest) for data in stored]
 
+    def _conversations(self, found: Sequence[dict[bytes, bytes] | None]) -> list[Conversation]:
+        """Those that there are and that can be read."""
+        conversations = []
+        for fields in found:
+            if fields:
+                with suppress(ValueError):
+                    conversations.append(self._conversation(fields))
+        return conversations
+
     def _conversation(self, fields: dict[bytes, bytes]) -> Conversation:
-        id, tenant, session = (fields[name].decode() for name in (b"id", b"tenant", b"session"))
+        """Raises ValueError for what is none of ours."""
+        names = (b"id", b"tenant", b"session", b"last", b"created", b"updated")
+        if any(name not in fields for name in names):
+            raise ValueError("not a conversation of ours")
+        id, tenant, session = (fields[name].decode() for name in names[:3])
         last = self._entries.preview_of(fields[b"last"], digest_of(tenant, session))
         return Conversation(id, tenant, session, float(fields[b"created"]), float(fields[b"updated"]), last)
 
@@ -469,6 +488,11 @@ def _digest_in(id: str) -> str:
     """The end of an id that we made; for any other text nothing, so that it cannot become a part of a key."""
     _, _, digest = id.rpartition(".")
     return digest if len(digest) == 22 and digest.isascii() and "}" not in digest else "none"
+
+
+def _text(name: bytes) -> str:
+    """A name in a list, as a part of a key: one that is not ours leads to a key that there is not."""
+    return name.decode("latin-1")
 
 
 def _milliseconds(seconds: float) -> int:

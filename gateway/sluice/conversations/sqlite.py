@@ -13,6 +13,7 @@ import secrets
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ MAX_UNSTORED = 10_000
 """Ids given out for sessions that have no turn yet; the oldest is forgotten first."""
 BUSY = 5.0
 """Seconds to wait for another process's write."""
+ROLES, TIMES = ("user", "assistant"), {float, int}
+"""What a column must have to be one of ours: SQLite keeps any type in any column."""
 
 MIGRATIONS = (
     """
@@ -210,8 +213,23 @@ class SqliteConversations:
             raise ConversationsFailed("key") from error
         return _turn(row)
 
+    def _all_listed(self, rows: Sequence[Sequence[Any]]) -> list[Conversation]:
+        """Those that can be read: a column takes anything, and what is not ours hides no other."""
+        found = []
+        for row in rows:
+            with suppress(ConversationsFailed):
+                found.append(self._listed(row))
+        return found
+
     def _listed(self, row: Sequence[Any]) -> Conversation:
+        """Raises ConversationsFailed."""
         id, tenant, session, created, updated, last = row
+        if not (
+            {str} == {type(id), type(tenant), type(session)}
+            and {type(created), type(updated)} <= TIMES
+            and type(last) in (str, bytes)
+        ):
+            raise ConversationsFailed("reply")
         if type(last) is bytes or self._seals.on:
             last = self._entries.preview_of(
                 last if type(last) is bytes else last.encode(), digest_of(tenant, session)
@@ -221,7 +239,7 @@ class SqliteConversations:
     def _page(self, after: int, limit: int, tenant: str) -> tuple[list[Conversation], str]:
         wanted, values = (" AND tenant = ?", (after, tenant)) if tenant else ("", (after,))
         rows = self._database.execute(f"{PAGE}{wanted} ORDER BY number LIMIT ?", (*values, limit)).fetchall()
-        return [self._listed(row[1:]) for row in rows], str(rows[-1][0]) if len(rows) == limit else ""
+        return self._all_listed([row[1:] for row in rows]), str(rows[-1][0]) if len(rows) == limit else ""
 
     def _append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
         last = turns[-1]
@@ -243,7 +261,7 @@ class SqliteConversations:
 
     def _newest(self, limit: int) -> tuple[list[Conversation], int]:
         [count] = self._database.execute("SELECT count(*) FROM conversation").fetchone()
-        return [self._listed(row) for row in self._database.execute(NEWEST, (max(0, limit),))], count
+        return self._all_listed(self._database.execute(NEWEST, (max(0, limit),)).fetchall()), count
 
     def _get(self, id: str) -> tuple[Conversation, list[Turn]] | None:
         row = self._database.execute(ONE, (id,)).fetchone()
@@ -320,7 +338,15 @@ class SqliteConversations:
 
 
 def _turn(row: Sequence[Any]) -> Turn:
+    """Raises ConversationsFailed."""
     role, content, created, interrupted, thoughts = row
+    if (
+        role not in ROLES
+        or type(content) is not str
+        or type(created) not in TIMES
+        or type(thoughts) is not str
+    ):
+        raise ConversationsFailed("reply")
     return Turn(role, content, created, bool(interrupted), thoughts)
 
 

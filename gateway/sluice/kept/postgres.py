@@ -132,7 +132,9 @@ class PostgresResponses:
 
     async def ids(self, tenant: str, after: str, limit: int) -> tuple[list[str], str]:
         rows = await self._rows(IDS, digest_of(tenant, ""), number_of(after), self._oldest(), limit)
-        return [id.decode() for _, id in rows], str(rows[-1][0]) if len(rows) == limit else ""
+        return [id.decode("utf-8", "replace") for _, id in rows], str(rows[-1][0]) if len(
+            rows
+        ) == limit else ""
 
     async def forget(self) -> bool:
         """Deletes responses that are too old, except those that another gateway is deleting."""
@@ -146,9 +148,11 @@ class PostgresResponses:
         if not rows:
             return None
         id, previous, created, input, response, items = rows[0]
-        return KeptResponse(
-            id.decode(), previous.decode(), created, input, response, tuple([item.decode() for item in items])
-        )
+        try:
+            names = id.decode(), previous.decode(), tuple([item.decode() for item in items])
+        except ValueError as error:  # somebody else's bytes
+            raise ResponsesFailed("reply") from error
+        return KeptResponse(*names[:2], created, input, response, names[2])
 
     def _oldest(self) -> float:
         return self._wall() - self._keep

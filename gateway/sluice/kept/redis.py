@@ -21,7 +21,7 @@ from sluice.conversations.entries import digest_of, letters, number_of, raw
 from sluice.kept import ResponsesFailed
 from sluice.model.kept import KeptResponse
 from sluice.storage.address import address_of
-from sluice.storage.redis import RedisClient, RedisFailed, answer_of_master
+from sluice.storage.redis import RedisClient, RedisFailed, answer_of_master, of_ours
 
 TIMEOUT = 1.0
 """Seconds for one call of the store."""
@@ -82,7 +82,7 @@ class RedisResponses:
             before = await client.hget(key, "items")
             pipeline = client.pipeline(transaction=False)
             if before is not None:
-                self._drop_items(pipeline, tenant, set(_items(before)).difference(kept.items))
+                self._drop_items(pipeline, tenant, set(_items_of(before)).difference(kept.items))
             pipeline.zadd(of, {raw(kept.id): kept.created})
             pipeline.expire(of, round(self._keep + LISTED))
             pipeline.hset(key, mapping=fields)
@@ -103,11 +103,16 @@ class RedisResponses:
             pipeline.setrange(key, 0, "")  # see `answer_of_master`; it makes no key where there is none
             pipeline.get(key)
             name = answer_of_master(await pipeline.execute(raise_on_error=False))
-        found = await self._one(name.decode()) if name is not None else None
+        found = await self._one(name.decode("latin-1")) if name is not None else None
         return found if found is not None and item in found.items else None
 
     async def delete(self, tenant: str, id: str) -> bool:
-        there = await self.get(tenant, id) is not None
+        try:
+            there = await self.get(tenant, id) is not None
+        except ResponsesFailed as error:
+            if error.reason != "reply":
+                raise
+            there = True  # what cannot be read can be deleted
         await self._delete(tenant, [raw(id)])
         return there
 
@@ -124,9 +129,8 @@ class RedisResponses:
         """By SCAN: what is put or deleted meanwhile changes the places of the others."""
         async with self._asking() as client:
             cursor, found = await client.zscan(self._list_of(tenant), cursor=number_of(after), count=limit)
-        return [id.decode() for id, created in found if created > self._oldest()], str(cursor) if int(
-            cursor
-        ) else ""
+        ids = [_text(id) for id, created in found if created > self._oldest()]
+        return ids, str(cursor) if int(cursor) else ""
 
     async def forget(self) -> bool:
         """Most responses expire by themselves, so mostly ids are taken out of a list: one list at a time."""
@@ -136,7 +140,7 @@ class RedisResponses:
         oldest = self._oldest()
         async with self._asking() as client:
             old = await client.zrange(of, "-inf", oldest, byscore=True, offset=0, num=PAGE, withscores=True)
-        keys = [self._key(letters(digest_of(tenant, id.decode()))) for id, _ in old]
+        keys = [self._key(letters(digest_of(tenant, _text(id)))) for id, _ in old]
         async with self._asking():
             await self._drop.each([([key], [repr(oldest), "created"]) for key in keys])
         if old:
@@ -158,24 +162,28 @@ class RedisResponses:
             fields = answer_of_master(await pipeline.execute(raise_on_error=False))
         if not fields or b"response" not in fields:
             return None
-        kept = KeptResponse(
-            fields[b"id"].decode(),
-            fields[b"previous"].decode(),
-            float(fields[b"created"]),
-            fields[b"input"],
-            fields[b"response"],
-            _items(fields[b"items"]),
-        )
+        try:
+            kept = KeptResponse(
+                fields[b"id"].decode(),
+                fields[b"previous"].decode(),
+                float(fields[b"created"]),
+                fields[b"input"],
+                fields[b"response"],
+                _items(fields[b"items"]),
+            )
+        except (KeyError, ValueError, msgspec.DecodeError) as error:
+            raise ResponsesFailed("reply") from error
         return kept if kept.created > self._oldest() else None
 
     async def _delete(self, tenant: str, ids: list[bytes]) -> int:
         """The number of responses deleted."""
-        keys = [self._key(letters(digest_of(tenant, id.decode()))) for id in ids]
+        keys = [self._key(letters(digest_of(tenant, _text(id)))) for id in ids]
         async with self._asking() as client:
             pipeline = client.pipeline(transaction=False)
             for key in keys:
                 pipeline.hget(key, "items")
-            items = [_items(found) for found in await pipeline.execute() if found is not None]
+            found = of_ours(await pipeline.execute(raise_on_error=False))
+            items = [_items_of(one) for one in found if one is not None]
             pipeline = client.pipeline(transaction=False)
             self._drop_items(pipeline, tenant, {item for found in items for item in found})
             for key in keys:
@@ -209,3 +217,16 @@ class RedisResponses:
                 yield client
         except RedisFailed as error:
             raise ResponsesFailed(error.reason) from error
+
+
+def _text(id: bytes) -> str:
+    """An id in a list; one that is not ours is that of no response."""
+    return id.decode("utf-8", "replace")
+
+
+def _items_of(data: bytes) -> tuple[str, ...]:
+    """The ids of a response's items that are to be forgotten with it; none where they cannot be read."""
+    try:
+        return _items(data)
+    except (ValueError, msgspec.DecodeError):
+        return ()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sluice.conversations.entries import number_of
+from sluice.kept import ResponsesFailed
 from sluice.model.kept import KeptResponse
 from sluice.storage.sqlite import SqliteFile, migrate_part, transaction
 
@@ -115,8 +116,12 @@ class SqliteResponses:
         if row is None:
             return None
         id, previous, created, input, response, number = row
-        items = self._database.execute(ITEMS, (number,)).fetchall()
-        return KeptResponse(id, previous, created, input, response, tuple([item for (item,) in items]))
+        items = tuple([item for (item,) in self._database.execute(ITEMS, (number,)).fetchall()])
+        texts, times, blobs = {type(id), type(previous)}, {type(created)}, {type(input), type(response)}
+        if not (texts == {str} and times <= {float, int} and blobs <= {bytes, str}):
+            raise ResponsesFailed("reply")  # SQLite keeps any type in any column
+        input, response = (blob.encode() if type(blob) is str else blob for blob in (input, response))
+        return KeptResponse(id, previous, created, input, response, items)
 
     def _delete(self, tenant: str, id: str) -> bool:
         there = self._one(FIND, tenant, id) is not None

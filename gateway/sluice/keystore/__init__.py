@@ -99,7 +99,7 @@ def decode(id: str, revision: int, data: bytes) -> KeyEntry:
     """Never raises: what cannot be read is an entry without a key."""
     try:
         return KeyEntry(id, revision, _decode(data))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return KeyEntry(id, revision, None)
 
 

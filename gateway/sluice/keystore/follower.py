@@ -18,6 +18,8 @@ from sluice.storage import Reason
 
 EVERY = 0.25
 """Seconds between two polls."""
+MAX_RESTORED = 3
+"""Times that a poll writes keys back; what the store says then still does not fit is for the next one."""
 
 
 def _ignore(*_: object) -> None:
@@ -122,10 +124,14 @@ class Follower:
             await self.follow()
 
     async def _read(self) -> None:
+        restored = 0
         while True:
             changes = await self._store.changes(self._seen)
             another = bool(self._epoch) and changes.epoch != self._epoch
             if another or changes.generation < max(self._seen, self._made):
+                if restored == MAX_RESTORED:  # such as a generation below zero, which nobody of ours writes
+                    raise KeyStoreFailed("reply")
+                restored += 1
                 await self._restore(changes.generation, another)
                 continue
             self._epoch = changes.epoch

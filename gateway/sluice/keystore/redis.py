@@ -25,6 +25,7 @@ TIMEOUT = 0.5
 """Seconds for one call."""
 LATE = -1
 CONNECTIONS = 4
+MAX_REVISION = 2.0**53
 
 CHANGES = """
 local page = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2])
@@ -87,7 +88,7 @@ class RedisKeys:
 
     async def ids(self) -> set[str]:
         async with self._asking() as raw:
-            return {id.decode() for id in await raw.zrange(self._keys[2], 0, -1)}
+            return {id.decode("utf-8", "replace") for id in await raw.zrange(self._keys[2], 0, -1)}
 
     async def put(self, key: StoredKey, revision: int) -> int | None:
         return await self._change(PUT, key.id, revision, secrets.token_hex(8), encode(key)) or None
@@ -123,8 +124,13 @@ class RedisKeys:
 def _changes(reply: tuple[bytes, bytes, int, list[bytes], list[bytes], list[bytes | None]]) -> Changes:
     epoch, generation, total, ids, revisions, data = reply
     entries = [
-        decode(id.decode(), int(revision), kept or b"")
+        decode(id.decode("utf-8", "replace"), _revision(revision), kept or b"")
         for id, revision, kept in zip(ids, revisions, data, strict=True)
     ]
     read = entries[-1].revision if len(entries) == PAGE else int(generation)
     return Changes(epoch.decode(), read, entries, total)
+
+
+def _revision(score: bytes) -> int:
+    """A key's; of a member that is not ours (infinite, or between two numbers) one that lets others be read."""
+    return int(min(max(0.0, float(score)), MAX_REVISION))

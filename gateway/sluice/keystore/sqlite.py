@@ -4,9 +4,9 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from sluice.keystore import PAGE, Changes, KeyStoreFailed, StoredKey, decode, encode
+from sluice.keystore import PAGE, Changes, KeyEntry, KeyStoreFailed, StoredKey, decode, encode
 from sluice.storage import reason_of_file
 from sluice.storage.sqlite import SqliteFile, migrate_part, transaction
 
@@ -76,10 +76,10 @@ class SqliteKeys:
             self._database.execute("ROLLBACK")
         if len(rows) == PAGE:
             generation = rows[-1][1]
-        return Changes("", generation, [decode(*row) for row in rows], total)
+        return Changes("", generation, [_entry(*row) for row in rows], total)
 
     def _ids(self) -> set[str]:
-        return {id for (id,) in self._database.execute("SELECT id FROM sluice_key")}
+        return {_text(id) for (id,) in self._database.execute("SELECT id FROM sluice_key")}
 
     def _put(self, key: StoredKey, revision: int) -> int | None:
         with transaction(self._database):
@@ -106,3 +106,13 @@ class SqliteKeys:
         number: int
         [number] = self._database.execute(GENERATION).fetchone()
         return number
+
+
+def _entry(id: Any, revision: Any, data: Any) -> KeyEntry:
+    """SQLite keeps any type in any column: of what is not ours there is an entry without a key."""
+    ours = type(revision) is int and type(data) in (bytes, str)
+    return decode(_text(id), revision, data) if ours else KeyEntry(_text(id), 0, None)
+
+
+def _text(id: Any) -> str:
+    return id if type(id) is str else repr(id)

@@ -43,6 +43,8 @@ MAX_PENDING = 10_000
 """Most pending settlements; beyond it the oldest are dropped."""
 TOGETHER = 100
 """Pending settlements sent at a time."""
+SOONEST = 0.02
+"""Seconds until a settlement that failed is sent again, while the store is not down; then more each time."""
 TRIES = 20
 """Most attempts at a settlement that the store answers with an error."""
 
@@ -228,8 +230,11 @@ class Guarded:
             self._settling = asyncio.create_task(self._settle_soon())
 
     async def _settle_soon(self) -> None:
+        """Soon at first, for a lost reply: what is pending goes with this process, if that is killed."""
+        pause = min(SOONEST, self._probe_every)
         while self._pending and not self.down:
-            await self._sleep(self._probe_every)
+            await self._sleep(pause)
+            pause = min(2 * pause, self._probe_every)
             try:
                 await self._settle_pending()
             except BucketStoreFailed as error:

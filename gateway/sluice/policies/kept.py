@@ -24,7 +24,8 @@ from sluice.proxy.call import Call
 from sluice.storage.again import AGAIN, AGAIN_AFTER, stored
 
 T = TypeVar("T")
-BROKEN = (OSError, TimeoutError, RuntimeError)
+BROKEN = (OSError, TimeoutError, RuntimeError, ValueError, msgspec.DecodeError)
+"""What a store raises, and what it has may be. The last two: it is not what we have put there."""
 MAX_PREVIOUS_RESPONSES = 512
 """Maximum responses before a request that are followed."""
 MAX_HELD_BYTES = 32 << 20
@@ -238,23 +239,27 @@ class OfTenant(msgspec.Struct, frozen=True, eq=False):
         return _Settled(self._policy, self._store)
 
     async def response(self, id: str) -> bytes:
-        return (await self._one(id)).response
+        return await self._policy.guarded(self._response(id))
 
     async def input(self, id: str) -> list[Item]:
-        kept = await self._one(id)
-        before = (
-            await self._policy.guarded(conversation(self._settled, self._tenant, kept.previous))
-            if kept.previous
-            else []
-        )
-        return [*before, *_items(kept.input)]
+        return await self._policy.guarded(self._input(id))
 
     async def delete(self, id: str) -> None:
         if not await self._policy.guarded(self._settled.delete(self._tenant, id)):
             raise _unknown(id)
 
+    async def _response(self, id: str) -> bytes:
+        kept = await self._one(id)
+        _object(kept.response)
+        return kept.response
+
+    async def _input(self, id: str) -> list[Item]:
+        kept = await self._one(id)
+        before = await conversation(self._settled, self._tenant, kept.previous) if kept.previous else []
+        return [*before, *_items(kept.input)]
+
     async def _one(self, id: str) -> KeptResponse:
-        kept = await self._policy.guarded(self._settled.get(self._tenant, id))
+        kept = await self._settled.get(self._tenant, id)
         if kept is None:
             raise _unknown(id)
         return kept

@@ -285,7 +285,12 @@ def _written(thoughts: Sequence[Thought]) -> str:
 
 
 def _read(text: str) -> tuple[Thought, ...]:
-    return tuple([Thought(*entry) for entry in _entries(text)]) if text else ()
+    """Returns the thoughts of a message of the history; none of those that are not ours, which only spare the
+    provider some work."""
+    try:
+        return tuple([Thought(*entry) for entry in _entries(text)]) if text else ()
+    except (msgspec.DecodeError, UnicodeError):
+        return ()
 
 
 _entries = msgspec.json.Decoder(list[tuple[str, str, str]]).decode

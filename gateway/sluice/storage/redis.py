@@ -127,6 +127,15 @@ def answer_of_master(replies: Sequence[Any]) -> Any:
     return answer
 
 
+def of_ours(replies: Sequence[Any]) -> list[Any]:
+    """The replies of a pipeline; None where a key has a value that is not ours (of another type), so that it
+    hides no other. Raises any other error."""
+    for reply in replies:
+        if isinstance(reply, Exception) and reason_of(reply) != "reply":
+            raise reply
+    return [None if isinstance(reply, Exception) else reply for reply in replies]
+
+
 class RedisClient:
     """Connections to the Redis at `address`, at most `connections`, for which a call waits `wait` seconds.
 

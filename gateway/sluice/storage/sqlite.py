@@ -73,7 +73,15 @@ class SqliteFile:
         self._empty_log(ERASING)
 
     def _run(self, work: Callable[[], T]) -> T:
-        result = work()
+        try:
+            result = work()
+        except sqlite3.OperationalError as error:
+            if not str(error).startswith("Could not decode"):
+                raise
+            # Somebody has put text here that is not UTF-8. From now on it is read nevertheless, more slowly; what
+            # failed was a read, or was rolled back.
+            self.database.text_factory = _lenient
+            result = work()
         if self._in_log:
             self._empty_log(0.0)
         return result
@@ -135,6 +143,10 @@ def another_programs(path: Path) -> OSError:
 
 def of_a_newer_version(path: Path) -> OSError:
     return OSError(errno.EINVAL, "the file was written by a newer version", str(path))
+
+
+def _lenient(text: bytes) -> str:
+    return text.decode("utf-8", "replace")
 
 
 def _open(path: Path, prepare: Callable[[sqlite3.Connection], None], busy: float) -> sqlite3.Connection:

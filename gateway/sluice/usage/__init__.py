@@ -90,6 +90,15 @@ def sound(row: Row) -> bool:
     return True
 
 
+def legible(row: Row) -> bool:
+    """Returns whether a row that a store has is one of ours: somebody else may have written there. A report leaves
+    out those that are not."""
+    subject, figures = row
+    return all(type(text) is str for text in subject) and all(
+        type(value) is int for value in msgspec.structs.astuple(figures)
+    )
+
+
 class UsageBatch(msgspec.Struct, frozen=True):
     """Rows of one day, to be added. The batches of one `writer` are numbered upwards and come in that order.
 

@@ -7,7 +7,7 @@ on one key, and a cluster needs no hash tag.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -81,10 +81,14 @@ class RedisUsage:
             found = answer_of_master(await pipeline.execute(raise_on_error=False))
         rows: dict[Subject, Figures] = {}
         for field, value in found.items():
-            match _fields(field):
-                case [key, tenant, alias, model, *of, name] if name in NAMES and len(of) == bool(dimension):
-                    figures = rows.setdefault(Subject(day, key, tenant, alias, model, *of), Figures())
-                    setattr(figures, name, int(value))
+            with suppress(ValueError, msgspec.DecodeError):  # somebody else's field hides no other
+                match _fields(field):
+                    case [key, tenant, alias, model, *of, name] if name in NAMES and len(of) == bool(
+                        dimension
+                    ):
+                        number = int(value)
+                        figures = rows.setdefault(Subject(day, key, tenant, alias, model, *of), Figures())
+                        setattr(figures, name, number)
         return list(rows.items())
 
     async def prune(self, before: str, dimension: str = "") -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from sluice.storage import reason_of_file
 from sluice.storage.sqlite import SqliteFile, transaction
-from sluice.usage import Figures, Row, RowRefused, Subject, UsageBatch, UsageFailed
+from sluice.usage import Figures, Row, RowRefused, Subject, UsageBatch, UsageFailed, legible
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -120,7 +120,8 @@ class SqliteUsage:
 
     def _of_day(self, day: str, dimension: str) -> list[Row]:
         query = (OF_DIMENSION, (day, dimension)) if dimension else (OF_DAY, (day,))
-        return [(Subject(*row[:6]), Figures(*row[6:])) for row in self._database.execute(*query)]
+        rows = [(Subject(*row[:6]), Figures(*row[6:])) for row in self._database.execute(*query)]
+        return [row for row in rows if legible(row)]
 
     def _prune(self, before: str, dimension: str) -> None:
         if dimension:
