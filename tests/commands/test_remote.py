@@ -77,6 +77,13 @@ async def test_chat_usage_and_calls() -> None:
         assert (stranger.returncode, "401" in stranger.stderr) == (1, True)
 
 
+async def test_verbs_of_targets_say_which_gateway_they_ask_behind_themselves() -> None:
+    async with shell() as user:
+        for verb in ("disable", "drain", "enable"):
+            done = await user.run("targets", verb, "echo/a/b")  # a gateway within a test cannot switch any
+            assert (done.returncode, "part of another process" in done.stderr) == (1, True), done.stderr
+
+
 @pytest.mark.parametrize("command", [["keys", "list"], ["usage"], ["calls"]])
 async def test_without_the_key_it_says_so(command: list[str]) -> None:
     async with shell() as user:

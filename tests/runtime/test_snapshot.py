@@ -15,7 +15,7 @@ from sluice.config.loader import Loaded
 from sluice.routing.health import BreakerState
 from sluice.runtime import snapshot as module
 from sluice.runtime.restart import NeedsRestart
-from tests.e2e.gateways import HEAD, Running, gateway
+from tests.e2e.gateways import HEAD, KEY, Running, gateway
 from tests.fakes.rawserver import Peer, Request, sized
 from tests.runtime.held import NEW, OLD, SERVER, Provider, begin, client_of, hold_echoes, key, loaded, whole
 from tests.upstream.calls import until
@@ -148,6 +148,32 @@ async def test_what_a_vanished_upstream_has_is_closed_when_its_last_call_has_end
         await gone.all_closed()
         await alone(g)
         assert b'upstream="chat"' not in g.runtime.exposition()
+
+
+async def test_a_long_stream_keeps_its_own_configuration_and_not_all_that_came_later() -> None:
+    async with Provider() as one:
+
+        def config(number: int) -> str:
+            return (
+                f"{HEAD}{upstreams(chat=one.url)}prices: {{models: {{m: {{input: {number}, output: 0}}}}}}\n"
+            )
+
+        async with gateway(config(0)) as g, client_of(g.url) as client:
+            oldest = g.snapshots.current
+            stream = await begin(client, "chat", KEY)
+            taken = []
+            for number in range(1, 5):
+                await g.swap(loaded(config(number)))
+                assert (await whole(client))[0] == 200
+                taken.append(g.snapshots.current)
+            await until(lambda: g.snapshots.living == [oldest, taken[0], taken[-1]])
+            closed = weakref.ref(taken.pop(1))
+            g.snapshots.retired = gc.collect
+            await g.swap(loaded(config(5)))
+            await until(lambda: closed() is None)
+            one.gate.set()
+            assert await stream.text() == "begin end"
+            await alone(g)
 
 
 async def test_a_call_that_its_client_left_holds_its_snapshot_too() -> None:

@@ -227,14 +227,16 @@ def targets(context: click.Context, *, url: str | None, path: str | None, as_jso
 
 
 def _control(verb: str, text: str) -> click.Command:
+    @of_a_running_one
     @click.pass_context
-    def control(context: click.Context, target: str) -> None:
+    def control(context: click.Context, *, url: str | None, path: str | None, target: str) -> None:
         upstream, slash, model = target.partition("/")
         if not slash:
             raise click.UsageError("TARGET is UPSTREAM/MODEL, as `sluice targets` lists it")
         at = f"/admin/targets/{quote(upstream, safe='')}/{quote(model)}/{verb}"
-        url, path = context.obj
-        click.echo(f"{target}: {wanted(url, path, 'POST', at)['state']}")
+        of_group = context.obj  # `sluice targets --url … disable` is the same
+        answer = wanted(url or of_group[0], path or of_group[1], "POST", at)
+        click.echo(f"{target}: {answer['state']}")
 
     return click.command(verb, help=text)(click.argument("target", metavar="TARGET")(control))
 

@@ -117,6 +117,7 @@ async def _serve(loaded: Loaded, source: ConfigSource, worker: Worker | None) ->
                 gc.set_threshold(
                     20_000, 20, 100
                 )  # calls leave no cycles behind: the default looks after every second one
+                gateway.snapshots.retired = gc.collect  # but a configuration has some
                 gateway.state.metrics.child("worker").set(number)
                 if worker is not None:
                     _report(worker, LISTENS)

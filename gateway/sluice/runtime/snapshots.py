@@ -1,6 +1,7 @@
 """The snapshot of new requests, and older ones whose calls have not ended."""
 
 import asyncio
+import weakref
 from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -29,6 +30,10 @@ class Snapshots:
         self._building: list[Snapshot] = []
         """Snapshots that are being built, or are prepared and not yet taken."""
         self._retiring: set[asyncio.Task[None]] = set()
+        self.retired: Callable[[], object] = lambda: None
+        """Called when an older snapshot is closed, and nothing of ours refers to it any more."""
+        self._begun = [weakref.WeakSet[asyncio.Task[None]]() for _ in range(2)]
+        """The requests that had begun when the snapshot before the current one was taken, and the current one."""
         self._swapping = asyncio.Lock()
         self._closed = False
 
@@ -88,9 +93,14 @@ class Snapshots:
         self._building.remove(fresh)
         self.living.append(fresh)
         fresh.take_over(before)
-        retiring = asyncio.create_task(self._retire(before, answering))
+        # A stream of an hour would keep each configuration of that hour if all waited for it. Those that had begun
+        # at the swap before the last one are of older snapshots than `before`; of the last one's, some may have
+        # had a task that had not run yet, and have taken `before`.
+        of_before = [task for task in answering if task not in self._begun[0]]
+        self._begun = [self._begun[1], weakref.WeakSet(answering)]
+        retiring = asyncio.create_task(self._retire(before, of_before))
         self._retiring.add(retiring)
-        retiring.add_done_callback(self._retiring.discard)
+        retiring.add_done_callback(self._has_retired)
 
     async def discard(self, fresh: Snapshot) -> None:
         """Closes a prepared snapshot that is not taken."""
@@ -112,6 +122,10 @@ class Snapshots:
             await asyncio.wait(answering)
         await snapshot.idle()
         await self._close(snapshot)
+
+    def _has_retired(self, retiring: "asyncio.Task[None]") -> None:
+        self._retiring.discard(retiring)
+        self.retired()
 
     async def _close(self, snapshot: Snapshot) -> None:
         try:
