@@ -2,9 +2,12 @@
 
 import asyncio
 import random
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from sluice.conversations.turn_locks import TurnLocks
 from sluice.conversations.turnstile import MAX_WAITING, Turnstile
 from sluice.errors import Unavailable
 
@@ -208,3 +211,115 @@ async def test_a_storm_of_turns_and_cancellations_leaves_nothing_behind(seed: in
     assert {type(result) for result in results} <= {type(None), asyncio.CancelledError, Unavailable}
     assert all(session.begun == sorted(session.begun) for session in sessions)
     assert (len(turnstile), waiting) == (0, 0)
+
+
+# --- over processes
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "state.db-turns"
+
+
+class Processes:
+    """Two turnstiles with a file of their own each at one path, as two processes have them. Who waits tries again
+    whenever the others have run."""
+
+    def __init__(self, file: Path) -> None:
+        self.waiting = [0, 0]
+        self.locks = [TurnLocks(file, sleep=lambda _: asyncio.sleep(0)) for _ in range(2)]
+        self.sessions = [
+            Session(Turnstile(partial(self._count, number), locks)) for number, locks in enumerate(self.locks)
+        ]
+
+    def _count(self, number: int, by: int) -> None:
+        self.waiting[number] += by
+
+
+async def settled() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_of_two_processes_one_has_the_turn_and_neither_passes_the_other_by(file: Path) -> None:
+    it = Processes(file)
+    busy, other = it.sessions
+    for _ in range(3):
+        busy.come()
+    await settled()
+    other.come()
+    await settled()
+    assert (busy.begun, other.begun) == ([0], [])
+    assert it.waiting == [2, 1]
+    busy.end(0)  # the next of its own waits behind the other process
+    await settled()
+    assert (busy.begun, other.begun) == ([0], [0])
+    other.end(0)
+    await settled()
+    assert busy.begun == [0, 1]
+    busy.end(1)
+    busy.end(2)
+    await asyncio.gather(*busy.tasks, *other.tasks)
+    assert it.waiting == [0, 0]
+
+
+async def test_other_sessions_do_not_wait_for_another_process(file: Path) -> None:
+    first, second = (Turnstile(locks=TurnLocks(file)) for _ in range(2))
+    async with first.turn("acme", "s"), second.turn("acme", "t"), second.turn("other", "s"):
+        pass
+
+
+async def test_who_gives_up_while_another_process_has_the_turn_leaves_nothing_behind(file: Path) -> None:
+    it = Processes(file)
+    one, two = it.sessions
+    one.come()
+    await settled()
+    gone, next = two.come(), two.come()
+    await settled()
+    gone.cancel()
+    await settled()
+    assert gone.cancelled()
+    one.end(0)
+    await settled()
+    assert two.begun == [1]
+    two.end(1)
+    await next
+    third = one.come()
+    one.end(1)
+    await third
+    assert it.waiting == [0, 0]
+
+
+async def test_a_process_that_ends_gives_its_turns_back(file: Path) -> None:
+    it = Processes(file)
+    one, two = it.sessions
+    one.come()
+    await settled()
+    two.come()
+    await settled()
+    assert two.begun == []
+    it.locks[0].close()  # as the kernel does at its death
+    await settled()
+    assert two.begun == [0]
+    two.end(0)
+    one.end(0)
+    await asyncio.gather(*one.tasks, *two.tasks)
+
+
+async def test_a_turn_does_not_wait_for_ever_for_another_process(file: Path) -> None:
+    now = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    holder = TurnLocks(file)
+    await holder.take("acme", "s", lambda _: None)
+    waiter = Turnstile(locks=TurnLocks(file, sleep=sleep, clock=lambda: now))
+    with pytest.raises(Unavailable):
+        async with waiter.turn("acme", "s"):
+            pass
+    holder.give_back("acme", "s")
+    async with waiter.turn("acme", "s"):
+        pass
+    assert file.stat().st_mode & 0o777 == 0o600

@@ -1,5 +1,5 @@
-"""Two gateways, as on two hosts, share a store of conversations: sessions are used at both at once, and
-either is killed.
+"""Two gateways, as on two hosts (with SQLite: on one), share a store of conversations: sessions are used at both at
+once, and either is killed.
 
 The echo model says how many of the user's messages it was given, so each answer tells the place of its turn
 in the session: what was acknowledged must stand there, once. SLUICE_TURNS=10000 makes it as many turns.
@@ -58,10 +58,18 @@ def cluster_address() -> Iterator[str]:
         yield cluster.url
 
 
+@contextmanager
+def file_address() -> Iterator[str]:
+    """Of two gateways on one host; the file's name ends as config() has it."""
+    with TemporaryDirectory() as directory:
+        yield f"sqlite:{directory}/state.db"
+
+
 STORES: dict[str, Callable[[], AbstractContextManager[str]]] = {
     "redis": redis_address,
     "cluster": cluster_address,
     "postgres": postgres_address,
+    "sqlite": file_address,
 }
 
 

@@ -1,12 +1,16 @@
-"""One turn at a time per conversation: whoever comes first goes first, within this process."""
+"""One turn at a time per conversation: whoever comes first goes first, within this process; where processes share
+a file of conversations, one at a time over all of them."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sluice.errors import Unavailable
+
+if TYPE_CHECKING:
+    from sluice.conversations.turn_locks import TurnLocks
 
 Key = tuple[str, str]
 """A conversation: its tenant and session."""
@@ -16,10 +20,13 @@ MAX_WAITING = 256
 
 class Turnstile:
     """`waiting` gets +1 and -1 as turns begin and end to wait. Sessions with nobody in them are
-    forgotten."""
+    forgotten. `locks`: those that other processes respect, too."""
 
-    def __init__(self, waiting: Callable[[int], Any] = lambda _: None) -> None:
+    def __init__(
+        self, waiting: Callable[[int], Any] = lambda _: None, locks: "TurnLocks | None" = None
+    ) -> None:
         self._waiting = waiting
+        self._locks = locks
         self._queues: dict[Key, deque[asyncio.Future[None]]] = {}
 
     def __len__(self) -> int:
@@ -39,8 +46,19 @@ class Turnstile:
             self._queues[key] = deque()
         else:
             await self._wait(key, queue, waiting)
+        if self._locks is not None:
+            try:
+                await self._locks.take(*key, waiting)
+            except BaseException:
+                self._pass_on(key)
+                raise
 
     def leave(self, key: Key) -> None:
+        if self._locks is not None:
+            self._locks.give_back(*key)
+        self._pass_on(key)
+
+    def _pass_on(self, key: Key) -> None:
         if not self._call_next(self._queues[key]):
             del self._queues[key]
 
@@ -58,7 +76,7 @@ class Turnstile:
             if (
                 called.done() and not called.cancelled()
             ):  # called and cancelled at once: the turn goes on to the next
-                self.leave(key)
+                self._pass_on(key)
             elif called in queue:  # else whoever left meanwhile has passed it over
                 queue.remove(called)
             raise

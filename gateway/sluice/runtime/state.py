@@ -49,6 +49,7 @@ from sluice.runtime.stores import (
     key_follower,
     response_store,
     retention,
+    turn_locks,
     usage_ledger,
     use_keys,
 )
@@ -211,7 +212,11 @@ class ProcessState:
         self.conversations = store = conversation_store(config, metrics, self.watches, self.seals)
         stack.push_async_callback(self.conversations.close)
         leases = Leases(store, records.not_kept) if isinstance(store, MeasuredShared) else None
-        self.turns = Turns(store, Turnstile(), time.time, records.not_kept, leases=leases)
+        locks = turn_locks(config)
+        if locks is not None:
+            stack.callback(locks.close)
+        turnstile = Turnstile(locks=locks)
+        self.turns = Turns(store, turnstile, time.time, records.not_kept, leases=leases)
         stack.push_async_callback(self.turns.close)
         self.kept = KeptResponses(
             response_store(config, self.watches, self.seals), time.time, records.not_kept, clock=self.clock

@@ -3,7 +3,8 @@ for each)."""
 
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -24,6 +25,9 @@ from sluice.storage.watch import StoreWatch
 from sluice.telemetry.metrics import Metrics
 from sluice.usage import SUBJECT, Row, UsageFailed, UsageStore
 from sluice.usage.ledger import UsageLedger
+
+if TYPE_CHECKING:
+    from sluice.conversations.turn_locks import TurnLocks
 
 
 class StoreWatches(dict[str, StoreWatch]):
@@ -134,6 +138,17 @@ def conversation_store(config: Config, metrics: Metrics, watches: StoreWatches, 
     if not at.shared:
         return MeasuredFile(store, metrics, at.kind, time.monotonic, watch=watch, reason_of=reason_of_file)
     return MeasuredShared(cast(SharedConversations, store), metrics, at.kind, time.monotonic, watch=watch)
+
+
+def turn_locks(config: Config) -> "TurnLocks | None":
+    """Returns what keeps a session's turns apart over the processes that share a file of conversations, beside that
+    file. Raises OSError."""
+    at = configured(config.state.reveal(), config)
+    if at.kind != "sqlite":
+        return None
+    from sluice.conversations.turn_locks import SUPPORTED, TurnLocks
+
+    return TurnLocks(Path(f"{at.path}-turns")) if SUPPORTED else None
 
 
 def use_keys(seals: Seals, config: Config) -> None:

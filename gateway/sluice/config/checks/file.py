@@ -99,8 +99,6 @@ def not_shared(config: Config) -> Iterator[tuple[Path, str]]:
             ("state",),
             "each worker keeps its own conversations: a turn that another worker answers does not know them",
         )
-    elif state.startswith("sqlite:"):
-        yield ("state",), "turns of one session at two workers at once are not put in order"
     aliases = config.aliases.values() if isinstance(config.aliases, dict) else ()
     resumable = [alias for alias in aliases if isinstance(alias, Alias) and alias.resumable]
     if resumable and isinstance(config.resume, Secret) and config.resume.reveal() == "memory":
