@@ -1,31 +1,31 @@
 """What is done later: all of it, in order, soon; and what fails is told and holds nothing up."""
 
-from sluice.aio.deferred import HEAVY, MANY, NOW, DeferredWork, at_once
+from sluice.aio.deferred import MAX_DEFERRED_BYTES, MAX_DEFERRED_CALLS, NOW, DeferredWork, at_once
 
 
 def test_it_is_done_in_order_when_it_is_asked_for_or_there_is_much_of_it() -> None:
     done: list[int] = []
     deferred = DeferredWork(lambda crash: None)
-    for number in range(MANY - 1):
+    for number in range(MAX_DEFERRED_CALLS - 1):
         deferred.later(done.append, number)
     assert done == []
     deferred.flush()
-    assert done == list(range(MANY - 1))
-    for number in range(MANY):
+    assert done == list(range(MAX_DEFERRED_CALLS - 1))
+    for number in range(MAX_DEFERRED_CALLS):
         deferred.later(done.append, number)
-    assert len(done) == 2 * MANY - 1
+    assert len(done) == 2 * MAX_DEFERRED_CALLS - 1
     deferred.flush()
-    assert len(done) == 2 * MANY - 1, "once"
+    assert len(done) == 2 * MAX_DEFERRED_CALLS - 1, "once"
 
 
 def test_it_keeps_little_memory() -> None:
     done: list[int] = []
     deferred = DeferredWork(lambda crash: None)
-    deferred.later(done.append, 1, size=HEAVY)
+    deferred.later(done.append, 1, size=MAX_DEFERRED_BYTES)
     assert done == []
     deferred.later(done.append, 2, size=1)
     assert done == [1, 2]
-    deferred.later(done.append, 3, size=HEAVY)
+    deferred.later(done.append, 3, size=MAX_DEFERRED_BYTES)
     assert done == [1, 2]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sluice.aio.write_batch import FEW, LARGE, WriteBatch
+from sluice.aio.write_batch import MAX_BATCHED_BYTES, MAX_UNBATCHED_EXCHANGES, WriteBatch
 from sluice.errors import UpstreamError
 from sluice.upstream.connection import UpstreamConnection
 from sluice.upstream.head_fields import HeadFields
@@ -50,12 +50,12 @@ def loop() -> Loop:
 @pytest.fixture
 def batch(loop: Loop) -> WriteBatch:
     batch = WriteBatch(loop)  # type: ignore[arg-type]
-    batch.users = FEW + 1
+    batch.users = MAX_UNBATCHED_EXCHANGES + 1
     return batch
 
 
 def test_few_exchanges_do_not_wait(batch: WriteBatch) -> None:
-    batch.users = FEW
+    batch.users = MAX_UNBATCHED_EXCHANGES
     transport = Transport()
     batch.write(transport, b"a")
     assert transport.written == [b"a"]
@@ -78,7 +78,7 @@ def test_many_exchanges_are_written_together_at_the_end_of_the_turn(batch: Write
 
 def test_what_is_large_does_not_wait_and_keeps_its_turn(batch: WriteBatch, loop: Loop) -> None:
     transport = Transport()
-    large = b"x" * (LARGE + 1)
+    large = b"x" * (MAX_BATCHED_BYTES + 1)
     batch.write(transport, b"a")
     batch.write(transport, large)
     assert transport.written == [b"a" + large]
@@ -90,9 +90,9 @@ def test_what_is_large_does_not_wait_and_keeps_its_turn(batch: WriteBatch, loop:
 
 def test_many_small_pieces_for_one_transport_are_bounded(batch: WriteBatch) -> None:
     transport = Transport()
-    for _ in range(LARGE):
+    for _ in range(MAX_BATCHED_BYTES):
         batch.write(transport, b"xy")
-    assert sum(map(len, transport.written)) >= LARGE
+    assert sum(map(len, transport.written)) >= MAX_BATCHED_BYTES
 
 
 def test_a_flush_is_at_once(batch: WriteBatch, loop: Loop) -> None:
@@ -107,7 +107,7 @@ def test_a_flush_is_at_once(batch: WriteBatch, loop: Loop) -> None:
 def test_when_exchanges_become_few_what_waits_goes_first(batch: WriteBatch, loop: Loop) -> None:
     transport = Transport()
     batch.write(transport, b"a")
-    batch.users = FEW
+    batch.users = MAX_UNBATCHED_EXCHANGES
     batch.write(transport, b"b")
     assert transport.written == [b"ab"]
     loop.turn()

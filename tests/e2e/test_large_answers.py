@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sluice.proxy.call import LARGE
+from sluice.proxy.call import MAX_INLINE_BYTES
 from sluice.proxy.relay import Relay
 from tests.e2e.answers import MODES, Answer, ask
 from tests.e2e.gateways import gateway
@@ -20,7 +20,7 @@ from tests.fakes.faulty import PIECE, Provider, Turn, healthy
 from tests.fakes.rawserver import LAST_CHUNK
 from tests.upstream.calls import until
 
-TEXT = "word " * (4 * LARGE // 5)
+TEXT = "word " * (4 * MAX_INLINE_BYTES // 5)
 
 
 class Held:
@@ -80,7 +80,7 @@ class LargeThen:
 
     async def __call__(self, turn: Turn) -> None:
         turn.head()
-        comment = b": " + b"x" * (2 * LARGE)
+        comment = b": " + b"x" * (2 * MAX_INLINE_BYTES)
         for at in range(0, len(comment), PIECE):
             turn.write(comment[at : at + PIECE])
             await turn.peer.drain()

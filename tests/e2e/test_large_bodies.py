@@ -12,7 +12,7 @@ import pytest
 
 from sluice.frontends.openai.dialect import OpenAI as Frontend
 from sluice.model.chat import ChatRequest
-from sluice.proxy.call import LARGE
+from sluice.proxy.call import MAX_INLINE_BYTES
 from sluice_plugins.openai.backend import OpenAI
 from tests.e2e.answers import ask
 from tests.e2e.gateways import HEAD, KEY, gateway
@@ -66,7 +66,7 @@ async def test_other_calls_are_answered_while_a_large_body_is_worked_on(
 
         async def large() -> int:
             async with client.post(
-                "/v1/chat/completions", data=body(LARGE, stream=True), headers=HEADERS
+                "/v1/chat/completions", data=body(MAX_INLINE_BYTES, stream=True), headers=HEADERS
             ) as response:
                 await response.read()
                 return response.status

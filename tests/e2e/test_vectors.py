@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from sluice.proxy.fan_out import AT_ONCE
+from sluice.proxy.fan_out import MAX_CONCURRENT_REQUESTS
 from tests.e2e.gateways import HEAD, KEY, gateway
 from tests.e2e.test_embeddings import JSON, ask, says
 from tests.fakes.rawserver import Peer, RawServer, Request, sized
@@ -102,7 +102,7 @@ async def test_errors_are_openais(status: int, body: bytes, told: int) -> None:
 
 
 class Titan:
-    """Answers each text with its number, the first `AT_ONCE` of them only when all of those have come.
+    """Answers each text with its number, the first `MAX_CONCURRENT_REQUESTS` of them only when all of those have come.
     `refuse`: a text, and what it is answered instead."""
 
     def __init__(self, refuse: Mapping[str, bytes] | None = None) -> None:
@@ -117,7 +117,7 @@ class Titan:
         self.asked.append(text)
         self.under_way += 1
         self.most = max(self.most, self.under_way)
-        if len(self.asked) == AT_ONCE:
+        if len(self.asked) == MAX_CONCURRENT_REQUESTS:
             self._all.set()
         try:
             await self._all.wait()
@@ -137,7 +137,7 @@ async def test_a_model_that_takes_one_text_is_asked_several_times_for_one_call()
         assert (asked.status, asked.json["usage"]["prompt_tokens"]) == (200, 40)
         assert [item["embedding"] for item in asked.json["data"]] == [[number] for number in range(20)]
         assert [item["index"] for item in asked.json["data"]] == list(range(20))
-        assert (sorted(titan.asked), titan.most) == (sorted(MANY), AT_ONCE)
+        assert (sorted(titan.asked), titan.most) == (sorted(MANY), MAX_CONCURRENT_REQUESTS)
         assert {one.headers["authorization"] for one in up.requests} == {"Bearer sk-two"}
         [line] = g.requests
         assert (line["tokens_in"], line["attempts"]) == (40, ["bedrock/amazon.titan-embed-text-v2:0 ok"])

@@ -379,7 +379,7 @@ async def test_who_is_cancelled_or_too_late_has_taken_nothing(
 ) -> None:
     """How many are of which kind is the machine's to decide, so nothing is asserted of that."""
     monkeypatch.setattr(
-        "sluice.limits.redis.PATIENCE", HANG
+        "sluice.limits.redis.MIN_REPLY_WAIT_SECONDS", HANG
     )  # however slow the machine, late replies are heard
     chance = random.Random(7)
     callers, prefix = 40, f"given-back-{timeout}"

@@ -135,7 +135,7 @@ async def test_only_a_share_of_calls_has_a_shadow_and_only_so_many_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for share, most, count in ((0.4, 100, 0), (0.9, 100, 1), (0.9, 0, 0)):
-        monkeypatch.setattr(shadows, "MOST", most)
+        monkeypatch.setattr(shadows, "MAX_SHADOW_CALLS", most)
         scene = shadowed([Script(), Script()], share=share)
         task = asyncio.create_task(scene.pipeline.answer(scene.call(), scene.client))
         await begun(scene, 1 + count)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sluice.server.acceptor import BATCH, Acceptor
+from sluice.server.acceptor import CONNECTIONS_PER_TURN, Acceptor
 from sluice.server.exchange import HttpExchange
 from tests.server.served import Served, served
 from tests.server.test_connection import GET, Held, echo
@@ -78,10 +78,10 @@ async def test_a_connection_that_is_gone_before_it_is_accepted_costs_the_others_
 async def test_what_waits_in_the_queue_is_taken_at_the_end() -> None:
     taken = Taken()
     acceptor = taken.accept_from(Listening())
-    clients = connect(acceptor, 2 * BATCH + 5)  # and the event loop has had no turn since
+    clients = connect(acceptor, 2 * CONNECTIONS_PER_TURN + 5)  # and the event loop has had no turn since
     assert not taken.sockets
     acceptor.finish()
-    assert len(taken.sockets) == 2 * BATCH + 5
+    assert len(taken.sockets) == 2 * CONNECTIONS_PER_TURN + 5
     acceptor.finish()
     acceptor.close()
     with pytest.raises(ConnectionRefusedError):

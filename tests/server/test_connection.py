@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sluice.aio.write_batch import FEW
+from sluice.aio.write_batch import MAX_UNBATCHED_EXCHANGES
 from sluice.errors import BadRequest, PayloadTooLarge, RequestTimeout, Unavailable
 from sluice.server.exchange import HttpExchange
 from tests.e2e.watched import Wire
@@ -537,7 +537,7 @@ async def test_an_answer_that_waits_for_the_turn_s_end_reaches_a_client_that_clo
         assert (await wire.answer()).body == b"/"
         transport, writes = server.connection.transport, server.listener.writes
         assert transport is not None
-        writes.users = FEW + 1
+        writes.users = MAX_UNBATCHED_EXCHANGES + 1
         writes.write(transport, b"HTTP/1.1 204 No Content\r\n\r\n")
         assert writes.holds(transport)
         assert not server.connection.eof_received()

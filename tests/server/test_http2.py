@@ -19,7 +19,7 @@ from h2.errors import ErrorCodes
 
 from sluice.server.exchange import HttpExchange
 from sluice.server.http2.connection import MAX_SMALL, Http2Connection, Http2Protocol, Stream
-from sluice.server.http2.frames import SMALL, SMALL_PER_HEAD, FrameBounds
+from sluice.server.http2.frames import SMALL_FRAME_BYTES, SMALL_PER_HEAD, FrameBounds
 from sluice.server.http2.upgrade import PREFACE
 from sluice.server.tls import WatchedCertificate
 from tests.server.served import Served, served
@@ -758,7 +758,9 @@ def test_frames_that_bring_nothing_are_counted_however_they_are_cut() -> None:
 
 def test_small_frames_of_data_are_counted_unless_they_end_a_body() -> None:
     bounds = FrameBounds()
-    small = frame(0, 1) * 20 + frame(0, SMALL - 1) + frame(0, SMALL) + frame(0, 16_384)
+    small = (
+        frame(0, 1) * 20 + frame(0, SMALL_FRAME_BYTES - 1) + frame(0, SMALL_FRAME_BYTES) + frame(0, 16_384)
+    )
     ended = bytes.fromhex("00000000 01 00000001") * 30
     assert bounds.hold(PREFACE + small + ended)
     assert bounds.small == 21

@@ -1,7 +1,7 @@
 import pytest
 
 from sluice.backends.protocol import UpstreamRequest
-from sluice.upstream.request import KEPT, Heads, Origin, origin_of
+from sluice.upstream.request import MAX_KEPT_HEADS, Heads, Origin, origin_of
 
 URL = "https://api.example.com/v1/chat?beta=1#part"
 
@@ -40,9 +40,9 @@ def test_the_same_head_is_built_once() -> None:
 
 def test_heads_that_always_differ_are_not_hoarded() -> None:
     built = heads()
-    for number in range(KEPT * 3):
+    for number in range(MAX_KEPT_HEADS * 3):
         built.of(UpstreamRequest(URL, (("x-request-id", str(number)),), b""))
-    assert len(built._kept) <= KEPT
+    assert len(built._kept) <= MAX_KEPT_HEADS
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ it costs half of what it does between two calls (bench/PROFILE.md). A reader of 
 from collections.abc import Callable
 from typing import Any
 
-MANY = 32
-HEAVY = 1 << 20
+MAX_DEFERRED_CALLS = 32
+MAX_DEFERRED_BYTES = 1 << 20
 """Bytes that the work in waiting may keep in memory."""
 
-NOW = HEAVY + 1
+NOW = MAX_DEFERRED_BYTES + 1
 """The `size` of work that must not be deferred: it is done at once, after all that was deferred before."""
 
 Schedule = Callable[..., None]
@@ -45,7 +45,7 @@ class DeferredWork:
         """Defers a call of `work`: the Schedule."""
         self._waiting.append((work, args))
         self._size += size
-        if len(self._waiting) >= MANY or self._size > HEAVY:
+        if len(self._waiting) >= MAX_DEFERRED_CALLS or self._size > MAX_DEFERRED_BYTES:
             self.flush()
         elif self._soon is not None and len(self._waiting) == 1:
             self._soon(self.flush)

@@ -2,8 +2,8 @@
 
 A write to a socket wakes its reader, on another CPU by an interrupt, and the kernel's code on the way there
 drives the interpreter's out of the caches. Made in a row, most writes find their readers awake: under load a
-request costs a sixth less so (bench/PROFILE.md). Where only a FEW exchanges are under way there is nothing to
-be gained, and no write waits.
+request costs a sixth less so (bench/PROFILE.md). Where at most MAX_UNBATCHED_EXCHANGES
+are under way there is nothing to be gained, and no write waits.
 
 Everything that is written to a transport goes through here, and whoever closes one, or its writing side,
 flushes first.
@@ -11,8 +11,8 @@ flushes first.
 
 import asyncio
 
-FEW = 4
-LARGE = 16 << 10
+MAX_UNBATCHED_EXCHANGES = 4
+MAX_BATCHED_BYTES = 16 << 10
 """Bytes that do not wait: what a turn can read of a fast upstream is more than a client that does not read
 may cost."""
 
@@ -33,7 +33,7 @@ class WriteBatch:
         waiting = self._waiting
         if transport in waiting:
             data = waiting.pop(transport) + data
-        if self.users <= FEW or len(data) > LARGE:
+        if self.users <= MAX_UNBATCHED_EXCHANGES or len(data) > MAX_BATCHED_BYTES:
             transport.write(data)
         else:
             if not waiting:

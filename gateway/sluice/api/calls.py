@@ -14,7 +14,7 @@ from sluice.errors import Forbidden, GatewayError, ModelNotFound, without_frames
 from sluice.frontends import CallRoute, Envelope, Frontend, Header, Parse, Prepare
 from sluice.identity.principal import NOT_OF_THE_PREFIX, Principal
 from sluice.model.chat import ChatRequest
-from sluice.proxy.call import LARGE, Call
+from sluice.proxy.call import MAX_INLINE_BYTES, Call
 from sluice.proxy.writer import ResponseWriter
 from sluice.resume.streams import ResumableStreams
 from sluice.routing.strategies import NO_TRAITS, traits_of
@@ -103,7 +103,7 @@ class Calls:
                 if body is None:
                     body = await (self._bodies.form(request) if entry.form else self._bodies.late(request))
                 size = len(body)
-                if size <= LARGE or (entry.form and not isinstance(body, bytes)):
+                if size <= MAX_INLINE_BYTES or (entry.form and not isinstance(body, bytes)):
                     chat = entry.parse(body, request)
                 else:
                     chat = await runtime.beside(entry.parse, body, request)

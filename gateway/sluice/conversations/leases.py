@@ -14,7 +14,7 @@ from sluice.storage.again import stored
 
 SOONEST, LATEST = 0.01, 0.25
 """Seconds between two askings for a lease that another has: more each time."""
-LONGEST = 600.0
+MAX_LEASE_WAIT_SECONDS = 600.0
 """Seconds that a turn waits for its lease at most."""
 RENEWALS = LEASE / 3
 """Seconds between two renewals of all leases."""
@@ -69,7 +69,7 @@ class Leases:
         return lease, begun
 
     async def _wait(self, lease: Lease, limit: int, waiting: Callable[[int], Any]) -> Begun:
-        pause, until = SOONEST, self._clock() + LONGEST
+        pause, until = SOONEST, self._clock() + MAX_LEASE_WAIT_SECONDS
         waiting(1)
         try:
             while self._clock() < until:

@@ -26,11 +26,11 @@ from sluice.limits import SLOT_WAIT, Claim, Level, Limit, Slot, Verdict
 
 SECOND = 1_000_000
 UNIT_BITS, CAPACITY_BITS = 30, 42
-LONGEST = 1 << 50
+MAX_FILL_MICROSECONDS = 1 << 50
 """Microseconds (35 years): a bucket that takes longer to fill is a mistake."""
-LARGEST = 1 << 34
+MAX_CAPACITY_UNITS = 1 << 34
 """Units: beyond it a tick is no longer small beside one unit."""
-MOST = 1 << 52
+MAX_BACKLOG_TICKS = 1 << 52
 """Ticks of backlog. Debt does not grow beyond it."""
 NEVER = 1 << 53
 """The cost of a claim that exceeds its bucket's capacity."""
@@ -63,7 +63,7 @@ class Rule(msgspec.Struct, frozen=True):
         if not math.isfinite(amount):
             raise ValueError("only a finite amount can be settled")
         ticks = self._ticks(amount)
-        return ticks if -MOST <= ticks <= MOST else MOST if ticks > 0 else -MOST
+        return max(-MAX_BACKLOG_TICKS, min(ticks, MAX_BACKLOG_TICKS))
 
     def _ticks(self, amount: float) -> int:
         """Rounded up: a charge is never too small and a refund never too large."""
@@ -93,8 +93,10 @@ def rule_of(limit: Limit) -> Rule:
     A unit is rounded up to whole ticks, and once more where a capacity that is no whole number of ticks would
     otherwise let a claim of all of it cost less than it took to refill.
     """
-    if not (0 < limit.capacity <= LARGEST and 0 <= limit.rate < math.inf):
-        raise ValueError(f"a limit needs a rate of zero or more and a capacity above zero, up to {LARGEST}")
+    if not (0 < limit.capacity <= MAX_CAPACITY_UNITS and 0 <= limit.rate < math.inf):
+        raise ValueError(
+            f"a limit needs a rate of zero or more and a capacity above zero, up to {MAX_CAPACITY_UNITS}"
+        )
     capacity, rate = Fraction(limit.capacity), Fraction(limit.rate)
     bits = int(capacity).bit_length()
     size = min(CAPACITY_BITS, UNIT_BITS + bits)
@@ -102,7 +104,7 @@ def rule_of(limit: Limit) -> Rule:
         unit = 1 << (size - bits)
         return _rule(limit, 0, unit, math.floor(capacity * unit))
     span = capacity / rate * SECOND
-    if span > LONGEST:
+    if span > MAX_FILL_MICROSECONDS:
         raise ValueError("a limit whose bucket takes over 35 years to fill")
     pace = 1 << max(0, size - int(span).bit_length())
     exact = SECOND * pace / rate
@@ -143,11 +145,11 @@ class Bucket:
 
     def adopt(self, rule: Rule) -> None:
         """Change the limit: the units used under the old one count against the new one."""
-        self.backlog = min(MOST, -(-self.backlog * rule.unit // self.rule.unit))
+        self.backlog = min(MAX_BACKLOG_TICKS, -(-self.backlog * rule.unit // self.rule.unit))
         self.rule = rule
 
     def settle(self, charge: int) -> None:
-        self.backlog = max(0, min(MOST, self.backlog + charge))
+        self.backlog = max(0, min(MAX_BACKLOG_TICKS, self.backlog + charge))
 
 
 def refusal(

@@ -37,11 +37,11 @@ Decider = Literal["store", "fallback", "nobody"]
 
 TIMEOUT = 0.05
 """Seconds that a call waits for the store by default."""
-GREETING = 1.5
+MAX_GREETING_SECONDS = 1.5
 """Seconds that a start waits for the store at most."""
 MAX_PENDING = 10_000
 """Most pending settlements; beyond it the oldest are dropped."""
-TOGETHER = 100
+SETTLEMENTS_AT_A_TIME = 100
 """Pending settlements sent at a time."""
 SOONEST = 0.02
 """Seconds until a settlement that failed is sent again, while the store is not down; then more each time."""
@@ -134,7 +134,7 @@ class Guarded:
         that is down."""
         if isinstance(self._store, Remote):
             try:
-                await self._ask(GREETING, self._store.greet)
+                await self._ask(MAX_GREETING_SECONDS, self._store.greet)
             except BucketStoreFailed as error:
                 self._count(error.reason)
 
@@ -167,20 +167,20 @@ class Guarded:
             raise Unavailable("The budgets cannot be read now")
         try:
             await self._settle_pending()
-            return await self._ask(max(self._timeout, GREETING), self._store.balances, claims)
+            return await self._ask(max(self._timeout, MAX_GREETING_SECONDS), self._store.balances, claims)
         except BucketStoreFailed as error:
             self._count(error.reason)
             raise Unavailable("The budgets cannot be read now") from error
 
     async def close(self) -> None:
-        """Send pending settlements while the store answers, for GREETING seconds at most."""
+        """Send pending settlements while the store answers, for MAX_GREETING_SECONDS at most."""
         for task in (self._probing, self._settling):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
         if self._pending and not self.down:
             with contextlib.suppress(BucketStoreFailed, TimeoutError):
-                async with asyncio.timeout(GREETING):
+                async with asyncio.timeout(MAX_GREETING_SECONDS):
                     await self._settle_pending()
         await self._store.close()
         await self._share.close()
@@ -289,7 +289,9 @@ class Guarded:
         """
         left = len(self._pending)
         while left > 0 and self._pending:
-            some = [self._pending.popleft() for _ in range(min(TOGETHER, left, len(self._pending)))]
+            some = [
+                self._pending.popleft() for _ in range(min(SETTLEMENTS_AT_A_TIME, left, len(self._pending)))
+            ]
             left -= len(some)
             gone: BucketStoreFailed | None = None
             try:

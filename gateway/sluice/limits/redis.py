@@ -37,11 +37,11 @@ from sluice.storage.redis import RedisClient, RedisFailed, reason_of
 
 SEATS = 128
 """Most calls in one flight; further ones wait for the next, or use another connection."""
-PATIENCE = 1.0
+MIN_REPLY_WAIT_SECONDS = 1.0
 """Seconds that a flight waits for replies, longer than its callers; then its connection is closed."""
 MAX_PENDING = 10_000
 """Most pending give-backs; beyond it the oldest are dropped."""
-RENEWED = 256
+RENEWALS_AT_A_TIME = 256
 """Slots renewed by one run of the script: other calls wait for one run at most."""
 
 Mode = Literal["take", "settle", "again", "renew", "look"]
@@ -163,7 +163,7 @@ class RedisStore:
         self._flights: set[asyncio.Task[None]] = set()
         address = address_of(url)
         self.timeout = timeout if timeout is not None else address.timeout or TIMEOUT
-        patience = max(PATIENCE, self.timeout)
+        patience = max(MIN_REPLY_WAIT_SECONDS, self.timeout)
         self._client = RedisClient(
             address, connections=max_connections, wait=patience, encoding_errors="surrogatepass"
         )
@@ -188,7 +188,7 @@ class RedisStore:
 
     async def greet(self) -> None:
         """Raises StoreFailed. Waits longer than a call, to report the reason of a slow refusal."""
-        await self._run(self._probe(), max(PATIENCE, self.timeout))
+        await self._run(self._probe(), max(MIN_REPLY_WAIT_SECONDS, self.timeout))
 
     def _probe(self) -> _Call:
         return _release([(f"{self._tag}/", "")])  # a write, because a replica would answer reads
@@ -208,11 +208,11 @@ class RedisStore:
     async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
         """Expired ones are held again, even beyond the capacity, as their calls still run. Raises
         StoreFailed."""
-        for first in range(0, max(len(slots), len(claims)), RENEWED):
-            some = claims[first : first + RENEWED]
+        for first in range(0, max(len(slots), len(claims)), RENEWALS_AT_A_TIME):
+            some = claims[first : first + RENEWALS_AT_A_TIME]
             rules = [rule_of(claim.limit) for claim in some]
             charges = [rule.charge(claim.amount) for claim, rule in zip(some, rules, strict=True)]
-            call = self._call("renew", some, rules, charges, slots[first : first + RENEWED])
+            call = self._call("renew", some, rules, charges, slots[first : first + RENEWALS_AT_A_TIME])
             self._renewals.append(call)
             await self._run(call)
 
@@ -221,18 +221,18 @@ class RedisStore:
         rules = [rule_of(claim.limit) for claim in claims]
         named = [msgspec.structs.replace(claim, holder="-") for claim in claims]
         call = self._call("look", named, rules, [0] * len(claims), ())
-        found = (await self._run(call, max(PATIENCE, self.timeout)))[1:]
+        found = (await self._run(call, max(MIN_REPLY_WAIT_SECONDS, self.timeout)))[1:]
         return [
             Balance((backlog - reserved) / rule.unit, reserved / rule.unit)
             for rule, backlog, reserved in zip(rules, found[::2], found[1::2], strict=True)
         ]
 
     async def close(self) -> None:
-        """Send pending give-backs, within PATIENCE seconds."""
+        """Send pending give-backs, within MIN_REPLY_WAIT_SECONDS."""
         if self._pending:
             self._depart()
         if self._flights:
-            await asyncio.wait(self._flights, timeout=PATIENCE)
+            await asyncio.wait(self._flights, timeout=MIN_REPLY_WAIT_SECONDS)
         for flight in self._flights:
             flight.cancel()
         await asyncio.gather(*self._flights, return_exceptions=True)
@@ -296,7 +296,7 @@ class RedisStore:
             while self._pending and len(aboard) < SEATS:
                 aboard.append(self._pending.popleft())
             try:
-                async with asyncio.timeout(max(PATIENCE, self.timeout)):
+                async with asyncio.timeout(max(MIN_REPLY_WAIT_SECONDS, self.timeout)):
                     replies = await self._send(aboard)
             except Exception as error:  # any error goes to the callers
                 healthy = False

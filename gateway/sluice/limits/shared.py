@@ -51,7 +51,7 @@ COUNT = struct.Struct("<q")
 WINDOW = 32
 BURY_EVERY = 0.1
 """Least seconds between two checks for dead processes."""
-BATCH = 100
+LEASES_AT_A_TIME = 100
 """Leases renewed under one lock, or ended in one transaction."""
 
 
@@ -128,8 +128,8 @@ class SharedStore:
     async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
         """Raises StoreFailed. A slot whose lease has ended is not held again: another call may have its
         place."""
-        for first in range(0, max(len(slots), len(claims)), BATCH):
-            some = slice(first, first + BATCH)
+        for first in range(0, max(len(slots), len(claims)), LEASES_AT_A_TIME):
+            some = slice(first, first + LEASES_AT_A_TIME)
             await self._table.change(self._patience, self._renew, slots[some], claims[some])
 
     async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
@@ -389,9 +389,9 @@ class SharedStore:
             txn.delete(of)
 
     def _end_all(self, names: Sequence[bytes]) -> None:
-        for first in range(0, len(names), BATCH):
+        for first in range(0, len(names), LEASES_AT_A_TIME):
             with self._table.env.begin(write=True) as txn:
-                for name in names[first : first + BATCH]:
+                for name in names[first : first + LEASES_AT_A_TIME]:
                     self._end(txn, name)
 
     def _end_due(self, now: int) -> None:

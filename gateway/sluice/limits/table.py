@@ -57,7 +57,7 @@ ROW, COPIES = 144, 6 << 20
 anew."""
 
 NAP, LONGEST_NAP, RETRY = 50e-6, 10e-3, 5e-3
-PATIENCE = 5.0
+MAX_LOCK_WAIT_SECONDS = 5.0
 """Seconds to wait for the lock when a file is opened."""
 
 
@@ -176,8 +176,8 @@ class BucketTable:
             self.unlock()
 
     def change_blocking(self, work: Callable[[], object]) -> None:
-        """For those without an event loop yet. Raises OSError where the lock cannot be had for PATIENCE
-        seconds."""
+        """For those without an event loop yet. Raises OSError where the lock cannot be had for
+        MAX_LOCK_WAIT_SECONDS."""
         self._wait_to_open()
         try:
             work()
@@ -185,7 +185,7 @@ class BucketTable:
             self.unlock()
 
     def _wait_to_open(self) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + MAX_LOCK_WAIT_SECONDS
         while not self._holds(_TAKE):
             if time.monotonic() > deadline:
                 raise OSError(

@@ -52,9 +52,9 @@ from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import Call
 from sluice.proxy.target import Route, Target
 
-KEPT = 4096
+MAX_CACHED_PLANS = 4096
 """Size of the caches of plans and of claims of addresses."""
-REMEMBERED = 10_000
+MAX_REFUSED_ADDRESSES = 10_000
 """Addresses remembered as refused; beyond it the oldest is forgotten, and its next request reads the
 store."""
 
@@ -189,7 +189,7 @@ class Limiter:
         self._count("address", "requests", "admitted").inc()
 
     def _remember(self, claim: Claim, refusal: RateLimited) -> None:
-        if len(self._empty) >= REMEMBERED:
+        if len(self._empty) >= MAX_REFUSED_ADDRESSES:
             del self._empty[next(iter(self._empty))]
         self._empty[claim.key.removeprefix("address:")] = (self._clock() + refusal.retry_after, refusal)
 
@@ -201,7 +201,7 @@ class Limiter:
             return plan.fixed
         claim = self._of_addresses.get(call.address)
         if claim is None:
-            if len(self._of_addresses) >= KEPT:
+            if len(self._of_addresses) >= MAX_CACHED_PLANS:
                 self._of_addresses.clear()
             claim = self._of_addresses[call.address] = claim_of_address(call.address, self._address)
         return (claim, *plan.fixed)
@@ -326,7 +326,7 @@ class Limiter:
         for view, budget in plan.budgets:
             for period in periods(budget):
                 self._soft(view.scope, period)
-        if len(self._plans) >= KEPT:
+        if len(self._plans) >= MAX_CACHED_PLANS:
             del self._plans[next(iter(self._plans))]
         self._plans[place] = _Known(plan, limits, principal.tenant)
         return plan

@@ -113,7 +113,7 @@ def take_ports(
 ) -> Ports:
     """Binds both addresses, which must be free, except those of `inherited` sockets. Raises CannotListen.
 
-    Waits up to PORT_RELEASE_SECONDS seconds while `left_over` returns that the processes which listen there are about to
+    Waits up to PORT_RELEASE_SECONDS while `left_over` returns that the processes which listen there are about to
     stop.
     """
     deadline = time.monotonic() + PORT_RELEASE_SECONDS

@@ -20,7 +20,7 @@ from sluice.telemetry.metrics import CallSeries
 if TYPE_CHECKING:
     from sluice.routing.pods import PodChoice
 
-LARGE = 256 << 10
+MAX_INLINE_BYTES = 256 << 10
 """Bytes of a request's body whose parsing and translation take a thread: for the largest one Python needs
 some 100 ms each."""
 

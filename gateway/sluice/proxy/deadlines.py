@@ -7,7 +7,7 @@ from sluice.backends.transport import UpstreamResponse
 from sluice.errors import UpstreamError
 from sluice.proxy.attempt import AnsweringAttempt
 
-LINGER = 0.25
+MAX_LINGER_SECONDS = 0.25
 """Seconds that an upstream may take to end its body after the answer is complete; then the connection is
 closed."""
 
@@ -21,7 +21,7 @@ def end_if_late(answer: AnsweringAttempt, now: float) -> float:
     relay, attempt, response = answer.relay, answer.attempt, answer.response
     timeouts = attempt.target.timeouts
     if answer.complete_at:
-        return _end(response, answer.complete_at + LINGER, now, BodyLingers)
+        return _end(response, answer.complete_at + MAX_LINGER_SECONDS, now, BodyLingers)
     if attempt.whole is not None and response.status // 100 == 2 and not _is_stream(response):
         deadline, error = attempt.started + timeouts.whole, _late_total
     elif relay.first_content_at:

@@ -18,9 +18,9 @@ from sluice.backends.read_response import ReadResponse
 from sluice.backends.transport import Reader, Transport, UpstreamRequest, UpstreamResponse
 from sluice.errors import UpstreamError, UpstreamGarbled
 
-AT_ONCE = 8
+MAX_CONCURRENT_REQUESTS = 8
 """Requests of one call that are under way at the same time."""
-LARGEST = 1 << 20
+MAX_ANSWER_BYTES = 1 << 20
 """Bytes of one answer."""
 
 
@@ -69,7 +69,7 @@ class _Several(msgspec.Struct, eq=False):
         left = iter(enumerate(bodies))
         try:
             async with asyncio.timeout(self._headers), asyncio.TaskGroup() as group:
-                for _ in range(min(AT_ONCE, len(bodies))):
+                for _ in range(min(MAX_CONCURRENT_REQUESTS, len(bodies))):
                     group.create_task(self._work(left, answers))
         except TimeoutError:
             raise UpstreamError("headers_timeout") from None
@@ -90,9 +90,9 @@ class _Several(msgspec.Struct, eq=False):
             request = msgspec.structs.replace(self._request, body=body, beside=())
             sending = self._by.transport.send(request, connect=self._connect, headers=self._headers)
             async with sending as response:
-                read = ReadResponse(response.status, response.headers, await response.read(LARGEST))
+                read = ReadResponse(response.status, response.headers, await response.read(MAX_ANSWER_BYTES))
             if response.status // 100 != 2:
                 raise _Refused(read)
-            if len(read.body) >= LARGEST:
+            if len(read.body) >= MAX_ANSWER_BYTES:
                 raise UpstreamGarbled
             answers[n] = read

@@ -17,7 +17,7 @@ from sluice.backends.transport import Sink, UpstreamResponse
 from sluice.model.chat import call_ids
 from sluice.model.events import Finished
 from sluice.proxy.attempt import Attempt
-from sluice.proxy.call import LARGE
+from sluice.proxy.call import MAX_INLINE_BYTES
 from sluice.proxy.relay import Relay
 from sluice.proxy.run import CallRun
 from sluice.proxy.tool_names import NamedDecoder
@@ -133,7 +133,7 @@ class AnswerReader(msgspec.Struct, eq=False):
     beside: Beside | None = None
     complete_at: float = 0.0
     working: "asyncio.Task[None] | None" = None  # relays a large piece
-    _silent: int = 0  # bytes without output so far, or more than LARGE while `working`
+    _silent: int = 0  # bytes without output so far, or more than MAX_INLINE_BYTES while `working`
     _queue: list[bytes] = []
 
     __repr__ = object.__repr__  # it holds an answer
@@ -217,7 +217,11 @@ class AnswerReader(msgspec.Struct, eq=False):
         if self.working is not None:
             self._queue.append(data)
             return True
-        if self._silent <= LARGE or self.beside is None or (b"\n" not in data and b"\r" not in data):
+        if (
+            self._silent <= MAX_INLINE_BYTES
+            or self.beside is None
+            or (b"\n" not in data and b"\r" not in data)
+        ):
             return False
         self.response.pause()
         self.working = asyncio.create_task(self._work(data, self.beside))
@@ -265,7 +269,7 @@ class AnswerReader(msgspec.Struct, eq=False):
                 relay.close(now)
 
     async def close_beside(self) -> None:
-        """Like `close`, in a thread: used while one is `working`, or if more than LARGE is
+        """Like `close`, in a thread: used while one is `working`, or if more than MAX_INLINE_BYTES is
         `relay.uncommitted`."""
         if self.working is not None:
             await self.working

@@ -60,7 +60,7 @@ MAX_BEFORE_CONTENT = 1 << 20
 MAX_WHOLE = 64 << 20
 MAX_ANSWER = 32 << 20
 """Characters of one answer's text that are kept: an upstream that never ends must not fill the memory."""
-FOLD = 256
+MAX_PIECES_APART = 256
 """Pieces of text that are kept apart; beyond it they are joined."""
 
 
@@ -97,7 +97,7 @@ class Relay(msgspec.Struct, eq=False):
     _held: list[StreamEvent] = []
     _text: list[str] = []
     _folded: int = 0
-    _fold_at: int = FOLD
+    _fold_at: int = MAX_PIECES_APART
     _counted: int = 0  # pieces that are no longer apart in `_text`
 
     __repr__ = object.__repr__  # it holds an answer
@@ -338,7 +338,7 @@ class Relay(msgspec.Struct, eq=False):
             self._counted = self.pieces - 1
             self._text = [fresh]
             self._folded = 0
-            self._fold_at = FOLD
+            self._fold_at = MAX_PIECES_APART
             events = [*([TextDelta(fresh)] if fresh else ()), *(e for e in events if _follows_text(e))]
         elif self._kept:
             events = [event for event in events if not isinstance(event, Started | ReasoningBlock)]

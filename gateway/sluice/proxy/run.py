@@ -22,7 +22,7 @@ from sluice.proxy.call import ENDS, Call
 from sluice.proxy.deadlines import end_if_late
 from sluice.proxy.writer import ResponseWriter
 
-LOOK = 0.25
+MAX_TICK_SECONDS = 0.25
 """Maximum seconds between two checks of a call: a change from outside (a client that stops reading) is
 noticed by then.
 """
@@ -224,7 +224,7 @@ class CallRun(msgspec.Struct, eq=False):
     def tick(self, now: float) -> None:
         """Checks the deadlines, and sends heartbeats."""
         writer = self.writer
-        self.due = due = now + LOOK
+        self.due = due = now + MAX_TICK_SECONDS
         blocked = writer.blocked_since
         if blocked:
             if self.winner is not None:

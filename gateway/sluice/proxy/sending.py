@@ -18,7 +18,7 @@ from sluice.model.chat import ChatRequest
 from sluice.model.events import Finished
 from sluice.pricing.prices import cost, price_at
 from sluice.proxy.attempt import NO_USAGE, Attempt
-from sluice.proxy.call import LARGE, Call
+from sluice.proxy.call import MAX_INLINE_BYTES, Call
 from sluice.proxy.deadlines import BodyLingers
 from sluice.proxy.outcome import OUTCOMES, Bookkeeper, count_oddities, refused, secrets_of
 from sluice.proxy.reader import AnswerReader, AttemptReader, Beside
@@ -117,7 +117,7 @@ class Sender:
             write, headers = target.whole.whole_request, timeouts.whole
         else:
             write, headers = target.backend.request, timeouts.headers
-        if call.size <= LARGE or self._beside is None:
+        if call.size <= MAX_INLINE_BYTES or self._beside is None:
             request = write(chat, target.model)
         else:
             request = await self._beside(write, chat, target.model)
@@ -146,7 +146,7 @@ class Sender:
                     if response.status // 100 != 2:  # any 2xx with a body is an answer (RFC 9110 15.3)
                         raise await refused(target, response)
                     await response.pump(answer.sink)
-                    if answer.working is None and answer.relay.uncommitted <= LARGE:
+                    if answer.working is None and answer.relay.uncommitted <= MAX_INLINE_BYTES:
                         answer.close()
                     else:
                         await answer.close_beside()

@@ -15,7 +15,7 @@ from sluice.proxy.target import Target
 from sluice.proxy.writer import NullWriter
 from sluice.telemetry.metrics import UNCOUNTED
 
-MOST = 100
+MAX_SHADOW_CALLS = 100
 """Shadow calls at a time; more are not sent."""
 
 
@@ -34,7 +34,7 @@ class Shadows:
     def send(self, run: CallRun, target: Target) -> None:
         """Sends a copy of the call to its alias's shadow target, for the configured share of calls."""
         config = run.call.route.config.shadow
-        if config is None or len(self._tasks) >= MOST or self._chance() >= config.share:
+        if config is None or len(self._tasks) >= MAX_SHADOW_CALLS or self._chance() >= config.share:
             return
         call = msgspec.structs.replace(
             run.call,

@@ -11,7 +11,7 @@ import errno
 import socket
 from collections.abc import Callable
 
-BATCH = 32
+CONNECTIONS_PER_TURN = 32
 """Connections per turn, so that those being served have their turns in between."""
 BACKLOG = 4096
 REST = 0.1
@@ -41,7 +41,7 @@ class Acceptor:
         name = listening.getsockname()
         self.address: tuple[str, int] = name[:2] if isinstance(name, tuple) else (name, 0)
         listening.listen(BACKLOG)
-        self._loop.add_reader(listening, self._accept, BATCH)
+        self._loop.add_reader(listening, self._accept, CONNECTIONS_PER_TURN)
 
     def finish(self) -> None:
         """Accepts the connections that wait, and stops."""
@@ -80,4 +80,4 @@ class Acceptor:
 
     def _rested(self) -> None:
         self._resting = None
-        self._loop.add_reader(self.listening, self._accept, BATCH)
+        self._loop.add_reader(self.listening, self._accept, CONNECTIONS_PER_TURN)

@@ -10,7 +10,7 @@ entered its state, and the maximum time depends on the state:
     unread   answered, but the client takes nothing: no more is done for it write_idle
              before it does, and it may be closing
     linger   answered before its body was read: what still comes is thrown away, so that the client reads the answer
-             and not a reset                                                LINGER
+             and not a reset                                                MAX_LINGER_SECONDS
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from sluice.server.http1 import RequestParser
 from sluice.server.incoming import Incoming
 
 State = Literal["head", "busy", "idle", "unread", "linger"]
-LINGER = 2.0
+MAX_LINGER_SECONDS = 2.0
 MAX_AHEAD = 512 << 10
 """Bytes of a form that are kept before it is read piece by piece; beyond it the client is not read."""
 OVERLOADED_WAIT = "1"

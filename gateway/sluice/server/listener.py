@@ -1,6 +1,6 @@
 """A listening socket and its connections: their number, their deadlines, and their end.
 
-Connections beyond the maximum are answered 503 and closed. Up to REFUSED of them at a time stay open until
+Connections beyond the maximum are answered 503 and closed. Up to MAX_REFUSED_CONNECTIONS of them at a time stay open until
 the client has read the answer; others are closed at once, which may reach the client before it has read it.
 """
 
@@ -16,16 +16,16 @@ from sluice.aio.write_batch import WriteBatch
 from sluice.config.types import Server as ServerConfig
 from sluice.server.acceptor import Acceptor
 from sluice.server.bodies import Unfinished
-from sluice.server.connection import LINGER, OVERLOADED, ServerConnection, State
+from sluice.server.connection import MAX_LINGER_SECONDS, OVERLOADED, ServerConnection, State
 from sluice.server.exchange import HttpExchange
 
 if TYPE_CHECKING:
     from sluice.server.http2.connection import Http2Connection
 
 Dispatch = Callable[[HttpExchange], Awaitable[None]]
-REFUSED = 64
+MAX_REFUSED_CONNECTIONS = 64
 """Refused connections that stay open until their clients have read the response."""
-FRESH = 1.0
+FRESH_SECONDS = 1.0
 """Seconds for which a new or just used connection is likely to bring a request."""
 
 
@@ -46,7 +46,7 @@ class Listener:
         broken: Callable[[int], None],
         *,
         connections: int | None = None,
-        refused: int = REFUSED,
+        refused: int = MAX_REFUSED_CONNECTIONS,
         warn: Callable[..., object] = lambda event, **fields: None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -77,7 +77,7 @@ class Listener:
         self.send_buffer = int(config.send_buffer)
         self.bounds: dict[State, float] = {
             "head": float(config.header_timeout), "idle": float(config.keepalive_timeout),
-            "unread": float(config.write_idle), "linger": LINGER,
+            "unread": float(config.write_idle), "linger": MAX_LINGER_SECONDS,
         }  # fmt: skip
 
     def listen(self, bound: socket.socket) -> Acceptor:
@@ -170,10 +170,10 @@ class Listener:
         self._cancelled.add(task)
         task.add_done_callback(self._cancelled.discard)
 
-    async def answered(self, fresh: float = FRESH) -> None:
+    async def answered(self, fresh: float = FRESH_SECONDS) -> None:
         """Waits until no request is being answered, and none is likely to arrive.
 
-        A connection that is new, or was used less than FRESH seconds ago, is given `fresh` seconds to bring
+        A connection that is new, or was used less than FRESH_SECONDS ago, is given `fresh` seconds to bring
         one: it is on its way as a rule, and would be reset by closing.
         """
         until = time.monotonic() + fresh
@@ -188,7 +188,7 @@ class Listener:
                 now < until
                 and (
                     connection.state == "head"
-                    or (connection.state == "idle" and now - connection.since < FRESH)
+                    or (connection.state == "idle" and now - connection.since < FRESH_SECONDS)
                 )
             )
             for connection in self.connections

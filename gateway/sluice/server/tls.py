@@ -21,11 +21,11 @@ from sluice.certificates import MAX_FILE, VERSIONS, State, identify, states, tru
 from sluice.config.types import Server, ServerTls
 from sluice.server.connection import ServerConnection
 from sluice.server.exchange import HttpExchange
-from sluice.server.listener import REFUSED, Listener
+from sluice.server.listener import MAX_REFUSED_CONNECTIONS, Listener
 
 LOOK_EVERY = 1.0
 """Seconds between two checks of the files."""
-SOON = 14 * 86400.0
+EXPIRES_SOON_SECONDS = 14 * 86400.0
 """Seconds before a certificate's end from which on it is reported; a third of its lifetime if that is
 shorter."""
 
@@ -44,7 +44,7 @@ class Served(msgspec.Struct, frozen=True, eq=False):
     ends: float
 
     def ends_soon(self, now: float) -> bool:
-        return self.ends - now < min(SOON, (self.ends - self.begins) / 3)
+        return self.ends - now < min(EXPIRES_SOON_SECONDS, (self.ends - self.begins) / 3)
 
 
 def served_by(options: ServerTls, protocols: tuple[str, ...] = ("http/1.1",)) -> Served:
@@ -152,7 +152,7 @@ class TlsListener(Listener):
         certificate: WatchedCertificate,
         broken_handshake: Callable[[Failure], object] = lambda failure: None,
         connections: int | None = None,
-        refused: int = REFUSED,
+        refused: int = MAX_REFUSED_CONNECTIONS,
         warn: Callable[..., object] = lambda event, **fields: None,
     ) -> None:
         super().__init__(dispatch, config, broken, connections=connections, refused=refused, warn=warn)

@@ -18,7 +18,7 @@ from sluice.wire.fields import joined
 MAX_FORMS = 4
 """Forms that are remembered: of streams, whole answers and errors, say. Each is as long as its head."""
 
-EAGER = 8
+EAGER_HEADS = 8
 """After so many heads in a row without a known form, only each eighth is remembered."""
 
 _Fields = Sequence[tuple[str, str]]
@@ -82,7 +82,7 @@ class HeadFields:
         pairs = [_field(line) for line in lines[1:]]
         self.unknown += 1
         self._unknown_in_a_row += 1
-        if self._unknown_in_a_row <= EAGER or self._unknown_in_a_row % EAGER == 0:
+        if self._unknown_in_a_row <= EAGER_HEADS or self._unknown_in_a_row % EAGER_HEADS == 0:
             self._remember(lines, pairs)
         return joined(pairs)
 

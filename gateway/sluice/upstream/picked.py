@@ -30,7 +30,7 @@ from sluice.wire.fields import OURS, check_fields
 from sluice.wire.forwarding import SECRETIVE
 from sluice.wire.protobuf import BadProtobuf
 
-KEPT = 256
+MAX_KEPT_ENDPOINTS = 256
 """Endpoints whose connections are kept; with more, those unused for longest are closed when idle."""
 BODY_WAIT = 0.25
 """Seconds for which a picker that has named endpoints may begin to give the request's body back."""
@@ -108,7 +108,7 @@ class PickedTransport:
     def towards(self, endpoint: Endpoint) -> Transport:
         found = self._endpoints.pop(endpoint, None) or self.base.towards(endpoint.host, endpoint.port)
         self._endpoints[endpoint] = found  # the last used stands last
-        if len(self._endpoints) > KEPT:
+        if len(self._endpoints) > MAX_KEPT_ENDPOINTS:
             closing = asyncio.create_task(_close(self._endpoints.pop(next(iter(self._endpoints)))))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)

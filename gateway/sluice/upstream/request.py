@@ -14,7 +14,7 @@ import msgspec
 from sluice.backends.protocol import Headers, UpstreamRequest
 from sluice.wire.fields import check_fields
 
-KEPT = 256
+MAX_KEPT_HEADS = 256
 """Heads kept; beyond that (headers that differ each time) all are forgotten and built anew, for some 5 µs
 each."""
 
@@ -100,7 +100,7 @@ class Heads:
         head = self._kept.get(key)
         if head is None:
             head = self._build(*key)
-            if len(self._kept) >= KEPT:
+            if len(self._kept) >= MAX_KEPT_HEADS:
                 self._kept.clear()
             self._kept[key] = head
         return head

@@ -9,7 +9,7 @@ from sluice.server.http1 import MAX_HEAD
 
 MAX_FRAME = 16_384
 """Maximum bytes of a frame's payload: the default SETTINGS_MAX_FRAME_SIZE (RFC 9113 6.5.2)."""
-SMALL = 256
+SMALL_FRAME_BYTES = 256
 """Bytes of data below which a frame is small: h2's work for it costs more than its content is worth."""
 SMALL_PER_HEAD = 10
 """Small frames that a request may have before they count."""
@@ -57,7 +57,7 @@ class FrameBounds:
         if kind == _DATA:
             if not flags & _END_STREAM:
                 self.fruitless += not self._left
-                self.small += self._left < SMALL
+                self.small += self._left < SMALL_FRAME_BYTES
         elif kind in (_HEADERS, _CONTINUATION):
             self._block = self._left + (self._block if kind == _CONTINUATION else 0)
             self.small -= SMALL_PER_HEAD * (kind == _HEADERS)
