@@ -49,7 +49,7 @@ class TraceContext(msgspec.Struct, eq=False):
 
     def attempt_lines(self) -> bytes:
         """The header lines of the next attempt, which is given a span of its own."""
-        span = _id(self.bits, 64)
+        span = _span_id(self.bits)
         self.attempts.append(span)
         state = f"tracestate: {self.state}\r\n" if self.state else ""
         return f"traceparent: 00-{self.trace}-{span}-{self.sampled:02x}\r\n{state}".encode("ascii")
@@ -81,16 +81,21 @@ def context_of(
     """The context of a call that came with these headers (names in lower case). Of new traces this share is
     sampled, and of those of a caller what the caller says; a `traceparent` that is not one begins a new
     trace, as the standard has it."""
-    found = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    given = headers.get("traceparent")
+    found = _TRACEPARENT.fullmatch(given) if given else None
     if found is not None and found[1].strip("0") and found[2].strip("0"):
         state = headers.get("tracestate", "")
         kept = state if _TRACESTATE.fullmatch(state) else ""
         sampled = bool(int(found[3], 16) & 1)
-        return TraceContext(found[1], _id(bits, 64), found[2], sampled, True, kept, bits, clock)
+        return TraceContext(found[1], _span_id(bits), found[2], sampled, True, kept, bits, clock)
     sampled = bits(53) < share * (1 << 53)
-    return TraceContext(_id(bits, 128), _id(bits, 64), "", sampled, False, "", bits, clock)
+    return TraceContext(_trace_id(bits), _span_id(bits), "", sampled, False, "", bits, clock)
 
 
-def _id(bits: Bits, size: int) -> str:
+def _trace_id(bits: Bits) -> str:
     """Returns a random id, never of zeros alone, which W3C forbids."""
-    return f"{bits(size) or 1:0{size // 4}x}"
+    return "%032x" % (bits(128) or 1)  # half of what a format with a width in braces takes
+
+
+def _span_id(bits: Bits) -> str:
+    return "%016x" % (bits(64) or 1)
