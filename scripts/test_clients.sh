@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `make test-clients`: other people's clients, at the versions that are locked, work on a task behind the gateway, whose provider
 # is a script (tests/clients). Needs node and npm; about five gigabytes when installed, once, into .cache/agents. What cannot be installed is
-# skipped, and said so. Arguments are parts of clients' names; without any, all run. Writes the table of docs/clients.md.
+# skipped, and said so. Arguments are clients' names, or parts of them; without any, all run. Writes the table of docs/clients.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

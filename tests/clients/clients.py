@@ -198,6 +198,16 @@ def _claude_env(place: Place) -> dict[str, str]:
     }  # fmt: skip
 
 
+def _claude_vertex_env(place: Place) -> dict[str, str]:
+    """As for Claude on Vertex AI, with a key of the gateway in place of Google's token."""
+    elsewhere = ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY")
+    return {name: value for name, value in _claude_env(place).items() if name not in elsewhere} | {
+        "CLAUDE_CODE_USE_VERTEX": "1", "CLAUDE_CODE_SKIP_VERTEX_AUTH": "1", "CLOUD_ML_REGION": "us-east5",
+        "ANTHROPIC_VERTEX_BASE_URL": f"{place.url}/v1", "ANTHROPIC_VERTEX_PROJECT_ID": "project",
+        "ANTHROPIC_CUSTOM_HEADERS": f"Authorization: Bearer {place.key}",
+    }  # fmt: skip
+
+
 def _agent_sdk(place: Place) -> list[str]:
     return [NODE, str(AGENTS / "libraries.mjs"), "agent_sdk", place.url, place.key, place.model]
 
@@ -255,18 +265,25 @@ def _gemini_calls(place: Place) -> tuple[Call, ...]:
     )
 
 
-def _gemini_settings(place: Place) -> None:
+def _gemini_settings(place: Place, kind: str = "gemini-api-key") -> None:
     folder = place.home / ".gemini"
     folder.mkdir()
-    settings = {
-        "security": {"auth": {"selectedType": "gemini-api-key"}},
-        "privacy": {"usageStatisticsEnabled": False},
-    }
+    settings = {"security": {"auth": {"selectedType": kind}}, "privacy": {"usageStatisticsEnabled": False}}
     (folder / "settings.json").write_text(json.dumps(settings))
 
 
 def _gemini_env(place: Place) -> dict[str, str]:
     return {"GEMINI_API_KEY": place.key, "GOOGLE_GEMINI_BASE_URL": place.url}
+
+
+def _gemini_vertex_settings(place: Place) -> None:
+    _gemini_settings(place, "vertex-ai")
+
+
+def _gemini_vertex_env(place: Place) -> dict[str, str]:
+    return {
+        "GOOGLE_GENAI_USE_VERTEXAI": "true", "GOOGLE_API_KEY": place.key, "GOOGLE_VERTEX_BASE_URL": place.url,
+    }  # fmt: skip
 
 
 # --- opencode
@@ -491,6 +508,8 @@ def _llm_env(place: Place) -> dict[str, str]:
     return {"LLM_USER_PATH": str(place.home)}
 
 
+RAW_PREDICT, PUBLISHERS = "…/publishers/anthropic/models/…:streamRawPredict", "/v1beta1/publishers"
+"""Of Claude's clients and Google's, where they are set up for Vertex AI."""
 CHAT, RESPONSES, MESSAGES, GEMINI, OLLAMA = (
     "/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1beta/models", "/api/chat",
 )  # fmt: skip
@@ -498,8 +517,12 @@ CLIENTS = (
     Client("Claude Code", "@anthropic-ai/claude-code", MODULES, MESSAGES, _claude, _claude_calls, env=_claude_env),
     Client("Claude agent SDK", "@anthropic-ai/claude-agent-sdk", MODULES, MESSAGES, _agent_sdk, _claude_calls,
            env=_claude_env, many=True),
+    Client("Claude Code, Vertex AI", "@anthropic-ai/claude-code", MODULES, RAW_PREDICT, _claude, _claude_calls,
+           env=_claude_vertex_env),
     Client("Codex", "@openai/codex", MODULES, RESPONSES, _codex, _codex_calls, _codex_settings, _codex_env),
     Client("Gemini CLI", "@google/gemini-cli", MODULES, GEMINI, _gemini, _gemini_calls, _gemini_settings, _gemini_env),
+    Client("Gemini CLI, Vertex AI", "@google/gemini-cli", MODULES, PUBLISHERS, _gemini, _gemini_calls,
+           _gemini_vertex_settings, _gemini_vertex_env),
     Client("opencode", "opencode-ai", MODULES, CHAT, _opencode, _opencode_calls, _opencode_settings, _opencode_env),
     Client("Kilo Code", "@kilocode/cli-linux-x64", MODULES, CHAT, _kilo, _opencode_calls, _opencode_settings, _opencode_env),
     Client("Cline", "@cline/cli-linux-x64", MODULES, CHAT, _cline, _cline_calls, _cline_settings, _cline_env),

@@ -1,7 +1,7 @@
 """Runs clients that nobody here wrote on a task behind the gateway, by upstreams of four dialects, and writes
 docs/clients.md.
 
-    python -m tests.clients.run [NAME...]      NAME: part of a client's name; without any, all run
+    python -m tests.clients.run [NAME...]      NAME: a client's name, or a part of some; without any, all run
 
 The task: two tools, one after the other (write, read), then an answer, all streamed. The provider is a script
 (provider.py). What is asserted of each run: the client ends well and shows the last answer, each result came
@@ -202,13 +202,17 @@ def _cell(problem: str) -> str:
     return f"no: {problem}".replace("|", "\\|").replace("\n", " ") if problem else "done"
 
 
+def _is_named(client: Client, name: str) -> bool:
+    """Returns whether this is one of the clients that are meant: "Pi" is one of them, and no part of Copilot."""
+    whole = {other.name.lower() for other in CLIENTS}
+    return (
+        name.lower() == client.name.lower() if name.lower() in whole else name.lower() in client.name.lower()
+    )
+
+
 async def main(names: Sequence[str]) -> int:
     """How many did not do the task."""
-    chosen = [
-        client
-        for client in CLIENTS
-        if not names or any(name.lower() in client.name.lower() for name in names)
-    ]
+    chosen = [client for client in CLIENTS if not names or any(_is_named(client, name) for name in names)]
     provider = Provider()
     outcomes: dict[Client, Outcome] = {}
     async with RawServer(provider) as server, gateway(config(server.url)) as running:
