@@ -100,6 +100,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "a key in a letter's quotes": ('"k"', "\u201csk-1\u201d", "take them off"),
     "a key with what cannot be seen": ('"k"', "sk-1\u200b", "cannot be seen"),
     "a key that no header can carry": ('"k"', "sk-1\u20ac", "cannot be sent"),
+    "a key copied from documentation": ('"k"', "sk-…", "cannot be sent (…): put the real value in place"),
     "a header's name from an option": (
         'api_key: "k"',
         'api_key: "k", organization: "\u20ac"',

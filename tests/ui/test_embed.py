@@ -2,13 +2,18 @@
 
 import gzip
 import json
+import os
 import re
+import shutil
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from sluice.config.loader import load_mapping
 from sluice.errors import ConfigError
+from sluice.version import VERSION
 from tests.api.serving import CONFIG, KEY, PAGE, FakeRequest, served
 
 WIDGET = Path(__file__).parents[2] / "gateway/sluice/embed/chat-widget.js"
@@ -49,6 +54,43 @@ def test_it_is_small_and_reads_nothing_as_html() -> None:
         "import(",
     ):
         assert sink not in source
+
+
+def test_it_is_a_package_that_bundlers_and_servers_can_import(tmp_path: Path) -> None:
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    environ = {
+        **os.environ,
+        "npm_config_cache": str(tmp_path / "cache"),
+        "npm_config_update_notifier": "false",
+    }
+    packed = subprocess.run(
+        ["npm", "pack", "--json", "--offline", "--pack-destination", tmp_path, WIDGET.parent],
+        capture_output=True, text=True, check=True, timeout=60, env=environ, cwd=tmp_path,
+    )  # fmt: skip
+    [package] = json.loads(packed.stdout)
+    assert (package["name"], package["version"]) == ("@sluice/chat-widget", VERSION)
+    assert sorted(one["path"] for one in package["files"]) == [
+        "chat-widget.d.ts", "chat-widget.js", "package.json",
+    ]  # fmt: skip
+    (modules := tmp_path / "node_modules/@sluice/chat-widget").mkdir(parents=True)
+    with tarfile.open(tmp_path / package["filename"]) as archive:
+        for member in archive.getmembers():
+            content = archive.extractfile(member)
+            assert content is not None
+            (modules / Path(member.name).name).write_bytes(content.read())
+    (tmp_path / "page.mjs").write_text('await import("@sluice/chat-widget"); console.log("imported")')
+    done = subprocess.run(
+        ["node", "page.mjs"], capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path
+    )
+    assert done.stdout.strip() == "imported", done.stderr
+
+
+def test_the_types_have_each_attribute_of_its_page() -> None:
+    page = (WIDGET.parents[3] / "docs/widget.md").read_text()
+    types = (WIDGET.parent / "chat-widget.d.ts").read_text()
+    described = set(re.findall(r"`(data-[a-z-]+)", page.partition("| attribute")[2].partition("\n\n")[0]))
+    assert set(re.findall(r'^  "(data-[a-z-]+)"', types, re.MULTILINE)) == described
 
 
 async def test_the_demo_gets_a_token_for_its_origin_alone() -> None:

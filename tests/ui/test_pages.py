@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -92,14 +93,31 @@ async def test_every_file_of_the_pages_is_served_with_a_strict_policy_and_revali
         for name in names:
             first = await user.ask("GET", f"/ui/{name}")
             assert first.status == 200, name
-            assert first.answer == (static / name).read_bytes()
+            if name != "index.html":  # it names its files by the folder's hash
+                assert first.answer == (static / name).read_bytes()
             assert "unsafe" not in first.told["content-security-policy"]
             assert first.told["cache-control"] == "no-cache"
             again = await user.ask("GET", f"/ui/{name}", if_none_match=f'"x", W/{first.told["etag"]}')
             assert (again.status, again.answer) == (304, b"")
-        assert (await user.ask("GET", "/ui/")).answer == (static / "index.html").read_bytes()
         redirect = await user.ask("GET", "/")
         assert (redirect.status, redirect.told["location"]) == (302, "ui/")
+
+
+async def test_pages_name_their_files_by_a_hash_and_browsers_may_keep_those() -> None:
+    static = Path(__file__).parents[2] / "gateway/sluice/ui/static"
+    async with browser() as user:
+        page = (await user.ask("GET", "/ui/")).answer.decode()
+        hashes = set(re.findall(r'(?:src|href)="([0-9a-f]{16})/', page))
+        [version] = hashes
+        assert re.sub(f'="{version}/', '="', page) == (static / "index.html").read_text()
+        for name in ("app.js", "style.css", "pages/usage.js", "vendor/preact.js"):
+            kept = await user.ask("GET", f"/ui/{version}/{name}")
+            assert (kept.status, kept.answer) == (200, (static / name).read_bytes())
+            assert kept.told["cache-control"] == "public, max-age=31536000, immutable"
+            other = await user.ask("GET", f"/ui/{'0' * 16}/{name}")  # of a page of another version
+            assert (other.answer, other.told["cache-control"]) == (kept.answer, "no-cache")
+        for wrong in (version, f"{version}/", f"{version}/../routes.py", f"{version}/{version}/app.js"):
+            assert (await user.ask("GET", f"/ui/{wrong}")).status == 404
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@
  */
 (() => {
   "use strict";
+  if (typeof HTMLElement === "undefined") return; // a server that renders the page: the browser does the rest
   const ENDPOINT = "/v1/chat/stream";
   const HISTORY = "/v1/chat/messages";
   const KEPT = 60; // messages over reloads

@@ -49,7 +49,9 @@ class Ui:
         self._seed = _seed(runtime)
         self.sessions = Sessions(self._seed, runtime.operators, runtime.config.admin.oidc, time.time)
         self.attempts = state.once("ui attempts", lambda: Attempts(state.clock))
-        self._assets = state.once("ui assets", lambda: Assets("sluice.ui", "static", more=ISOLATED))
+        self._assets = state.once(
+            "ui assets", lambda: Assets("sluice.ui", "static", more=ISOLATED, hashed=True)
+        )
         self._offered: list[str] = []
         self._oidc = self._by_provider()
         self._ways = {

@@ -21,7 +21,8 @@ def check_fields(headers: Iterable[tuple[str, str]]) -> None:
         if name.lower() in OURS:
             raise ValueError(f"the header {name} is not for others to set")
         if not _VALUE.fullmatch(value):
-            raise ValueError(f"the header {name} has a character that cannot be sent")
+            placeholder = " (…): put the real value in place of the placeholder" if "…" in value else ""
+            raise ValueError(f"the header {name} has a character that cannot be sent{placeholder}")
 
 
 _USUAL = (

@@ -1,5 +1,5 @@
 // The admin API, by a cookie that scripts cannot read and a token that only this page knows. Nothing is kept in storage.
-const root = new URL("..", import.meta.url);
+const root = new URL("..", document.baseURI); // of the page: this file is below a hash
 let token = "";
 let routes = [];
 let role = "";

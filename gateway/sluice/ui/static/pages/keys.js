@@ -169,7 +169,7 @@ export function Keys() {
       ? null
       : item.source === "config"
       ? html`<div class="actions"><span class="quiet small">in the file</span>${token(item)}</div>`
-      : html`<div class="actions">${token(item)}<button type="button" onClick=${act("change", item)}>Change</button><button type="button" onClick=${act("rotate", item)}>Rotate</button><button type="button" onClick=${() => able(item)}>${item.enabled ? "Disable" : "Enable"}</button><button type="button" class="danger" onClick=${act("delete", item)}>Delete</button></div>`;
+      : html`<div class="actions wraps">${token(item)}<button type="button" onClick=${act("change", item)}>Change</button><button type="button" onClick=${act("rotate", item)}>Rotate</button><button type="button" onClick=${() => able(item)}>${item.enabled ? "Disable" : "Enable"}</button><button type="button" class="danger" onClick=${act("delete", item)}>Delete</button></div>`;
   const columns = [
     { title: "Id", cell: (k) => html`<b>${k.id}</b>${k.last_four ? html`<br /><span class="quiet small">…${k.last_four}</span>` : null}` },
     { title: "Tenant", cell: (k) => k.tenant },
