@@ -679,6 +679,8 @@ async def test_the_scripts_own_attributes_make_a_bubble() -> None:
         await tab.open(url)
         await tab.until(f"document.querySelector('sluice-chat') && {ROOT}.querySelector('.bubble')")
         assert await tab.js(f"{ROOT}.querySelector('.panel').hidden")
+        drawn = "svg path').getBoundingClientRect().width"  # on machines without emojis, too
+        assert await tab.js(f"{ROOT}.querySelector('.bubble {drawn}") > 10
         await tab.js(f"{ROOT}.querySelector('.bubble').click()")
         await say(tab, "x")
         await tab.until(f"{TEXT}.includes('hi')")

@@ -59,7 +59,7 @@
     * { box-sizing: border-box; } [hidden] { display: none !important; }
     :host([data-mode=bubble]) { position: fixed; inset-block-end: 1rem; inset-inline-end: 1rem; z-index: 2147483000; }
     :host([data-mode=bubble][data-position=bottom-left]) { inset-inline-end: auto; inset-inline-start: 1rem; }
-    .bubble { width: 3.5rem; height: 3.5rem; border-radius: 50%; border: 0; background: var(--accent); color: var(--on); cursor: pointer; box-shadow: 0 3px 12px #0004; display: block; margin-inline-start: auto; }
+    .bubble { width: 3.5rem; height: 3.5rem; border-radius: 50%; border: 0; background: var(--accent); color: var(--on); cursor: pointer; box-shadow: 0 3px 12px #0004; display: grid; place-content: center; margin-inline-start: auto; }
     .panel { background: var(--back); border: 1px solid var(--line); border-radius: var(--round); display: flex; flex-direction: column; height: 100%; min-height: 16rem; overflow: hidden; }
     :host([data-mode=bubble]) .panel { width: min(24rem, calc(100vw - 2rem)); height: min(36rem, calc(100vh - 6.5rem)); margin-block-end: .75rem; box-shadow: 0 8px 30px #0003; }
     header { display: flex; gap: .5rem; align-items: center; padding: .6rem .9rem; border-block-end: 1px solid var(--line); } header b { flex: 1; }
@@ -87,6 +87,18 @@
     if (text) element.textContent = text;
     if (part) element.setAttribute("part", part);
     return element;
+  };
+
+  // A speech bubble with three dots, drawn: emojis look different everywhere, and are missing on some machines.
+  const icon = () => {
+    const draw = (tag, attributes) => {
+      const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+      Object.entries(attributes).forEach(([name, value]) => element.setAttribute(name, value));
+      return element;
+    };
+    const drawn = draw("svg", { viewBox: "0 0 24 24", width: "24", height: "24", fill: "none", stroke: "currentColor", "stroke-width": "2", "stroke-linejoin": "round", "stroke-linecap": "round", "aria-hidden": "true" });
+    drawn.append(draw("path", { d: "M4 5h16v11h-8l-5 4v-4H4zM8 10.5h.01M12 10.5h.01M16 10.5h.01" }));
+    return drawn;
   };
 
   const safeLink = (address) => {
@@ -416,7 +428,7 @@
       const bubble = make("button", "bubble", "", "bubble");
       bubble.type = "button";
       this.bubble = make("span", "sr");
-      bubble.append(this.bubble, "💬");
+      bubble.append(this.bubble, icon());
       const show = (open) => {
         this.panel.hidden = !open;
         if (open) this.load();
