@@ -277,6 +277,17 @@ def test_commands_ask_a_running_gateway(
     assert Operated.asked == [("GET" if command == "status" else "POST", f"/admin/{command}", "sk-admin")]
 
 
+@pytest.mark.parametrize("behind", [True, False])
+def test_a_target_is_switched_wherever_the_url_stands(admin_port: str, behind: bool) -> None:
+    Operated.answers = {"/admin/targets/openai/a/b/disable": (200, {"state": "disabled"})}
+    url = ["--url", admin_port]
+    command = (
+        ["targets", "disable", "openai/a/b", *url] if behind else ["targets", *url, "disable", "openai/a/b"]
+    )
+    done = sluice(*command, SLUICE_ADMIN_KEY="sk-admin")
+    assert (done.returncode, done.stdout) == (0, "openai/a/b: disabled\n"), done.stderr
+
+
 def test_commands_say_in_one_line_why_they_cannot_ask(admin_port: str) -> None:
     Operated.answers = {"/admin/status": (401, {})}
     for url, key, why in [

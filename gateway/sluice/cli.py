@@ -16,7 +16,7 @@ from sluice.commands import conversations, local, remote, simulate
 from sluice.commands.admin_api import call_admin as _call_admin
 from sluice.commands.admin_api import fail as _fail
 from sluice.commands.admin_api import of_a_running_one as _of_a_running_one
-from sluice.commands.admin_api import problem_of
+from sluice.commands.admin_api import refusal_of
 from sluice.version import VERSION
 
 HEALTH_URL = "http://127.0.0.1:8081/livez"
@@ -161,7 +161,7 @@ def _done(status: int, answer: Any, done: str) -> None:
     if status // 100 == 2:
         click.echo(done)
         return
-    _fail(f"sluice: {problem_of(answer)}")
+    _fail(refusal_of(status, answer))
 
 
 @cli.command()

@@ -75,6 +75,18 @@ async def test_chat_usage_and_calls() -> None:
         assert "total" in await user.ok("usage", "--by", "alias,model")
         stranger = await user.run("chat", "hi", SLUICE_API_KEY="sk-wrong")
         assert (stranger.returncode, "401" in stranger.stderr) == (1, True)
+        unknown = await user.run("chat", "--model", "nobody", "hi")
+        assert unknown.returncode == 1
+        assert "--model may be chat" in unknown.stderr
+
+
+async def test_the_api_is_not_taken_for_the_admin_port() -> None:
+    async with gateway(CONFIG) as there:
+        done = await asyncio.to_thread(sluice, "status", "--url", there.url, SLUICE_ADMIN_KEY=KEY)
+        assert done.returncode == 1
+        assert done.stderr == (
+            "sluice: there is no admin API at this address: is it that of the admin port (server.admin_listen, 8081)?\n"
+        )
 
 
 async def test_verbs_of_targets_say_which_gateway_they_ask_behind_themselves() -> None:

@@ -66,11 +66,19 @@ def problem_of(answer: Any) -> str:
     return "; ".join([str(message), *details, *([answer["reason"]] if answer.get("reason") else [])])
 
 
+def refusal_of(status: int, answer: Any) -> str:
+    """The line that says why the gateway refused; where it knows no such path, what to look at instead."""
+    problem = problem_of(answer)
+    if status == 404 and "nothing at this path" in problem:
+        return "sluice: there is no admin API at this address: is it that of the admin port (server.admin_listen, 8081)?"
+    return f"sluice: {problem}"
+
+
 def wanted(url: str | None, path: str | None, method: str, at: str, body: object = None) -> Any:
     """The gateway's reply; if it refuses, the reason is printed and the command fails."""
     status, answer = call_admin(url, path, method, at, body)
     if status // 100 != 2:
-        fail(f"sluice: {problem_of(answer)}")
+        fail(refusal_of(status, answer))
     return answer
 
 

@@ -10,10 +10,15 @@ from urllib.parse import urlsplit
 TIMEOUT = 300.0
 """Seconds without a byte."""
 MAX_RESPONSE_BYTES = 16 << 20
+MAX_NAMES = 20
 
 
 class Refused(Exception):
-    """There is no answer, and why."""
+    """There is no answer, and why. `status`: the response's, where there was one."""
+
+    def __init__(self, why: str, status: int = 0) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 class TerminalClient:
@@ -34,21 +39,33 @@ class TerminalClient:
 
     def model(self) -> str:
         """The first model that the key may use. Raises Refused."""
-        response = self._response("GET", "/v1/models")
-        try:
-            found = json.loads(response.read(MAX_RESPONSE_BYTES))
-            names = [str(one["id"]) for one in found["data"]]
-        except (ValueError, TypeError, KeyError, OSError, HTTPException):
-            raise Refused(
-                f"{self._parts.netloc}: the answer is no list of models: is this a gateway?"
-            ) from None
+        names = self.models()
         if not names:
             raise Refused("this key may use no model")
         return names[0]
 
+    def models(self) -> list[str]:
+        """All models that the key may use. Raises Refused."""
+        response = self._response("GET", "/v1/models")
+        try:
+            found = json.loads(response.read(MAX_RESPONSE_BYTES))
+            return [harmless(str(one["id"])) for one in found["data"]]
+        except (ValueError, TypeError, KeyError, OSError, HTTPException):
+            raise Refused(
+                f"{self._parts.netloc}: the answer is no list of models: is this a gateway?"
+            ) from None
+
     def stream(self, body: dict[str, Any]) -> Iterator[bytes]:
         """The lines of the stream. Raises Refused."""
-        response = self._response("POST", "/v1/chat/completions", json.dumps(body).encode())
+        try:
+            response = self._response("POST", "/v1/chat/completions", json.dumps(body).encode())
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            models = ", ".join(self.models()[:MAX_NAMES])
+            raise Refused(
+                f"{refused}; --model may be {models or 'none: this key may use no model'}"
+            ) from None
         try:
             while line := response.readline(MAX_RESPONSE_BYTES):
                 yield line
@@ -75,7 +92,7 @@ class TerminalClient:
 
             raise Refused(f"{parts.netloc}: {why(error)}") from None
         if response.status != 200:
-            raise Refused(_reason(response, keyed="authorization" in self._headers))
+            raise Refused(_reason(response, keyed="authorization" in self._headers), response.status)
         return response
 
 
