@@ -49,7 +49,6 @@ ORDER = (
         "sluice.telemetry.exemplars",
         "sluice.telemetry.messages",
         "sluice.telemetry.points",
-        "sluice.telemetry.process",
     },
     {
         "sluice.backends",

@@ -7,12 +7,11 @@ from pathlib import Path
 from sluice_plugins import openai
 
 OFF = (
-    "aiohttp", "asyncpg", "backports", "brotli", "cryptography", "difflib", "grpc", "h2", "http.server",
-    "jwt", "lmdb", "multiprocessing", "redis", "sqlite3", "sluice.identity.remote", "sluice.otlp",
-    "sluice.process.supervisor", "sluice.runtime.pods", "sluice.server.http2", "sluice.server.tls",
-    "sluice.simulate", "sluice.sinks", "sluice.storage.postgres", "sluice.storage.redis", "sluice.testing",
-    "sluice.tracing", "sluice.ui", "sluice.upstream.grpc", "sluice.upstream.http2", "sluice.web",
-    "sluice.wire.content_coding",
+    "aiohttp", "asyncpg", "backports", "brotli", "cryptography", "difflib", "grpc", "h2", "jwt", "lmdb", "multiprocessing",
+    "redis", "sqlite3", "sluice.identity.remote", "sluice.otlp", "sluice.process.supervisor", "sluice.runtime.pods",
+    "sluice.server.http2", "sluice.server.tls", "sluice.simulate", "sluice.sinks", "sluice.storage.postgres",
+    "sluice.storage.redis", "sluice.testing", "sluice.tracing", "sluice.ui", "sluice.upstream.grpc", "sluice.upstream.http2",
+    "sluice.web", "sluice.wire.content_coding",
 )  # fmt: skip
 CONFIG = """
 server: { listen: "127.0.0.1:0", admin_listen: "127.0.0.1:0" }

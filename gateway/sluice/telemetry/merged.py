@@ -1,25 +1,27 @@
 """One exposition for all processes of a gateway, made by one that has nothing else to do (the supervisor)."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import msgspec
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from sluice.telemetry.board import FORGOTTEN, Board, Cells, Record
 from sluice.telemetry.exemplars import Found, latest, unpacked
 from sluice.telemetry.formats import Format
-from sluice.telemetry.process import ProcessFigures
-from sluice.telemetry.series import (
-    EXEMPLARS,
-    REFINED,
-    Distribution,
-    Family,
-    Value,
-    again,
-    exemplified,
-    slices,
-)
+from sluice.telemetry.metrics import of_process
+from sluice.telemetry.series import EXEMPLARS, REFINED, Distribution, Family, Value, again, exemplified
 from sluice.telemetry.table import TABLE
+
+GREATEST = ("process_max_fds", "process_start_time_seconds")
+"""What is the same for all processes: everything else that the kernel tells of them is summed."""
+
 
 CHUNK = 2048
 """Cells that are looked at together: where none of them has changed since the last time, neither has a
@@ -69,7 +71,9 @@ class MergedExposition:
         stands."""
         self._read = 0
         self._started = time.time_ns()
-        self._processes = ProcessFigures(pids)
+        self._processes = CollectorRegistry()
+        self._processes.register(_Processes(pids))
+        PlatformCollector(registry=self._processes)
 
     def prepare(self, everybody: Iterable[int], alive: Iterable[int]) -> None:
         """Write the lines of series that are new, so that no scrape has to do it for all of a large
@@ -90,15 +94,17 @@ class MergedExposition:
         for chunk, lines in self._chunks.items():
             self._renew(chunk, lines, every, lively)
         parts: list[bytes] = []
-        times = (self._started, time.time_ns()) if format == "otlp" else None
         if format == "protobuf":
             self._board.refine()
             for name, family in self._families.items():
                 parts.append(family.family([self._metric(line, every) for line in self._lines[name]]))
-        elif times is not None:
+        elif format == "otlp":
+            times = (self._started, time.time_ns())
             for name, family in self._families.items():
                 points = [family.point(line.record.values, line.series) for line in self._lines[name]]
                 parts.append(family.family(points, times))
+            parts.append(of_process(self._processes, format, times))
+            return b"".join(parts)
         else:
             for name, family in self._families.items():
                 parts.append(family.head(format))
@@ -107,7 +113,7 @@ class MergedExposition:
                     if format == "text"
                     else self._exemplified(name, every)
                 )
-        parts += slices(self._processes.families(), lambda: 0.0, 1.0, format, times)
+        parts.append(of_process(self._processes, format))
         return b"".join(parts)
 
     def totals(self, name: str, by: str, slots: Iterable[int]) -> dict[str, float]:
@@ -251,3 +257,38 @@ class MergedExposition:
 
 def _found(data: list[bytes]) -> Found:
     return latest(map(unpacked, data))
+
+
+class _Processes(Collector):
+    """The process metrics of prometheus-client, summed over several processes, with the CPU time of those
+    that have ended."""
+
+    def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
+        self._pids = pids
+        self._collectors: dict[int, ProcessCollector] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        found: dict[str, Metric] = {}
+        known, self._collectors = self._collectors, {}
+        for pid in self._pids():
+            collector = known.get(pid) or ProcessCollector(
+                pid=partial(int, pid), registry=None
+            )  # a new one reads /proc/stat
+            self._collectors[pid] = collector
+            for metric in collector.collect():
+                together = found.get(metric.name)
+                if together is None:
+                    found[metric.name] = metric
+                    continue
+                before, more = together.samples[0], metric.samples[0]
+                value = (
+                    max(before.value, more.value) if before.name in GREATEST else before.value + more.value
+                )
+                together.samples[0] = before._replace(value=value)
+        cpu = found.get("process_cpu_seconds")
+        if cpu is not None:
+            ended = os.times()
+            cpu.samples[0] = cpu.samples[0]._replace(
+                value=cpu.samples[0].value + ended.children_user + ended.children_system
+            )
+        yield from found.values()

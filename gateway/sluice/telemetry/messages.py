@@ -7,6 +7,8 @@ the fields.
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
+from prometheus_client.metrics_core import Metric
+
 from sluice.telemetry.exemplars import Exemplar, Found
 from sluice.telemetry.native import SCHEMA, Grid, native_of
 from sluice.wire.protobuf import data, double, number, packed, text, varint, zigzag
@@ -86,3 +88,17 @@ def _exemplar(one: Exemplar) -> bytes:
     seconds, rest = divmod(round(one.at * 1000), 1000)
     at = number(1, seconds) + number(2, rest * 1_000_000)
     return data(1, text(1, "trace_id") + text(2, one.trace)) + double(2, one.value) + data(3, at)
+
+
+def foreign(metrics: Iterable[Metric]) -> bytes:
+    """Families of prometheus-client: counters and gauges."""
+    out = []
+    for metric in metrics:
+        counter = metric.type == "counter"
+        kind = "counter" if counter else "gauge"
+        name = f"{metric.name}_total" if counter else metric.name
+        samples = [sample for sample in metric.samples if sample.name == name]
+        of_family = [single(labels(sample.labels.items()), kind, sample.value) for sample in samples]
+        if of_family:
+            out.append(family(name, metric.documentation, kind, of_family))
+    return b"".join(out)

@@ -12,12 +12,17 @@ from copy import copy
 from itertools import islice
 from typing import Any, TypeVar, get_args
 
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
 from sluice.errors import TlsReason
+from sluice.telemetry import messages, points
 from sluice.telemetry.board import BoardSlot
 from sluice.telemetry.exemplars import Exemplar
 from sluice.telemetry.formats import Format
-from sluice.telemetry.process import ProcessFigures
-from sluice.telemetry.series import Computed, Family, Series, slices
+from sluice.telemetry.series import Computed, Family, Series, Times, slices
 from sluice.telemetry.table import CODES, END_REASONS, ERROR_ENDS, ERROR_OUTCOMES, OUTCOMES, TABLE
 
 K = TypeVar("K")
@@ -33,7 +38,8 @@ PUBLISHED = 256
 
 
 class Metrics:
-    """All metrics of one process.
+    """All metrics of one process. What prometheus-client knows of the process itself comes from its own
+    registry.
 
     `slot`: where they are counted, if others are to see them (`sluice.telemetry.board`).
     """
@@ -43,7 +49,9 @@ class Metrics:
         self._slot = slot
         self._refined = False
         self._started = time.time_ns()
-        self._process = ProcessFigures()
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+        PlatformCollector(registry=self._process)
         self._families: dict[str, Family] = {}
         for name, spec in TABLE.items():
             self._families[name] = Family(
@@ -127,12 +135,24 @@ class Metrics:
                     yield b""
                     due = clock() + SLICE
         times = (self._started, time.time_ns()) if format == "otlp" else None
-        families = (*self._families.values(), *self._process.families())
-        yield from slices(families, clock, SLICE, format, times)
+        yield from slices(tuple(self._families.values()), clock, SLICE, format, times)
+        yield of_process(self._process, format, times)
 
     def exposition(self) -> bytes:
         """All of it at once."""
         return b"".join(self.slices(lambda: 0.0))
+
+
+def of_process(registry: CollectorRegistry, format: Format, times: Times | None = None) -> bytes:
+    """Returns the output of prometheus-client's own collectors, for the end of a scrape."""
+    if times is not None:
+        return points.foreign(registry.collect(), *times)
+    if format == "protobuf":
+        return messages.foreign(registry.collect())
+    if format == "openmetrics":
+        text: bytes = openmetrics(registry)  # type: ignore[no-untyped-call]
+        return text
+    return generate_latest(registry)
 
 
 class Lazy(dict[K, V]):

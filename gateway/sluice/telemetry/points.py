@@ -8,6 +8,8 @@ between.
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from prometheus_client.metrics_core import Metric
+
 from sluice.wire.protobuf import data, double, fields, fixed, number, text
 
 CUMULATIVE = 2
@@ -51,6 +53,20 @@ def histogram(
 def timed(point: bytes, started: int, now: int) -> bytes:
     """A data point of what was counted between these times, in nanoseconds since the epoch."""
     return point + fixed(2, started) + fixed(3, now)
+
+
+def foreign(metrics: Iterable[Metric], started: int, now: int) -> bytes:
+    """Metrics of prometheus-client, counters and gauges, as fields of ScopeMetrics."""
+    out = []
+    for one in metrics:
+        counter = one.type == "counter"
+        name = f"{one.name}_total" if counter else one.name
+        points = [
+            timed(point(s.labels.items(), s.value), started, now) for s in one.samples if s.name == name
+        ]
+        if points:
+            out.append(metric(one.name, one.documentation, "counter" if counter else "gauge", points))
+    return b"".join(out)
 
 
 def request(metrics: bytes, resource: Mapping[str, str], *, scope: str, version: str) -> bytes:

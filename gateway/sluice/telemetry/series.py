@@ -428,8 +428,8 @@ def slices(
     format: Format = "text",
     times: Times | None = None,
 ) -> Iterator[bytes]:
-    """The families in pieces that each take about `longest` seconds of `clock` to make, to the exposition's end.
-    A piece may be empty: a message of protobuf begins with its length. `times`: see `Family.family`."""
+    """The families in pieces that each take about `longest` seconds of `clock` to make. A piece may be empty:
+    a message of protobuf begins with its length. `times`: see `Family.family`."""
     parts: list[bytes] = []
     due = clock() + longest
     for family in families:
@@ -444,6 +444,4 @@ def slices(
                 parts, due = [], clock() + longest
         if of_family:
             parts.append(family.family(of_family, times))
-    if format == "openmetrics":
-        parts.append(b"# EOF\n")
     yield b"".join(parts)
