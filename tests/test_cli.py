@@ -22,7 +22,7 @@ from sluice.identity.keys import digest_of
 from sluice.version import VERSION
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("aiohttp", "redis", "jwt", "cryptography", "prometheus_client", "uvloop", "pydantic")
+HEAVY = ("aiohttp", "redis", "jwt", "cryptography", "prometheus_client", "structlog", "uvloop", "pydantic")
 
 
 def sluice(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sluice.telemetry.logs import EventLog, LogLine, LogLines, open_lines, text_line
+from sluice.telemetry.logs import LogLine, LogLines, open_lines, open_log, text_line
 from sluice.telemetry.output import LogOutput, OutputText
 
 
@@ -303,7 +303,7 @@ class Finished(LogLine, kw_only=True):
 def test_text_lines_are_short_and_cannot_move_the_cursor() -> None:
     out = io.BytesIO()
     lines = LogLines(out, render=text_line)
-    log = EventLog(lines, "info", wall=lambda: 0.0)
+    log = open_log(lines, "info", wall=lambda: 0.0)
     open_lines(lines, "info", wall=lambda: 0.0)(Finished(alias="chat", attempts=["a/b ok", "c"]))
     log.warning(
         "odd", detail="\x1b[2J\x9b2J two", empty=None, number=1.5, request_id="r", who=ValueError("x")
@@ -312,18 +312,4 @@ def test_text_lines_are_short_and_cannot_move_the_cursor() -> None:
     assert text.splitlines() == [
         '00:00:00 request alias=chat attempts="a/b ok",c',
         r'00:00:00 WARNING odd detail="\u001b[2J\u009b2J two" number=1.5 who=x',
-    ]
-
-
-def test_events_below_the_level_are_left_out_and_warnings_are_written_at_once() -> None:
-    out = io.BytesIO()
-    lines = LogLines(out)
-    log = EventLog(lines, "info", wall=lambda: 0.0)
-    log.debug("odd")
-    log.info("ready", level="none", event="none")  # what an event is called is not for its fields to say
-    assert out.getvalue() == b""
-    log.error("crash", at=["a", "b"])
-    assert out.getvalue().splitlines() == [
-        b'{"level":"info","event":"ready","timestamp":"1970-01-01T00:00:00.000Z"}',
-        b'{"at":["a","b"],"event":"crash","level":"error","timestamp":"1970-01-01T00:00:00.000Z"}',
     ]

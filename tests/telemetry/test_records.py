@@ -1,12 +1,12 @@
 """What is counted and logged of requests, calls and faults: one line and one count each, and never
 content."""
 
-import io
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
+import structlog
 
 from sluice.aio.deferred import NOW
 from sluice.errors import GatewayError, ModelNotFound, NoCapacity, RateLimited, Unauthorized, UpstreamError
@@ -14,7 +14,6 @@ from sluice.identity.principal import Principal
 from sluice.model.events import Usage
 from sluice.proxy.attempt import Attempt
 from sluice.proxy.call import Call
-from sluice.telemetry.logs import EventLog, LogLines
 from sluice.telemetry.metrics import Metrics
 from sluice.telemetry.records import OTHER, CallLine, DetachedLine, Records, RequestLine
 from sluice.telemetry.series import Value
@@ -43,10 +42,14 @@ class Desk:
         self.logged: list[dict[str, Any]] = []
         self.used: list[tuple[Call, bool]] = []
         self.waiting: list[tuple[Callable[..., object], tuple[Any, ...], int]] = []
-        log = LogLines(io.BytesIO(), render=self.keep)
+
+        def keep(_: object, level: str, event: dict[str, Any]) -> dict[str, Any]:
+            self.logged.append({"level": level, **event})
+            raise structlog.DropEvent
+
         self.records = Records(
             self.metrics,
-            EventLog(log, "debug", wall=lambda: 0.0),
+            structlog.wrap_logger(None, processors=[keep]),
             self.lines.append,
             lambda: 100.0,
             aliases=["chat"],
@@ -56,11 +59,6 @@ class Desk:
             used=lambda call, failed: self.used.append((call, failed)),
             later=lambda work, *args, size=0: self.waiting.append((work, args, size)),
         )
-
-    def keep(self, event: Any) -> bytes:
-        del event["timestamp"]
-        self.logged.append(event)
-        return b""
 
     def call(self, *attempts: Attempt) -> Call:
         call = Scene([]).call("openai")

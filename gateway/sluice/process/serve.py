@@ -36,7 +36,7 @@ from sluice.process.systemd import ServiceManager, inherited_sockets
 from sluice.runtime.descriptors import limit_of_files
 from sluice.runtime.fleet import ConfigStatus
 from sluice.telemetry.board import BoardSlot
-from sluice.telemetry.logs import EventLog, quiet_libraries, standard_lines
+from sluice.telemetry.logs import open_log, quiet_libraries, standard_lines
 from sluice.version import VERSION
 
 LISTENS, LEAVES = b"1", b"2"
@@ -87,7 +87,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _serve(loaded: Loaded, source: ConfigSource, worker: Worker | None) -> int:
     config, number = loaded.config.server, worker.number if worker else 0
     lines = standard_lines(loaded.config.log, shared=config.workers > 1)
-    quiet_libraries(log := EventLog(lines, loaded.config.log.level))
+    quiet_libraries(log := open_log(lines, loaded.config.log.level))
     try:
         inherited = inherited_sockets(os.environ) if worker is None else {}
         ports = worker.ports if worker is not None else take_ports(config, inherited)

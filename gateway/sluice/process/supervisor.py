@@ -42,7 +42,7 @@ from sluice.process.systemd import ServiceManager, inherited_sockets
 from sluice.process.watchdog import LAST_WORDS, CrashTrace, Watchdog
 from sluice.process.watchdog import LOOK_EVERY as WATCH_EVERY
 from sluice.telemetry.board import Board, BoardSlot
-from sluice.telemetry.logs import EventLog, LogLines, standard_lines
+from sluice.telemetry.logs import LogLines, open_log, standard_lines
 from sluice.telemetry.table import TABLE
 
 STEADY = 10.0
@@ -72,7 +72,7 @@ def supervise(given: Loaded, source: ConfigSource) -> Part | int:
         print(f"sluice: {error}", file=sys.stderr)
         return 1
     lines = standard_lines(loaded.config.log, shared=True)
-    log = EventLog(lines, loaded.config.log.level)
+    log = open_log(lines, loaded.config.log.level)
     server = loaded.config.server
     log.info(
         "supervising",

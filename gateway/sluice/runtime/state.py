@@ -59,7 +59,7 @@ from sluice.storage.address import store_of
 from sluice.storage.sealing import Seals
 from sluice.telemetry.board import BoardSlot
 from sluice.telemetry.formats import Format
-from sluice.telemetry.logs import EventLog, LogLines, open_lines
+from sluice.telemetry.logs import LogLines, open_lines, open_log
 from sluice.telemetry.metrics import Metrics
 from sluice.telemetry.notices import Notices, TargetNotices
 from sluice.telemetry.records import Records
@@ -127,7 +127,7 @@ class ProcessState:
         self.slot = slot
         self.metrics = metrics = Metrics(VERSION, slot)
         lines.dropped = metrics.child("log_errors").inc
-        self.log = EventLog(lines, config.log.level)
+        self.log = open_log(lines, config.log.level)
         self.notices = Notices(self.log, self.clock)
         self.places = places(limit_of_files(), config.server.max_connections)
         self.lag = metrics.zero("event_loop_lag_seconds", str(slot.worker if slot is not None else 0))
