@@ -290,3 +290,17 @@ def test_a_prompt_that_was_written_anew_as_a_chat_is_answered_as_a_prompt() -> N
         lines(END | {"message": {"role": "assistant", "content": "Hi"}}), generated(stream=False)
     )
     assert (json.loads(out)["response"], error) == ("Hi", None)
+
+
+@pytest.mark.parametrize("odd", [{}, {"done": None}])
+def test_a_last_line_that_does_not_say_that_it_is_the_last_says_so(odd: dict[str, Any]) -> None:
+    end = {name: value for name, value in line("").items() if name != "done"} | {"done_reason": "stop", **odd}
+    out, error = relayed([lines(line("a"), end)], parsed())
+    first, last = map(json.loads, out.splitlines())
+    assert (first["done"], last, error) == (False, {**end, "done": True}, None)
+    prompt = {"model": "m", "response": "a", "done_reason": "stop", **odd}
+    out, error = relayed([lines(prompt)], generated())
+    assert (json.loads(out), error) == ({**prompt, "done": True}, None)
+    answer = {**end, "message": {"role": "assistant", "content": "a"}}
+    body, error = whole(json.dumps(answer).encode())
+    assert (json.loads(body), error) == ({**answer, "done": True}, None)

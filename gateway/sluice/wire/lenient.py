@@ -225,6 +225,8 @@ def _fitter(hint: Any) -> tuple[bool, _Fit]:
     takes_none = type(None) in choices or Any in choices
     choices.discard(type(None))
     lists = [choice for choice in choices if typing.get_origin(choice) is list]
+    if not choices:  # a place where a value does not belong
+        return takes_none, lambda fitting, value: _ABSENT
     if Any in choices:
         return takes_none, lambda fitting, value: value
     if msgspec.Raw in choices:

@@ -1,10 +1,10 @@
 """Answers of Ollama's API for callers of the same dialect: lines as they came, and the events that they mean.
 
 The decoder observes, and writes a line anew only where a client would misread it: a field is of another type
-than it should be, a surrogate pair is split over two lines, the arguments of a tool call are no object, or a
-call names no function. Not passed on are errors and ends that mean failure (they end the answer in the
-gateway's words), and data that is no line. An answer of /api/generate is read, too; it is another form of the
-same.
+than it should be, a surrogate pair is split over two lines, the arguments of a tool call are no object, a
+call names no function, or the last line does not say `done`. Not passed on are errors and ends that mean
+failure (they end the answer in the gateway's words), and data that is no line. An answer of /api/generate is
+read, too; it is another form of the same.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from sluice.errors import UpstreamError
-from sluice.model.events import StreamEvent, Verbatim
+from sluice.model.events import Finished, StreamEvent, Verbatim
 from sluice.wire.lenient import encoded, parse, parse_again
 from sluice.wire.separators import without_separators
 from sluice_plugins.decoding import MAX_EVENT, arguments_of
@@ -27,12 +27,13 @@ class PassingDecoder(ChatDecoder):
     """Decodes one answer, and yields its lines at the end of each batch. `rewritten` counts those that are
     not as they came."""
 
-    __slots__ = ("_odd", "_passed", "rewritten")
+    __slots__ = ("_odd", "_passed", "_silent_end", "rewritten")
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
         super().__init__(strict=strict, max_event=max_event, keep_stop=keep_stop)
         self._passed: list[bytes] = []
         self._odd = False  # the line under way has a call that a client would misread
+        self._silent_end = False  # the line under way ends the answer without `done`
         self.rewritten = 0
 
     def _walk(self, data: bytes, events: list[StreamEvent]) -> None:
@@ -63,10 +64,12 @@ class PassingDecoder(ChatDecoder):
             raise
         if self.skipped > skipped:
             return
-        if self._parsed is None and not self._odd:
+        if self._parsed is None and not self._odd and not self._silent_end:
             self._passed.append(b"%b\n" % without_separators(_one_line(frame)))
             return
         values = self._parsed if self._parsed is not None else parse_again(frame)
+        if self._silent_end:
+            values = {**values, "done": True}
         self._pass(_with_objects(values) if self._odd else values)
 
     def _decode(self, frame: bytes) -> Line | None:
@@ -74,6 +77,10 @@ class PassingDecoder(ChatDecoder):
         if line is not None and line.message is None and (line.response or line.thinking or line.tool_calls):
             line.message = LineMessage(line.response, line.thinking, line.tool_calls)
         return line
+
+    def _finish(self, line: Line) -> Finished:
+        self._silent_end = line.done is None
+        return super()._finish(line)
 
     def _message(self, message: LineMessage, events: list[StreamEvent]) -> None:
         super()._message(message, events)

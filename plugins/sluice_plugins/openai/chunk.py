@@ -38,10 +38,14 @@ class Function(msgspec.Struct, gc=False):
 
 
 class ToolCallPart(msgspec.Struct, gc=False):
+    """`name` and `arguments` are refused: they belong in `function` (`openai.variants`)."""
+
     index: int | None = None
     id: str | None = None
     type: str | None = None
     function: Function | None = None
+    name: None = None
+    arguments: None = None
 
     @property
     def has_content(self) -> bool:
@@ -96,9 +100,10 @@ class ReportedUsage(msgspec.Struct, gc=False):
 
 class Choice(msgspec.Struct, gc=False):
     """`usage` is Moonshot's place for it, `error` OpenRouter's for one; `finish_reason` is "" at some until
-    there is one."""
+    there is one. `text` is that of /completions, which some have beside the delta, and some alone."""
 
     delta: Delta | None = None
+    text: str | None = None
     index: int | None = None
     finish_reason: str | None = None
     usage: ReportedUsage | None = None
@@ -133,6 +138,7 @@ class _OrdinaryDelta(msgspec.Struct, gc=False):
 class _OrdinaryChoice(msgspec.Struct, gc=False):
     delta: _OrdinaryDelta
     index: Literal[0]
+    text: str | None = None
     finish_reason: FinishWord | None = None
     usage: None = None
 

@@ -23,6 +23,7 @@ from sluice_plugins.openai.edits import Edits
 from sluice_plugins.openai.ends import COUNTS, FINISH, completed, finished
 from sluice_plugins.openai.instead import WHITE, check_size
 from sluice_plugins.openai.stream import ChunkDecoder
+from sluice_plugins.openai.variants import has_only_text, in_standard_form, unwrapped
 
 
 class _MessageChoice(Choice, gc=False):
@@ -110,6 +111,9 @@ class DocumentDecoder(msgspec.Struct, eq=False):
         check_size(body)
         completion, values = self._completion(body)
         choices = completion.choices if completion is not None else None
+        if choices is None and (inner := unwrapped(body)):
+            self._body = inner
+            return self.close()
         if completion is None or not choices:
             return self._by_chunk_decoder() + self.close()
         usage = completion.usage
@@ -158,15 +162,19 @@ class DocumentDecoder(msgspec.Struct, eq=False):
         values: dict[str, Any] | None = None
         try:
             completion = _decode(body)
+            fits = not (completion.choices and has_only_text(completion.choices, "message"))
         except MALFORMED:
+            fits = False
+        if not fits:
             self._check_length()
             try:
-                values, odd = fit(parse(body), _Completion)
+                value, odd_ends = in_standard_form(parse(body), "message")
+                values, odd = fit(value, _Completion)
                 values = whole_characters(values)
             except (ValueError, RecursionError):
                 return None, None
             completion = msgspec.convert(values, _Completion)
-            self._fields = odd
+            self._fields = odd + odd_ends
         return (completion if bytes(completion.error) in _NO_ERROR else None), values
 
     def _by_chunk_decoder(self) -> list[StreamEvent]:

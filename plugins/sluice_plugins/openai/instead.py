@@ -7,6 +7,7 @@ from sluice.errors import UpstreamGarbled
 from sluice.wire.jsontext import oversized, slow_numbers
 from sluice.wire.lenient import encoded, is_object, parse, whole_characters
 from sluice.wire.upstream_errors import tells_error
+from sluice_plugins.openai.variants import unwrapped
 
 WHITE = b"\xef\xbb\xbf \t\r\n"
 """Bytes that may precede a body: white space and a byte order mark."""
@@ -70,6 +71,8 @@ def _as_chunk(document: bytes | bytearray) -> bytes:
         value = parse(document)
     except ValueError:
         value = None
+    if inner := unwrapped(document):
+        return _as_chunk(inner)
     match value:
         case {"error": error} if error:
             pass

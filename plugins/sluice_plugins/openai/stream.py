@@ -52,6 +52,7 @@ from sluice_plugins.openai.edits import Edits, end_chunk, frames_of, join_halves
 from sluice_plugins.openai.ends import newest_usage, usage_of
 from sluice_plugins.openai.form import Form, learn
 from sluice_plugins.openai.instead import WHITE, as_error, payloads_of, whole_answer_as_chunk
+from sluice_plugins.openai.variants import has_only_text, in_standard_form, unwrapped
 
 MAX_DOCUMENT = 12 << 20
 """Bytes of a whole answer sent in place of a stream, chosen so that no step of decoding blocks the loop for
@@ -224,10 +225,13 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
             self._any_chunk(payload, events, passed)
             return
         choice = chunk.choices[0]
+        content = choice.delta.content
+        if not content and choice.text:
+            self._any_chunk(payload, events, passed)
+            return
         state = self._main
         if state is None:
             state = self._begin(chunk.id, chunk.model, events)
-        content = choice.delta.content
         if content:
             state.content = True
             events.append(TextDelta(content))
@@ -266,6 +270,9 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
             self._usage = newest_usage(chunk.x_groq.usage, self._usage)
         choices = chunk.choices
         if not choices:
+            if choices is None and (inner := unwrapped(payload)):
+                self._chunk(inner, events, passed)
+                return
             if self._without_choices(chunk, payload) and self.verbatim:
                 self._release(events, passed)
                 passed.append(payload if values is None else encoded(values))
@@ -277,6 +284,9 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
         ):
             self._chunk(whole, events, passed)
             return
+        if choices[0].text is not None and values is None and has_only_text(choices):
+            values = self._mended(payload) or {}
+            choices = msgspec.convert(values, Chunk).choices or []
         if not self._started:
             self._started = True
             events.append(Started(chunk.id or "", chunk.model or ""))
@@ -354,6 +364,7 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
             value = parse(payload)
             if type(value) is list and len(value) == 1:
                 value = value[0]
+            value, odd_ends = in_standard_form(value)
             values, odd = fit(value, Chunk)
             if self._halves is not None or b"\\u" in payload:
                 halves = self._halves = self._halves or Halves()
@@ -363,7 +374,7 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
                 values = whole_characters(values)
         except (ValueError, RecursionError):
             return None
-        self.skipped_fields += odd
+        self.skipped_fields += odd + odd_ends
         return values
 
     def _without_choices(self, chunk: Chunk, payload: bytes) -> bool:

@@ -31,10 +31,11 @@ from sluice.model.events import (
     Working,
 )
 from sluice.wire import sse
-from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, parse, whole_characters
+from sluice.wire.call_ids import new_call_id
+from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, parse, parse_again, whole_characters
 from sluice.wire.upstream_errors import reported_error, stream_error
 from sluice_plugins.decoding import MALFORMED, MAX_EVENT, is_last
-from sluice_plugins.responses.answer import Answer
+from sluice_plugins.responses.answer import FUNCTIONS, Answer
 from sluice_plugins.responses.wire import Item, Response, ResponsesEvent, decode_event, decode_response
 
 REASONS: dict[str, FinishReason] = {
@@ -81,6 +82,7 @@ class ResponsesDecoder:
         self._begun = b""  # the newest event of the Response before its end
         self._before = b""  # the event before this one
         self._places: dict[str, int] = {}  # of items, by their ids
+        self._call_ids: dict[int, str] = {}  # of calls, by their places, in a stream that is passed on
         self._begun_at: dict[
             int, int
         ] = {}  # of each `output_index`: the place of the newest item that has it
@@ -174,6 +176,8 @@ class ResponsesDecoder:
         of_item = event.item_id or event.item is not None or event.delta is not None
         if self._verbatim and of_item and index != event.output_index:
             self._instead = _frame(frame, {**_values(self._passed(frame)), "output_index": index})
+        if self._verbatim and event.item is not None and event.item.type in FUNCTIONS:
+            self._identify(frame, index, event.item)
         answer = self._answer
         match event.type.removeprefix("response."):
             case "output_text.delta":
@@ -210,6 +214,8 @@ class ResponsesDecoder:
                 if self._verbatim:
                     self._begun = self._passed(frame)
             case "completed" | "incomplete" | "failed" | "cancelled" as state:
+                if self._verbatim and event.response is not None:
+                    self._identify_all(frame, event.response)
                 self._end(state, event.response or Response(), frame.data, events)
                 if self._verbatim and not (event.response and event.response.output):
                     self._fill(frame, state)
@@ -245,6 +251,31 @@ class ResponsesDecoder:
         if known is not None:
             return known
         return max(self._newest, 0) if given is None else self._begun_at.get(given, given)
+
+    def _identify(self, frame: sse.Event, index: int, item: Item) -> None:
+        """Gives a call without `call_id` the one that its item had before, else its item's id, else a new one:
+        clients name a call by it when they send its result."""
+        known = self._call_ids.get(index)
+        if not item.call_id:
+            item.call_id = known or item.id or new_call_id()
+            values = parse_again(self._passed(frame))
+            values["item"]["call_id"] = item.call_id
+            self._instead = _frame(frame, values)
+        if known is None:
+            self._call_ids[index] = item.call_id
+
+    def _identify_all(self, frame: sse.Event, response: Response) -> None:
+        """Gives calls of the last event's Response the `call_id` that they had in the events before."""
+        if lacks_call_ids(response):
+            values = parse_again(self._passed(frame))
+            self._give_call_ids(response, values["response"])
+            self._instead = _frame(frame, values)
+
+    def _give_call_ids(self, response: Response, values: dict[str, Any]) -> None:
+        for place, (item, written) in enumerate(zip(response.output or (), values["output"], strict=True)):
+            if item.type in FUNCTIONS and not item.call_id:
+                at = self._places.get(item.id or "", place)
+                item.call_id = written["call_id"] = self._call_ids.get(at) or item.id or new_call_id()
 
     def _event(self, frame: sse.Event) -> ResponsesEvent | None:
         data = frame.data
@@ -401,6 +432,9 @@ class ResponsesDecoder:
         """A whole Response in place of a stream."""
         response, values, odd = response_of(document)
         self.skipped_fields += odd
+        if self._verbatim and lacks_call_ids(response):
+            values = parse_again(document) if values is None else values
+            self._give_call_ids(response, values)
         self._end(checked_state(response, document), response, document, events)
         if self._verbatim:
             events.append(Verbatim(document if values is None else encoded(values), whole=True))
@@ -420,6 +454,11 @@ def response_of(document: bytes) -> tuple[Response, dict[str, Any] | None, int]:
     except (ValueError, RecursionError):
         raise UpstreamGarbled from None
     return response, values, odd
+
+
+def lacks_call_ids(response: Response) -> bool:
+    """Returns whether a call of the caller's tools has no `call_id`."""
+    return any([item.type in FUNCTIONS and not item.call_id for item in response.output or ()])
 
 
 def checked_state(response: Response, document: bytes) -> str:

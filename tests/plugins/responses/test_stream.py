@@ -493,3 +493,67 @@ def test_a_call_whose_id_is_taken_gets_another_one() -> None:
     decoder.distinguish(frozenset({"call_1"}))
     [call] = [event for event in decoder.feed(GRAMMAR["call"][0]) if isinstance(event, ToolCallStarted)]
     assert call.id == ""
+
+
+def call_item(
+    id: str | None, call_id: Any = None, kind: str = "function_call", **fields: Any
+) -> dict[str, Any]:
+    """An item of a call, without the ids that are None."""
+    ids = {name: value for name, value in (("id", id), ("call_id", call_id)) if value is not None}
+    said = {"arguments": '{"x":1}'} if kind == "function_call" else {"input": "x"}
+    return {"type": kind, **ids, "name": "f", **said, **fields}
+
+
+def call_ids(body: bytes) -> tuple[list[list[Any]], list[str]]:
+    """The `call_id`s of a stream's items, those of each place in the order in which they were told, and those of
+    the events."""
+    events = decoded([body], verbatim=True)
+    passed = b"".join([event.data for event in events if isinstance(event, Verbatim)])
+    told: dict[int, list[Any]] = {}
+    for data in [json.loads(part.partition(b"data: ")[2]) for part in passed.split(b"\n\n")[:-1]]:
+        if "item" in data:
+            told.setdefault(data["output_index"], []).append(data["item"].get("call_id"))
+        for index, item in enumerate(data.get("response", {}).get("output", ())):
+            told.setdefault(index, []).append(item.get("call_id"))
+    return list(told.values()), [event.id for event in events if isinstance(event, ToolCallStarted)]
+
+
+@pytest.mark.parametrize("kind", ["function_call", "custom_tool_call"])
+@pytest.mark.parametrize("empty", [None, "", [], {}])
+def test_a_call_without_a_call_id_is_passed_on_with_its_items_id(kind: str, empty: Any) -> None:
+    items = [call_item("fc_1", empty, kind), call_item("fc_2", empty, kind)]
+    events = [event for n, item in enumerate(items) for event in (added(n, item), done(n, item))]
+    for output in (items, []):
+        assert call_ids(stream(*events, output=output)) == ([["fc_1"] * 3, ["fc_2"] * 3], ["fc_1", "fc_2"])
+
+
+def test_a_call_without_any_id_is_passed_on_with_a_new_one() -> None:
+    item = call_item(None)
+    body = stream(added(0, item), done(0, item), added(1, item), done(1, item), output=[item, item])
+    told, started = call_ids(body)
+    assert [len(set(ids)) for ids in told] == [1, 1]
+    assert [ids[0] for ids in told] == started
+    assert len({*started} - {""}) == 2
+
+
+def test_a_call_keeps_the_call_id_that_it_began_with() -> None:
+    begun, ended = call_item("fc_1", "call_1"), call_item("fc_1")
+    assert call_ids(stream(added(0, begun), done(0, ended), output=[ended])) == ([["call_1"] * 3], ["call_1"])
+    body = stream(added(0, begun), done(0, begun), output=[{"type": "reasoning", "summary": []}, ended])
+    assert call_ids(body)[0][1] == ["call_1"]
+
+
+def test_a_whole_answer_is_passed_on_with_a_call_id_for_each_call() -> None:
+    output = [
+        call_item("fc_1"),
+        call_item(None),
+        call_item("fc_3", "call_3"),
+        {"type": "message", "content": []},
+    ]
+    body = json.dumps({"id": "r", "status": "completed", "output": output}).encode()
+    events = decoded([body], verbatim=True)
+    [passed] = [event.data for event in events if isinstance(event, Verbatim)]
+    ids = [item.get("call_id") for item in json.loads(passed)["output"]]
+    assert (ids[0], ids[2:]) == ("fc_1", ["call_3", None])
+    assert ids[1]
+    assert [event.id for event in events if isinstance(event, ToolCallStarted)] == ids[:3]

@@ -1,0 +1,98 @@
+"""Rewrites chunks and whole answers of servers that deviate from the dialect in their form, not only in a field:
+
+    choices[].text                      text, as /completions has it, where a chat's delta or message belongs
+    tool_calls[] without `function`     the call's name and arguments stand in the call itself
+    finish_reason of another type       a list's text, else null: SDKs miss the field where it is left out
+    {"data": {"choices": …}}            the answer stands within an envelope
+
+Only what the typed decoding refuses comes here, or has a choice without content, so ordinary chunks cost nothing.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sluice.wire.lenient import encoded, parse, text_of
+from sluice_plugins.openai.chunk import Choice
+
+Values = dict[str, Any]
+
+
+def in_standard_form(value: Any, key: str = "delta") -> tuple[Any, int]:
+    """The parsed chunk (or whole answer, whose `key` is "message") in the standard's form, and how many of its
+    finish reasons had another type. What is no JSON object stays as it is."""
+    if type(value) is not dict or "choices" not in value:
+        return value, 0
+    odd = 0
+
+    def rewritten(choice: Values) -> Values:
+        nonlocal odd
+        choice = dict(choice)
+        finish = choice.get("finish_reason")
+        if finish is not None and type(finish) is not str:
+            choice["finish_reason"] = text_of(finish) if type(finish) is list else None
+            odd += 1
+        _move_text(choice, key)
+        for place in ("delta", "message"):
+            said = choice.get(place)
+            if type(said) is dict and said.get("tool_calls"):
+                choice[place] = {**said, "tool_calls": _each(said["tool_calls"], _nested)}
+        return choice
+
+    value = {**value, "choices": _each(value["choices"], rewritten)}
+    if value.get("object") == "text_completion":
+        value["object"] = "chat.completion" if key == "message" else "chat.completion.chunk"
+    return value, odd
+
+
+def has_only_text(choices: Iterable[Choice], key: str = "delta") -> bool:
+    """Returns whether a choice has its text where /completions has it."""
+    for choice in choices:
+        said = getattr(choice, key)
+        if choice.text is not None and (said is None or (choice.text and not said.content)):
+            return True
+    return False
+
+
+def unwrapped(payload: bytes | bytearray) -> bytes:
+    """The answer that stands in the field `data` of an object; b"" if none does."""
+    if b'"data"' not in payload or b'"choices"' not in payload:
+        return b""
+    try:
+        value = parse(payload)
+    except ValueError:
+        return b""
+    match value:
+        case {"data": {"choices": list() | dict()} as inner} if "choices" not in value:
+            return encoded(inner)
+        case _:
+            return b""
+
+
+def _move_text(choice: Values, key: str) -> None:
+    text, said = choice.get("text"), choice.get(key)
+    if type(text) is not str or not (said is None or type(said) is dict) or (said or {}).get("content"):
+        return
+    if key == "delta" and choice.get("message"):
+        return
+    del choice["text"]
+    role = {"role": "assistant"} if key == "message" else {}
+    choice[key] = {**role, **(said or {}), "content": text}
+
+
+def _nested(call: Values) -> Values:
+    """The call with its own name and arguments as those of its function."""
+    if call.get("function") is not None or not ("name" in call or "arguments" in call):
+        return call
+    function = {name: call[name] for name in ("name", "arguments") if call.get(name) is not None}
+    rest = {name: value for name, value in call.items() if name not in ("name", "arguments")}
+    kind = {"type": "function"} if call.get("name") and not call.get("type") else {}
+    return {**rest, **kind, "function": function}
+
+
+def _each(value: Any, rewritten: Callable[[Values], Values]) -> Any:
+    """The list with each of its objects rewritten, or one that stands alone in its place."""
+    if type(value) is dict:
+        return rewritten(value)
+    if type(value) is not list:
+        return value
+    return [rewritten(entry) if type(entry) is dict else entry for entry in value]
