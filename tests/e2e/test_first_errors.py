@@ -1,6 +1,7 @@
-"""What alerts count is there at zero from the start, where a single error makes one fire: an increase sees a first
-error only where there was a zero before it."""
+"""What alerts and panels count is there at zero from the start, where a single event is to be seen: an increase sees a
+first event only where there was a zero before it."""
 
+import json
 import re
 from pathlib import Path
 
@@ -10,13 +11,32 @@ from tests.e2e.gateways import DIGEST, gateway
 from tests.fakes.faulty import Provider, healthy
 from tests.fakes.rawserver import refused_url
 
-RULES = yaml.safe_load((Path(__file__).parents[2] / "deploy/prometheus/rules.yaml").read_text())
+DEPLOY = Path(__file__).parents[2] / "deploy"
+RULES = yaml.safe_load((DEPLOY / "prometheus/rules.yaml").read_text())
+DASHBOARDS = [json.loads(file.read_text()) for file in (DEPLOY / "grafana").glob("*.json")]
 COUNTED = re.compile(r"\bincrease\((sluice_\w+_total)(?:\{(.*?)\})?\[")
-SELECTORS = sorted(
-    {found for group in RULES["groups"] for rule in group["rules"] for found in COUNTED.findall(rule["expr"])}
-)
-ELSEWHERE = {"sluice_worker_restarts_total", "sluice_budget_soft_total", "sluice_jwks_fetches_total"}
-"""The supervisor's; at zero from the first call that such a budget holds for; counted again with each fetch."""
+EXPRESSIONS = [
+    *[rule["expr"] for group in RULES["groups"] for rule in group["rules"]],
+    *[query["expr"] for board in DASHBOARDS for panel in board["panels"] for query in panel["targets"]],
+]
+CHOICE = re.compile(r'=~"(\w+(?:\|\w+)+)"')
+ELSEWHERE = {
+    "sluice_worker_restarts_total", "sluice_budget_soft_total", "sluice_jwks_fetches_total", "sluice_cost_usd_total",
+}  # fmt: skip
+"""The supervisor's; at zero from the first call that such a budget holds for; counted again with each fetch;
+grows with each call."""
+
+
+def selectors() -> set[tuple[str, str]]:
+    """(metric, its matchers) whose increase is asked for, each of `a|b` apart. Good outcomes are only compared
+    with."""
+    found = {one for expr in EXPRESSIONS for one in COUNTED.findall(expr.replace("$upstream", ".*"))}
+    return {
+        (name, CHOICE.sub(f'="{value}"', matchers))
+        for name, matchers in found
+        if name not in ELSEWHERE and matchers != 'outcome="ok"'
+        for value in "".join(CHOICE.findall(matchers)).split("|")
+    }
 
 
 def matches(line: str, name: str, matchers: str) -> bool:
@@ -28,7 +48,7 @@ def matches(line: str, name: str, matchers: str) -> bool:
     )
 
 
-async def test_each_counter_of_an_alert_begins_at_zero(tmp_path: Path) -> None:
+async def test_each_counter_of_an_alert_or_panel_begins_at_zero(tmp_path: Path) -> None:
     gone = refused_url()
     async with Provider(healthy) as provider:
         config = f"""
@@ -38,7 +58,8 @@ admin: {{digest: "{DIGEST}", store: "sqlite:{tmp_path}/keys", pepper: "012345678
 limits: {{store: "shared:{tmp_path}/limits"}}
 state: "sqlite:{tmp_path}/turns"
 jwt: [{{issuer: "{gone}", audience: a, algorithms: [ES256], jwks_url: "{gone}/jwks", default_alias: chat}}]
-upstreams: {{one: {{backend: openai, base_url: "{provider.url}", credentials: [{{name: a, api_key: b}}]}}}}
+upstreams:
+  one: {{backend: openai, base_url: "{provider.url}", credentials: [{{name: a, api_key: b}}, {{name: c, api_key: d}}]}}
 aliases: {{chat: {{tiers: [[{{upstream: one, model: m}}]]}}}}
 tracing: {{endpoint: "{gone}"}}
 metrics: {{push: {{endpoint: "{gone}", every: 60s}}}}
@@ -46,6 +67,5 @@ records: [{{name: out, webhook: {{url: "{gone}/x"}}}}]
 """
         async with gateway(config) as running:
             shown = running.runtime.exposition().decode().splitlines()
-    asked = [one for one in SELECTORS if one[0] not in ELSEWHERE]
-    missing = [one for one in asked if not any(matches(line, *one) for line in shown)]
+    missing = [one for one in sorted(selectors()) if not any(matches(line, *one) for line in shown)]
     assert missing == []

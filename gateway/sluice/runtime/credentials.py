@@ -9,6 +9,7 @@ from functools import partial
 from sluice.backends.credentials import ConfiguredCredential, Fixed, Setting
 from sluice.backends.protocol import Backend
 from sluice.backends.transport import Headers, Transport
+from sluice.errors import ACCOUNTS_FAULT
 from sluice.telemetry.metrics import Metrics
 from sluice.telemetry.notices import CredentialNotices, Notices
 from sluice.upstream.authorized import AuthorizedTransport
@@ -51,7 +52,8 @@ class Accounts:
         if not isinstance(transport, AuthorizedTransport):
             return
         for member in transport.pool.members:
-            self._metrics.zero("credential_errors", upstream, member.name, "bad_credentials")
+            for reason in sorted(ACCOUNTS_FAULT):
+                self._metrics.zero("credential_errors", upstream, member.name, reason)
             standing = partial(transport.pool.standing, member)
             self._metrics.computed("credential_state", standing, upstream, member.name).kept = True
             if isinstance(member.watcher, CredentialNotices):

@@ -1,8 +1,8 @@
 """The metrics of one process, and the series that the hot path holds on to. Their names are in `telemetry.table`.
 
 What calls count is looked up once for each pair of frontend and alias, when the first such call comes. From the
-start there are only the series at zero that alerts need (`zero_of_alias`, `zero_of_target`): a rate sees a first
-error only where there was a zero before it.
+start there are only the series at zero that alerts and panels need (`zero_of_alias`, `zero_of_target`): a rate
+sees a first event only where there was a zero before it.
 """
 
 import platform
@@ -23,7 +23,15 @@ from sluice.telemetry.board import BoardSlot
 from sluice.telemetry.exemplars import Exemplar
 from sluice.telemetry.formats import Format
 from sluice.telemetry.series import Computed, Family, Series, Times, slices
-from sluice.telemetry.table import CODES, END_REASONS, ERROR_ENDS, ERROR_OUTCOMES, OUTCOMES, TABLE
+from sluice.telemetry.table import (
+    BREAKER_STATES,
+    CODES,
+    END_REASONS,
+    ERROR_ENDS,
+    ERROR_OUTCOMES,
+    OUTCOMES,
+    TABLE,
+)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -219,11 +227,13 @@ def zero_of_alias(metrics: Metrics, frontend: str, alias: str) -> None:
 
 
 def zero_of_target(metrics: Metrics, upstream: str, model: str) -> None:
-    """Show the series of a target that alerts need from the start: attempts that failed by its fault, and
-    calls without a known price."""
+    """Show the series of a target that alerts and panels need from the start: attempts that failed by its
+    fault, calls without a known price, and changes of its breaker."""
     metrics.zero("unpriced_requests", upstream, model)
     for outcome in ERROR_OUTCOMES:
         metrics.zero("upstream_attempts", upstream, model, outcome)
+    for state in BREAKER_STATES:
+        metrics.zero("breaker_transitions", upstream, model, state)
 
 
 class TargetSeries:

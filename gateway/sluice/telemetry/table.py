@@ -24,12 +24,15 @@ END_REASONS = (
 )  # fmt: skip
 OUTCOMES = (
     "ok", "connect_error", "tls_error", "headers_timeout", "first_token_timeout", "idle_timeout", "total_timeout",
-    "rate_limited", "server_error", "bad_credentials", "client_error", "truncated", "garbled", "abandoned", "stale_connection",
+    "rate_limited", "server_error", "bad_credentials", "billing", "client_error", "truncated", "garbled", "abandoned",
+    "stale_connection",
 )  # fmt: skip
 ERROR_ENDS = ("upstream_error", "truncated", "idle_timeout", "internal_error")
 """Ends of answers that had begun, of which there is a zero from the start."""
-ERROR_OUTCOMES = ("connect_error", "server_error", "bad_credentials")
+ERROR_OUTCOMES = ("connect_error", "server_error", "bad_credentials", "billing")
 """Outcomes of attempts of which there is a zero from the start."""
+BREAKER_STATES = ("closed", "half_open", "open")
+"""New states of breakers, of which there is a zero from the start: most open once."""
 AUTH_REASONS = (
     "missing",
     "unknown_key",
