@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sluice.model.chat import Message, Text, ToolCall
-from sluice_plugins.tool_order import results_first
+from sluice_plugins.tool_order import NO_RESULT, results_first
 from tests.matrix.lanes import UPSTREAMS, parsed, sent
 
 
@@ -58,11 +58,37 @@ def test_what_stands_between_a_call_and_its_results_follows_them(
         [Q],
         [Q, called("a", "b"), result("b"), result("a"), WAIT],
         [called("a"), result("a"), called("a"), result("a")],
-        [Q, called("a"), WAIT],
+        [Q, called("a")],
+        [Q, called("a", "a"), result("a"), result("a"), WAIT, called("b", "c")],
     ],
 )
 def test_a_conversation_in_order_stays_the_same_object(messages: list[Message]) -> None:
     assert results_first(messages) is messages
+
+
+def none(id: str) -> Message:
+    return Message("tool", (Text(NO_RESULT),), tool_call_id=id, failed=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([Q, called("a"), WAIT], [Q, called("a"), none("a"), WAIT]),
+        ([Q, called("a", "b"), result("b"), WAIT], [Q, called("a", "b"), result("b"), none("a"), WAIT]),
+        ([Q, called("a", "b"), result("a")], [Q, called("a", "b"), result("a"), none("b")]),
+        ([called("a"), called("b"), result("b")], [called("a"), none("a"), called("b"), result("b")]),
+        ([called("a"), WAIT, called("b")], [called("a"), none("a"), WAIT, called("b")]),
+        ([called("a", "a"), result("a"), WAIT], [called("a", "a"), result("a"), none("a"), WAIT]),
+        (
+            [called("a"), WAIT, called("b"), WAIT, result("b"), result("a")],
+            [called("a"), result("a"), WAIT, called("b"), result("b"), WAIT],
+        ),
+        ([called("a"), result("x"), WAIT], [called("a"), none("a"), result("x"), WAIT]),
+    ],
+)
+def test_a_call_without_a_result_gets_one_that_says_so(given: list[Message], expected: list[Message]) -> None:
+    assert results_first(given) == expected
+    assert results_first(expected) == expected
 
 
 def test_a_result_that_nobody_asked_for_stays_in_its_place() -> None:
@@ -100,3 +126,36 @@ def test_a_user_who_speaks_while_a_tool_runs_is_heard_after_its_result_everywher
         ["functionResponse"],
         ["text"],
     ]
+
+
+INTERRUPTED = {**BODY, "input": ITEMS[:3]}
+
+
+def test_an_interrupted_call_has_a_result_everywhere_but_at_callers_of_the_same_dialect() -> None:
+    chat = parsed("responses", json.dumps(INTERRUPTED).encode(), stream=True)
+
+    def body(upstream: str) -> dict[str, Any]:
+        return sent(UPSTREAMS[upstream], chat)
+
+    for upstream in ("openai", "cohere"):
+        messages = body(upstream)["messages"]
+        assert [message["role"] for message in messages] == ["user", "assistant", "tool", "user"]
+        assert messages[2]["tool_call_id"] == messages[1]["tool_calls"][0]["id"]
+        assert NO_RESULT in json.dumps(messages[2])
+    result, _ = body("anthropic")["messages"][-1]["content"]
+    assert (result["type"], result["tool_use_id"], result["is_error"]) == ("tool_result", "c1", True)
+    result, _ = body("bedrock")["messages"][-1]["content"]
+    assert (result["toolResult"]["toolUseId"], result["toolResult"]["status"]) == ("c1", "error")
+    response = body("gemini")["contents"][-1]["parts"][0]["functionResponse"]
+    assert response["name"] == "f"
+    assert len(body("responses")["input"]) == 3
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f"}}]},
+        {"role": "user", "content": "wait"},
+    ]
+    of_openai = parsed("openai", json.dumps({"model": "m", "messages": messages}).encode(), stream=True)
+    items = sent(UPSTREAMS["responses"], of_openai)["input"]
+    assert [item["type"] for item in items] == ["message", "function_call", "function_call_output", "message"]
+    assert NO_RESULT in items[2]["output"]
+    assert len(sent(UPSTREAMS["openai"], of_openai)["messages"]) == 3

@@ -51,6 +51,21 @@ NEITHER, ONE, BOTH = (
     (set(), (("temperature", "top_p"),)),
     (set(), ()),
 )
+PREFILLED = [
+    "claude-3-7-sonnet-20250219", "claude-opus-4-20250514", "claude-opus-4-1", "claude-sonnet-4-5-20250929",
+    "claude-haiku-4-5@20251001", "us.anthropic.claude-opus-4-5-v1:0", "anthropic/claude-opus-4.5", "claude-3-5-sonnet-20241022",
+]  # fmt: skip
+NOT_PREFILLED = [
+    "claude-opus-4-6", "claude-sonnet-4-6", "anthropic/claude-opus-4.6", "us.anthropic.claude-opus-4-6-v1", "claude-opus-4-7",
+    "claude-opus-4-10", "claude-sonnet-5", "claude-haiku-5-5-20261007", "claude-fable-5", "claude-mythos-preview",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["anthropic", "vertex-anthropic", "bedrock", "openai"])
+def test_claude_takes_no_prefill_from_4_6_on(backend: str) -> None:
+    assert [model for model in PREFILLED + NOT_PREFILLED if found(backend, model).prefill] == PREFILLED
+
+
 SAMPLING = [
     ("claude-3-7-sonnet-20250219", BOTH), ("claude-3-5-sonnet-20241022", BOTH), ("claude-opus-4-20250514", BOTH),
     ("claude-sonnet-4-0", BOTH), ("claude-opus-4-1", ONE), ("claude-opus-4-1-20250805", ONE), ("claude-sonnet-4-5", ONE),
@@ -168,7 +183,8 @@ def test_a_vendors_rules_hold_by_its_host_and_by_its_name(
     by_host = found("openai", model, host)
     by_name = rules_of(bundled_rules(), [], "openai", "egress.example", model, vendor=vendor)
     for rules in (by_host, by_name):
-        assert (rules.drop, rules.limit_name) == (dropped, limit)
+        assert "messages.audio" in rules.drop  # of all but OpenAI's own
+        assert (rules.drop - {"messages.audio"}, rules.limit_name) == (dropped, limit)
     assert vendor in bundled_vendors()
 
 

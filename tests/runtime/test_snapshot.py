@@ -501,3 +501,19 @@ async def test_fifty_swaps_leave_nothing_behind() -> None:
                     descriptors = len(os.listdir("/proc/self/fd"))
                     sizes.append((list(map(len, shared)), len(tasks), series, descriptors))
             assert sizes[0] == sizes[1]
+
+
+async def test_a_target_whose_model_refuses_a_prefill_is_not_asked_to_go_on_by_one() -> None:
+    config = f"""{SERVER}
+keys: [{key("caller", OLD)}]
+upstreams: {{claude: {{backend: anthropic, base_url: "http://127.0.0.1:9", api_key: k}}}}
+aliases:
+  chat:
+    tiers:
+      - [{{upstream: claude, model: claude-sonnet-4-5, prefill: true}}]
+      - [{{upstream: claude, model: claude-sonnet-4-6, prefill: true}}]
+      - [{{upstream: claude, model: claude-sonnet-4-5}}]
+"""
+    async with gateway(config) as g:
+        targets = g.snapshots.current.routes["chat"].targets
+        assert [target.spec.prefill for target in targets] == [True, False, False]

@@ -247,6 +247,16 @@ def without_seals(chat: ChatRequest) -> ChatRequest:
     return msgspec.structs.replace(chat, messages=tuple(messages), wire=wire, body=b"")
 
 
+def transcript_of(audio: Any) -> str:
+    """What was said in an earlier spoken answer, if its caller sends the transcript back beside the id; else
+    ""."""
+    match audio:
+        case {"transcript": str(text)}:
+            return text
+        case _:
+            return ""
+
+
 def text_size(text: str) -> int:
     """UTF-8 bytes: beyond ASCII a character is more of a token."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -46,17 +46,18 @@ class Overrides(msgspec.Struct, frozen=True):
 
 class ModelRules(msgspec.Struct, frozen=True):
     """`drop`: fields that are left out; `either`: groups of which only the first that is given is sent;
-    `rename`: other names; `cap`: largest values; `default`: where the caller gives none; `force`: whatever
-    the caller gives; `roles`: other names of messages' roles; `plain_images`: data: URLs of images are
-    normalized.
+    `rename`: other names; `cap`: largest values, of `stop` the most sequences; `default`: where the caller
+    gives none; `force`: whatever the caller gives; `roles`: other names of messages' roles; `plain_images`:
+    data: URLs of images are normalized.
 
     `lacks`: names of features (`sluice.model.features`) that the model has not, though its dialect has words
     for them. `blank_stops`: the model accepts stop sequences of white space. `efforts`: those it accepts.
     `always_thinks`: it thinks unless thinking is turned off. `prefix`: a last message of the assistant must
-    be marked as what the answer begins with (`prefix: true`, Mistral). `cache_marks`: how it takes callers'
-    marks for the prompt cache, where its dialect has none for every model (OpenAI's). `replies`: a user's
-    message behind results of tools needs an assistant's between (Mistral). `least_tokens`: the smallest
-    token limit.
+    be marked as what the answer begins with (`prefix: true`, Mistral). `prefill`: it continues a last message
+    of the assistant; else a cut answer is not continued by one, whatever its target says. `cache_marks`: how
+    it takes callers' marks for the prompt cache, where its dialect has none for every model (OpenAI's).
+    `replies`: a user's message behind results of tools needs an assistant's between (Mistral).
+    `least_tokens`: the smallest token limit.
     """
 
     drop: frozenset[str] = frozenset()
@@ -76,6 +77,7 @@ class ModelRules(msgspec.Struct, frozen=True):
     always_thinks: bool = False
     thinking_off: ThinkingOff = "disabled"
     prefix: bool = False
+    prefill: bool = True
     cache_marks: CacheMarks = ""
     replies: bool = False
     least_tokens: int = 0
@@ -121,6 +123,7 @@ class ModelRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     always_thinks: bool | None = None
     thinking_off: ThinkingOff | None = None
     prefix: bool | None = None
+    prefill: bool | None = None
     cache_marks: CacheMarks | None = None
     replies: bool | None = None
     least_tokens: int | None = None
@@ -150,6 +153,7 @@ _LATER_WINS = (
     "always_thinks",
     "thinking_off",
     "prefix",
+    "prefill",
     "cache_marks",
     "replies",
     "least_tokens",

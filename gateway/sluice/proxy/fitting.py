@@ -12,7 +12,7 @@ import msgspec
 
 from sluice.errors import BadRequest
 from sluice.frontends.configured import chat_with
-from sluice.model.chat import ChatRequest, Message, Reasoning
+from sluice.model.chat import ChatRequest, Message, Reasoning, transcript_of
 from sluice.model.rules import LIMITS, ModelRules
 from sluice.wire.dataurl import normalized_url
 
@@ -194,6 +194,8 @@ class Fitting:
                 out = _without(out, here)
             elif isinstance(value, int | float | str):
                 out = _with(out, here, value)
+            elif field == "stop" and "stop" in self._rules.cap:
+                out = _with(out, here, list(value))
             elif isinstance(value, Reasoning) and value.effort and chat.fields.effort:
                 out = _with(out, chat.fields.effort, value.effort)
             else:
@@ -234,6 +236,8 @@ class Fitting:
             value = out.get(name)
             if name not in LIMITS and isinstance(value, int | float) and value > most:
                 out[name] = most
+            elif name == "stop" and type(value) is list and len(value) > most:
+                out[name] = value[: int(most)]
         out.update(rules.force)
         if any(name in rules.cap or name in rules.force for name in LIMITS):
             self._limit(out, fitted)
@@ -273,7 +277,7 @@ class Fitting:
             out[names[0]] = fitted.sampling.max_tokens
 
     def _surplus(self, out: Mapping[str, Any]) -> list[str]:
-        given = [[name for name in group if out.get(name) is not None] for group in self._rules.either]
+        given = [[name for name in group if out.get(name) not in (None, [])] for group in self._rules.either]
         return [name for group in given for name in group[1:]]
 
     def _message(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -286,6 +290,8 @@ class Fitting:
         for name in (dropped := self._message_drop & message.keys()):
             self._dropped(_IN_MESSAGES + name)
         kept = {name: value for name, value in message.items() if name not in dropped} if dropped else message
+        if "audio" in dropped and not (kept.get("content") or kept.get("tool_calls")):
+            kept["content"] = transcript_of(message["audio"])
         return {**kept, **changed} if changed else kept
 
     # --- the vocabulary
@@ -296,8 +302,9 @@ class Fitting:
         of_chat: dict[str, Any] = {}
         for name in rules.default:
             self._take(name, chat, self._default, of_sampling, of_chat, only_absent=True)
-        values = {name: of_sampling.get(field, getattr(sampling, field)) for name, field in _SAMPLING.items()}
-        surplus = [[name for name in group if values.get(name) is not None][1:] for group in rules.either]
+        surplus = [
+            [name for name in group if _is_given(name, chat, of_sampling)][1:] for group in rules.either
+        ]
         names = [*self._drop, *(name for group in surplus for name in group)]
         if self._translates(chat):
             names = [name for name in names if name not in WORDS]
@@ -314,8 +321,13 @@ class Fitting:
                 self._dropped(name)
         for name, most in rules.cap.items():
             field = _SAMPLING.get(name, "")
-            value = of_sampling.get(field, getattr(sampling, field)) if field else None
-            if value is not None and value > most:
+            value: Any = of_sampling.get(field, getattr(sampling, field)) if field else None
+            if field == "stop":
+                if len(value) > most:
+                    of_sampling[field] = value[: int(most)]
+                    dropped.add(name)
+                    self._dropped(name)
+            elif value is not None and value > most:
                 of_sampling[field] = type(value)(most)
         for name in rules.force:
             self._take(name, chat, self._force, of_sampling, of_chat)
@@ -353,6 +365,14 @@ class Fitting:
         if role in ("system", "user", "assistant"):
             return msgspec.structs.replace(message, role=role)
         return message
+
+
+def _is_given(name: str, chat: ChatRequest, of_sampling: Mapping[str, Any]) -> bool:
+    """Returns whether the request has this field, after the rules that have changed it (`of_sampling`)."""
+    if (field := _SAMPLING.get(name)) is not None:
+        return of_sampling.get(field, getattr(chat.sampling, field)) is not None
+    field = _CHAT.get(name)
+    return field is not None and getattr(chat, field) != getattr(_ABSENT, field)
 
 
 def _without(wire: dict[str, Any], place: str) -> dict[str, Any]:

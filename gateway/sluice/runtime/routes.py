@@ -150,6 +150,8 @@ class Routes:
         standing = self._standing(spec, upstream, backend)
         model = spec.model.replace("*", rest) if rest else spec.model
         rules = rules_for(self._models, msgspec.structs.replace(spec, model=model), upstream, backend)
+        if spec.prefill and not rules.prefill:
+            spec = msgspec.structs.replace(spec, prefill=False)
         backend = with_rules(backend, rules)
         label = f"{spec.upstream}/{spec.model}"
         shown = shown_target(f"{spec.upstream}/{model}") if alias.report_model == "target" else ""

@@ -26,6 +26,7 @@ from sluice.wire.dataurl import is_http, normalized_url
 from sluice.wire.seals import OPENAIS, OURS, call_signature, openais, thought_of
 from sluice_plugins.openai.messages import cache_of, cache_options, marked
 from sluice_plugins.openai.reasoning import LEVELS, effort_of
+from sluice_plugins.tool_order import results_first
 from sluice_plugins.tool_schemas import is_closed, plain_tool
 from sluice_plugins.translation import result_text
 
@@ -45,7 +46,7 @@ def translated(
     takes marks for the prompt cache. Raises BadRequest for content that the API does not take."""
     sampling = chat.sampling
     of_openai = chat.wire if chat.fields.as_named and chat.wire is not None else {}
-    instructions, messages = _instructions(chat.messages, marks)
+    instructions, messages = _instructions(results_first(chat.messages), marks)
     body: Value = {
         "instructions": instructions or None,
         "input": [item for message in messages for item in _items(message, marks)],

@@ -11,7 +11,7 @@ from sluice.model.rules import rules_of
 from sluice.proxy.fitting import Fitting
 from sluice_plugins.openai.backend import OpenAI
 from sluice_plugins.responses.backend import Responses
-from tests.matrix.lanes import Upstream, parsed, sent
+from tests.matrix.lanes import UPSTREAMS, Upstream, parsed, sent
 
 
 def upstream(kind: Any, host: str, model: str) -> Upstream:
@@ -128,3 +128,85 @@ def test_a_users_name_that_a_vendor_has_no_word_for_is_counted() -> None:
     body = json.dumps({"model": "m", "messages": [hello]}).encode()
     Fitting(rules, dropped.append, "anthropic")(parsed("openai", body, stream=True))
     assert dropped == ["messages.name"]
+
+
+def fitted_by(client: str, to: str, host: str, model: str, **fields: Any) -> tuple[Any, list[str]]:
+    """The request as the rules of a target leave it, and what they drop."""
+    dropped: list[str] = []
+    fit = Fitting(
+        rules_of(bundled_rules(), (), to, host, model), dropped.append, to if to != "cohere" else ""
+    )
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "q"}], **fields}).encode()
+    return fit(parsed(client, body, stream=True)), dropped
+
+
+STOPS = ["a", "b", "c", "d", "e", "f"]
+
+
+@pytest.mark.parametrize("client", ["openai", "anthropic"])
+def test_openai_is_sent_no_more_stops_than_it_takes(client: str) -> None:
+    field = {"openai": "stop", "anthropic": "stop_sequences"}[client]
+    more = {} if client == "openai" else {"max_tokens": 9}
+    hello = [{"role": "user", "content": "q"}]
+    for host in ("api.openai.com", "mine.openai.azure.com"):
+        assert (
+            asked(upstream(OpenAI, host, "gpt-4.1"), client, messages=hello, **{field: STOPS}, **more)["stop"]
+            == STOPS[:4]
+        )
+        chat, dropped = fitted_by(client, "openai", host, "gpt-4.1", **{field: STOPS}, **more)
+        assert (chat.sampling.stop, dropped) == (("a", "b", "c", "d"), ["stop"])
+    for stops in (STOPS[:4], STOPS[:1], []):
+        chat, dropped = fitted_by(client, "openai", "api.openai.com", "gpt-4.1", **{field: stops}, **more)
+        assert (chat.sampling.stop, dropped) == (tuple(stops), [])
+    assert asked(VLLM, client, messages=hello, **{field: STOPS}, **more)["stop"] == STOPS
+    if client == "openai":
+        assert asked(GPT, messages=hello, stop="a")["stop"] == "a"
+
+
+def test_gemini_and_cohere_are_sent_five_stops_whoever_asks() -> None:
+    contents = [{"role": "user", "parts": [{"text": "q"}]}]
+    body = json.dumps(
+        {"contents": contents, "generationConfig": {"stopSequences": STOPS, "topK": 3}}
+    ).encode()
+    own = sent(UPSTREAMS["gemini"], parsed("gemini", body, stream=True))
+    assert own["generationConfig"] == {"stopSequences": STOPS[:5], "topK": 3}
+    other = asked(UPSTREAMS["gemini"], messages=[{"role": "user", "content": "q"}], stop=STOPS)
+    assert other["generationConfig"]["stopSequences"] == STOPS[:5]
+    assert (
+        asked(UPSTREAMS["cohere"], messages=[{"role": "user", "content": "q"}], stop=STOPS)["stop_sequences"]
+        == STOPS[:5]
+    )
+
+
+def test_cohere_is_sent_a_format_or_tools() -> None:
+    hello = [{"role": "user", "content": "q"}]
+    tools = [
+        {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    ]
+    wanted = {"type": "json_object"}
+    body = asked(UPSTREAMS["cohere"], messages=hello, response_format=wanted, tools=tools)
+    assert ("tools" in body, "response_format" in body) == (True, False)
+    rules = ("cohere", "api.cohere.com", "command-a-03-2025")
+    assert fitted_by("openai", *rules, response_format=wanted, tools=tools)[1] == ["response_format"]
+    for fields in ({"response_format": wanted}, {"tools": tools}, {"response_format": wanted, "tools": []}):
+        assert fitted_by("openai", *rules, **fields)[1] == []
+        assert ("response_format" in asked(UPSTREAMS["cohere"], messages=hello, **fields)) is (
+            "response_format" in fields
+        )
+
+
+@pytest.mark.parametrize("said", [{}, {"content": None}, {"content": "so"}])
+@pytest.mark.parametrize("transcript", [{}, {"transcript": "spoken", "data": "aGk="}])
+def test_an_earlier_spoken_answer_is_openais_own(said: dict[str, Any], transcript: dict[str, Any]) -> None:
+    spoken = {"role": "assistant", **said, "audio": {"id": "audio_1", **transcript}}
+    messages = [{"role": "user", "content": "q"}, spoken, {"role": "user", "content": "more"}]
+    for host in ("api.openai.com", "mine.openai.azure.com"):
+        assert asked(upstream(OpenAI, host, "gpt-audio"), messages=messages)["messages"] == messages
+    text = said.get("content") or transcript.get("transcript", "")
+    assert asked(VLLM, messages=messages)["messages"][1] == {"role": "assistant", "content": text}
+    for name in ("anthropic", "bedrock", "gemini", "ollama", "cohere", "responses"):
+        assert "audio_1" not in json.dumps(asked(UPSTREAMS[name], messages=messages))
+        assert (text in json.dumps(asked(UPSTREAMS[name], messages=messages))) is True
+        _, dropped = fitted_by("openai", name, "api.example", "m", messages=messages)
+        assert dropped == ["messages.audio"]
+    assert fitted_by("openai", "openai", "vllm.test", "m", messages=messages)[1] == ["messages.audio"]

@@ -35,7 +35,9 @@ class Target(Fitted, frozen=True, kw_only=True):
     context: Count | None = None  # tokens that the model takes; null: not known, never a reason to skip it
     vision: bool = True  # whether it takes images
     tools: bool = True  # whether it takes tools
-    prefill: bool = False  # it continues an assistant message that ends the request
+    prefill: bool = (
+        False  # it continues an assistant message that ends the request (Claude from 4.6 on never does)
+    )
     price: Annotated[float, Meta(ge=0, le=10**6)] | None = (
         None  # of a million tokens, in any unit, for the strategy `cheapest`
     )

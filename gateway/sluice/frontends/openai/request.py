@@ -40,6 +40,7 @@ from sluice.model.chat import (
     Text,
     Thought,
     ToolCall,
+    transcript_of,
 )
 from sluice.model.rules import LIMITS
 
@@ -73,6 +74,7 @@ class _Message(msgspec.Struct):
     reasoning_details: Any = None
     reasoning_content: Any = None
     reasoning: Any = None
+    audio: Any = None
 
 
 class _StreamOptions(msgspec.Struct, gc=False):
@@ -338,6 +340,8 @@ def _assistant(message: _Message, at: str) -> Message:
         legacy = message.function_call
         calls.append(ToolCall(legacy.name, legacy.name, legacy.arguments))
     parts = _content(message, at) if message.content else ()
+    if message.audio is not None and not parts and (said := transcript_of(message.audio)):
+        parts = (Text(said),)
     if message.refusal:
         parts = (*parts, Text(message.refusal, refusal=True))
     return Message("assistant", parts, tuple(calls), "", _thoughts(message))
