@@ -80,6 +80,20 @@ async def test_chat_usage_and_calls() -> None:
         assert "--model may be chat" in unknown.stderr
 
 
+async def test_calls_are_printed_with_their_texts_and_nothing_that_a_terminal_would_follow() -> None:
+    async with gateway(CONFIG + "log: {content: full}\n") as there:
+        user = Shell(there)
+        await user.ok("chat", "red \x1b[31m\nalert")
+        printed = await user.ok("calls", "--content")
+        assert "  user: red \\x1b[31m\n    alert\n  answer: You said: red" in printed
+        assert "\x1b" not in printed
+        [call] = json.loads(await user.ok("calls", "--content", "--json"))["calls"]
+        assert call["content"]["answer"]["text"].startswith("You said: red \x1b")
+    async with shell() as user:
+        await user.ok("chat", "hello")
+        assert "no texts: log.content is none for it" in await user.ok("calls", "--content")
+
+
 async def test_the_api_is_not_taken_for_the_admin_port() -> None:
     async with gateway(CONFIG) as there:
         done = await asyncio.to_thread(sluice, "status", "--url", there.url, SLUICE_ADMIN_KEY=KEY)

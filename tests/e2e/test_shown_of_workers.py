@@ -76,6 +76,23 @@ async def test_overview_and_calls_are_those_of_all_workers(workers: int) -> None
         assert (await shown(gateway, "/admin/calls?alias=nobody"))["calls"] == []
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_texts_are_those_of_all_workers(workers: int) -> None:
+    with serving(config(workers) + "log: {content: full}\n") as gateway:
+        await running(gateway, workers)
+        for _ in range(CALLS // 2):
+            await call(gateway)
+        for _ in range(2 * workers):  # whichever answers
+            calls = (await shown(gateway, "/admin/calls?content=true"))["calls"]
+            assert len(calls) == CALLS // 2
+            for one in calls:
+                assert one["content"]["prompt"]["messages"] == [{"role": "user", "content": "hi"}]
+                assert one["content"]["answer"]["text"] == "You said: hi"
+        if workers > 1:
+            assert len({one["worker"] for one in calls}) > 1
+        assert all("content" not in one for one in (await shown(gateway, "/admin/calls"))["calls"])
+
+
 async def test_aliases_show_a_breaker_that_another_worker_has_opened_and_requests_of_those_that_have_ended() -> (
     None
 ):

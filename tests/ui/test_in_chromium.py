@@ -324,6 +324,52 @@ async def test_the_stream_goes_on_with_another_configuration() -> None:
         assert there.snapshots.living == [there.snapshots.current]
 
 
+FOLD = (
+    "[...document.querySelectorAll('dialog details summary')].find((one) => one.textContent === 'Its texts')"
+)
+DIALOG = "document.querySelector('dialog')?.innerText"
+
+
+async def test_a_call_shows_its_texts_when_they_are_unfolded_and_why_there_are_none() -> None:
+    config = CONFIG.replace("code: {tiers", "code: {log_content: full, tiers")
+    assert config != CONFIG
+    async with page() as tab, gateway(config) as there:
+        await tab.size(1280)
+        await tab.open(f"{there.admin_url}/ui/")
+        async with aiohttp.ClientSession(there.url, headers={"x-api-key": KEY}) as session:
+            for model in ("nobody", "chat", "code"):
+                content = "<b>bold</b> sk-proj-abcdEFGH1234567890"
+                body = {"model": model, "messages": [{"role": "user", "content": content}]}
+                async with session.post("/v1/chat/completions", json=body) as response:
+                    await response.read()
+        await sign_in(tab)
+        for model, expected in (
+            ("code", "You said: <b>bold</b> ***"),
+            ("chat", "log.content is none"),
+            ("", "did not become a call"),
+        ):
+            await show(tab, "calls")
+            if model:
+                await tab.js(f"location.hash = '#calls/alias={model}'")
+            rows = 1 if model else 3
+            await tab.until(f"document.querySelectorAll('td button').length === {rows}")
+            await tab.js(f"[...document.querySelectorAll('td button')][{rows - 1}].click()")
+            await tab.until("document.querySelector('dialog dl')")
+            if model:
+                assert "You said" not in await tab.js(DIALOG)
+                await tab.js(f"{FOLD}.click()")
+            await tab.until(f"{DIALOG}.includes({expected!r})")
+            await tab.picture(f"call-texts-{model or 'none'}")
+            assert not await tab.js("document.querySelector('dialog b')")
+            assert "sk-proj" not in await tab.js(DIALOG)
+            await tab.press("Escape", 27)
+            await tab.until("!document.querySelector('dialog')")
+        read = [line for line in there.log_lines if line["event"] == "admin_action"]
+        assert {line["route"] for line in read} == {"GET /admin/calls?content=true"}
+        assert len(read) == 2
+        assert not tab.problems
+
+
 async def test_each_number_of_the_overview_leads_to_what_it_is_made_of() -> None:
     async with opened() as (tab, there):
         await use(there)

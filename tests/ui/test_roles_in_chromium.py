@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import aiohttp
 import pytest
 
 from sluice.identity.keys import digest_of
@@ -62,6 +63,24 @@ async def test_a_viewer_is_shown_what_it_may_read_and_no_button_that_would_be_re
         await tab.js("location.hash = '#conversations'")
         await tab.until("document.querySelector('nav a[aria-current]').getAttribute('href') === '#overview'")
         await tab.picture("viewer")
+        assert not tab.problems
+
+
+async def test_a_viewer_sees_no_texts_of_a_call_and_asks_for_none() -> None:
+    config = WITH_VIEWER + "log: {content: full}\n"
+    async with page() as tab, gateway(config) as there:
+        async with aiohttp.ClientSession(there.url, headers={"x-api-key": KEY}) as session:
+            body = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
+            async with session.post("/v1/chat/completions", json=body) as response:
+                await response.read()
+        await tab.size(1280)
+        await tab.open(f"{there.admin_url}/ui/")
+        await sign_in(tab, VIEWER)
+        await show(tab, "calls")
+        await tab.until("document.querySelector('td button')")
+        await tab.js("document.querySelector('td button').click()")
+        await tab.until("document.querySelector('dialog')?.innerText.includes('to operators only')")
+        assert "Its texts" not in await tab.js("document.querySelector('dialog').innerText")
         assert not tab.problems
 
 

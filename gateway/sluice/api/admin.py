@@ -23,7 +23,7 @@ from sluice.api.admin_live import AdminLive
 from sluice.api.admin_overview import AdminOverview
 from sluice.api.admin_process import AdminProcess
 from sluice.api.admin_requests import AdminRequest, AdminRoute, Streamed
-from sluice.api.admin_roles import NEEDED, check_role
+from sluice.api.admin_roles import check_role, needed_for
 from sluice.api.admin_usage import AdminUsage
 from sluice.api.bodies import Bodies
 from sluice.api.request import Request
@@ -75,11 +75,11 @@ def admin_routes(
 
 
 def _handler(route: AdminRoute, admit: Admit, bodies: Bodies, log: Any) -> Handler:
-    name = f"{route.method} {route.path}"
-    needed = NEEDED[name]
+    shape = f"{route.method} {route.path}"
 
     async def answer(request: Request, request_id: str) -> None:
         operator = await admit(request)
+        name, needed = needed_for(shape, request.query)
         check_role(operator, needed, name)
         body: Mapping[str, object] = (
             await bodies.optional_object(request, route.most) if route.method in WITH_BODY else {}

@@ -1,4 +1,5 @@
-"""GET /admin/calls: lists the last calls of all workers, with the fields of their log lines."""
+"""GET /admin/calls: lists the last calls of all workers, with the fields of their log lines, and for operators
+with the texts that are kept (`?content=true`)."""
 
 import re
 
@@ -22,6 +23,8 @@ FILTERS = (
     "tokens_out",
     "retried",
 )
+MOST_WITH_TEXTS = 20
+"""Calls of an answer with texts: masking those takes a process some 30 ms each, and it has a second."""
 _SINCE = re.compile(r"[0-9]{1,11}(\.[0-9]{1,6})?")
 
 
@@ -42,7 +45,7 @@ class AdminCalls:
         found = (
             await fleet.calls(query)
             if fleet is not None
-            else RecentCalls([(0, calls_of(self._state, query))])
+            else RecentCalls([(0, await calls_of(self._state, query))])
         )
         whole = together(query, [_named(number, calls) for number, calls in found.workers])
         more = str(whole.calls[-1][0]) if len(whole.calls) == query.limit else None
@@ -61,7 +64,16 @@ def _query(request: AdminRequest) -> CallQuery:
     if not _SINCE.fullmatch(since):
         raise BadRequest("since must be a time in seconds since the epoch", param="since")
     wanted = {name: request.query[name] for name in FILTERS if request.query.get(name)}
-    return CallQuery(request.limit, place, wanted, int(float(since) * 1e6))
+    content = request.query.get("content", "false")
+    if content not in ("true", "false"):
+        raise BadRequest("content must be true or false", param="content")
+    limit = request.limit
+    if content == "true":
+        if "limit" not in request.query:
+            limit = MOST_WITH_TEXTS
+        elif limit > MOST_WITH_TEXTS:
+            raise BadRequest(f"limit must be at most {MOST_WITH_TEXTS} with content=true", param="limit")
+    return CallQuery(limit, place, wanted, int(float(since) * 1e6), content == "true")
 
 
 def _named(number: int, found: Found) -> Found:

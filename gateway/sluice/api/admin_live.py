@@ -109,7 +109,7 @@ class AdminLive:
         found = (
             await state.fleet.calls(query)
             if state.fleet is not None
-            else RecentCalls([(0, calls_of(state, query))])
+            else RecentCalls([(0, await calls_of(state, query))])
         )
         return [call for _, call in together(query, [calls for _, calls in found.workers]).calls]
 

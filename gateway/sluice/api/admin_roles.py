@@ -1,5 +1,5 @@
-"""The role that each admin route requires: viewers change nothing and read no conversations, operators may do
-everything.
+"""The role that each admin route requires: viewers change nothing and read neither conversations nor texts of
+calls, operators may do everything.
 
 Requests that only compute an answer (`explain`, `config/check`) are for viewers, too.
 """
@@ -52,6 +52,17 @@ NEEDED: Mapping[str, Role] = {
     "POST /ui/play/{+path}": "operator",  # it spends a key's money
 }
 """By method and path, as in the routes."""
+WITH_TEXTS = ("GET /admin/calls", "content", "true")
+"""A route that shows texts where a parameter has this value: those are for operators, as conversations
+are."""
+
+
+def needed_for(route: str, query: Mapping[str, str]) -> tuple[str, Role]:
+    """Returns the route as a refusal names it, and the role that this request to it needs."""
+    shows, name, value = WITH_TEXTS
+    if route == shows and query.get(name) == value:
+        return f"{route}?{name}={value}", "operator"
+    return route, NEEDED[route]
 
 
 def check_role(operator: Operator, needed: Role, route: str) -> None:

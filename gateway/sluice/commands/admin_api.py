@@ -115,6 +115,11 @@ def show(answer: Any, rows: Iterable[Sequence[object]], titles: Sequence[str], *
         click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
+def printable(text: str) -> str:
+    """The text, of whose characters a terminal would follow none: all but line ends are escaped."""
+    return "".join([c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text])
+
+
 def _text(value: object) -> str:
     match value:
         case None:

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from sluice.commands.admin_api import of_a_running_one, show, wanted
+from sluice.commands.admin_api import of_a_running_one, printable, show, wanted
 from sluice.config.resources import RESOURCES
 
 as_json = click.option("--json", "as_json", is_flag=True, help="The whole answer, as JSON.")
@@ -166,6 +166,9 @@ def _usage_figures(row: dict[str, Any]) -> list[object]:
 @click.option("--alias")
 @click.option("--key", "key_id", metavar="ID")
 @click.option("--errors", is_flag=True, help="Only those that ended in an error.")
+@click.option(
+    "--content", is_flag=True, help="With their texts, where log.content allows any; 20 calls at most."
+)
 @of_a_running_one
 @as_json
 def calls(
@@ -176,12 +179,18 @@ def calls(
     alias: str | None,
     key_id: str | None,
     errors: bool,
+    content: bool,
     as_json: bool,
 ) -> None:
     """Print the last calls of the running gateway (with admin.ui), the newest first."""
     from datetime import UTC, datetime
 
-    wished = (("alias", alias), ("key", key_id), ("error", "*" if errors else None))
+    wished = (
+        ("alias", alias),
+        ("key", key_id),
+        ("error", "*" if errors else None),
+        ("content", "true" if content else None),
+    )
     query = {"limit": str(limit)} | {name: value for name, value in wished if value}
     answer = wanted(url, path, "GET", f"/admin/calls?{urlencode(query)}")
     names = (
@@ -202,6 +211,24 @@ def calls(
         for call in answer["calls"]
     ]
     show(answer, rows, ("UTC", *(name.upper() for name in names)), as_json=as_json)
+    if content and not as_json:
+        for row, call in zip(rows, answer["calls"], strict=True):
+            _show_texts(f"{row[0]}  {call['request_id']}", call)
+
+
+NO_CONTENT = {"none": "no texts: log.content is none for it", "forgotten": "its texts are forgotten"}
+
+
+def _show_texts(title: str, call: dict[str, Any]) -> None:
+    click.echo(f"\n{printable(title)}")
+    if call["content"] is None:
+        click.echo(f"  {NO_CONTENT.get(call['no_content'], call['no_content'])}")
+        return
+    prompt, answer = call["content"]["prompt"], call["content"]["answer"]
+    texts = [(one["role"], one["content"]) for one in prompt.get("messages", ())]
+    texts = texts or [("prompt", prompt.get("digest", ""))]
+    for who, text in (*texts, ("answer", answer.get("text", answer.get("digest", "")))):
+        click.echo("\n    ".join(printable(f"  {who}: {text}").split("\n")))
 
 
 @click.group(invoke_without_command=True)

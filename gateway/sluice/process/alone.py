@@ -84,7 +84,7 @@ class Alone:
         return overview_of(self._gateway.snapshots.current, self._gateway.state)
 
     async def calls(self, query: CallQuery) -> RecentCalls:
-        return RecentCalls([(0, calls_of(self._gateway.state, query))])
+        return RecentCalls([(0, await calls_of(self._gateway.state, query))])
 
     async def switch(self, label: str, state: str | None) -> None:
         if state is None:

@@ -153,7 +153,7 @@ class WorkerLink:
         return view_of(self._gateway.snapshots.current, self._gateway.state)
 
     async def _calls(self, query: object) -> Found:
-        return calls_of(self._gateway.state, msgspec.convert(query, CallQuery))
+        return await calls_of(self._gateway.state, msgspec.convert(query, CallQuery))
 
     async def _switch_off(self, off: dict[str, str]) -> None:
         known = self._gateway.state.off

@@ -207,12 +207,14 @@ class Place(msgspec.Struct, frozen=True, order=True):
 
 class CallQuery(msgspec.Struct, frozen=True):
     """The newest `limit` calls with the fields `wanted`; `before`: older than the call at that position.
-    `since`: ended then or later, in microseconds since the epoch."""
+    `since`: ended then or later, in microseconds since the epoch. `content`: with their texts, where they are
+    kept."""
 
     limit: int
     before: Place | None = None
     wanted: dict[str, str] = {}
     since: int = 0
+    content: bool = False
 
 
 class Found(msgspec.Struct, frozen=True):

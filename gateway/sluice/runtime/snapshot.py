@@ -90,7 +90,7 @@ class Snapshot:
         self.log = state.log
         self.records = state.records
         self.tracer = state.tracer
-        self.recorder = state.recorder
+        self.recorder = state.recorder_of(config)
         self.deferred = state.deferred
         self.beside = state.beside
         self.scrape = state.scrape

@@ -20,7 +20,7 @@ import msgspec
 
 from sluice.aio.deferred import DeferredWork
 from sluice.config.loader import Loaded
-from sluice.config.types import Issuer, MetricsPush, Picker, Pods, Tracing
+from sluice.config.types import Config, Issuer, MetricsPush, Picker, Pods, Tracing
 from sluice.conversations import ConversationsFailed, Retention, Swept
 from sluice.conversations.leases import Leases
 from sluice.conversations.measured import MeasuredShared
@@ -205,8 +205,7 @@ class ProcessState:
             self.tracer = self._tracer(config.tracing)
             records.traced = self.tracer.over
         if config.records:
-            self.recorder = self._recorder()
-            records.recorded = self.recorder.over
+            self._record()
         self.seals = Seals()
         use_keys(self.seals, config)
         self.conversations = store = conversation_store(config, metrics, self.watches, self.seals)
@@ -281,11 +280,23 @@ class ProcessState:
         process = self.slot.board.maker if self.slot is not None else os.getpid()
         return MetricsPusher(push, process, collect, counted)
 
-    def _recorder(self) -> "Recorder":
+    def recorder_of(self, config: Config) -> "Recorder | None":
+        """Returns the recorder of calls under this configuration, which a reload may be the first to need; None:
+        there are no sinks, and no texts to keep for the pages."""
+        if not config.records and (self.recent is None or not _has_content(config)):
+            return None
+        return self.recorder or self._record()
+
+    def _record(self) -> "Recorder":
         """Opens the sinks. Raises OSError if a sink's file or directory cannot be used."""
         from sluice.sinks.recorder import Recorder
 
-        return Recorder(self.config, self.metrics, self.log, clock=self.clock, wall=time.time)
+        keep = self.recent.keep if self.recent is not None else None
+        self.recorder = Recorder(
+            self.config, self.metrics, self.log, clock=self.clock, wall=time.time, keep=keep
+        )
+        self.records.recorded = self.recorder.over
+        return self.recorder
 
     def _sweeping(self, step: Callable[[], Awaitable[Swept]]) -> "asyncio.Task[None]":
         """Starts to delete what is not to be kept, now and then."""
@@ -455,6 +466,11 @@ class ProcessState:
         One at a time: each keeps the interpreter from the event loop at times, and several would add up.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+
+
+def _has_content(config: Config) -> bool:
+    """Returns whether texts of any call may be kept: a key allows no more than its alias."""
+    return any((alias.log_content or config.log.content) != "none" for alias in config.aliases.values())
 
 
 async def _stop(task: "asyncio.Task[None]") -> None:

@@ -74,7 +74,7 @@ def overview_of(snapshot: Snapshot, state: ProcessState) -> Overview:
     )
 
 
-def calls_of(state: ProcessState, query: CallQuery) -> Found:
+async def calls_of(state: ProcessState, query: CallQuery) -> Found:
     """Returns the last calls of this process; none if none are remembered."""
     state.deferred.flush()
     recent, before, process = state.recent, query.before, os.getpid()
@@ -82,7 +82,21 @@ def calls_of(state: ProcessState, query: CallQuery) -> Found:
         return Found([], 0)
     place = (before.at, before.process) if before is not None else None
     found = recent.newest(query.limit, place, query.wanted, process, query.since)
+    if query.content:
+        for _, call in found:
+            call.update(await _content_of(state, recent, call["number"]))
     return Found([(Place(at, process), call) for at, call in found], len(recent))
+
+
+async def _content_of(state: ProcessState, recent: "RecentCalls", number: int) -> dict[str, Any]:
+    """Returns the texts of a call, or why there are none. Masking them takes its time, hence the thread."""
+    try:
+        draft = recent.draft(number)
+    except KeyError:
+        return {"content": None, "no_content": "none"}
+    if draft is None:
+        return {"content": None, "no_content": "forgotten"}
+    return {"content": await state.beside(draft.texts)}
 
 
 def targets_of_all(workers: Iterable[list[TargetState]]) -> dict[tuple[str, str], TargetState]:

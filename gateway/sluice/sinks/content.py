@@ -3,6 +3,7 @@ masked. Pure."""
 
 import hmac
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -42,6 +43,11 @@ class Texts(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         return len(self.answer) + sum(len(text) for _, text in self.prompt)
+
+    @property
+    def held(self) -> int:
+        """Bytes that the texts take in memory."""
+        return sys.getsizeof(self.answer) + sum(sys.getsizeof(text) for _, text in self.prompt)
 
     def fields(self) -> dict[str, Any]:
         """The fields of the record; masking takes its time, a millisecond per thousand characters or so."""

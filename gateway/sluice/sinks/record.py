@@ -36,6 +36,11 @@ class Draft:
             self._parts = None
         return self._line
 
+    def texts(self) -> dict[str, Any]:
+        """The fields that its texts have in the record; takes as long as `line`."""
+        fields = msgspec.json.decode(self.line())
+        return {"prompt": fields["prompt"], "answer": fields["answer"]}
+
 
 def fields_of(line: LogLine, call: Call, duration: float, timestamp: str) -> dict[str, Any]:
     """All fields but the texts. `line` is the call's log line; `duration` in seconds."""

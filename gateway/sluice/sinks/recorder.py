@@ -1,4 +1,5 @@
-"""Makes a draft of each call that is over, and gives it to all sinks."""
+"""Makes a draft of each call that is over, and gives it to all sinks; those with texts also to what remembers
+the last calls for operators' pages."""
 
 import asyncio
 import os
@@ -22,12 +23,20 @@ RESULTS: tuple[Result, ...] = ("delivered", "refused", "dropped", "spilled")
 
 
 class Recorder:
-    """`clock` monotonic and `wall` since the epoch, in seconds. Raises OSError where a file or a directory
-    cannot be used."""
+    """`clock` monotonic and `wall` since the epoch, in seconds. `keep` gets the line of each call with texts, its
+    draft, and the bytes of its texts. Raises OSError where a file or a directory cannot be used."""
 
     def __init__(
-        self, config: Config, metrics: Any, log: Any, *, clock: Callable[[], float], wall: Callable[[], float]
+        self,
+        config: Config,
+        metrics: Any,
+        log: Any,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        keep: Callable[[LogLine, Draft, int], object] | None = None,
     ) -> None:
+        self._keep = keep
         self._log_config = config.log
         self._hash_key = config.log.hash_key.reveal().encode() if config.log.hash_key is not None else b""
         self._clock = clock
@@ -81,10 +90,16 @@ class Recorder:
 
     def over(self, line: LogLine, call: Call) -> None:
         """A call is over; `line` is its log line."""
+        texts = self._texts(call)
+        if texts is None and not self._spools:
+            return
         now = self._wall()
         stamp = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        fields = fields_of(line, call, self._clock() - call.received, stamp)
-        draft = Draft(fields, now, self._texts(call))
+        duration = self._clock() - call.received
+        fields = fields_of(line, call, duration, stamp) if self._spools else {}
+        draft = Draft(fields, now, texts)
+        if texts is not None and self._keep is not None:
+            self._keep(line, draft, texts.held)
         for spool in self._spools:
             spool.add(draft)
 

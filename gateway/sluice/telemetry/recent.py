@@ -1,18 +1,25 @@
-"""The last calls, in memory: what their log lines say, for operators' pages. Never content; gone with the
-process."""
+"""The last calls, in memory: what their log lines say, for operators' pages, and of the newest ones the texts
+that their call records may have. Gone with the process."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from sluice.telemetry.logs import LogLine
 
+if TYPE_CHECKING:
+    from sluice.sinks.record import Draft
+
 SET_BACK = 1_000_000
 """Microseconds by which a clock must have gone back to have been set."""
 KEPT = 1_000
 """Calls that are remembered; the oldest are forgotten first."""
+MOST_TEXTS = 100
+"""Calls whose texts are kept."""
+MOST_TEXT_BYTES = 8 << 20
+"""Bytes of all texts that are kept, as Python holds them."""
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False):
@@ -32,6 +39,7 @@ class RecentCalls:
         self._seen: deque[Seen] = deque(maxlen=kept)
         self._number = 0
         self._last = 0
+        self._texts = RecentTexts()
 
     def feed(self, say: Callable[[Any], None]) -> Callable[[Any], None]:
         """`say`, which writes the line of a call, and here remembers it, whatever level is logged."""
@@ -43,6 +51,17 @@ class RecentCalls:
             say(line)
 
         return in_text
+
+    def keep(self, line: LogLine, draft: "Draft", size: int) -> None:
+        """Keeps the texts of the call whose `line` came last; `draft` is its call record, `size` their
+        bytes."""
+        if self._seen and self._seen[-1].line is line:
+            self._texts.keep(self._number, draft, size)
+
+    def draft(self, number: int) -> "Draft | None":
+        """The record with the texts of this call. Raises KeyError if it never had any; None: they are
+        forgotten."""
+        return self._texts.drafts[number]
 
     def _now(self) -> int:
         """Microseconds since the epoch. Where the clock has been set back, the calls of before are dated by the
@@ -93,6 +112,32 @@ class RecentCalls:
 
     def __len__(self) -> int:
         return len(self._seen)
+
+
+class RecentTexts:
+    """The records of the newest calls with texts, by their numbers; None: its texts are forgotten."""
+
+    def __init__(self, calls: int = MOST_TEXTS, most: int = MOST_TEXT_BYTES, kept: int = KEPT) -> None:
+        self._calls = calls
+        self._most = most
+        self._kept = kept
+        self._sizes: deque[tuple[int, int]] = deque()  # number and bytes of those that are there
+        self._size = 0
+        self.drafts: dict[int, Draft | None] = {}
+
+    def keep(self, number: int, draft: "Draft", size: int) -> None:
+        """Keeps one more; older ones are forgotten for it, and itself where it alone is too large."""
+        self.drafts[number] = draft
+        self._sizes.append((number, size))
+        self._size += size
+        while len(self._sizes) > self._calls or self._size > self._most:
+            oldest, its_size = self._sizes.popleft()
+            self._size -= its_size
+            self.drafts[oldest] = None
+        while (first := next(iter(self.drafts))) <= number - self._kept:  # the call is forgotten, too
+            del self.drafts[first]
+            if self._sizes and self._sizes[0][0] == first:
+                self._size -= self._sizes.popleft()[1]
 
 
 def has_several_attempts(line: LogLine) -> bool:

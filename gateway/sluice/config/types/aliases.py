@@ -160,7 +160,9 @@ class Alias(Section, frozen=True):
     queue: Queue | None = None  # wait in place of an immediate 429; null: do not
     interceptors: tuple[Interceptor, ...] = ()  # plugins around its calls, the outermost first
     stages: tuple[Stage, ...] = ()  # plugins that its answers pass, in this order
-    log_content: Content | None = None  # what call records have of its calls' texts; null: as log.content
+    log_content: Content | None = (
+        None  # what call records and pages have of its calls' texts; null: as log.content
+    )
     expand: bool = False  # lists of models have what its upstream lists, in place of the *
 
     @property

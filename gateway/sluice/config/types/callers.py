@@ -15,7 +15,7 @@ class Grant(Section, frozen=True):
     expires: str | None = None  # RFC 3339
     enabled: bool = True  # false: it is refused
     log_content: Content | None = (
-        None  # what call records may have of its calls' texts at most; null: what the alias's may
+        None  # what call records and pages may have of its calls' texts at most; null: what the alias's may
     )
 
 

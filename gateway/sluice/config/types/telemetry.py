@@ -12,9 +12,9 @@ class Log(Section, frozen=True):
     """One line per request at info; why things go wrong at debug. `format` auto: short text on a terminal,
     JSON otherwise.
 
-    `content` is what call records (`records`) have of prompts and answers; log lines never have any. An alias
-    and a key may have a `log_content` each: the stricter one holds. `hash`: a digest under `hash_key`, for
-    comparing.
+    `content` is what call records (`records`), and with `admin.ui` the pages for the newest calls, have of
+    prompts and answers; log lines never have any. An alias and a key may have a `log_content` each: the stricter
+    one holds. `hash`: a digest under `hash_key`, for comparing.
     """
 
     level: Literal["debug", "info", "warning", "error"] = "info"  # debug, info, warning or error

@@ -1,5 +1,5 @@
 import { html, useState, useLoaded, Note, Table, Badge, Dialog, asked, bytes, id, costs, dollars, number, seconds, clock, moment } from "../lib.js";
-import { get } from "../api.js";
+import { can, get } from "../api.js";
 
 // [name, title, what the field says where it is empty]
 const FILTERS = [
@@ -17,6 +17,33 @@ const speed = (call) => (call.stream && call.tokens_out && call.ttft && call.dur
 const tokens = (call) => (call.tokens_in === undefined || call.tokens_in === null ? "–" : `${number(call.tokens_in)} / ${number(call.tokens_out)}${call.estimated ? " ≈" : ""}`);
 
 const End = ({ call }) => (call.error ? html`<${Badge} kind="bad">${call.error}<//>` : html`<${Badge} kind=${call.end === "done" ? "good" : "warn"}>${call.end}<//>`);
+
+const NO_CONTENT = {
+  none: "None are kept of this call: log.content is none, or the log_content of its alias or key.",
+  forgotten: "They are forgotten: each worker keeps those of its newest 100 calls with texts, 8 MiB at most.",
+};
+const Digest = ({ name, of }) => html`<p class="small">${name}: ${number(of.chars)} characters, <code>${of.digest}</code></p>`;
+const Text = ({ name, who, text }) => html`<div class=${`turn ${who}`}><span class="small quiet">${name}</span><br />${text || html`<span class="quiet">no text</span>`}</div>`;
+
+function Texts({ call }) {
+  const { value, error } = useLoaded(() => get(`admin/calls?content=true&request_id=${id(call.request_id)}`), [call.request_id, call.number, call.worker]);
+  if (!value) return error ? html`<${Note} error=${error} />` : html`<p class="quiet small">…</p>`;
+  const found = value.calls.find((one) => one.number === call.number && one.worker === call.worker);
+  if (!found?.content) return html`<p class="quiet small">${NO_CONTENT[found?.no_content] || "The call is no longer remembered, or its worker has not answered."}</p>`;
+  const { prompt, answer } = found.content;
+  if (prompt.digest) return html`<${Digest} name="Prompt" of=${prompt} /><${Digest} name="Answer" of=${answer} />`;
+  return html`<div class="stack">${prompt.messages.map((one) => html`<${Text} name=${one.role} who=${one.role} text=${one.content} />`)}
+    <${Text} name="answer" who="assistant" text=${answer.text} />
+    <p class="quiet small">${number(prompt.chars)} characters were asked, ${number(answer.chars)} answered. Of long ones the prompt's end and the answer's beginning are kept; what looks like a key is masked.</p></div>`;
+}
+
+// The texts are asked for when they are unfolded, for the log says who has read some.
+function Folded({ call }) {
+  const [open, show] = useState(false);
+  if (!can("GET /v1/admin/conversations")) return html`<p class="quiet small">Texts of calls are shown to operators only.</p>`;
+  if (!call.alias) return html`<p class="quiet small">No texts: it did not become a call of an alias, or the call went on without its client and has a line of its own.</p>`;
+  return html`<details onToggle=${(e) => show(e.target.open)}><summary>Its texts</summary>${open ? html`<${Texts} call=${call} />` : null}</details>`;
+}
 
 // What is known of one call: what it asked for, its attempts in order, how it ended and what it took.
 function Story({ call }) {
@@ -45,6 +72,7 @@ function Story({ call }) {
   ].filter(([, value]) => value);
   return html`<dl class="facts">${facts.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>
     ${attempts.length ? html`<${Table} label="Attempts" columns=${[{ title: "Attempt", number: true, cell: (a) => a.at }, { title: "Target and outcome", wide: true, cell: (a) => a.text }, ...times, { title: "Cost", number: true, cell: (a) => dollars(a.cost) }]} rows=${attempts} />` : html`<p class="quiet small">No target was asked.</p>`}
+    <${Folded} call=${call} />
     <details><summary>All fields of its log line</summary><pre class="wrap" tabindex="0">${JSON.stringify(call, null, 2)}</pre></details>`;
 }
 
@@ -82,6 +110,6 @@ export function Calls({ rest }) {
       ${Object.keys(filter).length ? html`<div class="tabs">${marks.map(([name, text]) => html`<button type="button" onClick=${() => narrow({ [name]: "" })} aria-label=${`Not only those ${text}`}>${text} ✕</button>`)}<button type="button" onClick=${() => (location.hash = "#calls")}>All calls</button></div>` : null}
       <${Note} error=${error} /></section>
     <section class="card stack dense"><${Table} label="Calls" columns=${columns} rows=${value?.calls || []} empty=${value ? "None that is remembered." : "…"} />
-      <div class="row"><button type="button" disabled=${pages.length < 2} onClick=${() => turn(pages.slice(0, -1))}>Newer</button><button type="button" disabled=${!value?.next} onClick=${() => turn([...pages, value.next])}>Older</button><span class="small quiet">${value ? `${number(value.kept)} are remembered, never their content; the oldest are forgotten first${value.missing_workers.length ? `. Not answered: worker ${value.missing_workers.join(", ")}` : ""}.` : ""}</span></div></section>
+      <div class="row"><button type="button" disabled=${pages.length < 2} onClick=${() => turn(pages.slice(0, -1))}>Newer</button><button type="button" disabled=${!value?.next} onClick=${() => turn([...pages, value.next])}>Older</button><span class="small quiet">${value ? `${number(value.kept)} are remembered; the oldest are forgotten first${value.missing_workers.length ? `. Not answered: worker ${value.missing_workers.join(", ")}` : ""}.` : ""}</span></div></section>
     ${open ? html`<${Dialog} title=${`Call ${open.request_id}`} onClose=${() => show(null)}><${Story} call=${open} /><//>` : null}`;
 }
