@@ -351,9 +351,12 @@ async def test_a_call_shows_its_texts_when_they_are_unfolded_and_why_there_are_n
             await show(tab, "calls")
             if model:
                 await tab.js(f"location.hash = '#calls/alias={model}'")
-            rows = 1 if model else 3
-            await tab.until(f"document.querySelectorAll('td button').length === {rows}")
-            await tab.js(f"[...document.querySelectorAll('td button')][{rows - 1}].click()")
+            shown = [model] if model else ["code", "chat", "–"]  # the newest first
+            aliases = (
+                "[...document.querySelectorAll('main tbody td:nth-child(2)')].map((one) => one.innerText)"
+            )
+            await tab.until(f"JSON.stringify({aliases}) === JSON.stringify({shown})")
+            await tab.js("[...document.querySelectorAll('td button')].at(-1).click()")
             await tab.until("document.querySelector('dialog dl')")
             if model:
                 assert "You said" not in await tab.js(DIALOG)

@@ -46,8 +46,8 @@ class Texts(msgspec.Struct, frozen=True):
 
     @property
     def held(self) -> int:
-        """Bytes that the texts take in memory."""
-        return sys.getsizeof(self.answer) + sum(sys.getsizeof(text) for _, text in self.prompt)
+        """Bytes that the texts take in memory; 64 are a message's own."""
+        return sys.getsizeof(self.answer) + sum([64 + sys.getsizeof(text) for _, text in self.prompt])
 
     def fields(self) -> dict[str, Any]:
         """The fields of the record; masking takes its time, a millisecond per thousand characters or so."""

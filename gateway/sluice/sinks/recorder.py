@@ -94,14 +94,15 @@ class Recorder:
         if texts is None and not self._spools:
             return
         now = self._wall()
-        stamp = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        duration = self._clock() - call.received
-        fields = fields_of(line, call, duration, stamp) if self._spools else {}
-        draft = Draft(fields, now, texts)
+        draft = Draft(self._fields(line, call, now) if self._spools else {}, now, texts)
         if texts is not None and self._keep is not None:
             self._keep(line, draft, texts.held)
         for spool in self._spools:
             spool.add(draft)
+
+    def _fields(self, line: LogLine, call: Call, now: float) -> dict[str, Any]:
+        stamp = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return fields_of(line, call, self._clock() - call.received, stamp)
 
     def _texts(self, call: Call) -> Texts | None:
         if call.content == "none":
