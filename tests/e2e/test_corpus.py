@@ -307,7 +307,7 @@ def unequal(one: object, other: object) -> str:
 
 # the provider
 
-DRIPPED = None if corpus.EVERY else 8 << 10
+DRIPPED = None if corpus.EVERY else 4 << 10
 """Bytes of each recording that come one by one; all of them with `make test-corpus`. The decoders' own tests
 take each recording byte by byte."""
 

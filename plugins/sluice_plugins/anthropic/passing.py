@@ -7,7 +7,7 @@ The decoder observes, and writes a frame anew only where an SDK would misread it
   - the type of a delta or a block is missing, a block's index is missing, negative or beyond the newest block, a tool
     call's id is missing or not unique in the conversation;
   - the stop reason is `end_turn` though the client's tools were called;
-  - a delta comes before any block has begun, or a block before the message: its start is written before it;
+  - a delta comes before any block has begun: its start is written before it;
   - a message begins without its content or usage, or ends without usage or a stop reason.
 Not passed on are errors (they end the answer in the gateway's words), a proxy's `[DONE]`, data that is no event, comments, and
 what comes behind the end. Events of types that are new here pass. A whole message in place of a stream makes events alone,
@@ -38,11 +38,6 @@ _OPENINGS: Mapping[str, Values] = {
     "signature": {"type": "thinking", "thinking": "", "signature": ""},
 }
 """How a block begins, by a field of its first delta."""
-
-
-_BEGUN: Mapping[str, Any] = {
-    "id": "", "type": "message", "role": "assistant", "model": "", "content": [], "stop_reason": None, "stop_sequence": None,
-}  # fmt: skip
 
 
 class PassingDecoder(MessagesDecoder):
@@ -184,9 +179,9 @@ class PassingDecoder(MessagesDecoder):
         super()._start(message, events)
         used = message.usage or ReportedUsage()
         counts = {"input_tokens": used.input_tokens or 0, "output_tokens": used.output_tokens or 0}
-        if self._kind != "message_start":  # there was none
-            payload = encoded({"type": "message_start", "message": {**_BEGUN, "usage": counts}})
-            self._passed.append(b"event: message_start\ndata: %b\n\n" % payload)
+        if (
+            self._kind != "message_start"
+        ):  # there was none: the encoder, which knows the answer's id, writes one
             return
         edits: Values = {}
         if type(message.content) is not list:
