@@ -46,10 +46,10 @@ test-model: dev ## a real small model (270 MB of downloads) behind the gateway
 test-clients: dev ## other people's clients (five gigabytes when installed) on a task behind the gateway; some: ARGS="codex aider"; docs/clients.md
 	@scripts/test_clients.sh $(ARGS)
 
-test-deploy: dev ## streams through nginx, HAProxy, Caddy, Traefik and Envoy (90 MB of downloads), with the files of deploy/; the faults of the runbook's table, with Prometheus; the image; the systemd units; eight hosts with a network between them (root); the chart on a Kubernetes API server, and with a kubelet in pods that run (KUBEBUILDER_ASSETS)
+test-deploy: dev ## streams through nginx, HAProxy, Caddy, Traefik and Envoy (90 MB of downloads), with the files of deploy/; the faults of the runbook's table, with Prometheus, and every panel, rule and alert over a night of faults; the image; the systemd units; eight hosts with a network between them (root); the chart on a Kubernetes API server, and with a kubelet in pods that run (KUBEBUILDER_ASSETS)
 	@scripts/test_tools.sh
 	.venv/bin/python scripts/programs.py scripts/locks/proxies.lock .cache/bin traefik envoy
-	SLUICE_TEST_DEPLOY=1 .venv/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal tests/deploy/test_ingresses.py tests/deploy/test_bad_night.py tests/e2e/test_nginx.py $(ARGS) || test $$? = 5 # 5: ARGS chose none of these
+	SLUICE_TEST_DEPLOY=1 .venv/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal tests/deploy/test_ingresses.py tests/deploy/test_bad_night.py tests/deploy/test_panels.py tests/e2e/test_nginx.py $(ARGS) || test $$? = 5 # 5: ARGS chose none of these
 	SLUICE_TEST_DEPLOY=1 .venv/bin/python -m pytest tests/deploy/test_systemd_live.py tests/deploy/test_image.py tests/deploy/test_hosts.py tests/deploy/test_cluster.py tests/deploy/test_pods.py $(ARGS) || test $$? = 5 # one image, eight hosts, one API server: in one process
 
 image: dev ## the image by buildah, with its bill of materials and provenance, in dist/image (BASE=…@sha256:…: on that base); docs/image.md

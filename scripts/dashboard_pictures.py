@@ -1,9 +1,9 @@
-"""Draw the panels of deploy/grafana as Grafana would, to be looked at: dashboard_pictures.py FOLDER [--seconds 300]
+"""Draw the panels of deploy/grafana as Grafana would, to be looked at:
+dashboard_pictures.py FOLDER [--seconds 300] [--workers 2]
 
-A gateway of two workers is loaded while its faults come and go (a provider that is down, slow, without valid
-credentials, or cuts its streams; limits, budgets, a full queue, unknown keys, reloads, a killed worker), a
-real Prometheus scrapes it, and each panel's queries are asked over that time. Writes a PNG per dashboard, and
-names the panels that have nothing to draw. Needs prometheus, redis-server and matplotlib, which no lock has:
+A gateway is loaded while its faults come and go (tests/deploy/faulty_night.py), a real Prometheus scrapes it,
+and each panel's queries are sent over that time. Writes a PNG per dashboard, and names the panels that have
+nothing to draw. Needs prometheus, redis-server and matplotlib, which no lock has:
 
     pip install --target .cache/plots matplotlib
     PYTHONPATH=.cache/plots .venv/bin/python scripts/dashboard_pictures.py /tmp/pictures
@@ -12,20 +12,11 @@ names the panels that have nothing to draw. Needs prometheus, redis-server and m
 import argparse
 import asyncio
 import json
-import os
-import random
 import re
-import signal
 import sys
-import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
-import aiohttp
 import matplotlib
 
 matplotlib.use("Agg")
@@ -34,155 +25,19 @@ import matplotlib.pyplot as plt
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "gateway"), str(ROOT / "plugins")]
 
-from tests.deploy.prometheus_server import OPEN, ask, prometheus  # noqa: E402
-from tests.deploy.test_bad_night import quick_rules  # noqa: E402
-from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving  # noqa: E402
-from tests.fakes.faulty import Behaviour, Provider, Turn, cut, healthy, malformed, refusing  # noqa: E402
-from tests.servers import redis_server  # noqa: E402
+from tests.deploy.faulty_night import Seen, a_night  # noqa: E402
+from tests.deploy.prometheus_server import ask, ask_range, filled  # noqa: E402
 
 STEP = 3
 WINDOW = "12s"
 """$__rate_interval: four scrapes of 3 s."""
-CONFIG = """
-server: {{ listen: '127.0.0.1:${{API_PORT}}', admin_listen: '127.0.0.1:${{ADMIN_PORT}}', drain_delay: 0s, workers: 2 }}
-upstreams:
-  openai: {{ backend: openai, base_url: "{openai}/v1", api_key: sk-a, breaker: {{ open_for: 2s }} }}
-  anthropic:
-    backend: anthropic
-    base_url: "{anthropic}/v1"
-    credentials: [{{ name: team-a, api_key: sk-a }}, {{ name: team-b, api_key: sk-b }}]
-  local: {{ backend: openai, base_url: "{local}/v1" }}
-aliases:
-  chat: {{ tiers: [[{{ upstream: openai, model: gpt-5-mini }}], [{{ upstream: anthropic, model: claude-haiku-4-5 }}]] }}
-  claude: {{ tiers: [[{{ upstream: anthropic, model: claude-haiku-4-5 }}]] }}
-  private: {{ tiers: [[{{ upstream: local, model: qwen3-32b }}]], limits: {{ streams: 4 }}, queue: {{ size: 6, timeout: 2s }} }}
-prices:
-  models:
-    gpt-5-mini: {{ input: 0.25, output: 2 }}
-    claude-haiku-4-5: {{ input: 1, output: 5 }}
-    qwen3-32b: {{ input: 0, output: 0 }}
-keys:
-  - {{ id: shop, digest: "{digest}", limits: {{ requests: {{ rate: 6/s, burst: 20 }}, budget: {{ day: 0.06 }} }} }}
-  - {{ id: operations, digest: "{other}" }}
-limits: {{ address: null, store: "{redis}" }}
-state: "{redis}"
-records:
-  - {{ name: file, interval: 1s, file: {{ path: "{records}" }} }}
-  - {{ name: hook, interval: 1s, webhook: {{ url: "http://127.0.0.1:9/in" }} }}
-tracing: {{ endpoint: "http://127.0.0.1:9" }}
-metrics: {{ push: {{ endpoint: "http://127.0.0.1:9", every: 5s }} }}
-"""
-OTHER = "sk-sluice-other"
 
 
-# --- what happens
-
-
-class Night:
-    def __init__(self, gateway: GatewayProcess, providers: dict[str, Provider]) -> None:
-        self.gateway, self.providers = gateway, providers
-        self.chance = random.Random(1)
-        self.tasks: set[asyncio.Task[None]] = set()
-
-    def provider(self, name: str, behaviour: Behaviour) -> Callable[[], None]:
-        return lambda: setattr(self.providers[name], "behaviour", behaviour)
-
-    def reload(self, broken: bool) -> Callable[[], None]:
-        def change() -> None:
-            text = self.gateway.path.read_text()
-            self.gateway.path.write_text(
-                text + "no_such_option: 1\n" if broken else text.replace("no_such_option: 1\n", "")
-            )
-            self.gateway.process.send_signal(signal.SIGHUP)
-
-        return change
-
-    def kill_worker(self) -> None:
-        children = Path(
-            f"/proc/{self.gateway.process.pid}/task/{self.gateway.process.pid}/children"
-        ).read_text()
-        os.kill(int(children.split()[0]), signal.SIGKILL)
-
-    def begin(self, client: aiohttp.ClientSession) -> None:
-        alias = self.chance.choices(("chat", "claude", "private"), (6, 2, 2))[0]
-        key = self.chance.choices((KEY, OTHER, "sk-wrong"), (6, 6, 1))[0]
-        task = asyncio.create_task(self.call(client, alias, key, self.chance.random()))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    async def call(self, client: aiohttp.ClientSession, alias: str, key: str, fate: float) -> None:
-        body: dict[str, Any] = {
-            "model": alias,
-            "stream": fate > 0.1,
-            "messages": [{"role": "user", "content": "Count"}],
-        }
-        body |= {"max_tokens": 60, **({"logit_bias": {"1": 1}} if fate > 0.5 else {})}
-        headers = {"authorization": f"Bearer {key}"}
-        path = "/v1/chat/completions"
-        if fate > 0.9:
-            path, body = "/v1/chat", {"model": alias, "message": "Count", "sessionId": f"s{int(fate * 1000)}"}
-        with suppress(aiohttp.ClientError, TimeoutError):
-            async with client.post(self.gateway.api + path, json=body, headers=headers) as response:
-                await (response.content.readany() if 0.1 < fate < 0.15 else response.read())
-
-
-def paced(first: float, gap: float) -> Behaviour:
-    """Seconds before the first token, and between every ten that follow, each half as much or half again."""
-
-    async def behave(turn: Turn) -> None:
-        await asyncio.sleep(first * random.uniform(0.5, 1.5))
-        turn.begin(1)
-        for _ in range(5):
-            await asyncio.sleep(gap * random.uniform(0.5, 1.5))
-            turn.say(10)
-        turn.say(100)
-        turn.finish()
-        turn.end()
-
-    return behave
-
-
-async def played(night: Night, seconds: float) -> None:
-    """A call every 80 ms, and the faults, each at its share of the time."""
-    fast, slow, local = paced(0.3, 0.05), paced(3.5, 0.2), paced(0.8, 0.2)
-    faults = [
-        (0.00, night.provider("local", local)), (0.00, night.provider("anthropic", paced(0.6, 0.08))),
-        (0.00, night.provider("openai", fast)), (0.10, night.provider("openai", refusing("server"))),
-        (0.25, night.provider("openai", fast)), (0.30, night.provider("anthropic", refusing("credentials"))),
-        (0.42, night.provider("anthropic", paced(0.6, 0.08))), (0.45, night.provider("openai", slow)),
-        (0.58, night.provider("openai", cut(30))), (0.68, night.provider("openai", malformed)),
-        (0.72, night.provider("openai", fast)),
-        (0.75, night.reload(True)), (0.80, night.reload(False)), (0.85, night.kill_worker),
-        (0.88, night.provider("local", paced(2.5, 1.0))),
-    ]  # fmt: skip
-    began = time.monotonic()
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as client:
-        while (gone := time.monotonic() - began) < seconds:
-            while faults and gone >= faults[0][0] * seconds:
-                faults.pop(0)[1]()
-            night.begin(client)
-            await asyncio.sleep(0.08)
-        for task in night.tasks:
-            task.cancel()
-        await asyncio.gather(*night.tasks, return_exceptions=True)
-
-
-# --- what is drawn
-
-
-def asked(server: str, expr: str, start: float, end: float) -> list[dict[str, Any]]:
-    expr = re.sub(r"\$(alias|upstream)\b", ".*", expr.replace("$__rate_interval", WINDOW))
-    query = urlencode({"query": expr, "start": start, "end": end, "step": STEP})
-    with OPEN(f"{server}/api/v1/query_range?{query}", timeout=60) as answer:
-        result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
-    return result
-
-
-def series_of(server: str, panel: dict[str, Any], start: float, end: float) -> dict[str, dict[float, float]]:
+def series_of(seen: Seen, panel: dict[str, Any]) -> dict[str, dict[float, float]]:
     """What a panel draws: values by time, by legend."""
     drawn: dict[str, dict[float, float]] = {}
     for target in panel["targets"]:
-        for one in asked(server, target["expr"], start, end):
+        for one in ask_range(seen.server, filled(target["expr"], WINDOW), seen.start, seen.end, STEP):
             label = lambda match, metric=one["metric"]: metric.get(match[1], "")  # noqa: E731
             legend = re.sub(r"{{(\w+)}}", label, target["legendFormat"])
             values = {at: float(value) for at, value in one["values"] if value not in ("NaN", "+Inf", "-Inf")}
@@ -292,7 +147,7 @@ def draw(axes: Any, panel: dict[str, Any], series: dict[str, dict[float, float]]
         )
 
 
-def pictures(server: str, folder: Path, start: float, end: float) -> None:
+def pictures(seen: Seen, folder: Path) -> None:
     for file in sorted((ROOT / "deploy" / "grafana").glob("*.json")):
         panels = json.loads(file.read_text())["panels"]
         rows = (len(panels) + 1) // 2
@@ -305,11 +160,11 @@ def pictures(server: str, folder: Path, start: float, end: float) -> None:
                 tabulate(
                     axes,
                     panels[at],
-                    [row for one in panels[at]["targets"] for row in ask(server, one["expr"])],
+                    [row for one in panels[at]["targets"] for row in ask(seen.server, one["expr"])],
                 )
                 continue
-            series = series_of(server, panels[at], start, end)
-            draw(axes, panels[at], series, start)
+            series = series_of(seen, panels[at])
+            draw(axes, panels[at], series, seen.start)
             if not series:
                 print(f"nothing to draw: {file.stem}: {panels[at]['title']}")
         figure.tight_layout()
@@ -318,22 +173,9 @@ def pictures(server: str, folder: Path, start: float, end: float) -> None:
         plt.close(figure)
 
 
-async def main(folder: Path, seconds: float) -> None:
-    async with AsyncExitStack() as stack:
-        redis = stack.enter_context(redis_server())
-        providers = {
-            name: await stack.enter_async_context(Provider(healthy))
-            for name in ("openai", "anthropic", "local")
-        }
-        config = CONFIG.format(
-            digest=DIGEST, other=f"sha256:{sha256(OTHER.encode()).hexdigest()}", redis=redis.url,
-            records=(folder / "calls.jsonl").absolute(), **{name: provider.url for name, provider in providers.items()},
-        )  # fmt: skip
-        gateway = stack.enter_context(serving(config))
-        server = stack.enter_context(prometheus(gateway.admin.removeprefix("http://"), rules=quick_rules()))
-        start = time.time()
-        await played(Night(gateway, providers), seconds)
-        pictures(server, folder, start, time.time())
+async def main(folder: Path, seconds: float, workers: int) -> None:
+    async with a_night(workers, seconds, (folder / "calls.jsonl").absolute()) as seen:
+        pictures(seen, folder)
 
 
 if __name__ == "__main__":
@@ -342,6 +184,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    asyncio.run(main(given.folder, given.seconds))
+    asyncio.run(main(given.folder, given.seconds, given.workers))

@@ -20,9 +20,16 @@ from typing import Any
 
 import aiohttp
 import pytest
-import yaml
 
-from tests.deploy.prometheus_server import PATIENCE, PROMETHEUS, RULES, ask, prometheus, wait_for
+from tests.deploy.prometheus_server import (
+    PATIENCE,
+    PROMETHEUS,
+    ask,
+    filled,
+    prometheus,
+    quick_rules,
+    wait_for,
+)
 from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
 from tests.fakes.faulty import Provider, Turn, healthy, refusing, stall
 from tests.fakes.rawserver import Peer, RawServer, Request, sized
@@ -182,25 +189,13 @@ FAULTS = {
 # --- what is seen
 
 
-def quick_rules() -> str:
-    """Ours, without the minutes. What depends on how busy this machine is keeps them."""
-    rules = yaml.safe_load(RULES.read_text())
-    for group in rules["groups"]:
-        group["interval"] = "1s"
-        for rule in group["rules"]:
-            if "for" in rule and group["name"] != "sluice-process":
-                rule["for"] = "1s"
-    return yaml.safe_dump(rules)
-
-
 def panel_lines(server: str, row: Row) -> dict[str, float]:
     """What the panel draws now, by legend."""
     panels = json.loads((ROOT / "deploy" / "grafana" / f"{row.dashboard}.json").read_text())["panels"]
     [panel] = [panel for panel in panels if panel["title"] == row.title]
     drawn = {}
     for target in panel["targets"]:
-        expr = re.sub(r"\$(alias|upstream)\b", ".*", target["expr"].replace("$__rate_interval", "1m"))
-        for series in ask(server, expr):
+        for series in ask(server, filled(target["expr"], "1m")):
             legend = re.sub(
                 r"{{(\w+)}}", lambda label, of=series: of["metric"].get(label[1], ""), target["legendFormat"]
             )
