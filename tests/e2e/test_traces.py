@@ -148,8 +148,9 @@ async def test_waiting_for_a_place_and_being_refused_one_are_events() -> None:
         await until(lambda: len(receiver.named("chat chat")) == 3)
         refused, first, second = sorted(receiver.named("chat chat"), key=lambda span: span.end_time_unix_nano)
         assert refused.status.code == 2
-        assert [event.name for event in refused.events] == ["limited"]
-        assert noted(refused.events[0]) == {"sluice.scope": "alias", "sluice.resource": "streams"}
+        limited = [event for event in refused.events if event.name != "waited"]  # for a machine that is busy
+        assert [event.name for event in limited] == ["limited"]
+        assert noted(limited[0]) == {"sluice.scope": "alias", "sluice.resource": "streams"}
         assert [event.name for event in first.events] == ["first_token"]
         assert [event.name for event in second.events] == ["waited", "first_token"]
         waited = noted(second.events[0])

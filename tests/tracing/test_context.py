@@ -38,8 +38,17 @@ def test_a_callers_trace_is_gone_on_with_as_the_caller_samples(flags: str, sampl
 def test_what_is_no_trace_parent_begins_a_new_trace_without_its_state(wrong: str) -> None:
     found = context({"traceparent": wrong, "tracestate": "a=1"})
     assert (found.parent, found.known, found.state) == ("", False, "")
-    assert found.trace == f"{1:032x}"
-    assert found.span == f"{2:016x}"
+    assert found.trace == f"8{0:031x}"
+    assert found.span == f"8{1:015x}"
+
+
+@pytest.mark.parametrize("drawn", [0, 1, (1 << 192) - 1])
+def test_an_id_is_never_of_zeros_alone_and_always_of_its_length(drawn: int) -> None:
+    found = context_of({}, 1.0, lambda size: drawn & (1 << size) - 1, lambda: 0.0)
+    found.attempt_lines()
+    ids = [found.trace, found.span, *found.attempts]
+    assert [len(one) for one in ids] == [32, 16, 16]
+    assert all(one.strip("0") for one in ids)
 
 
 def test_a_later_version_is_read_as_far_as_it_is_known() -> None:

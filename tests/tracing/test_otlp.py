@@ -1,8 +1,9 @@
 """Our bytes, read by the official messages."""
 
 import pytest
+from msgspec.structs import replace
 
-from sluice.tracing.otlp import CLIENT, Span, SpanEvent, Value, traces
+from sluice.tracing.otlp import CLIENT, LONGEST_KEPT, Span, SpanEvent, Value, _kept, traces
 
 pb = pytest.importorskip(
     "opentelemetry.proto.collector.trace.v1.trace_service_pb2", reason="opentelemetry-proto is not installed"
@@ -74,6 +75,23 @@ def test_nothing_is_written_that_the_messages_do_not_know() -> None:
     data = traces([SPAN], {"a": "b"}, scope="s", version="1", schema="u")
     request = pb.ExportTraceServiceRequest.FromString(data)
     assert len(request.SerializeToString()) == len(data)
+
+
+def test_values_that_are_equal_stay_of_their_own_type() -> None:
+    for given in ({"a": True}, {"a": 1}, {"a": 1.0}, {"a": "1"}) * 2:
+        data = traces([replace(SPAN, attributes=given)], {}, scope="s", version="1", schema="u")
+        [pair] = (
+            pb.ExportTraceServiceRequest.FromString(data).resource_spans[0].scope_spans[0].spans[0].attributes
+        )
+        assert (found := value(pair.value), type(found)) == (given["a"], type(given["a"]))
+
+
+def test_the_bytes_of_long_texts_are_not_kept() -> None:
+    traces([SPAN], {}, scope="s", version="1", schema="u")
+    before = _kept.cache_info().currsize
+    long = replace(SPAN, attributes={"a": "b" * (LONGEST_KEPT + 1), "c": ("d",), "e": 0.5})
+    traces([long], {"f": "g"}, scope="s", version="1", schema="u")
+    assert _kept.cache_info().currsize == before
 
 
 def test_half_a_surrogate_pair_does_not_stop_a_batch() -> None:

@@ -52,7 +52,8 @@ class TraceContext(msgspec.Struct, eq=False):
         span = _span_id(self.bits)
         self.attempts.append(span)
         state = f"tracestate: {self.state}\r\n" if self.state else ""
-        return f"traceparent: 00-{self.trace}-{span}-{self.sampled:02x}\r\n{state}".encode("ascii")
+        flags = "01" if self.sampled else "00"  # an eighth of what a format with a width takes
+        return f"traceparent: 00-{self.trace}-{span}-{flags}\r\n{state}".encode("ascii")
 
     def note(self, name: str, facts: Mapping[str, str | float]) -> None:
         """Notes that this happens to the call now."""
@@ -89,13 +90,14 @@ def context_of(
         sampled = bool(int(found[3], 16) & 1)
         return TraceContext(found[1], _span_id(bits), found[2], sampled, True, kept, bits, clock)
     sampled = bits(53) < share * (1 << 53)
-    return TraceContext(_trace_id(bits), _span_id(bits), "", sampled, False, "", bits, clock)
+    ids = f"{bits(192) | _FIRST_BITS:x}"
+    return TraceContext(ids[:32], ids[32:], "", sampled, False, "", bits, clock)
 
 
-def _trace_id(bits: Bits) -> str:
-    """Returns a random id, never of zeros alone, which W3C forbids."""
-    return "%032x" % (bits(128) or 1)  # half of what a format with a width in braces takes
+_FIRST_BITS = 1 << 191 | 1 << 63
+"""The first bit of a trace's id and of a span's, of 48 digits for both. It is always set: an id of zeros alone is
+forbidden, and a number of a known length is written in half the time of one that is filled up with zeros."""
 
 
 def _span_id(bits: Bits) -> str:
-    return "%016x" % (bits(64) or 1)
+    return f"{bits(64) | 1 << 63:x}"

@@ -4,6 +4,7 @@ traces and logs of version 1. Pure.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -15,6 +16,8 @@ INTERNAL, SERVER, CLIENT = 1, 2, 3
 """Kinds of spans."""
 ERROR = 2
 """The status of a span that ended in an error; others have none."""
+LONGEST_KEPT = 100
+"""Characters of a text whose bytes are kept."""
 
 
 class SpanEvent(msgspec.Struct, frozen=True):
@@ -98,7 +101,7 @@ def _span(span: Span) -> bytes:
             number(6, span.kind),
             fixed(7, span.start),
             fixed(8, span.end),
-            _attributes(9, span.attributes),
+            _span_attributes(9, span.attributes),
             *[data(11, _event(event)) for event in span.events],
             status,
         )
@@ -109,25 +112,51 @@ def _event(event: SpanEvent) -> bytes:
     return fixed(1, event.at) + text(2, event.name) + _attributes(3, event.attributes)
 
 
+def _span_attributes(field: int, attributes: Mapping[str, Value]) -> bytes:
+    """KeyValues of a span. They have no content of calls, and most come again with each call: names of the
+    configuration, flags, small numbers. Their bytes are kept."""
+    return b"".join(
+        [
+            _kept(field, key, value)
+            if type(value) in _KEPT or (type(value) is str and len(value) <= LONGEST_KEPT)
+            else data(field, _key(key) + data(2, _any(value)))
+            for key, value in attributes.items()
+        ]
+    )
+
+
+_KEPT = frozenset({bool, int})
+
+
+@lru_cache(2048, typed=True)  # for True is 1
+def _kept(field: int, key: str, value: Value) -> bytes:
+    return _attribute(field, key, value)
+
+
+@lru_cache(512)
+def _key(key: str) -> bytes:
+    return text(1, key)
+
+
 def _attributes(field: int, attributes: Mapping[str, Value]) -> bytes:
     """KeyValues."""
-    return b"".join([data(field, text(1, key) + data(2, _any(value))) for key, value in attributes.items()])
+    return b"".join([_attribute(field, key, value) for key, value in attributes.items()])
+
+
+def _attribute(field: int, key: str, value: Value) -> bytes:
+    return data(field, text(1, key) + data(2, _any(value)))
 
 
 def _any(value: Value) -> bytes:
     """An AnyValue; an empty text is one, too, so its field is written."""
-    match value:
-        case str():
-            return data(1, value.encode("utf-8", "replace"))
-        case bool():
-            return number(2, value)
-        case int():
-            return number(3, value)
-        case float():
-            return double(4, value)
-        case Mapping():
-            return data(
-                6, _attributes(1, {name: inner for name, inner in value.items() if inner is not None})
-            )
-        case _:
-            return data(5, b"".join([data(1, _any(each)) for each in value]))
+    if isinstance(value, str):
+        return data(1, value.encode("utf-8", "replace"))
+    if isinstance(value, bool):
+        return number(2, value)
+    if isinstance(value, int):
+        return number(3, value)
+    if isinstance(value, float):
+        return double(4, value)
+    if not isinstance(value, tuple | list) and isinstance(value, Mapping):  # the second takes a microsecond
+        return data(6, _attributes(1, {name: inner for name, inner in value.items() if inner is not None}))
+    return data(5, b"".join([data(1, _any(each)) for each in value]))

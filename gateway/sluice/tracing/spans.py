@@ -7,6 +7,7 @@ answer is in them.
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -53,6 +54,14 @@ PROVIDERS: Mapping[str, str] = {
 SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "seed", "frequency_penalty", "presence_penalty")
 
 
+class FactNames(dict[str, str]):
+    """What a fact is called; one that the conventions have no name for is `sluice.` and ours."""
+
+    def __missing__(self, fact: str) -> str:
+        name = self[fact] = f"sluice.{fact}"
+        return name
+
+
 class SpanMaker:
     """Makes spans. `wall` gives seconds since the epoch, `clock` those of calls; `vendors`: upstream -> its
     vendor."""
@@ -64,7 +73,7 @@ class SpanMaker:
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
-        self._names = NAMES[semconv]
+        self._names = FactNames(NAMES[semconv])
         self._vendors = vendors
         self._clock = clock
         self._wall = wall
@@ -141,7 +150,7 @@ class SpanMaker:
         target, chat, sampling = attempt.target, call.chat, call.chat.sampling
         vendor = self._vendors(target.upstream)
         error = attempt.outcome if attempt.outcome not in ("ok", "abandoned") else None
-        where = urlsplit(getattr(target.backend, "base_url", ""))
+        host, port = _address(getattr(target.backend, "base_url", ""))
         facts: dict[str, Value | None] = {
             "operation": _operation(chat),
             "provider": PROVIDERS.get(vendor, vendor),
@@ -155,8 +164,8 @@ class SpanMaker:
             "stream": chat.stream,
             "first_token": attempt.first_token,
             "error": error,
-            "address": where.hostname,
-            "port": _port(where.scheme, where.port) if where.hostname else None,
+            "address": host,
+            "port": port,
             "cost_usd": attempt.cost,
             "upstream": target.upstream,
             "outcome": attempt.outcome,
@@ -175,9 +184,7 @@ class SpanMaker:
 
     def _named(self, facts: Mapping[str, Value | None]) -> dict[str, Value]:
         names = self._names
-        return {
-            names.get(fact) or f"sluice.{fact}": value for fact, value in facts.items() if value is not None
-        }
+        return {names[fact]: value for fact, value in facts.items() if value is not None}
 
 
 def _at(event: SpanEvent) -> int:
@@ -208,5 +215,10 @@ def _usage(used: Usage) -> dict[str, Value | None]:
     }
 
 
-def _port(scheme: str, port: int | None) -> int:
-    return port or (443 if scheme == "https" else 80)
+@lru_cache(1024)
+def _address(base_url: str) -> tuple[str | None, int | None]:
+    """The host and port of an upstream."""
+    where = urlsplit(base_url)
+    if not where.hostname:
+        return None, None
+    return where.hostname, where.port or (443 if where.scheme == "https" else 80)

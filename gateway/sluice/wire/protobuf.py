@@ -7,20 +7,24 @@ the numbers of its fields beside their names.
 
 import struct
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 _FIXED64 = struct.Struct("<Q")
 _DOUBLE = struct.Struct("<d")
 
 
+@lru_cache(256)  # the fields of messages that we write are few
 def tag(field: int, wire: int) -> bytes:
     return varint(field << 3 | wire)
 
 
 def varint(value: int) -> bytes:
     """A number of up to 64 bits; negative ones as their two's complement."""
-    value &= (1 << 64) - 1
-    if value < 0x80:
+    if 0 <= value < 0x80:
         return _SMALL[value]
+    if 0 < value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
+    value &= (1 << 64) - 1
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
