@@ -56,7 +56,7 @@ prices:
     qwen3-32b: {{ input: 0, output: 0 }}
 keys:
   - {{ id: shop, digest: "{shop}", limits: {{ requests: {{ rate: 6/s, burst: 20 }}, budget: {{ day: {budget} }} }} }}
-  - {{ id: operations, digest: "{operations}" }}
+  - {{ id: operations, digest: "{operations}", limits: {{ requests: {{ rate: 1000/s }} }} }}
 admin: {{ digest: "{admin}", pepper: 0123456789abcdef0123456789abcdef }}
 limits: {{ address: null, store: "{redis}" }}
 state: "{redis}"
@@ -110,11 +110,11 @@ class Night:
             (0.38, self._provider("anthropic", anthropic)),
             (0.40, self._provider("openai", paced(3.5, 0.2))), (0.50, self._provider("openai", cut(30))),
             (0.60, self._provider("openai", malformed)), (0.68, self._provider("openai", odd)),
-            (0.75, self._reload(broken=True)), (0.76, self._provider("openai", openai)),
-            (0.79, self._reload(broken=False)),
-            (0.80, self._kill_worker), (0.82, self._kill_worker), (0.84, self._kill_worker),
-            (0.85, self._provider("local", paced(2.5, 1.0))),
-            (0.85, self._fill_redis), (0.94, self.redis.kill), (0.98, self.redis.start),
+            (0.70, self._reload(broken=True)), (0.76, self._provider("openai", openai)),
+            (0.76, self._reload(broken=False)),
+            (0.77, self._kill_worker), (0.79, self._kill_worker), (0.81, self._kill_worker),
+            (0.82, self._fill_redis), (0.85, self._provider("local", paced(2.5, 1.0))),
+            (0.94, self.redis.kill), (0.98, self.redis.start),
         ]  # fmt: skip
 
     def _provider(self, name: str, behaviour: Behaviour) -> Callable[[], None]:
