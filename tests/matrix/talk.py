@@ -299,7 +299,7 @@ def talks(draw: st.DrawFn) -> Talk:
 def samplings(draw: st.DrawFn) -> Value:
     """Within what all vendors take, and one of two where some take only one."""
     found: Value = {
-        "max_tokens": draw(st.none() | st.integers(1, 4000)),
+        "max_tokens": draw(st.none() | st.integers(16, 4000)),  # OpenAI's Responses take no fewer
         draw(st.sampled_from(["temperature", "top_p"])): draw(st.none() | st.sampled_from([0.25, 0.5, 0.95])),
         draw(st.sampled_from(["frequency_penalty", "presence_penalty"])): draw(
             st.none() | st.sampled_from([0.0, 0.5, 1.0])
