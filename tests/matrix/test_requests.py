@@ -57,8 +57,8 @@ def meant(talk: Talk, client: str, upstream: str) -> dict[str, Any]:
 
 
 def _answers_format(talk: Talk, client: str, upstream: str) -> Any:
-    if talk.format == "json" and client == "anthropic":
-        return ""
+    if (talk.format == "json" and client == "anthropic") or (upstream == "cohere" and talk.tools):
+        return ""  # Cohere takes tools or a format
     if isinstance(talk.format, dict) and upstream in ("anthropic", "bedrock") and client != upstream:
         return answer_schema(talk.format)
     return talk.format
