@@ -7,7 +7,7 @@ from sluice.errors import UpstreamGarbled
 from sluice.wire.jsontext import oversized, slow_numbers
 from sluice.wire.lenient import encoded, is_object, parse, whole_characters
 from sluice.wire.upstream_errors import tells_error
-from sluice_plugins.openai.variants import unwrapped
+from sluice_plugins.openai.variants import unwrapped, value_with
 
 WHITE = b"\xef\xbb\xbf \t\r\n"
 """Bytes that may precede a body: white space and a byte order mark."""
@@ -48,13 +48,7 @@ def payloads_of(document: bytes | bytearray) -> list[bytes]:
 
 def whole_answer_as_chunk(payload: bytes) -> bytes:
     """A frame that holds a whole chat completion, as a chunk; b"" for any other frame."""
-    if b'"message"' not in payload:
-        return b""
-    try:
-        value = parse(payload)
-    except ValueError:
-        return b""
-    match value:
+    match value_with(payload, b'"message"'):
         case {"choices": [{"message": dict()}, *_]}:
             return _as_chunk(payload)
         case _:

@@ -55,17 +55,21 @@ def has_only_text(choices: Iterable[Choice], key: str = "delta") -> bool:
 
 def unwrapped(payload: bytes | bytearray) -> bytes:
     """The answer that stands in the field `data` of an object; b"" if none does."""
-    if b'"data"' not in payload or b'"choices"' not in payload:
-        return b""
-    try:
-        value = parse(payload)
-    except ValueError:
-        return b""
-    match value:
-        case {"data": {"choices": list() | dict()} as inner} if "choices" not in value:
+    match value_with(payload, b'"data"', b'"choices"'):
+        case {"data": {"choices": list() | dict()} as inner, **beside} if "choices" not in beside:
             return encoded(inner)
         case _:
             return b""
+
+
+def value_with(payload: bytes | bytearray, *names: bytes) -> Any:
+    """The parsed payload; None where it is no JSON, or has not each of these names, quoted, somewhere."""
+    if not all(name in payload for name in names):
+        return None
+    try:
+        return parse(payload)
+    except ValueError:
+        return None
 
 
 def _move_text(choice: Values, key: str) -> None:
