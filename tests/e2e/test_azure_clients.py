@@ -1,8 +1,6 @@
 """Clients of Azure OpenAI at the running gateway: what a deployment is asked beside chats, also by its SDK."""
 
-import asyncio
 import json
-import subprocess
 
 import pytest
 
@@ -11,7 +9,7 @@ from tests.e2e.test_embeddings import JSON, ask, says
 from tests.e2e.test_forms import HEARD, form, post
 from tests.e2e.test_operations import PAINTED, config
 from tests.fakes.rawserver import RawServer, sized
-from tests.sdks.running import PYTHON, need
+from tests.sdks.running import need, printed
 
 SOUND = b"\x00\x01" * 50
 OF_SOUND = ("Content-Type", "audio/mpeg")
@@ -58,13 +56,4 @@ async def test_azures_sdk() -> None:
     )
     answers = says(sized(PAINTED, 200, JSON), sized(HEARD, 200, JSON), sized(SOUND, 200, OF_SOUND))
     async with RawServer(answers) as up, gateway(config(up)) as g:
-        process = await asyncio.create_subprocess_exec(
-            str(PYTHON),
-            "-c",
-            script,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={"NO_PROXY": "127.0.0.1"},
-        )
-        out, _ = await process.communicate(json.dumps([g.url, KEY]).encode())
-        assert json.loads(out) == ["AAAA", "Hello", len(SOUND)]
+        assert await printed(script, g.url, KEY) == ["AAAA", "Hello", len(SOUND)]

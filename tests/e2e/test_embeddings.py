@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.gateways import HEAD, KEY, Running, gateway
 from tests.fakes.rawserver import Peer, RawServer, Request, sized
-from tests.sdks.running import PYTHON, need
+from tests.sdks.running import need, printed
 
 JSON = ("Content-Type", "application/json")
 ASK = {"model": "emb", "input": ["hello", "world"], "encoding_format": "float", "x_own": [1.50]}
@@ -294,14 +294,10 @@ async def test_the_openai_sdk(given: Any) -> None:
     )
     packed = ANSWER.replace(b"[0.10, -2e-3]", b'"AACAPwAAAMA="')
     async with RawServer(says(sized(packed, 200, JSON))) as up, gateway(config(up)) as g:
-        process = await asyncio.create_subprocess_exec(
-            str(PYTHON),
-            "-c",
-            script,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={"NO_PROXY": "127.0.0.1"},
-        )
-        out, _ = await process.communicate(json.dumps([f"{g.url}/v1", KEY, given]).encode())
-        assert json.loads(out) == [[1.0, -2.0], "te-3-small", 1000, "unsupported_operation"]
+        assert await printed(script, f"{g.url}/v1", KEY, given) == [
+            [1.0, -2.0],
+            "te-3-small",
+            1000,
+            "unsupported_operation",
+        ]
         assert json.loads(up.requests[0].body)["encoding_format"] == "base64"

@@ -1,9 +1,6 @@
 """Transcriptions, translations and edits of images through the whole gateway: the form as it came, under the
 model's name."""
 
-import asyncio
-import json
-import subprocess
 from typing import Any
 
 import aiohttp
@@ -13,7 +10,7 @@ from tests.e2e.gateways import KEY, Running, gateway
 from tests.e2e.test_embeddings import JSON, Asked, says
 from tests.e2e.test_operations import BUSY, PAINTED, config
 from tests.fakes.rawserver import RawServer, sized
-from tests.sdks.running import PYTHON, need
+from tests.sdks.running import need, printed
 
 HEARD = b'{"text":"Hello","usage":{"type":"tokens","input_tokens":14,"output_tokens":2,"total_tokens":16}}'
 KINDS = {"/v1/audio/transcriptions": "file", "/audio/translations": "file", "/v1/images/edits": "image"}
@@ -131,14 +128,5 @@ async def test_the_openai_sdk() -> None:
     )
     answers: Any = says(sized(HEARD, 200, JSON), sized(HEARD, 200, JSON), sized(PAINTED, 200, JSON))
     async with RawServer(answers) as up, gateway(config(up)) as g:
-        process = await asyncio.create_subprocess_exec(
-            str(PYTHON),
-            "-c",
-            script,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={"NO_PROXY": "127.0.0.1"},
-        )
-        out, _ = await process.communicate(json.dumps([f"{g.url}/v1", KEY]).encode())
-        assert json.loads(out) == ["Hello", "Hello", "AAAA"]
+        assert await printed(script, f"{g.url}/v1", KEY) == ["Hello", "Hello", "AAAA"]
         assert b'name="model"\r\n\r\nm\r\n' in up.requests[0].body

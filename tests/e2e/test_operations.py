@@ -3,7 +3,6 @@ Jina's clients."""
 
 import asyncio
 import json
-import subprocess
 from typing import Any
 
 import aiohttp
@@ -12,7 +11,7 @@ import pytest
 from tests.e2e.gateways import HEAD, KEY, gateway
 from tests.e2e.test_embeddings import JSON, ask, says
 from tests.fakes.rawserver import Peer, RawServer, Request, sized
-from tests.sdks.running import PYTHON, need
+from tests.sdks.running import need, printed
 
 RANKED = (
     b'{"id":"r-1","results":[{"index":1,"relevance_score":0.98}], "model":"rr","usage":{"total_tokens":1000}}'
@@ -123,16 +122,7 @@ async def test_the_openai_sdk() -> None:
     )
     answers = says(sized(JUDGED, 200, JSON), sized(PAINTED, 200, JSON))
     async with RawServer(answers) as up, gateway(config(up)) as g:
-        process = await asyncio.create_subprocess_exec(
-            str(PYTHON),
-            "-c",
-            script,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={"NO_PROXY": "127.0.0.1"},
-        )
-        out, _ = await process.communicate(json.dumps([f"{g.url}/v1", KEY]).encode())
-        assert json.loads(out) == [False, "AAAA", 90]
+        assert await printed(script, f"{g.url}/v1", KEY) == [False, "AAAA", 90]
 
 
 SOUND = bytes(range(256)) * 400
@@ -211,13 +201,4 @@ async def test_the_openai_sdk_speaks() -> None:
         "print(len(c.audio.speech.create(model='chat', input='Hello', voice='alloy').read()))"
     )
     async with RawServer(says(sized(SOUND, 200))) as up, gateway(config(up)) as g:
-        process = await asyncio.create_subprocess_exec(
-            str(PYTHON),
-            "-c",
-            script,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={"NO_PROXY": "127.0.0.1"},
-        )
-        out, _ = await process.communicate(json.dumps([f"{g.url}/v1", KEY]).encode())
-        assert int(out) == len(SOUND)
+        assert await printed(script, f"{g.url}/v1", KEY) == len(SOUND)

@@ -84,6 +84,21 @@ def need(driver: str) -> None:
         pytest.skip(f"the npm package {package} is not installed (see .cache/log/node-clients.log)")
 
 
+async def printed(script: str, *given: object) -> Any:
+    """What a short Python script writes to its output, as JSON, where the Python SDKs are installed; it reads
+    `given` as a list of JSON. The process is given nothing of our environment."""
+    process = await asyncio.create_subprocess_exec(
+        str(PYTHON),
+        "-c",
+        script,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={"NO_PROXY": "127.0.0.1"},
+    )
+    out, _ = await process.communicate(json.dumps(given).encode())
+    return json.loads(out)
+
+
 async def answers(driver: str, asks: Sequence[Ask]) -> dict[str, Shown]:
     """What the SDK shows for each ask, by the ask's name. The process is given nothing of our environment."""
     with tempfile.TemporaryDirectory(dir=MODULES if driver.startswith("js_") else None) as home:
