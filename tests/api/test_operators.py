@@ -78,7 +78,7 @@ async def test_conversations_are_found_by_their_words_however_many_there_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sluice.api.admin_conversations.PAGE", 20)
-    monkeypatch.setattr("sluice.api.admin_conversations.SEARCHED", 100)
+    monkeypatch.setattr("sluice.api.admin_conversations.MAX_SEARCHED", 100)
     async with operated() as there:
         store = there.runtime.conversations
         for number in range(250):

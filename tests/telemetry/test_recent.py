@@ -5,7 +5,7 @@ import pytest
 from sluice.sinks.content import full
 from sluice.sinks.record import Draft
 from sluice.telemetry.logs import LogLine
-from sluice.telemetry.recent import MOST_TEXT_BYTES, RecentCalls, RecentTexts
+from sluice.telemetry.recent import MAX_TEXT_BYTES, RecentCalls, RecentTexts
 
 
 class Wall:
@@ -78,7 +78,7 @@ def test_the_bytes_are_those_that_python_takes() -> None:
     for _ in range(5):
         line = Line()
         say(line)
-        recent.keep(line, draft(), MOST_TEXT_BYTES // 2)
+        recent.keep(line, draft(), MAX_TEXT_BYTES // 2)
     assert [recent.draft(number) is not None for number in range(1, 6)] == [False, False, False, True, True]
 
 

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from sluice.tracing.otlp import CLIENT, LONGEST_KEPT, Span, SpanEvent, Value, _kept, traces
+from sluice.tracing.otlp import CLIENT, MAX_KEPT_CHARACTERS, Span, SpanEvent, Value, _kept, traces
 
 pb = pytest.importorskip(
     "opentelemetry.proto.collector.trace.v1.trace_service_pb2", reason="opentelemetry-proto is not installed"
@@ -89,7 +89,7 @@ def test_values_that_are_equal_stay_of_their_own_type() -> None:
 def test_the_bytes_of_long_texts_are_not_kept() -> None:
     traces([SPAN], {}, scope="s", version="1", schema="u")
     before = _kept.cache_info().currsize
-    long = replace(SPAN, attributes={"a": "b" * (LONGEST_KEPT + 1), "c": ("d",), "e": 0.5})
+    long = replace(SPAN, attributes={"a": "b" * (MAX_KEPT_CHARACTERS + 1), "c": ("d",), "e": 0.5})
     traces([long], {"f": "g"}, scope="s", version="1", schema="u")
     assert _kept.cache_info().currsize == before
 

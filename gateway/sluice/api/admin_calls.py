@@ -23,7 +23,7 @@ FILTERS = (
     "tokens_out",
     "retried",
 )
-MOST_WITH_TEXTS = 20
+MAX_WITH_TEXTS = 20
 """Calls of an answer with texts: masking those takes a process some 30 ms each, and it has a second."""
 _SINCE = re.compile(r"[0-9]{1,11}(\.[0-9]{1,6})?")
 
@@ -70,9 +70,9 @@ def _query(request: AdminRequest) -> CallQuery:
     limit = request.limit
     if content == "true":
         if "limit" not in request.query:
-            limit = MOST_WITH_TEXTS
-        elif limit > MOST_WITH_TEXTS:
-            raise BadRequest(f"limit must be at most {MOST_WITH_TEXTS} with content=true", param="limit")
+            limit = MAX_WITH_TEXTS
+        elif limit > MAX_WITH_TEXTS:
+            raise BadRequest(f"limit must be at most {MAX_WITH_TEXTS} with content=true", param="limit")
     return CallQuery(limit, place, wanted, int(float(since) * 1e6), content == "true")
 
 

@@ -12,7 +12,7 @@ from sluice.frontends import Reply
 
 T = TypeVar("T")
 PAGE = 200
-SEARCHED = 2_000
+MAX_SEARCHED = 2_000
 """Conversations that one request looks through, some more than less."""
 REENCRYPTED = 50
 """Conversations that one request encrypts again."""
@@ -56,7 +56,7 @@ class AdminConversations:
                 raise BadRequest("after must be the next of an answer before", param="after") from None
             looked += len(page)
             found += [one for one in page if _has(one, search)]
-            if not after or looked >= SEARCHED:
+            if not after or looked >= MAX_SEARCHED:
                 break
         found.sort(key=lambda one: one.updated, reverse=True)
         _, total = await self._from_store(self._store.newest(1))

@@ -12,7 +12,7 @@ from sluice.errors import Unavailable
 from sluice.storage import DOWN
 from sluice.storage.again import stored
 
-SOONEST, LATEST = 0.01, 0.25
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.01, 0.25
 """Seconds between two askings for a lease that another has: more each time."""
 MAX_LEASE_WAIT_SECONDS = 600.0
 """Seconds that a turn waits for its lease at most."""
@@ -69,14 +69,14 @@ class Leases:
         return lease, begun
 
     async def _wait(self, lease: Lease, limit: int, waiting: Callable[[int], Any]) -> Begun:
-        pause, until = SOONEST, self._clock() + MAX_LEASE_WAIT_SECONDS
+        pause, until = MIN_RETRY_SECONDS, self._clock() + MAX_LEASE_WAIT_SECONDS
         waiting(1)
         try:
             while self._clock() < until:
                 await self._sleep(pause * (0.75 + secrets.randbelow(500) / 1000))
                 if (begun := await self._ask(lease, limit)) is not None:
                     return begun
-                pause = min(pause * 1.5, LATEST)
+                pause = min(pause * 1.5, MAX_RETRY_SECONDS)
         finally:
             waiting(-1)
         raise Unavailable("A turn of this session is still running elsewhere")

@@ -20,9 +20,9 @@ from sluice.errors import Unavailable
 
 SUPPORTED = hasattr(fcntl, "F_OFD_SETLK")
 """Linux has these locks; elsewhere turns are in order within a process."""
-SOONEST, LATEST = 0.002, 0.05
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.002, 0.05
 """Seconds between two tries: more each time."""
-LONGEST = 600.0
+MAX_WAIT_SECONDS = 600.0
 """Seconds that a turn waits for those of other processes at most."""
 _FLOCK = struct.Struct("hhqqi4x")
 """struct flock: l_type, l_whence, l_start, l_len, l_pid."""
@@ -53,7 +53,7 @@ class TurnLocks:
             return
         waiting(1)
         try:
-            until = self._clock() + LONGEST
+            until = self._clock() + MAX_WAIT_SECONDS
             await self._locked(gate, until)
             try:
                 await self._locked(gate + 1, until)
@@ -72,12 +72,12 @@ class TurnLocks:
             self._file = -1
 
     async def _locked(self, place: int, until: float) -> None:
-        wait = SOONEST
+        wait = MIN_RETRY_SECONDS
         while not self._lock(place, 1):
             if self._clock() > until:
                 raise Unavailable("Turns of this session at another process take too long")
             await self._sleep(wait)
-            wait = min(LATEST, wait * 1.5)
+            wait = min(MAX_RETRY_SECONDS, wait * 1.5)
 
     def _lock(self, place: int, count: int) -> bool:
         try:

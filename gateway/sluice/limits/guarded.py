@@ -43,7 +43,7 @@ MAX_PENDING = 10_000
 """Most pending settlements; beyond it the oldest are dropped."""
 SETTLEMENTS_AT_A_TIME = 100
 """Pending settlements sent at a time."""
-SOONEST = 0.02
+MIN_RETRY_SECONDS = 0.02
 """Seconds until a settlement that failed is sent again, while the store is not down; then more each time."""
 TRIES = 20
 """Most attempts at a settlement that the store answers with an error."""
@@ -231,7 +231,7 @@ class Guarded:
 
     async def _settle_soon(self) -> None:
         """Soon at first, for a lost reply: what is pending goes with this process, if that is killed."""
-        pause = min(SOONEST, self._probe_every)
+        pause = min(MIN_RETRY_SECONDS, self._probe_every)
         while self._pending and not self.down:
             await self._sleep(pause)
             pause = min(2 * pause, self._probe_every)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from sluice.storage import DOWN, Reason
 
-SOONEST, LATEST = 0.01, 1.0
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.01, 1.0
 """Seconds between two tries: more each time."""
 AGAIN = 8.0
 """Seconds for which it is tried: a server that stalls may go on by then, or a new master be there."""
@@ -21,7 +21,7 @@ async def stored(
     """Awaits an operation that may be done twice, again for AGAIN seconds while its store is down. Raises what
     the last one does; a store's error names its `reason`. `clock` in seconds, monotonic.
     """
-    pause, until = SOONEST, clock() + AGAIN
+    pause, until = MIN_RETRY_SECONDS, clock() + AGAIN
     while True:
         try:
             return await operation()
@@ -29,4 +29,4 @@ async def stored(
             if getattr(error, "reason", None) not in AGAIN_AFTER or clock() + pause > until:
                 raise
         await sleep(pause)
-        pause = min(pause * 2, LATEST)
+        pause = min(pause * 2, MAX_RETRY_SECONDS)

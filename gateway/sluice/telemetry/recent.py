@@ -16,9 +16,9 @@ SET_BACK = 1_000_000
 """Microseconds by which a clock must have gone back to have been set."""
 KEPT = 1_000
 """Calls that are remembered; the oldest are forgotten first."""
-MOST_TEXTS = 100
+MAX_TEXTS = 100
 """Calls whose texts are kept."""
-MOST_TEXT_BYTES = 8 << 20
+MAX_TEXT_BYTES = 8 << 20
 """Bytes of all texts that are kept, as Python holds them."""
 
 
@@ -117,7 +117,7 @@ class RecentCalls:
 class RecentTexts:
     """The records of the newest calls with texts, by their numbers; None: its texts are forgotten."""
 
-    def __init__(self, calls: int = MOST_TEXTS, most: int = MOST_TEXT_BYTES, kept: int = KEPT) -> None:
+    def __init__(self, calls: int = MAX_TEXTS, most: int = MAX_TEXT_BYTES, kept: int = KEPT) -> None:
         self._calls = calls
         self._most = most
         self._kept = kept

@@ -13,7 +13,7 @@ _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-[\x21-\x7e]{1,100})?"
 )
 _TRACESTATE = re.compile(r"[\t\x20-\x7e]{1,512}")
-SHORTEST_WAIT = 0.001
+MIN_WAIT_SECONDS = 0.001
 """Seconds from which on a wait is noted."""
 MAX_NOTES = 64
 """Notes of one call; later ones are left out."""
@@ -68,7 +68,7 @@ class TraceContext(msgspec.Struct, eq=False):
         if self._waiting is not None:
             (reason, since), self._waiting = self._waiting, None
             now = self.clock()
-            if now - since >= SHORTEST_WAIT:
+            if now - since >= MIN_WAIT_SECONDS:
                 self._keep(CallNote("waited", now, {"reason": reason, "seconds": now - since}))
 
     def _keep(self, note: CallNote) -> None:

@@ -16,7 +16,7 @@ INTERNAL, SERVER, CLIENT = 1, 2, 3
 """Kinds of spans."""
 ERROR = 2
 """The status of a span that ended in an error; others have none."""
-LONGEST_KEPT = 100
+MAX_KEPT_CHARACTERS = 100
 """Characters of a text whose bytes are kept."""
 
 
@@ -118,7 +118,7 @@ def _span_attributes(field: int, attributes: Mapping[str, Value]) -> bytes:
     return b"".join(
         [
             _kept(field, key, value)
-            if type(value) in _KEPT or (type(value) is str and len(value) <= LONGEST_KEPT)
+            if type(value) in _KEPT or (type(value) is str and len(value) <= MAX_KEPT_CHARACTERS)
             else data(field, _key(key) + data(2, _any(value)))
             for key, value in attributes.items()
         ]
