@@ -162,10 +162,16 @@ def helm(*arguments: str, values: str) -> "subprocess.CompletedProcess[str]":
 
 
 def rendered(values: str, kubernetes: str = "1.32") -> dict[str, dict[str, Any]]:
-    """The manifests by kind: the chart makes at most one of each."""
+    """The manifests by kind: the chart makes at most one of each. What lets the test's pod in is a "TestPolicy"."""
     done = helm("template", "release", str(CHART), "--kube-version", kubernetes, values=values)
     assert done.returncode == 0, done.stderr
-    return {manifest["kind"]: manifest for manifest in yaml.safe_load_all(done.stdout) if manifest}
+    manifests = [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+    return {"TestPolicy" if is_hook(one) and one["kind"] != "Pod" else one["kind"]: one for one in manifests}
+
+
+def is_hook(manifest: dict[str, Any]) -> bool:
+    """Whether it is made for `helm test` alone."""
+    return "helm.sh/hook" in manifest["metadata"].get("annotations", {})
 
 
 @pytest.mark.parametrize("values", VALUES)
@@ -197,7 +203,7 @@ def test_all_toggles_make_their_manifests() -> None:
     assert set(rendered(EVERYTHING)) == always | {"Secret", "Ingress", "HTTPRoute", "ServiceMonitor"}
     assert set(rendered(KEDA)) == always | {"ScaledObject", "PodMonitor", "PrometheusRule"}
     assert set(rendered(HPA)) == always | {"HorizontalPodAutoscaler"}
-    assert set(rendered(CLOSED)) == always | {"NetworkPolicy"}
+    assert set(rendered(CLOSED)) == always | {"NetworkPolicy", "TestPolicy"}
     assert set(rendered(EXTRAS)) == always | {"Certificate", "ExternalSecret"}
     assert set(rendered(THEIRS)) == {"Service", "Deployment", "Pod"}
 
@@ -406,6 +412,26 @@ def test_the_admin_port_is_open_to_nobody_who_is_not_named() -> None:
     assert [rule["ports"][0]["port"] for rule in policy["ingress"]] == ["http"]
     ports = [rule["ports"][0]["port"] for rule in rendered(CLOSED)["NetworkPolicy"]["spec"]["ingress"]]
     assert ports == ["http", "metrics"]
+
+
+def test_the_pod_of_helm_test_is_let_in_while_it_runs() -> None:
+    assert "TestPolicy" not in rendered("networkPolicy: { enabled: true }")  # everybody is let in
+    manifests = rendered(CLOSED)
+    policy, pod = manifests["TestPolicy"], manifests["Pod"]
+    assert policy["kind"] == "NetworkPolicy"
+    spec, gateway = policy["spec"], manifests["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert spec["podSelector"] == manifests["NetworkPolicy"]["spec"]["podSelector"]
+    assert spec["podSelector"]["matchLabels"].items() <= gateway.items()
+    assert not spec["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    (rule,) = spec["ingress"]
+    assert rule["ports"] == [{"port": "http", "protocol": "TCP"}]
+    (peer,) = rule["from"]
+    assert peer["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert not peer["podSelector"]["matchLabels"].items() <= gateway.items()
+    about, of_pod = policy["metadata"]["annotations"], pod["metadata"]["annotations"]
+    assert about["helm.sh/hook"] == of_pod["helm.sh/hook"] == "test"
+    assert int(about["helm.sh/hook-weight"]) < int(of_pod.get("helm.sh/hook-weight", 0))
+    assert "hook-succeeded" in about["helm.sh/hook-delete-policy"]
 
 
 def test_the_configuration_is_checked_before_a_pod_serves() -> None:

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.deploy.cluster import Cluster, Refused, cluster
-from tests.deploy.test_chart import CHART, HELM, ROOT, VALUES
+from tests.deploy.test_chart import CHART, HELM, ROOT, VALUES, is_hook
 
 pytestmark = [
     pytest.mark.skipif(
@@ -151,9 +151,7 @@ def test_helm_installs_what_it_was_upgrades_and_takes_all_of_it_away(
     upgrade = ["upgrade", "release", str(CHART), "--values", "-"]
     helm(server, namespace, *upgrade, "--dry-run=server", values=given)
     helm(server, namespace, *upgrade, values=given)
-    expected = {
-        name(manifest) for manifest in rendered(server, namespace, given) if manifest["kind"] != "Pod"
-    }
+    expected = {name(manifest) for manifest in rendered(server, namespace, given) if not is_hook(manifest)}
     assert {name(manifest) for manifest in installed(server, namespace)} == expected
     helm(server, namespace, "uninstall", "release")
     assert installed(server, namespace) == []
