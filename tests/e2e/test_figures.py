@@ -384,6 +384,9 @@ async def test_a_scrape_shows_what_alerts_need_and_what_was_used_and_nothing_els
             assert all('code="5xx"' in line or "sluice_stream_end_total" in line for line in series)
         of_target = [line for line in fresh if 'upstream="one"' in line]
         assert len(of_target) == 10, of_target
+        over = [line for line in fresh if line.startswith("sluice_failovers_total")]
+        assert len(over) == 4, over
+        assert all('alias="chat"' in line and 'from="one/m",to="two/m"' in line for line in over)
         dialects = {line.partition('frontend="')[2].partition('"')[0] for line in fresh} - {""}
         assert (
             len(fresh) <= 2 * 5 * len(dialects) + 2 * 20

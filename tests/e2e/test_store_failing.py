@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from sluice.identity.keys import digest_of
+from sluice.storage import REASONS
 from sluice.storage.sqlite import SqliteFile
 from tests.e2e.gateways import Running, gateway
 from tests.servers import free_port, redis_server
@@ -58,6 +59,9 @@ async def test_what_is_wrong_is_said_at_the_start_and_by_every_means(login: str,
             assert set(stores) == {"limits", "keys", "usage", "resume", "conversations"}
             assert {name for name, store in stores.items() if store["kind"] != "redis"} == {"conversations"}
             said = [line for line in g.log_lines if line["event"] == "store_failing"]
+            # each from the start, so that an increase sees an error that comes once; none of a store in memory
+            counted = g.runtime.exposition().decode().count("\nsluice_store_errors_total{")
+            assert counted == 4 * len(REASONS)
             if not reason:
                 assert {store["state"] for store in stores.values()} == {"ok"}
                 assert said == []

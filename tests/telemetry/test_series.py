@@ -1,14 +1,15 @@
 """The exposition: what prometheus-client's own would say, only of series in use, and in pieces."""
 
 import random
+import re
 from itertools import count
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sluice.telemetry.metrics import Metrics
+from sluice.telemetry.metrics import FAILOVERS, Metrics, zero_of_failovers
 from sluice.telemetry.series import Distribution, Family, Value, again, slices
-from sluice.telemetry.table import CODES, FIRST_TOKEN, TABLE
+from sluice.telemetry.table import CODES, FAILOVER_CAUSES, FIRST_TOKEN, TABLE
 
 ODD = 'odd "name"\\\n{0} %s \x01 ü'
 
@@ -184,6 +185,29 @@ def test_series_of_what_is_gone_are_dropped_and_the_others_count_on() -> None:
     metrics.forget(("from",), {("up/m",)})
     assert 'from="up/m"' not in metrics.exposition().decode()
     assert metrics.child("stream_end", "openai", "gone", "done").value == 0
+
+
+def test_failovers_have_a_zero_between_targets_that_are_likely_to_fail_over() -> None:
+    metrics = Metrics("test")
+    zero_of_failovers(metrics, "one", [["a"]])
+    zero_of_failovers(metrics, "even", [["a", "b", "a"], ["c"]])
+    zero_of_failovers(metrics, "many", [[f"t{n}" for n in range(500)], ["last"]])
+    shown = [
+        line
+        for line in metrics.exposition().decode().splitlines()
+        if line.startswith("sluice_failovers_total{")
+    ]
+    assert all(line.endswith(" 0.0") for line in shown)
+    pairs = re.findall(r'alias="(\w+)",cause="server_error",from="(\w+)",to="(\w+)"', "\n".join(shown))
+    assert {pair[1:] for pair in pairs if pair[0] == "even"} == {
+        ("a", "b"),
+        ("b", "a"),
+        ("a", "c"),
+        ("b", "c"),
+    }
+    assert {pair[1:] for pair in pairs if pair[0] == "many"} == {(f"t{n}", "last") for n in range(FAILOVERS)}
+    assert len(pairs) == 4 + FAILOVERS
+    assert len(shown) == len(pairs) * len(FAILOVER_CAUSES)
 
 
 def test_a_computed_gauge_that_is_computed_anew_stays_shown() -> None:

@@ -23,7 +23,7 @@ from sluice.routing.failover import RetryPolicy
 from sluice.routing.health import BreakerPolicy, Health, Load
 from sluice.routing.strategies import BY_PODS, RoutedTier
 from sluice.runtime.state import ModelState, ProcessState
-from sluice.telemetry.metrics import TargetSeries, zero_of_target
+from sluice.telemetry.metrics import TargetSeries, zero_of_failovers, zero_of_target
 from sluice.telemetry.notices import TargetNotices
 from sluice.wire.forwarding import Allowed, shown_target
 
@@ -106,6 +106,8 @@ class Routes:
             retry_after_wait=float(alias.retry.retry_after_wait),
             after_content_policy=alias.fall_back_on_content_policy,
         )
+        if not called:
+            zero_of_failovers(metrics, name, [[target.label for target in tier.targets] for tier in tiers])
         inter_token = metrics.child("inter_token_seconds", name)
         if alias.queue is not None:
             metrics.zero("requests_waiting", name)

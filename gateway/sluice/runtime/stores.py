@@ -19,7 +19,7 @@ from sluice.limits import BucketStore
 from sluice.limits.memory import MemoryStore
 from sluice.resume import Journals
 from sluice.runtime.engines import configured
-from sluice.storage import Reason, reason_of_file
+from sluice.storage import REASONS, Reason, reason_of_file
 from sluice.storage.sealing import Seals
 from sluice.storage.watch import StoreWatch
 from sluice.telemetry.metrics import Metrics
@@ -45,6 +45,9 @@ class StoreWatches(dict[str, StoreWatch]):
         def count(reason: Reason) -> None:
             self._metrics.child("store_errors", reason, name).inc()
 
+        if kind != "memory":
+            for reason in REASONS:
+                self._metrics.zero("store_errors", reason, name)
         watch = self[name] = StoreWatch(name, kind, count, self._log.warning, clock=self._clock)
         return watch
 

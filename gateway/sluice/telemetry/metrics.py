@@ -1,15 +1,15 @@
 """The metrics of one process, and the series that the hot path holds on to. Their names are in `telemetry.table`.
 
 What calls count is looked up once for each pair of frontend and alias, when the first such call comes. From the
-start there are only the series at zero that alerts and panels need (`zero_of_alias`, `zero_of_target`): a rate
+start there are only the series at zero that alerts and panels need (`zero_of_alias` and the like): a rate
 sees a first event only where there was a zero before it.
 """
 
 import platform
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from copy import copy
-from itertools import islice
+from itertools import chain, islice, pairwise, permutations, product
 from typing import Any, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -29,6 +29,7 @@ from sluice.telemetry.table import (
     END_REASONS,
     ERROR_ENDS,
     ERROR_OUTCOMES,
+    FAILOVER_CAUSES,
     OUTCOMES,
     TABLE,
 )
@@ -39,6 +40,10 @@ V = TypeVar("V")
 
 SLICE = 0.002
 """Seconds of the event loop that one piece of a scrape may take."""
+
+
+FAILOVERS = 6
+"""Pairs of an alias's targets between which failovers have a zero from the start."""
 
 
 PUBLISHED = 256
@@ -234,6 +239,16 @@ def zero_of_target(metrics: Metrics, upstream: str, model: str) -> None:
         metrics.zero("upstream_attempts", upstream, model, outcome)
     for state in BREAKER_STATES:
         metrics.zero("breaker_transitions", upstream, model, state)
+
+
+def zero_of_failovers(metrics: Metrics, alias: str, tiers: Sequence[Sequence[str]]) -> None:
+    """Show the series of the failovers that an alias is likely to have: within a tier, and from one to the next, but
+    no more than FAILOVERS pairs of targets. `tiers`: the labels of the alias's targets."""
+    within = (pair for tier in tiers for pair in permutations(tier, 2))
+    onward = (pair for tier, following in pairwise(tiers) for pair in product(tier, following))
+    for before, after in islice((pair for pair in chain(onward, within) if pair[0] != pair[1]), FAILOVERS):
+        for cause in FAILOVER_CAUSES:
+            metrics.zero("failovers", alias, before, after, cause)
 
 
 class TargetSeries:

@@ -31,6 +31,8 @@ ERROR_ENDS = ("upstream_error", "truncated", "idle_timeout", "internal_error")
 """Ends of answers that had begun, of which there is a zero from the start."""
 ERROR_OUTCOMES = ("connect_error", "server_error", "bad_credentials", "billing")
 """Outcomes of attempts of which there is a zero from the start."""
+FAILOVER_CAUSES = ("connect_error", "server_error", "rate_limited", "bad_credentials")
+"""Causes of failovers of which there is a zero from the start."""
 BREAKER_STATES = ("closed", "half_open", "open")
 """New states of breakers, of which there is a zero from the start: most open once."""
 AUTH_REASONS = (
