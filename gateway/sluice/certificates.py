@@ -1,8 +1,7 @@
-"""Files with certificates and keys, as both sides of TLS read them: for listeners and for connections to
-upstreams.
+"""Reads files with certificates and keys, for both sides of TLS: listeners, and connections to upstreams.
 
-Each function raises ValueError for a file that cannot be used, with the option's name, the file and why, and
-never with its content. They read files: call them outside the event loop.
+Each function raises ValueError for a file that cannot be used, with the option's name, the file and the
+reason, and never with its content. To be called outside the event loop, because they read files.
 """
 
 import os
@@ -13,11 +12,11 @@ MAX_FILE = 1 << 20
 """Bytes of a file of certificates."""
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 State = tuple[int, int, int, int]
-"""Device, inode, nanoseconds of the last change, size; zeros where there is no such file."""
+"""Device, inode, nanoseconds of the last change, size; zeros if there is no such file."""
 
 
 def trust(context: ssl.SSLContext, path: str, *, option: str = "ca") -> None:
-    """Have the context believe the certificates of a file (PEM or DER), and what they have signed."""
+    """Makes the context trust the certificates in a file (PEM or DER), and those that they have signed."""
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_FILE + 1)
@@ -34,10 +33,10 @@ def trust(context: ssl.SSLContext, path: str, *, option: str = "ca") -> None:
 
 
 def identify(context: ssl.SSLContext, cert: str, key: str | None, password: Callable[[], str]) -> None:
-    """Have the context show the certificate of a file (PEM, with its chain). `key` None: it is in that file,
-    too.
+    """Makes the context present the certificate in a file (PEM, with its chain).
 
-    `password` is asked for an encrypted key's; without one OpenSSL would ask at the terminal.
+    `key` None: it is in the same file. `password`: of an encrypted key; without one OpenSSL would ask at the
+    terminal.
     """
     for name, path in (("cert", cert), ("key", key or cert)):
         try:
@@ -58,8 +57,11 @@ def identify(context: ssl.SSLContext, cert: str, key: str | None, password: Call
 
 
 def states(paths: Iterable[str]) -> tuple[State, ...]:
-    """Returns values that change when the files are replaced. They are those of a symbolic link's target, not
-    of the link: Kubernetes replaces a secret by pointing a symbolic link at another directory."""
+    """Returns values that change when the files are replaced.
+
+    They describe the target of a symbolic link, not the link: Kubernetes replaces a secret by pointing a
+    symbolic link at another directory.
+    """
     return tuple(map(_state, paths))
 
 

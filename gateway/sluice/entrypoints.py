@@ -1,5 +1,5 @@
-"""Plugins by entry point: what installed distributions declare, ours and everyone's, loaded by name and only
-when asked for."""
+"""Plugins by entry point: objects of installed distributions (the gateway's own and others), loaded by name
+when they are needed."""
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -10,22 +10,20 @@ if TYPE_CHECKING:
 
 @lru_cache(8)
 def installed(group: str) -> dict[str, "EntryPoint"]:
-    """The entry points of this environment, by name; the distributions are read once in a process."""
+    """Returns the entry points of this environment by name. The distributions are read once per process."""
     from importlib.metadata import entry_points
 
     return {entry.name: entry for entry in entry_points(group=group)}
 
 
 def load(group: str, kind: str, name: str) -> Any:
-    """The object behind an entry point; `kind` is what messages call it ("backend").
-
-    Raises LookupError, saying which there are or why it cannot be loaded.
-    """
+    """Returns the object of an entry point; `kind` is its name in messages ("backend"). Raises LookupError,
+    which says which ones there are or why it cannot be loaded."""
     there = installed(group)
     if name not in there:
         known = ", ".join(sorted(there)) or "none (is the distribution installed?)"
         raise LookupError(f'no {kind} "{name}"; installed: {known}')
     try:
         return there[name].load()
-    except Exception as error:  # a plugin's import may fail in any way; the file that names it is told
+    except Exception as error:  # a plugin's import may fail in any way; the error names the plugin
         raise LookupError(f'{kind} "{name}" cannot be loaded: {type(error).__name__}: {error}') from error

@@ -1,7 +1,5 @@
-"""The gateway's errors. They are raised where they occur and rendered in one place per dialect.
-
-Nothing here may hold a secret or a prompt: the text of each error is shown to callers.
-"""
+"""The gateway's errors. They are raised where they occur, and rendered in one place per dialect. None may
+contain a secret or a prompt, because the text of each error is shown to callers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +21,7 @@ UpstreamErrorKind = Literal[
 ]  # fmt: skip
 
 _SCOPES = {"key_alias": "key and alias", "end_user": "end user"}
-"""Scopes of limits as callers see them, where that is not their name."""
+"""How the scopes of limits are called in messages, if not by their names."""
 
 CONNECTION: dict[UpstreamErrorKind, str] = {
     "dns_error": "The upstream could not be reached",
@@ -33,24 +31,24 @@ CONNECTION: dict[UpstreamErrorKind, str] = {
     "headers_timeout": "The upstream did not answer in time",
     "reset": "The upstream closed the connection",
 }
-"""The messages for callers about connections: the errors' own messages name our upstreams' addresses, and are for
-the log."""
+"""The messages for callers about connections. The errors' own messages contain upstreams' addresses, and are
+for the log."""
 
 NO_OTHER_FIELDS: Mapping[str, Any] = {}
 
 CALLERS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_request", "context_length", "content_policy"})
-"""Kinds that another target would answer in the same way: never retried."""
+"""Kinds of errors that another target would answer in the same way: never retried."""
 
 NOT_THE_TARGETS_FAULT: frozenset[UpstreamErrorKind] = CALLERS_FAULT | {"unknown_id"}
 """Kinds that say nothing about the target's health."""
 
 ACCOUNTS_FAULT: frozenset[UpstreamErrorKind] = frozenset({"bad_credentials", "billing"})
-"""Kinds where the gateway's own account with the provider is at fault: its key, its rights or its money. The
-next target is asked, and the operator has to hear of it."""
+"""Kinds in which the gateway's own account with the provider is at fault: its key, its rights or its balance.
+The next target is asked, and the operator has to be told."""
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. `problems` are complete lines, ready to print."""
+    """The configuration cannot be used. `problems`: complete lines, ready to print."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -58,7 +56,7 @@ class ConfigError(Exception):
 
 
 class GatewayError(Exception):
-    """A call that cannot be answered. `code` is stable and meant for programs, the message for people."""
+    """A call that cannot be answered. `code` is stable and meant for programs, the message is for people."""
 
     code = "internal_error"
 
@@ -90,8 +88,7 @@ class BadRequest(GatewayError):
 
 
 class Unauthorized(GatewayError):
-    """`reason` is one of the closed set of `auth_failures_total`; the caller learns only that it was
-    refused."""
+    """`reason` is one of the closed set of `auth_failures_total`. The caller only learns that it was refused."""
 
     code = "unauthorized"
 
@@ -109,7 +106,7 @@ class Forbidden(GatewayError):
 
 
 class ModelNotFound(GatewayError):
-    """An alias that does not exist, or that the key may not use: the caller cannot tell which."""
+    """An alias that does not exist, or that the key may not use: the caller cannot distinguish these."""
 
     code = "model_not_found"
 
@@ -126,8 +123,8 @@ class Conflict(GatewayError):
 
 
 class NotResumable(GatewayError):
-    """A stream that was there, but whose rest cannot be had: it grew too large, its store failed, or its
-    writer is gone."""
+    """A stream that existed, but whose rest is not available: it grew too large, its store failed, or its
+    writer has ended."""
 
     code = "stream_not_resumable"
 
@@ -145,7 +142,7 @@ class PayloadTooLarge(GatewayError):
 
 
 class UnsupportedMediaType(GatewayError):
-    """`codings`: it is the body's Content-Encoding that is not supported."""
+    """`codings`: the body's Content-Encoding is the part that is not supported."""
 
     code = "unsupported_media_type"
 
@@ -161,11 +158,8 @@ class RequestTimeout(GatewayError):
 
 
 class RateLimited(GatewayError):
-    """`retry_after` in seconds: when the same call would be admitted. `final`: retrying within the window is
-    no use.
-
-    `headers` tell the caller about the bucket.
-    """
+    """A limit is reached. `retry_after`: seconds until the same call would be admitted. `final`: retrying
+    within the window is useless. `headers` describe the bucket to the caller."""
 
     code = "rate_limited"
 
@@ -188,10 +182,8 @@ class RateLimited(GatewayError):
 
 
 class Unavailable(GatewayError):
-    """The gateway itself cannot take the call now (draining, no room for its body, a store that is down).
-
-    `retry_after` in seconds: when it may; None where nobody knows.
-    """
+    """The gateway itself cannot take the call now (it is draining, has no memory for its body, or a store is
+    down). `retry_after`: seconds until it may; None: unknown."""
 
     code = "unavailable"
 
@@ -203,13 +195,14 @@ class Unavailable(GatewayError):
 class UpstreamError(GatewayError):
     """An attempt at one target failed.
 
-    `status` is the upstream's HTTP status, 0 where there was none; `retry_after` in seconds where it gave one.
-    `detail` is for the log only: what happened to the connection, with the upstream's address.
-    The message is safe to show: the provider's own words about the request, or ours; never a header or a key.
-    `provider_code` is the provider's own name for what went wrong, "" where it gave none.
-    `words` and `document` are what it was made of, unmasked, until the upstream's own secrets have been masked
-    in it, too (`sluice.wire.upstream_errors.conceal`); they are never shown or logged. `fields` are what the
-    provider sent beside its message, for callers of its own dialect alone.
+    `status`: the upstream's HTTP status, 0 without one. `retry_after`: seconds, if the upstream gave them.
+    `detail` is for the log only: what happened to the connection, with the upstream's address. The message
+    may be shown: the provider's own words about the request, or the gateway's; never a header or a key.
+    `provider_code`: the provider's own name of the error, "" without one. `fields`: the other fields of the
+    provider's error, for callers of its own dialect only.
+
+    `words` and `document` are the unmasked source of these, and are kept until the upstream's own secrets
+    have been masked (`sluice.wire.upstream_errors.conceal`). They are never shown or logged.
     """
 
     def __init__(
@@ -228,18 +221,18 @@ class UpstreamError(GatewayError):
 
     @property
     def callers_fault(self) -> bool:
-        """Another target would say the same: pass it on instead of failing over."""
+        """Whether another target would give the same error, so that it is passed on instead of failing over."""
         return self.kind in CALLERS_FAULT
 
     @property
     def about_request(self) -> bool:
-        """It is about what the caller sent, and the caller learns so; another target may still answer."""
+        """Whether it is about what the caller sent, and is shown to the caller; another target may still
+        answer."""
         return self.kind in NOT_THE_TARGETS_FAULT
 
 
 def wait_of(error: GatewayError) -> float | None:
-    """Seconds after which the same request may be answered; None where nobody said, or where it never will
-    be."""
+    """Returns the seconds after which the same request may succeed; None if unknown, or never."""
     match error:
         case RateLimited(retry_after=seconds) | UpstreamError(retry_after=float() as seconds) if (
             seconds < math.inf
@@ -250,8 +243,8 @@ def wait_of(error: GatewayError) -> float | None:
 
 
 class NoCapacity(UpstreamError):
-    """Our own limit of an upstream is reached: it was not asked. `retry_after` in seconds, infinite where it
-    is never."""
+    """The gateway's own limit of an upstream is reached, so it was not asked. `retry_after`: seconds;
+    infinite: never."""
 
     def __init__(self, retry_after: float, resource: str) -> None:
         super().__init__("rate_limited", f"Limit of {resource} reached per upstream", retry_after=retry_after)
@@ -270,12 +263,12 @@ TlsReason = Literal[
     "version",
     "handshake",
 ]
-"""Why TLS to an upstream failed. `untrusted`: its certificate, for any other reason; `client_certificate`:
-ours was refused, or it wants one; `handshake`: anything else."""
+"""Why TLS to an upstream failed. `untrusted`: its certificate is not accepted, for a reason not listed here.
+`client_certificate`: ours was refused, or is missing. `handshake`: anything else."""
 
 
 class TlsFailed(UpstreamError):
-    """There is no TLS to be had with an upstream; `reason` is one of a closed set."""
+    """TLS to an upstream failed; `reason` is one of a closed set."""
 
     def __init__(self, reason: TlsReason, message: str) -> None:
         super().__init__("tls_error", message)
@@ -283,12 +276,12 @@ class TlsFailed(UpstreamError):
 
 
 class StaleConnection(UpstreamError):
-    """An idle connection was closed by the upstream without a byte of an answer: most likely the request was
-    never read.
+    """The upstream closed an idle connection without a byte of a response: most likely the request was never
+    read.
 
-    HTTP cannot tell that from an upstream that took the request and then closed (RFC 9112 9.3.1), so a
-    transport does not send again by itself: whoever counts attempts decides. It says nothing about the health
-    of the target.
+    HTTP cannot distinguish this from an upstream that took the request and then closed (RFC 9112 9.3.1), so a
+    transport does not send it again by itself; the code that counts attempts decides. It says nothing about
+    the target's health.
     """
 
     def __init__(self, message: str) -> None:
@@ -303,19 +296,19 @@ class UpstreamTruncated(UpstreamError):
 
 
 class UpstreamGarbled(UpstreamError):
-    """The stream is not the dialect it should be."""
+    """The bytes of a stream do not follow its dialect."""
 
     def __init__(self, message: str = "The upstream's answer could not be understood") -> None:
         super().__init__("garbled", message)
 
 
 class StageFault(Exception):
-    """A stage has failed with another error, its cause; no other target would be asked with more success."""
+    """A stage raised another error, its cause. It would do so for any target."""
 
 
 class DecoderCrashed(UpstreamGarbled):
-    """A decoder has failed on what the upstream sent: a fault of ours, `crash`, which is
-    logged. Another target may answer."""
+    """A decoder failed on the upstream's bytes: a fault of the gateway, `crash`, which is logged. Another
+    target may answer."""
 
     def __init__(self, crash: Exception) -> None:
         super().__init__()
@@ -323,8 +316,8 @@ class DecoderCrashed(UpstreamGarbled):
 
 
 def without_frames(error: GatewayError) -> None:
-    """Part an error, which is kept for the records, from where it came from: the frames that it went through
-    know the call that knows it, and only the collector would find them."""
+    """Removes the traceback and the causes of an error that is kept for the records: their frames refer to
+    the call, which refers to the error, and only the garbage collector would free them."""
     at: BaseException | None = error
     while at is not None:
         at.__traceback__ = None

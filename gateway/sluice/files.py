@@ -1,10 +1,10 @@
-"""Files that people name: reads them up to a bound, and says why one cannot be read."""
+"""Reads files that users name, up to a bound, and explains why a file cannot be read."""
 
 from pathlib import Path
 
 
 def read_file(path: str | Path, limit: int) -> bytes:
-    """Returns the file's bytes. Raises OSError, also where there are more than `limit`."""
+    """Returns the file's bytes. Raises OSError, also if there are more than `limit`."""
     with Path(path).open("rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
@@ -14,6 +14,6 @@ def read_file(path: str | Path, limit: int) -> bytes:
 
 
 def reason_of(error: OSError) -> str:
-    """Returns the words for a part of a sentence: "no such file or directory"."""
+    """Returns the reason as part of a sentence: "no such file or directory"."""
     words = error.strerror or str(error)
     return words[:1].lower() + words[1:]

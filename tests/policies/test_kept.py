@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from sluice.errors import Unavailable
-from sluice.policies.kept import DOUBTFUL, KeptResponses
+from sluice.policies.kept import DOUBTFUL_SECONDS, KeptResponses
 from sluice.storage.again import AGAIN, stored
 
 
@@ -33,7 +33,7 @@ async def test_what_a_failing_store_has_not_is_in_doubt_until_the_clock_has_gone
     kept.check()
     with pytest.raises(Unavailable):
         await kept.guarded(broken())
-    clock.now += DOUBTFUL - 1
+    clock.now += DOUBTFUL_SECONDS - 1
     with pytest.raises(Unavailable):
         kept.check()
     clock.now += 1

@@ -119,7 +119,11 @@ class Aimed:
     """One backend as a target of its rules asks it."""
 
     def __init__(
-        self, name: str, unsupported: Any = None, spared: frozenset[str] = frozenset(), model: str = ""
+        self,
+        name: str,
+        unsupported: Any = None,
+        configured_drops: frozenset[str] = frozenset(),
+        model: str = "",
     ) -> None:
         self.dropped: list[str] = []
         made: Any = find_backend(name)(**OPTIONS.get(name, {}))
@@ -127,11 +131,11 @@ class Aimed:
         rules = rules_of(bundled_rules(), [], name, "gateway.example", self.model)
         by_rule: Callable[[str], object] = self.dropped.append
         if unsupported == "refuse":
-            by_rule = refusing(by_rule, spared)
+            by_rule = refusing(by_rule, configured_drops)
         self.backend = with_rules(made, rules)
         self.takes = takes_of(made, rules) or frozenset()
         self.fit = Fitting(rules, by_rule, made.dialect)
-        self.capable = Capable(self.takes, unsupported, self.dropped.append, spared)
+        self.capable = Capable(self.takes, unsupported, self.dropped.append, configured_drops)
 
     def body(self, chat: ChatRequest) -> str:
         """What the upstream is sent, as the sender makes it."""
@@ -268,9 +272,9 @@ def test_what_models_lack_are_features() -> None:
 
 
 def test_what_the_configuration_drops_is_never_refused() -> None:
-    spared = frozenset({"logprobs", "top_logprobs"})
+    configured_drops = frozenset({"logprobs", "top_logprobs"})
     for unsupported in (None, "refuse"):
-        aimed = Aimed("anthropic", unsupported, spared)
+        aimed = Aimed("anthropic", unsupported, configured_drops)
         assert aimed.body(asked(logprobs=True, top_logprobs=2))
         assert sorted(aimed.dropped) == ["logprobs", "top_logprobs"]
 

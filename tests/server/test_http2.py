@@ -18,8 +18,10 @@ import h2.settings
 from h2.errors import ErrorCodes
 
 from sluice.server.exchange import HttpExchange
-from sluice.server.http2.connection import MAX_SMALL, Http2Connection, Http2Protocol, Stream
+from sluice.server.http2.connection import Http2Connection, Stream
+from sluice.server.http2.floods import MAX_SMALL
 from sluice.server.http2.frames import SMALL_FRAME_BYTES, SMALL_PER_HEAD, FrameBounds
+from sluice.server.http2.protocol import Http2Protocol
 from sluice.server.http2.upgrade import PREFACE
 from sluice.server.tls import WatchedCertificate
 from tests.server.served import Served, served
@@ -620,7 +622,7 @@ async def test_a_flood_of_small_data_ends_the_connection(reset: bool) -> None:
         receive = connection._h2.receive_data
         connection._h2.receive_data = lambda data: (received.append(len(data)), receive(data))[1]  # type: ignore[method-assign]
         one = bytes.fromhex("00000100 00 00000001 61")
-        connection._bounds.small = 0  # as the look of each second does
+        connection._floods.frames.small = 0  # as the look of each second does
         connection.data_received(one * MAX_SMALL)
         assert server.broken == []
         connection.data_received(one * 20_000)

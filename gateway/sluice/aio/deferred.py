@@ -9,13 +9,13 @@ from typing import Any
 
 MAX_DEFERRED_CALLS = 32
 MAX_DEFERRED_BYTES = 1 << 20
-"""Bytes that the work in waiting may keep in memory."""
+"""Maximum bytes that deferred work may keep in memory."""
 
 NOW = MAX_DEFERRED_BYTES + 1
-"""The `size` of work that must not be deferred: it is done at once, after all that was deferred before."""
+"""The `size` of work that must not be deferred: it is done at once, after all earlier work."""
 
 Schedule = Callable[..., None]
-"""`later(work, *args, size=0)`; `size`: bytes that `args` keep in memory, where that is worth mentioning."""
+"""`later(work, *args, size=0)` defers a call; `size`: bytes that `args` keep in memory, if they are many."""
 
 
 def at_once(work: Callable[..., object], *args: Any, size: int = 0) -> None:
@@ -24,11 +24,11 @@ def at_once(work: Callable[..., object], *args: Any, size: int = 0) -> None:
 
 
 class DeferredWork:
-    """Has a Schedule, `later`, and its `flush`, which is to be called some twenty times a second. `crashed`
-    gets what the work raises.
+    """Collects deferred work.
 
-    `soon`: calls something in the event loop's next turn, where nothing may wait longer: others count what is
-    counted here, also when this process is killed.
+    `later` is its Schedule; `flush` has to be called some twenty times a second. `crashed` gets exceptions of
+    the work. `soon` calls a function in the event loop's next turn; it is given if the work must not wait any
+    longer, because other processes read the counts even if this process is killed.
     """
 
     def __init__(

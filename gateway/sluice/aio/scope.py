@@ -1,8 +1,8 @@
-"""A stretch of a task's work that can be ended from outside with an error of our own, wherever it waits.
+"""A scope of a task's work that can be ended from outside with an error, wherever the task waits.
 
-What `asyncio.timeout` does for a deadline, for any reason: the task is cancelled, and where that cancellation
-leaves the stretch it becomes the error. A cancellation that comes from elsewhere (the client left) passes
-through untouched.
+It is `asyncio.timeout` for any reason instead of a deadline: the task is cancelled, and where that
+cancellation leaves the scope it becomes the error. A cancellation from elsewhere (the client left) passes
+through unchanged.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ class Scope(msgspec.Struct, eq=False):
     """`with scope_here() as scope:` in the task; `scope.end(error)` from anywhere else in its loop."""
 
     _task: asyncio.Task[Any]
-    _cancelling: int  # the task's requests to be cancelled that came before
+    _cancelling: int  # requests to cancel the task that came before
     _error: Exception | None = None
 
     def end(self, error: Exception) -> None:
@@ -39,8 +39,8 @@ class Scope(msgspec.Struct, eq=False):
 
 
 def scope_here(loop: asyncio.AbstractEventLoop | None = None) -> Scope:
-    """Returns a scope of the running task. `loop`: the running one, where it is at hand (asking for it costs
-    a system call in Python 3.11)."""
+    """Returns a scope of the running task. `loop`: the running loop, if the caller has it (asking for it
+    costs a system call in Python 3.11)."""
     task = asyncio.current_task(loop)
     assert task is not None, "only a task can be ended"
     return Scope(task, task.cancelling())

@@ -1,25 +1,23 @@
-"""Writes of one turn of the event loop, made together at its end.
+"""Collects the writes of one turn of the event loop, and makes them together at its end.
 
-A write to a socket wakes its reader, on another CPU by an interrupt, and the kernel's code on the way there
-drives the interpreter's out of the caches. Made in a row, most writes find their readers awake: under load a
-request costs a sixth less so (bench/PROFILE.md). Where at most MAX_UNBATCHED_EXCHANGES
-are under way there is nothing to be gained, and no write waits.
-
-Everything that is written to a transport goes through here, and whoever closes one, or its writing side,
-flushes first.
+A write to a socket wakes its reader, with an interrupt if that is on another CPU, and the kernel's code for
+this replaces the interpreter's in the caches. Of several writes in a row, most find their readers awake:
+under load a request costs a sixth less (bench/PROFILE.md). If at most MAX_UNBATCHED_EXCHANGES are in flight
+there is nothing to gain, and writes are made at once. All writes to a transport have to go through the batch,
+and code that closes a transport, or its writing side, has to flush first.
 """
 
 import asyncio
 
 MAX_UNBATCHED_EXCHANGES = 4
 MAX_BATCHED_BYTES = 16 << 10
-"""Bytes that do not wait: what a turn can read of a fast upstream is more than a client that does not read
-may cost."""
+"""Maximum bytes that wait: a client that does not read must not keep more than one turn's reads of a fast
+upstream in memory."""
 
 
 class WriteBatch:
-    """Collects writes. `users` is the number of exchanges in flight: each adds itself at its start, and takes
-    itself off."""
+    """Collects writes. `users`: the number of exchanges in flight; each adds itself at its start, and removes
+    itself at its end."""
 
     __slots__ = ("_loop", "_waiting", "users")
 
@@ -29,7 +27,7 @@ class WriteBatch:
         self.users = 0
 
     def write(self, transport: asyncio.WriteTransport, data: bytes) -> None:
-        """Writes now, or after the callbacks that the event loop has scheduled already."""
+        """Writes now, or after the callbacks that the event loop has already scheduled."""
         waiting = self._waiting
         if transport in waiting:
             data = waiting.pop(transport) + data
@@ -41,12 +39,12 @@ class WriteBatch:
             waiting[transport] = data
 
     def holds(self, transport: asyncio.WriteTransport | None) -> bool:
-        """Returns whether something that was written to the transport has not been handed to it yet."""
+        """Returns whether data for the transport has not been passed to it yet."""
         return transport in self._waiting
 
     def flush(self) -> None:
-        """Hands the pending writes to their transports. Those to a closing transport are dropped, as without
-        a batch."""
+        """Passes the pending writes to their transports. Writes to a closing transport are dropped, as
+        without a batch."""
         waiting, self._waiting = self._waiting, {}
         for transport, data in waiting.items():
             if not transport.is_closing():

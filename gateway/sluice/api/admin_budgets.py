@@ -146,7 +146,8 @@ class AdminBudgets:
         return [self._object(*one, balance) for one, balance in found if balance is not None]
 
     async def _balances(self, claims: Sequence[Claim]) -> Sequence[Balance | None]:
-        """None for a budget in whose place the store has what is not ours: it hides no other. Raises Unavailable."""
+        """Returns the balance of each budget; None where the store has an entry that is not a budget's, so
+        that it hides no other. Raises Unavailable."""
         try:
             return await self._store.balances(claims)
         except Unavailable as error:

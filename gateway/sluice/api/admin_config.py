@@ -19,7 +19,7 @@ from sluice.runtime.snapshot import Snapshot
 from sluice.runtime.state import ProcessState
 
 MAX_LINES = 5_000
-"""The sign of a difference, in words."""
+"""Maximum lines of a comparison that are returned."""
 
 
 class CheckRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -41,7 +41,7 @@ class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`text` in place of the file whose `hash` is that of GET."""
+    """A new `text` for the file; `hash` is that of the file which GET returned, and which this text replaces."""
 
     text: str
     hash: str
@@ -148,16 +148,17 @@ def _hash(data: bytes) -> str:
 
 
 def _bytes_of(path: str) -> bytes:
-    """Raises Unavailable."""
+    """Returns the bytes of the file. Raises Unavailable."""
     with _failures(path):
         return read_file(path, MAX_FILE)
 
 
 def _replaced(path: str, data: bytes, expected: str) -> bytes:
-    """Puts `data` in the place of the file, at once and with its mode and owner, and returns what it was.
+    """Replaces the file with `data` in one step, keeping its mode and owner, and returns the previous
+    content. A symbolic link stays one.
 
-    A symbolic link stays one. Raises Conflict if it is not the file whose hash is `expected`, Unavailable if it
-    cannot be written."""
+    Raises Conflict if the file's hash is not `expected`, Unavailable if it cannot be written.
+    """
     with _failures(path):
         real = Path(os.path.realpath(path))
         with _locked(real.parent):
@@ -188,7 +189,7 @@ def _put(real: Path, data: bytes) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """So that two workers do not both find the file that their writers have seen."""
+    """Locks the folder, so that two workers cannot both replace the version that their writers have seen."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

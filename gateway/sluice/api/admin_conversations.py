@@ -13,9 +13,9 @@ from sluice.frontends import Reply
 T = TypeVar("T")
 PAGE = 200
 MAX_SEARCHED = 2_000
-"""Conversations that one request looks through, some more than less."""
+"""Conversations that one request searches, give or take some."""
 REENCRYPTED = 50
-"""Conversations that one request encrypts again."""
+"""Conversations that one request encrypts anew."""
 NO_STORE = "The store of conversations does not answer now"
 
 
@@ -45,8 +45,8 @@ class AdminConversations:
         return reply({"conversations": [conversation_object(found) for found in newest], "total": total})
 
     async def _searched(self, search: str, request: AdminRequest) -> Reply:
-        """Lists the conversations whose id, session or last message has these words in it, of those that one
-        request looks through; `next` is where the next request continues. Raises BadRequest, Unavailable."""
+        """Lists the conversations whose id, session or last message contains these words, among those that
+        one request searches; `next` is where the next request continues. Raises BadRequest, Unavailable."""
         found: list[Conversation] = []
         after, looked = request.after, 0
         while True:

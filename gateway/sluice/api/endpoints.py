@@ -15,7 +15,7 @@ from sluice.config.types import covering
 from sluice.frontends import Endpoint, Frontend, HistoryForCaller, KeptForCaller
 from sluice.identity.principal import Principal
 from sluice.model.facts import Facts
-from sluice.policies.kept import OfTenant
+from sluice.policies.kept import ResponsesOfTenant
 from sluice.policies.turns import HistoryOfCaller
 from sluice.runtime.snapshot import Snapshot
 
@@ -57,7 +57,7 @@ class Received(msgspec.Struct, frozen=True, eq=False):
     def kept(self) -> KeptForCaller | None:
         policy, principal = self._runtime.kept, self._principal
         return (
-            OfTenant(policy, policy.store, principal.tenant)
+            ResponsesOfTenant(policy, policy.store, principal.tenant)
             if policy.store is not None and principal is not None
             else None
         )

@@ -9,7 +9,8 @@ STAGES = "sluice.stages"
 
 
 def struct_of(group: str, name: str, what: str) -> type[msgspec.Struct]:
-    """The one called `name`. Raises LookupError, saying which there are or why it cannot be loaded."""
+    """Returns the Struct called `name`. Raises LookupError, which says which ones there are or why it cannot
+    be loaded."""
     loaded = entrypoints.load(group, what, name)
     if not (isinstance(loaded, type) and issubclass(loaded, msgspec.Struct)):
         raise LookupError(f'{what} "{name}" cannot be loaded: {loaded!r} is not a msgspec Struct')

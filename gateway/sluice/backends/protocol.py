@@ -26,14 +26,14 @@ GROUP = "sluice.backends"
 
 
 def installed() -> dict[str, "EntryPoint"]:
-    """The backends of this environment, by name: ours and everyone's, wherever a distribution declares
-    them."""
+    """Returns the backends of this environment by name: those that come with the gateway and those of other
+    distributions."""
     return entrypoints.installed(GROUP)
 
 
 def find_backend(name: str) -> type[msgspec.Struct]:
-    """The backend called `name`, a Struct. Raises LookupError, saying which there are or why it cannot be
-    loaded."""
+    """Returns the backend called `name`, a Struct. Raises LookupError, which says which ones there are or why
+    it cannot be loaded."""
     return struct_of(GROUP, name, "backend")
 
 
@@ -41,9 +41,9 @@ B = TypeVar("B", bound="Backend")
 
 
 def with_rules(backend: B, rules: ModelRules) -> B:
-    """The backend for one target: a copy with the target's rules, if it uses rules.
+    """Returns the backend for one target: a copy with the target's rules, if it uses rules.
 
-    A backend that has rules of its own to follow has a class variable `rules`, and `dict=True` to take
+    A backend that follows rules itself has a class variable `rules`, and `dict=True` so that it can get
     another value.
     """
     if rules is NO_RULES or not hasattr(type(backend), "rules"):
@@ -55,13 +55,13 @@ def with_rules(backend: B, rules: ModelRules) -> B:
 
 
 class Decoder(Protocol):
-    """An upstream's bytes -> events; sans-io, fresh for each response, bounded in memory.
+    """Decodes an upstream's bytes into events: sans-io, a new one for each response, bounded in memory.
 
-    It counts what it ignored: `skipped` events that are none of the dialect, `skipped_fields` of another type
-    than they should be, `finish_missing` answers that ended without a finish reason. A subclass that counts
-    nothing inherits zeros. `reported` is the usage that the provider has reported so far, for an answer that
-    may be cut; None if there is none. One of an answer in one piece may have `begin(headers)`: it is called
-    before the first byte with the response's headers.
+    It counts what it ignored: `skipped` events that are not in the dialect, `skipped_fields` with another
+    type than they should have, `finish_missing` answers without a finish reason. A subclass that counts
+    nothing inherits zeros. `reported`: the usage that the provider has reported so far, for an answer that
+    may be cut; None if there is none. The decoder of a whole answer may have `begin(headers)`, which is
+    called with the response's headers before the first byte.
     """
 
     @property
@@ -81,26 +81,27 @@ class Decoder(Protocol):
         return None
 
     def distinguish(self, ids: frozenset[str]) -> None:
-        """Set, before the first byte, the ids of the tool calls in the conversation. A new call with one of
-        them gets another id (or "": one is made for it): some servers number their calls from zero in each
-        answer."""
+        """Sets the ids of the tool calls in the conversation; called before the first byte.
+
+        A new call with one of these ids gets another one (or "": then an id is made for it), because some
+        servers number their calls from zero in each answer.
+        """
         return None
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        """Events completed by `data`.
+        """Returns the events that `data` completes.
 
-        Where an error stands behind events in the same read, the events are returned first and the error
-        is raised by the next `feed` or `close`, so that no event is lost.
-        Raises UpstreamError for an error inside the stream, UpstreamGarbled for what is not the dialect.
+        If an error follows events in the same read, the events are returned first, and the error is raised by
+        the next `feed` or `close`, so that no event is lost. Raises UpstreamError for an error inside the
+        stream, UpstreamGarbled for bytes that are not in the dialect.
         """
         ...
 
     def close(self) -> list[StreamEvent]:
-        """The body has ended. Returns what was pending (the Finished event among it, where the stream is
-        complete).
+        """Ends the body. Returns the pending events (including the Finished event if the stream is complete).
 
-        Where the dialect's own terminator has not been seen, returns what a last frame still had, without a
-        Finished event, and raises UpstreamTruncated from the next call; at once where nothing was left.
+        If the dialect's own terminator is missing, it returns the events of a last frame, without a Finished
+        event, and raises UpstreamTruncated in the next call; without pending events it raises that at once.
         """
         ...
 
@@ -109,7 +110,8 @@ DecoderT = TypeVar("DecoderT", bound=Decoder)
 
 
 class WrappedDecoder(Decoder, Generic[DecoderT]):
-    """A decoder around another one, which counts and reports; a subclass says what is done to its events."""
+    """A decoder around another one, whose counts and reported usage it passes on. Subclasses define what is
+    done with the events."""
 
     def __init__(self, decoder: DecoderT) -> None:
         self._decoder = decoder
@@ -136,111 +138,110 @@ class WrappedDecoder(Decoder, Generic[DecoderT]):
 
 @runtime_checkable
 class Backend(Protocol):
-    """One upstream dialect. `dialect` names the client dialect that it can pass through, or is empty.
+    """One upstream dialect.
 
-    One that speaks HTTP has its address as the option `base_url`, and may have `endings`: what people leave
-    at the end of it. `credential_kinds` names the kinds of credentials that fit it (none, if it is not
-    there), `key_field` says how a static key is sent (`sluice.backends.credentials`; a Bearer token, if it is
-    not there). `forwards` may name headers of callers that it takes beside those of the option `forward`,
-    with the values that may pass (`sluice.wire.forwarding.Allowed`), and `tell(request, headers)` another way
-    to put these into a request than as its headers. `takes` names the features of other dialects' requests
-    that it can express (`sluice.model.features`); what it lacks is refused or left out before it is asked.
-    Where it is not there, nothing is.
+    `dialect`: the client dialect that it can pass through, or empty. A backend that uses HTTP has its address
+    as the option `base_url`, and may have `endings`: parts that people leave at the address's end.
+    `credential_kinds`: the kinds of credentials that fit it (missing: none). `key_field`: how a static key is
+    sent (`sluice.backends.credentials`; missing: as a Bearer token). `forwards`: headers of callers that it
+    takes in addition to those of the option `forward`, with the values that may pass
+    (`sluice.wire.forwarding.Allowed`). `tell(request, headers)`: another way to put these into a request than
+    as its headers. `takes`: the features of other dialects' requests that it can express
+    (`sluice.model.features`); others are refused or left out before it is called. Missing: nothing is refused
+    or left out.
     """
 
     dialect: ClassVar[str]
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
-        """The request for a streamed answer to this chat.
-
-        Raises BadRequest for what the dialect cannot express (the message says what).
-        """
+        """Returns the request for a streamed answer to this chat. Raises BadRequest, with what it is, if the
+        dialect cannot express something."""
         ...
 
     def decoder(self, *, verbatim: bool = False) -> Decoder:
-        """`verbatim`: also yield the raw frames as Verbatim events, at the end of each batch (only where
-        `dialect` is set)."""
+        """Returns a decoder. `verbatim`: it also returns the raw frames as Verbatim events, at the end of
+        each batch (only if `dialect` is set)."""
         ...
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        """The error that a response with another status than 200 means. Never raises; `body` may be cut or
+        """Returns the error for a response with a status other than 200. Never raises; `body` may be cut or
         not JSON; header names are lower case."""
         ...
 
     def transport(self) -> Transport | None:
-        """None: over HTTP. An embedded model (echo) brings its own."""
+        """Returns the transport of an embedded model (echo); None: requests are sent over HTTP."""
         ...
 
     def credentials(self) -> Headers:
-        """Headers that carry the credentials; sent to this upstream only and never logged."""
+        """Returns the headers with the credentials, which are sent to this upstream only and never logged."""
         ...
 
 
 class Operation(Protocol):
-    """Requests answers in one piece, which are passed on as they came, to callers of the same dialect
-    only."""
+    """Requests answers in one piece, which are passed on unchanged, to callers of the same dialect only."""
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
-        """The request as its caller made it, who wants no stream and speaks this dialect."""
+        """Returns the request as its caller made it; the caller wants no stream and speaks this dialect."""
         ...
 
     def whole_decoder(self) -> Decoder:
-        """Yields the events of the answer and then its Verbatim, `whole`; or those of a stream, where one
-        came nevertheless."""
+        """Returns a decoder for the events of the answer, followed by its Verbatim, `whole`; or for those of
+        a stream, if the upstream sends one all the same."""
         ...
 
 
 @runtime_checkable
 class FansOut(Operation, Protocol):
-    """An operation that may take several requests to its upstream (`UpstreamRequest.beside`): all of them
-    succeed, or the call's attempt fails as the first of them did."""
+    """An operation that may send several requests to its upstream (`UpstreamRequest.beside`). If one of them
+    fails, the call's attempt fails in the same way."""
 
     def joined(self, answers: Sequence[ReadResponse]) -> ReadResponse:
-        """One answer of those to all requests, in their order, for the decoder."""
+        """Joins the answers to all requests, in their order, into one answer for the decoder."""
         ...
 
 
 @runtime_checkable
 class AnswersWhole(Operation, Protocol):
-    """A backend that can be asked for chats so."""
+    """A backend that can request answers to chats in one piece."""
 
     @property
     def always_stream(self) -> bool:
-        """True where the configuration asks for a stream even if the caller wants a whole answer."""
+        """Whether the configuration asks for a stream even if the caller wants a whole answer."""
         ...
 
 
 @runtime_checkable
 class CarriesOperations(Protocol):
-    """A backend that carries other operations than chat."""
+    """A backend that carries operations other than chat."""
 
     def operation(self, name: str, dialect: str) -> Operation | None:
-        """The operation called `name` ("embeddings") for callers of this dialect; None where it is not
+        """Returns the operation called `name` ("embeddings") for callers of this dialect; None if it is not
         carried.
 
-        One whose answers may be streamed ("completions") is a `Backend`, too, which then is asked in place of
-        this one."""
+        An operation whose answers may be streamed ("completions") is also a `Backend`, which is used in place
+        of this one.
+        """
         ...
 
 
 @runtime_checkable
 class ListsModels(Protocol):
-    """A backend whose upstream can be asked which models it has."""
+    """A backend whose upstream can list its models."""
 
     def listing(self) -> UpstreamRequest | None:
-        """The request for all of them, or as many as one answer has; None where this upstream has no such
-        list."""
+        """Returns the request for the list of models, or for as much of it as one answer has; None if this
+        upstream has no list."""
         ...
 
 
 def unread(headers: Headers) -> Headers:
-    """Headers of a request without a body."""
+    """Returns the headers of a request without a body."""
     return tuple([(name, value) for name, value in headers if name != "content-type"])
 
 
 def default_output(output: int, backend: Backend | None) -> int:
-    """Output tokens that are reserved for a caller without a maximum: `output`, or what its backend then
-    sends, if more."""
+    """Returns the output tokens to reserve for a caller who sets no maximum: `output`, or the maximum that
+    its backend then sends, if that is more."""
     return max(output, getattr(backend, "default_max_tokens", 0))
 
 

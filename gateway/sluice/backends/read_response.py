@@ -1,4 +1,4 @@
-"""A response that has been read whole, as callers see a response that they read themselves."""
+"""A response that has been read completely, in the form of one that is still to be read."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from sluice.backends.transport import Sink
 
 
 class ReadResponse(msgspec.Struct):
-    """See `sluice.backends.transport.UpstreamResponse`. It is `body` that is pumped, at once."""
+    """See `sluice.backends.transport.UpstreamResponse`. `pump` passes the whole `body` to its sink at once."""
 
     status: int
     headers: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""The interface of transports, which carry a call to its upstream (our own HTTP client, or another)."""
+"""The interface of transports, which send requests to an upstream (the gateway's HTTP client, or another)."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -13,8 +13,7 @@ Sink = Callable[[bytes], None]
 
 
 class Pieces(Protocol):
-    """A body that is not in memory. It can be read several times, for an attempt may have others behind
-    it."""
+    """A body that is not in memory. It can be read several times, because several attempts may send it."""
 
     def __len__(self) -> int: ...
 
@@ -22,11 +21,12 @@ class Pieces(Protocol):
 
 
 class UpstreamRequest(msgspec.Struct):
-    """One HTTP request to an upstream: absolute URL, all headers but Host, Content-Length and credentials.
+    """One HTTP request to an upstream: an absolute URL, and all headers but Host, Content-Length and
+    credentials.
 
-    `lines`: header lines that no other request has, ready to be sent (each ends with CR LF). A backend leaves
-    them alone. `pieces`: in place of `body`, where that is too large to be held. `beside`: bodies of further
-    requests of the same call, which only the operations send that `FansOut`.
+    `lines`: header lines of this request alone, ready to be sent (each ends with CR LF); backends do not set
+    them. `pieces` replaces `body` if that is too large for memory. `beside`: bodies of further requests of
+    the same call, which only operations that are `FansOut` have.
     """
 
     url: str
@@ -39,74 +39,70 @@ class UpstreamRequest(msgspec.Struct):
 
 
 class UpstreamResponse(Protocol):
-    """One response, its head read, its body not. Header names are lower case."""
+    """One response, whose head has been read and whose body has not. Header names are lower case."""
 
     status: int
     headers: Mapping[str, str]
 
     async def pump(self, sink: Sink) -> None:
-        """Call `sink` with each read's body bytes as they arrive (de-chunked, one call per socket read, never
-        b"").
+        """Calls `sink` with the bytes of the body as they arrive: de-chunked, one call per socket read, never
+        with b"".
 
-        Returns at the clean end of the body as HTTP frames it. Raises UpstreamError("truncated") on a cut,
-        whatever `sink` raises, and whatever `abort` was given. A body that ends with the connection is a
-        clean end.
+        Returns at the end of the body as HTTP frames it; the end of the connection also ends a body without a
+        length. Raises UpstreamError("truncated") if the body is cut, any exception of `sink`, and the error
+        that was passed to `abort`.
         """
         ...
 
     async def read(self, limit: int) -> bytes:
-        """The body's first `limit` bytes (for error answers); the rest is not waited for. Raises
-        UpstreamError on a cut."""
+        """Returns the first `limit` bytes of the body (for error responses); does not wait for the rest.
+        Raises UpstreamError if the body is cut."""
         ...
 
     def pause(self) -> None:
-        """Stop reading from the socket (back-pressure). Idempotent."""
+        """Stops reading from the socket (backpressure). Idempotent."""
         ...
 
     def resume(self) -> None: ...
 
     def abort(self, error: BaseException) -> None:
-        """End the call from outside (a deadline): the socket is closed at once, `pump` or `read` raises
+        """Ends the call from outside (a deadline): closes the socket at once, and `pump` or `read` raises
         `error`. Idempotent."""
         ...
 
 
 class Reader(Protocol):
-    """Reads a response. It is called from the socket's callbacks: no task has to be woken for the first
+    """Reads a response. It is called from the socket's callbacks, so no task has to be woken for the first
     bytes."""
 
     def sent(self) -> None:
-        """The request has left; there is time until its answer comes."""
+        """Called when the request has been sent: there is time until the response arrives."""
         ...
 
     def begin(self, response: UpstreamResponse) -> Sink | None:
-        """The head is there. What is returned takes the body from now on, as `pump`'s sink; None: the body
-        waits for `pump`.
-
-        What it raises is raised by `pump`.
-        """
+        """Called when the head has arrived. Returns the sink that takes the body from now on, like `pump`'s;
+        None: the body waits for `pump`. `pump` raises what it raises."""
         ...
 
 
 class Transport(Protocol):
-    """Connections to one upstream: pool, TLS, deadlines of the first two phases."""
+    """Connections to one upstream: pool, TLS, and the deadlines of the first two phases."""
 
     def send(
         self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None
     ) -> AbstractAsyncContextManager[UpstreamResponse]:
-        """Send and wait for the head: `connect` seconds for DNS, TCP and TLS together, then `headers`
-        seconds.
+        """Sends the request and waits for the head: `connect` seconds for DNS, TCP and TLS together, then
+        `headers` seconds. A transport may ignore `reader`; its caller then does the reader's work.
 
-        A transport may leave `reader` alone: then its caller does what it would have done.
+        Entering raises UpstreamError: dns_error, connect_error, connect_timeout, tls_error, reset,
+        headers_timeout, garbled. Leaving returns the connection to the pool if the response was read to its
+        end, and otherwise closes its socket at once (so that the upstream stops generating). A 307 or 308
+        within the origin is followed once, other redirects are not; cookies are not kept; no proxy is taken
+        from the environment. If the upstream compresses the response although it was asked not to, it is
+        decompressed within bounds. Safe to cancel at any point.
 
-        Enter raises UpstreamError: dns_error, connect_error, connect_timeout, tls_error, reset,
-        headers_timeout, garbled. Exit gives the connection back to the pool when the response was read to its
-        clean end, and otherwise closes its socket at once (so that the upstream stops generating). A 307 or
-        308 within the origin is followed once, no other redirect is; cookies are not kept, no proxy is taken
-        from the environment. What an upstream compressed, though it was asked not to, is decompressed within
-        bounds. Safe to cancel at any point. A request is sent once. Where an idle connection was closed by
-        the upstream without a byte of an answer, enter raises StaleConnection; a second try then gets a new
-        connection.
+        A request is sent once. If the upstream has closed an idle connection without a byte of a response,
+        entering raises StaleConnection; the next attempt then gets a new connection.
         """
         ...
 
@@ -114,11 +110,11 @@ class Transport(Protocol):
 
 
 class Towards(Transport, Protocol):
-    """A transport that others to single addresses can be made of."""
+    """A transport from which transports to single addresses can be made."""
 
     def towards(self, host: str, port: int) -> Self:
-        """One with the same credentials and the same host in its requests, whose connections go to this
-        address."""
+        """Returns a transport with the same credentials, and the same host in its requests, whose connections
+        go to this address."""
         ...
 
 

@@ -1,9 +1,10 @@
-"""History of each (tenant, sessionId), behind one protocol: memory, sqlite, redis. One test suite for all.
+"""The histories of conversations, by tenant and session, behind one protocol: memory, SQLite, Redis,
+PostgreSQL. One test suite covers all stores.
 
 Stores that several hosts share also put the turns of a session in order (`SharedConversations`): a turn has a
-*lease* of its session from before its history is read until its messages are stored. A lease that runs out
-may be taken by another turn; then the first one's messages are refused (its *holder* is checked by whatever
-stores them), so that no turn is stored behind one that did not know it.
+*lease* of its session from before its history is read until its messages are stored. When a lease runs out,
+another turn may take it. Then the messages of the first turn are refused (storing them checks the lease's
+*holder*), so that no turn is stored after one that it has not read.
 """
 
 from collections.abc import Sequence
@@ -15,8 +16,8 @@ from sluice.storage import Reason
 
 
 class ConversationsFailed(OSError):
-    """The store did not answer, or with an error: nobody knows whether it was done. `reason` as in
-    `sluice.storage`."""
+    """The store did not answer, or answered with an error: it is unknown whether the operation was done.
+    `reason` is one of `sluice.storage.Reason`."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -24,14 +25,14 @@ class ConversationsFailed(OSError):
 
 
 class TurnSuperseded(Exception):
-    """The lease had run out and another turn has begun since: nothing was stored."""
+    """The lease has run out and another turn has begun since; nothing was stored."""
 
 
 class Turn(msgspec.Struct, frozen=True, gc=False):
-    """One message as history holds it. `created` in seconds since the epoch.
+    """One message of a history.
 
-    `thoughts`: what the provider of an assistant's message wants to have back of its reasoning; JSON, ""
-    where there is none.
+    `created`: seconds since the epoch. `thoughts`: the parts of an assistant's reasoning that its provider
+    needs back, as JSON; "" if there are none.
     """
 
     role: Literal["user", "assistant"]
@@ -42,7 +43,8 @@ class Turn(msgspec.Struct, frozen=True, gc=False):
 
 
 class Conversation(msgspec.Struct, frozen=True, gc=False):
-    """`id` is opaque, unguessable and stable for its (tenant, session). Times in seconds since the epoch."""
+    """A stored conversation. `id` is opaque, unguessable and stable for its tenant and session. Times are in
+    seconds since the epoch."""
 
     id: str
     tenant: str
@@ -53,8 +55,8 @@ class Conversation(msgspec.Struct, frozen=True, gc=False):
 
 
 class Retention(msgspec.Struct, frozen=True):
-    """The bounds of what is kept. `age`: seconds since the last turn; `messages`: the latest of a
-    conversation; `conversations`: of a tenant, those whose last turn is newest. None: no such bound."""
+    """How much is kept. `age`: seconds since the last turn. `messages`: the latest ones of a conversation.
+    `conversations`: those of a tenant with the newest turns. None: no bound."""
 
     age: float | None = None
     messages: int | None = None
@@ -62,8 +64,8 @@ class Retention(msgspec.Struct, frozen=True):
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """The numbers that one step of a sweep has deleted; `more`: there may be more to delete or to look at
-    now."""
+    """The numbers of conversations and messages that one step of a sweep has deleted. `more`: there may be
+    more to delete or to examine now."""
 
     conversations: int = 0
     messages: int = 0
@@ -71,8 +73,9 @@ class Swept(msgspec.Struct, frozen=True):
 
 
 class Resealed(msgspec.Struct, frozen=True):
-    """Messages that were encrypted anew; those that could not be decrypted and are as they were; and those that
-    are left as they were for another reason: they, or their places, changed meanwhile."""
+    """The result of encrypting messages again: how many were encrypted; how many could not be decrypted, and
+    were left as they were; and how many were left for another reason, such as a turn that was stored
+    meanwhile."""
 
     messages: int = 0
     unreadable: int = 0
@@ -81,67 +84,65 @@ class Resealed(msgspec.Struct, frozen=True):
 
 class ConversationStore(Protocol):
     async def open(self, tenant: str, session: str) -> str:
-        """The conversation's id: the one it has, or a new one (kept only once a turn is stored; until then
-        the same id is given to every `open` of the same process)."""
+        """Stores conversations."""
         ...
 
     async def recent(self, id: str, limit: int) -> list[Turn]:
-        """The last `limit` messages, oldest first."""
+        """Returns the last `limit` messages, oldest first."""
         ...
 
     async def append(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> None:
-        """Store the messages of one turn together: all or none."""
+        """Stores the messages of one turn together: all or none."""
         ...
 
     def append_now(self, tenant: str, session: str, id: str, turns: Sequence[Turn]) -> bool:
-        """`append` without a coroutine. False where the store would have to wait: then nothing was stored."""
+        """Like `append`, without a coroutine. Returns False if the store would have to wait: then nothing was
+        stored."""
         ...
 
     async def newest(self, limit: int) -> tuple[list[Conversation], int]:
-        """The newest `limit` (by `updated`), and how many there are in all."""
+        """Returns the newest `limit` conversations (by `updated`), and the number of all."""
         ...
 
     async def get(self, id: str) -> tuple[Conversation, list[Turn]] | None: ...
 
     async def delete(self, id: str) -> bool:
-        """Forget a conversation with all its messages. False where there is none."""
+        """Deletes a conversation with all its messages. Returns False if there is none."""
         ...
 
     async def delete_of(self, tenant: str, prefix: str = "") -> int:
-        """Forget all conversations of a tenant whose sessions begin with `prefix`: how many there were.
-
-        What was done when it fails halfway stays done.
-        """
+        """Deletes all conversations of a tenant whose sessions begin with `prefix`. Returns how many there
+        were. If it fails halfway, the part that was done stays done."""
         ...
 
     async def page(self, after: str, limit: int, tenant: str = "") -> tuple[list[Conversation], str]:
-        """Some `limit` conversations, of one tenant or ("") of all, behind `after`; and what the next page
-        comes behind.
+        """Returns about `limit` conversations after `after`, of one tenant or ("") of all; and the position
+        after which the next page begins.
 
-        "" is what the first page comes behind, and what follows the last one. A page may be empty though
-        others follow. A conversation that is there from the first page to the last is in one of them, or in
-        two. Raises ValueError where `after` is none of ours.
+        The position of the first page is "", and so is the one after the last page. A page may be empty
+        although others follow. A conversation that exists from the first page to the last is in one of them,
+        or in two. Raises ValueError for an `after` that no page returned.
         """
         ...
 
     async def messages(self, id: str, start: int, limit: int) -> list[Turn]:
-        """At most `limit` messages in their order, without the `start` oldest."""
+        """Returns at most `limit` messages in order, without the `start` oldest."""
         ...
 
     async def reseal(self, id: str) -> Resealed:
-        """Encrypt what is stored of a conversation by the first key, where it is not. Nothing where there are
-        no keys."""
+        """Encrypts the messages of a conversation with the first key, unless they are. Does nothing if there
+        are no keys."""
         ...
 
     async def sweep(self, retention: Retention, now: float) -> Swept:
-        """One bounded step of deleting what is not to be kept. `now` in seconds since the epoch."""
+        """Does one bounded step of deleting what is not to be kept. `now`: seconds since the epoch."""
         ...
 
     async def close(self) -> None: ...
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):
-    """The right to add the next turn to a session. `holder` is random, and no two turns have the same."""
+    """The right to add the next turn to a session. `holder` is random, and unique to the turn."""
 
     tenant: str
     session: str
@@ -149,7 +150,7 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
 
 
 class Begun(msgspec.Struct, frozen=True, gc=False):
-    """Begins a turn. Returns the conversation's id and its last messages, oldest first."""
+    """A turn that has begun: the conversation's id, and its last messages, oldest first."""
 
     id: str
     turns: list[Turn]
@@ -160,35 +161,31 @@ class SharedConversations(ConversationStore, Protocol):
     ConversationsFailed."""
 
     async def begin(self, lease: Lease, limit: int) -> Begun | None:
-        """Take the lease, and read the last `limit` messages.
-
-        None while another turn has it, or waits for it since longer. Asking has a place in the queue then,
-        which is kept for WAITING seconds after each asking.
-        """
+        """Takes the lease, and reads the last `limit` messages. Returns None while another turn has it, or
+        has waited longer for it. The request then has a place in the queue, which is kept for WAITING
+        seconds after each request."""
         ...
 
     async def renew(self, lease: Lease) -> bool:
-        """Hold it for LEASE seconds more. False where another turn has it by now."""
+        """Holds the lease for LEASE seconds more. Returns False if another turn has it by now."""
         ...
 
     async def finish(self, lease: Lease, id: str, turns: Sequence[Turn]) -> None:
-        """Store the messages, all or none, and give the lease back.
-
-        May be sent again until it is answered: they are stored once. Raises TurnSuperseded.
-        """
+        """Stores the messages, all or none, and gives the lease back. It may be sent again until it is
+        answered: they are stored once. Raises TurnSuperseded."""
         ...
 
     async def leave(self, lease: Lease) -> None:
-        """Give the lease back, or the place in the queue for it. Harmless where it has neither."""
+        """Gives back the lease, or the place in the queue for it. Harmless if it has neither."""
         ...
 
     async def prune(self) -> None:
-        """Forget leases that ended long ago. Called once in a while."""
+        """Deletes leases that ended long ago. To be called now and then."""
         ...
 
 
 LEASE = 10.0
-"""Seconds for which a lease is held without being renewed: so long a session waits for a gateway that was
-killed."""
+"""Seconds for which a lease is held without renewal. A session waits that long for a gateway that was killed.
+"""
 WAITING = 3.0
-"""Seconds after which who no longer asks has lost its place in the queue for a lease."""
+"""Seconds without a request after which a turn loses its place in the queue for a lease."""

@@ -1,4 +1,5 @@
-"""Encodes turns for stores that keep bytes, encrypted where there are keys, and names their conversations."""
+"""Encodes turns for stores that keep bytes, encrypted if there are keys, and makes the ids of their
+conversations."""
 
 import errno
 import hashlib
@@ -15,18 +16,15 @@ from sluice.storage.sealing import Seals, Unreadable
 PREVIEW = 200
 """Characters of the last message in a list of conversations."""
 MAX_UNSTORED = 10_000
-"""Ids given out for sessions that have no turn yet; the oldest is forgotten first."""
+"""Maximum ids of sessions without a turn; the oldest is forgotten first."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Turn).decode
 
 
 def written(turn: Turn) -> bytes:
-    """MessagePack: a map, so that a version that knows more fields and one that knows fewer read each
-    other's.
-
-    Raises OSError where a text is not Unicode.
-    """
+    """Encodes a turn as a map in MessagePack, so that versions with more and with fewer fields can read each
+    other's turns. Raises OSError if a text is not valid Unicode."""
     try:
         return _encode(turn)
     except UnicodeEncodeError as error:
@@ -34,7 +32,7 @@ def written(turn: Turn) -> bytes:
 
 
 def read(data: bytes) -> Turn:
-    """Raises ValueError for what is none."""
+    """Parses a turn. Raises ValueError if the bytes are not one."""
     try:
         return _decode(data)
     except msgspec.DecodeError as error:
@@ -42,7 +40,7 @@ def read(data: bytes) -> Turn:
 
 
 def raw(text: str) -> bytes:
-    """UTF-8. Raises OSError where it is not Unicode."""
+    """Encodes as UTF-8. Raises OSError if the text is not valid Unicode."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -54,25 +52,26 @@ def not_unicode() -> OSError:
 
 
 def digest_of(tenant: str, session: str) -> bytes:
-    """16 bytes that name a session: its own name may be of any length, and hold anything."""
+    """Returns the 16 bytes that stand for a session, whose own name may have any length and any characters."""
     first = raw(tenant)
     return hashlib.sha256(b"%d:%b%b" % (len(first), first, raw(session))).digest()[:16]
 
 
 def letters(digest: bytes) -> str:
-    """A digest for keys and ids: 22 letters, digits, "-" and "_"."""
+    """Returns a digest as text for keys and ids: 22 letters, digits, "-" and "_"."""
     return urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def number_of(after: str) -> int:
-    """The row's number that a page comes behind. Raises ValueError for what is none of ours."""
+    """Returns the number of the row after which a page begins. Raises ValueError for a text that no page
+    returned."""
     if after and not (after.isascii() and after.isdigit() and len(after) < 19):
         raise ValueError("not a place in a list of conversations")
     return int(after or 0)
 
 
 def digest_in(id: str) -> bytes:
-    """The digest that an id of `Unstored` ends with; b"" where it is none of those."""
+    """Returns the digest at the end of an id that `Unstored` made; b"" for any other id."""
     text = id.rpartition(".")[2]
     try:
         return urlsafe_b64decode(f"{text}==") if len(text) == 22 and text.isascii() else b""
@@ -81,22 +80,24 @@ def digest_in(id: str) -> bytes:
 
 
 RESEALED = 200
-"""Messages that are encrypted anew together."""
+"""Messages that are encrypted again together."""
 RESEALINGS = 5
-"""Times that a conversation is gone through whose turns go on meanwhile."""
+"""Maximum passes over a conversation that gets new turns during encryption."""
 
 
 class Entries(msgspec.Struct, frozen=True, eq=False):
-    """Turns and previews as they are stored. `digest` is that of their conversation (`digest_of`)."""
+    """Encodes and decodes turns and previews as they are stored. `digest`: that of their conversation
+    (`digest_of`)."""
 
     seals: Seals
 
     def written(self, turn: Turn, digest: bytes) -> bytes:
-        """Raises OSError where a text is not Unicode."""
+        """Returns the stored form of a turn. Raises OSError if a text is not valid Unicode."""
         return self.seals.seal(written(turn), digest, b"turn")
 
     def read(self, data: bytes, digest: bytes) -> Turn:
-        """Raises ConversationsFailed: "key" where it cannot be decrypted, "reply" for what is no turn."""
+        """Returns a stored turn. Raises ConversationsFailed: "key" if it cannot be decrypted, "reply" if it
+        is not a turn."""
         try:
             return read(self.seals.open(data, digest, b"turn"))
         except Unreadable as error:
@@ -105,8 +106,8 @@ class Entries(msgspec.Struct, frozen=True, eq=False):
             raise ConversationsFailed("reply") from error
 
     def resealed(self, stored: Sequence[bytes], digest: bytes) -> tuple[list[bytes | None], int]:
-        """Turns as they would be stored now, None for one that is so or cannot be decrypted; and how many
-        cannot."""
+        """Returns the turns as they would be stored now; None for one that is stored so already, or cannot be
+        decrypted. And the number of those that cannot."""
         found: list[bytes | None] = []
         unreadable = 0
         for data in stored:
@@ -120,7 +121,8 @@ class Entries(msgspec.Struct, frozen=True, eq=False):
         return found, unreadable
 
     def resealed_preview(self, data: bytes, digest: bytes) -> bytes | None:
-        """A preview as it would be stored now; None where it is so, or cannot be decrypted."""
+        """Returns a preview as it would be stored now; None if it is stored so already, or cannot be
+        decrypted."""
         if self.seals.is_current(data):
             return None
         try:
@@ -132,8 +134,8 @@ class Entries(msgspec.Struct, frozen=True, eq=False):
         return self.seals.seal(raw(last.content[:PREVIEW]), digest, b"preview")
 
     def preview_of(self, data: bytes, digest: bytes) -> str:
-        """ "" where it cannot be decrypted: a list of conversations is there for those that can, and to delete
-        the others."""
+        """Returns a stored preview; "" if it cannot be decrypted, so that a list of conversations shows the
+        others, and this one can be deleted."""
         try:
             return self.seals.open(data, digest, b"preview").decode("utf-8", "replace")
         except Unreadable:
@@ -141,7 +143,7 @@ class Entries(msgspec.Struct, frozen=True, eq=False):
 
 
 class Unstored:
-    """Ids of sessions that have no turn yet: the same for each `open`, until one is stored."""
+    """The ids of sessions that have no turn yet: each `open` returns the same id, until a turn is stored."""
 
     def __init__(self, most: int = MAX_UNSTORED) -> None:
         self._most = most

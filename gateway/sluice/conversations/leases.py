@@ -1,5 +1,5 @@
-"""Turns of a session in order over several hosts: a lease for each turn that runs, taken, renewed and given
-back."""
+"""Keeps the turns of a session in order over several hosts: takes, renews and gives back a lease for each
+turn."""
 
 import asyncio
 import secrets
@@ -13,9 +13,9 @@ from sluice.storage import DOWN
 from sluice.storage.again import stored
 
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.01, 0.25
-"""Seconds between two askings for a lease that another has: more each time."""
+"""Seconds between two requests for a lease that another turn has: more each time."""
 MAX_LEASE_WAIT_SECONDS = 600.0
-"""Seconds that a turn waits for its lease at most."""
+"""Maximum seconds that a turn waits for its lease."""
 RENEWALS = LEASE / 3
 """Seconds between two renewals of all leases."""
 PRUNED = 3600.0
@@ -23,9 +23,10 @@ PRUNED = 3600.0
 
 
 class Leases:
-    """`failed` gets the operation and the error of renewals and of leases that could not be given back.
+    """The leases of this process's turns.
 
-    `sleep` and `clock` are asyncio's and the monotonic one's, in seconds.
+    `failed` gets the operation and the error of failed renewals and of leases that could not be given back.
+    `sleep` is asyncio's; `clock` is monotonic, in seconds.
     """
 
     def __init__(
@@ -51,8 +52,7 @@ class Leases:
     async def begin(
         self, tenant: str, session: str, limit: int, waiting: Callable[[int], Any]
     ) -> tuple[Lease, Begun]:
-        """The lease of the session, as soon as it is this turn's, and its last `limit` messages. Safe to
-        cancel.
+        """Waits for the session's lease. Returns it, and the last `limit` messages. Safe to cancel.
 
         `waiting` gets +1 and -1 around the time that another turn has it. Raises ConversationsFailed,
         Unavailable.
@@ -60,7 +60,7 @@ class Leases:
         lease = Lease(tenant, session, secrets.token_urlsafe(16))
         try:
             begun = await self._ask(lease, limit) or await self._wait(lease, limit, waiting)
-        except BaseException:  # it may have been taken nevertheless
+        except BaseException:  # it may have been taken all the same
             self.leave(lease)
             raise
         self._held[lease.holder] = lease
@@ -82,12 +82,11 @@ class Leases:
         raise Unavailable("A turn of this session is still running elsewhere")
 
     async def _ask(self, lease: Lease, limit: int) -> Begun | None:
-        """While the store is down one call at a time finds out whether it still is; the others do not wait
-        for it."""
+        """While the store is down, only one call at a time tries it; the others do not wait."""
         if self._down is not None and self._trying:
             raise ConversationsFailed(self._down.reason)
         self._trying = self._down is not None
-        # A task of its own: cut off with its caller, it might be done after the lease was given back.
+        # In a task of its own: if it ended with its cancelled caller, it could be done after the lease was given back.
         asking = self._asking[lease.holder] = asyncio.create_task(self._begin(lease, limit))
         asking.add_done_callback(lambda _: self._asking.pop(lease.holder, None))
         try:
@@ -105,17 +104,16 @@ class Leases:
         return await self._store.begin(lease, limit)
 
     async def finish(self, lease: Lease, id: str, turns: Sequence[Turn]) -> None:
-        """Store the turn and give the lease back; sent again while the store is down (`sluice.storage.again`).
-
-        Raises TurnSuperseded, ConversationsFailed, OSError.
-        """
+        """Stores the turn and gives the lease back; sent again while the store is down
+        (`sluice.storage.again`). Raises TurnSuperseded, ConversationsFailed, OSError."""
         try:
             await stored(lambda: self._store.finish(lease, id, turns), sleep=self._sleep, clock=self._clock)
         finally:
             self._held.pop(lease.holder, None)
 
     def leave(self, lease: Lease) -> "asyncio.Task[None]":
-        """Give it back without a turn, in a task of its own: whoever leaves may have been cancelled."""
+        """Gives the lease back without a turn, in a task of its own, because the caller may have been
+        cancelled."""
         self._held.pop(lease.holder, None)
         task = asyncio.create_task(self._leave(lease))
         self._leaving.add(task)
@@ -123,8 +121,8 @@ class Leases:
         return task
 
     async def close(self) -> None:
-        """Ends with the last lease given back, or the store's timeout. What is held still runs out by
-        itself."""
+        """Returns when the last lease has been given back, or at the store's timeout. Leases that are still
+        held run out."""
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait([self._renewing])
@@ -140,7 +138,7 @@ class Leases:
             self._failed("leave", error)
 
     async def _renew(self) -> None:
-        """All of them, until there are none."""
+        """Renews all leases, until there are none."""
         while self._held:
             await self._sleep(RENEWALS)
             for lease in [*self._held.values()]:
@@ -148,7 +146,7 @@ class Leases:
                     await self._store.renew(lease)
                 except OSError as error:
                     self._failed("renew", error)
-                    break  # the others would wait as long; the next round is soon
+                    break  # the others would wait as long; the next round follows soon
             if self._clock() - self._pruned > PRUNED:
                 self._pruned = self._clock()
                 await self._prune()

@@ -1,4 +1,4 @@
-"""A conversation store whose calls are timed and whose failures are raised as they are."""
+"""Wraps a conversation store: measures the time of its calls, and passes its errors on."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
@@ -42,7 +42,7 @@ class Series(Protocol):
 
 
 class Measured:
-    """`kind` names the store in metrics; `clock` in seconds, monotonic."""
+    """A store whose calls are timed. `kind`: the store's name in metrics. `clock`: monotonic seconds."""
 
     def __init__(
         self, store: ConversationStore, series: Series, kind: str, clock: Callable[[], float]
@@ -111,8 +111,7 @@ class Watch(Protocol):
 
 
 class MeasuredFile(Measured):
-    """Like `Measured`, for a store that may fail. `reason_of` says why: of an OSError, which is
-    no ConversationsFailed."""
+    """Like `Measured`, for a store that may fail. `reason_of` returns the reason of an OSError."""
 
     def __init__(
         self,
@@ -143,7 +142,7 @@ class MeasuredFile(Measured):
 
 
 class MeasuredShared(MeasuredFile):
-    """Like `MeasuredFile`, for a store that orders turns itself."""
+    """Like `MeasuredFile`, for a store that puts turns in order itself."""
 
     def __init__(
         self,

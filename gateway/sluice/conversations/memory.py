@@ -1,5 +1,5 @@
-"""Conversations in this process's memory: gone with it. Bounded, the ones that were quiet longest are
-forgotten first."""
+"""Conversations in this process's memory, which are lost when it ends. Bounded: those without a turn for the
+longest time are forgotten first."""
 
 import secrets
 from collections import OrderedDict
@@ -12,7 +12,7 @@ from sluice.conversations import Conversation, Resealed, Retention, Swept, Turn
 MAX_CONVERSATIONS = 10_000
 MAX_TURNS = 1_000
 MAX_CHARACTERS = 64 << 20
-"""Of all messages together: some 64 to 256 MiB."""
+"""Maximum characters of all messages together: some 64 to 256 MiB."""
 PREVIEW = 200
 """Characters of the last message in a list of conversations."""
 
@@ -37,8 +37,8 @@ class MemoryConversations:
         self._ids: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._new: OrderedDict[tuple[str, str], str] = (
             OrderedDict()
-        )  # given, but nothing stored: they push nobody out
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()  # by id; the one updated last is last
+        )  # ids without a turn: they do not push stored conversations out
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()  # by id; the one that was updated last comes last
 
     async def open(self, tenant: str, session: str) -> str:
         key = (tenant, session)
@@ -99,7 +99,7 @@ class MemoryConversations:
         return sum([await self.delete(id) for id in ids])
 
     async def page(self, after: str, limit: int, tenant: str = "") -> tuple[list[Conversation], str]:
-        """By their ids: the order of the last turns changes between two pages."""
+        """Pages are ordered by id, because the order by last turn changes between two pages."""
         found = sorted([one for one in self._of(tenant) if one.id > after], key=lambda one: one.id)
         return found[:limit], found[limit - 1].id if len(found) > limit else ""
 

@@ -118,11 +118,9 @@ FINISH = f"""
     ), kept AS ({KEEP.replace("{from_mine}", "FROM mine")}), added AS ({ADD})
     SELECT count(*) FROM mine
 """  # noqa: S608 (our own statements)
-"""How many had the lease, 1 or 0. A turn that was stored before adds nothing: `kept` is empty then.
-
-The lease is nobody's afterwards, so that a renewal that was sent before and arrives later does not hold it
-again.
-"""
+"""Returns how many turns had the lease, 1 or 0. A turn that was stored before adds nothing: `kept` is empty
+then. Afterwards nobody has the lease, so that a renewal that was sent before and arrives later does not
+take it again."""
 STORED = "SELECT 1 FROM {s}.sluice_conversation WHERE digest = $1 AND done = $2"
 TAKE = """
     INSERT INTO {s}.sluice_lease AS l (digest, holder, until)
@@ -149,7 +147,8 @@ WAIT = """
     INSERT INTO {s}.sluice_lease_waiting (digest, holder, since, asked) VALUES ($1, $2, clock_timestamp(), clock_timestamp())
     ON CONFLICT (digest, holder) DO UPDATE SET asked = excluded.asked
 """
-"""A lease that ends later than any can (the server's clock was set back, or it is not ours) is cut to its length."""
+"""Shortens a lease that ends later than any can (the server's clock was set back, or the row is not the
+gateway's)."""
 BEGIN = """
     WITH gone AS (DELETE FROM {s}.sluice_lease_waiting WHERE digest = $1 AND holder = $2)
     SELECT c.id, turn.data FROM {s}.sluice_conversation AS c LEFT JOIN LATERAL (
@@ -157,8 +156,7 @@ BEGIN = """
     ) AS turn ON true
     WHERE c.digest = $1 ORDER BY turn.number
 """
-"""A statement of its own: what TAKE waited for was stored after TAKE began, and so is not in what TAKE could
-read."""
+"""A statement of its own: turns that were stored while TAKE waited for its lock are not visible to TAKE."""
 RENEW = """
     UPDATE {s}.sluice_lease SET until = clock_timestamp() + make_interval(secs => $3) WHERE digest = $1 AND holder = $2
     RETURNING 1
@@ -167,7 +165,7 @@ LEAVE = """
     WITH gone AS (DELETE FROM {s}.sluice_lease_waiting WHERE digest = $1 AND holder = $2)
     UPDATE {s}.sluice_lease SET holder = '', until = '-infinity' WHERE digest = $1 AND holder = $2
 """
-"""The lease is nobody's afterwards, as after FINISH."""
+"""Afterwards nobody has the lease, as after FINISH."""
 RECENT = """
     SELECT data FROM {s}.sluice_turn
     WHERE conversation = (SELECT number FROM {s}.sluice_conversation WHERE id = $1) ORDER BY number DESC LIMIT $2
@@ -203,7 +201,7 @@ RESEAL_PREVIEW = (
     "UPDATE {s}.sluice_conversation SET last_message = $3 WHERE id = $1 AND last_message = $2 RETURNING 1"
 )
 STEP = 50
-"""Conversations that one statement of a sweep deletes at most, and how many are looked at together."""
+"""Maximum conversations that one statement of a sweep deletes, and that are examined together."""
 STEP_MESSAGES = 1_000
 OLD = """
     DELETE FROM {s}.sluice_conversation WHERE number IN (
@@ -234,7 +232,7 @@ PRUNE = (
     "DELETE FROM {s}.sluice_lease_waiting WHERE asked < clock_timestamp() - make_interval(secs => $1)",
 )
 FENCE = 3600.0
-"""Seconds after which a lease that has ended is forgotten: no turn takes so long."""
+"""Seconds after which an ended lease is forgotten: no turn takes so long."""
 OPEN = "SELECT id FROM {s}.sluice_conversation WHERE digest = $1"
 
 
@@ -253,7 +251,7 @@ class PostgresConversations:
         self._client = PostgresClient(address, TABLES, connections=CONNECTIONS, timeout=timeout)
         self._entries = Entries(seals)
         self._unstored = Unstored()
-        self._swept = (-math.inf, 0)  # the last conversation that a sweep has looked at
+        self._swept = (-math.inf, 0)  # the last conversation that a sweep has examined
 
     # --- conversations
 
@@ -332,7 +330,8 @@ class PostgresConversations:
         return Resealed(done, unreadable, left)
 
     async def sweep(self, retention: Retention, now: float) -> Swept:
-        """Several gateways may sweep at once: what one is deleting the others pass over or wait for."""
+        """Several gateways may sweep at once: conversations that one is deleting are skipped or waited for by
+        the others."""
         old = len(await self._rows(OLD, now - retention.age, STEP)) if retention.age is not None else 0
         rows = await self._rows(WALK, *self._swept, STEP)
         trimmed = dropped = 0
@@ -350,7 +349,7 @@ class PostgresConversations:
     async def close(self) -> None:
         await self._client.close()
 
-    # --- turns in their order
+    # --- turns in order
 
     async def begin(self, lease: Lease, limit: int) -> Begun | None:
         digest = digest_of(lease.tenant, lease.session)
@@ -400,7 +399,7 @@ class PostgresConversations:
         return [self._entries.read(data, digest) for data in stored]
 
     def _conversations(self, rows: Sequence[Sequence[Any]]) -> list[Conversation]:
-        """Those that can be read: somebody else's bytes hide no other."""
+        """Returns the conversations that can be read: rows with other bytes do not hide them."""
         found = []
         for row in rows:
             with suppress(ValueError):
@@ -427,6 +426,6 @@ class PostgresConversations:
 
 
 def _known(id: str) -> str:
-    """The id, or nothing's where none of ours looks like it: PostgreSQL takes no U+0000 and no half of a
-    pair."""
+    """Returns the id; an id that matches nothing for a text that is not an id: PostgreSQL takes no U+0000 and
+    no half of a surrogate pair."""
     return id if id.isascii() and "\0" not in id else ""

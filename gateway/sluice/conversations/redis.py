@@ -70,20 +70,20 @@ KEEP = 30 * 86400.0
 MAX_TURNS = 1_000
 """The latest messages of a conversation that are kept."""
 MAX_BYTES = 16 << 20
-"""Of all messages of a conversation together; the latest turn is kept whatever its size."""
+"""Maximum bytes of all messages of a conversation together; the latest turn is kept whatever its size."""
 FENCE = 3600
-"""Seconds for which it is known who had a session's lease last."""
+"""Seconds for which the last holder of a session's lease is known."""
 SUPERSEDED, FIRST = -1, 2
-"""What `finish.lua` answers where another turn has begun since, and where there was no turn before."""
+"""Replies of `finish.lua`: another turn has begun since; there was no turn before."""
 STEP = 100
-"""Conversations that one step of a sweep deletes at most, and tenants that it looks at."""
+"""Maximum conversations that one step of a sweep deletes, and tenants that it examines."""
 PAGE = 200
-"""Conversations looked at together."""
+"""Conversations examined together."""
 
 
 class Listed(NamedTuple):
-    """A conversation's name and time, as a list of conversations had them; another list that it is in; and the
-    time that its last turn must not be later than to be deleted, as text, "" where it may be."""
+    """A conversation as a list of conversations has it: its name and time; another list that it is in; and,
+    as text, the latest time of its last turn with which it may be deleted ("": any)."""
 
     name: bytes
     at: float
@@ -117,8 +117,8 @@ class RedisConversations:
         self._list = f"{prefix}:conversations"
         self._tenants = f"{prefix}:conversations:tenants"
         self._by_tenant = by_tenant
-        self._swept = 0.0  # up to when the tenants have been looked at
-        self._pruned = 0.0  # likewise conversations that may have expired
+        self._swept = 0.0  # the time up to which tenants have been examined
+        self._pruned = 0.0  # the time up to which conversations that may have expired have been examined
         self._bounds = (max(1, round(keep)), messages, size)
         self._entries = Entries(seals)
         self._unstored = Unstored()
@@ -155,7 +155,7 @@ class RedisConversations:
         return False
 
     async def newest(self, limit: int) -> tuple[list[Conversation], int]:
-        """A conversation that has expired is counted until somebody asks later than that, or prunes."""
+        """An expired conversation is counted until a later call or `prune` notices it."""
         await self.prune()
         async with self._asking() as raw:
             pipeline = raw.pipeline(transaction=False)
@@ -192,8 +192,8 @@ class RedisConversations:
         return await self._drop([Listed(name.encode(), at or 0.0, self._list_of(tenant or b""))]) > 0
 
     async def delete_of(self, tenant: str, prefix: str = "") -> int:
-        """Looks through the list of all conversations, for there is none by tenant. By SCAN: what is taken out
-        meanwhile, or has a turn, changes the places of the others."""
+        """Searches the list of all conversations, because there may be none by tenant. By SCAN: conversations
+        that are removed or get a turn meanwhile change the positions of others."""
         count, mine, beginning, cursor = 0, raw(tenant), raw(prefix), 0
         of = self._list_of(mine)
         while True:
@@ -213,8 +213,8 @@ class RedisConversations:
                 return count
 
     async def page(self, after: str, limit: int, tenant: str = "") -> tuple[list[Conversation], str]:
-        """By SCAN, for the order of the list changes with every turn: pages are of about `limit`, and of one
-        tenant smaller."""
+        """By SCAN, because the order of the list changes with every turn: pages have about `limit` entries,
+        and fewer for one tenant."""
         mine = raw(tenant)
         async with self._asking() as client:
             cursor, entries = await client.zscan(self._list, cursor=number_of(after), count=limit)
@@ -235,8 +235,8 @@ class RedisConversations:
         return self._turns(turns, digest_in(id)) if kept == id.encode() else []
 
     async def reseal(self, id: str) -> Resealed:
-        """A turn that is stored meanwhile may push messages out, which changes the places of the others: then
-        all are gone through again."""
+        """A turn that is stored meanwhile may push messages out, which changes the positions of others: then
+        all messages are examined again."""
         if not self._entries.seals.on:
             return Resealed()
         done, found = 0, Resealed()
@@ -248,7 +248,7 @@ class RedisConversations:
         return Resealed(done, found.unreadable, found.left)
 
     async def _resealed(self, id: str) -> Resealed:
-        """Goes through the messages once. `left` is at least 1 where some may have been passed over."""
+        """Examines the messages once. `left` is at least 1 if some may have been missed."""
         keys, digest = self._keys(_digest_in(id))[:2], digest_in(id)
         start, done, unreadable, left, first = 0, 0, 0, 0, None
         while True:
@@ -276,7 +276,7 @@ class RedisConversations:
                 return Resealed(done, unreadable, left)
 
     async def sweep(self, retention: Retention, now: float) -> Swept:
-        """Long conversations are cut as turns are stored, and most of the old ones expire by themselves."""
+        """Long conversations are cut when turns are stored, and most of the old ones expire by themselves."""
         dropped = 0
         if retention.age is not None:
             until = now - retention.age
@@ -293,8 +293,8 @@ class RedisConversations:
         return Swept(dropped + await self._drop(surplus), more=more)
 
     async def _surplus(self, most: int) -> tuple[list[Listed], bool]:
-        """Up to STEP conversations of tenants that have more than `most`, the oldest ones, and whether there
-        may be more."""
+        """Returns up to STEP conversations of tenants that have more than `most`, the oldest ones; and
+        whether there may be more."""
         async with self._asking() as client:
             tenants = await client.zrange(
                 self._tenants, self._swept, "+inf", byscore=True, offset=0, num=STEP, withscores=True
@@ -329,7 +329,8 @@ class RedisConversations:
         ], more
 
     async def _drop(self, listed: Sequence[Listed]) -> int:
-        """Delete these conversations, and unlist what is not there. Returns how many were deleted."""
+        """Deletes these conversations, and removes from the lists what does not exist. Returns how many were
+        deleted."""
         dropped = 0
         for first in range(0, len(listed), STEP):
             some = listed[first : first + STEP]
@@ -340,7 +341,7 @@ class RedisConversations:
             dropped += outcomes.count(1)
             lists: dict[str, list[Any]] = {self._list: []}
             for one, outcome in zip(some, outcomes, strict=True):
-                # what is to stay is listed by its last turn from now on, so that the next step finds others
+                # conversations that stay are listed by their last turn from now on, so that the next step finds others
                 unlisted = [one.name, repr(one.at), "" if outcome in (0, 1) else outcome]
                 lists[self._list] += unlisted
                 if self._by_tenant and one.of:
@@ -350,7 +351,7 @@ class RedisConversations:
         return dropped
 
     async def _take_out(self, key: str, gone: Sequence[tuple[bytes, float]]) -> None:
-        """Take names out of a list that have the times that were read there."""
+        """Removes names from a list, if they still have the times that were read there."""
         if gone:
             async with self._asking():
                 await self._unlist([key], [value for name, at in gone for value in (name, repr(at), "")])
@@ -384,7 +385,8 @@ class RedisConversations:
         await self._left(lease, 0)
 
     async def prune(self) -> None:
-        """Leases expire by themselves, and so do conversations: some of those are looked for and unlisted."""
+        """Leases and conversations expire by themselves; some expired conversations are searched for and
+        removed from the lists."""
         until = now() - self._bounds[0]
         async with self._asking() as client:
             old = await client.zrange(
@@ -424,11 +426,10 @@ class RedisConversations:
             *[self._entries.written(turn, digest) for turn in turns],
         ]
         async with self._asking() as client:
-            # before the turn: it may be listed without one, which is skipped, but not be there without being
-            # listed
+            # before the turn: a listed conversation without a turn is skipped, but one with turns must be listed
             await self._put_on_lists(client, raw(lease.tenant), name)
             outcome = int(await self._finish(self._keys(name), arguments))
-            if outcome == FIRST:  # a sweep that found no conversation may have unlisted it before the turn
+            if outcome == FIRST:  # a sweep may have removed it from the list before that
                 await self._put_on_lists(client, raw(lease.tenant), name)
         self._unstored.stored(digest)
         return outcome
@@ -451,7 +452,7 @@ class RedisConversations:
         return [self._entries.read(data, digest) for data in stored]
 
     def _conversations(self, found: Sequence[dict[bytes, bytes] | None]) -> list[Conversation]:
-        """Those that there are and that can be read."""
+        """Returns the conversations that exist and can be read."""
         conversations = []
         for fields in found:
             if fields:
@@ -460,7 +461,7 @@ class RedisConversations:
         return conversations
 
     def _conversation(self, fields: dict[bytes, bytes]) -> Conversation:
-        """Raises ValueError for what is none of ours."""
+        """Raises ValueError for a hash that is not a conversation's."""
         names = (b"id", b"tenant", b"session", b"last", b"created", b"updated")
         if any(name not in fields for name in names):
             raise ValueError("not a conversation of ours")
@@ -485,13 +486,15 @@ class RedisConversations:
 
 
 def _digest_in(id: str) -> str:
-    """The end of an id that we made; for any other text nothing, so that it cannot become a part of a key."""
+    """Returns the end of an id that the gateway made; "" for any other text, so that it cannot become a part
+    of a key."""
     _, _, digest = id.rpartition(".")
     return digest if len(digest) == 22 and digest.isascii() and "}" not in digest else "none"
 
 
 def _text(name: bytes) -> str:
-    """A name in a list, as a part of a key: one that is not ours leads to a key that there is not."""
+    """Returns a name of a list as a part of a key. A name that is not the gateway's gives a key that does not
+    exist."""
     return name.decode("latin-1")
 
 

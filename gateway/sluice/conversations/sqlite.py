@@ -1,11 +1,9 @@
-"""Conversations in an SQLite file: they survive a restart, and any death of the process.
+"""Conversations in an SQLite file, which survive a restart and a kill of the process.
 
-A turn that is encrypted is a BLOB in `content`, as `entries` writes it whole; so is an encrypted preview in
-`last_message`. How the file is worked in is `sluice.storage.sqlite`. One transaction per turn: its messages
-are all there or none is.
-
-The schema's version stands in `user_version`; each entry of MIGRATIONS leads to the next one. Released
-entries never change.
+An encrypted turn is a BLOB in `content`, as `entries` encodes it whole; so is an encrypted preview in
+`last_message`. `sluice.storage.sqlite` opens the file and runs the statements. Each turn is one transaction:
+all of its messages are stored, or none. The schema's version is `user_version`; each entry of MIGRATIONS
+leads to the next version. Released entries never change.
 """
 
 import math
@@ -28,11 +26,11 @@ PREVIEW = 200
 MAX_TURNS = 1_000
 """The latest messages of a conversation that `get` returns; the file keeps them all."""
 MAX_UNSTORED = 10_000
-"""Ids given out for sessions that have no turn yet; the oldest is forgotten first."""
+"""Maximum ids of sessions without a turn; the oldest is forgotten first."""
 BUSY = 5.0
 """Seconds to wait for another process's write."""
 ROLES, TIMES = ("user", "assistant"), {float, int}
-"""What a column must have to be one of ours: SQLite keeps any type in any column."""
+"""Conditions for rows of the gateway's: SQLite keeps values of any type in any column."""
 
 MIGRATIONS = (
     """
@@ -74,9 +72,9 @@ LATEST = """
     WHERE id = ? ORDER BY turn.number DESC LIMIT ?
 """
 STEP = 100
-"""Conversations that one step of a sweep deletes at most, and how many it looks at."""
+"""Maximum conversations that one step of a sweep deletes, and examines."""
 STEP_MESSAGES = 1_000
-"""Messages of one conversation that a step deletes at most."""
+"""Maximum messages of one conversation that a step deletes."""
 OLD = "SELECT number FROM conversation WHERE updated < ? ORDER BY updated LIMIT ?"
 WALK = """
     SELECT updated, number, tenant FROM conversation WHERE (updated, number) > (?, ?) ORDER BY updated, number LIMIT ?
@@ -92,8 +90,8 @@ TOO_MANY = (
     "SELECT number FROM conversation WHERE tenant = ? ORDER BY updated DESC, number DESC LIMIT ? OFFSET ?"
 )
 BY_TENANT = "CREATE INDEX IF NOT EXISTS conversation_tenant_updated ON conversation (tenant, updated, number)"
-"""Made where conversations are counted by tenant: a schema's version of its own would keep older gateways
-out."""
+"""Made if conversations are counted by tenant. It is not a version of the schema, because that would keep
+older gateways out."""
 COLUMNS = "SELECT id, tenant, session, created, updated, last_message FROM conversation"
 NEWEST = f"{COLUMNS} ORDER BY updated DESC, number DESC LIMIT ?"
 NAMES = "SELECT tenant, session FROM conversation WHERE id = ?"
@@ -124,7 +122,7 @@ class SqliteConversations:
         self._unstored: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._file = SqliteFile(path, "conversations", partial(_migrate, path=path), busy=BUSY)
         self._database = self._file.database
-        self._swept = (-math.inf, 0)  # the last conversation that a sweep has looked at
+        self._swept = (-math.inf, 0)  # the last conversation that a sweep has examined
 
     async def open(self, tenant: str, session: str) -> str:
         found = await self._file.run(self._find, tenant, session)
@@ -181,7 +179,7 @@ class SqliteConversations:
         return await self._file.run(self._sweep, retention, now)
 
     async def close(self) -> None:
-        """Ends what was begun, then closes the file. A second close does nothing."""
+        """Finishes what was begun, then closes the file. A second close does nothing."""
         await self._file.close()
 
     # --- in the thread
@@ -214,7 +212,7 @@ class SqliteConversations:
         return _turn(row)
 
     def _all_listed(self, rows: Sequence[Sequence[Any]]) -> list[Conversation]:
-        """Those that can be read: a column takes anything, and what is not ours hides no other."""
+        """Returns the conversations that can be read: other rows do not hide them."""
         found = []
         for row in rows:
             with suppress(ConversationsFailed):
@@ -295,15 +293,15 @@ class SqliteConversations:
                     dropped = self._drop(TOO_MANY, tenant, STEP, retention.conversations)
                 messages, conversations = messages + trimmed, conversations + dropped
                 if more := more or trimmed == STEP_MESSAGES or dropped == STEP:
-                    break  # this one again in the next step
+                    break  # the next step continues with this one
                 self._swept = (updated, number)
         if conversations or messages:
             self._file.erased()
         return Swept(conversations, messages, more or len(rows) == STEP)
 
     def _reseal(self, id: str, after: int) -> tuple[int, int, int | None]:
-        """Encrypts some messages behind `after` again. Returns how many were written, how many were not, and
-        what the next ones come behind."""
+        """Encrypts some messages after `after` again. Returns how many were written, how many could not be,
+        and the position after which the next ones come."""
         with transaction(self._database):
             names = self._database.execute(NAMES, (id,)).fetchone()
             if names is None:

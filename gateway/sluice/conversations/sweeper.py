@@ -1,4 +1,4 @@
-"""Deletes what is not to be kept of conversations and responses, now and then and beside the calls."""
+"""Deletes conversations and responses that are not to be kept: at intervals, beside the calls."""
 
 import asyncio
 import random
@@ -10,16 +10,16 @@ from sluice.conversations import Swept
 EVERY = 60.0
 """Seconds between two sweeps."""
 STEPS = 100
-"""Steps of one sweep at most; what is left then is for the next."""
+"""Maximum steps of one sweep; the rest is left for the next."""
 PAUSE = 0.05
-"""Seconds between two steps, in which the store serves calls."""
+"""Seconds between two steps, during which the store serves calls."""
 
 
 class Sweeper:
-    """`step` does one bounded step of a sweep. `swept` gets what each sweep has deleted, where it was
-    something; `failed` the operation and its error.
+    """Sweeps one store; several processes may sweep the same.
 
-    `sleep` and `chance` are asyncio's and the random generator's. Several processes may sweep one store.
+    `step` does one bounded step of a sweep. `swept` gets the numbers that a sweep has deleted, if any;
+    `failed` the operation and its error. `sleep` is asyncio's, `chance` the random generator's.
     """
 
     def __init__(
@@ -38,7 +38,8 @@ class Sweeper:
         self._chance = chance
 
     async def run(self) -> None:
-        """Sweep again and again, until cancelled; gateways that start together do not sweep together."""
+        """Sweeps again and again, until cancelled. Gateways that start together do not sweep at the same
+        time."""
         await self._sleep(EVERY * self._chance() / 10)
         while True:
             await self.sweep()

@@ -1,9 +1,10 @@
-"""Turns of a session one at a time over the processes of one host that share a file of conversations.
+"""Runs the turns of a session one at a time, over the processes of one host that share a file of
+conversations.
 
-Each session has two bytes of a file beside that one, which the kernel locks (open file description locks, fcntl(2)):
-the turn, and a gate in front of it. Who wants the turn locks the gate first and keeps it until it has the turn, so a
-process whose sessions are always busy does not come before another one that waits. What a killed process had locked
-is free at once.
+Each session has two bytes of a file beside that one, which are locked with open file description locks
+(fcntl(2)): one for the turn, and one for a gate in front of it. A process locks the gate first and keeps it
+until it has the turn, so a process whose sessions are always busy does not overtake one that waits. The
+kernel frees the locks of a killed process at once.
 """
 
 import asyncio
@@ -19,13 +20,13 @@ from typing import Any
 from sluice.errors import Unavailable
 
 SUPPORTED = hasattr(fcntl, "F_OFD_SETLK")
-"""Linux has these locks; elsewhere turns are in order within a process."""
+"""Linux has these locks; on other systems turns are in order within a process only."""
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.002, 0.05
-"""Seconds between two tries: more each time."""
+"""Seconds between two attempts: more each time."""
 MAX_WAIT_SECONDS = 600.0
-"""Seconds that a turn waits for those of other processes at most."""
+"""Maximum seconds that a turn waits for those of other processes."""
 _FLOCK = struct.Struct("hhqqi4x")
-"""struct flock: l_type, l_whence, l_start, l_len, l_pid."""
+"""The format of `struct flock`: l_type, l_whence, l_start, l_len, l_pid."""
 
 
 class TurnLocks:
@@ -66,7 +67,7 @@ class TurnLocks:
         self._free(_place_of(tenant, session) + 1, 1)
 
     def close(self) -> None:
-        """Gives all back."""
+        """Releases all locks."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -97,6 +98,7 @@ class TurnLocks:
 
 
 def _place_of(tenant: str, session: str) -> int:
-    """The place of the session's gate: even, below 2^62. Two sessions at one place would wait for each other."""
+    """Returns the position of the session's gate: even, below 2^62. Two sessions with the same position would
+    wait for each other."""
     name = f"{len(tenant)} {tenant} {session}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()) >> 3 << 1

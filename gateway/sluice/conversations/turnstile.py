@@ -1,5 +1,5 @@
-"""One turn at a time per conversation: whoever comes first goes first, within this process; where processes share
-a file of conversations, one at a time over all of them."""
+"""Runs one turn at a time per conversation, in the order of their arrival, within this process; if processes
+share a file of conversations, one at a time over all of them."""
 
 import asyncio
 from collections import deque
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 Key = tuple[str, str]
 """A conversation: its tenant and session."""
 MAX_WAITING = 256
-"""Turns that may wait for one session; the next is refused rather than kept for minutes."""
+"""Maximum turns that wait for one session; the next one is refused instead of being kept for minutes."""
 
 
 class Turnstile:
-    """`waiting` gets +1 and -1 as turns begin and end to wait. Sessions with nobody in them are
-    forgotten. `locks`: those that other processes respect, too."""
+    """The turns of all sessions of this process.
+
+    `waiting` gets +1 and -1 as turns begin and end to wait. Sessions without turns are forgotten. `locks`:
+    those that other processes respect too.
+    """
 
     def __init__(
         self, waiting: Callable[[int], Any] = lambda _: None, locks: "TurnLocks | None" = None
@@ -33,11 +36,8 @@ class Turnstile:
         return len(self._queues)
 
     def turn(self, tenant: str, session: str, waiting: Callable[[int], Any] | None = None) -> "TurnPlace":
-        """Waits for the turn before it. Raises Unavailable where too many wait already. Safe to cancel at any
-        point.
-
-        `waiting` is called in place of the turnstile's own.
-        """
+        """Waits for the turn before it. Safe to cancel at any point. `waiting` is called in place of the
+        turnstile's own. Raises Unavailable if too many are waiting."""
         return TurnPlace(self, (tenant, session), waiting or self._waiting)
 
     async def enter(self, key: Key, waiting: Callable[[int], Any]) -> None:
@@ -75,9 +75,9 @@ class Turnstile:
         except BaseException:
             if (
                 called.done() and not called.cancelled()
-            ):  # called and cancelled at once: the turn goes on to the next
+            ):  # called and cancelled at the same time: the next turn is called
                 self._pass_on(key)
-            elif called in queue:  # else whoever left meanwhile has passed it over
+            elif called in queue:  # otherwise a turn that left meanwhile has removed it
                 queue.remove(called)
             raise
         finally:
@@ -93,7 +93,7 @@ class Turnstile:
 
 
 class TurnPlace:
-    """One turn's place in its conversation's queue, from `async with` to its end."""
+    """One turn's place in its conversation's queue, for the time of the `async with`."""
 
     __slots__ = ("_key", "_turnstile", "_waiting")
 

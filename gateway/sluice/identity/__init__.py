@@ -1,4 +1,4 @@
-"""Authentication: request headers -> Principal, the input of everything that follows."""
+"""Authentication: request headers -> Principal."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -13,11 +13,12 @@ from sluice.identity.principal import Principal
 
 
 class Authenticator:
-    """Authenticates callers by key, JWT or browser token. `clock` gives seconds since the epoch.
+    """Authenticates callers by key, JWT or browser token.
 
-    `dynamic`: keys that come and go. `names`: of headers that may hold a credential, lower case, beside
-    HEADERS. `key_set` gives the keys of an issuer that publishes them; somebody else sees to it that they are
-    fetched. Raises ConfigError where an issuer's configured keys cannot be used (they are read here, once).
+    `clock` gives seconds since the epoch. `dynamic`: the keys that are made at run time. `names`: further
+    headers that may carry a credential, lower case, beside HEADERS. `key_set` returns the key set of an
+    issuer that publishes it; it is fetched elsewhere. Raises ConfigError if an issuer's configured keys
+    cannot be used (they are read here, once).
     """
 
     def __init__(
@@ -41,18 +42,21 @@ class Authenticator:
         )
 
     def known_now(self, fields: Mapping[str, str]) -> Principal | None:
-        """The caller whose key is the one credential among these fields (by lower-case name), which is most
-        callers. None says nothing: `identify_now` is the judge. Raises Unauthorized for a key that may not be
-        used any more."""
+        """Returns the caller if these fields (by lower-case name) have exactly one credential, and that is a
+        known key, as for most callers.
+
+        None means nothing: then `identify_now` has to decide. Raises Unauthorized for a key that may not be
+        used any more.
+        """
         secret = only_secret(fields, self._others)
         return self._keyring.find(secret) or self._dynamic.find(secret) if secret else None
 
     def identify_now(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
-        """The caller behind raw header pairs.
+        """Returns the caller behind raw header pairs.
 
-        Raises Unauthorized(reason), reasons as `auth_failures_total` names them. KeysWanted is where it would
-        have to wait, for the key of a JWT that may have been published meanwhile: await its `keys.renew()`,
-        and call this once more.
+        Raises Unauthorized with a reason of `auth_failures_total`. Raises KeysWanted if it would have to wait
+        for the key of a JWT that may have been published meanwhile: await its `keys.renew()`, then call this
+        once more.
         """
         credential = credentials_of(headers, self._names)
         if credential is None:
@@ -67,17 +71,17 @@ class Authenticator:
         raise Unauthorized("unknown_key")
 
     def key(self, key_id: str) -> Principal | None:
-        """The key of this id, as long as it may be used."""
+        """Returns the key with this id, as long as it may be used."""
         return self._keyring.named(key_id) or self._dynamic.named(key_id)
 
     def mint(self, owner: Principal, request: TokenRequest) -> Minted:
-        """Mint a browser token. Raises NotFound if they are off, Forbidden, BadRequest or ModelNotFound."""
+        """Makes a browser token. Raises NotFound if these are off, Forbidden, BadRequest or ModelNotFound."""
         if self._browser is None:
             raise NotFound("This gateway mints no tokens: `tokens` is not configured")
         return self._browser.mint(owner, request)
 
     def renew(self, headers: Iterable[tuple[bytes, bytes]], origin: str) -> Minted:
-        """Renew the browser token that a page presents. Raises NotFound, Unauthorized or Forbidden."""
+        """Renews the browser token that a page presents. Raises NotFound, Unauthorized or Forbidden."""
         if self._browser is None:
             raise NotFound("This gateway mints no tokens: `tokens` is not configured")
         credential = credentials_of(headers, self._names)

@@ -16,7 +16,7 @@ MAX_HOP_LENGTH = 128
 UNKNOWN = "unknown"
 X_FORWARDED_FOR, FORWARDED = "x-forwarded-for", "forwarded"
 HEADERS = (X_FORWARDED_FOR, FORWARDED, "both")
-"""Values for `unreadable`: the header, or "both" if they differ."""
+"""The possible values of `unreadable`: the header, or "both" if they differ."""
 
 _PORT = r"(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
 _ZONE = r"(?:%[A-Za-z0-9._~%-]+)?"
@@ -30,10 +30,10 @@ def client_addresses(
     unreadable: Callable[[str], object] = lambda header: None,
     unheeded: Callable[[str], object] = lambda header: None,
 ) -> Callable[[str, Mapping[str, str]], str]:
-    """A function (peer, headers) -> the client's address as text; "unknown" where there is none.
+    """Returns a function (peer, headers) -> the client's address as text; "unknown" if there is none.
 
     `unreadable` gets one of HEADERS for each request whose header could not be parsed. `unheeded` gets, once,
-    the header that was received although no proxies are configured: then all callers behind a proxy have one
+    the header that was received although no proxies are configured: all callers behind a proxy then share one
     address.
     """
     networks = [ip_network(network) for network in trusted_proxies]
@@ -48,8 +48,8 @@ def client_addresses(
         return _bucket(address), trusted
 
     def client_of(peer: str, hops: Sequence[str]) -> str:
-        """The first hop from the right that is no trusted proxy, or the leftmost one; UNKNOWN where one
-        cannot be read."""
+        """Returns the first hop from the right that is not a trusted proxy, or the leftmost one; UNKNOWN if
+        one cannot be parsed."""
         address = peer
         for hop in reversed(hops[-MAX_HOPS:]):
             address, trusted = known(hop) if len(hop) <= MAX_HOP_LENGTH else (UNKNOWN, False)
@@ -88,8 +88,8 @@ def _listed(text: str) -> list[str]:
 
 
 def forwarded_for(text: str) -> list[str]:
-    """The `for` of each element of a Forwarded header (RFC 7239 4), "" of one that has none; [""] where it
-    has no such form."""
+    """Returns the `for` of each element of a Forwarded header (RFC 7239 4), "" for an element without one;
+    [""] if the header is invalid."""
     hops: list[str] = []
     named: str | None = None
     at = pairs = 0

@@ -34,7 +34,7 @@ SECONDS = 300
 GRACE = 600
 """Seconds after its end that a token can still be renewed."""
 MIN_SECRET_BYTES = 32
-"""Octets (RFC 7518 section 3.2)."""
+"""Minimum octets (RFC 7518 section 3.2)."""
 
 _HEAD = base64.urlsafe_b64encode(b'{"alg":"HS256","typ":"sluice-browser+jwt"}').rstrip(b"=").decode() + "."
 _COMPACT = re.compile(re.escape(_HEAD) + r"([A-Za-z0-9_-]{1,4096})\.([A-Za-z0-9_-]{43})").fullmatch
@@ -44,8 +44,8 @@ PrincipalOfKey = Callable[[str], Principal | None]
 
 
 class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """A request for a token. None: the key's default alias, a random prefix, SECONDS (or the configured
-    maximum), and `own_sessions` if the prefix is random."""
+    """A request for a token. None stands for: the key's default alias; a random prefix; SECONDS (or the
+    configured maximum, if that is less); `own_sessions` if the prefix is random."""
 
     origin: str
     alias: str | None = None
@@ -55,8 +55,8 @@ class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
 
 
 class Minted(msgspec.Struct, frozen=True):
-    """A token and what it is good for; `expires` and `renewable_until` in seconds since the epoch, the latter
-    None where it cannot be renewed."""
+    """A token and its properties. `expires` and `renewable_until`: seconds since the epoch; the latter is
+    None if it cannot be renewed."""
 
     token: str
     expires: int
@@ -76,8 +76,8 @@ class _Claims(msgspec.Struct, frozen=True):
     origin: str
     alias: str
     session: str
-    own: bool = False  # sessions of the page's own making are put behind `session`
-    born: int = 0  # when the first token of this line was minted
+    own: bool = False  # sessions that the page names itself are put behind `session`
+    born: int = 0  # when the first of these tokens, which renew each other, was made
 
 
 def is_browser_token(secret: str) -> bool:
@@ -85,7 +85,7 @@ def is_browser_token(secret: str) -> bool:
 
 
 def token_request(wire: dict[str, Any]) -> TokenRequest:
-    """Parse the body of a request for a token. Raises BadRequest, also for unknown fields, which would have
+    """Parses the body of a request for a token. Raises BadRequest, also for unknown fields, which would have
     no effect."""
     try:
         return msgspec.convert(wire, TokenRequest)
@@ -107,7 +107,8 @@ _KINDS = {str: "text", int: "a whole number", bool: "true or false"}
 
 
 class BrowserTokens:
-    """Mints and verifies browser tokens. `aliases`: all configured. `clock` gives seconds since the epoch."""
+    """Makes and verifies browser tokens. `aliases`: all configured ones. `clock` gives seconds since the
+    epoch."""
 
     def __init__(
         self,
@@ -124,7 +125,7 @@ class BrowserTokens:
         self._clock = clock
 
     def mint(self, owner: Principal, request: TokenRequest) -> Minted:
-        """A token of `owner`, which must be a key. Raises Forbidden, BadRequest or ModelNotFound."""
+        """Makes a token of `owner`, which must be a key. Raises Forbidden, BadRequest or ModelNotFound."""
         if owner.kind != "key":
             raise Forbidden("Only a key may mint tokens")
         if request.origin not in owner.origins:
@@ -152,10 +153,11 @@ class BrowserTokens:
         return self._signed(claims)
 
     def renew(self, token: str, origin: str) -> Minted:
-        """Renew a token with the same lifetime, for a page that stays open. An expired one can be renewed for
-        GRACE seconds (a suspended page), and none beyond the time set with its first one.
+        """Renews a token for the same lifetime, for a page that stays open.
 
-        Raises Unauthorized as `principal` does, Forbidden for another origin than the token's.
+        An expired token can be renewed for GRACE seconds (a suspended page), and none after the time that was
+        set with the first one. Raises Unauthorized as `principal` does, Forbidden for another origin than the
+        token's.
         """
         claims = self._claims(token)
         if origin != claims.origin:
@@ -177,8 +179,8 @@ class BrowserTokens:
         return Minted(token, claims.exp, claims.origin, claims.alias, claims.session, until)
 
     def principal(self, token: str) -> Principal:
-        """The page's principal. Raises Unauthorized: "bad_signature", "expired", or "revoked" (its key lost
-        the permission)."""
+        """Returns the page's principal. Raises Unauthorized: "bad_signature", "expired", or "revoked" (its
+        key has lost the permission)."""
         claims = self._claims(token)
         if claims.exp <= self._clock():
             raise Unauthorized("expired")
@@ -193,7 +195,7 @@ class BrowserTokens:
         )
 
     def _claims(self, token: str) -> _Claims:
-        """The claims of a token with a valid signature, expired or not. Raises Unauthorized."""
+        """Returns the claims of a token with a valid signature, expired or not. Raises Unauthorized."""
         if (parts := _COMPACT(token)) is None:
             raise Unauthorized("bad_signature")
         signed, _, signature = token.rpartition(".")
@@ -208,12 +210,12 @@ class BrowserTokens:
             UnicodeDecodeError,
             RecursionError,
             binascii.Error,
-        ):  # another's, by the same secret
+        ):  # another program's token, signed with the same secret
             raise Unauthorized("bad_signature") from None
 
     def _owner(self, claims: _Claims) -> Principal:
-        """The key that minted the token. Raises Unauthorized("revoked") if it lacks the token's permissions
-        now."""
+        """Returns the key that made the token. Raises Unauthorized("revoked") if the key lacks the token's
+        permissions now."""
         owner = self._principal_of_key(claims.key)
         if (
             owner is None

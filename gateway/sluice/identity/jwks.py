@@ -1,11 +1,9 @@
-"""Keys that verify signatures: a JSON Web Key Set (RFC 7517), or one shared secret as a key of its own.
+"""Keys that verify signatures: a JSON Web Key Set (RFC 7517), or one shared secret as a key.
 
-Sets that are fetched are kept by `sluice.identity.remote`; what a key may do is decided here for all of them.
-
-Reading and judging a set needs no cryptography, so `sluice check` can do it; PyJWT sees only keys that
-passed. A key is used for an algorithm only where its type, curve, `alg`, `use` and `key_ops` allow that
-algorithm (RFC 7517 sections 4.2-4.4) and it is long enough (RFC 7518 sections 3.2-3.5). Problems never quote
-a key.
+`sluice.identity.remote` fetches and caches sets; what a key may be used for is decided here for all of them.
+Reading and checking a set needs no cryptography, so `sluice check` can do it; PyJWT only gets keys that have
+passed. A key is used for an algorithm only if its type, curve, `alg`, `use` and `key_ops` allow that (RFC
+7517 sections 4.2-4.4) and it is long enough (RFC 7518 sections 3.2-3.5). Messages never quote a key.
 """
 
 import base64
@@ -33,16 +31,16 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
     "EC": tuple(_CURVES),
     "OKP": ("EdDSA",),
 }
-"""What we verify, by type of key. `none` is not among them and never will be."""
+"""The algorithms that are verified, by type of key. `none` is deliberately missing."""
 
 _KNOWN = frozenset(name for names in ALGORITHMS.values() for name in names)
 _MISSPELT = {
     "ES521": "ES512"
-}  # not registered, but what RFC 7520's own vectors and older libraries write for P-521
+}  # not registered, but used for P-521 by RFC 7520's own vectors and by older libraries
 
 
 class Jwk(msgspec.Struct, frozen=True):
-    """One JSON Web Key, reduced to what verifying needs; private members are not even read."""
+    """One JSON Web Key, reduced to what verification needs; private members are not read at all."""
 
     kty: str
     kid: str | None = None
@@ -81,7 +79,7 @@ class Jwk(msgspec.Struct, frozen=True):
 
 
 class KeySource(Protocol):
-    """Looks up an issuer's keys, without waiting: configured ones, or a set that is fetched."""
+    """Provides an issuer's keys without waiting: configured ones, or a set that is fetched."""
 
     @property
     def keys(self) -> tuple[Jwk, ...]: ...
@@ -91,8 +89,8 @@ class KeySource(Protocol):
         ...
 
     async def renew(self) -> None:
-        """Wait for keys that are newer, for seconds at most. Raises Unavailable where there are none at all
-        even then."""
+        """Waits, for a few seconds at most, for keys that are newer. Raises Unavailable if there are none at
+        all even then."""
         ...
 
 
@@ -117,7 +115,7 @@ class _Kind(msgspec.Struct, frozen=True):
 
 
 def read_jwks(path: str) -> tuple[Jwk, ...]:
-    """The keys in a JWKS file; keys of a type that we do not know are left out (RFC 7517 section 5). Raises
+    """Returns the keys in a JWKS file; keys of an unknown type are left out (RFC 7517 section 5). Raises
     ValueError."""
     try:
         with Path(path).open("rb") as file:
@@ -130,10 +128,11 @@ def read_jwks(path: str) -> tuple[Jwk, ...]:
 
 
 def parse_jwks(data: bytes, name: str = "the key set") -> tuple[Jwk, ...]:
-    """The keys of a JWK Set; one of an unknown type or of none, or with a member of a wrong type, is left out
-    (RFC 7517 section 5): it must not keep a rotation of the others from being followed.
+    """Returns the keys of a JWK Set.
 
-    Raises ValueError for what is no set at all, `name` saying which.
+    A key of an unknown type or without one, or with a member of a wrong type, is left out (RFC 7517 section
+    5), so that it does not keep a rotation of the others from being followed. Raises ValueError, with `name`,
+    if the data is not a set.
     """
     try:
         raw = msgspec.json.decode(data, type=_Set).keys
@@ -162,12 +161,13 @@ def _readable(raw: msgspec.Raw) -> Jwk | None:
 
 
 def shared_secret(secret: str) -> Jwk:
-    """A shared secret as a key, for HS256, HS384 and HS512 as far as it is long enough."""
+    """Returns a shared secret as a key for HS256, HS384 and HS512, as far as it is long enough."""
     return Jwk("oct", k=base64.urlsafe_b64encode(secret.encode()).rstrip(b"=").decode())
 
 
 def issuer_keys(issuer: Issuer) -> tuple[Jwk, ...]:
-    """The keys that the configuration gives an issuer, none for a set that is fetched. Raises ValueError."""
+    """Returns the keys that the configuration gives an issuer; none for a set that is fetched. Raises
+    ValueError."""
     if issuer.jwks_file is not None:
         return read_jwks(issuer.jwks_file)
     return (shared_secret(issuer.secret.reveal()),) if issuer.secret is not None else ()
@@ -179,8 +179,7 @@ def is_remote(issuer: Issuer) -> bool:
 
 
 def check_url(text: str) -> None:
-    """Raises ValueError unless keys may be fetched from this address: https, or http where it is this
-    machine."""
+    """Raises ValueError unless keys may be fetched from this address: https, or http to this machine."""
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname or "", parts.port
@@ -208,11 +207,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def unfit(algorithms: Sequence[str]) -> str:
-    """Why these algorithms cannot be used with a set that is fetched, whatever will be in it; empty where
-    they can.
-
-    What anyone can fetch is no secret, so HMAC is refused (RFC 8725 section 2.1).
-    """
+    """Returns why these algorithms cannot be used with any set that is fetched; empty if they can. A
+    published key is no secret, so HMAC is refused (RFC 8725 section 2.1)."""
     for algorithm in algorithms:
         if algorithm not in _KNOWN:
             return _unknown(algorithm)
@@ -222,7 +218,7 @@ def unfit(algorithms: Sequence[str]) -> str:
 
 
 def unusable(algorithms: Sequence[str], keys: Sequence[Jwk], *, by_secret: bool) -> str:
-    """Why these algorithms cannot be used with these keys; empty where each has a key."""
+    """Returns why these algorithms cannot be used with these keys; empty if each has a key."""
     for algorithm in algorithms:
         if algorithm not in _KNOWN:
             return _unknown(algorithm)
@@ -241,7 +237,8 @@ def _unknown(algorithm: str) -> str:
 
 
 def _octets(text: str | None) -> bytes:
-    """Base64url without padding; what is not that is no octets at all, so no key is strong enough with it."""
+    """Decodes base64url without padding; anything else gives no octets, so that no key is strong enough with
+    it."""
     try:
         return base64.b64decode((text or "") + "=" * (-len(text or "") % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):

@@ -1,16 +1,14 @@
-"""JSON Web Tokens (RFC 7519) as credentials, by the advice of RFC 8725. Signatures are PyJWT's work, the rest
-is here.
+"""JSON Web Tokens (RFC 7519) as credentials, following RFC 8725. PyJWT verifies signatures; the rest is done
+here.
 
-The token names its issuer; the issuer's configuration alone says which algorithms and keys may verify it.
-Only then are its claims read: exp, iss and aud are required, nbf is kept. A verified token is remembered by
-the SHA-256 of the whole token for as long as its key is its issuer's, so that a stream of calls pays for one
-signature; nothing that failed is.
+The token names its issuer; the issuer's configuration alone determines which algorithms and keys may verify
+it. Only then are the claims read: exp, iss and aud are required, nbf is respected. A verified token is cached
+by the SHA-256 of the whole token for as long as its key is its issuer's, so that a stream of calls pays for
+one signature. Failures are not cached. Nothing here waits: if a key may have been published since the set was
+last fetched, KeysWanted says whom to ask.
 
-Nothing here waits. Where a key may have been published since the set was last fetched, KeysWanted says whom
-to ask.
-
-Importing this module imports neither PyJWT nor cryptography: `Verifier` does, so only a gateway with issuers
-pays for it.
+This module imports neither PyJWT nor cryptography; `Verifier` does, so only a gateway with issuers pays for
+them.
 """
 
 import base64
@@ -51,8 +49,8 @@ class _Claims(msgspec.Struct, frozen=True):
 
 
 class KeysWanted(Unauthorized):
-    """The token's key is not known yet: await `keys.renew()`, then ask once more. Who does not wait has
-    refused it."""
+    """The token's key is not known yet: await `keys.renew()`, then try once more. A caller that does not wait
+    refuses the token."""
 
     def __init__(self, keys: KeySource) -> None:
         super().__init__("unknown_key")
@@ -60,7 +58,7 @@ class KeysWanted(Unauthorized):
 
 
 class _Verified(msgspec.Struct, frozen=True):
-    """A token that was verified: until when, whose it is, and by which of its issuer's keys."""
+    """A verified token: until when it is valid, its principal, and which of its issuer's keys verified it."""
 
     end: float
     principal: Principal
@@ -73,10 +71,11 @@ def looks_like_jwt(secret: str) -> bool:
 
 
 def verify(token: str, key: Jwk, algorithms: Collection[str]) -> bytes:
-    """The payload of a compact JWS (RFC 7515) whose signature `key` verifies with one of `algorithms`.
+    """Returns the payload of a compact JWS (RFC 7515) whose signature `key` verifies with one of
+    `algorithms`.
 
-    Raises Unauthorized("bad_signature") for everything else: not compact, not base64url, an algorithm that is
-    not allowed or not this key's, any critical extension, a key that may not verify, a wrong signature.
+    Raises Unauthorized("bad_signature") otherwise: not compact, not base64url, an algorithm that is not
+    allowed or not this key's, any critical extension, a key that may not verify, a wrong signature.
     """
     from jwt.api_jwk import PyJWK
     from jwt.api_jws import PyJWS
@@ -97,17 +96,15 @@ def verify(token: str, key: Jwk, algorithms: Collection[str]) -> bytes:
 
 
 def key_of(token: str, keys: Sequence[Jwk]) -> Jwk:
-    """The key that the header of a compact JWS leads to, of those that may verify its algorithm. Raises
-    Unauthorized."""
+    """Returns the key that the header of a compact JWS refers to, among those that may verify its algorithm.
+    Raises Unauthorized."""
     return _choose(keys, _header(token))
 
 
 class Verifier:
-    """Tokens -> principals. `clock` gives seconds since the epoch. `fetched`: the sets of issuers whose keys
-    are fetched.
-
-    Raises ConfigError for keys or algorithms that cannot be used.
-    """
+    """Verifies tokens, and returns their principals. `clock` gives seconds since the epoch. `fetched`: the
+    key sets of issuers whose keys are fetched. Raises ConfigError for keys or algorithms that cannot be
+    used."""
 
     def __init__(
         self,
@@ -126,7 +123,7 @@ class Verifier:
         self._cache_size = cache_size
 
     def principal(self, token: str) -> Principal:
-        """The principal of this token. Raises Unauthorized with the reason; KeysWanted if waiting may
+        """Returns the principal of this token. Raises Unauthorized with the reason; KeysWanted if waiting may
         help."""
         digest = hashlib.sha256(token.encode()).digest()
         if (known := self._cache.get(digest)) is not None:
@@ -161,7 +158,7 @@ class Verifier:
 
 
 def keys_of(issuer: Issuer) -> ConfiguredKeys:
-    """The issuer's configured keys. Raises ConfigError where one of its algorithms has none."""
+    """Returns the issuer's configured keys. Raises ConfigError if one of its algorithms has none."""
     try:
         keys = issuer_keys(issuer)
     except ValueError as error:
@@ -181,8 +178,8 @@ def _key(issuer: Issuer, source: KeySource, header: _Header) -> Jwk:
 
 
 def _choose(keys: Sequence[Jwk], header: _Header) -> Jwk:
-    """By `kid` where the token names one and keys have names, else the only key that may verify its
-    algorithm."""
+    """Chooses by `kid` if the token has one and the keys have names; otherwise the only key that may verify
+    its algorithm."""
     fitting = [key for key in keys if key.verifies(header.alg)]
     if header.kid is not None:
         fitting = [key for key in fitting if key.kid in (header.kid, None)]
@@ -193,7 +190,7 @@ def _choose(keys: Sequence[Jwk], header: _Header) -> Jwk:
 
 
 def _decoded(data: bytes, kind: type[_T], reason: str) -> _T:
-    """JSON as `kind`; whatever else it is, however deeply it nests, is refused for `reason`."""
+    """Decodes JSON as `kind`. Anything else, however deeply nested, is refused for `reason`."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -213,7 +210,7 @@ def _header(token: str) -> _Header:
     header = _decoded(_segment(parts[1]), _Header, "bad_signature")
     if (
         header.crit is not None or not header.b64
-    ):  # we understand no critical extension (RFC 7515 section 4.1.11)
+    ):  # no critical extension is supported (RFC 7515 section 4.1.11)
         raise Unauthorized("bad_signature")
     return header
 
@@ -223,7 +220,8 @@ class _Unverified(msgspec.Struct, frozen=True):
 
 
 def _claimed_issuer(token: str) -> str:
-    """Only to choose whose keys decide; nothing else is believed of a token that is not verified."""
+    """Returns the issuer that the token claims, only to choose the keys: nothing else of an unverified token
+    is used."""
     if (parts := _COMPACT(token)) is None:
         raise Unauthorized("unknown_key")
     return _decoded(_segment(parts[2]), _Unverified, "unknown_key").iss
@@ -256,7 +254,7 @@ def _text(claim: object) -> str:
 
 
 def _aliases(issuer: Issuer, claimed: object) -> frozenset[str]:
-    """The token's permissions, within those that its issuer may grant."""
+    """Returns the aliases that the token permits, among those that its issuer may grant."""
     granted = frozenset(issuer.aliases)
     if claimed is None:
         return granted
@@ -269,7 +267,7 @@ def _aliases(issuer: Issuer, claimed: object) -> frozenset[str]:
 
 
 def _limits(issuer: Issuer, plan: object) -> KeyLimits:
-    """The limits of the plan that the token names; an unknown plan has none."""
+    """Returns the limits of the plan that the token names; an unknown plan has none."""
     return issuer.plans.get(plan, issuer.limits) if isinstance(plan, str) else issuer.limits
 
 

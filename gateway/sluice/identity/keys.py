@@ -1,7 +1,7 @@
-"""Keys: what a request presents, and whose it is. Pure, on the path of every request.
+"""Keys: which one a request presents, and whose it is. Pure; it runs for every request.
 
-A key has 256 random bits, so its plain SHA-256 digest cannot be searched for; looking a digest up in a dict
-tells an attacker nothing that he could use, and the comparison that decides is constant-time all the same.
+A key has 256 random bits, so its SHA-256 digest cannot be searched for. Looking a digest up in a dict tells
+an attacker nothing useful; the deciding comparison is constant-time all the same.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ PREFIX = "sk-sluice-"
 MAX_LENGTH = 16 << 10
 
 HEADERS = frozenset((b"x-api-key", b"authorization"))
-"""What always may hold a credential. Client dialects have further names."""
+"""Headers that may carry a credential for all dialects. Client dialects have further ones."""
 _READABLE = re.compile(rb"[\x21-\x7e]{1,%d}" % MAX_LENGTH).fullmatch
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]{1,%d})" % MAX_LENGTH).fullmatch
 
@@ -42,11 +42,11 @@ class PresentedCredential(msgspec.Struct, frozen=True, gc=False):
 def credentials_of(
     headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes] = HEADERS
 ) -> PresentedCredential | None:
-    """The one credential among raw header pairs (names in any case), or None. An empty header counts as
-    absent.
+    """Returns the one credential among raw header pairs (names in any case), or None. An empty header counts
+    as absent.
 
-    Raises Unauthorized: "ambiguous" for a header given twice or for two different credentials, "unknown_key"
-    for what cannot be a credential (another scheme than Bearer, spaces, control characters, not ASCII).
+    Raises Unauthorized: "ambiguous" for a repeated header or two different credentials; "unknown_key" for a
+    value that cannot be a credential (another scheme than Bearer, spaces, control characters, not ASCII).
     """
     found: bytes | None = None
     bearer = False
@@ -71,16 +71,16 @@ def credentials_of(
 
 
 def only_secret(fields: Mapping[str, str], others: frozenset[str] = frozenset()) -> str:
-    """The credential of a request with exactly one such header, in the common form; `fields`: by lower-case
-    name, repeated ones by ", ". `others`: further names that may hold a credential.
+    """Returns the credential of a request that has exactly one such header, in the common form.
 
-    "" says nothing: `credentials_of` is the judge.
+    `fields`: by lower-case name, repeated ones joined by ", ". `others`: further names that may carry a
+    credential. "" means nothing: then `credentials_of` has to decide.
     """
     key = fields.get("x-api-key")
     bearer = fields.get("authorization")
     if not fields.keys().isdisjoint(
         others
-    ):  # looks up each of the others, which are few, and not each of the fields
+    ):  # looks for each of the others, which are few, instead of checking each field
         return ""
     if bearer is not None:
         if key is not None:
@@ -103,7 +103,7 @@ def _sha256(secret: bytes) -> bytes:
 
 
 class Keyring:
-    """Keys, found by what `digest` makes of them. `clock` gives seconds since the epoch."""
+    """Keys by the digest that `digest` makes of them. `clock` gives seconds since the epoch."""
 
     def __init__(
         self,
@@ -122,8 +122,8 @@ class Keyring:
         return len(self._entries)
 
     def put(self, key: NamedGrant, digests: Mapping[bytes, float]) -> None:
-        """Let in who presents one of `digests` until the time that stands with it. The first is the key's
-        current one."""
+        """Adds a key, which is accepted under each of `digests` until the time beside it. The first digest is
+        the current one."""
         self.drop(key.id)
         self._by_id[key.id] = [_entry(key, digest, until) for digest, until in digests.items()]
         self._entries |= {entry.digest: entry for entry in self._by_id[key.id]}
@@ -133,7 +133,7 @@ class Keyring:
             self._entries.pop(entry.digest, None)
 
     def find(self, secret: str) -> Principal | None:
-        """The principal of this key; None for an unknown one. Raises Unauthorized("revoked") or
+        """Returns the principal of this key; None for an unknown one. Raises Unauthorized("revoked") or
         ("expired")."""
         if not self._entries:
             return None
@@ -148,7 +148,7 @@ class Keyring:
         return entry.principal
 
     def named(self, key_id: str) -> Principal | None:
-        """The key of this id, for what was made in its name; None where it could not be used itself."""
+        """Returns the key with this id, for tokens that were made by it; None if it could not be used itself."""
         entry = next(iter(self._by_id.get(key_id, ())), None)
         return (
             entry.principal if entry is not None and entry.enabled and entry.expires > self._clock() else None
@@ -172,17 +172,17 @@ def _entry(key: NamedGrant, digest: bytes, until: float) -> _Entry:
 
 
 def new_key() -> str:
-    """A key of 256 random bits."""
+    """Returns a new key of 256 random bits."""
     return PREFIX + secrets.token_urlsafe(32)
 
 
 def digest_of(key: str) -> str:
-    """The digest of `key` for the configuration."""
+    """Returns the digest of `key` for the configuration."""
     return "sha256:" + _sha256(key.encode()).hex()
 
 
 def timestamp(text: str) -> float:
-    """RFC 3339 date and time with offset -> seconds since the epoch. Raises ValueError."""
+    """Converts an RFC 3339 date and time with offset to seconds since the epoch. Raises ValueError."""
     try:
         moment: datetime = msgspec.convert(text, type=Annotated[datetime, msgspec.Meta(tz=True)])
         return moment.timestamp()

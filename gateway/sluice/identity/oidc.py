@@ -31,18 +31,23 @@ SIGN_IN_SECONDS = 600
 MAX_NAME_LENGTH = 128
 MAX_TOKEN_LENGTH = 64 << 10
 MAX_CLAIM_VALUES = 10_000
-"""Of a claim: who is a member of more groups is not let in by those behind."""
+"""Maximum values of a claim: a member of more groups is not recognized by the further ones."""
 
 Reason = Literal["expired", "denied", "provider", "token", "role"]
-"""Why somebody was not signed in: the attempt is not this browser's or too old; the provider, or the person,
-refused; the provider cannot be asked, or its answer not be used; the code is not one of the provider's, or
-its ID token cannot be believed; it gives no role here."""
+"""Why somebody was not signed in.
+
+expired    the attempt is not this browser's, or too old
+refused    the provider, or the person, refused
+provider   the provider cannot be asked, or its answer cannot be used
+token      the code is not one of the provider's, or its ID token is not valid
+role       the claims give no role
+"""
 
 _json = msgspec.json.Encoder().encode
 
 
 class SignInFailed(Exception):
-    """`detail` is for the log: one of our own words, never something that was received."""
+    """`detail` is for the log: one of the gateway's own words, never anything that was received."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -64,8 +69,8 @@ class Metadata(msgspec.Struct, frozen=True):
 
 
 def metadata_of(data: bytes, issuer: str) -> Metadata:
-    """The provider's document. Raises ValueError where it is not this issuer's, or leads to places that are
-    not protected."""
+    """Parses the provider's document. Raises ValueError if it is not this issuer's, or names addresses that
+    are not protected."""
     try:
         found = msgspec.json.decode(data, type=Metadata)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -83,7 +88,7 @@ def metadata_of(data: bytes, issuer: str) -> Metadata:
 
 
 class Flow(msgspec.Struct, frozen=True):
-    """One attempt to sign in, as both sides of it know it. `ticket` is the value of the browser's cookie."""
+    """One attempt to sign in, as both sides know it. `ticket`: the value of the browser's cookie."""
 
     ticket: str
     state: str
@@ -107,9 +112,10 @@ _ticket = msgspec.json.Decoder(_Ticket).decode
 
 
 class Flows:
-    """Begins attempts, and knows them again by the browser's cookie: no process keeps anything of them.
+    """Begins attempts, and recognizes them by the browser's cookie, so that no process has to keep them.
 
-    `seed` is secret, and the same in all processes (and replicas) of a gateway; `wall` gives seconds since the epoch.
+    `seed` is secret, and the same in all processes (and replicas) of a gateway; `wall` gives seconds since
+    the epoch.
     """
 
     def __init__(self, seed: bytes, oidc: Oidc, wall: Callable[[], float]) -> None:
@@ -120,7 +126,7 @@ class Flows:
         return self._of(_Ticket(secrets.token_urlsafe(32), int(self._wall()) + SIGN_IN_SECONDS, redirect_uri))
 
     def back(self, ticket: str, state: str) -> Flow:
-        """The attempt of a browser that has this cookie and comes back with this state. Raises
+        """Returns the attempt of a browser with this cookie that comes back with this state. Raises
         SignInFailed("expired")."""
         content, _, _ = ticket.partition(".")
         try:
@@ -148,7 +154,7 @@ class Flows:
 
 
 def authorization_url(metadata: Metadata, oidc: Oidc, flow: Flow) -> str:
-    """The URL that the browser is sent to (Core 1.0 section 3.1.2.1)."""
+    """Returns the URL that the browser is sent to (Core 1.0 section 3.1.2.1)."""
     query = {
         "response_type": "code",
         "client_id": oidc.client_id,
@@ -196,7 +202,7 @@ class _Claims(msgspec.Struct, frozen=True):
 
 
 def claims_of(token: str, keys: Sequence[Jwk], oidc: Oidc, *, nonce: str, now: float) -> Mapping[str, Any]:
-    """The claims of an ID token that was validated by Core 1.0 section 3.1.3.7. Raises
+    """Returns the claims of an ID token after validating it as in Core 1.0 section 3.1.3.7. Raises
     SignInFailed("token")."""
     try:
         if len(token) > MAX_TOKEN_LENGTH:
@@ -243,12 +249,12 @@ def operator_of(claims: Mapping[str, Any], roles: OidcRoles) -> Operator:
 
 
 def has_claim(claims: Mapping[str, Any], name: str) -> bool:
-    """Returns whether the claim that roles are given by is there at all."""
+    """Returns whether the claim that determines roles is present."""
     return _found(claims, name) is not None
 
 
 _ROLES: tuple[Role, ...] = ("operator", "viewer")
-"""The greater one first."""
+"""The roles, the more powerful one first."""
 
 
 def _has(given: frozenset[str], wanted: tuple[str, ...]) -> bool:
@@ -267,8 +273,8 @@ def _values(claims: Mapping[str, Any], name: str) -> frozenset[str]:
 
 
 def _found(claims: Mapping[str, Any], name: str) -> Any:
-    """A claim by its name, which may have dots of its own (https://example.com/groups), else by a path into
-    objects."""
+    """Returns a claim by its name, which may contain dots (https://example.com/groups); otherwise by the path
+    of names into objects."""
     if name in claims:
         return claims[name]
     found: Any = claims

@@ -15,8 +15,8 @@ FIRST = "admin"
 
 
 class Operator(msgspec.Struct, frozen=True):
-    """Somebody who uses the admin API: `name` is the id of an admin key, or the subject that an OpenID
-    provider gave. `until`: when the session ends, in seconds since the epoch."""
+    """Somebody who uses the admin API. `name`: the id of an admin key, or the subject that an OpenID provider
+    gave. `until`: when the session ends, in seconds since the epoch."""
 
     name: str
     role: Role
@@ -37,11 +37,8 @@ class Operators:
         return len(self._keys)
 
     def of(self, headers: Iterable[tuple[bytes, bytes]]) -> Operator:
-        """The operator of the key in `x-admin-api-key`, given once among these raw pairs. Raises
-        Unauthorized.
-
-        The comparison takes the same time whichever key it is.
-        """
+        """Returns the operator of the key in `x-admin-api-key`, which must occur once among these raw pairs.
+        Raises Unauthorized. The comparison takes the same time for all keys."""
         given = [value.strip(b" \t") for name, value in headers if name.lower() == b"x-admin-api-key"]
         if len(given) > 1:
             raise Unauthorized("ambiguous")
@@ -52,5 +49,5 @@ class Operators:
         return found[0]
 
     def named(self, name: str) -> tuple[str, Operator] | None:
-        """The digest and the operator of the key with this id; None where there is no such key any more."""
+        """Returns the digest and the operator of the key with this id; None if there is no such key any more."""
         return self._keys.get(name)

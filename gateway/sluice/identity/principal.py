@@ -13,10 +13,10 @@ NOT_OF_THE_PREFIX = "This token's sessions begin with its session prefix"
 class Principal(msgspec.Struct, frozen=True):
     """An authenticated caller.
 
-    `key_id` comes from the configuration (for a JWT "jwt:" and the issuer), so it may be a label; `tenant`
-    owns history and usage; `bucket` is what per-key limits are counted under: the key, or one subject of an
-    issuer. `user` is whom a JWT is about. Sessions of a caller with a `session_prefix` must begin with it, or
-    are put behind it where the caller has `own_sessions`.
+    `key_id` comes from the configuration (for a JWT "jwt:" and the issuer), so it may be a label of metrics.
+    `tenant` owns history and usage. `bucket`: the name that per-key limits are counted under: the key, or one
+    subject of an issuer. `user`: the subject of a JWT. Sessions of a caller with a `session_prefix` must
+    begin with it; if the caller has `own_sessions`, the prefix is put before them.
     """
 
     key_id: str
@@ -33,20 +33,19 @@ class Principal(msgspec.Struct, frozen=True):
     user: str = ""
 
     def session(self, requested: str) -> str | None:
-        """The session for the id that a caller sent: unmodified if it begins with the caller's prefix, else
-        prefixed if it has `own_sessions`; None if the caller may not use it."""
+        """Returns the session for the id that a caller sent: unchanged if it begins with the caller's prefix,
+        else with the prefix before it if the caller has `own_sessions`; None if the caller may not use it."""
         if not self.session_prefix or requested.startswith(self.session_prefix):
             return requested
         return f"{self.session_prefix}:{requested}" if self.own_sessions else None
 
     def may(self, alias: str) -> bool:
-        """Returns whether it may use this alias, or a name that a wildcard of its own covers."""
+        """Returns whether it may use this alias, or a name that one of its wildcards covers."""
         return EVERY in self.aliases or alias in self.aliases or bool(covering(self.aliases, alias))
 
 
 def default_of(aliases: frozenset[str], configured: str | None) -> str | None:
-    """The alias that answers where the caller names none: the configured one if it is allowed, else the only
-    one."""
+    """Returns the alias for requests that name none: the configured one if it is allowed, else the only one."""
     if configured is not None:
         return configured if EVERY in aliases or configured in aliases else None
     return next(iter(aliases)) if len(aliases) == 1 and EVERY not in aliases else None

@@ -1,8 +1,8 @@
-"""The requests to an OpenID provider: its metadata, the tokens of a code, its keys, userinfo.
+"""Sends requests to an OpenID provider: for its metadata, the tokens for a code, its keys, and userinfo.
 
-As in `sluice.identity.remote`: https, or http to this very machine; no redirects, no proxies, no cookies, one
-deadline and one size for everything. Keys are fetched for each sign-in: those are rare, and a key that was
-withdrawn verifies nothing any more.
+As in `sluice.identity.remote`: https, or http to this machine; no redirects, proxies or cookies; one deadline
+and one maximum size for all. Keys are fetched for each sign-in, because sign-ins are rare and a withdrawn key
+must not verify anything.
 """
 
 import asyncio
@@ -20,30 +20,29 @@ from sluice.identity.oidc import Flow, Metadata, SignInFailed, metadata_of
 from sluice.identity.remote import DEADLINE, FetchFailed, client, get, read
 
 LIFE = 300.0
-"""Seconds that metadata is used."""
+"""Seconds for which metadata is used."""
 PAUSE = 2.0
-"""Seconds after a failure in which the provider is not asked again: others who wait for it get the same
-error."""
+"""Seconds after a failure during which the provider is not asked again; other requests get the same error."""
 MAX_CODE_LENGTH = 4_096
 
 T = TypeVar("T")
 
 
 class Tokens(msgspec.Struct, frozen=True):
-    """The token response for a code (Core 1.0 section 3.1.3.3), as far as it is used."""
+    """The token response for a code (Core 1.0 section 3.1.3.3), with the fields that are used."""
 
     id_token: str
     access_token: str = ""
 
 
 class _TokenError(msgspec.Struct, frozen=True):
-    """The error response of the token endpoint (RFC 6749 section 5.2), as far as it is used."""
+    """The error response of the token endpoint (RFC 6749 section 5.2), with the fields that are used."""
 
     error: str
 
 
 class Discovery:
-    """The metadata of one issuer, kept for a while. `clock` is monotonic, in seconds."""
+    """Caches the metadata of one issuer. `clock` is monotonic, in seconds."""
 
     def __init__(self, issuer: str, clock: Callable[[], float]) -> None:
         self._issuer = issuer
@@ -54,12 +53,12 @@ class Discovery:
 
     @property
     def known(self) -> Metadata | None:
-        """The metadata that was read last, however old; None if none has been read yet."""
+        """Returns the metadata that was read last, however old; None if none has been read yet."""
         return self._found[1] if self._found is not None else None
 
     async def metadata(self) -> Metadata:
         """Raises SignInFailed("provider")."""
-        async with self._lock:  # several that sign in at a time cost one question
+        async with self._lock:  # several sign-ins at a time cost one request
             if self._found is not None and self._clock() - self._found[0] < LIFE:
                 return self._found[1]
             if self._failed is not None and self._clock() - self._failed[0] < PAUSE:
@@ -85,8 +84,11 @@ class Discovery:
 
 
 async def exchange(metadata: Metadata, oidc: Oidc, flow: Flow, code: str) -> Tokens:
-    """The tokens of a code (Core 1.0 section 3.1.3; RFC 7636 section 4.5). Raises SignInFailed: "token" for
-    a code that the provider does not know (`invalid_grant`, RFC 6749 section 5.2), else "provider"."""
+    """Returns the tokens for a code (Core 1.0 section 3.1.3; RFC 7636 section 4.5).
+
+    Raises SignInFailed: "token" for a code that the provider does not know (`invalid_grant`, RFC 6749 section
+    5.2), else "provider".
+    """
     form = {
         "grant_type": "authorization_code",
         "code": code[:MAX_CODE_LENGTH],
@@ -130,7 +132,7 @@ def _is_invalid_grant(data: bytes) -> bool:
 
 
 async def keys(metadata: Metadata) -> tuple[Jwk, ...]:
-    """The provider's keys, as they are published now. Raises SignInFailed("provider")."""
+    """Returns the provider's keys as they are published now. Raises SignInFailed("provider")."""
 
     async def ask(session: aiohttp.ClientSession) -> bytes:
         data, _ = await get(session, metadata.jwks_uri)
@@ -160,7 +162,7 @@ async def userinfo(metadata: Metadata, tokens: Tokens, subject: object) -> Mappi
         raise SignInFailed("provider", "userinfo is no JSON object") from None
     return (
         found if found.get("sub") == subject else {}
-    )  # section 5.3.2: of another subject it is not to be used
+    )  # section 5.3.2: claims of another subject must not be used
 
 
 async def _within(ask: Callable[[aiohttp.ClientSession], Any]) -> bytes:

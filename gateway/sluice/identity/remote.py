@@ -30,16 +30,17 @@ from sluice.identity.jwks import MAX_FILE, Jwk, check_url, parse_jwks, unfit
 DEADLINE, CONNECT, READ = 10.0, 3.0, 5.0
 """Seconds for a whole fetch (discovery and set), for connecting, and between two reads."""
 WAIT = 5.0
-"""Seconds that a request waits for keys."""
+"""Maximum seconds that a request waits for keys."""
 SPACING, BURST = 4.0, 3
 """Seconds between two fetches started by tokens with unknown keys, shorter than WAIT; how many are allowed at
 once."""
 WAITERS = 100
-"""Requests of one issuer that wait for keys at a time."""
+"""Maximum requests of one issuer that wait for keys at a time."""
 LIFE, SHORTEST, LONGEST = 300.0, 60.0, 3600.0
-"""Seconds that a set lives: by default, and the bounds for its server's max-age."""
+"""Seconds for which a set is used: the default, and the bounds for its server's max-age."""
 AHEAD = 0.2
-"""The share of its life that a set may be fetched early, so that processes do not fetch at the same time."""
+"""The share of its life by which a set may be fetched early, so that processes do not fetch at the same time.
+"""
 BACKOFF, BACKOFF_MAX = 1.0, 60.0
 STALE = 24 * 3600.0
 """Seconds that keys stay in use while their address cannot be reached."""
@@ -59,7 +60,7 @@ _MAX_AGE = re.compile(r'(?:^|[\s,])max-age="?([0-9]{1,9})', re.IGNORECASE)
 
 
 class FetchFailed(Exception):
-    """`outcome` as the metric names it."""
+    """`outcome`: its value in the metric."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome)
@@ -67,22 +68,22 @@ class FetchFailed(Exception):
 
 
 class KeySet(msgspec.Struct, frozen=True):
-    """A set as it was fetched; `life` in seconds."""
+    """A fetched set; `life`: seconds."""
 
     keys: tuple[Jwk, ...]
     life: float = LIFE
 
 
 class _Provider(msgspec.Struct, frozen=True):
-    """The fields used of OpenID Provider Metadata (Discovery 1.0 section 3)."""
+    """The fields of OpenID Provider Metadata (Discovery 1.0 section 3) that are used."""
 
     issuer: str
     jwks_uri: str
 
 
 async def fetch(issuer: Issuer) -> KeySet:
-    """The issuer's keys as they are published now. Raises FetchFailed, and nothing else for anything that a
-    server does."""
+    """Returns the issuer's keys as they are published now. Raises FetchFailed, and nothing else for anything
+    that a server does."""
     try:
         async with asyncio.timeout(DEADLINE), client() as session:
             url = issuer.jwks_url or await _discover(session, issuer.issuer)
@@ -99,7 +100,7 @@ async def fetch(issuer: Issuer) -> KeySet:
 
 
 async def _discover(session: aiohttp.ClientSession, issuer: str) -> str:
-    """The address of the key set. The document must name exactly the requested issuer (section 4.3)."""
+    """Returns the address of the key set. The document must name exactly the requested issuer (section 4.3)."""
     url = issuer.removesuffix("/") + "/.well-known/openid-configuration"
     data, _ = await get(session, url)
     provider = msgspec.json.decode(data, type=_Provider)
@@ -107,7 +108,7 @@ async def _discover(session: aiohttp.ClientSession, issuer: str) -> str:
         raise FetchFailed("wrong_issuer")
     check_url(provider.jwks_uri)
     if url.startswith("https:") and not provider.jwks_uri.startswith("https:"):
-        raise FetchFailed("invalid")  # nobody else's document leads to this machine
+        raise FetchFailed("invalid")  # a document from elsewhere must not lead to this machine
     return provider.jwks_uri
 
 
@@ -120,7 +121,7 @@ async def get(session: aiohttp.ClientSession, url: str) -> tuple[bytes, str]:
 
 
 async def read(response: aiohttp.ClientResponse) -> bytes:
-    """The body of an answer, MAX_FILE bytes at most. Raises FetchFailed."""
+    """Returns the body of a response, at most MAX_FILE bytes. Raises FetchFailed."""
     data = bytearray()
     async for chunk in response.content.iter_any():
         data += chunk
@@ -130,19 +131,20 @@ async def read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def client() -> aiohttp.ClientSession:
-    """One for each fetch: they are minutes apart, so nothing is worth keeping open."""
+    """Returns a new client for one fetch: fetches are minutes apart, so no connection is worth keeping open."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(force_close=True),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "sluice"},
         timeout=aiohttp.ClientTimeout(total=DEADLINE, connect=CONNECT, sock_connect=CONNECT, sock_read=READ),
-        auto_decompress=False,  # what is sent compressed all the same is no JSON, and no bomb
+        auto_decompress=False,  # a body that is compressed all the same is not JSON, and cannot be a decompression bomb
         trust_env=False,
     )
 
 
 def life_of(cache_control: str) -> float:
-    """Seconds that an answer with this Cache-Control (RFC 9111 section 5.2.2) lives, within our bounds."""
+    """Returns the seconds for which a response with this Cache-Control (RFC 9111 section 5.2.2) is used,
+    within the bounds."""
     found = _MAX_AGE.search(cache_control)
     return min(LONGEST, max(SHORTEST, float(found[1]))) if found else LIFE
 
@@ -151,12 +153,12 @@ Report = Callable[[str, Outcome, int], None]
 
 
 class RemoteKeys:
-    """The keys of one issuer, kept fresh. A KeySource. Raises ConfigError where an algorithm is none for
-    public keys.
+    """Keeps the keys of one issuer fresh: a KeySource. To be made and used within one event loop.
 
-    `report` is called after every fetch: issuer, outcome, number of keys now. `clock` in seconds, `chance` in
-    [0, 1). `sleep` is waited in before a set's life ends, `rest` before a fetch that comes too soon after
-    another. Build and use it within one event loop.
+    `report` is called after every fetch with the issuer, the outcome, and the number of keys now. `clock`
+    gives seconds, `chance` numbers in [0, 1). `sleep` is used to wait until a set has to be renewed, `rest`
+    to wait before a fetch that comes too soon after another. Raises ConfigError for an algorithm that does
+    not use public keys.
     """
 
     def __init__(
@@ -179,20 +181,24 @@ class RemoteKeys:
         self._sleep = sleep
         self._rest = rest
         self._waiting = 0
-        self._fetched: float | None = None  # when the keys came; None: there are none that may be used
-        self._spaced = float("-inf")  # when the fetches that tokens brought about are all SPACING ago
+        self._fetched: float | None = (
+            None  # when the keys were fetched; None: there are none that may be used
+        )
+        self._spaced = float(
+            "-inf"
+        )  # the time from which on the fetches that tokens have caused are all SPACING ago
         self._failures = 0
         self._life = LIFE
-        self._flight: asyncio.Task[None] | None = None
+        self._fetching: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to fetch, and go on until `close`. Idempotent."""
+        """Starts to fetch, until `close`. Idempotent."""
         if self._keeping is None:
             self._keeping = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
-        tasks = [task for task in (self._keeping, self._flight) if task is not None]
+        tasks = [task for task in (self._keeping, self._fetching) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -201,36 +207,36 @@ class RemoteKeys:
         return self._fetched is None or self._waiting < WAITERS
 
     async def renew(self) -> None:
-        """Wait for the fetch under way, else for the next one that may be made. Raises Unavailable without
-        any keys."""
-        if self._flight is None and (self._fetched is not None or self._too_soon() <= 0):
+        """Waits for the running fetch, or for the next one that may be made. Raises Unavailable if there are
+        no keys."""
+        if self._fetching is None and (self._fetched is not None or self._too_soon() <= 0):
             after = max(0.0, self._too_soon())
             self._spaced = max(self._spaced, self._clock()) + SPACING
             self._begin(after)
-        if self._flight is not None:
+        if self._fetching is not None:
             self._waiting += 1
             try:
-                await asyncio.wait((self._flight,), timeout=WAIT)
+                await asyncio.wait((self._fetching,), timeout=WAIT)
             finally:
                 self._waiting -= 1
         if self._fetched is None:
             raise Unavailable("The keys of the token's issuer cannot be had now")
 
     def _too_soon(self) -> float:
-        """Seconds until tokens may start another fetch; zero or less: now."""
+        """Returns the seconds until tokens may cause another fetch; zero or less: now."""
         return self._spaced - SPACING * (BURST - 1) - self._clock()
 
     def _begin(self, after: float = 0.0) -> asyncio.Task[None]:
-        """The running fetch, else a new one in `after` seconds."""
-        if self._flight is None:
-            self._flight = asyncio.create_task(self._fly(after))
-            self._flight.add_done_callback(self._landed)
-        return self._flight
+        """Returns the running fetch, or starts one in `after` seconds."""
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._fetch(after))
+            self._fetching.add_done_callback(self._fetch_ended)
+        return self._fetching
 
-    def _landed(self, flight: asyncio.Task[None]) -> None:
-        self._flight = None
+    def _fetch_ended(self, fetching: asyncio.Task[None]) -> None:
+        self._fetching = None
 
-    async def _fly(self, after: float) -> None:
+    async def _fetch(self, after: float) -> None:
         if after > 0:
             await self._rest(after)
         self._failures += 1  # until it has succeeded
@@ -252,8 +258,8 @@ class RemoteKeys:
             await self._sleep(self._pause())
 
     def _pause(self) -> float:
-        """Seconds to the next fetch: ahead of the end of the set's life, or later with each failure in a
-        row."""
+        """Returns the seconds to the next fetch: before the end of the set's life, or later with each failure
+        in a row."""
         if self._failures == 0:
             return self._life * (1 - AHEAD * self._chance())
         bound: float = min(BACKOFF_MAX, BACKOFF * 2 ** min(self._failures - 1, 10))

@@ -1,8 +1,8 @@
-"""Rate limits: `bucket` is pure arithmetic, a `BucketStore` holds buckets, policies decide which to take
-from.
+"""Rate limits.
 
-Token bucket (capacity, refill per second), continuous refill. All claims of one call are taken atomically,
-all or none.
+`bucket` is the pure arithmetic of token buckets (a capacity, refilled continuously at a rate); a
+`BucketStore` holds buckets; policies decide which buckets a call takes from. All claims of a call are taken
+atomically: all of them or none.
 """
 
 from collections.abc import Sequence
@@ -12,23 +12,24 @@ import msgspec
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """`capacity` units at most, refilled at `rate` units a second; a rate of 0 never refills (a budget of one
-    period)."""
+    """A limit: at most `capacity` units, refilled at `rate` units per second. A rate of 0 never refills; it
+    is for the budget of one period."""
 
     capacity: float
     rate: float
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
-    """`amount` units out of bucket `key`. `scope` and `resource` name it in metrics, headers and errors.
+    """Takes `amount` units out of the bucket `key`. `scope` and `resource` name the limit in metrics, headers
+    and errors.
 
-    `expires`, seconds since the epoch: when a bucket that never refills may be forgotten (0: never); ignored
-    for buckets that refill.
+    `expires`: when a bucket that never refills may be forgotten, in seconds since the epoch (0: never);
+    ignored for buckets that refill.
 
-    `holder`, of a bucket that never refills (a budget): the amount is *reserved* under this name, which is
+    `holder` is for buckets that never refill (budgets): the amount is *reserved* under this name, which is
     unique to the call, until it is settled. A reservation is a lease, like a slot: without renewal it is
-    given back. Such claims come after all others of a call. In a settlement `amount` is the amount used,
-    charged in place of `held`, the amount reserved.
+    given back. Claims with a holder come after all others of a call. In a settlement, `amount` is the amount
+    used; it is charged in place of `held`, the amount reserved.
     """
 
     key: str
@@ -42,11 +43,11 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 
 
 class Slot(msgspec.Struct, frozen=True, gc=False):
-    """One of `capacity` places under `key`, held by `holder` (unique to the call) until it is settled.
+    """One of the `capacity` places under `key`, held by `holder` (unique to the call) until it is settled.
 
-    A holder has one place under a key, however often it takes it. Where several processes share a store it is
-    a lease: it is lost `BucketStore.lease` seconds after the last `renew`, so that a crashed process holds no
-    place for longer.
+    A holder has one place under a key, however often it takes one. If several processes share a store, the
+    place is a lease: it ends `BucketStore.lease` seconds after the last `renew`, so that a crashed process
+    does not keep it.
     """
 
     key: str
@@ -57,10 +58,11 @@ class Slot(msgspec.Struct, frozen=True, gc=False):
 
 
 class Level(msgspec.Struct, frozen=True, gc=False):
-    """State of one bucket after the decision: `remaining` units (may be negative: debt), `reset` seconds
-    until full (infinite if it never refills: the policy knows when its period ends).
+    """The state of a bucket after a decision.
 
-    Of slots: `remaining` places, `reset` 0.
+    `remaining` units may be negative (debt). `reset`: seconds until it is full; infinite if it never refills
+    (the policy knows when the period ends). For slots, `remaining` is the number of free places, and `reset`
+    is 0.
     """
 
     remaining: float
@@ -68,22 +70,22 @@ class Level(msgspec.Struct, frozen=True, gc=False):
 
 
 class Balance(msgspec.Struct, frozen=True, gc=False):
-    """The amount charged to a bucket and not refilled, and the amount reserved by running calls."""
+    """The amount charged to a bucket and not yet refilled, and the amount reserved by running calls."""
 
     spent: float
     reserved: float
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """Admitted, or refused by `denied` (the index of the claim that must wait longest) for `retry_after`
-    seconds.
+    """A decision: admitted, or refused.
 
-    `levels` stand in the order of the claims, then of the slots, in both cases; `denied` counts in the same
-    order. A refusal takes nothing from any bucket, and no slot. After `retry_after` the same call would be
-    admitted; it is infinite if an amount exceeds its capacity or its bucket never refills. When a slot
-    becomes free is unknown: for slots alone it is SLOT_WAIT.
+    A refused call may try again after `retry_after` seconds: the same call would be admitted then. It is
+    infinite if an amount exceeds its capacity, or if the bucket never refills. `denied` is the index of the
+    claim that has to wait longest. Nobody knows when a slot becomes free: if only slots are missing,
+    `retry_after` is SLOT_WAIT. A refusal takes nothing from any bucket, and no slot.
 
-    `by`: the store that decided in place of the one called, and that must settle the call: `(verdict.by or
+    `levels` are in the order of the claims, then of the slots, and `denied` counts in this order. `by`: the
+    store that decided in place of the one that was called; it also has to settle the call: `(verdict.by or
     store)`.
     """
 
@@ -99,55 +101,55 @@ class Immediate(Protocol):
     """A bucket store that never has to wait."""
 
     def take_now(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
-        """`BucketStore.take` without a coroutine."""
+        """Like `BucketStore.take`, without a coroutine."""
         ...
 
 
 @runtime_checkable
 class Remote(Protocol):
-    """A bucket store that may be out of reach, or be reached with a wrong password."""
+    """A bucket store that is reached over a network, so it may be down, or its password may be wrong."""
 
     async def greet(self) -> None:
-        """Send one request, with a longer timeout than a call has."""
+        """Sends one request, with a longer timeout than a call has."""
         ...
 
 
 SLOT_WAIT = 1.0
-"""Seconds."""
+"""Seconds until a call that found no free slot should try again."""
 
 
 class BucketStore(Protocol):
-    """Holds buckets and slots. One test suite covers every implementation.
+    """Holds buckets and slots. One test suite covers all implementations.
 
-    A caller that is cancelled while it waits has taken nothing: a later admission is given back.
+    A caller that is cancelled while it waits has taken nothing: if the store admits it later, that is given
+    back.
     """
 
     lease: float
     """Seconds that slots and reservations last without renewal; infinite if they end with this process."""
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
-        """All claims and slots or none, atomically."""
+        """Takes all claims and slots, or none, atomically."""
         ...
 
     async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
-        """Charge (positive amount, into debt if need be) or refund (negative, never above capacity); give
-        slots back.
+        """Settles a call: charges (positive amounts, if need be into debt) or refunds (negative amounts,
+        never above the capacity), and gives slots back.
 
-        Reservations end, and their claims' amounts are charged, even if the lease has ended. A slot that is
-        no longer held is no error. `again`: this settlement was sent before and may have been done; if none
-        of its reservations exists any more, it was, and nothing happens.
+        Reservations end, and the amounts of their claims are charged, even if the lease has ended. A slot
+        that is no longer held is no error. `again`: this settlement was sent before, and may have been done.
+        If none of its reservations exists any more, it was done, and nothing happens.
         """
         ...
 
     async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
-        """Hold slots and reservations for another `lease`; to be called every third of it while a call runs.
-
-        Expired ones are held again. Only claims with a holder may be given, as they were taken.
-        """
+        """Holds slots and reservations for another `lease` seconds; to be called every third of that while a
+        call runs. Those that have expired are held again. Claims must have a holder, and be given as they
+        were taken."""
         ...
 
     async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
-        """The current state of these buckets. Amounts and holders of the claims are ignored."""
+        """Returns the current state of these buckets. Amounts and holders of the claims are ignored."""
         ...
 
     async def close(self) -> None: ...

@@ -27,20 +27,20 @@ from sluice.limits import SLOT_WAIT, Claim, Level, Limit, Slot, Verdict
 SECOND = 1_000_000
 UNIT_BITS, CAPACITY_BITS = 30, 42
 MAX_FILL_MICROSECONDS = 1 << 50
-"""Microseconds (35 years): a bucket that takes longer to fill is a mistake."""
+"""A bucket that takes longer to fill (35 years) is refused as a mistake."""
 MAX_CAPACITY_UNITS = 1 << 34
-"""Units: beyond it a tick is no longer small beside one unit."""
+"""Maximum units of a capacity: beyond it, a tick is no longer small beside one unit."""
 MAX_BACKLOG_TICKS = 1 << 52
-"""Ticks of backlog. Debt does not grow beyond it."""
+"""Maximum ticks of a backlog. Debt does not grow beyond it."""
 NEVER = 1 << 53
 """The cost of a claim that exceeds its bucket's capacity."""
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """A limit in ticks: `pace` are refilled in a microsecond (0: never), a unit costs `unit`, `capacity` fill
-    the bucket.
+    """A limit in ticks.
 
-    `one` is what a claim of one unit takes.
+    `pace`: ticks refilled per microsecond (0: never). `unit`: ticks of one unit. `capacity`: ticks of a full
+    bucket. `one`: ticks of a claim of one unit.
     """
 
     limit: Limit
@@ -50,8 +50,8 @@ class Rule(msgspec.Struct, frozen=True):
     one: int
 
     def cost(self, amount: float) -> int:
-        """Ticks that a claim of `amount` takes; NEVER where it exceeds the capacity. Raises ValueError below
-        zero."""
+        """Returns the ticks that a claim of `amount` takes; NEVER if it exceeds the capacity. Raises
+        ValueError for a negative amount."""
         if not amount >= 0:
             raise ValueError("a claim takes zero or more")
         if amount > self.limit.capacity:
@@ -59,14 +59,16 @@ class Rule(msgspec.Struct, frozen=True):
         return min(self._ticks(amount), self.capacity)
 
     def charge(self, amount: float) -> int:
-        """Ticks that settling adds (a refund's are negative). Raises ValueError for what is not finite."""
+        """Returns the ticks that settling `amount` adds (negative for a refund). Raises ValueError if it is
+        not finite."""
         if not math.isfinite(amount):
             raise ValueError("only a finite amount can be settled")
         ticks = self._ticks(amount)
         return max(-MAX_BACKLOG_TICKS, min(ticks, MAX_BACKLOG_TICKS))
 
     def _ticks(self, amount: float) -> int:
-        """Rounded up: a charge is never too small and a refund never too large."""
+        """Returns the ticks of an amount, rounded up, so that a charge is never too small and a refund never
+        too large."""
         whole = int(amount)
         if whole == amount:
             return whole * self.unit
@@ -74,13 +76,13 @@ class Rule(msgspec.Struct, frozen=True):
         return -(-numerator * self.unit // denominator)
 
     def wait(self, excess: int) -> float:
-        """Microseconds until a backlog that is `excess` ticks too large fits; infinite where none are ever
-        refilled."""
+        """Returns the microseconds until a backlog that is `excess` ticks too large fits; infinite if none
+        are refilled."""
         return -(-excess // self.pace) if self.pace else math.inf
 
     def level(self, backlog: int) -> Level:
-        """The bucket's state; `reset` is infinite if it is not full and never refills (the policy knows its
-        period)."""
+        """Returns the bucket's state. `reset` is infinite if it is not full and never refills (the policy
+        knows its period)."""
         if self.pace:
             return Level((self.capacity - backlog) / self.unit, backlog / (self.pace * SECOND))
         return Level((self.capacity - backlog) / self.unit, math.inf if backlog else 0.0)
@@ -88,10 +90,10 @@ class Rule(msgspec.Struct, frozen=True):
 
 @lru_cache(4096)
 def rule_of(limit: Limit) -> Rule:
-    """The limit in ticks. Raises ValueError, with a message for users, for an impossible limit.
+    """Returns the limit in ticks. Raises ValueError, with a message for users, for an impossible limit.
 
-    A unit is rounded up to whole ticks, and once more where a capacity that is no whole number of ticks would
-    otherwise let a claim of all of it cost less than it took to refill.
+    A unit is rounded up to whole ticks. It is rounded up once more if the capacity is not a whole number of
+    ticks and a claim of all of it would otherwise cost less than it took to refill.
     """
     if not (0 < limit.capacity <= MAX_CAPACITY_UNITS and 0 <= limit.rate < math.inf):
         raise ValueError(
@@ -131,8 +133,8 @@ class Bucket:
         self.expires = expires
 
     def refill(self, earliest: int, latest: int) -> None:
-        """Let time pass. Where a clock is finer than a microsecond, it reads between `earliest` and
-        `latest`."""
+        """Refills for the time that has passed. Where the clock is finer than a microsecond, it is between
+        `earliest` and `latest`."""
         elapsed = (earliest - self.at) * self.rule.pace
         if 0 <= elapsed < self.backlog:
             self.backlog -= elapsed
@@ -144,7 +146,7 @@ class Bucket:
             self.at = latest
 
     def adopt(self, rule: Rule) -> None:
-        """Change the limit: the units used under the old one count against the new one."""
+        """Changes the limit. Units used under the old limit count under the new one."""
         self.backlog = min(MAX_BACKLOG_TICKS, -(-self.backlog * rule.unit // self.rule.unit))
         self.rule = rule
 
@@ -161,10 +163,10 @@ def refusal(
     slots: Sequence[Slot] = (),
     places: Sequence[tuple[int, bool]] = (),
 ) -> Verdict:
-    """The verdict for a call that does not fit, with the wait in whole microseconds; `backlogs` as they are
-    now.
+    """Returns the verdict for a call that does not fit, with the wait in whole microseconds.
 
-    `places`, for each slot: how many are taken under its key, and whether one was free for it.
+    `backlogs` are the present ones. `places`: for each slot, how many places are taken under its key, and
+    whether one was free for it.
     """
     levels = [rule.level(backlog) for rule, backlog in zip(rules, backlogs, strict=True)]
     before: dict[str, int] = {}
@@ -183,7 +185,7 @@ def refusal(
 
 
 def same_limits(claims: Sequence[Claim]) -> None:
-    """Raises ValueError where one bucket is claimed under two limits (each window needs its own key) or
+    """Raises ValueError if a bucket is claimed under two limits (each window needs a key of its own), or
     reserved twice."""
     if len({claim.key for claim in claims}) == len(claims):
         return
@@ -197,6 +199,6 @@ def same_limits(claims: Sequence[Claim]) -> None:
 
 
 def moved(ticks: int, unit: int, to: int) -> int:
-    """Convert ticks from a limit with unit `unit` to one with `to`; rounded down, so that never too much is
-    given back."""
+    """Converts ticks from a limit whose unit has `unit` ticks to one whose unit has `to`; rounded down, so
+    that never too much is given back."""
     return ticks if unit == to else ticks * to // unit

@@ -5,7 +5,7 @@ from sluice.storage import Reason
 
 
 class BucketStoreFailed(Unavailable):
-    """The store did not decide, or it is unknown whether it did. `reason` as in `sluice.storage`."""
+    """The store did not decide, or it is unknown whether it did. `reason` is one of `sluice.storage.Reason`."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__("The limits cannot be checked now")

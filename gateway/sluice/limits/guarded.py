@@ -42,9 +42,10 @@ MAX_GREETING_SECONDS = 1.5
 MAX_PENDING = 10_000
 """Most pending settlements; beyond it the oldest are dropped."""
 SETTLEMENTS_AT_A_TIME = 100
-"""Pending settlements sent at a time."""
+"""Pending settlements that are sent at a time."""
 MIN_RETRY_SECONDS = 0.02
-"""Seconds until a settlement that failed is sent again, while the store is not down; then more each time."""
+"""Minimum seconds until a failed settlement is sent again while the store is up; each further try waits
+longer."""
 TRIES = 20
 """Most attempts at a settlement that the store answers with an error."""
 
@@ -54,7 +55,7 @@ def _ignore(*_: object) -> None:
 
 
 class _Settlement(msgspec.Struct):
-    """A settlement that the store has not confirmed. `reserve`: its reservations must be made in the store
+    """A settlement that the store has not confirmed. `reserve`: its reservations have to be made in the store
     first."""
 
     claims: Sequence[Claim]
@@ -130,8 +131,8 @@ class Guarded:
         return verdict
 
     async def greet(self) -> None:
-        """Send one request, so that a wrong configuration is reported at the start. Never raises for a store
-        that is down."""
+        """Sends one request, so that a wrong configuration is reported at the start. Does not raise if the
+        store is down."""
         if isinstance(self._store, Remote):
             try:
                 await self._ask(MAX_GREETING_SECONDS, self._store.greet)
@@ -139,16 +140,16 @@ class Guarded:
                 self._count(error.reason)
 
     async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
-        """Never raises for a store that is down: the call it belongs to has been answered."""
+        """Does not raise if the store is down: the call that is settled has its answer already."""
         if self._share.holders and not self._share.holders.isdisjoint(_holders(claims, slots)):
             await self._share.settle(claims, slots)
         else:
             await self._settle(_Settlement(claims, slots, again))
 
     async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
-        """Never raises for a store that is down: a later renewal holds expired ones again.
+        """Does not raise if the store is down: a later renewal holds expired leases again.
 
-        Reservations of the fallback are made in the store, too, by the first renewal after an outage.
+        The first renewal after an outage also makes the fallback's reservations in the store.
         """
         others = self._share.holders
         held = [slot for slot in slots if slot.holder not in others]
@@ -162,7 +163,8 @@ class Guarded:
                 self._count(error.reason)
 
     async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
-        """The store's balances after all pending settlements. Raises Unavailable if it does not answer."""
+        """Returns the store's balances after all pending settlements. Raises Unavailable if it does not
+        answer."""
         if self.down:
             raise Unavailable("The budgets cannot be read now")
         try:
@@ -173,7 +175,7 @@ class Guarded:
             raise Unavailable("The budgets cannot be read now") from error
 
     async def close(self) -> None:
-        """Send pending settlements while the store answers, for MAX_GREETING_SECONDS at most."""
+        """Sends pending settlements while the store answers, for at most MAX_GREETING_SECONDS."""
         for task in (self._probing, self._settling):
             if task is not None:
                 task.cancel()
@@ -186,7 +188,7 @@ class Guarded:
         await self._share.close()
 
     async def _settle(self, settlement: _Settlement) -> None:
-        """Settle in the store, or keep the settlement pending while the store does not answer."""
+        """Settles in the store; keeps the settlement pending if the store does not answer."""
         if self.down:
             self._pending.append(settlement)
             return
@@ -201,7 +203,8 @@ class Guarded:
                 self._schedule()
 
     async def _settle_one(self, settlement: _Settlement) -> None:
-        """Raises StoreFailed if it may not have been done; a repeatable one can then be sent again."""
+        """Raises BucketStoreFailed if it may not have been done; a repeatable settlement can then be sent
+        again."""
         if settlement.reserve:
             reserved = [
                 msgspec.structs.replace(claim, amount=claim.held, held=0.0) for claim in settlement.claims
@@ -213,7 +216,7 @@ class Guarded:
         await self._ask(self._timeout, self._store.settle, settlement.claims, settlement.slots, *again)
 
     def _charge(self, claims: Sequence[Claim]) -> None:
-        """Charge in the store what the fallback decided about budgets."""
+        """Charges the store for what the fallback decided about budgets."""
         if charges := [claim for claim in claims if not claim.holder]:
             self._add_pending(_Settlement(charges))
         if ended := [_of_fallback(claim) for claim in claims if claim.holder]:
@@ -224,13 +227,13 @@ class Guarded:
         self._schedule()
 
     def _schedule(self) -> None:
-        """Send pending settlements in the background, unless the store is down: then `_recover` sends
-        them."""
+        """Sends pending settlements in the background, unless the store is down: then `_recover` does."""
         if not self.down and (self._settling is None or self._settling.done()):
             self._settling = asyncio.create_task(self._settle_soon())
 
     async def _settle_soon(self) -> None:
-        """Soon at first, for a lost reply: what is pending goes with this process, if that is killed."""
+        """Sends pending settlements, at first soon, in case only the reply was lost: if this process is
+        killed, pending settlements are lost with it."""
         pause = min(MIN_RETRY_SECONDS, self._probe_every)
         while self._pending and not self.down:
             await self._sleep(pause)
@@ -241,7 +244,7 @@ class Guarded:
                 self._count(error.reason)
 
     async def _ask(self, timeout: float, operation: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-        """Call the store. Raises StoreFailed, also if the store is declared down meanwhile."""
+        """Calls the store. Raises BucketStoreFailed, also if the store is declared down meanwhile."""
         try:
             async with asyncio.timeout(timeout) as deadline:
                 self._waiting.add(deadline)
@@ -283,9 +286,10 @@ class Guarded:
                 self._switched(False)
 
     async def _settle_pending(self) -> None:
-        """Send all pending settlements. Raises StoreFailed if the store does not answer.
+        """Sends all pending settlements. Raises BucketStoreFailed if the store does not answer.
 
-        Those that were sent stay pending if they can be repeated, else they may be lost.
+        A settlement that was sent without a reply stays pending if it can be repeated; otherwise it may be
+        lost.
         """
         left = len(self._pending)
         while left > 0 and self._pending:
@@ -310,11 +314,11 @@ class Guarded:
 
 
 class Share:
-    """A BucketStore for one of `replicas` gateways that decides locally: capacities and rates are divided by
-    their number.
+    """A BucketStore for one of `replicas` gateways, which decides locally: capacities and rates are divided
+    by their number.
 
-    `charge` gets the amounts taken from or settled in buckets that never refill, reservations when they end.
-    `holders` have slots or reservations here.
+    `charge` gets the amounts taken from or settled in buckets that never refill (reservations when they end).
+    `holders`: those that have slots or reservations here.
     """
 
     lease = float("inf")
@@ -363,16 +367,14 @@ def _holders(claims: Sequence[Claim], slots: Sequence[Slot]) -> set[str]:
 
 
 def _of_fallback(claim: Claim) -> Claim:
-    """The claim under a holder's name of its own: the store may have a reservation of the same holder
-    already."""
+    """Returns the claim with a holder's name of its own, because the store may already have a reservation of
+    the same holder."""
     return msgspec.structs.replace(claim, holder=f"{claim.holder}~")
 
 
 def share_of(claims: Sequence[Claim], replicas: int) -> Sequence[Claim]:
-    """The claims with capacity and rate divided by `replicas`.
-
-    A call that fits the full capacity still fits its share: else large calls could never be admitted.
-    """
+    """Returns the claims with capacity and rate divided by `replicas`. A call that fits the full capacity
+    still fits its share, because otherwise large calls could never be admitted."""
     if replicas <= 1:
         return claims
     needed: dict[str, float] = {}

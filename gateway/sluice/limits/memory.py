@@ -18,11 +18,12 @@ from sluice.limits.bucket import SECOND, Bucket, moved, refusal, rule_of, same_l
 SWEEP_EVERY = 32
 """Claims between two sweeps."""
 SWEEP = 2 * SWEEP_EVERY
-"""Buckets looked at in a sweep: more than the claims between two sweeps can have made."""
+"""Buckets that one sweep checks: more than the claims between two sweeps can make."""
 
 
 class MemoryStore:
-    """`clock` gives seconds and should be monotonic; `wall` seconds since the epoch, for what expires."""
+    """Buckets and slots of one process. `clock` gives seconds and should be monotonic; `wall` gives seconds
+    since the epoch, for buckets that expire."""
 
     lease = math.inf
 
@@ -39,8 +40,8 @@ class MemoryStore:
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
         self._holders: dict[str, set[str]] = {}
         self._reserved: dict[str, dict[str, tuple[int, int]]] = {}
-        """Of each budget, by holder: the ticks that were reserved, which are part of its backlog, and their
-        unit."""
+        """By budget and holder: the ticks that are reserved (they are part of the backlog), and the ticks of
+        one unit."""
         self._until_sweep = SWEEP_EVERY
 
     def __len__(self) -> int:
@@ -51,13 +52,13 @@ class MemoryStore:
         return self.take_now(claims, slots)
 
     def take_now(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
-        """Raises ValueError for a negative amount, or one bucket under two limits; Unavailable for a budget
-        too many."""
+        """Raises ValueError for a negative amount, or for one bucket under two limits; Unavailable if there
+        are too many budgets."""
         reserving = claims and claims[-1].holder
         if reserving:
             same_limits(claims)
         now = self._clock()
-        exact = now * SECOND  # as `_microseconds` does
+        exact = now * SECOND  # as `microseconds` does
         earliest = latest = math.floor(exact)
         if earliest != exact:
             latest += 1
@@ -100,7 +101,7 @@ class MemoryStore:
         verdict = refusal(claims, rules, [cost for _, cost in taken], backlogs, slots=slots, places=places)
         if verdict.denied >= len(claims):  # SLOT_WAIT is a guess, not a time to be rounded
             return verdict
-        retry_after = _until(
+        retry_after = seconds_until(
             now, max((bucket.at for bucket, _ in taken), default=latest), verdict.retry_after
         )
         return Verdict(False, verdict.levels, retry_after, verdict.denied)
@@ -111,7 +112,7 @@ class MemoryStore:
             claim.holder in self._reserved.get(claim.key, ()) for claim in claims if claim.holder
         ):
             return
-        earliest, latest = _microseconds(self._clock())
+        earliest, latest = microseconds(self._clock())
         charges = []
         for claim in claims:
             bucket = self._bucket(claim, claims, earliest, latest)
@@ -131,7 +132,7 @@ class MemoryStore:
 
     async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
         """See BucketStore."""
-        earliest, latest = _microseconds(self._clock())
+        earliest, latest = microseconds(self._clock())
         found = []
         for claim in claims:
             bucket = self._buckets.get(claim.key)
@@ -155,7 +156,7 @@ class MemoryStore:
                 self._reserved.setdefault(claim.key, {})[claim.holder] = (cost, bucket.rule.unit)
 
     def _given_back(self, claim: Claim, bucket: Bucket) -> int:
-        """End the holder's reservation; its ticks, 0 if there was none."""
+        """Ends the holder's reservation. Returns its ticks, 0 if there was none."""
         reserved = self._reserved.get(claim.key, {})
         ticks, unit = reserved.pop(claim.holder, (0, 1))
         if not reserved:
@@ -163,8 +164,8 @@ class MemoryStore:
         return moved(ticks, unit, bucket.rule.unit)
 
     def _bucket(self, claim: Claim, claims: Sequence[Claim], earliest: int, latest: int) -> Bucket:
-        """The claim's bucket, refilled to now. Raises ValueError if another of the `claims` has another limit
-        for it."""
+        """Returns the claim's bucket, refilled until now. Raises ValueError if another of the `claims` has
+        another limit for it."""
         bucket = self._buckets.get(claim.key)
         if bucket is None:
             return self._new(claim, latest)
@@ -181,7 +182,8 @@ class MemoryStore:
         return bucket
 
     def _enter(self, slot: Slot, entered: list[Slot]) -> bool:
-        """Add the holder, even beyond the capacity; whether it was within. A holder has one place only."""
+        """Adds the holder, even beyond the capacity. Returns whether there was a free place. A holder has one
+        place only."""
         holders = self._holders.get(slot.key)
         if holders is None:
             holders = self._holders[slot.key] = set()
@@ -218,22 +220,22 @@ class MemoryStore:
                 self._reserved.pop(key, None)
 
 
-def _microseconds(now: float) -> tuple[int, int]:
-    """The whole microseconds before and after `now`, so that elapsed time can be rounded down at both
+def microseconds(now: float) -> tuple[int, int]:
+    """Returns the whole microseconds before and after `now`, so that elapsed time can be rounded down at both
     ends."""
     exact = now * SECOND
     earliest = math.floor(exact)
     return earliest, earliest if earliest == exact else earliest + 1
 
 
-def _until(now: float, at: int, wait: float) -> float:
-    """`wait` from the microsecond `at`, as seconds from `now`; longer if `now + wait` would be too early in
-    floating point."""
+def seconds_until(now: float, at: int, wait: float) -> float:
+    """Returns the seconds from `now` until `wait` microseconds after the microsecond `at`; a little longer if
+    `now + wait` would be too early in floating point."""
     if wait == math.inf:
         return wait
     due = at + round(wait * SECOND)
-    if _microseconds(now + wait)[0] < due:
+    if microseconds(now + wait)[0] < due:
         wait = due / SECOND - now
-    while _microseconds(now + wait)[0] < due:
+    while microseconds(now + wait)[0] < due:
         wait += math.ulp(now + wait)
     return wait

@@ -1,20 +1,21 @@
-"""Holds buckets and slots shared by any number of gateways, in Redis 6.2+ or Valkey: one script, one round
-trip per call.
+"""Holds buckets and slots that any number of gateways share, in Redis 6.2+ or Valkey: one script and one
+round trip per call. The time is the server's, so gateways need no common clock.
 
-The time is the server's, so gateways need no common clock. All keys begin with `{prefix}`, a hash tag: the
-buckets of any call share a slot, as a cluster demands of a script, and all of one prefix live on one shard. A
-server that evicts keys mints tokens: give it `maxmemory-policy noeviction`, or enough memory (100 bytes per
-bucket that is not full).
+All keys begin with `{prefix}`, a hash tag: the buckets of a call share a slot, as a cluster requires of a
+script, and everything of one prefix is on one shard. A server that evicts keys gives callers tokens that they
+should not have: set `maxmemory-policy noeviction`, or give it enough memory (100 bytes per bucket that is not
+full).
 
-Calls are batched: those made while others are running form a *flight*, a pipeline of single scripts on a
-connection of its own, so a burst costs tens of microseconds per call instead of a connection each. A caller
-only waits for its reply: if it is cancelled or times out, the flight still reads the reply, and an admitted
-take is given back in the next flight. A settlement is sent whether its caller still waits or not.
+Calls are batched. Those made while others are running form a batch: a pipeline of single scripts on a
+connection of its own, so that a burst costs tens of microseconds per call instead of a connection each. A
+caller only waits for its reply. If it is cancelled or times out, the batch still reads the reply, and what an
+admitted call has taken is given back in the next batch. A settlement is sent whether its caller still waits
+or not.
 
 When a connection breaks, its calls may have been done or not. Amounts are not sent twice, so limits are never
-exceeded; at worst the caller loses them. Slots and reservations are given back once more, which is harmless,
-and a settlement that ends a reservation may be sent again: by the reservation the server knows whether it was
-done.
+exceeded; at worst the caller loses them. Slots and reservations are given back once more, which is harmless.
+A settlement that ends a reservation may be sent again, because the reservation shows the server whether it
+was done.
 """
 
 import asyncio
@@ -35,14 +36,14 @@ from sluice.storage import LEAVE
 from sluice.storage.address import address_of
 from sluice.storage.redis import RedisClient, RedisFailed, reason_of
 
-SEATS = 128
-"""Most calls in one flight; further ones wait for the next, or use another connection."""
+MAX_CALLS_PER_BATCH = 128
+"""Maximum calls in one batch; further ones wait for the next, or use another connection."""
 MIN_REPLY_WAIT_SECONDS = 1.0
-"""Seconds that a flight waits for replies, longer than its callers; then its connection is closed."""
+"""Seconds that a batch waits for replies, longer than its callers do; then its connection is closed."""
 MAX_PENDING = 10_000
-"""Most pending give-backs; beyond it the oldest are dropped."""
+"""Maximum pending give-backs; beyond it the oldest are dropped."""
 RENEWALS_AT_A_TIME = 256
-"""Slots renewed by one run of the script: other calls wait for one run at most."""
+"""Slots that one run of the script renews, so that other calls wait for one run at most."""
 
 Mode = Literal["take", "settle", "again", "renew", "look"]
 Place = tuple[str, str]
@@ -50,8 +51,8 @@ Place = tuple[str, str]
 
 
 class Reservation(NamedTuple):
-    """`number`: of the budget's bucket among the call's; `member`: holder, ticks and unit, as the set of
-    holders has it."""
+    """A reservation. `number`: the index of the budget's bucket among the call's. `member`: holder, ticks and
+    unit, as the set of holders has it."""
 
     number: int
     key: str
@@ -59,7 +60,7 @@ class Reservation(NamedTuple):
 
 
 class _Call:
-    """One run of the script. `answer`: its caller's future, if one waits."""
+    """One run of the script. `answer`: the future of its caller, if one waits."""
 
     __slots__ = ("answer", "buckets", "ended", "limits", "mode", "numbers", "places", "reservations")
 
@@ -95,7 +96,7 @@ class _Call:
         return found
 
     def undo(self) -> "_Call":
-        """The call that gives a take back."""
+        """Returns the call that gives back what this one took."""
         numbers = list(self.numbers)
         numbers[3::5] = [-ticks for ticks in numbers[3::5]]
         for one in self.reservations:  # it ends, and nothing was used
@@ -105,10 +106,8 @@ class _Call:
         )
 
     def release(self) -> "_Call | None":
-        """The call that gives back places and reservations, harmless if this one was not done, or settled.
-
-        None if it has neither.
-        """
+        """Returns the call that gives back its places and reservations; None if it has neither. It is
+        harmless if this one was not done, or has been settled."""
         if not self.places and not self.reservations:
             return None
         if not self.reservations:
@@ -131,10 +130,11 @@ def _release(places: Sequence[Place]) -> _Call:
 
 
 class RedisStore:
-    """`url` as in `storage.address`; its timeout applies if `timeout` is None.
+    """Buckets and slots in Redis.
 
-    `timeout` and `lease` in seconds: of a whole call, and of a slot without renewal. `now` replaces the
-    server's clock (microseconds), for tests. Raises ValueError for an address that is none.
+    `url`: see `sluice.storage.address`; its timeout applies if `timeout` is None. `timeout`: seconds of a
+    whole call. `lease`: seconds of a slot or reservation without renewal. `now` replaces the server's clock
+    (in microseconds), for tests. Raises ValueError if the address is invalid.
     """
 
     def __init__(
@@ -154,13 +154,13 @@ class RedisStore:
         self._digest = hashlib.sha1(
             self._script.encode(), usedforsecurity=False
         ).hexdigest()  # the name EVALSHA knows it by
-        self._max_flights = max_connections
+        self._max_senders = max_connections
         self._queued: list[_Call] = []
         self._pending: deque[_Call] = deque(maxlen=MAX_PENDING)
-        """Give-backs that no caller waits for: sent with the next flight; after a failed one, only with the
-        next call."""
+        """Give-backs that no caller waits for. They are sent with the next batch; after a failed batch, only
+        with the next call."""
         self._renewals: list[_Call] = []
-        self._flights: set[asyncio.Task[None]] = set()
+        self._senders: set[asyncio.Task[None]] = set()
         address = address_of(url)
         self.timeout = timeout if timeout is not None else address.timeout or TIMEOUT
         patience = max(MIN_REPLY_WAIT_SECONDS, self.timeout)
@@ -169,7 +169,8 @@ class RedisStore:
         )
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
-        """Without claims and slots it is a probe. Raises StoreFailed; ValueError as MemoryStore does."""
+        """Without claims and slots it is a probe. Raises BucketStoreFailed, and ValueError as MemoryStore
+        does."""
         if not claims and not slots:
             await self._run(self._probe())
             return Verdict(True, ())
@@ -187,17 +188,15 @@ class RedisStore:
         return Verdict(True, tuple(levels))
 
     async def greet(self) -> None:
-        """Raises StoreFailed. Waits longer than a call, to report the reason of a slow refusal."""
+        """Raises BucketStoreFailed. Waits longer than a call, to report the reason of a slow refusal."""
         await self._run(self._probe(), max(MIN_REPLY_WAIT_SECONDS, self.timeout))
 
     def _probe(self) -> _Call:
         return _release([(f"{self._tag}/", "")])  # a write, because a replica would answer reads
 
     async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
-        """Raises StoreFailed if it may not have been done; ValueError as MemoryStore does.
-
-        With reservations it may be sent `again` until an answer comes, for an hour.
-        """
+        """Raises BucketStoreFailed if it may not have been done, and ValueError as MemoryStore does. A
+        settlement with reservations may be sent `again` until it is answered, for up to an hour."""
         rules = [rule_of(claim.limit) for claim in claims]
         charges = [rule.charge(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
         call = self._call("again" if again else "settle", claims, rules, charges, slots)
@@ -206,8 +205,8 @@ class RedisStore:
         await self._run(call)
 
     async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
-        """Expired ones are held again, even beyond the capacity, as their calls still run. Raises
-        StoreFailed."""
+        """Holds expired ones again, even beyond the capacity, because their calls are still running. Raises
+        BucketStoreFailed."""
         for first in range(0, max(len(slots), len(claims)), RENEWALS_AT_A_TIME):
             some = claims[first : first + RENEWALS_AT_A_TIME]
             rules = [rule_of(claim.limit) for claim in some]
@@ -217,7 +216,7 @@ class RedisStore:
             await self._run(call)
 
     async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
-        """Raises StoreFailed."""
+        """Raises BucketStoreFailed."""
         rules = [rule_of(claim.limit) for claim in claims]
         named = [msgspec.structs.replace(claim, holder="-") for claim in claims]
         call = self._call("look", named, rules, [0] * len(claims), ())
@@ -228,14 +227,14 @@ class RedisStore:
         ]
 
     async def close(self) -> None:
-        """Send pending give-backs, within MIN_REPLY_WAIT_SECONDS."""
+        """Sends pending give-backs, for at most MIN_REPLY_WAIT_SECONDS."""
         if self._pending:
-            self._depart()
-        if self._flights:
-            await asyncio.wait(self._flights, timeout=MIN_REPLY_WAIT_SECONDS)
-        for flight in self._flights:
-            flight.cancel()
-        await asyncio.gather(*self._flights, return_exceptions=True)
+            self._start_sender()
+        if self._senders:
+            await asyncio.wait(self._senders, timeout=MIN_REPLY_WAIT_SECONDS)
+        for sender in self._senders:
+            sender.cancel()
+        await asyncio.gather(*self._senders, return_exceptions=True)
         for call in self._queued:
             _answer(call, RedisFailed("connection"))
         await self._client.close()
@@ -268,7 +267,7 @@ class RedisStore:
     async def _run(self, call: _Call, timeout: float | None = None) -> list[int]:
         call.answer = asyncio.get_running_loop().create_future()
         self._queued.append(call)
-        self._depart()
+        self._start_sender()
         reply: list[int] = []
         try:
             async with asyncio.timeout(self.timeout if timeout is None else timeout):
@@ -279,43 +278,43 @@ class RedisStore:
         finally:
             if not reply and _admitted(call):  # cancelled at the moment of its reply
                 self._pending.append(call.undo())
-                self._depart()
+                self._start_sender()
 
-    def _depart(self) -> None:
-        if len(self._flights) < self._max_flights:
-            flight = asyncio.get_running_loop().create_task(self._fly())
-            self._flights.add(flight)
-            flight.add_done_callback(self._flights.discard)
+    def _start_sender(self) -> None:
+        if len(self._senders) < self._max_senders:
+            sender = asyncio.get_running_loop().create_task(self._send_batches())
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
 
-    async def _fly(self) -> None:
-        """Send queued calls until there are none."""
+    async def _send_batches(self) -> None:
+        """Sends queued calls, batch by batch, until there are none."""
         healthy = True
         while self._queued or (self._pending and healthy):
-            boarding, self._queued = self._queued[:SEATS], self._queued[SEATS:]
-            aboard = [call for call in boarding if call.mode != "take" or _waits(call)]
-            while self._pending and len(aboard) < SEATS:
-                aboard.append(self._pending.popleft())
+            queued, self._queued = self._queued[:MAX_CALLS_PER_BATCH], self._queued[MAX_CALLS_PER_BATCH:]
+            batch = [call for call in queued if call.mode != "take" or _waits(call)]
+            while self._pending and len(batch) < MAX_CALLS_PER_BATCH:
+                batch.append(self._pending.popleft())
             try:
                 async with asyncio.timeout(max(MIN_REPLY_WAIT_SECONDS, self.timeout)):
-                    replies = await self._send(aboard)
+                    replies = await self._send(batch)
             except Exception as error:  # any error goes to the callers
                 healthy = False
                 if reason_of(error) in LEAVE:
                     await self._client.leave()
-                for call in aboard:
-                    self._land_unknown(call, error)
+                for call in batch:
+                    self._deliver_error(call, error)
             else:
                 healthy = True
-                for call, reply in zip(aboard, replies, strict=True):
-                    self._land(call, reply)
+                for call, reply in zip(batch, replies, strict=True):
+                    self._deliver(call, reply)
 
-    def _land(self, call: _Call, reply: Any) -> None:
+    def _deliver(self, call: _Call, reply: Any) -> None:
         if call.mode == "take" and not _waits(call) and not isinstance(reply, Exception) and reply[0]:
             self._pending.append(call.undo())  # its caller is gone
         self._end_renewal(call)
         _answer(call, reply)
 
-    def _land_unknown(self, call: _Call, error: Exception) -> None:
+    def _deliver_error(self, call: _Call, error: Exception) -> None:
         if call.mode == "take":
             if release := call.release():
                 self._pending.append(release)

@@ -1,88 +1,70 @@
-"""Holds buckets and slots shared by the processes of one host, in an LMDB file that all of them map
-(`table.py`).
+"""Holds buckets and slots that the processes of one host share, in an LMDB file that all of them map
+(`table.py`; `rows.py` has the format of the rows).
 
-A call holds the file's lock, and reads the time under it: CLOCK_MONOTONIC is the same for all processes of a
-host, so time never runs back from one holder to the next. If the lock's holder hangs the call raises
-StoreFailed, and the guard in front of the store decides (`limits.when_down`).
+A call holds the file's lock, and reads the time while it has it. CLOCK_MONOTONIC is the same for all
+processes of a host, so time never runs backwards from one holder of the lock to the next. If the holder
+hangs, the call raises BucketStoreFailed, and the guard in front of the store decides (`limits.when_down`).
 
-Rows, by the first byte of their keys: b and p are buckets and places (how many slots of a key are taken), l
-are leases, e the same by when they end, s seats. A slot is a lease with its places' row in its key; what is
-reserved of a budget is one, too, with the budget's, and says how many ticks of the backlog are its own. Slots
-and reservations of a dead process are given back when a call finds no slot or budget left (checked at most
-every BURY_EVERY seconds), when a balance is read, or when the table is opened; those of a process that hangs
-when their lease ends.
+Slots and reservations of a dead process are given back when a call finds no slot or budget left (checked at
+most every DEAD_CHECK_SECONDS), when a balance is read, and when the table is opened. Those of a process that
+hangs are given back when their lease ends.
 
-In a full table a new row replaces one of the WINDOW buckets that follow it: one that is full again (its row
-is not needed), else the one that would be full soonest, reported to `evicted`. That bucket then counts as
-full, the smallest possible error, and callers that flood the table with keys evict each other's buckets
-rather than those with debt. Budgets (rate 0) and leases are never evicted: if there is nothing else, the call
-raises StoreFailed.
+In a full table, a new row replaces one of the WINDOW buckets that follow it: one that is full again (its row
+is not needed), or else the one that would be full soonest, which is reported to `evicted`. The replaced
+bucket then counts as full, which is the smallest possible error, and callers that flood the table with keys
+evict each other's buckets before those with debt. Budgets (rate 0) and leases are never evicted: if there is
+nothing else to replace, the call raises BucketStoreFailed.
 """
 
 import math
-import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
-from hashlib import blake2b
 from itertools import chain, islice, takewhile
 from pathlib import Path
 
 import msgspec
 
-from sluice.limits import SLOT_WAIT, Balance, Claim, Level, Limit, Slot, Verdict
-from sluice.limits.bucket import SECOND, Bucket, Rule, moved, refusal, rule_of
+from sluice.limits import SLOT_WAIT, Balance, Claim, Level, Slot, Verdict
+from sluice.limits.bucket import SECOND, Rule, refusal, rule_of
 from sluice.limits.faults import BucketStoreFailed
-from sluice.limits.memory import _microseconds, _until
+from sluice.limits.memory import microseconds, seconds_until
+from sluice.limits.rows import (
+    BUCKET,
+    COUNT,
+    END,
+    LEASE,
+    NAME_BYTES,
+    BucketRow,
+    Places,
+    end_of,
+    ends_prefix,
+    given_back,
+    name_of_bucket,
+    name_of_lease,
+    name_of_places,
+    needed_for,
+    state_of,
+)
 from sluice.limits.table import BucketTable, Transaction, starting
 
-BUCKET = struct.Struct("<qqqqqd")
-"""At, backlog, pace, unit, capacity, when it may be forgotten (seconds since the epoch; 0: when it is full).
-
-What never refills needs no time: in place of `at` stand the ticks of its backlog that are reserved.
-"""
-LEASE = struct.Struct("<qqqq")
-"""When it ends, its process's seat, ticks that are reserved and their unit (0: it is a slot's)."""
-ENDS = struct.Struct(">Q")
-END = 1 + ENDS.size
-NAME = 16
-"""Bytes: a kind and a digest."""
-COUNT = struct.Struct("<q")
 WINDOW = 32
-BURY_EVERY = 0.1
-"""Least seconds between two checks for dead processes."""
+DEAD_CHECK_SECONDS = 0.1
+"""Minimum seconds between two checks for dead processes."""
 LEASES_AT_A_TIME = 100
-"""Leases renewed under one lock, or ended in one transaction."""
+"""Leases that are renewed under one lock, or ended in one transaction."""
 
 
 def _ignore() -> None:
     return None
 
 
-def _name(kind: bytes, text: str, salt: bytes = b"") -> bytes:
-    return kind + blake2b(text.encode("utf-8", "surrogatepass"), digest_size=NAME - 1, salt=salt).digest()
-
-
-@lru_cache(8192)
-def _name_of_bucket(key: str) -> bytes:
-    return _name(b"b", key)
-
-
-@lru_cache(8192)
-def _name_of_places(key: str) -> bytes:
-    return _name(b"p", key)
-
-
-def _name_of_lease(of: bytes, holder: str) -> bytes:
-    return b"l" + _name(of, holder)
-
-
 class SharedStore:
-    """`path` is created (0600) if need be. `clock` gives the host's monotonic seconds, `wall` seconds since
-    the epoch.
+    """Buckets and slots of one host.
 
-    `lease` and `patience` (the timeout for the lock) in seconds; `size` is a new file's, in rows. `evicted`
-    is called for each bucket deleted before it was full. Raises OSError as Table.
+    `path` is created (0600) if need be, for `size` rows. `clock` gives the host's monotonic seconds, `wall`
+    seconds since the epoch. `lease`: seconds without renewal; `patience`: seconds that a call waits for the
+    lock. `evicted` is called for each bucket that is deleted before it is full. Raises OSError as BucketTable
+    does.
     """
 
     def __init__(
@@ -101,39 +83,39 @@ class SharedStore:
         self._wall = wall
         self._patience = patience
         self._evicted = evicted
-        self._buried = -math.inf
+        self._dead_checked = -math.inf
         self._latest = -1
-        """When a lease was last requested: shows that the clock stepped back, so that leases do not last
-        longer for it."""
+        """The latest time at which a lease was taken. An earlier time shows that the clock stepped back;
+        leases must not last longer because of that."""
         self._table = BucketTable(path, size)
-        self._table.change_blocking(self._sit_down)
+        self._table.change_blocking(self._begin)
 
-    def _sit_down(self) -> None:
-        self._bury(frozenset((self._table.seat,)))
+    def _begin(self) -> None:
+        self._release_dead(frozenset((self._table.seat,)))
         with self._table.env.begin(write=True) as txn:
             self._table.use_seat(txn)
 
     async def take(self, claims: Sequence[Claim], slots: Sequence[Slot] = ()) -> Verdict:
-        """Raises StoreFailed; ValueError as MemoryStore does."""
+        """Raises BucketStoreFailed, and ValueError as MemoryStore does."""
         rules = [rule_of(claim.limit) for claim in claims]
         costs = [rule.cost(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
         return await self._table.change(self._patience, self._take, claims, rules, costs, slots)
 
     async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
-        """Raises as `take`, and has then done nothing; so `again` needs no check."""
+        """Raises what `take` does, and has then done nothing, so `again` needs no check."""
         rules = [rule_of(claim.limit) for claim in claims]
         charges = [rule.charge(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
         await self._table.change(self._patience, self._settle, claims, rules, charges, slots)
 
     async def renew(self, slots: Sequence[Slot], claims: Sequence[Claim] = ()) -> None:
-        """Raises StoreFailed. A slot whose lease has ended is not held again: another call may have its
-        place."""
+        """Raises BucketStoreFailed. A slot whose lease has ended is not held again, because another call may
+        have its place."""
         for first in range(0, max(len(slots), len(claims)), LEASES_AT_A_TIME):
             some = slice(first, first + LEASES_AT_A_TIME)
             await self._table.change(self._patience, self._renew, slots[some], claims[some])
 
     async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
-        """Raises as `take`. Gives back reservations of dead processes first."""
+        """Gives back the reservations of dead processes first. Raises what `take` does."""
         rules = [rule_of(claim.limit) for claim in claims]
         return await self._table.change(self._patience, self._balances, claims, rules)
 
@@ -148,9 +130,9 @@ class SharedStore:
         now = self._clock()
         leasing = bool(slots) or (bool(claims) and bool(claims[-1].holder))
         if leasing:
-            self._end_due(_microseconds(now)[0])
+            self._end_due(microseconds(now)[0])
         verdict = self._decide(now, claims, rules, costs, slots)
-        if leasing and not verdict.admitted and self._bury():
+        if leasing and not verdict.admitted and self._release_dead():
             return self._decide(now, claims, rules, costs, slots)
         return verdict
 
@@ -162,7 +144,7 @@ class SharedStore:
         costs: Sequence[int],
         slots: Sequence[Slot],
     ) -> Verdict:
-        earliest, latest = _microseconds(now)
+        earliest, latest = microseconds(now)
         with self._table.env.begin(write=True) as txn:
             rows = self._rows(txn, claims, rules, earliest, latest)
             fits = True
@@ -193,28 +175,28 @@ class SharedStore:
     def _settle(
         self, claims: Sequence[Claim], rules: Sequence[Rule], charges: Sequence[int], slots: Sequence[Slot]
     ) -> None:
-        earliest, latest = _microseconds(self._clock())
+        earliest, latest = microseconds(self._clock())
         with self._table.env.begin(write=True) as txn:
             rows = self._rows(txn, claims, rules, earliest, latest)
             for claim, charge in zip(claims, charges, strict=True):
                 row = rows[claim.key]
-                if claim.holder and (reserved := self._pop(txn, _name_of_lease(row.name, claim.holder))):
+                if claim.holder and (reserved := self._pop(txn, name_of_lease(row.name, claim.holder))):
                     row.give_back(*reserved)
                 row.settle(charge)
             self._write(txn, rows, earliest)
             for slot in slots:
-                self._end(txn, _name_of_lease(_name_of_places(slot.key), slot.holder))
+                self._end(txn, name_of_lease(name_of_places(slot.key), slot.holder))
 
     def _renew(self, slots: Sequence[Slot], claims: Sequence[Claim]) -> None:
-        earliest, latest = _microseconds(self._clock())
+        earliest, latest = microseconds(self._clock())
         with self._table.env.begin(write=True) as txn:
             for slot in slots:
-                name = _name_of_lease(_name_of_places(slot.key), slot.holder)
+                name = name_of_lease(name_of_places(slot.key), slot.holder)
                 found = txn.get(name)
                 if found is not None and LEASE.unpack(found)[0] > earliest:
                     self._lease(txn, name, earliest)
             for claim in claims:
-                name = _name_of_lease(_name_of_bucket(claim.key), claim.holder)
+                name = name_of_lease(name_of_bucket(claim.key), claim.holder)
                 found = txn.get(name)
                 if found is not None:
                     self._lease(txn, name, earliest, *LEASE.unpack(found)[2:])
@@ -230,13 +212,13 @@ class SharedStore:
                 self._reserve(txn, [claim], [cost], rows, earliest)
 
     def _balances(self, claims: Sequence[Claim], rules: Sequence[Rule]) -> list[Balance]:
-        earliest, latest = _microseconds(self._clock())
+        earliest, latest = microseconds(self._clock())
         self._end_due(earliest)
-        self._bury()
+        self._release_dead()
         found = []
         with self._table.env.begin() as txn:
             for claim, rule in zip(claims, rules, strict=True):
-                row = self._row(txn, _name_of_bucket(claim.key), rule, earliest, latest)
+                row = self._row(txn, name_of_bucket(claim.key), rule, earliest, latest)
                 found.append(Balance((row.backlog - row.reserved) / rule.unit, row.reserved / rule.unit))
         return found
 
@@ -244,27 +226,28 @@ class SharedStore:
 
     def _rows(
         self, txn: Transaction, claims: Sequence[Claim], rules: Sequence[Rule], earliest: int, latest: int
-    ) -> dict[str, "_Row"]:
-        """The buckets as they are now. Raises ValueError where one is claimed under two limits."""
-        rows: dict[str, _Row] = {}
+    ) -> dict[str, "BucketRow"]:
+        """Returns the rows of the buckets, refilled until now. Raises ValueError if one is claimed under two
+        limits."""
+        rows: dict[str, BucketRow] = {}
         for claim, rule in zip(claims, rules, strict=True):
             row = rows.get(claim.key)
             if row is None:
-                row = rows[claim.key] = self._row(txn, _name_of_bucket(claim.key), rule, earliest, latest)
+                row = rows[claim.key] = self._row(txn, name_of_bucket(claim.key), rule, earliest, latest)
             elif claim.holder or (row.rule is not rule and row.rule != rule):
                 raise ValueError("one bucket is claimed under two limits, or reserved twice")
             if not rule.pace:
                 row.until = max(row.until, claim.expires)
         return rows
 
-    def _row(self, txn: Transaction, name: bytes, rule: Rule, earliest: int, latest: int) -> "_Row":
+    def _row(self, txn: Transaction, name: bytes, rule: Rule, earliest: int, latest: int) -> "BucketRow":
         found = txn.get(name)
         if found is None:
-            return _Row(rule, latest, name)
+            return BucketRow(rule, latest, name)
         at, backlog, pace, unit, capacity, until = BUCKET.unpack(found)
         if until and until <= self._wall():
-            return _Row(rule, latest, name)
-        row = _Row(rule, at if pace else earliest, name)
+            return BucketRow(rule, latest, name)
+        row = BucketRow(rule, at if pace else earliest, name)
         row.backlog = backlog
         row.reserved = 0 if pace else at
         if unit == rule.unit and pace == rule.pace and capacity == rule.capacity:
@@ -277,31 +260,31 @@ class SharedStore:
         row.before, row.reserved_before = row.backlog, row.reserved
         return row
 
-    def _write(self, txn: Transaction, rows: "dict[str, _Row]", now: int) -> None:
-        """Buckets whose level has changed, or whose time ran backwards."""
+    def _write(self, txn: Transaction, rows: "dict[str, BucketRow]", now: int) -> None:
+        """Writes the buckets whose level has changed, or whose time ran backwards."""
         for row in rows.values():
             if row.backlog != row.before or row.at < row.read_at or row.reserved != row.reserved_before:
-                self._put(txn, row.name, _state_of(row), rows, now)
+                self._put(txn, row.name, state_of(row), rows, now)
 
     def _put(
-        self, txn: Transaction, name: bytes, state: bytes, rows: "dict[str, _Row]", now: int
+        self, txn: Transaction, name: bytes, state: bytes, rows: "dict[str, BucketRow]", now: int
     ) -> bytes | None:
-        """Write a row; returns the old state. In a full table evicts a bucket (none of `rows`), else raises
-        StoreFailed."""
+        """Writes a row, and returns the old state. In a full table it evicts a bucket (none of `rows`);
+        raises BucketStoreFailed if there is none to evict."""
         before = txn.replace(name, state)
         if before is None and txn.stat()["entries"] > self._table.size:
             self._forget(txn, name, {row.name for row in rows.values()}, now)
         return before
 
     def _forget(self, txn: Transaction, name: bytes, used: set[bytes], now: int) -> None:
-        """Evict the bucket that will be full soonest, of the WINDOW after `name` (a digest, so a random
-        place)."""
+        """Evicts the bucket that will be full soonest, among the WINDOW rows after `name` (a digest, so this
+        is a random place)."""
         wall, left, spare = self._wall(), math.inf, b""
         for other, state in islice(chain(starting(txn, b"b", b"b" + name[1:]), starting(txn, b"b")), WINDOW):
             if other not in used:
                 at, backlog, pace, _, _, until = BUCKET.unpack(state)
                 left, spare = min(
-                    (left, spare), (_missed_for(now - at, backlog, pace, 0 < until <= wall), other)
+                    (left, spare), (needed_for(now - at, backlog, pace, 0 < until <= wall), other)
                 )
         if left == math.inf:
             raise BucketStoreFailed("full")
@@ -313,19 +296,19 @@ class SharedStore:
 
     def _wanted(
         self, txn: Transaction, slots: Sequence[Slot]
-    ) -> "tuple[dict[str, _Places], Iterable[bytes], bool]":
-        """The slots' places as they would be, by key, the names of the leases, and whether all slots are
-        free."""
-        places: dict[str, _Places] = {}
+    ) -> "tuple[dict[str, Places], Iterable[bytes], bool]":
+        """Returns the slots' places as they would be, by key; the names of the leases; and whether all slots
+        are free."""
+        places: dict[str, Places] = {}
         leases: set[bytes] = set()
         free = True
         for slot in slots:
             place = places.get(slot.key)
             if place is None:
-                of = _name_of_places(slot.key)
+                of = name_of_places(slot.key)
                 found = txn.get(of)
-                place = places[slot.key] = _Places(of, COUNT.unpack(found)[0] if found is not None else 0)
-            name = _name_of_lease(place.name, slot.holder)
+                place = places[slot.key] = Places(of, COUNT.unpack(found)[0] if found is not None else 0)
+            name = name_of_lease(place.name, slot.holder)
             if name not in leases:
                 leases.add(name)
                 if txn.get(name) is None:
@@ -338,13 +321,13 @@ class SharedStore:
         txn: Transaction,
         claims: Sequence[Claim],
         costs: Sequence[int],
-        rows: "dict[str, _Row]",
+        rows: "dict[str, BucketRow]",
         now: int,
     ) -> None:
         for claim, cost in zip(claims, costs, strict=True):
             if claim.holder and cost:
                 row = rows[claim.key]
-                self._lease(txn, _name_of_lease(row.name, claim.holder), now, cost, row.rule.unit, rows=rows)
+                self._lease(txn, name_of_lease(row.name, claim.holder), now, cost, row.rule.unit, rows=rows)
 
     def _lease(
         self,
@@ -355,34 +338,35 @@ class SharedStore:
         unit: int = 0,
         *,
         seat: int | None = None,
-        rows: "dict[str, _Row] | None" = None,
+        rows: "dict[str, BucketRow] | None" = None,
     ) -> None:
-        """Create or renew a lease: it ends `lease` seconds from `now`."""
+        """Creates or renews a lease, which ends `lease` seconds from `now`."""
         lease = LEASE.pack(
             now + round(self.lease * SECOND), self._table.seat if seat is None else seat, ticks, unit
         )
         before = self._put(txn, name, lease, rows or {}, now)
         if before is not None:
-            txn.delete(_end_of(name, before))
-        self._put(txn, _end_of(name, lease), b"", rows or {}, now)
+            txn.delete(end_of(name, before))
+        self._put(txn, end_of(name, lease), b"", rows or {}, now)
 
     def _pop(self, txn: Transaction, name: bytes) -> tuple[int, int] | None:
-        """Delete a lease. Returns the ticks that it had reserved and their unit, None if there was none."""
+        """Deletes a lease. Returns the ticks that it had reserved and the ticks of one unit; None if there
+        was no lease."""
         lease = txn.pop(name)
         if lease is None:
             return None
-        txn.delete(_end_of(name, lease))
+        txn.delete(end_of(name, lease))
         _, _, ticks, unit = LEASE.unpack(lease)
         return ticks, unit
 
     def _end(self, txn: Transaction, name: bytes) -> None:
-        """End a lease, if there is one: give back its place or its reservation."""
-        reserved, of = self._pop(txn, name), name[1 : 1 + NAME]
+        """Ends a lease, if there is one: gives back its place or its reservation."""
+        reserved, of = self._pop(txn, name), name[1 : 1 + NAME_BYTES]
         state = txn.get(of) if reserved is not None else None
         if reserved is None or state is None:  # without the budget's row its period is over
             return
         if of.startswith(b"b"):
-            txn.put(of, _with_back(state, *reserved))
+            txn.put(of, given_back(state, *reserved))
         elif (taken := COUNT.unpack(state)[0]) > 1:
             txn.put(of, COUNT.pack(taken - 1))
         else:
@@ -395,20 +379,22 @@ class SharedStore:
                     self._end(txn, name)
 
     def _end_due(self, now: int) -> None:
-        """Give back the leases that have ended.
+        """Gives back the leases that have ended.
 
         A lease that would end later than one taken now was taken before the clock stepped back: it is
-        shortened to that.
+        shortened to that time.
         """
         with self._table.env.begin() as txn:
             due = [
-                end[END:] for end, _ in takewhile(lambda row: row[0] < _ends(now + 1), starting(txn, b"e"))
+                end[END:]
+                for end, _ in takewhile(lambda row: row[0] < ends_prefix(now + 1), starting(txn, b"e"))
             ]
         self._end_all(due)
         if now < self._latest:
             with self._table.env.begin() as txn:
                 late = [
-                    end[END:] for end, _ in starting(txn, b"e", _ends(now + round(self.lease * SECOND) + 1))
+                    end[END:]
+                    for end, _ in starting(txn, b"e", ends_prefix(now + round(self.lease * SECOND) + 1))
                 ]
             for name in late:
                 with self._table.env.begin(write=True) as txn:
@@ -416,13 +402,13 @@ class SharedStore:
                     self._lease(txn, name, now, ticks, unit, seat=seat)
         self._latest = now
 
-    def _bury(self, besides: frozenset[int] = frozenset()) -> bool:
-        """Give back slots and reservations of dead processes; whether there were any. Checks every BURY_EVERY
-        at most."""
+    def _release_dead(self, besides: frozenset[int] = frozenset()) -> bool:
+        """Gives back the slots and reservations of dead processes. Returns whether there were any. Checks at
+        most every DEAD_CHECK_SECONDS."""
         now = self._clock()
-        if 0 <= now - self._buried < BURY_EVERY:
+        if 0 <= now - self._dead_checked < DEAD_CHECK_SECONDS:
             return False
-        self._buried = now
+        self._dead_checked = now
         with self._table.env.begin() as txn:
             dead = self._table.vacant(txn) | besides
             held = (
@@ -436,53 +422,19 @@ class SharedStore:
         return bool(dead)
 
 
-class _Row(Bucket):
-    """A bucket, the name of its row, and its state when it was read."""
-
-    __slots__ = ("before", "name", "read_at", "reserved", "reserved_before", "until")
-
-    def __init__(self, rule: Rule, at: int, name: bytes) -> None:
-        super().__init__(rule, at)
-        self.name = name
-        self.read_at = at
-        self.before = 0
-        self.reserved = self.reserved_before = 0
-        self.until = 0.0
-
-    def adopt(self, rule: Rule) -> None:
-        self.reserved = moved(self.reserved, self.rule.unit, rule.unit)
-        super().adopt(rule)
-
-    def give_back(self, ticks: int, unit: int) -> None:
-        """A reservation of so many ticks of that unit ends."""
-        ticks = moved(ticks, unit, self.rule.unit)
-        self.reserved = max(0, self.reserved - ticks)
-        self.settle(-ticks)
-
-
-class _Places:
-    """The number of a key's slots in use, before a call and if it is admitted."""
-
-    __slots__ = ("before", "name", "taken")
-
-    def __init__(self, name: bytes, taken: int) -> None:
-        self.name = name
-        self.taken = self.before = taken
-
-
 def _refusal(
     now: float,
     claims: Sequence[Claim],
     rules: Sequence[Rule],
     costs: Sequence[int],
-    rows: dict[str, _Row],
+    rows: dict[str, BucketRow],
     *,
     slots: Sequence[Slot],
-    places: dict[str, _Places],
+    places: dict[str, Places],
 ) -> Verdict:
     verdict = refusal(claims, rules, costs, [rows[claim.key].backlog for claim in claims])
     wait = (
-        _until(now, max((row.at for row in rows.values()), default=0), verdict.retry_after)
+        seconds_until(now, max((row.at for row in rows.values()), default=0), verdict.retry_after)
         if verdict.denied >= 0
         else 0.0
     )
@@ -493,35 +445,3 @@ def _refusal(
         if place.taken > slot.capacity and wait < SLOT_WAIT:
             wait, denied = SLOT_WAIT, index
     return Verdict(False, tuple(levels), wait, denied)
-
-
-def _ends(at: int) -> bytes:
-    """The prefix of the rows for leases that end at this time."""
-    return b"e" + ENDS.pack(at)
-
-
-def _end_of(name: bytes, lease: bytes) -> bytes:
-    """The row that orders a lease by its end."""
-    return _ends(LEASE.unpack(lease)[0]) + name
-
-
-def _with_back(state: bytes, ticks: int, unit: int) -> bytes:
-    """A budget's state after a reservation of so many ticks of that unit was given back."""
-    reserved, backlog, pace, to, capacity, until = BUCKET.unpack(state)
-    row = _Row(Rule(Limit(1.0, 0.0), pace, to, capacity, to), 0, b"")
-    row.backlog, row.reserved, row.until = backlog, reserved, until
-    row.give_back(ticks, unit)
-    return _state_of(row)
-
-
-def _state_of(row: _Row) -> bytes:
-    rule = row.rule
-    at = row.at if rule.pace else row.reserved
-    return BUCKET.pack(at, row.backlog, rule.pace, rule.unit, rule.capacity, row.until)
-
-
-def _missed_for(elapsed: int, backlog: int, pace: int, expired: bool) -> float:
-    """Microseconds until a bucket's row is no longer needed; infinite if it must not be evicted."""
-    if backlog == 0 or expired:
-        return 0.0
-    return backlog / pace - elapsed if pace > 0 else math.inf

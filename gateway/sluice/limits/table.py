@@ -1,23 +1,22 @@
-"""An LMDB file shared by several processes of one host: its lock and its processes' seats. Its rows:
-`shared.py`.
+"""An LMDB file that several processes of one host share: its lock, and its processes' seats. `shared.py`
+stores rows in it.
 
-*The lock* is an open file description lock (fcntl(2), F_OFD_SETLK) on the file's byte 0, held for some ten
-microseconds while a call reads and writes; LMDB's own would be waited for without end. The kernel frees it
-when its holder dies, however. A call that finds it taken sleeps briefly and blocks its event loop: a busy
-wait would take the processor from a preempted holder. While transactions go on, it sleeps for 50 µs at a
-time; else the time doubles, and after 13 ms the holder may be stopped (SIGSTOP, a debugger): then the calls
-of this process stop blocking and try again every RETRY seconds, until their patience ends or a transaction is
-done.
+*The lock* is an open file description lock (fcntl(2), F_OFD_SETLK) on the file's byte 0. It is held for some
+ten microseconds, while a call reads and writes. LMDB's own lock would be waited for without a limit. The
+kernel frees ours when its holder dies, however that happens. A call that finds the lock taken sleeps briefly
+and blocks its event loop: a busy wait would take the processor from a preempted holder. While other
+transactions are made, each sleep is 50 µs. While none is made, the sleeps grow longer, and after 13 ms the
+holder is assumed to be stopped (SIGSTOP, a debugger): then the calls of this process stop blocking, and try
+again every RETRY seconds, until their patience ends or a transaction is made.
 
-*A transaction* is done whole or not at all, whenever its process is killed: LMDB writes new pages, and then
-the one that points to them. Nothing is ever flushed to a disk, so it does not outlive the host: a file of an
-earlier boot is begun anew.
+*A transaction* is done whole or not at all, whenever its process is killed: LMDB writes new pages first, and
+then the page that points to them. Nothing is ever flushed to a disk, so the content does not survive the
+host: a file of an earlier boot is begun anew.
 
-*Seats.* Each process keeps one byte of the file locked for life: a seat that can be locked belonged to a
-process that is dead. That holds across PID namespaces, and no PID can be mistaken for another's.
-
-The file must lie on a local file system, best in memory (/dev/shm, /run). A table takes no precautions
-against threads: it is its event loop's. Linux only.
+*Seats.* Each process keeps one byte of the file locked while it lives, so a seat that can be locked belonged
+to a process that is dead. This holds across PID namespaces, and no PID can be mistaken for another process's.
+The file must be on a local file system, best in memory (/dev/shm, /run). A table is used by one event loop,
+and takes no precautions against threads. Linux only.
 """
 
 import asyncio
@@ -41,24 +40,24 @@ Arguments = TypeVarTuple("Arguments")
 Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 
 HEADER = b"\0sluice limits"
-"""The key of the row with the file's version, the host's boot, and the most rows."""
+"""The key of the row with the file's version, the host's boot, and the maximum number of rows."""
 VERSION = 3
 ROWS = struct.Struct("<Q")
 BEFORE_LMDB = b"sluicelb"
-"""How the files of versions 1 and 2 begin."""
+"""The first bytes of files of the versions 1 and 2."""
 FLOCK = struct.Struct("hhqqi4x")
-"""struct flock: type, whence, start, length, pid."""
+"""The format of `struct flock`: type, whence, start, length, pid."""
 
 SEATS = 256
-"""Processes at a time."""
+"""Maximum processes at a time."""
 SEAT, TURN = b"s", b"\0turn"
 ROW, COPIES = 144, 6 << 20
-"""Bytes of file for each row, what pages keep free counted in, and for the pages that transactions write
+"""Bytes of the file: for each row, including what pages keep free; and for the pages that transactions write
 anew."""
 
-NAP, LONGEST_NAP, RETRY = 50e-6, 10e-3, 5e-3
+MIN_SLEEP, MAX_SLEEP, RETRY = 50e-6, 10e-3, 5e-3
 MAX_LOCK_WAIT_SECONDS = 5.0
-"""Seconds to wait for the lock when a file is opened."""
+"""Maximum seconds to wait for the lock when a file is opened."""
 
 
 def _lock(kind: int, first: int, count: int = 1) -> bytes:
@@ -66,21 +65,22 @@ def _lock(kind: int, first: int, count: int = 1) -> bytes:
 
 
 _tables: "WeakSet[BucketTable]" = WeakSet()
-"""Those that are open in this process: LMDB opens no file twice, so tables of one file have one
+"""The tables that are open in this process. LMDB opens no file twice, so tables of one file share an
 environment."""
 _TAKE, _GIVE = _lock(fcntl.F_WRLCK, 0), _lock(fcntl.F_UNLCK, 0)
 
 
 class BucketTable:
-    """`path` is created (0600) if need be, for `size` rows; the size of one that exists stays.
+    """The table in the file `path`, which is created (0600) if need be, with `size` rows; an existing file
+    keeps its size.
 
-    Raises OSError where the file is not such a table, is another user's, or is in use by another version.
+    Raises OSError if the file is not such a table, belongs to another user, or is in use by another version.
     """
 
     def __init__(self, path: str | Path, size: int) -> None:
         self.seat = -1
         self._stuck = False
-        """The lock's holder seems to hang."""
+        """Whether the lock's holder seems to hang."""
         self._path = os.fspath(path)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -109,7 +109,7 @@ class BucketTable:
         os.close(self._file)
 
     def _existing(self) -> tuple[lmdb.Environment, int] | None:
-        """The file as another process began it; None: it is to be begun, and nobody uses it."""
+        """Opens the file as another process began it. Returns None if it has to be begun, and nobody uses it."""
         start = os.pread(self._file, 4096, 0)
         if not any(start):
             return None
@@ -164,8 +164,8 @@ class BucketTable:
     # --- the lock
 
     async def change(self, patience: float, work: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
-        """Do `work` under the lock. Raises StoreFailed where that cannot be had for `patience` seconds, or
-        the file is full."""
+        """Does `work` under the lock. Raises BucketStoreFailed if the lock is not free within `patience`
+        seconds, or the file is full."""
         if not self._holds(_TAKE):
             await self._wait(patience)
         try:
@@ -176,7 +176,7 @@ class BucketTable:
             self.unlock()
 
     def change_blocking(self, work: Callable[[], object]) -> None:
-        """For those without an event loop yet. Raises OSError where the lock cannot be had for
+        """Like `change`, for callers without an event loop. Raises OSError if the lock is not free within
         MAX_LOCK_WAIT_SECONDS."""
         self._wait_to_open()
         try:
@@ -191,27 +191,27 @@ class BucketTable:
                 raise OSError(
                     errno.ETIMEDOUT, "its lock is held by a process that does not go on", self._path
                 )
-            time.sleep(NAP)
+            time.sleep(MIN_SLEEP)
 
     async def _wait(self, patience: float) -> None:
         deadline = time.monotonic() + patience
-        turn, nap = self._turn(), NAP
+        turn, pause = self._turn(), MIN_SLEEP
         while not self._holds(_TAKE):
             if time.monotonic() > deadline:
                 raise BucketStoreFailed("timeout")
             if self._turn() != turn:
-                turn, nap, self._stuck = self._turn(), NAP, False
-            elif nap > LONGEST_NAP:
+                turn, pause, self._stuck = self._turn(), MIN_SLEEP, False
+            elif pause > MAX_SLEEP:
                 self._stuck = True
             if self._stuck:
                 await asyncio.sleep(RETRY)
             else:
-                time.sleep(nap)  # noqa: ASYNC251
-                nap *= 2
+                time.sleep(pause)  # noqa: ASYNC251
+                pause *= 2
         self._stuck = False
 
     def _turn(self) -> int:
-        """The number of transactions."""
+        """Returns the number of transactions that were made."""
         return self.env.info()["last_txnid"]
 
     def unlock(self) -> None:
@@ -230,18 +230,18 @@ class BucketTable:
         return bool(FLOCK.unpack(found)[0] == fcntl.F_UNLCK)
 
     def turn(self, txn: Transaction) -> None:
-        """Make a transaction that changes nothing count: who waits for the lock then sees that it changes
-        hands."""
+        """Counts a transaction that changes nothing, so that processes that wait for the lock see that it
+        changes hands."""
         txn.put(TURN, b"")
 
     # --- seats; under the lock
 
     def use_seat(self, txn: Transaction) -> None:
-        """From now on it counts as one whose process may die."""
+        """Marks the seat as one whose process may die."""
         txn.put(SEAT + bytes([self.seat]), b"")
 
     def vacant(self, txn: Transaction) -> frozenset[int]:
-        """Seats whose process is dead."""
+        """Returns the seats whose process is dead."""
         used = [key[1] for key, _ in starting(txn, SEAT)]
         return frozenset(seat for seat in used if seat != self.seat and self._free(1 + seat))
 
@@ -251,7 +251,8 @@ class BucketTable:
 
 
 def starting(txn: Transaction, prefix: bytes, first: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-    """The rows whose keys start with `prefix`, in order, from `first` on. None may be written meanwhile."""
+    """Yields the rows whose keys start with `prefix`, in order, from `first` on. No row may be written
+    meanwhile."""
     with txn.cursor() as cursor:
         if cursor.set_range(first or prefix):
             for key, value in cursor:
@@ -261,7 +262,7 @@ def starting(txn: Transaction, prefix: bytes, first: bytes = b"") -> Iterator[tu
 
 
 def _stamp() -> bytes:
-    """Version and boot."""
+    """Returns the version and the host's boot."""
     return bytes([VERSION]) + bytes.fromhex(
         Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
     )

@@ -1,7 +1,7 @@
-"""Requests, in one vocabulary for every client dialect and every backend.
+"""Requests, in one vocabulary for all client dialects and all backends.
 
-A frontend builds a `ChatRequest`; a backend translates it. Where both speak the same dialect the backend
-starts from `wire` (the caller's own JSON object), so that unknown fields pass through.
+A frontend builds a `ChatRequest`; a backend translates it. If both speak the same dialect, the backend starts
+from `wire` (the caller's own JSON object), so that unknown fields pass through.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ Cache = Mapping[str, Any]
 
 
 class Text(msgspec.Struct, frozen=True, gc=False):
-    """`refusal`: an assistant declined to answer by it."""
+    """A text. `refusal`: with this text, an assistant declined to answer."""
 
     text: str
     cache: Cache | None = None
@@ -37,9 +37,9 @@ class Image(msgspec.Struct, frozen=True, gc=False):
 class Other(msgspec.Struct, frozen=True):
     """Content of another kind: `wire` is its JSON object in OpenAI's form, whatever dialect it came in.
 
-    Kinds that several dialects know: `{"type": "file", "file": {"file_data", "filename", "file_id"}}`, whose
+    Kinds that several dialects have: `{"type": "file", "file": {"file_data", "filename", "file_id"}}`, whose
     `file_data` is a data: URL or an http(s) URL; `{"type": "input_audio", "input_audio": {"data",
-    "format"}}`, in base64; `{"type": "video_url", "video_url": {"url"}}`. `cache_control` may stand in each.
+    "format"}}`, in base64; `{"type": "video_url", "video_url": {"url"}}`. Each may have `cache_control`.
     """
 
     type: str
@@ -50,7 +50,7 @@ Part = Text | Image | Other
 
 
 class ToolCall(msgspec.Struct, frozen=True, gc=False):
-    """`arguments` is JSON text, as the model wrote it. `signature` is Google's seal on the call."""
+    """`arguments` is JSON text, as the model wrote it. `signature`: Google's seal on the call."""
 
     id: str
     name: str
@@ -75,12 +75,9 @@ class Thought(msgspec.Struct, frozen=True, gc=False):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """`parts` of an assistant may be empty when it only called tools; `tool_call_id` and `failed` belong to
-    role tool.
-
-    `thoughts` stand before the parts and tool calls of an assistant's message. `failed`: the tool says that
-    it could not.
-    """
+    """One message. `parts` may be empty if the assistant only called tools. `tool_call_id` and `failed`
+    belong to role tool; `failed`: the tool reported an error. `thoughts` precede the parts and tool calls
+    of an assistant's message."""
 
     role: Role
     parts: tuple[Part, ...]
@@ -98,12 +95,11 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """A function the model may call; `parameters` is a JSON Schema, to be followed to the letter where
-    `strict`.
+    """A function that the model may call.
 
-    `custom`: a tool of OpenAI's whose input is plain text: the string `input` in the arguments of its calls.
-    `namespace`: the group of tools that it belongs to where the caller's dialect has groups; `name` then
-    begins with it and two underscores.
+    `parameters` is a JSON Schema, which has to be followed exactly if `strict`. `custom`: a tool of OpenAI's
+    whose input is a text: the string `input` in the arguments of its calls. `namespace`: the group of the
+    tool, if the caller's dialect has groups; `name` then begins with it and two underscores.
     """
 
     name: str
@@ -116,10 +112,10 @@ class Tool(msgspec.Struct, frozen=True):
 
 
 class Sampling(msgspec.Struct, frozen=True, gc=False):
-    """Sampling parameters; None leaves one to the provider. Names are OpenAI's (`top_k`, which it lacks, is
-    Anthropic's).
+    """Sampling parameters; None leaves one to the provider.
 
-    `max_tokens` is at least 1: the values 0 and -1, by which callers mean "no maximum", are None here.
+    Names are OpenAI's (`top_k`, which it lacks, is Anthropic's). `max_tokens` is at least 1: callers send 0
+    and -1 for "no maximum", which is None here.
     """
 
     max_tokens: int | None = None
@@ -143,23 +139,26 @@ TOKENS_OF_AN_IMAGE = 1000
 
 
 class ChatRequest(msgspec.Struct):
-    """One call. `model` is the alias as the caller wrote it, None for the key's default.
+    """One chat call.
 
-    `tool_choice`: "auto", "none", "required", or the name of a function as ("function", name).
-    `response_format`: OpenAI's object unmodified, None if absent. `session` is set where the gateway keeps
-    the history; the pipeline then completes `messages`. `wire` is the caller's whole JSON object where
-    `dialect` can be passed through ("openai"), else None; `system`/history is never merged into it: a request
-    with a session has no wire. `body` is its text, if available and without escapes in its names. `n` is the
-    number of answers; more than one only if caller and upstream speak the same dialect. `cache` requests the
-    provider's automatic prompt caching. `only_texts`: the request has only system, user and assistant
-    messages that are a single text each, and no other field that a rule of a model concerns, except
-    `temperature`. `own`: fields of the caller's dialect that this vocabulary has no place for, for backends
-    that speak the same one. `user` is the caller's own name of the person it acts for, where it was read (a
-    vendor's abuse monitoring wants it). `dialect_only` says what of it stands in `wire` alone and cannot be
-    left out ("tools[2]: a tool of type web_search"): targets of another dialect are not asked. "" where there
-    is nothing. `own_tools`: types of tools that only its dialect has. `keep`: what it has to do with
-    responses that are kept (`sluice.policies.kept`). `fields`: those of `wire`, where they differ from Chat
-    Completions'.
+    `model`: the alias as the caller wrote it; None: the key's default. `tool_choice`: "auto", "none",
+    "required", or ("function", name). `response_format`: OpenAI's object, unchanged; None if absent.
+    `session` is set if the gateway keeps the history; the pipeline then completes `messages`. `n`: the number
+    of answers; more than one only if caller and upstream speak the same dialect. `cache`: the provider's
+    automatic prompt caching is requested. `user`: the caller's own name of the person it acts for, if there
+    is one (a vendor's abuse monitoring uses it).
+
+    `wire`: the caller's whole JSON object if `dialect` can be passed through ("openai"), else None. System
+    prompt and history are never merged into it: a request with a session has no wire. `body`: its text, if
+    available and without escapes in its names. `fields`: the names of fields in `wire`, if they differ from
+    Chat Completions'. `own`: fields of the caller's dialect that this vocabulary lacks, for backends of the
+    same dialect. `own_tools`: types of tools that only this dialect has.
+
+    `only_texts`: all messages are system, user and assistant messages with a single text each, and no other
+    field that a rule of a model concerns is set, except `temperature`. `dialect_only`: the part of the
+    request that is in `wire` alone and cannot be left out ("tools[2]: a tool of type web_search"), so that
+    targets of another dialect are not asked; "" if there is none. `keep`: what the request has to do with
+    kept responses (`sluice.policies.kept`).
     """
 
     dialect: str
@@ -188,13 +187,13 @@ class ChatRequest(msgspec.Struct):
     fields: DialectFields = UNKNOWN_FIELDS
 
     generates: ClassVar[bool] = True
-    """Its answer has tokens of its own, which limits reserve."""
+    """Whether its answer has tokens of its own, which limits reserve."""
     resumes: ClassVar[bool] = True
-    """A stream of its answer can be resumed, where the alias says so."""
+    """Whether a stream of its answer can be resumed, if the alias allows it."""
 
     def estimated_tokens(self) -> int:
-        """About how many tokens the prompt has: a quarter of its UTF-8 bytes, and what an image usually
-        costs."""
+        """The estimated number of tokens of the prompt: a quarter of its UTF-8 bytes, plus the usual number
+        for each image."""
         messages = self.messages
         size = sum(
             text_size(message.text) + sum(text_size(call.arguments) for call in message.tool_calls)
@@ -206,10 +205,10 @@ class ChatRequest(msgspec.Struct):
 
 def continued(chat: ChatRequest, answer: str) -> ChatRequest:
     """Returns the request with the assistant's partial answer as the last message, for a model to continue it
-    (prefill). A `wire` of another dialect than OpenAI's is left out.
+    (prefill).
 
-    Trailing white space is removed: some providers refuse it, and models continue badly after it. They write
-    it again.
+    A `wire` of another dialect than OpenAI's is left out. Trailing white space is removed, because some
+    providers refuse it, and models continue badly after it; they write it again.
     """
     answer = answer.rstrip()
     wire = chat.wire if chat.fields.as_named else None
@@ -234,7 +233,8 @@ def with_messages(chat: ChatRequest, messages: Sequence[Message]) -> ChatRequest
 
 
 def without_seals(chat: ChatRequest) -> ChatRequest:
-    """The same request without earlier reasoning that a provider has sealed; itself, where it has none."""
+    """Returns the request without earlier reasoning that a provider has sealed; the same object if there is
+    none."""
     if not any([thought.sealed for message in chat.messages for thought in message.thoughts]):
         return chat
     messages = []
@@ -248,7 +248,7 @@ def without_seals(chat: ChatRequest) -> ChatRequest:
 
 
 def transcript_of(audio: Any) -> str:
-    """What was said in an earlier spoken answer, if its caller sends the transcript back beside the id; else
+    """Returns the transcript of an earlier spoken answer, if the caller sends it beside the answer's id; else
     ""."""
     match audio:
         case {"transcript": str(text)}:
@@ -258,10 +258,10 @@ def transcript_of(audio: Any) -> str:
 
 
 def text_size(text: str) -> int:
-    """UTF-8 bytes: beyond ASCII a character is more of a token."""
+    """Returns the UTF-8 bytes of a text, because a character beyond ASCII is a larger part of a token."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def call_ids(messages: Sequence[Message]) -> frozenset[str]:
-    """The ids of the tool calls that a conversation has."""
+    """Returns the ids of the tool calls in a conversation."""
     return frozenset([call.id for message in messages for call in message.tool_calls])

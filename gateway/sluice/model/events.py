@@ -1,10 +1,9 @@
-"""Events of an upstream's answer, in one vocabulary for every dialect.
+"""Events of an upstream's answer, in one vocabulary for all dialects.
 
-Grammar of one answer: one `Started`, any deltas, one `Finished`. Failure is an exception
-(`sluice.errors.UpstreamError`), so it cannot be overlooked.
-
-`Verbatim` stands beside the grammar: where client and upstream speak the same dialect the decoder
-adds, at the end of each batch, the complete frames as they came, for the encoder to forward.
+An answer is one `Started`, any number of deltas, and one `Finished`. A failure is an exception
+(`sluice.errors.UpstreamError`), so it cannot be overlooked. `Verbatim` may occur between any of these: if
+client and upstream speak the same dialect, the decoder adds, at the end of each batch, the complete frames as
+they came, for the encoder to forward.
 """
 
 from typing import Literal
@@ -16,12 +15,12 @@ ToolKind = Literal["function", "server"]
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """Token counts, as billed. `cached_input` and `written_input` are part of `input`; `reasoning` of
-    `output`.
+    """Token counts, as billed.
 
-    `cached_input` was read from the provider's prompt cache, `written_input` was written to it,
-    `written_input_1h` of that for an hour.
-    `total` is the provider's own total, if reported (xAI's is more than the sum), else 0.
+    `cached_input` and `written_input` are part of `input`; `reasoning` is part of `output`. `cached_input`
+    was read from the provider's prompt cache, `written_input` was written to it, and `written_input_1h` is
+    the part of that which is kept for an hour. `total`: the provider's own total, if reported (xAI's is more
+    than the sum), else 0.
     """
 
     input: int = 0
@@ -34,7 +33,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def tokens(self) -> int:
-        """All tokens: the provider's own total, else the sum."""
+        """The number of all tokens: the provider's own total, else the sum."""
         return self.total or self.input + self.output
 
     def plus(self, other: "Usage") -> "Usage":
@@ -52,14 +51,15 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
 
 MAX_TOKENS = 1_000_000_000
-"""The largest count of tokens accepted for one answer."""
+"""Maximum count of tokens that is accepted for one answer."""
 
 
 def believed(usage: Usage) -> Usage | None:
-    """The usage with whole numbers; None where a count is no whole number from 0 to MAX_TOKENS.
+    """Returns the usage with whole numbers; None if a count is not a whole number from 0 to MAX_TOKENS. 12.0
+    is a whole number.
 
     Decoders pass counts on as providers send them: a plugin may pass on a float, a string, or an integer of
-    400 digits. Arithmetic on those can fail anywhere later. 12.0 is a whole number.
+    400 digits, and arithmetic on those could fail anywhere later.
     """
     input, output, cached, reasoning = usage.input, usage.output, usage.cached_input, usage.reasoning
     if type(input) is type(output) is int:
@@ -101,16 +101,16 @@ def believed(usage: Usage) -> Usage | None:
 
 
 def believed_count(value: object) -> int | None:
-    """A count of tokens as a whole number; None where it is none from 0 to MAX_TOKENS. 12.0 is a whole
-    number."""
+    """Returns a count of tokens as a whole number; None if it is not one from 0 to MAX_TOKENS. 12.0 is a
+    whole number."""
     if type(value) is float and value.is_integer():  # never true of an infinity
         value = int(value)
     return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
 
 
 class Started(msgspec.Struct, frozen=True, gc=False):
-    """The upstream began to answer. `id` and `model` as reported, else empty. `usage`: the prompt's, where it
-    is reported first."""
+    """The upstream has begun to answer. `id` and `model`: as reported, else empty. `usage`: the prompt's, if
+    it is reported first."""
 
     id: str = ""
     model: str = ""
@@ -122,9 +122,11 @@ class TextDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class RefusalDelta(TextDelta, frozen=True, gc=False):
-    """A piece of the text by which the model declines to answer (`refusal` of OpenAI's two APIs). It is a
-    text to whoever does not tell the two apart: dialects that have no place of its own for it, stages,
-    sessions."""
+    """A piece of the text by which the model declines to answer (`refusal` of OpenAI's two APIs).
+
+    Whatever does not distinguish refusals treats it as text: dialects without a place for it, stages,
+    sessions.
+    """
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
@@ -132,10 +134,11 @@ class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReasoningBlock(msgspec.Struct, frozen=True, gc=False):
-    """A complete block of reasoning, as the provider requires it back in the next round of a tool loop.
+    """A complete block of reasoning, in the form in which the provider needs it back in the next round of a
+    tool loop.
 
-    `index` counts the answer's blocks from 0. `text` is the full text, already sent in deltas; `signature`
-    the provider's. `redacted`: the data of an encrypted block, which has no text.
+    `index` counts the answer's blocks from 0. `text`: the full text, already sent in deltas; `signature`: the
+    provider's. `redacted`: the data of an encrypted block, which has no text.
     """
 
     index: int
@@ -152,11 +155,11 @@ class Working(msgspec.Struct, frozen=True, gc=False):
 
 
 class Cited(msgspec.Struct, frozen=True, gc=False):
-    """A source of the answer's text (a citation, a search result that grounds it).
+    """A source of the answer's text (a citation, or a search result).
 
-    `start`, `end`: the characters of the answer's text that it stands for, counted from the answer's
-    beginning; -1 where the provider does not say. `quote`: what the source says, where that is reported.
-    `url` is empty where the source is a document of the request, which `title` then names.
+    `start`, `end`: the characters of the answer's text that it supports, counted from the answer's beginning;
+    -1 if the provider does not say. `quote`: the source's text, if reported. `url` is empty if the source is
+    a document of the request, whose name is `title`.
     """
 
     url: str = ""
@@ -167,10 +170,9 @@ class Cited(msgspec.Struct, frozen=True, gc=False):
 
 
 class ToolCallStarted(msgspec.Struct, frozen=True, gc=False):
-    """`index` counts the answer's tool calls from 0. A `server` tool is run by the provider, never by the
-    client.
-
-    `signature` is Google's seal on the call, which wants to have it back with the call."""
+    """A tool call has begun. `index` counts the answer's tool calls from 0. A `server` tool is run by the
+    provider, never by the client. `signature`: Google's seal on the call, which has to be sent back with
+    the call."""
 
     index: int
     id: str
@@ -201,18 +203,16 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
 
 
 def with_refusal(reason: FinishReason, refused: bool) -> FinishReason:
-    """The finish reason in dialects that tell a refusal by nothing else (Anthropic's `refusal`, Gemini's
-    `SAFETY`): OpenAI ends an answer that is a refusal with `stop`. docs/models.md has what each dialect
-    tells."""
+    """Returns the finish reason for dialects that show a refusal only by the finish reason (Anthropic's
+    `refusal`, Gemini's `SAFETY`): OpenAI ends a refusal with `stop`. docs/models.md lists what each
+    dialect shows."""
     return "content_filter" if refused and reason == "stop" else reason
 
 
 class Verbatim(msgspec.Struct, frozen=True, gc=False):
-    """Complete frames of the upstream's bytes, to be forwarded unmodified (same dialect only).
-
-    `whole`: the body of a whole answer instead of frames. `made`: it was written by us, of another dialect's
-    answer.
-    """
+    """Complete frames of the upstream's bytes, to be forwarded unchanged (same dialect only). `whole`: the
+    body of a whole answer instead of frames. `made`: the gateway has written it, from another dialect's
+    answer."""
 
     data: bytes
     whole: bool = False

@@ -12,8 +12,8 @@ _OF_BEDROCK = re.compile(rf"(?:[a-z]{{2,6}}\.)?(?:{_MAKERS})\.(.+?)(?:-v\d+)?(?:
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """`context` is in tokens, as is `output`, the longest answer; 0: unknown. `input` and `answers` are kinds
-    of content: "text", "image", "pdf", "audio", "video"; of none nothing is known."""
+    """`context` is in tokens, and so is `output`, the longest answer; 0: unknown. `input` and `answers` are
+    kinds of content: "text", "image", "pdf", "audio", "video"; empty: unknown."""
 
     context: int = 0
     output: int = 0
@@ -25,8 +25,8 @@ NOTHING = Facts()
 
 
 def names_for(model: str) -> Iterable[str]:
-    """The names that a target's model may have in the table, the most exact one first: as it is written,
-    without the maker or the place before it, without Bedrock's version, without a date."""
+    """Returns the names that a target's model may have in the table, the most exact one first: as written;
+    without the maker or the region before it; without Bedrock's version; without a date."""
     last = model.rpartition("/")[2]
     bare = [model, last]
     if found := _OF_BEDROCK(last):
@@ -38,17 +38,17 @@ def names_for(model: str) -> Iterable[str]:
 
 
 def facts_of(table: Mapping[str, Facts], model: str) -> Facts:
-    """The facts about a target's model; NOTHING if it is not in the table."""
+    """Returns the facts about a target's model; NOTHING if it is not in the table."""
     return next((table[name] for name in names_for(model) if name in table), NOTHING)
 
 
 def common(several: Iterable[Facts]) -> Facts:
-    """The facts that hold for each of these models: the smallest figures, and the modalities that all
+    """Returns the facts that hold for all of these models: the smallest figures, and the modalities that all
     have."""
     first, *others = several
     for other in others:
         first = Facts(
-            min(first.context, other.context),  # 0 is unknown, and so is the smallest of it and another
+            min(first.context, other.context),  # 0 means unknown, and so does the smaller of it and another
             min(first.output, other.output),
             tuple([kind for kind in first.input if kind in other.input]),
             tuple([kind for kind in first.answers if kind in other.answers]),

@@ -1,7 +1,7 @@
-"""The features of requests that not every target has: a closed list, and those that a request uses. Pure.
+"""Features of requests that not every target has: a closed list, and which of them a request uses. Pure.
 
-A backend says which features it can express when it translates a request (`takes`, a class variable). It is
-asked about where caller and upstream speak different dialects; where they speak the same, everything passes
+A backend declares the features that it can express when it translates a request (`takes`, a class variable).
+This matters only if caller and upstream speak different dialects; if they speak the same, everything passes
 through.
 """
 
@@ -14,12 +14,13 @@ from sluice.model.chat import ChatRequest, Image, Message, Other, Part, Text
 from sluice.model.fields import DialectFields
 
 Weight = Literal["content", "answer", "preference"]
-"""How much a feature weighs where it cannot be had. "content": the question would be another one without it.
-"answer": the answer would be another one than was asked for. "preference": it is an answer all the same."""
+"""How much it matters when a feature is missing. "content": the question would be a different one. "answer":
+the answer would differ from the one that was requested. "preference": the answer is acceptable all the
+same."""
 
 
 class Feature(msgspec.Struct, frozen=True):
-    """`param` is its field in OpenAI's Chat Completions; `title` a few words for people, as in "cannot be
+    """`param`: its field in OpenAI's Chat Completions. `title`: a few words for people, as in "cannot be
     given …"."""
 
     name: str
@@ -78,12 +79,12 @@ _IMPLIED: Mapping[str, tuple[Any, ...]] = {
     "logprobs": (False, 0), "logit_bias": ({},), "metadata": ({},), "store": (False,),
     "service_tier": ("auto", "default"), "audio_answer": (["text"], []), "verbosity": ("medium",), "functions": ([],),
 }  # fmt: skip
-"""By feature: values of its field that ask for nothing."""
+"""By feature: values of its field that have no effect."""
 
 
 class Use(msgspec.Struct, frozen=True):
-    """A feature that a request uses. `param` is its field as the caller wrote it; `field` as Chat Completions
-    have it."""
+    """A feature that a request uses. `param`: its field as the caller wrote it. `field`: the same in Chat
+    Completions."""
 
     feature: Feature
     param: str
@@ -91,7 +92,7 @@ class Use(msgspec.Struct, frozen=True):
 
 
 def uses_of(chat: ChatRequest) -> list[Use]:
-    """The features that a request uses, each once, in no certain order."""
+    """Returns the features that a request uses, each once, in any order."""
     names = chat.fields.shown
     found: dict[str, Use] = {}
     for name, field, at in _used(chat):
@@ -103,7 +104,7 @@ def uses_of(chat: ChatRequest) -> list[Use]:
 
 
 Used = Iterator[tuple[str, str, str]]
-"""A feature's name, its field (""; its own), and where in it."""
+"""A feature's name, its field ("": the feature's own), and the place within that."""
 
 
 def _used(chat: ChatRequest) -> Used:
@@ -147,8 +148,8 @@ def _in_message(message: Message, index: int, *, exact: bool) -> Used:
 
 
 def _of_part(part: Part) -> str | None:
-    """The feature that a part is; None for text, and for what is in no list: backends refuse that by its
-    type."""
+    """Returns the feature of a part; None for text, and for types that are not in the list: backends refuse
+    these by type."""
     match part:
         case Image(url=url):
             return "image_url" if _is_http(url) else "image_data" if url[:5].lower() == "data:" else None

@@ -1,5 +1,7 @@
-"""The fields of a client dialect's JSON object. Features and models' rules are named as in OpenAI's Chat
-Completions; a frontend says here where its dialect differs from that.
+"""The fields of a client dialect's JSON object.
+
+Features and models' rules use the names of OpenAI's Chat Completions; a frontend states here how its dialect
+differs.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,16 +11,18 @@ import msgspec
 
 
 class DialectFields(msgspec.Struct, frozen=True):
-    """The fields of a request's `wire` that have other names than in Chat Completions.
+    """The fields of a request's `wire` whose names differ from Chat Completions'.
 
-    `as_named`: nothing: it is of that dialect itself, whose messages and parts stand where the vocabulary has
-    them. `features`: fields that the vocabulary has no place for, and their features
-    (`sluice.model.features`); `inner`: those within other objects. `shown`: what a field of a feature is
-    called in errors. `written`: where the fields that rules concern stand, "outer.name" for one in another
-    object; "" for one that stands in several, so that a rule for it has the request written anew. `effort`:
-    where an effort of reasoning alone is written; "" where it cannot be. `unlike`: fields with another
-    meaning, to which rules do not apply. `unsealed`: returns the object without earlier reasoning that a
-    provider has sealed, unchanged where there is none; None: the dialect has no such.
+    as_named  no field differs: the dialect is Chat Completions, whose messages and parts are where the vocabulary has them
+    features  fields that the vocabulary lacks, and their features (`sluice.model.features`)
+    inner     the same for fields within other objects
+    shown     the name of a feature's field in errors
+    written   where the fields are that rules concern, "outer.name" for one in another object; "" for a field that is in
+              several places, so that a rule for it has the request written anew
+    effort    where an effort of reasoning alone is written; "" if it cannot be
+    unlike    fields with another meaning, to which rules do not apply
+    unsealed  returns the object without earlier reasoning that a provider has sealed, unchanged if there is none; None: the
+              dialect has no such reasoning
     """
 
     as_named: bool = False
@@ -32,4 +36,4 @@ class DialectFields(msgspec.Struct, frozen=True):
 
 
 UNKNOWN_FIELDS = DialectFields()
-"""Those of a dialect that has no object to pass on, or says nothing of it."""
+"""For a dialect without an object to pass on, or one that does not describe its fields."""

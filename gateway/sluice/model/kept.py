@@ -1,4 +1,4 @@
-"""Responses that are kept for their callers, and what a request has to do with them."""
+"""Responses that are kept for their callers, and the references of requests to them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,9 +9,11 @@ Item = dict[str, Any]
 
 
 class KeptResponse(msgspec.Struct, frozen=True):
-    """An answer, and what it answered. `input` is a JSON list: the items of the request alone; what was
-    before them is the response `previous` ("": nothing). `response` is the Response object, `items` the ids
-    of its output. `created` in seconds since the epoch.
+    """An answer, and the request that it answers.
+
+    `input`: a JSON list with the items of the request alone; everything before them is in the response
+    `previous` ("": nothing). `response`: the Response object. `items`: the ids of its output. `created`:
+    seconds since the epoch.
     """
 
     id: str
@@ -25,10 +27,10 @@ class KeptResponse(msgspec.Struct, frozen=True):
 class Keep(msgspec.Struct, eq=False):
     """A request's references to kept responses, and whether its answer is to be kept.
 
-    `previous` is the id of the response that it follows, `references` are ids of items that it names. `items`
-    are its own. `completed` makes of the items before it, and of those that it names, the request that is
-    meant (a ChatRequest). `wanted`: the caller wants its answer kept. `kept`: it will be, so the encoder is
-    to leave the finished Response in `response`.
+    `previous`: the id of the response that it follows. `references`: ids of items that it names. `items`: its
+    own items. `completed` makes a ChatRequest out of the items before it and those that it names. `wanted`:
+    the caller wants its answer kept. `kept`: it will be, so the encoder has to leave the finished Response in
+    `response`.
     """
 
     items: Sequence[Any]

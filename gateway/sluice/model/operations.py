@@ -1,4 +1,4 @@
-"""Requests that are no chat: what an upstream is asked for in one piece, and answers in one."""
+"""Requests other than chats: most are sent to an upstream in one piece, and answered in one."""
 
 from collections.abc import Iterator
 from typing import ClassVar, Protocol
@@ -7,13 +7,13 @@ from sluice.model.chat import ChatRequest
 
 
 class OperationRequest(ChatRequest, kw_only=True):
-    """A call of another operation than chat. Most have no messages: `wire` and `body` go to the upstream,
-    with its model's name.
+    """A call of an operation other than chat.
 
-    `operation` is its name, a label of metrics ("embeddings"). `tokens`: of all its input, about; `longest`:
-    of the longest of its inputs, which has to fit into the model's context. `otherwise`: the answer where no
-    target of the alias carries the operation; b"": such a request is refused. `counted`: the chat whose
-    tokens are to be counted ("count_tokens").
+    Most have no messages: `wire` and `body` are sent to the upstream, with its model's name. `operation`: the
+    name, a label of metrics ("embeddings"). `tokens`: the estimate for all of its input; `longest`: that for
+    the longest of its inputs, which has to fit into the model's context. `otherwise`: the answer if no target
+    of the alias carries the operation; b"": the request is refused then. `counted`: the chat whose tokens are
+    to be counted ("count_tokens").
     """
 
     operation: str
@@ -29,16 +29,14 @@ class OperationRequest(ChatRequest, kw_only=True):
 
 
 class GeneratingRequest(OperationRequest, kw_only=True):
-    """One whose answer has tokens of its own, and may be streamed ("completions").
-
-    It has messages, too: where no target of the alias carries the operation, it is asked for as a chat.
-    """
+    """A request whose answer has tokens of its own, and may be streamed ("completions"). It also has
+    messages: if no target of the alias carries the operation, it is sent as a chat."""
 
     generates: ClassVar[bool] = True
 
 
 class BytesRequest(OperationRequest, kw_only=True):
-    """One whose answer is bytes of a `media_type`, passed on as they come ("speech")."""
+    """A request whose answer is bytes of a `media_type`, which are passed on as they come ("speech")."""
 
     media_type: str
 
@@ -46,22 +44,20 @@ class BytesRequest(OperationRequest, kw_only=True):
 
 
 class StoredForm(Protocol):
-    """A form that is not in memory. `first`: where its first boundary stands."""
+    """A form that is not in memory. `first`: the position of its first boundary."""
 
     first: int
 
     def __len__(self) -> int: ...
 
     def between(self, start: int, end: int) -> Iterator[bytes]:
-        """Yields the body's bytes from `start` to `end`, a piece at a time."""
+        """Yields the bytes of the body from `start` to `end`, a piece at a time."""
         ...
 
 
 class FormRequest(BytesRequest, kw_only=True):
-    """One that is a form: `body`, or where that is too large `stored`, whose Content-Type is `form`.
-
-    `at`: where in it the model's name stands; None: nowhere.
-    """
+    """A request that is a form: `body`, or `stored` if that is too large; `form` is its Content-Type. `at`:
+    the position of the model's name in it; None: it has none."""
 
     form: str
     at: tuple[int, int] | None

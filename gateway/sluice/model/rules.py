@@ -1,9 +1,9 @@
 """Rules for requests to one target: which fields its model accepts. Built when the configuration is read.
 
 The rules come from a table (config/models.yaml, read by `sluice.config.rule_file`), and from the options
-`drop`, `rename`, `default`, `force` and `roles` of an upstream and of a target. Fields are named as in
-OpenAI's dialect, whatever the upstream speaks. What rules change in a request is `sluice.proxy.fitting`;
-those from `blank_stops` on are each backend's own to follow.
+`drop`, `rename`, `default`, `force` and `roles` of an upstream and of a target. Fields have the names of
+OpenAI's dialect, whatever the upstream speaks. `sluice.proxy.fitting` applies the rules that change a
+request; backends follow those from `blank_stops` on themselves.
 """
 
 import re
@@ -34,8 +34,8 @@ all."""
 
 
 class Overrides(msgspec.Struct, frozen=True):
-    """The options of an upstream or a target. A name with "!" in `drop`, or a null value, takes a rule of the
-    table away."""
+    """The options of an upstream or a target. A name with "!" in `drop`, or a null value, removes a rule of
+    the table."""
 
     drop: tuple[str, ...] = ()
     rename: Mapping[str, str | None] = {}
@@ -45,19 +45,26 @@ class Overrides(msgspec.Struct, frozen=True):
 
 
 class ModelRules(msgspec.Struct, frozen=True):
-    """`drop`: fields that are left out; `either`: groups of which only the first that is given is sent;
-    `rename`: other names; `cap`: largest values, of `stop` the most sequences; `default`: where the caller
-    gives none; `force`: whatever the caller gives; `roles`: other names of messages' roles; `plain_images`:
-    data: URLs of images are normalized.
+    """The rules of one target.
 
-    `lacks`: names of features (`sluice.model.features`) that the model has not, though its dialect has words
-    for them. `blank_stops`: the model accepts stop sequences of white space. `efforts`: those it accepts.
-    `always_thinks`: it thinks unless thinking is turned off. `prefix`: a last message of the assistant must
-    be marked as what the answer begins with (`prefix: true`, Mistral). `prefill`: it continues a last message
-    of the assistant; else a cut answer is not continued by one, whatever its target says. `cache_marks`: how
-    it takes callers' marks for the prompt cache, where its dialect has none for every model (OpenAI's).
-    `replies`: a user's message behind results of tools needs an assistant's between (Mistral).
-    `least_tokens`: the smallest token limit.
+    drop           fields that are left out
+    either         groups of fields of which only the first given one is sent
+    rename         other names of fields
+    cap            maximum values; of `stop`, the maximum number of sequences
+    default        values for fields that the caller does not set
+    force          values that replace the caller's
+    roles          other names of messages' roles
+    plain_images   data: URLs of images are normalized
+    lacks          features (`sluice.model.features`) that the model lacks, though its dialect can express them
+    blank_stops    the model accepts stop sequences of white space
+    efforts        the efforts of reasoning that it accepts
+    always_thinks  it thinks unless thinking is turned off
+    prefix         a last message of the assistant has to be marked as the answer's beginning (`prefix: true`, Mistral)
+    prefill        it continues a last message of the assistant; otherwise a cut answer is not continued in this way,
+                   whatever the target's option says
+    cache_marks    the form of callers' marks for the prompt cache, if its dialect has none for every model (OpenAI's)
+    replies        an assistant's message is needed between results of tools and a user's message (Mistral)
+    least_tokens   the smallest token limit
     """
 
     drop: frozenset[str] = frozenset()
@@ -84,7 +91,7 @@ class ModelRules(msgspec.Struct, frozen=True):
 
     @property
     def limit_name(self) -> str:
-        """The name of this model's token limit; "" if it accepts either."""
+        """The name of this model's token limit; "" if it accepts both names."""
         return next((self.rename[name] for name in LIMITS if name in self.rename), "")
 
 
@@ -92,12 +99,13 @@ NO_RULES = ModelRules()
 
 
 class ModelRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One rule of the table. It applies to targets that match all of its given conditions: backend, host or
-    vendor, model.
+    """One rule of the table. It applies to targets that match all of its conditions: backend, host or vendor,
+    model.
 
-    `host` and `model` are regular expressions, found anywhere, whatever the case; `backend` and `vendor` are
-    some for the whole name of one. Beside a `host` the `vendor` (config/vendors.yaml) is enough: it may be
-    reached by another address. `source` is the vendor's page or a report, read at `date`.
+    `host` and `model` are regular expressions, which are searched for regardless of case; `backend` and
+    `vendor` list whole names. If there is a `host`, a matching `vendor` (config/vendors.yaml) is enough,
+    because a vendor may be reached at another address. `source`: the vendor's page or a report, read at
+    `date`.
     """
 
     source: str
@@ -169,8 +177,8 @@ def rules_of(
     *,
     vendor: str = "",
 ) -> ModelRules:
-    """The rules of one target: the lines that hold for it in their order, then the upstream's options, then
-    its own."""
+    """Returns the rules of one target: the table's lines that apply to it in their order, then the upstream's
+    options, then the target's own."""
     drop: set[str] = set()
     lacks: set[str] = set()
     either: list[tuple[str, ...]] = []

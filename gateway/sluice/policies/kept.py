@@ -24,8 +24,9 @@ from sluice.proxy.call import Call
 from sluice.storage.again import AGAIN, AGAIN_AFTER, stored
 
 T = TypeVar("T")
-BROKEN = (OSError, TimeoutError, RuntimeError, ValueError, msgspec.DecodeError)
-"""What a store raises, and what it has may be. The last two: it is not what we have put there."""
+STORE_ERRORS = (OSError, TimeoutError, RuntimeError, ValueError, msgspec.DecodeError)
+"""The errors of a store, and those of reading what it has (ValueError, DecodeError: something else has
+written there)."""
 MAX_PREVIOUS_RESPONSES = 512
 """Maximum responses before a request that are followed."""
 MAX_HELD_BYTES = 32 << 20
@@ -33,8 +34,8 @@ MAX_HELD_BYTES = 32 << 20
 MAX_REFERENCES = 1000
 STORE_SECONDS = 1.0
 """Seconds for which the end of an answer waits until it is stored."""
-DOUBTFUL = AGAIN + 2.0
-"""Seconds after a failure of the store for which no caller gets a 404 for a response."""
+DOUBTFUL_SECONDS = AGAIN + 2.0
+"""Seconds after a failure of the store during which a response that is not found is 503 instead of 404."""
 CLOSING = 10.0
 """Seconds for which `close` waits for answers that are being stored."""
 
@@ -44,8 +45,11 @@ _object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class KeptResponses:
-    """The policy. `failed` gets the name and error of a failed operation of the store; `wall` is the time that
-    responses are dated by, `clock` is monotonic."""
+    """The policy of kept responses.
+
+    `failed` gets the name and error of a failed operation of the store. `wall` gives the time that responses
+    are dated by (seconds since the epoch); `clock` is monotonic.
+    """
 
     def __init__(
         self,
@@ -71,14 +75,15 @@ class KeptResponses:
             _refuse(keep)
             return None
         return (
-            _Kept(self, self.store, call, keep) if keep.previous or keep.references or keep.wanted else None
+            _KeptCall(self, self.store, call, keep)
+            if keep.previous or keep.references or keep.wanted
+            else None
         )
 
     async def completed(self, store: ResponseStore, call: Call, keep: Keep) -> None:
-        """Puts the conversation that the request refers to before it. Raises BadRequest, NotFound;
-        Unavailable if the store is down.
-        """
-        tenant, settled = call.principal.tenant, _Settled(self, store)
+        """Puts the conversation that the request refers to before its messages. Raises BadRequest, NotFound;
+        Unavailable if the store is down."""
+        tenant, settled = call.principal.tenant, _SettledStore(self, store)
         named = await self.guarded(_named(settled, tenant, keep.references))
         before = await self.guarded(conversation(settled, tenant, keep.previous)) if keep.previous else []
         if named or before:
@@ -89,13 +94,13 @@ class KeptResponses:
         """Awaits an operation of the store. Raises Unavailable if the store is down."""
         try:
             return await operation
-        except BROKEN as error:
+        except STORE_ERRORS as error:
             self._note_failure()
             self._failed("get", error)
             raise Unavailable("The store of responses is not available") from None
 
     def keep(self, store: ResponseStore, call: Call, keep: Keep) -> "asyncio.Task[None] | None":
-        """Stores the answer. Returns the task that does it; None: there is none."""
+        """Starts to store the answer. Returns the task that does it; None if there is nothing to store."""
         response = keep.response
         if response is None or not isinstance(response.get("id"), str):
             return None
@@ -125,13 +130,14 @@ class KeptResponses:
         return any_yet
 
     def check(self) -> None:
-        """Raises Unavailable where the store has failed a moment ago: what it has not may be on its way there,
-        from this process or another."""
-        if self._clock() - self._failed_at < DOUBTFUL:
+        """Raises Unavailable if the store failed a moment ago: the response that was not found may still be
+        on its way to it, from this process or another."""
+        if self._clock() - self._failed_at < DOUBTFUL_SECONDS:
             raise Unavailable("The store of responses does not have it, and has just failed", retry_after=1.0)
 
     async def _put(self, store: ResponseStore, tenant: str, kept: KeptResponse) -> None:
-        """Tries once, which the end of the answer waits for, and leaves further tries to a task of their own."""
+        """Tries once, and the end of the answer waits for that; further tries are left to a task of their
+        own."""
         try:
             await store.put(tenant, kept)
         except Exception as error:  # the caller has its answer
@@ -164,8 +170,8 @@ class KeptResponses:
             await self.store.close()
 
 
-class _Kept:
-    """One call's part in it."""
+class _KeptCall:
+    """The policy's context for one call: reads what the request refers to, and stores the answer."""
 
     __slots__ = ("_call", "_keep", "_keeping", "_policy", "_store")
 
@@ -200,8 +206,9 @@ class _Kept:
         return self._keeping
 
 
-class _Settled:
-    """The store, asked again for what it has not where answers of the tenant are still on their way to it."""
+class _SettledStore:
+    """The store; where it has not what is asked for while answers of the tenant are still being stored, it
+    waits for them and asks again."""
 
     __slots__ = ("_policy", "_store")
 
@@ -227,7 +234,7 @@ class _Settled:
         return found
 
 
-class OfTenant(msgspec.Struct, frozen=True, eq=False):
+class ResponsesOfTenant(msgspec.Struct, frozen=True, eq=False):
     """The kept responses of one tenant (`sluice.frontends.KeptForCaller`)."""
 
     _policy: KeptResponses
@@ -235,8 +242,8 @@ class OfTenant(msgspec.Struct, frozen=True, eq=False):
     _tenant: str
 
     @property
-    def _settled(self) -> "_Settled":
-        return _Settled(self._policy, self._store)
+    def _settled(self) -> "_SettledStore":
+        return _SettledStore(self._policy, self._store)
 
     async def response(self, id: str) -> bytes:
         return await self._policy.guarded(self._response(id))
@@ -285,7 +292,7 @@ def _refused(param: str, reason: str) -> BadRequest:
     return BadRequest(f"{param}: {reason}", param=param, details=[{"field": param, "reason": reason}])
 
 
-async def conversation(store: _Settled, tenant: str, id: str) -> list[Item]:
+async def conversation(store: _SettledStore, tenant: str, id: str) -> list[Item]:
     """Returns all items up to the end of this response, its output included. Raises NotFound, BadRequest."""
     found: list[list[Item]] = []
     size = 0
@@ -301,7 +308,7 @@ async def conversation(store: _Settled, tenant: str, id: str) -> list[Item]:
     return [item for turn in reversed(found) for item in turn]
 
 
-async def _named(store: _Settled, tenant: str, references: Sequence[str]) -> Mapping[str, Item]:
+async def _named(store: _SettledStore, tenant: str, references: Sequence[str]) -> Mapping[str, Item]:
     """Returns the items with these ids. Raises BadRequest if one is not kept."""
     if len(references) > MAX_REFERENCES:
         raise _refused("input", f"refers to more than {MAX_REFERENCES} items")

@@ -1,9 +1,9 @@
 """Reads what remains of a caller's limits, without taking anything.
 
 A store takes all claims of a call or none. So a call that can never be admitted reads the levels of all
-buckets and places and takes nothing of them. It names a holder of what it would reserve of the budgets, so that
-the store gives back what calls of dead processes have reserved, as for any other call: else that would count as
-used until the next one.
+buckets and places and takes nothing of them. Its claims on budgets name a holder, as those of any call, so
+that the store gives back what calls of dead processes have reserved; otherwise those amounts would be shown
+as used until the next call.
 """
 
 import math
@@ -21,11 +21,11 @@ from sluice.policies.end_users import END_USER
 from sluice.policies.scopes import KEY_ALIAS
 
 NEVER = Claim("never", Limit(1.0, 1.0), 2.0)
-"""A claim that exceeds its bucket, so that a call with it is never admitted, and nothing is taken."""
+"""A claim that exceeds its bucket: a call with it is never admitted, so nothing is taken."""
 
 
 READER = "limits"
-"""The holder of what is never reserved."""
+"""The holder of reservations that are never made."""
 
 
 class OwnLimit(msgspec.Struct, frozen=True):

@@ -60,7 +60,7 @@ store."""
 
 
 class _Known(msgspec.Struct, frozen=True, eq=False):
-    """A cached plan, and what it was made from: a key's limits can change at run time."""
+    """A cached plan, and the key's limits that it was made from: these can change at run time."""
 
     plan: ClaimPlan
     limits: CallLimits
@@ -141,8 +141,8 @@ class Limiter:
     def upstream_claims(
         self, attempt: Attempt, chat: ChatRequest
     ) -> AbstractAsyncContextManager[None] | None:
-        """Returns an attempt's claims on its upstream's limits; None if there are none. Entering it raises
-        NoRoom."""
+        """Returns an attempt's claims on its upstream's limits; None if it has none. Entering them raises
+        NoCapacity."""
         plan = self._upstreams.get(attempt.target.upstream)
         return None if plan is None else _UpstreamClaims(self, plan, attempt, chat)
 

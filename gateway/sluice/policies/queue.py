@@ -30,7 +30,7 @@ SHARED = frozenset({"alias", "overall"})
 """Scopes that all calls of an alias share."""
 _NEVER_REFUNDED = frozenset(resource.name for resource in PER_CALL)
 TIMER = 0.001
-"""Seconds: the event loop's clock is no finer."""
+"""Least seconds of a timer: the event loop's clock is no finer."""
 
 
 class KeyShare(Generic[T]):
@@ -128,7 +128,7 @@ class FairQueue(Generic[T]):
 
 
 class _Waiter:
-    """A waiting call. `answer` resolves to the verdict, or to None at the timeout."""
+    """A waiting call. `answer` is set to the verdict, or to None at the timeout."""
 
     __slots__ = ("answer", "claims", "slots")
 
@@ -292,9 +292,10 @@ class AliasQueue:
             )
 
     async def _peek(self, claims: Sequence[Claim], slots: Sequence[Slot]) -> Verdict:
-        """Returns a refusal with the present levels, without taking anything, because waiting calls come
-        first. Whether a slot is free is unknown here: one is at fault where a waiting call is blocked by it,
-        or where nothing else is.
+        """Returns a refusal with the present levels, and takes nothing, because waiting calls come first.
+
+        Whether a slot is free is unknown here. A slot counts as the reason if a waiting call is blocked by
+        it, or if no bucket is the reason.
         """
         found = await self._settlements.take([amounted(claim, 0.0) for claim in claims])
         waits = [_wait(claim, level) for claim, level in zip(claims, found.levels, strict=True)]

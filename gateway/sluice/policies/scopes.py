@@ -1,8 +1,6 @@
-"""The scopes of limits that apply to a call: its end user, its caller (for one alias, for all), its tenant,
-teams, alias …
-
-The order is from the narrowest to the widest: response headers show the first scope that has limits. Pure.
-"""
+"""The scopes whose limits apply to a call: its end user, its caller (for one alias, for all), its tenant,
+teams, and its alias. Pure. They are ordered from the narrowest to the widest, and response headers show
+the first one that has limits."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
@@ -28,7 +26,7 @@ def single_alias(limited: Collection[str], route: Route) -> str:
 
 
 def named_alias(limited: Collection[str], alias: str) -> str:
-    """The scope of a configured alias, by its name alone."""
+    """Returns the scope of a configured alias by its name, whatever name the caller gave."""
     return alias if alias in limited else covering(limited, alias)
 
 

@@ -37,7 +37,8 @@ CHARACTERS_PER_TOKEN = 4
 STORE_SECONDS = 1.0
 """Seconds for which the end of an answer waits for its turn to be stored."""
 MAX_HISTORY_CHARACTERS = 4 << 20
-"""Characters of the messages that one request reads; the oldest are left out, and never the newest."""
+"""Maximum characters of the earlier messages that one request gets; the oldest are left out. The newest
+message is always included."""
 CLOSING = 10.0
 """Seconds for which `close` waits for turns that are being stored."""
 
@@ -188,7 +189,7 @@ class HistoryOfCaller(msgspec.Struct, frozen=True, eq=False):
 
 
 class _Turn:
-    """One call's turn. It is stored before the next one may begin."""
+    """The context of one call's turn, which is stored before the next turn may begin."""
 
     __slots__ = ("_call", "_ended", "_lease", "_place", "_question", "_session", "_storing", "_turns")
 
@@ -285,8 +286,8 @@ def _written(thoughts: Sequence[Thought]) -> str:
 
 
 def _read(text: str) -> tuple[Thought, ...]:
-    """Returns the thoughts of a message of the history; none of those that are not ours, which only spare the
-    provider some work."""
+    """Parses the thoughts of a stored message. Text in another form gives none: the provider then only loses
+    a saving."""
     try:
         return tuple([Thought(*entry) for entry in _entries(text)]) if text else ()
     except (msgspec.DecodeError, UnicodeError):

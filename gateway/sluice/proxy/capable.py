@@ -20,10 +20,11 @@ Unsupported = Literal["refuse", "drop"] | None
 
 
 class Capable:
-    """One target's capabilities, within one alias.
+    """The capabilities of one target, within one alias.
 
-    `takes`: names of features (`sluice.model.features`). `spared`: fields that the configuration drops.
-    `dropped` is called with the name of each field that is left out.
+    `takes`: names of the features that it can express (`sluice.model.features`). `configured_drops`: fields
+    that the configuration itself leaves out, which are never refused. `dropped` is called with the name of
+    each field that is left out.
     """
 
     def __init__(
@@ -31,12 +32,12 @@ class Capable:
         takes: frozenset[str],
         unsupported: Unsupported,
         dropped: Callable[[str], object],
-        spared: frozenset[str],
+        configured_drops: frozenset[str],
     ) -> None:
         self._takes = takes
         self._unsupported = unsupported
         self._dropped = dropped
-        self._spared = spared
+        self._configured_drops = configured_drops
 
     def check(self, chat: ChatRequest) -> bool:
         """Returns whether something has to be left out of the request. Raises BadRequest if something has to
@@ -72,7 +73,7 @@ class Capable:
         """Returns whether the feature may be left out; otherwise it has to be refused."""
         if use.feature.weight == "content":
             return False
-        if use.field in self._spared:
+        if use.field in self._configured_drops:
             return True
         if use.feature.weight == "answer":
             return self._unsupported == "drop"
@@ -93,12 +94,12 @@ def cannot(param: str, what: str = "") -> BadRequest:
     return BadRequest(f"{named} cannot be given to this model", param=param, code="unsupported_parameter")
 
 
-def refusing(dropped: Callable[[str], object], spared: frozenset[str]) -> Callable[[str], object]:
-    """Returns a replacement for `dropped` that refuses fields which the configuration does not drop by
-    name."""
+def refusing(dropped: Callable[[str], object], configured_drops: frozenset[str]) -> Callable[[str], object]:
+    """Returns a replacement for `dropped` that refuses the request, unless the configuration drops the field
+    by name."""
 
     def judged(name: str) -> None:
-        if name not in spared:
+        if name not in configured_drops:
             raise cannot(name)
         dropped(name)
 

@@ -25,7 +25,7 @@ MAX_ANSWER_BYTES = 1 << 20
 
 
 class _Refused(Exception):
-    """An answer that is none of 2xx."""
+    """One of the requests was answered with a status other than 2xx."""
 
     def __init__(self, response: ReadResponse) -> None:
         self.response = response
@@ -44,7 +44,7 @@ class FanOutTransport(msgspec.Struct, frozen=True, eq=False):
         them and their answers, and `reader` is left alone."""
         if not request.beside:
             return self.transport.send(request, connect=connect, headers=headers, reader=reader)
-        return _Several(self, request, connect, headers)
+        return _FannedOut(self, request, connect, headers)
 
     def secrets(self) -> Iterator[str]:
         yield from getattr(self.transport, "secrets", tuple)()
@@ -53,8 +53,9 @@ class FanOutTransport(msgspec.Struct, frozen=True, eq=False):
         await self.transport.close()
 
 
-class _Several(msgspec.Struct, eq=False):
-    """The requests of one call, under way."""
+class _FannedOut(msgspec.Struct, eq=False):
+    """The requests of one call. Entering it sends them all, waits for all answers and returns them joined;
+    the first answer that is not 2xx is returned alone, and the other requests are cancelled."""
 
     _by: FanOutTransport
     _request: UpstreamRequest
@@ -83,7 +84,7 @@ class _Several(msgspec.Struct, eq=False):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        """All have been read."""
+        """Does nothing: all answers were read when it was entered."""
 
     async def _work(self, left: Iterator[tuple[int, bytes]], answers: dict[int, ReadResponse]) -> None:
         for n, body in left:

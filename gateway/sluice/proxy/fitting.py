@@ -27,11 +27,11 @@ _CHAT = {
     "cache_control": "cache",
 }  # fmt: skip
 _ABSENT = ChatRequest("", None, ())
-WORDS = frozenset({"reasoning", "thinking"})
+VENDOR_FIELDS = frozenset({"reasoning", "thinking"})
 """Fields that other vendors have added to OpenAI's dialect. A translated request has none of them but
 `reasoning_effort`.
 """
-OURS = frozenset({"model", "messages", "stream", "stream_options"})
+RESERVED_FIELDS = frozenset({"model", "messages", "stream", "stream_options"})
 """Fields that no rule may set or leave out."""
 _IN_MESSAGES = "messages."
 _OF_TOOLS = "tools."
@@ -307,7 +307,7 @@ class Fitting:
         ]
         names = [*self._drop, *(name for group in surplus for name in group)]
         if self._translates(chat):
-            names = [name for name in names if name not in WORDS]
+            names = [name for name in names if name not in VENDOR_FIELDS]
         for name in names:
             if (
                 chat.fields.as_named

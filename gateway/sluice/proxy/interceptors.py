@@ -41,7 +41,7 @@ class InterceptorKind(Protocol):
 
 @runtime_checkable
 class Closing(Protocol):
-    """An interceptor that has something to end."""
+    """An interceptor that has to end something (a task, a connection) when it is no longer used."""
 
     async def close(self) -> None: ...
 

@@ -28,7 +28,7 @@ OUTCOMES: dict[UpstreamErrorKind, str] = {
     "idle_timeout": "idle_timeout", "total_timeout": "total_timeout", "diverged": "garbled",
 }  # fmt: skip
 UNSEEN = frozenset({"abandoned", "headers_timeout", "idle_timeout", "total_timeout", "truncated"})
-"""Outcomes after which an attempt for a whole answer may still have generated something: its prompt is
+"""Outcomes without a reported usage after which a whole answer may still have been generated: its prompt is
 counted."""
 _SECRET = re.compile(r"(?i)key|auth|token|secret|cookie|password")
 

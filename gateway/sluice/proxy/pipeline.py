@@ -1,8 +1,9 @@
-"""Answers calls: policies admit them, attempts run, every exit sets the call's end, policies settle.
+"""Answers calls, each from its admission to its end.
 
-answer      one call, from its admission to its end
-Failover    asks the route's targets one after another (`sluice.proxy.failover`)
-Sender      one target: room, request, head, body through the relay (`sluice.proxy.sending`)
+Policies admit a call; `sluice.proxy.failover` asks the targets of its route one after another;
+`sluice.proxy.sending` makes one attempt at one target: the upstream's limits, the request, the response's
+head, and the body through the relay. Whatever ends the call, its end is recorded once, and then the policies
+settle.
 """
 
 import asyncio

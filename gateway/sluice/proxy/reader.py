@@ -25,7 +25,7 @@ from sluice.wire.forwarding import provider_id
 from sluice.wire.retry_after import spent_for
 
 ENDS_OF_PIECES = (b"\n\n", b"\r\n\r\n", b"}\n", b"}\r\n")
-"""Bytes of an event, or of a line."""
+"""The endings of an event and of a line: a read that ends in one of them completes a piece."""
 
 Beside = Callable[..., Awaitable[Any]]
 """`await beside(work, *args)` runs work in a thread that would block the event loop for long."""
@@ -119,10 +119,11 @@ class AttemptReader(msgspec.Struct, eq=False):
 
 
 class AnswerReader(msgspec.Struct, eq=False):
-    """Reads one answer's body. `complete_at`: when the answer was complete, 0.0 until it is.
+    """Reads the body of one answer.
 
-    A large piece (a document, an event of megabytes) would block the event loop, so it is relayed in a
-    thread, by `beside`. Reads that arrive meanwhile wait in `_queue`.
+    `complete_at`: when the answer was complete, 0.0 until it is. A large piece (a document, an event of
+    megabytes) would block the event loop, so it is relayed in a thread, by `beside`. Reads that arrive
+    meanwhile wait in `_queue`.
     """
 
     run: CallRun

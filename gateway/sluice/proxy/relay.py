@@ -59,9 +59,10 @@ from sluice.proxy.estimate import estimated_output
 MAX_BEFORE_CONTENT = 1 << 20
 MAX_WHOLE = 64 << 20
 MAX_ANSWER = 32 << 20
-"""Characters of one answer's text that are kept: an upstream that never ends must not fill the memory."""
+"""Maximum characters of one answer's text that are kept, so that an upstream that never ends cannot fill the
+memory."""
 MAX_PIECES_APART = 256
-"""Pieces of text that are kept apart; beyond it they are joined."""
+"""Maximum pieces of text that are kept apart; beyond it they are joined."""
 
 
 class Relay(msgspec.Struct, eq=False):

@@ -28,17 +28,18 @@ from sluice.wire.forwarding import forwarded
 from sluice.wire.upstream_errors import conceal
 
 UpstreamClaims = Callable[[Attempt, ChatRequest], AbstractAsyncContextManager[None] | None]
-"""An attempt's claims on its upstream's limits; entering it raises NoRoom. None: the upstream has no
-limits."""
+"""The claims of an attempt on its upstream's limits, as a context manager; entering it raises NoCapacity.
+None: the upstream has no limits."""
 Attempting = Coroutine[Any, Any, None]
 COST = "x-sluice-cost-usd"
 
 
 class Sender:
-    """Makes attempts. `tells_cost`: answers have a header with the cost of their call. `crashed` gets faults
-    of ours that another attempt may make good.
+    """Makes attempts.
 
-    `clock` monotonic and `wall` since the epoch, in seconds.
+    `tells_cost`: answers have a header with the cost of their call. `crashed` gets faults of the gateway's
+    own code that another attempt may make good. `clock` (monotonic) and `wall` (since the epoch) give
+    seconds.
     """
 
     def __init__(
@@ -63,12 +64,9 @@ class Sender:
     def attempt(
         self, run: CallRun, target: Target, chat: ChatRequest, *, last: bool, prefilled: bool = False
     ) -> Attempting:
-        """Sends the request to one target. A half-open breaker counts it at once, so that no second call is
-        let through while the limits are checked.
-
-        Raises UpstreamError (such as NoRoom), and BadRequest if the target's dialect cannot express the
-        request.
-        """
+        """Sends the request to one target. A half-open breaker counts the attempt as its probe at once, so
+        that no second call is let through while the limits are checked. Raises UpstreamError (such as
+        NoCapacity), and BadRequest if the target's dialect cannot express the request."""
         attempt = Attempt(target, self._clock(), probe=target.health.begin())
         reader = AttemptReader(run, attempt, last, prefilled, self._price, beside=self._beside)
         if run.resumes:
@@ -97,21 +95,7 @@ class Sender:
         call, target = run.call, attempt.target
         timeouts = target.timeouts
         connect = timeouts.connect
-        capable = target.capable
-        if (
-            chat.only_texts
-            or chat.dialect in ("", target.backend.dialect)
-            or (capable and not capable.check(chat))
-        ):
-            capable = None
-        if target.fit is not None:
-            chat = target.fit(chat)
-        if capable is not None:
-            chat = capable.without(chat)
-        if target.names is not None and not chat.only_texts and chat.dialect != target.backend.dialect:
-            chat, reader.names = target.names(chat)
-        if chat.n > 1 or chat.dialect_only:
-            _check_dialect(chat, same=target.passes_on == chat.dialect)
+        chat = _adapted(reader, chat)
         if not chat.stream and target.whole is not None and target.passes_on == chat.dialect:
             attempt.whole = target.whole
             write, headers = target.whole.whole_request, timeouts.whole
@@ -252,6 +236,31 @@ class Sender:
             if other is not attempt and other.used is not NO_USAGE:
                 usage = usage.plus(other.used)
         return msgspec.structs.replace(finished, usage=usage)
+
+
+def _adapted(reader: AttemptReader, chat: ChatRequest) -> ChatRequest:
+    """Returns the request as the attempt's target takes it: by the rules of its model, without features that it
+    lacks, and with names of tools that fit it.
+
+    Raises BadRequest for what the target lacks and the alias does not allow to be left out.
+    """
+    target = reader.attempt.target
+    capable = target.capable
+    if (
+        chat.only_texts
+        or chat.dialect in ("", target.backend.dialect)
+        or (capable and not capable.check(chat))
+    ):
+        capable = None
+    if target.fit is not None:
+        chat = target.fit(chat)
+    if capable is not None:
+        chat = capable.without(chat)
+    if target.names is not None and not chat.only_texts and chat.dialect != target.backend.dialect:
+        chat, reader.names = target.names(chat)
+    if chat.n > 1 or chat.dialect_only:
+        _check_dialect(chat, same=target.passes_on == chat.dialect)
+    return chat
 
 
 def _check_dialect(chat: ChatRequest, *, same: bool) -> None:

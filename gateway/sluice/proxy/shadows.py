@@ -20,7 +20,8 @@ MAX_SHADOW_CALLS = 100
 
 
 class Shadows:
-    """`runs` are those in flight. `crashed` is called with an unexpected exception and the id of the call."""
+    """Sends shadow calls. `runs` are those in flight. `crashed` is called with an unexpected exception and
+    the id of the call."""
 
     def __init__(
         self, sender: Sender, chance: Callable[[], float], crashed: Callable[[Exception, str], object]

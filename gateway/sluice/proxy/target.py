@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def _backends_own(*, verbatim: bool = False) -> Decoder:
-    """Placeholder for the decoder of the target's backend."""
+    """Stands for the decoder of the target's backend; it is replaced before the target is used."""
     raise NotImplementedError
 
 

@@ -27,7 +27,7 @@ class NamesFitting:
         self._fits = re.compile(form).fullmatch
 
     def __call__(self, chat: ChatRequest) -> tuple[ChatRequest, Mapping[str, str]]:
-        """Returns the request, and of each name that is another now what it was."""
+        """Returns the request with fitting names, and for each changed name the original one."""
         fits = self._fits
         if all([fits(tool.name) for tool in chat.tools]) and all(
             [fits(call.name) for message in chat.messages for call in message.tool_calls]
@@ -72,7 +72,8 @@ def _in_message(message: Message, names: Mapping[str, str]) -> Message:
 
 
 class NamedDecoder(WrappedDecoder[Decoder]):
-    """A decoder whose tool calls get their own names back. `names`: of each name at the vendor the caller's."""
+    """A decoder that gives the tool calls of an answer their original names back. `names`: the caller's name
+    by the vendor's."""
 
     def __init__(self, decoder: Decoder, names: Mapping[str, str]) -> None:
         super().__init__(decoder)

@@ -34,7 +34,7 @@ from sluice.wire.baseurl import base_of
 
 
 class Explained(msgspec.Struct, frozen=True):
-    """A target as routing sees it."""
+    """A target, with the properties that routing uses."""
 
     label: str
     spec: Target
@@ -44,7 +44,7 @@ class Explained(msgspec.Struct, frozen=True):
 
 
 MAX_FILE_BYTES = 64 << 20
-"""Bytes of a body in a file."""
+"""Maximum bytes of a file with a request's body."""
 
 
 def request_in(path: Path) -> ChatRequest:
@@ -60,13 +60,13 @@ def request_of(body: bytes) -> ChatRequest:
 
 
 Abilities = Callable[[Target], Iterable[str]]
-"""The lines that say what a target can do of the request, or of any."""
+"""Returns the lines that describe what a target can do of this request, or (None) of any request."""
 
 
 def explain(
     config: Config, name: str, chat: ChatRequest | None = None, abilities: Abilities = lambda _: ()
 ) -> Iterator[str]:
-    """The lines of the explanation. Raises KeyError for an unknown alias."""
+    """Returns the lines of the explanation. Raises KeyError for an unknown alias."""
     alias = config.aliases[name]
     traits = traits_of(chat) if chat is not None else CallTraits()
     yield f"{name}: {_needs(traits) if chat is not None else 'any request'}"
@@ -105,7 +105,8 @@ def _needs(traits: CallTraits) -> str:
 
 
 def _dialect(upstream: Upstream) -> str:
-    """The dialect and address of an upstream that is configured by its vendor; "" for any other."""
+    """Returns the dialect and address of an upstream that is configured by its vendor's name; "" for any
+    other."""
     address = upstream.options.get("base_url")
     at = f" at {base_of(address)[0]}" if isinstance(address, str) else ""
     return f"{upstream.vendor}: speaks {upstream.backend}{at}" if upstream.vendor else ""
@@ -152,7 +153,7 @@ def _afterwards(config: Config, name: str, alias: Alias) -> Iterator[str]:
 
 
 def _limits(config: Config, name: str, alias: Alias) -> Iterator[str]:
-    """The limits that apply to a call beside those of its key, tenant and teams."""
+    """Returns the lines about the limits of a call, except those of its key, tenant and teams."""
     sections: tuple[tuple[str, CallLimits | None], ...] = (
         (f"alias {name}", alias.limits),
         ("everybody", config.limits.overall),
@@ -170,12 +171,12 @@ def _limits(config: Config, name: str, alias: Alias) -> Iterator[str]:
 
 
 def _limited(limits: CallLimits) -> str:
-    """The resources that are limited."""
+    """Returns the names of the resources that are limited."""
     return ", ".join(name for name in NAMES if getattr(limits, name))
 
 
 def _heeded(config: Config, targets: Sequence[Target]) -> list[str]:
-    """The targets whose answers' headers decide about their next calls."""
+    """Returns the targets that are avoided while their own answers report that their limits are used up."""
     upstreams = config.upstreams
     return [
         f"{target.upstream}/{target.model}" for target in targets if heeds_limits(upstreams[target.upstream])

@@ -34,12 +34,12 @@ from sluice.routing.strategies import CallTraits, Chance, RoutedTier, T, ordered
 
 ONCE_MORE: frozenset[UpstreamErrorKind] = frozenset({"server_error", "overloaded", "reset"})
 STREAMED = 200
-"""The status of an error inside a stream: too late to retry the same target."""
+"""The HTTP status of an error inside a stream, which comes too late for a retry at the same target."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """`same_target` retries, each after `backoff` seconds, jittered by half; a Retry-After up to
-    `retry_after_wait` seconds is waited out."""
+    """`same_target`: retries at one target, each after `backoff` seconds, jittered by half. A Retry-After of
+    up to `retry_after_wait` seconds is waited for."""
 
     same_target: int = 1
     backoff: float = 0.1
@@ -48,10 +48,10 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
 
 class RetryBudget:
-    """Bounds failed extra attempts to `share` of the requests plus `per_second`; at most `reserve` are saved
-    up.
+    """Limits the extra attempts that fail to `share` of the requests plus `per_second`; at most `reserve` are
+    saved up.
 
-    With the saved ones that makes 1.2 attempts a request and 10 a second over twenty seconds or more.
+    With the saved ones these are 1.2 attempts per request and 10 per second, over twenty seconds or more.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class NextTarget(msgspec.Struct, Generic[T], frozen=True):
 
 
 def queue_of(tiers: Sequence[RoutedTier], traits: CallTraits, chance: Chance) -> list[T]:
-    """All targets that can serve the call, in the order of tiers and strategies. Raises BadRequest if none
-    can, with the code "context_length" if only its length is in the way."""
+    """Returns all targets that can serve the call, in the order of tiers and strategies. Raises BadRequest if
+    none can, with the code "context_length" if only its length is the reason."""
     queue: list[T] = []
     why = ""
     for tier in tiers:
@@ -116,11 +116,10 @@ def queue_of(tiers: Sequence[RoutedTier], traits: CallTraits, chance: Chance) ->
 
 
 class FailoverPlan(Generic[T]):
-    """Chooses the target of each attempt of a call. `queue` has at least one; the caller counts the request
-    in the budget.
+    """Chooses the target of each attempt of a call.
 
-    `choice` is the latest choice. `passed`: the targets that were ahead of it and skipped because they were
-    not ready.
+    `queue` has at least one target. The caller counts the request in the budget. `choice` is the latest
+    choice; `passed` are the targets before it that were skipped because they were not ready.
     """
 
     __slots__ = ("_budget", "_chance", "_extra", "_policy", "_queue", "_tries", "choice", "passed")
@@ -138,7 +137,7 @@ class FailoverPlan(Generic[T]):
         self.choice = self._choose()
 
     def failed(self, error: UpstreamError) -> NextTarget[T] | None:
-        """The choice after the current target failed; None if the error goes to the caller."""
+        """Returns the next choice after the current target has failed; None if the error goes to the caller."""
         if self._extra:
             self._budget.charge()
         self._extra = True
@@ -159,15 +158,15 @@ class FailoverPlan(Generic[T]):
         return self.pass_over()
 
     def pass_over(self) -> NextTarget[T] | None:
-        """The choice after a target that was skipped because our own limits of its upstream are used up; it
-        has not failed."""
+        """Returns the next choice after a target was skipped because our own limits of its upstream are used
+        up; it has not failed."""
         if not self._queue:
             return None
         self.choice = self._choose()
         return self.choice
 
     def another(self) -> NextTarget[T] | None:
-        """A ready target for a hedge beside the current one, if there is any."""
+        """Returns a ready target for a hedge beside the current one; None if there is none."""
         if not self._budget.allows() or not any(target.health.ready() for target in self._queue):
             return None
         return self.pass_over()
@@ -194,7 +193,7 @@ class FailoverPlan(Generic[T]):
         return self._policy.backoff * (0.5 + self._chance()) if once_more else None
 
     def _choose(self) -> NextTarget[T]:
-        """The first ready target of the queue; if none is, the one that will be ready soonest."""
+        """Returns the first ready target of the queue; if none is ready, the one that will be ready soonest."""
         queue = self._queue
         at: int | None = 0
         if len(queue) > 1:

@@ -1,13 +1,14 @@
-"""Health of a target: a circuit breaker and a cool-down. Passive (real calls are the probes), pure, with the
-clock passed in.
+"""Health of a target: a circuit breaker and a cool-down. Passive (calls of callers are the probes) and pure:
+the clock is passed in.
 
-The breaker is closed until a number of failures follow one another. Then it is open for a time that doubles
-with each failed probe, up to a bound. Then it is half-open: one real call is let through as the probe;
-success closes the breaker at once. The next probe is due when the doubled time has passed since this one
-*began*: a probe that hangs (the target accepts and never answers) must not block a target that has recovered
-meanwhile, and neither must calls that began before the breaker opened. A 429 is not a failure: it only keeps
-calls away until the time that the upstream named. So does an answer that says that it was the last one of a
-window.
+The breaker is closed until a number of calls in a row have failed. Then it is open for a time that doubles
+with each failed probe, up to a maximum. Then it is half-open: one call is let through as the probe, and if it
+succeeds the breaker closes at once. The next probe is due when the doubled time has passed since this one
+*began*: neither a probe that hangs (the target accepts the request and never answers), nor calls that began
+before the breaker opened, may block a target that has recovered meanwhile.
+
+A 429 is not a failure: it only keeps calls away until the time that the upstream named. The same holds for an
+answer which reports that its limits are now used up.
 """
 
 from collections.abc import Callable
@@ -28,8 +29,8 @@ class BreakerState(IntEnum):
 
 
 class BreakerPolicy(msgspec.Struct, frozen=True):
-    """`failures` in a row, or a share `error_rate` of the calls of RATE_WINDOW, open the breaker for
-    `open_for` seconds, doubling up to `open_max`."""
+    """`failures` in a row, or a share `error_rate` of the calls within RATE_WINDOW, open the breaker for
+    `open_for` seconds; that doubles up to `open_max`."""
 
     failures: int = 5
     error_rate: float | None = None
@@ -38,10 +39,10 @@ class BreakerPolicy(msgspec.Struct, frozen=True):
 
 
 RATE_WINDOW = 30.0
-"""Seconds over which the error rate is counted, in two halves: the current one and the one before it."""
+"""Seconds over which the error rate is counted, in two halves: the current one and the one before."""
 HALF_WINDOW = RATE_WINDOW / 2
 RATE_CALLS = 20
-"""Calls that must have ended in the window before their error rate counts."""
+"""Minimum calls in the window before their error rate counts."""
 
 
 class ErrorRate:
@@ -66,7 +67,7 @@ class ErrorRate:
         self._calls += 1
 
     def failed(self) -> float:
-        """Counts a call that has failed; returns the share of failures, 0.0 for fewer than RATE_CALLS."""
+        """Counts a call that has failed. Returns the share of failures, 0.0 for fewer than RATE_CALLS calls."""
         self.succeeded()
         self._failures += 1
         calls = self._calls + self._before[0]
@@ -79,7 +80,7 @@ class ErrorRate:
 
 
 class Load:
-    """Load of a target: calls in flight, and a decaying average of its time to first token (seconds; 0:
+    """Load of a target: its calls in flight, and the decaying average of its time to first token (seconds; 0:
     unknown)."""
 
     __slots__ = ("first_token", "in_flight", "recent")
@@ -101,31 +102,32 @@ class Load:
             del self.recent[: self.KEPT]
 
     def p95(self) -> float | None:
-        """The 95th percentile of the latest times to first token; None while fewer than 20 are known."""
+        """Returns the 95th percentile of the latest times to first token; None while fewer than 20 are known."""
         recent = sorted(self.recent[-self.KEPT :])
         return recent[int(0.95 * (len(recent) - 1))] if len(recent) >= 20 else None
 
 
 NOT_ITS_FAULT: frozenset[UpstreamErrorKind] = NOT_THE_TARGETS_FAULT | {"rate_limited"}
 COOL_DOWN = 1.0
-"""Seconds of cool-down after a 429 without a Retry-After. (A 503 with a Retry-After cools down, too.)"""
+"""Seconds of cool-down after a 429 without a Retry-After. (A 503 with a Retry-After causes a cool-down, too.)
+"""
 MAX_COOL_DOWN = 60.0
-"""The longest cool-down in seconds, whatever Retry-After an upstream sends: by then we notice that a limit
-was raised or an account paid. Callers get the upstream's own Retry-After."""
+"""Maximum seconds of a cool-down, whatever Retry-After an upstream sends, so that a raised limit or a paid
+account is noticed. Callers get the upstream's own Retry-After."""
 
 
 class HealthWatcher(Protocol):
     """Is notified of changes of a target's health."""
 
     def changed(self, state: BreakerState, why: UpstreamError | None) -> None:
-        """The breaker has a new state; `why` is the error that opened it."""
+        """Called when the breaker has a new state; `why` is the error that opened it."""
 
     def refused(self, error: UpstreamError) -> None:
-        """Our credentials were refused."""
+        """Called when the upstream has refused our credentials."""
 
     def accepted(self) -> bool:
-        """A call succeeded after `refused`. Returns whether the refusal is over; if not, the next success
-        calls this again."""
+        """Called when a call succeeds after `refused`. Returns whether the refusal is over; if not, it is
+        called again after the next success."""
         return True
 
 
@@ -190,19 +192,19 @@ class Health:
         return not self._failures and self.ready()
 
     def ready_at(self) -> float:
-        """The clock's time from which the target is ready."""
+        """Returns the clock's time from which the target is ready."""
         return max(self._cool_until, self._open_until, self._spent_until)
 
     def spent(self, seconds: float) -> None:
-        """An answer reported that nothing is left of its provider's limits for so long; 0.0: it did not say for
-        how long."""
+        """Notes an answer which reported that nothing is left of its provider's limits for `seconds`; 0.0:
+        for an unknown time."""
         self._spent_until = self._clock() + min(seconds or COOL_DOWN, MAX_COOL_DOWN)
 
     def begin(self) -> int:
-        """Count a call that will be sent. Returns its number as a probe, for `failed` and `abandoned`; 0: it
-        is no probe.
+        """Counts a call that will be sent. Returns its number as a probe, for `failed` and `abandoned`; 0 if
+        it is no probe.
 
-        Call it as soon as the target is chosen, so that no other call is made the probe meanwhile.
+        To be called as soon as the target is chosen, so that no other call becomes the probe meanwhile.
         """
         if not self._open_for or (now := self._clock()) < self._open_until:
             return 0
@@ -214,14 +216,14 @@ class Health:
         return self._probe
 
     def probe_succeeded(self) -> None:
-        """An active probe succeeded: the next call may be the breaker's probe now, before the open time is
-        over."""
+        """Notes that an active probe succeeded: the next call may be the breaker's probe now, before the open
+        time is over."""
         if not self._probe:
             self._open_until = min(self._open_until, self._clock())
 
     def abandoned(self, probe: int = 0) -> None:
-        """The call ended without a result (its caller left, it was not sent): if it was the probe, the next
-        call may be."""
+        """Notes that the call ended without a result (its caller left, or it was not sent). If it was the
+        probe, the next call may be."""
         if probe and probe == self._probe:
             self._probe = 0
             self._open_until = self._clock()
@@ -238,7 +240,7 @@ class Health:
             self._watcher.changed(BreakerState.CLOSED, None)
 
     def failed(self, error: UpstreamError, probe: int = 0) -> None:
-        """Count the error against the target, unless the request itself was at fault."""
+        """Counts the error against the target, unless the request itself was at fault."""
         self.last_error, self.last_failed_at = error.kind, self._clock()
         if error.kind in ("rate_limited", "billing") or error.retry_after is not None:
             self._cool_until = max(

@@ -2,9 +2,10 @@
 beginning. Pure.
 
 `by_prefix` is consistent hashing with bounded loads (Mirrokni, Thorup and Zadimoghaddam 2018,
-https://arxiv.org/abs/1608.01350) with a memory: rendezvous hashing of the conversation's beginning, which all
-workers and gateways agree on without a word between them, and before that a server that this process has sent
-most of the same prompt to. Neither holds for a server that has too much to do beside the others.
+https://arxiv.org/abs/1608.01350), with a memory. Rendezvous hashing of the conversation's beginning gives the
+same server in all workers and gateways without any communication. Before that, a server is preferred to which
+this process has sent most of the same prompt. A server that has much more to do than the others is passed
+over in both cases.
 """
 
 import hashlib
@@ -15,19 +16,18 @@ from sluice.routing.pods import Chance, Depth, Pod, PodChoice, depths
 from sluice.routing.prefixes import blocks_of, root_of
 
 MATCH = 0.5
-"""The share of a prompt's blocks from which on the server that has seen them is asked: a system prompt that
-all calls have in common is not to bring all of them to one server."""
+"""The share of a prompt's blocks that a server must have seen to be preferred. Less may be only a system
+prompt that all calls have in common, which must not bring all of them to one server."""
 BALANCE = 1.5
-"""How much more than the average a server may have to do before calls leave it, though it has their
-prefix."""
+"""How many times the average load a server may have before calls for its prefix go elsewhere."""
 FREE = 8
-"""Requests of a server that are never too many, while none waits."""
+"""Number of a server's requests that is never too many, as long as none waits."""
 
 Order = list[int]
 
 
 def by_queue(pods: Sequence[Pod], chance: Chance, choice: PodChoice | None = None) -> Order:
-    """The places of the servers, the shortest queue first; equal ones in random order."""
+    """Returns the indexes of the servers, the shortest queue first; equal ones in random order."""
     found = depths(pods)
     order = sorted(range(len(pods)), key=_queue(found, chance))
     if choice is not None:
@@ -45,10 +45,10 @@ def by_prefix(
     chance: Chance,
     choice: PodChoice | None = None,
 ) -> Order:
-    """The places of the servers, the one that has probably cached the most of the prompt first.
+    """Returns the indexes of the servers, first the one that has probably cached the most of the prompt.
 
-    The first one of the order that is `ready` is expected to be asked, and remembers the prompt. `session`:
-    what the caller calls the conversation, in place of its beginning.
+    The first one that is `ready` is expected to be asked, and remembers the prompt. `session`: the caller's
+    name of the conversation, which is used in place of its beginning.
     """
     found = depths(pods)
     blocks = blocks_of(chat, model)
@@ -87,7 +87,7 @@ def _queue(
 
 
 def _overloaded(found: Sequence[Depth]) -> Callable[[Depth], bool]:
-    """Returns a test for whether a server has so much more to do than the average of these that a cached
+    """Returns a function that says whether a server is so much busier than the average of these that a cached
     prefix is not worth the wait."""
     if len(found) < 2:
         return lambda depth: False
@@ -97,5 +97,6 @@ def _overloaded(found: Sequence[Depth]) -> Callable[[Depth], bool]:
 
 
 def _rank(key: bytes, address: str) -> bytes:
-    """Rendezvous hashing: a key keeps its server when others appear or vanish."""
+    """Returns the rank of a server for a key (rendezvous hashing): a key keeps its server when others come or
+    go."""
     return hashlib.blake2b(key + b"\0" + address.encode(), digest_size=8).digest()

@@ -1,9 +1,10 @@
-"""One server of an upstream that is several (a pod of vLLM or SGLang): what it reports of its load, and what
-we know ourselves.
+"""One server of an upstream that has several (a pod of vLLM or SGLang): the load that it reports, and what
+this process knows of it. Pure: the bytes of its metrics are passed in.
 
-Pure: whoever reads its metrics passes their bytes in. Figures are read from the Prometheus text format.
+Figures are read from the Prometheus text format.
 
-vLLM:   https://docs.vllm.ai/en/stable/usage/metrics/ (`gpu_cache_usage_perc` is the older name of `kv_cache_usage_perc`)
+vLLM:   https://docs.vllm.ai/en/stable/usage/metrics/
+        (`gpu_cache_usage_perc` is the older name of `kv_cache_usage_perc`)
 SGLang: https://docs.sglang.io/docs/references/production_metrics (with --enable-metrics)
 """
 
@@ -19,14 +20,15 @@ WAITING = (b"vllm:num_requests_waiting", b"sglang:num_queue_reqs")
 RUNNING = (b"vllm:num_requests_running", b"sglang:num_running_reqs")
 CACHE = (b"vllm:kv_cache_usage_perc", b"vllm:gpu_cache_usage_perc", b"sglang:token_usage")
 MAX_COUNT = 1e6
-"""The largest count that is believed."""
+"""The largest count that is accepted as plausible."""
 FULL = 0.95
-"""The share of the KV cache from which on further requests are expected to wait."""
+"""The share of the KV cache in use from which on further requests are expected to wait."""
 BURST = 4
-"""Calls sent since the last figures that are expected to run at once; or half of what ran then, if that is
-more."""
+"""Calls sent since the last figures that are expected to run at once; or half of those that ran then, if that
+is more."""
 OTHERS = 64.0
-"""The most that our own calls are multiplied by, for the other gateways that send to the same servers."""
+"""Maximum factor by which our own calls are multiplied to account for other gateways that send to the same
+servers."""
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -39,9 +41,9 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 def figures_in(body: bytes) -> Figures | None:
-    """The figures in a server's metrics; None where it does not report how many requests wait and run.
+    """Returns the figures in a server's metrics; None if it does not report how many requests wait and run.
 
-    Counts of several engines or ranks in one server are added up, of the cache the fullest one's share is
+    Counts of several engines or ranks in one server are added up; of the cache the fullest one's share is
     taken.
     """
     body = b"\n" + body
@@ -53,7 +55,7 @@ def figures_in(body: bytes) -> Figures | None:
 
 
 def _values(body: bytes, names: Iterable[bytes]) -> list[float]:
-    """The values of all series of the first of these metrics that is there."""
+    """Returns the values of all series of the first of these metrics that exists."""
     for name in names:
         found = list[float]()
         at = 0
@@ -61,7 +63,7 @@ def _values(body: bytes, names: Iterable[bytes]) -> list[float]:
             end = body.find(b"\n", at + 1)
             line = body[at + 1 + len(name) : end if end >= 0 else len(body)]
             at += 1
-            # Behind the labels, in which a model's name may have any character, stands the value and perhaps
+            # After the labels, in which a model's name may have any character, come the value and perhaps
             # a time.
             rest = line[line.rfind(b"}") + 1 :] if line[:1] == b"{" else line
             if rest[:1] in (b" ", b"\t") and (value := _number(rest)) is not None:
@@ -80,9 +82,12 @@ def _number(text: bytes) -> float | None:
 
 
 class Pod(msgspec.Struct, eq=False):
-    """One server, `address` as host:port. `begun` counts the calls that we have sent to it, `counted` those
-    of them that its latest figures can know of. `loads`: our own calls in flight, by model. `read_at`: when
-    the figures were asked for, by `clock`; they are fresh for `stale` seconds."""
+    """One server; `address` is host:port.
+
+    `begun`: calls that were sent to it. `counted`: those of them that its latest figures can include.
+    `loads`: our own calls in flight, by model. `read_at`: the clock's time at which the figures were
+    requested; they are fresh for `stale` seconds.
+    """
 
     address: str
     clock: Callable[[], float]
@@ -95,7 +100,7 @@ class Pod(msgspec.Struct, eq=False):
     seen: SeenPrefixes = msgspec.field(default_factory=SeenPrefixes)
 
     def reported(self, figures: Figures, read_at: float, begun: int) -> None:
-        """Takes new figures, asked for at `read_at` when `begun` calls had been sent."""
+        """Takes new figures, which were requested at `read_at`, when `begun` calls had been sent."""
         self.figures, self.read_at, self.counted = figures, read_at, begun
 
     @property
@@ -104,13 +109,13 @@ class Pod(msgspec.Struct, eq=False):
 
     @property
     def in_flight(self) -> int:
-        """Our own calls that it is working on."""
+        """Returns the number of our own calls in flight."""
         return sum(load.in_flight for load in self.loads.values())
 
 
 class Depth(msgspec.Struct, frozen=True):
-    """The load of a server that is expected now. Fresh ones come first, then those where the fewest wait,
-    then run."""
+    """The expected load of a server. Sorted, servers with fresh figures come first, then those with the
+    fewest waiting requests, then with the fewest running ones."""
 
     fresh: bool
     waiting: float
@@ -123,12 +128,12 @@ class Depth(msgspec.Struct, frozen=True):
 
 
 def depths(pods: Sequence[Pod]) -> list[Depth]:
-    """The load of each server now: its figures, if they are fresh, and what was sent since.
+    """Returns the expected load of each server: its figures, if they are fresh, plus what was sent since.
 
-    What we have sent since the figures were read is multiplied by our share in the load: other gateways read
-    the same figures and are assumed to do as we do. Without that all of them would send to the server that
-    reported the least until the next figures come. A server without fresh figures is judged by our own calls
-    in flight.
+    What this process has sent since the figures were read is multiplied by the inverse of its share in the
+    load: other gateways read the same figures, and are assumed to do the same. Otherwise all of them would
+    send to the server that reported the least until the next figures come. A server without fresh figures is
+    judged by our own calls in flight.
     """
     fresh = [pod.fresh for pod in pods]
     reported = sum(
@@ -155,12 +160,13 @@ def _depth(pod: Pod, others: float) -> Depth:
 
 
 class PodChoice(msgspec.Struct):
-    """Why a call goes to the server that it goes to, for its log line: `how` is queue, prefix, hash, load or
-    in_flight.
+    """The reason why a call goes to a server, for its log line. `how` is one of:
 
-    prefix: the server has seen most of the prompt. hash: none has, the prompt's beginning decides. load: the
-    one that these would have chosen has too much to do. queue: the shortest queue. in_flight: no server's
-    figures are fresh.
+    prefix     the server has seen most of the prompt
+    hash       none has; the prompt's beginning decides
+    load       the server chosen by these is too busy
+    queue      the server has the shortest queue
+    in_flight  no server has fresh figures
     """
 
     how: str = ""

@@ -1,8 +1,8 @@
-"""Health and load of a target whose upstream is several servers: each server has its own, and these put them
-together.
+"""Health and load of a target whose upstream has several servers: each server has its own, and these classes
+combine them.
 
-What looks at the target as a whole (metrics, notices, the admin pages) sees the healthiest server and the sum
-of the calls.
+Whatever looks at the target as a whole (metrics, notices, the admin pages) sees the healthiest server and the
+sum of the calls.
 """
 
 from collections.abc import Callable, Collection
@@ -12,11 +12,11 @@ from sluice.routing.health import BreakerPolicy, BreakerState, Health, HealthWat
 
 
 class PooledHealth(Health):
-    """The health of the healthiest server; its own while no server is known, and the upstream is reached by
-    its name.
+    """The health of the healthiest server; while no server is known, and the upstream is reached by its name,
+    the target's own.
 
-    `server_watcher` makes what is told of a server's changes, from its address; `server_gone` is called with
-    that of one that is forgotten.
+    `server_watcher` makes the watcher of one server, given its address; `server_gone` is called with the
+    address of one that is forgotten.
     """
 
     __slots__ = ("_gone", "_make_watcher", "servers")
@@ -62,7 +62,7 @@ class PooledHealth(Health):
 
 
 class ServerHealth(Health):
-    """The health of one server; its failures are the latest of the whole, too."""
+    """The health of one server. Its failures are also recorded as the latest of the whole target."""
 
     __slots__ = ("_whole",)
 
@@ -82,7 +82,7 @@ class ServerHealth(Health):
 
 
 class PooledLoad(Load):
-    """The calls of all servers, and of those that were sent while none was known."""
+    """The calls of all servers, and those that were sent while no server was known."""
 
     __slots__ = ("_own", "servers")
 
@@ -98,7 +98,7 @@ class PooledLoad(Load):
         return known
 
     def keep(self, addresses: Collection[str]) -> None:
-        """Forgets all other servers; calls that they still answer are no longer counted."""
+        """Forgets all other servers. Calls that they still answer are no longer counted."""
         for address in [address for address in self.servers if address not in addresses]:
             del self.servers[address]
 
@@ -115,7 +115,8 @@ class PooledLoad(Load):
 
 
 class ServerLoad(Load):
-    """The calls of one server; what is known of all is what hedging goes by."""
+    """The calls of one server. Times to first token are recorded for the whole target, because hedging uses
+    those."""
 
     __slots__ = ("_whole",)
 

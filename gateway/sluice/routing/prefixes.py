@@ -1,8 +1,8 @@
-"""Prefixes of prompts: which server of an upstream has probably cached how much of a prompt. Pure.
+"""Prefixes of prompts: how much of a prompt each server of an upstream has probably cached. Pure.
 
-A prompt is cut into blocks of characters, and each block's digest is of all text up to its end, so equal
-digests mean equal beginnings. vLLM and SGLang cache by blocks of tokens; characters do for a guess, and need
-no tokenizer.
+A prompt is cut into blocks of characters. The digest of each block covers all text up to the block's end, so
+equal digests mean equal beginnings. vLLM and SGLang cache by blocks of tokens; characters are enough for a
+guess, and need no tokenizer.
 """
 
 import hashlib
@@ -14,13 +14,14 @@ from sluice.model.chat import ChatRequest, Image, Message, Other, Text
 BLOCK = 256
 """Characters of a block: some 64 tokens."""
 BLOCKS = 512
-"""Blocks of a prompt at most: what comes behind 131,072 characters decides nothing."""
+"""Maximum blocks of a prompt: what follows after 131,072 characters does not matter for the choice."""
 SEEN = 16_384
-"""Blocks remembered of each server: some four million characters, in about 2 MB."""
+"""Maximum blocks that are remembered of each server: some four million characters, in about 2 MB."""
 
 
 class SeenPrefixes:
-    """The blocks that were lately sent to one server, the longest unused ones forgotten first."""
+    """The blocks that were sent to one server; those that have not been used for the longest time are
+    forgotten first."""
 
     __slots__ = ("_blocks", "_most")
 
@@ -32,17 +33,17 @@ class SeenPrefixes:
         return len(self._blocks)
 
     def matched(self, blocks: list[bytes]) -> int:
-        """The number of a prompt's leading blocks that the server has seen.
+        """Returns the number of a prompt's leading blocks that the server has seen.
 
-        Whoever has seen a block has seen those before it: `add` never makes them older than it, and what is
-        forgotten is the oldest. So they need not be looked up one by one.
+        A server that has seen a block has also seen those before it: `add` never makes these older than it,
+        and the oldest are forgotten first. So the blocks need not be looked up one by one.
         """
         seen = self._blocks
         return bisect_left(blocks, True, key=lambda block: block not in seen)
 
     def add(self, blocks: list[bytes]) -> None:
-        """Remembers a prompt, its beginning as what was used last: a block is of no use without those before
-        it."""
+        """Remembers a prompt. Its beginning is marked as used last, because a block is of no use without
+        those before it."""
         seen = self._blocks
         for block in reversed(blocks):
             seen.pop(block, None)
@@ -52,7 +53,7 @@ class SeenPrefixes:
 
 
 def blocks_of(chat: ChatRequest, model: str) -> list[bytes]:
-    """The digests of a prompt's whole blocks; of a shorter prompt there is one, of all of it."""
+    """Returns the digests of a prompt's whole blocks; for a shorter prompt one digest of all of it."""
     digest = hashlib.blake2b(model.encode("utf-8", "replace"), digest_size=8)
     found = list[bytes]()
     rest = ""
@@ -73,7 +74,8 @@ def blocks_of(chat: ChatRequest, model: str) -> list[bytes]:
 
 
 def root_of(chat: ChatRequest, model: str) -> bytes:
-    """The digest of a prompt up to its first message of a user: the same for all turns of a conversation."""
+    """Returns the digest of a prompt up to its first message of a user: it is the same for all turns of a
+    conversation."""
     digest = hashlib.blake2b(model.encode("utf-8", "replace"), digest_size=8)
     for text in _texts(chat, to_first_user=True):
         digest.update(text[: BLOCK * BLOCKS].encode("utf-8", "replace"))
@@ -81,7 +83,7 @@ def root_of(chat: ChatRequest, model: str) -> bytes:
 
 
 def _texts(chat: ChatRequest, *, to_first_user: bool = False) -> Iterator[str]:
-    """The prompt's texts in the order of chat templates: tools, then messages."""
+    """Yields the prompt's texts in the order of chat templates: tools, then messages."""
     for tool in chat.tools:
         yield f"\0tool\0{tool.name}\0{tool.description}"
     for message in chat.messages:

@@ -22,7 +22,7 @@ async def watch(
     headers: Headers = (),
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Probe one upstream and report to the health of all its targets, until cancelled."""
+    """Probes one upstream and reports to the health of all its targets, until cancelled."""
     request = UpstreamRequest(url, headers, b"", method="GET")
     while True:
         await sleep(float(probe.every))

@@ -52,7 +52,7 @@ class CallTraits(msgspec.Struct, frozen=True):
     choice: "PodChoice | None" = None  # is told why that one was chosen
 
     def weight(self, target: Routable) -> float:
-        """The target's weight for this caller."""
+        """Returns the target's weight for this caller."""
         canary = target.spec.canary
         if canary is None:
             return target.spec.weight
@@ -63,7 +63,7 @@ class CallTraits(msgspec.Struct, frozen=True):
         return canary.weight if chosen else target.spec.weight
 
     def lacks(self, target: Routable) -> Literal["", "vision", "tools", "context"]:
-        """The capability that the call needs and the target lacks; "" if the target can serve it."""
+        """Returns the capability that the call needs and the target lacks; "" if the target can serve it."""
         spec = target.spec
         if self.vision and not spec.vision:
             return "vision"
@@ -72,7 +72,7 @@ class CallTraits(msgspec.Struct, frozen=True):
         return "context" if spec.context is not None and self.tokens > spec.context else ""
 
     def unfit(self, target: Routable) -> str:
-        """`lacks` as a clause for messages, such as "takes no images"; "" if the target can serve the
+        """Returns `lacks` as a clause for messages, such as "takes no images"; "" if the target can serve the
         call."""
         match self.lacks(target):
             case "vision":
@@ -109,8 +109,8 @@ def traits_of(
 class RoutedTier(msgspec.Struct):
     """One tier: its targets, how they are ordered, and the number of calls that `round_robin` has ordered.
 
-    `pooled`: the upstreams of some are several servers, each of which becomes a target of its own for a call
-    (`over_pods`); `server_turn` counts those calls.
+    `pooled`: the upstreams of some targets have several servers; for a call each server becomes a target of
+    its own (`over_pods`). `server_turn` counts those calls.
     """
 
     targets: Sequence[Routable]
@@ -122,16 +122,16 @@ class RoutedTier(msgspec.Struct):
 
 
 PODS_TRIED = 3
-"""Servers of one target that a call may be sent to, one after another: a request that kills servers must not
-visit all."""
+"""Maximum servers of one target that a call may be sent to, one after another: a request that crashes servers
+must not reach all of them."""
 
 
 def over_pods(tier: RoutedTier, fit: Sequence[Any], traits: CallTraits, chance: Chance) -> list[Any]:
-    """The targets of a pooled tier in order, each as the servers of its upstream: those that are ready first,
-    `PODS_TRIED` at most.
+    """Returns the targets of a pooled tier in order, with each target replaced by the servers of its
+    upstream: ready ones first, at most `PODS_TRIED`.
 
-    Where a strategy goes by the servers' queues, it orders the servers of all targets together. Every other
-    one orders the targets, so that each has its weight and its turn however many servers it has, and then
+    A strategy that uses the servers' queues orders the servers of all targets together. Any other strategy
+    orders the targets first, so that each has its weight and its turn however many servers it has, and then
     the servers of each.
     """
     if tier.strategy in BY_PODS:
@@ -162,7 +162,7 @@ def _ready_first(servers: list[Any]) -> list[Any]:
 def _ordered_servers(
     tier: RoutedTier, target: Any, targets: int, traits: CallTraits, chance: Chance
 ) -> list[Any]:
-    """The servers of one target, which have its weight and its price in common."""
+    """Orders the servers of one target, which have the same weight and price."""
     servers = _servers(target)
     match tier.strategy:
         case "round_robin":
@@ -204,8 +204,8 @@ def _least_in_flight(tier: RoutedTier, targets: list[T], traits: CallTraits, cha
 
 
 def _lowest_ttft(tier: RoutedTier, targets: list[T], traits: CallTraits, chance: Chance) -> list[T]:
-    """Draws two at random, the quicker one first (Mitzenmacher 2001); one without measurements counts as
-    quickest."""
+    """Draws two targets at random; the quicker one comes first (Mitzenmacher 2001). A target without
+    measurements counts as the quickest."""
     drawn = _weighted(tier, targets, traits, chance)
     two = sorted(drawn[:2], key=lambda target: target.load.first_token)
     return _wanted_first([*two, *drawn[2:]], traits)
@@ -271,11 +271,8 @@ def _prefix_cache(tier: RoutedTier, targets: list[T], traits: CallTraits, chance
 
 
 class _Row(msgspec.Struct, frozen=True):
-    """A strategy: its function, and the clause by which `sluice explain` describes it; {} stands for the kind
-    of affinity.
-
-    `by_pods`: it needs upstreams of several servers.
-    """
+    """A strategy: its function, and the clause by which `sluice explain` describes it, in which {} stands for
+    the kind of affinity. `by_pods`: it needs upstreams with several servers."""
 
     order: Callable[[RoutedTier, list[Any], CallTraits, Chance], list[Any]]
     says: str

@@ -9,18 +9,20 @@ from sluice.model.chat import ChatRequest
 from sluice.model.features import FEATURES, Feature, Use
 from sluice.model.rules import NO_RULES, ModelRules
 from sluice.proxy.capable import Capable, takes_of
-from sluice.runtime.routes import rules_for, spared_of
+from sluice.runtime.routes import configured_drops_of, rules_for
 
 
 def abilities(loaded: Loaded, alias: Alias, target: Target, chat: ChatRequest | None) -> list[str]:
     """Returns the lines about one target: for `chat`, or for any request if there is none."""
     upstream, backend = loaded.config.upstreams[target.upstream], loaded.backends[target.upstream]
     rules = rules_for(models_of(loaded), target, upstream, backend)
-    spared, takes = spared_of(upstream, target), takes_of(backend, rules)
-    capable = Capable(takes, alias.unsupported, lambda _: None, spared) if takes is not None else None
+    configured_drops, takes = configured_drops_of(upstream, target), takes_of(backend, rules)
+    capable = (
+        Capable(takes, alias.unsupported, lambda _: None, configured_drops) if takes is not None else None
+    )
     if chat is None:
         return [*_of_any(backend, capable, takes), *_of_rules(rules)]
-    return [*_of_one(backend, capable, chat), *_of_its_rules(rules, chat, alias, spared)]
+    return [*_of_one(backend, capable, chat), *_of_its_rules(rules, chat, alias, configured_drops)]
 
 
 def _of_any(backend: Backend, capable: Capable | None, takes: frozenset[str] | None) -> Iterator[str]:
@@ -66,10 +68,10 @@ def _of_rules(rules: ModelRules) -> Iterator[str]:
 
 
 def _of_its_rules(
-    rules: ModelRules, chat: ChatRequest, alias: Alias, spared: frozenset[str]
+    rules: ModelRules, chat: ChatRequest, alias: Alias, configured_drops: frozenset[str]
 ) -> Iterator[str]:
     fields = sorted(rules.drop.intersection(chat.wire or ()))
-    refused = [field for field in fields if alias.unsupported == "refuse" and field not in spared]
+    refused = [field for field in fields if alias.unsupported == "refuse" and field not in configured_drops]
     if refused:
         yield f"refused by its model's rules: {', '.join(refused)}"
     if dropped := [field for field in fields if field not in refused]:

@@ -6,13 +6,16 @@ from sluice.config.types import Alias, Target, covering, targets_of
 from sluice.model.facts import NOTHING, Facts, common, facts_of
 from sluice.runtime.listings import Listing, listed_by, names_in
 
-KEPT = 4096
-"""Names whose facts are cached; beyond it the cache is emptied."""
+MAX_CACHED_NAMES = 4096
+"""Maximum names whose facts are cached; beyond it the cache is emptied."""
 
 
 class Catalogue:
-    """The facts about one configuration's aliases. `table` is read when a list is first asked for.
-    `listings`: the upstreams' lists of models, for wildcard aliases that are expanded."""
+    """The facts about one configuration's aliases.
+
+    `table` is read when a list is first requested. `listings`: the upstreams' lists of models, for wildcard
+    aliases that are shown as the models behind them.
+    """
 
     def __init__(
         self,
@@ -27,9 +30,8 @@ class Catalogue:
         self._expanded: dict[str, tuple[Mapping[str, Facts], Mapping[str, str]]] = {}
 
     def names(self, may: Callable[[str], bool]) -> list[str]:
-        """Returns the names that a caller who `may` use some is shown: aliases in their order, wildcards
-        expanded if their models are known.
-        """
+        """Returns the names to show to a caller who may use the aliases `may`: aliases in their order, and
+        for wildcards the models that are known."""
         found: dict[str, None] = {}
         for alias in self._aliases:
             names = self._expansion(alias) if self.expands(alias) else (alias,)
@@ -41,9 +43,8 @@ class Catalogue:
         return alias in self._listings and bool(self._expansion(alias))
 
     def _expansion(self, alias: str) -> Mapping[str, str]:
-        """Returns the names that a wildcard alias stands for, each with the upstream's own; names of other
-        aliases are left out.
-        """
+        """Returns the names that a wildcard alias covers, each with the upstream's own name; names of other
+        aliases are left out."""
         listed = self._listings[alias].models
         known, names = self._expanded.get(alias, (None, {}))
         if known is not listed:
@@ -66,7 +67,7 @@ class Catalogue:
             return self._looked_up(name)  # its upstream may report something else by now
         found = self._kept.get(name)
         if found is None:
-            if len(self._kept) >= KEPT:
+            if len(self._kept) >= MAX_CACHED_NAMES:
                 self._kept.clear()
             found = self._kept[name] = self._looked_up(name)
         return found
@@ -97,7 +98,7 @@ class Catalogue:
 
 
 def _of_target(target: Target, facts: Facts) -> Facts:
-    """The facts about a target's model, with what the target itself says in place of them."""
+    """Returns the facts about a target's model; the target's own options take precedence."""
     kinds = (
         facts.input
         if target.vision

@@ -17,12 +17,12 @@ from sluice.upstream.credential_pool import CredentialPool, PooledCredential
 from sluice.upstream.fetching import fetch
 
 Build = Callable[[Headers, Iterable[str]], Transport]
-"""Makes the transport, given the headers of every request and the names of headers that are signed per
-request."""
+"""Makes the transport, given the headers of every request and the names of headers that are written for each
+request when it is signed."""
 
 
 class Accounts:
-    """Opens upstreams' credentials, and has their state counted and logged."""
+    """Makes the credentials of upstreams, and reports their state in metrics and the log."""
 
     def __init__(
         self, metrics: Metrics, notices: Notices, clock: Callable[[], float] = time.monotonic

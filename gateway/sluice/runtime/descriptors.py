@@ -12,8 +12,10 @@ import msgspec
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True):
-    """Maximum connections at a time: `clients` of the API, `operators` of the admin port, `refused` clients
-    that get the error. `idle`: connections to all upstreams that are kept for later calls.
+    """Maximum numbers of connections at a time.
+
+    `clients`: of the API. `operators`: of the admin port. `refused`: clients that are being told that there
+    are too many. `idle`: connections to all upstreams that are kept for later calls.
     """
 
     clients: int
@@ -36,11 +38,11 @@ def limit_of_files() -> int:
 
 
 def places(limit: int, max_connections: int) -> ConnectionLimits:
-    """Divides `limit` descriptors.
+    """Divides `limit` file descriptors among the kinds of connections.
 
-    A quarter of them, 1024 at most, is reserved for everything but clients and upstreams. Of the rest each
-    client takes two, its own and its upstream's, and at least a ninth is for idle connections: to any
-    upstream, while calls go to another.
+    A quarter of them, 1024 at most, is reserved for everything but clients and upstreams. Of the rest, each
+    client needs two (its own connection and its upstream's), and at least a ninth is for idle connections to
+    upstreams that have no call at the moment.
     """
     kept = min(limit // 4, 1024)
     beside = max(1, kept // 4)

@@ -8,7 +8,7 @@ from sluice.telemetry.records import Records
 
 
 class Detached:
-    """Keeps the tasks of such calls. `records` logs each when it ends."""
+    """Keeps the tasks of calls whose clients have left. `records` logs each call when it ends."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
@@ -44,7 +44,7 @@ class Detached:
         task.add_done_callback(ended)
 
     async def close(self) -> None:
-        """Ends them now."""
+        """Ends these calls now."""
         for task in (tasks := [*self.tasks]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -24,10 +24,10 @@ from sluice.usage import UsageStore
 
 
 class ConfiguredStore(msgspec.Struct, frozen=True):
-    """The address of a store: the whole address `text`, which may hold a password, its kind, and the file's
-    path, if any.
+    """The configured address of a store.
 
-    `prefix`: what keys begin with in a database that others use, too.
+    `text` is the whole address, and may hold a password. `path`: the file, if it is one. `prefix`: the
+    beginning of all keys, for a database that other programs use too.
     """
 
     text: str
@@ -37,7 +37,7 @@ class ConfiguredStore(msgspec.Struct, frozen=True):
 
     @property
     def shared(self) -> bool:
-        """Whether the gateways of several hosts may use it at once: any call may wait, or fail."""
+        """Whether gateways on several hosts may share it. Any call of such a store may wait, or fail."""
         return not isinstance(store_of(self.text), Local)
 
     @property
@@ -46,7 +46,7 @@ class ConfiguredStore(msgspec.Struct, frozen=True):
 
 
 def configured(text: str, config: Config) -> ConfiguredStore:
-    """Raises ValueError where the address is wrong; `sluice check` says why."""
+    """Parses the address of a store. Raises ValueError if it is wrong; `sluice check` reports why."""
     place = store_of(text)
     return ConfiguredStore(
         text, place.kind, place.path if isinstance(place, Local) else "", config.limits.prefix
@@ -54,13 +54,12 @@ def configured(text: str, config: Config) -> ConfiguredStore:
 
 
 class Engine:
-    """Builds the stores at an address. What it cannot keep raises ValueError."""
+    """Builds the stores at an address. Each method raises ValueError for a kind of state that the engine
+    cannot keep."""
 
     def buckets(self, at: ConfiguredStore, evicted: Callable[[], object]) -> tuple[BucketStore, float | None]:
-        """The store of limits, and the seconds that a decision may take (None: the usual).
-
-        `evicted` counts forgotten buckets.
-        """
+        """Returns the store of limits, and the maximum seconds of one decision (None: the default). `evicted`
+        is called for each bucket that is forgotten before it is full."""
         raise _cannot_keep(at, "limits")
 
     def journals(
@@ -69,11 +68,11 @@ class Engine:
         raise _cannot_keep(at, "resumable streams")
 
     def conversations(self, at: ConfiguredStore, kept: Retention, seals: Seals) -> ConversationStore:
-        """A SharedConversations, if hosts share it."""
+        """Returns the store of conversations; a SharedConversations if several hosts share it."""
         raise _cannot_keep(at, "conversations")
 
     def responses(self, at: ConfiguredStore, keep: float) -> ResponseStore:
-        """`keep` in seconds."""
+        """Returns the store of kept responses, which forgets them after `keep` seconds."""
         raise _cannot_keep(at, "responses")
 
     def usage(self, at: ConfiguredStore) -> UsageStore:
@@ -118,7 +117,7 @@ class Memory(Engine):
 
 
 class SharedFile(Engine):
-    """A file that the processes of one host map."""
+    """A file that the processes of one host map into memory."""
 
     def buckets(self, at: ConfiguredStore, evicted: Callable[[], object]) -> tuple[BucketStore, float | None]:
         from sluice.limits.shared import SharedStore

@@ -20,13 +20,13 @@ not be applied.
 
 
 WINDOW = 300
-"""Seconds that figures of recent calls are about."""
+"""Seconds that the figures of recent calls cover."""
 STEP = 10
-"""Seconds of each step of them over time."""
+"""Seconds of one step in the figures over time."""
 
 Breaker = Literal["closed", "half_open", "open"]
 BREAKERS: tuple[Breaker, ...] = get_args(Breaker)
-"""By the number of the breaker's state, from best to worst."""
+"""The states by the number that the metric has, from best to worst."""
 
 
 class Reload(msgspec.Struct, frozen=True):
@@ -51,7 +51,7 @@ class Reload(msgspec.Struct, frozen=True):
 
 
 HISTORY = 20
-"""Reloads that are remembered."""
+"""Maximum number of reloads that are remembered."""
 
 
 class ConfigStatus(msgspec.Struct, frozen=True):
@@ -93,10 +93,13 @@ class ConfigStatus(msgspec.Struct, frozen=True):
 
 
 class TargetState(msgspec.Struct, frozen=True):
-    """The state of a target in one process. Times in seconds from now: `ready_in` until calls may be sent
-    again (0.0: now), `failed_ago` since its last error, of the kind `last_error`. `first_token`: its decaying
-    average; None: unknown. `answered`: the calls of the last `WINDOW` seconds that it answered without an error, by
-    alias, of those that the process remembers."""
+    """The state of a target in one process.
+
+    Times are in seconds from now: `ready_in` until calls may be sent again (0.0: now), `failed_ago` since its
+    last error, whose kind is `last_error`. `first_token`: the decaying average of its time to first token;
+    None: unknown. `answered`: by alias, the remembered calls of the last `WINDOW` seconds that it answered
+    without an error.
+    """
 
     upstream: str
     model: str
@@ -225,7 +228,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def together(query: CallQuery, found: Iterable[Found]) -> Found:
-    """Merges the results of several processes."""
+    """Merges the results of several processes: the newest calls, as many as the query asks for."""
     every = [*found]
     calls = sorted((call for one in every for call in one.calls), key=lambda call: call[0], reverse=True)
     return Found(calls[: query.limit], sum(one.kept for one in every))

@@ -16,7 +16,7 @@ Maxima = dict[tuple[Gauge, tuple[str, ...]], float]
 
 
 def show_maxima(metrics: Metrics, config: Config, config_before: Config | None = None) -> None:
-    """Shows those of `config`, and removes those that only the configuration before it had."""
+    """Shows the maxima of `config`, and removes those that only `config_before` had."""
     now = maxima_of(config)
     if config_before is not None:
         for name, labels in maxima_of(config_before).keys() - now.keys():

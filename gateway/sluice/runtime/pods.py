@@ -1,10 +1,10 @@
-"""Follows the servers of an upstream that is several (`pods`): which there are, by DNS or by a list, and what
-they report.
+"""Follows the servers of an upstream that has several (`pods`): which servers there are, by DNS or by a list,
+and the load that each reports.
 
-Nothing of it is on the path of a call: a call takes the servers that are known, and their latest figures. A
-server that is gone from DNS gets no further call, and those that it is answering go on; one that has come
-gets calls once it has been seen. While a name cannot be resolved, or no server of it has been seen yet,
-things stay as they were: at first the upstream is asked by its name, as one without `pods` is.
+Calls never wait for this: a call uses the servers that are known, with their latest figures. A server that
+has disappeared from DNS gets no further calls, and those that it is answering go on; a new server gets calls
+as soon as it has been found. While a name cannot be resolved nothing changes. Until the first server is found
+the upstream is reached by its name, like one without `pods`.
 """
 
 import asyncio
@@ -30,19 +30,19 @@ from sluice.upstream.names import host_and_port, joined
 from sluice.upstream.request import origin_of
 
 BODY = 4 << 20
-"""Bytes of a server's metrics that are read."""
+"""Maximum bytes of a server's metrics that are read."""
 CONNECT, READ = 1.0, 2.0
-"""Seconds that connecting to a server may take, and all of reading its metrics."""
+"""Maximum seconds for connecting to a server, and for the whole request of its metrics."""
 LOOK_UP = 5.0
-"""Seconds that a lookup may take."""
+"""Maximum seconds for one lookup of a name."""
 SPREAD = 0.2
-"""Share by which the time between two readings differs at random, so that gateways do not all read at
+"""The share by which the time between two readings varies at random, so that gateways do not all read at
 once."""
-KEPT = 4096
-"""Lists of targets that are kept."""
+MAX_CACHED_LISTS = 4096
+"""Maximum lists of targets that are cached."""
 
 LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
-"""The IP addresses of a name. Raises OSError."""
+"""Returns the IP addresses of a name. Raises OSError."""
 
 
 class PodTransport:
@@ -67,7 +67,8 @@ class PodTransport:
 
 
 class _Followed(msgspec.Struct, eq=False):
-    """A server with its connections, those that its metrics are read by, and who reads them."""
+    """A server that is being followed: its connections for calls, those for its metrics, and the task that
+    reads them."""
 
     pod: Pod
     transport: PodTransport
@@ -76,10 +77,10 @@ class _Followed(msgspec.Struct, eq=False):
 
 
 class PodPool:
-    """The servers of one upstream. `start` begins to follow them; `close` ends that, and their connections
-    when idle.
+    """The servers of one upstream.
 
-    `base` is the transport to the upstream by its name. `clock` monotonic, in seconds.
+    `start` begins to follow them. `close` stops that, and closes their connections as soon as they are idle.
+    `base` is the transport to the upstream by its name. `clock` is monotonic, in seconds.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class PodPool:
         metrics.computed("pod_requests_waiting", self.waiting, upstream).kept = True
 
     def start(self) -> None:
-        """Begins to follow the servers; nothing is waited for."""
+        """Starts to follow the servers, without waiting for anything."""
         if self._options.addresses:
             places = [host_and_port(address, self._origin.port) for address in self._options.addresses]
             self._follow({joined(*place): place for place in places})
@@ -123,7 +124,7 @@ class PodPool:
             self._resolving = asyncio.create_task(self._resolve())
 
     async def close(self) -> None:
-        """The connections of calls that go on are closed behind these."""
+        """Stops following. Connections of running calls are closed when these calls end."""
         tasks = [self._resolving] if self._resolving is not None else []
         self._follow({})
         for task in tasks:
@@ -134,21 +135,21 @@ class PodPool:
     # --- for calls
 
     def targets(self, target: Target) -> Sequence[Target]:
-        """The target once for each server, or as it is while no server is known."""
+        """Returns a copy of the target for each server; the target itself while no server is known."""
         if not self._followed:
             return (target,)
         known = self._expanded.get(target)
         if known is not None:
             return known
-        if len(self._expanded) >= KEPT:
+        if len(self._expanded) >= MAX_CACHED_LISTS:
             self._expanded.clear()
         made = [self._target(target, followed) for followed in self._followed.values()]
         self._expanded[target] = made
         return made
 
     def forget_targets(self) -> None:
-        """A snapshot is closed, whose targets and models need not be kept any more; those of others are made
-        again."""
+        """Drops the cached targets, because a snapshot was closed; targets of other snapshots are made again
+        when they are needed."""
         self._expanded.clear()
         self._standings.clear()
         for pod in self.pods:
@@ -206,7 +207,7 @@ class PodPool:
             await self._sleep(float(self._options.resolve))
 
     def _follow(self, addresses: Mapping[str, tuple[str, int]]) -> None:
-        """Use these servers from now on, and no others."""
+        """Makes these the servers of the upstream; others are dropped."""
         gone = [name for name in self._followed if name not in addresses]
         new = [name for name in addresses if name not in self._followed]
         if not gone and not new:
@@ -246,8 +247,8 @@ class PodPool:
             await self._sleep(every * (1 - SPREAD * self._chance()))
 
     async def read(self, pod: Pod, transport: Transport) -> None:
-        """Reads one server's metrics once; where they cannot be had it keeps the figures that it has, until
-        they are stale."""
+        """Reads one server's metrics once. If that fails, the server keeps its last figures until they are
+        stale."""
         at, begun = self._clock(), pod.begun
         figures = None
         try:
@@ -268,11 +269,11 @@ class PodPool:
     # --- for metrics
 
     def count(self, state: str) -> int:
-        """The number of servers whose figures are "fresh" or "stale"."""
+        """Returns the number of servers whose figures are "fresh" or "stale"."""
         return sum(pod.fresh == (state == "fresh") for pod in self.pods)
 
     def waiting(self) -> float:
-        """The requests that wait in all servers together, by their fresh figures."""
+        """Returns the requests that wait in all servers together, by their fresh figures."""
         return sum(pod.figures.waiting for pod in self.pods if pod.fresh and pod.figures is not None)
 
     def connections(self, state: str) -> int:
@@ -288,8 +289,8 @@ async def _closed(followed: _Followed) -> None:
 
 
 async def addresses_of(host: str, port: int) -> list[str]:
-    """The addresses of a name, of one family (a pod that has both is one pod), IPv4 where there is any.
-    Raises OSError."""
+    """Returns the addresses of a name, all of one family, so that a pod with both families counts once: IPv4
+    if there is any. Raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     families = {family for family, *_ in found}
     wanted = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6

@@ -16,17 +16,18 @@ from sluice.telemetry.points import requests
 from sluice.version import VERSION
 
 DEADLINE = 10.0
-"""Seconds for one request, and for collecting."""
+"""Maximum seconds for collecting and sending one push."""
 
 Collect = Callable[[], Awaitable[bytes]]
 """Returns the current metrics as fields of ScopeMetrics; empty if another process sends them."""
 
 
 class MetricsPusher:
-    """`count` is called with the result of each push (ok, failed), and the reason of a failure.
+    """Sends metrics to the receiver at an interval.
 
-    `process`: the id that metrics are sent under: the supervisor's, where there are workers. Counters would
-    otherwise be another series whenever another worker sends them, and each begin at what all have counted
+    `count` is called with the result of each push (ok, failed) and the reason of a failure. `process` is the
+    id that metrics are sent under; with several workers it is the supervisor's. With a worker's own id each
+    other worker that sends would begin new series, which start at the totals of all
     (https://opentelemetry.io/docs/specs/semconv/resource/service/#service-instance).
     """
 

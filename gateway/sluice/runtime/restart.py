@@ -26,14 +26,14 @@ FIXED: Mapping[str, tuple[str, ...]] = {
     "metrics": ("push",),
     "retention": ("age", "messages", "conversations"),
 }  # fmt: skip
-"""By section."""
+"""The options by section."""
 FIXED_AT_TOP = ("state", "resume", "tracing", "records")
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 
 class NeedsRestart(ConfigError):
-    """The configuration changes `options` (by their paths), which needs a restart."""
+    """The configuration changes these `options` (by their paths), and that needs a restart."""
 
     def __init__(self, options: list[str]) -> None:
         super().__init__([f"{option}: only a restart can change it" for option in options])

@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
 
 class Routes:
-    """Builds the routes of a configuration. `loaded`: as in the file; `config`: as the process can apply it.
+    """Builds the routes of a configuration.
 
-    What it takes of the process's state is released when `stack` is closed.
+    `loaded`: the configuration as in the file; `config`: as this process can apply it. What the routes use of
+    the process's state is released when `stack` is closed.
     """
 
     def __init__(self, config: Config, loaded: Loaded, state: ProcessState, stack: AsyncExitStack) -> None:
@@ -47,7 +48,7 @@ class Routes:
         self._stack = stack
         self._metrics = state.metrics
         self.standings: dict[tuple[str, str], ModelState] = {}
-        """By upstream and model, for each target."""
+        """The state shared by all targets of one model, by upstream and model."""
         self.transports: dict[str, Transport] = {
             name: state.transports.take(
                 stack, name, config.upstreams[name], backend, loaded.credentials.get(name, ())
@@ -65,7 +66,7 @@ class Routes:
         }
 
     def _pools(self) -> "dict[str, PodPool]":
-        """The servers of those upstreams that are several."""
+        """Returns the pools of servers, for upstreams that have several."""
         found = {}
         for name, upstream in self._config.upstreams.items():
             if upstream.pods is not None:
@@ -158,8 +159,8 @@ class Routes:
         label = f"{spec.upstream}/{spec.model}"
         shown = shown_target(f"{spec.upstream}/{model}") if alias.report_model == "target" else ""
         dropped, takes = self._dropping(label, spec), takes_of(backend, rules)
-        spared = spared_of(upstream, spec)
-        by_rule = refusing(dropped, spared) if alias.unsupported == "refuse" else dropped
+        configured_drops = configured_drops_of(upstream, spec)
+        by_rule = refusing(dropped, configured_drops) if alias.unsupported == "refuse" else dropped
         return Target(
             label=label,
             upstream=spec.upstream,
@@ -181,7 +182,9 @@ class Routes:
             passes_on=backend.dialect or None,
             fit=Fitting(rules, by_rule, backend.dialect).__call__ if rules is not NO_RULES else None,
             names=NamesFitting(rules.tool_names) if rules.tool_names else None,
-            capable=Capable(takes, alias.unsupported, dropped, spared) if takes is not None else None,
+            capable=Capable(takes, alias.unsupported, dropped, configured_drops)
+            if takes is not None
+            else None,
             dropped=dropped,
             tell=getattr(backend, "tell", add_headers),
             whole=backend
@@ -201,9 +204,7 @@ class Routes:
         return dropped
 
     def _standing(self, spec: TargetConfig, upstream: Upstream, backend: Backend) -> ModelState:
-        """Returns the shared state of a target: all aliases that use a model of an upstream share its health
-        and load.
-        """
+        """Returns the state of a target that all aliases share: its breaker, its load."""
         state, name = self._state, (spec.upstream, spec.model)
         known = self.standings.get(name)
         if known is not None:
@@ -233,7 +234,7 @@ class Routes:
 def _pooled(
     state: ProcessState, notices: TargetNotices, policy: BreakerPolicy, name: tuple[str, str]
 ) -> ModelState:
-    """The standing of a model of an upstream that is several servers."""
+    """Returns the shared state of a model whose upstream has several servers."""
     from sluice.routing.pooled import PooledHealth, PooledLoad
 
     def gone(address: str) -> None:
@@ -244,27 +245,26 @@ def _pooled(
 
 
 def forward_of(upstream: Upstream, backend: Backend) -> Allowed:
-    """Returns the callers' headers that are forwarded to an upstream: those of its dialect, if its backend
-    names some (`forwards`), and those of its option `forward`.
-    """
+    """Returns the callers' headers that are forwarded to an upstream: those that its backend names
+    (`forwards`), and those of its option `forward`."""
     of_dialect: Allowed = getattr(backend, "forwards", {})
     return {**of_dialect, **{header.lower(): allowed for header, allowed in upstream.forward.items()}}
 
 
-def spared_of(upstream: Upstream, spec: TargetConfig) -> frozenset[str]:
-    """Returns the fields that the configuration itself drops."""
+def configured_drops_of(upstream: Upstream, spec: TargetConfig) -> frozenset[str]:
+    """Returns the names of fields that the configuration itself drops."""
     return frozenset(name for name in (*upstream.drop, *spec.drop) if not name.startswith("!"))
 
 
 def rules_for(table: ModelTable, spec: TargetConfig, upstream: Upstream, backend: Backend) -> ModelRules:
-    """Returns the rules of a target: those of the table, then its upstream's options, then its own."""
+    """Returns the rules of a target: those of the table, then the upstream's options, then the target's own."""
     host = urlsplit(getattr(backend, "base_url", "")).hostname or ""
     options = [Overrides(of.drop, of.rename, of.default, of.force, of.roles) for of in (upstream, spec)]
     return rules_of(table.rules, options, upstream.backend, host, spec.model, vendor=upstream.vendor)
 
 
 def _takes_every_call(tiers: list[RoutedTier]) -> bool:
-    """Returns whether a call cannot affect its route: there is one target, and it has no conditions."""
+    """Returns whether every call has the same route: there is one target, and it has no conditions."""
     targets = [target for routed in tiers for target in routed.targets]
     spec = targets[0].spec
     pooled = any(routed.pooled for routed in tiers)

@@ -1,7 +1,9 @@
-"""Objects that snapshots share: made for the first snapshot that uses one, closed after the last.
+"""Objects that several snapshots share: each is made for the first snapshot that uses it, and closed after
+the last.
 
-A swap makes a snapshot beside the one that is in use. Where both need the same thing (the pool of an upstream
-whose address has not changed) they get the same object: connections stay open, and learned state is kept.
+During a reload the new snapshot exists beside the old one. If both need the same thing (such as the
+connections to an upstream whose address has not changed) they get the same object, so connections stay open
+and learned state is kept.
 """
 
 from collections.abc import Awaitable, Callable, Hashable

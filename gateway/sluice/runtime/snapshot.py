@@ -1,7 +1,7 @@
-"""One configuration, ready to answer calls: routes, keys, rules, prices. A request uses one snapshot from its
-beginning to its end.
+"""One configuration, ready to answer calls: routes, keys, rules, prices.
 
-A snapshot has all that a request looks up, including what belongs to the process (`sluice.runtime.state`).
+A request uses one snapshot from its beginning to its end. The snapshot also refers to everything that a
+request needs of the process's state (`sluice.runtime.state`).
 """
 
 import asyncio
@@ -71,10 +71,11 @@ class Names(msgspec.Struct, frozen=True):
 
 
 class Snapshot:
-    """`async with` builds it, beside others of the same `state`, and ends its remaining calls at the exit.
+    """A configuration at work.
 
-    Raises ConfigError, ValueError or OSError if the configuration cannot be applied; what was built is closed
-    then. `config` is the loaded one, as this process can follow it (`sluice.runtime.restart`).
+    `async with` builds it, beside other snapshots of the same `state`, and ends its remaining calls at the
+    exit. `config` is the configuration as this process can apply it (`sluice.runtime.restart`). Raises
+    ConfigError, ValueError or OSError if it cannot be applied; what was built is closed then.
     """
 
     def __init__(self, loaded: Loaded, state: ProcessState) -> None:
@@ -83,7 +84,8 @@ class Snapshot:
         self.names = names_of(loaded)
         self.path, self.hash = loaded.path, loaded.hash
         self.superseded = asyncio.Event()
-        """Set when new requests are answered by another snapshot: what never ends by itself ends then."""
+        """Set when new requests go to another snapshot, so that responses that never end by themselves end
+        then."""
         self.loaded = loaded
         self.started = state.started
         self.metrics = state.metrics
@@ -260,11 +262,11 @@ class Snapshot:
 
     @property
     def queues(self) -> set[tuple[str, Queue]]:
-        """The aliases that have a queue."""
+        """Returns the aliases that have a queue."""
         return {(name, alias.queue) for name, alias in self.config.aliases.items() if alias.queue is not None}
 
     def take_over(self, before: "Snapshot | None" = None) -> None:
-        """Makes this the snapshot of new requests; requests of `before` go on to their ends."""
+        """Makes this the snapshot of new requests; requests that began under `before` stay with that one."""
         state = self.state
         if before is not None:
             before.superseded.set()
@@ -329,5 +331,5 @@ def names_of(loaded: Loaded) -> Names:
 
 
 def _with(health: Health, healths: dict[str, list[Health]]) -> dict[str, list[Health]]:
-    """Returns the aliases that have this target."""
+    """Returns the aliases that use this target."""
     return {alias: of_alias for alias, of_alias in healths.items() if health in of_alias}

@@ -1,4 +1,4 @@
-"""The snapshot of new requests, and older ones whose calls have not ended."""
+"""The current snapshot, which answers new requests, and older ones whose calls have not ended."""
 
 import asyncio
 import weakref
@@ -20,20 +20,21 @@ Answering = Collection["asyncio.Task[None]"]
 
 
 class Snapshots:
-    """`async with` builds the first one, of `loaded`; leaving it closes all of them."""
+    """`async with` builds the first snapshot, of `loaded`; leaving it closes all snapshots."""
 
     def __init__(self, loaded: Loaded, state: ProcessState) -> None:
         self.state = state
         self.living: list[Snapshot] = []
-        """Oldest first: the last one is `current`."""
+        """Open snapshots, oldest first: the last one is `current`."""
         self._loaded = loaded
         self._building: list[Snapshot] = []
-        """Snapshots that are being built, or are prepared and not yet taken."""
+        """Snapshots that are being built, or are prepared and not yet current."""
         self._retiring: set[asyncio.Task[None]] = set()
         self.retired: Callable[[], object] = lambda: None
-        """Called when an older snapshot is closed, and nothing of ours refers to it any more."""
+        """Called when an older snapshot has been closed and is no longer referenced."""
         self._begun = [weakref.WeakSet[asyncio.Task[None]]() for _ in range(2)]
-        """The requests that had begun when the snapshot before the current one was taken, and the current one."""
+        """Requests that had begun when the snapshot before the current one became current, and when the
+        current one did."""
         self._swapping = asyncio.Lock()
         self._closed = False
 

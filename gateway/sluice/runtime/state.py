@@ -77,7 +77,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CLOSING = 5.0
-"""Seconds that an interceptor may take to close."""
+"""Maximum seconds that an interceptor may take to close."""
 
 
 class ModelState(msgspec.Struct, frozen=True, eq=False):
@@ -89,11 +89,11 @@ class ModelState(msgspec.Struct, frozen=True, eq=False):
 
 
 class ProcessState:
-    """`async with` opens stores and reads the dynamic keys; leaving it closes everything, in the reverse
-    order.
+    """The state of one process.
 
-    Log lines go to `lines`. Snapshots are to be closed before it. `slot`: the place of its counters, if it is
-    one of several processes. `clock` in seconds, monotonic; None: the system's.
+    `async with` opens stores and reads the dynamic keys; leaving it closes everything in reverse order.
+    Snapshots must be closed before it. `lines` receives log lines. `slot`: the place of this process's
+    counters, if it is one of several. `clock` is monotonic, in seconds; None: the system's.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class ProcessState:
         self.tracer: Tracer | None = None
         self.recorder: Recorder | None = None
         self.fleet: Fleet | None = None
-        """Operations for operators; None: none, the gateway is part of another program's process."""
+        """The operations for operators; None if the gateway is part of another program's process."""
         self.seed = loaded.seed
         self.recent: RecentCalls | None = None
         self._made: dict[str, Any] = {}
@@ -342,8 +342,8 @@ class ProcessState:
         )
 
     def pool(self, stack: AsyncExitStack, name: str, pods: Pods, base_url: str, transport: Any) -> "PodPool":
-        """The servers of an upstream, which are followed from now on; they are let go of when `stack` is
-        left."""
+        """Returns the pool of an upstream's servers, which are followed from now on; it is released when
+        `stack` is closed."""
         from sluice.runtime.pods import PodPool
 
         def begin() -> PodPool:
@@ -365,8 +365,8 @@ class ProcessState:
         return taken
 
     def picked(self, stack: AsyncExitStack, name: str, picker: Picker, base: Any) -> "PickedTransport":
-        """The transport to an upstream whose servers a picker chooses; it is let go of when `stack` is
-        left."""
+        """Returns the transport to an upstream whose servers an endpoint picker chooses; it is released when
+        `stack` is closed."""
         from sluice.upstream.grpc import GrpcChannel
         from sluice.upstream.names import host_and_port, joined
         from sluice.upstream.picked import PickedTransport
@@ -393,8 +393,8 @@ class ProcessState:
         return self.pickers.take(stack, name, (picker, base), make)
 
     def connections(self, upstream: str, condition: str) -> int:
-        """The number of connections to an upstream that are "open" or "idle", or of calls "waiting" for
-        one."""
+        """Returns the number of connections to an upstream that are "open" or "idle", or of calls "waiting"
+        for one."""
         pooled = sum(pool.connections(condition) for pool in self.pools.named(upstream))
         picked = sum(getattr(transport, condition) for transport in self.pickers.named(upstream))
         return self.transports.connections(upstream, condition) + pooled + int(picked)
@@ -402,7 +402,7 @@ class ProcessState:
     # --- what happens
 
     def show(self, following: ConfigStatus) -> None:
-        """Shows the current configuration, and the result of the last reload, in metrics and probes."""
+        """Shows the current configuration and the result of the last reload in metrics and probes."""
         last, metrics = following.last, self.metrics
         if self.following.hash != following.hash:
             metrics.forget_one("config_info", self.following.hash)
@@ -439,14 +439,16 @@ class ProcessState:
         return not (self.draining if self.slot is None else self.slot.stopping)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
-        """Parts of the process that only some configurations need, made at first use."""
+        """Returns the part of the process with this name, made at first use: for parts that only some
+        configurations need."""
         if name not in self._made:
             self._made[name] = make()
         found: T = self._made[name]
         return found
 
     async def _close_interceptor(self, interceptor: Interceptor) -> None:
-        """A plugin's fault is logged: what else is to be closed does not depend on it."""
+        """Closes an interceptor. An exception in a plugin is logged, so that everything else is closed all
+        the same."""
         if isinstance(interceptor, Closing):
             try:
                 async with asyncio.timeout(CLOSING):
@@ -460,16 +462,15 @@ class ProcessState:
         self.lines.flush()
 
     async def beside(self, work: Callable[..., T], *args: object) -> T:
-        """Returns the result of `work(*args)`, run in a thread while the event loop goes on: for slow pure
-        Python.
+        """Runs `work(*args)` in a thread, and returns its result: for slow pure Python.
 
-        One at a time: each keeps the interpreter from the event loop at times, and several would add up.
+        One at a time, because such a thread delays the event loop now and then, and several would add up.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 
 
 def _has_content(config: Config) -> bool:
-    """Returns whether texts of any call may be kept: a key allows no more than its alias."""
+    """Returns whether the texts of any call may be recorded: a key allows no more than its alias."""
     return any((alias.log_content or config.log.content) != "none" for alias in config.aliases.values())
 
 

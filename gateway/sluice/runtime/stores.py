@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 
 class StoreWatches(dict[str, StoreWatch]):
-    """Makes the watches of stores. By the store's name: the function that gets the results of its calls."""
+    """Makes the watches of stores. It is a mapping from the store's name to the function that gets the
+    results of its calls."""
 
     def __init__(self, metrics: Metrics, log: Any, clock: Callable[[], float]) -> None:
         super().__init__()

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from sluice.config.types import covering
 from sluice.proxy.target import Route
 
-KEPT = 512
-"""Routes that are cached; beyond it the cache is emptied."""
+MAX_CACHED_ROUTES = 512
+"""Maximum routes that are cached; beyond it the cache is emptied."""
 may_be_a_model = re.compile(
     r"(?!.*(?:\.\.|//))[A-Za-z0-9](?:[A-Za-z0-9._:/@+-]{0,126}[A-Za-z0-9._:@+-])?\Z"
 ).match
@@ -38,7 +38,7 @@ class Wildcards:
         name = covering(self._names, called)
         if not name or not may_be_a_model(called[len(name) - 1 :]):
             return None
-        if len(self._kept) >= KEPT:
+        if len(self._kept) >= MAX_CACHED_ROUTES:
             self._kept.clear()
         route = self._kept[called] = self._build(name, called)
         return route

@@ -3,16 +3,16 @@
 from typing import Protocol
 
 MIN_RATE = 1024
-"""Minimum bytes per second of a body, on average; no honest network is slower for long."""
+"""Minimum bytes per second of a body, on average; a working network is not slower than that for long."""
 
 
 class Pace:
     """The deadline of a body that is still being received.
 
     It is `timeout` seconds after the beginning, and each byte extends it by 1 / MIN_RATE seconds, but never
-    to more than `timeout` seconds from now. So a body that stalls ends within `timeout` however much of it
-    has come, one that trickles soon afterwards, and one that comes at MIN_RATE or faster may take as long as
-    it needs. Times are in seconds of one clock.
+    to more than `timeout` seconds from now. So a body that stalls ends within `timeout`, however much of it
+    has arrived; one that trickles ends soon afterwards; and one that arrives at MIN_RATE or faster may take
+    as long as it needs. Times are in seconds of one clock.
     """
 
     __slots__ = ("_timeout", "due")
@@ -27,18 +27,18 @@ class Pace:
 
 
 class Keeper(Protocol):
-    """A connection that keeps parts of requests."""
+    """A connection that keeps bytes of incomplete requests."""
 
     def give_up(self) -> None:
-        """Drops what is kept, and raises an error in whoever waits for it."""
+        """Drops these bytes, and raises an error in the code that waits for more."""
         ...
 
 
 class Unfinished:
-    """Bounds the bytes that all connections keep of incomplete or waiting requests: `limit` at most.
+    """Bounds the bytes that all connections keep of incomplete or waiting requests: at most `limit`.
 
-    Beyond it the connection that has been silent for the longest time drops its bytes. That hits connections
-    that stall or trickle; bodies that arrive as fast as their network allows are never silent for long.
+    Beyond it the connection that has been silent for the longest time drops its bytes. Those are connections
+    that stall or trickle; a body that arrives as fast as its network allows is never silent for long.
     """
 
     __slots__ = ("_kept", "_limit", "size")

@@ -1,16 +1,16 @@
-"""One client's socket, as an asyncio protocol: bytes to the parser, one request at a time to a task of its
-own.
+"""One client's socket, as an asyncio protocol: passes bytes to the parser, and runs one request at a time in
+a task of its own.
 
-Deadlines are time stamps that the listener's sweep checks once a second: `since` is when the connection
+Deadlines are time stamps that the listener's sweep checks once a second. `since` is when the connection
 entered its state, and the maximum time depends on the state:
 
-    head     a request's head is coming (a new connection: is to come)      header_timeout
-    busy     a request is being answered                                    the exchange's own deadlines
-    idle     kept alive                                                     keepalive_timeout
-    unread   answered, but the client takes nothing: no more is done for it write_idle
-             before it does, and it may be closing
-    linger   answered before its body was read: what still comes is thrown away, so that the client reads the answer
-             and not a reset                                                MAX_LINGER_SECONDS
+head    the head of a request is arriving, or expected on a new connection    header_timeout
+busy    a request is being answered                          the exchange's own deadlines
+idle    kept alive                                                                  keepalive_timeout
+unread  answered, but the client does not read: nothing more is done for it         write_idle
+        until it does, and it may be closing
+linger  answered before its body was read: the rest of the body is discarded,       MAX_LINGER_SECONDS
+        so that the client reads the answer instead of a reset
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from sluice.server.incoming import Incoming
 State = Literal["head", "busy", "idle", "unread", "linger"]
 MAX_LINGER_SECONDS = 2.0
 MAX_AHEAD = 512 << 10
-"""Bytes of a form that are kept before it is read piece by piece; beyond it the client is not read."""
+"""Bytes of a form that are kept before it is read in pieces; beyond it the client is not read."""
 OVERLOADED_WAIT = "1"
 """Seconds of the Retry-After."""
 OVERLOADED = (
@@ -60,8 +60,8 @@ class Owner(Terms, Protocol):
 
 
 class ServerConnection(asyncio.Protocol):
-    """`peer`: the address of the other end; "" where it has none (a Unix socket). `refused`: it is answered
-    503, unread."""
+    """`peer`: the address of the other end; "" if it has none (a Unix socket). `refused`: it is answered 503,
+    without reading the request."""
 
     __slots__ = (
         "_blocked", "_keeps", "_listener", "_parser", "_paused", "_refused", "exchange", "peer", "since", "state", "task",
@@ -167,16 +167,15 @@ class ServerConnection(asyncio.Protocol):
             self.transport.abort()
 
     def give_up(self) -> None:
-        """Answers its unfinished requests 503: of all connections it was silent for the longest time, and the
-        memory is used up.
-        """
+        """Answers its incomplete requests 503: the memory for such requests is used up, and of all
+        connections it has been silent for the longest time."""
         self._keeps = 0
         self._parser.give_up()
         if self.exchange is not None:
             self.exchange.body_moved()
 
     def read_on(self) -> None:
-        """Continues reading: the exchange has taken the bytes of the body that have arrived."""
+        """Continues reading: the exchange has taken the bytes of the body that had arrived."""
         if self._keeps:
             self._count(self._parser.kept)
         self._resume()
@@ -279,7 +278,7 @@ class ServerConnection(asyncio.Protocol):
 
 
 def _in_pieces(request: Incoming) -> bool:
-    """Returns whether this body may be read piece by piece: it is an incomplete form, and no handler wants it
+    """Returns whether this body may be read in pieces: it is an incomplete form, and no handler needs it
     whole."""
     form = request.fields.get("content-type", "").lower().startswith("multipart/form-data")
     return form and not (request.over or request.whole or request.broken)

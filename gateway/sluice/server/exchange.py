@@ -1,7 +1,7 @@
-"""One request and its answer; the client's side of a call (`sluice.proxy.writer.ResponseWriter`).
+"""One request and its answer: the client's side of a call (`sluice.proxy.writer.ResponseWriter`).
 
 It writes head, chunks and end straight to the transport, one write per call, and pauses the upstream while
-the client does not read. Only a body that has not arrived is waited for.
+the client does not read. It only waits for bodies that have not arrived yet.
 """
 
 import asyncio
@@ -28,7 +28,8 @@ NOT_FOR_PAGES = (
     ("Referrer-Policy", "no-referrer"),
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
 )
-"""No response is a page: a browser that opens one must not guess its type, frame it, or send a referrer."""
+"""Headers of all responses. None is a page: a browser that opens one must not guess its type, frame it, or
+send a referrer."""
 NO_STORE_FIELDS = (("Cache-Control", "no-store, no-transform"), ("X-Accel-Buffering", "no"), *NOT_FOR_PAGES)
 """For streamed answers: no cache stores them, and no proxy buffers them."""
 _field = ": ".join
@@ -121,10 +122,11 @@ class HttpExchange(msgspec.Struct, eq=False):
         return request.body() if request.over and request.size <= self._listener.body_limit else None
 
     async def body(self) -> bytes:
-        """The whole body. Raises PayloadTooLarge, RequestTimeout, BadRequest for invalid framing, Unavailable
-        if it was dropped to free memory for others.
+        """Returns the whole body.
 
-        It may take `body_timeout` seconds, or longer while it comes at `bodies.MIN_RATE`.
+        Raises PayloadTooLarge, RequestTimeout, BadRequest for invalid framing, and Unavailable if it was
+        dropped to free memory for others. It may take `body_timeout` seconds, or longer while it arrives at
+        `bodies.MIN_RATE` or faster.
         """
         request = self.request
         if request.length > self._listener.body_limit:
@@ -140,9 +142,8 @@ class HttpExchange(msgspec.Struct, eq=False):
         return request.body()
 
     async def pieces(self, limit: int) -> AsyncIterator[bytes]:
-        """Yields the body as it arrives, at most `limit` bytes; a slow reader slows the client down. Raises
-        what `body` does.
-        """
+        """Yields the body as it arrives, at most `limit` bytes; a slow reader of this slows the client down.
+        Raises what `body` does."""
         request = self.request
         if request.size > len(request.content):  # too much arrived before it was read
             raise self._too_large()
@@ -176,7 +177,7 @@ class HttpExchange(msgspec.Struct, eq=False):
             await self._more(request, pace)
 
     def _go_ahead(self, request: Incoming) -> None:
-        """Tells a client that waits for it (RFC 9110 10.1.1) to send the body."""
+        """Asks a client that waits for it (RFC 9110 10.1.1) to send the body."""
         if request.over:
             return
         expected = request.version == (1, 1) and request.fields.get("expect", "").lower() == "100-continue"
@@ -310,7 +311,7 @@ class HttpExchange(msgspec.Struct, eq=False):
             await self._writable.wait()
 
     def detach(self) -> None:
-        """Notes that the client has left, and the call goes on: nothing is written or paused any more."""
+        """Notes that the client has left and the call goes on: from now on nothing is written or paused."""
         self._transport = None
         self.unblocked()
 

@@ -51,18 +51,19 @@ MAX_SIMPLE = MAX_LINE
 """Bytes of a head that `_simple_request` reads, and MAX_FIELDS lines of it: within all bounds above."""
 MAX_FIELDS = 64
 MAX_UNLIKE = 4
-"""Heads in a row that differ from the one before; then the connection's next ones are not compared, for a
-proxy puts an id into each. Its first one is not kept: it may be the only one.
-"""
+"""Heads in a row that may differ from the one before. After these, the heads of the connection are not
+compared any more: the sender is probably a proxy that puts an id into each. The first head of a connection
+is not kept, because it may be the only one."""
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 _VERSIONS = {"1.1": (1, 1), "1.0": (1, 0)}
 is_host = re.compile(r"(?:\[[A-Za-z0-9:._~%-]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?").fullmatch
-"""A host and a port, or nothing. No comma: it would join repeated fields."""
+"""Whether a text is a host and a port, or empty. It may have no comma, because a comma would join repeated
+fields."""
 
 
 class _Refused(Exception):
-    """Stops llhttp from within a callback."""
+    """Raised in a callback of llhttp to stop the parser."""
 
 
 class RequestParser:
@@ -99,7 +100,7 @@ class RequestParser:
         self._head: Incoming | None = None
         self._body: Incoming | None = None
         self._passed_over: Incoming | None = None
-        self._line: bytes | None = None  # what has come of a request line
+        self._line: bytes | None = None  # the part of a request line that has arrived
         self._url = b""
         self._head_left = MAX_HEAD
         self._progress = (0, 0)
@@ -222,9 +223,8 @@ class RequestParser:
             raise _Refused
 
     def _pass_over(self, rest: bytes) -> None:
-        """Goes on after the head of an upgrade, where llhttp has stopped: a new parser reads its body, if it
-        has one, and what follows.
-        """
+        """Continues after the head of an upgrade, where llhttp has stopped: a new parser reads its body, if
+        it has one, and what follows."""
         self._llhttp = httptools.HttpRequestParser(self)
         if self._passed_over is not None:
             length = self._passed_over.length

@@ -1,17 +1,17 @@
-"""One request, as far as it has arrived."""
+"""One request, with the part of its body that has arrived."""
 
 import msgspec
 
 
 class Incoming(msgspec.Struct, eq=False):
-    """One request. `fields`: by lower-case name, repeated ones joined by ", "; `pairs`: as they came; none
-    where the head was plain, for then `fields` says it all.
+    """One request.
 
-    `over`: its body is complete. `broken`: it never will be. `size`: bytes of body so far; beyond the
-    parser's limit they are counted and thrown away. `length` is what the head promises, -1 for chunks.
-    `weight`: bytes of the head, counted as MAX_HEAD is, or a few more. `given_up`: we dropped the body, to
-    free memory for others. `limit`: bytes of body that are taken, where it is taken in pieces; 0: the
-    parser's limit. `whole`: it is to be taken whole, so that reading goes on.
+    `fields`: by lower-case name, repeated ones joined by ", ". `pairs`: the fields as they came; empty if the
+    head was simple, because `fields` is complete then. `over`: the body is complete. `broken`: it never will
+    be. `size`: bytes of the body so far; beyond the parser's limit they are counted and discarded. `length`:
+    the Content-Length, -1 for a chunked body. `weight`: bytes of the head, counted as for MAX_HEAD, or a few
+    more. `given_up`: the body was dropped to free memory for others. `limit`: bytes of the body that are kept
+    while it is read in pieces; 0: the parser's limit. `whole`: it is needed whole, so reading continues.
     """
 
     method: str = ""
@@ -33,7 +33,8 @@ class Incoming(msgspec.Struct, eq=False):
     __repr__ = object.__repr__  # it holds a key
 
     def add(self, data: bytes, limit: int) -> None:
-        """Keeps more bytes of the body; beyond the request's own limit, or else `limit`, none of it."""
+        """Keeps more bytes of the body. If the request's own limit (or else `limit`) is exceeded, none of the
+        body is kept."""
         self.size += len(data)
         if self.size > (self.limit or limit):
             self.content = b""
@@ -50,7 +51,7 @@ class Incoming(msgspec.Struct, eq=False):
         return content
 
     def body(self) -> bytes:
-        """The body, always the same object, so that the text of a call is in memory once."""
+        """The body. It is always the same object, so that the text of a call is in memory once."""
         content = self.content
         if type(content) is not bytes:
             content = self.content = bytes(content)

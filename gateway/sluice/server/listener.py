@@ -30,13 +30,13 @@ FRESH_SECONDS = 1.0
 
 
 class Listener:
-    """Build it inside the event loop. `dispatch` answers a request, errors included.
+    """A listening socket; it has to be made inside the event loop.
 
-    `broken` gets the status of each response to an invalid request: no HTTP (400), too slow (408), one
-    connection too many (503). `warn` gets event and fields of each connection that could not be served.
-    Bounds are `config`'s; unsent bytes in the kernel and in this process are bounded by `send_buffer` each.
-    `draining`: answers carry "Connection: close"; `closing`: connections close after their answer, with or
-    without it.
+    `dispatch` answers a request, including errors. `broken` gets the status of each response to an invalid
+    request: not HTTP (400), too slow (408), one connection too many (503). `warn` gets event and fields for
+    each connection that could not be served. The bounds are those of `config`; `send_buffer` bounds unsent
+    bytes in the kernel, and in this process again. `draining`: answers have "Connection: close". `closing`:
+    connections close after their answer, with or without that header.
     """
 
     def __init__(
@@ -57,9 +57,8 @@ class Listener:
         self.date = Date().text
         self.connections: set[ServerConnection | Http2Connection] = set()
         self.streams = 0
-        """Requests over HTTP/2 that are being answered: each costs as much as a connection of HTTP/1.1, so
-        the bound is the same.
-        """
+        """Requests over HTTP/2 that are being answered. Each costs as much as a connection of HTTP/1.1, so it
+        counts like one."""
         self.make: Callable[..., ServerConnection] = ServerConnection
         if config.http2:
             from sluice.server.http2.upgrade import EitherConnection
@@ -90,12 +89,12 @@ class Listener:
         bound.setsockopt(
             socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
         )  # accepted sockets inherit what is set here
-        # Unsent bytes for a slow reader are bounded here, and those on their way to a fast one are not: a
-        # bound of both (SO_SNDBUF) has the sender wait for acknowledgements, which come 40 ms late where
-        # whole segments are few.
+        # This bounds unsent bytes for a slow reader, and not the bytes in flight to a fast one: bounding both
+        # (SO_SNDBUF) makes the sender wait for acknowledgements, which come 40 ms late if there are few whole
+        # segments.
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.send_buffer)
 
-    # --- connections come
+    # --- new connections
 
     def take(self, accepted: socket.socket) -> None:
         """Serves a connection, or refuses it if there are `max_connections`."""
@@ -144,8 +143,8 @@ class Listener:
     async def shutdown(self, timeout: float) -> None:
         """Closes all connections: idle ones now, those that are being answered within `timeout` seconds.
 
-        Then waits for their requests' tasks for as long again: what they settle at their end must be under
-        way before the stores are closed.
+        Then waits as long again for the tasks of their requests: they must have started to settle their calls
+        before the stores are closed.
         """
         self.draining = self.closing = True
         for connection in (*self.connections, *self._refused):
@@ -173,8 +172,8 @@ class Listener:
     async def answered(self, fresh: float = FRESH_SECONDS) -> None:
         """Waits until no request is being answered, and none is likely to arrive.
 
-        A connection that is new, or was used less than FRESH_SECONDS ago, is given `fresh` seconds to bring
-        one: it is on its way as a rule, and would be reset by closing.
+        A connection that is new, or was used less than FRESH_SECONDS ago, gets `fresh` seconds to send a
+        request: usually one is on its way, and would be reset if the connection were closed.
         """
         until = time.monotonic() + fresh
         while self._expected(until):  # noqa: ASYNC110 (time passing is one of its reasons to end)
@@ -195,7 +194,7 @@ class Listener:
         )
 
     def left(self, connection: "ServerConnection | Http2Connection") -> None:
-        """Removes a closed connection, whose handler has been notified."""
+        """Removes a connection that has been closed. Its handler has been notified."""
         self.connections.discard(connection)
         self._refused.discard(connection)
         if not self.connections and not self._refused and self._emptied is not None:

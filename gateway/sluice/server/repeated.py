@@ -1,9 +1,9 @@
-"""A request head that a connection sends again, but for the number in its Content-Length.
+"""A request head that a connection sends again, with nothing changed but the number in its Content-Length.
 
-Clients that keep a connection send the same head with each request: an OpenAI SDK's has 22 lines. The head is
-compared with the connection's last one instead of being parsed again. Only heads are kept that
-`RequestParser` has read without llhttp, and only bytes that differ from those in nothing but the digits match,
-so there is no grammar in here.
+Clients that keep a connection open send the same head with each request (the head of an OpenAI SDK has 22
+lines). The head is compared with the connection's last one, instead of being parsed again. Only heads that
+`RequestParser` has read without llhttp are kept, and only heads that differ from them in nothing but the
+digits match, so this module needs no grammar.
 """
 
 import msgspec
@@ -11,13 +11,13 @@ import msgspec
 from sluice.server.incoming import Incoming
 
 MAX_REPEATED = 2048
-"""Bytes of a head that are kept, for as long as its connection is open."""
+"""Maximum bytes of a head that is kept, as long as its connection is open."""
 _LENGTH = b"\r\ncontent-length: "
 
 
 class RepeatedHead(msgspec.Struct, eq=False, frozen=True):
-    """A head around the digits of its Content-Length: `before`, and `after` up to the body. The others are
-    what it says (`Incoming`)."""
+    """A head around the digits of its Content-Length: the bytes `before` them, and those `after` them up to
+    the body. The other fields are the request's (`Incoming`)."""
 
     before: bytes
     after: bytes
@@ -50,9 +50,10 @@ class RepeatedHead(msgspec.Struct, eq=False, frozen=True):
 
 
 def repeated_head(head: bytes, request: Incoming) -> RepeatedHead | None:
-    """Returns what the next requests are compared with; None for a head that is long or has no length.
+    """Returns the head to compare the next requests with; None for a head that is long or has no length.
 
-    `head`: up to the empty line, with at most one Content-Length; `request`: what it says.
+    `head`: the bytes up to the empty line, with at most one Content-Length. `request`: what was parsed from
+    it.
     """
     at = head.lower().find(_LENGTH) + len(_LENGTH)
     digits = request.fields.get("content-length", "").encode()

@@ -1,11 +1,10 @@
 """TLS on a listener: its certificate, the clients that are allowed, and the causes of failed handshakes.
 
-Imported only if `server.tls` is configured. The handshake and the records are the event loop's (OpenSSL,
-through asyncio's or uvloop's protocol), above which a connection is what it is without TLS.
-
-Files may be replaced while the gateway runs. They are looked at once a second, in a thread, since a file
-system may hang; connections that are open stay as they are. Files that cannot be used (half replaced: a
-certificate without its key) leave the last good ones in use until they can.
+Imported only if `server.tls` is configured. The event loop handles the handshake and the records (OpenSSL,
+through asyncio's or uvloop's protocol); above them a connection is the same as without TLS. Files may be
+replaced while the gateway runs. They are checked once a second, in a thread because a file system may hang;
+open connections are not affected. While files cannot be used (a certificate without its key, during a
+replacement), the last valid ones stay in use.
 """
 
 import asyncio
@@ -26,8 +25,8 @@ from sluice.server.listener import MAX_REFUSED_CONNECTIONS, Listener
 LOOK_EVERY = 1.0
 """Seconds between two checks of the files."""
 EXPIRES_SOON_SECONDS = 14 * 86400.0
-"""Seconds before a certificate's end from which on it is reported; a third of its lifetime if that is
-shorter."""
+"""Seconds before a certificate's end from which it is reported; a third of its lifetime if that is shorter.
+"""
 
 Failure = Literal["timeout", "closed", "no_tls", "version", "client_certificate", "other"]
 """The causes of failed handshakes."""
@@ -35,9 +34,8 @@ FAILURES: tuple[Failure, ...] = get_args(Failure)
 
 
 class Served(msgspec.Struct, frozen=True, eq=False):
-    """The certificate for new connections. `begins`, `ends`: of the certificate in the chain that ends first,
-    in Unix time.
-    """
+    """The certificate for new connections. `begins`, `ends`: Unix times of the certificate in the chain that
+    ends first."""
 
     context: ssl.SSLContext
     begins: float
@@ -64,8 +62,8 @@ def served_by(options: ServerTls, protocols: tuple[str, ...] = ("http/1.1",)) ->
 
 
 def _lasts(path: str) -> tuple[float, float]:
-    """Returns the beginning and end of the chain's certificate that ends first. Raises ValueError for what
-    OpenSSL alone reads (its TRUSTED CERTIFICATE)."""
+    """Returns the times at which the chain's certificate that ends first begins and ends. Raises ValueError
+    for a file that only OpenSSL can read (its TRUSTED CERTIFICATE)."""
     with open(path, "rb") as file:
         data = file.read(MAX_FILE)
     try:
@@ -79,12 +77,11 @@ def _lasts(path: str) -> tuple[float, float]:
 
 
 class WatchedCertificate:
-    """The certificate that is served, loaded again when one of its files is replaced. Made outside the event
-    loop; raises ValueError.
+    """The certificate in use, which is loaded again when one of its files is replaced.
 
-    `failed` is called with the reason when replaced files turn out to be of no use and are still the same at
-    the next look (a certificate and its key are seldom replaced in one moment), `replaced` when new ones are
-    in use, `looked` behind each look.
+    To be made outside the event loop; raises ValueError. `failed` is called with the reason if replaced files
+    cannot be used and are still the same at the next check (a certificate and its key are rarely replaced at
+    the same moment); `replaced` when new files are in use; `looked` after each check.
     """
 
     def __init__(
@@ -137,10 +134,11 @@ class WatchedCertificate:
 
 
 class TlsListener(Listener):
-    """A listener whose connections begin with a handshake, which counts as a part of a request's head.
+    """A listener whose connections begin with a handshake, which counts as part of the time for a request's
+    head.
 
-    `broken_handshake` gets what each failed handshake failed of. A connection counts against
-    `max_connections` from its acceptance on.
+    `broken_handshake` gets the cause of each failed handshake. A connection counts against `max_connections`
+    from its acceptance on.
     """
 
     def __init__(

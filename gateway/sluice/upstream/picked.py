@@ -26,7 +26,7 @@ from sluice.errors import StaleConnection, UpstreamError
 from sluice.upstream.grpc import GrpcChannel, GrpcFailed, GrpcStream
 from sluice.wire import ext_proc
 from sluice.wire.ext_proc import Endpoint, Pick
-from sluice.wire.fields import OURS, check_fields
+from sluice.wire.fields import FRAMING_FIELDS, check_fields
 from sluice.wire.forwarding import SECRETIVE
 from sluice.wire.protobuf import BadProtobuf
 
@@ -313,7 +313,7 @@ def _told_of(headers: Mapping[str, str]) -> list[tuple[str, str]]:
 def _changed(request: UpstreamRequest, pick: Pick) -> UpstreamRequest:
     """The request with the headers that the picker sets, and its body, if it gave one back. Raises
     UpstreamError."""
-    mine = OURS | {name.lower() for name, _ in _fields_of(request)}
+    mine = FRAMING_FIELDS | {name.lower() for name, _ in _fields_of(request)}
     more = [
         (name, value)
         for name, value in pick.headers.items()

@@ -1,7 +1,8 @@
-"""The address that people write for an upstream -> the URL of one of its endpoints.
+"""Turns the address that people write for an upstream into the URL of one of its endpoints.
 
 They write it with a slash at its end, with the endpoint in it (copied from a curl line), with the version or
-without, and with a query (Azure's api-version): all of these mean the same, and a query goes behind the path.
+without, and with a query (Azure's api-version). All of these mean the same, and a query stays behind the
+path.
 """
 
 from collections.abc import Sequence
@@ -9,10 +10,11 @@ from urllib.parse import urlsplit
 
 
 def base_of(base_url: str, endings: Sequence[str] = ()) -> tuple[str, str]:
-    """(the URL without its query, without a slash and without one of `endings` at its end; the query, or "").
+    """Returns the URL without its query, and without a slash or one of `endings` at its end; and the query,
+    or "".
 
-    The first of `endings` that fits is taken off, so the longer ones go first. Raises ValueError, which says
-    what to write, for what is no http(s) URL with a host, or has a fragment or credentials.
+    The first of `endings` that matches is taken off, so longer ones come first. Raises ValueError, which says
+    what to write, for anything but an http(s) URL with a host and without fragment or credentials.
     """
     try:
         url = urlsplit(base_url)
@@ -43,7 +45,6 @@ def base_of(base_url: str, endings: Sequence[str] = ()) -> tuple[str, str]:
 
 
 def endpoint(base_url: str, path: str, endings: Sequence[str] = ()) -> str:
-    """The URL of `path` below a base URL, whose query is kept; see `base_of` for `endings` and what is
-    raised."""
+    """Returns the URL of `path` below a base URL, whose query is kept. `endings` and errors: see `base_of`."""
     base, query = base_of(base_url, endings)
     return f"{base}{path}?{query}" if query else base + path

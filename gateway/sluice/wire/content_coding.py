@@ -1,9 +1,9 @@
-"""Compressed bodies -> their bytes, bounded: gzip, deflate, br and zstd, also one within another.
+"""Decompresses bodies, within bounds: gzip, deflate, br and zstd, also one within another.
 
 RFC 9110 8.4 (codings), RFC 1950 to 1952 (deflate, gzip), RFC 7932 (br), RFC 8878 and 9659 (zstd, and its
 window in HTTP). The libraries of br and zstd are imported when a body needs them. Some servers send raw
-deflate under that name, as browsers know: both are read. A gzip body may be several members in a row (RFC
-1952 2.2).
+deflate under the name deflate; as in browsers, both forms are read. A gzip body may have several members in a
+row (RFC 1952 2.2).
 """
 
 import sys
@@ -13,50 +13,48 @@ from functools import partial
 from typing import Any, Protocol
 
 PIECE = 64 << 10
-"""Bytes that are made at a time; br makes up to twice as many."""
+"""Bytes that are produced at a time; br produces up to twice as many."""
 STEP = 8 << 10
-"""Bytes that a library is given at a time. Behind the end of a member (gzip) or frame (zstd) it hands back a copy
-of the rest, so the whole rest would be copied for each of many that are empty.
-"""
+"""Bytes that are passed to a library at a time. After the end of a member (gzip) or frame (zstd) it returns a
+copy of the rest, so the whole rest would be copied for each of many empty members."""
 MAX_MEMBERS = 1 << 16
-"""Members or frames of one body: each costs some microseconds, and may have no content."""
+"""Maximum members or frames of one body: each costs some microseconds, and may have no content."""
 MAX_CODINGS = 3
-"""Codings within one another."""
+"""Maximum codings within one another."""
 FREE_BETWEEN, MOST_BETWEEN = 1 << 20, 2
-"""Bytes between two codings: FREE_BETWEEN, and MOST_BETWEEN for each byte of content. What is compressed is as
-large as its content at most, but for attackers, who make gigabytes of it that have no content.
-"""
+"""Maximum bytes between two codings: FREE_BETWEEN, plus MOST_BETWEEN for each byte of content. Compressed
+data is normally not larger than its content; only attackers send gigabytes without content."""
 ZSTD_WINDOW_LOG = 23
-"""8 MiB, what RFC 9659 allows in HTTP."""
+"""8 MiB, the window that RFC 9659 allows in HTTP."""
 
 
 class UnknownCoding(ValueError):
-    """A content coding that nobody here can undo."""
+    """A content coding that is not supported."""
 
 
 class BrokenCoding(ValueError):
-    """A body that is not what its content coding says, or that ends too early."""
+    """A body that does not follow its content coding, or ends too early."""
 
 
 class _Stream(Protocol):
-    """One coding being undone."""
+    """The decoder of one coding."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The bytes that `data` completes, in pieces of some PIECE bytes. Raises whatever its library
+        """Yields the bytes that `data` completes, in pieces of about PIECE bytes. Raises whatever its library
         raises."""
         ...
 
     @property
     def complete(self) -> bool:
-        """The coding's own end has been seen."""
+        """Returns whether the coding's own end has been reached."""
         ...
 
 
 class ContentDecoder:
-    """Undoes a Content-Encoding. `names` as the header has them; raises UnknownCoding for one that is not
-    known.
+    """Decodes a body by its Content-Encoding.
 
-    An empty header or `identity` makes a decoder that hands its input on.
+    `names`: the header's value; raises UnknownCoding if one is not supported. With an empty header or
+    `identity` the decoder returns its input.
     """
 
     def __init__(self, names: str) -> None:
@@ -67,11 +65,8 @@ class ContentDecoder:
         self._between = self._made = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The body's bytes that `data` completes, in pieces of some PIECE bytes; nothing is made before it is
-        asked for.
-
-        Raises BrokenCoding.
-        """
+        """Yields the bytes of the body that `data` completes, in pieces of about PIECE bytes. Nothing is
+        produced before it is requested. Raises BrokenCoding."""
         try:
             yield from self._through(0, data)
         except BrokenCoding:
@@ -96,12 +91,12 @@ class ContentDecoder:
 
     @property
     def complete(self) -> bool:
-        """The end that each coding marks has been seen."""
+        """Returns whether the end that each coding marks has been reached."""
         return all(stream.complete for stream in self._streams)
 
 
 def decoded(body: bytes, names: str, limit: int) -> bytes | None:
-    """A whole body, decoded; None where that has more than `limit` bytes. Raises UnknownCoding,
+    """Returns a whole body, decoded; None if that has more than `limit` bytes. Raises UnknownCoding,
     BrokenCoding."""
     decoder = ContentDecoder(names)
     pieces: list[bytes] = []
@@ -123,8 +118,8 @@ def _counted(members: int) -> int:
 
 
 class _Zlib:
-    """`wbits` as zlib has it: 31 gzip, 15 zlib, -15 raw deflate; 0: zlib or raw deflate, as the first byte
-    says."""
+    """`wbits` as in zlib: 31 gzip, 15 zlib, -15 raw deflate; 0: zlib or raw deflate, which the first byte
+    shows."""
 
     def __init__(self, wbits: int) -> None:
         self._wbits = wbits
@@ -138,7 +133,7 @@ class _Zlib:
                 self._stream = zlib.decompressobj(self._wbits)
             if self._stream.eof:
                 if self._wbits != 31:
-                    return  # what stands behind the end is nobody's
+                    return  # bytes after the end are ignored
                 data = data.lstrip(b"\0")
                 if not data:
                     return
@@ -169,7 +164,9 @@ class _Brotli:
             data = b""
             if piece:
                 yield piece
-            elif self._stream.can_accept_more_data():  # true also while there is more to come of what it has
+            elif (
+                self._stream.can_accept_more_data()
+            ):  # also true while more output of earlier input is to come
                 return
 
     @property

@@ -1,4 +1,4 @@
-"""data: URLs (RFC 2397), however they are spelled, in one plain spelling."""
+"""Normalizes data: URLs (RFC 2397), in whatever spelling they come."""
 
 import re
 from urllib.parse import unquote
@@ -9,19 +9,18 @@ _HEAD = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)(?:;[^;,]*)*;base64", re.IG
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _URL_SAFE = str.maketrans("-_", "+/")
 HEAD = 1024
-"""Characters that may stand before the comma of a data: URL."""
+"""Maximum characters before the comma of a data: URL."""
 SPELLINGS = {
     "image/jpg": "image/jpeg",
     "image/pjpeg": "image/jpeg",
     "image/x-png": "image/png",
     "application/x-pdf": "application/pdf",
 }
-"""Media types as they are often called, and their registered names
-(https://www.iana.org/assignments/media-types)."""
+"""Common names of media types, and their registered names (https://www.iana.org/assignments/media-types)."""
 
 
 class Inline(msgspec.Struct, frozen=True):
-    """Content that came in the request itself; `data` is base64, in one line and padded. `media_type` is in
+    """Content that is in the request itself. `data` is base64, in one line and padded. `media_type` is in
     lower case."""
 
     media_type: str
@@ -33,10 +32,10 @@ def is_http(url: str) -> bool:
 
 
 def inline_data(url: str) -> Inline | None:
-    """Returns the content of a data: URL, however it is spelled; None if it is not one in base64.
+    """Returns the content of a data: URL; None if it is not one in base64.
 
-    Media types ignore case (RFC 9110, 8.3.1), parameters may stand before ";base64" (RFC 2397), base64 may
-    have line ends (RFC 2045, 6.8), be URL-safe or lack its padding (RFC 4648, 5 and 3.2), and all of it may
+    Media types ignore case (RFC 9110, 8.3.1). Parameters may precede ";base64" (RFC 2397). The base64 may
+    have line ends (RFC 2045, 6.8), be URL-safe or lack its padding (RFC 4648, 5 and 3.2), and everything may
     be percent-encoded.
     """
     comma = url.find(",", 0, HEAD)
@@ -49,7 +48,7 @@ def inline_data(url: str) -> Inline | None:
 
 
 def standard_base64(data: str) -> str:
-    """Base64 in one line, in the usual alphabet and padded; "" for what is none."""
+    """Returns base64 in one line, in the standard alphabet and padded; "" if the text is not base64."""
     if _BASE64.fullmatch(data) is None:
         data = "".join((unquote(data) if "%" in data else data).split()).translate(_URL_SAFE)
         if _BASE64.fullmatch(data) is None:
@@ -59,7 +58,7 @@ def standard_base64(data: str) -> str:
 
 
 def normalized_url(url: str) -> str:
-    """A data: URL in base64 in its plainest spelling; any other URL as it is."""
+    """Returns a data: URL in base64 in its normal form; any other URL is returned unchanged."""
     if is_http(url):
         return url
     inline = inline_data(url)

@@ -1,10 +1,10 @@
-"""What the body of an error says, whichever vendor it is from: bytes, or a decoded object -> a `Reason`.
+"""Parses the body of an error, of any vendor: bytes, or a decoded object -> a `Reason`.
 
-Vendors agree on little: `{"error": {"message", "type", "code"}}` (OpenAI, Anthropic, Azure, Google inside a
+Vendors' formats differ: `{"error": {"message", "type", "code"}}` (OpenAI, Anthropic, Azure, Google inside a
 list), `{"error": "text"}` (Ollama, xAI), `{"detail": …}` (FastAPI), `{"message": …}` (Mistral, Cohere, AWS),
 `{"object": "error"}` (vLLM, SGLang), `{"base_resp": …}` (MiniMax), `{"Response": {"Error": …}}` (Tencent),
-`{"error_code", "error_msg"}` (Baidu), one of them as text inside another (OpenRouter, Google's SDKs), plain
-text, a page of HTML. What they mean is for `sluice.wire.upstream_errors`.
+`{"error_code", "error_msg"}` (Baidu), one of them as text inside another (OpenRouter, Google's SDKs), text,
+or a page of HTML. `sluice.wire.upstream_errors` interprets the result.
 """
 
 import re
@@ -17,13 +17,13 @@ from sluice.wire.jsontext import value_of
 from sluice.wire.retry_after import parse_duration, parse_reset, parse_retry_after
 
 MAX_WORDS = 4000
-"""Characters of all that a provider says in one error that are searched for what it means."""
+"""Maximum characters of one error's texts that are searched for their meaning."""
 MAX_DEPTH = 8
 MAX_NODES = 200
 MAX_FIELDS = 3
-"""Fields of a refused request that are told."""
+"""Maximum fields of a refused request that the message names."""
 MAX_STEPS = 20
-"""Steps on the way to such a field."""
+"""Maximum steps of the path to such a field."""
 
 _GENERIC = frozenset(
     {
@@ -31,12 +31,12 @@ _GENERIC = frozenset(
         "request contains an invalid argument", "validation error", "unprocessable entity", "internal server error",
     }
 )  # fmt: skip
-"""Messages that say nothing where the provider's own stands further inside."""
+"""Messages without information, where the provider's own message is nested further inside."""
 _NOT_MESSAGES = re.compile(
     r"stack|trace|input|param|url|loc$|generation|prompt|request_?id|^(?:choices|ctx|headers)$", re.IGNORECASE
 ).search
-"""Names of what an error object holds beside words: the caller's own input, or what is for the provider's
-people."""
+"""Members of an error object that are not its message: the caller's own input, or data for the provider's
+staff."""
 
 _MESSAGES = (
     "message",
@@ -83,14 +83,17 @@ _SECONDS = (
 _MILLISECONDS = ("retry_after_ms", "retryAfterMs")
 _HTTP_STATUS = re.compile(r"[45][0-9]{2}\Z").match
 _NAME = re.compile(r"[A-Za-z][A-Za-z_.]{2,63}\Z").match
-"""A code that may be shown to callers: digits could be somebody's account."""
+"""A code that may be shown to callers. It has no digits, because those could be somebody's account number."""
 _TAGS = re.compile(r"<[^<>]{0,400}>")
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """The provider's error: its message, all its texts, its codes and types in lower case, the HTTP status
-    where the body names one (else 0), how many seconds it wants to be left alone, where the body says so,
-    the first of its codes that is a name, as it wrote it, and the document itself, decoded (else None)."""
+    """A provider's error.
+
+    Its message; all its texts; its codes and types in lower case; the HTTP status if the body names one (else
+    0); the seconds that the provider asks to wait, if it does; the first of its codes that may be shown, in
+    the provider's spelling; and the decoded document (else None).
+    """
 
     message: str = ""
     codes: tuple[str, ...] = ()
@@ -102,8 +105,8 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 def reason_in(body: bytes) -> Reason:
-    """Parses an error body; an empty Reason if it has no message or code. JSON, events of a stream, HTML and
-    text are read."""
+    """Parses an error body. Returns an empty Reason if it has no message or code. JSON, events of a stream,
+    HTML and text are read."""
     try:
         return reason_of(value_of(body))
     except ValueError:
@@ -118,13 +121,13 @@ def reason_in(body: bytes) -> Reason:
     found = _inner(text.strip())
     if found is not None:
         return reason_of(found)
-    if text.startswith(("{", "[")):  # cut: what it means is still to be seen, but it is not to be shown
+    if text.startswith(("{", "[")):  # cut off: it is searched for its meaning, but not shown
         return Reason(words=text[:MAX_WORDS])
     return Reason(text.strip(), words=text[:MAX_WORDS])
 
 
 def reason_of(value: Any) -> Reason:
-    """Reads a decoded error object of any vendor's shape."""
+    """Reads a decoded error object of any vendor."""
     found = _Found()
     found.read(value, 0)
     message = found.message
@@ -138,8 +141,9 @@ def reason_of(value: Any) -> Reason:
 
 
 def _located(item: Any) -> str:
-    """What pydantic says of one field, and which; "" for anything else. FastAPI, Mistral and vLLM tell nothing
-    else of a request that they refuse: https://fastapi.tiangolo.com/tutorial/handling-errors/"""
+    """Returns the message about one field, and the field, in an error by pydantic; "" for anything else.
+    FastAPI, Mistral and vLLM have no other message when they refuse a request:
+    https://fastapi.tiangolo.com/tutorial/handling-errors/"""
     match item:
         case {"loc": [*places], "msg": str(text)} if text and len(places) <= MAX_STEPS:
             if places[:1] == ["body"]:
@@ -155,8 +159,7 @@ def _is_generic(message: str) -> bool:
 
 
 def _sentences(value: Any, depth: int) -> Iterator[str]:
-    """Texts of several words that say something, wherever they stand: the words of shapes that nobody here
-    knows."""
+    """Returns the texts of several words, wherever they are, in an error of an unknown format."""
     if isinstance(value, str):
         if " " in value.strip() and not _is_generic(value) and _inner(value) is None:
             yield value
@@ -171,7 +174,7 @@ def _sentences(value: Any, depth: int) -> Iterator[str]:
 
 
 class _Found:
-    """Collects what an error object says, from the outside inwards; of `MAX_NODES` values at most."""
+    """Collects the parts of an error object from the outside inwards, of at most `MAX_NODES` values."""
 
     def __init__(self) -> None:
         self.message = ""
@@ -203,7 +206,7 @@ class _Found:
         else:
             self._coded(value)
         self._waits(value)
-        if isinstance(title := value.get("title"), str):  # RFC 9457: what is the matter in general
+        if isinstance(title := value.get("title"), str):  # RFC 9457: a summary of the problem
             self.title = title
             self.texts.append(title[:MAX_WORDS])
         for name in _MESSAGES:
@@ -219,7 +222,7 @@ class _Found:
 
     def _text(self, text: str, depth: int) -> None:
         inner = _inner(text)
-        if inner is not None:  # an error as text in another one's message
+        if inner is not None:  # an error as text inside another one's message
             self.read(inner, depth + 1)
         elif text.strip():
             self.texts.append(text[:MAX_WORDS])
@@ -241,7 +244,7 @@ class _Found:
 
     def _code(self, code: str) -> None:
         if " " in code:
-            self.texts.append(code[:MAX_WORDS])  # xAI writes a sentence there
+            self.texts.append(code[:MAX_WORDS])  # xAI puts a sentence there
         elif code and len(code) <= 200:
             self.codes.append(code.lower())
 
@@ -265,7 +268,7 @@ class _Found:
 
 
 def _inner(text: str) -> Any:
-    """The JSON object or list that a text is; None where it is none."""
+    """Returns the JSON object or list that a text contains; None if it is not JSON."""
     if text[:1] not in ("{", "[") and text.lstrip()[:1] not in ("{", "["):
         return None
     try:

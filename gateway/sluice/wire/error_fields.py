@@ -1,8 +1,8 @@
-"""The fields of providers' errors beside the message, which their own clients act upon (`param`, Anthropic's
-`details`, Google's `QuotaFailure`, Azure's `innererror`, Groq's `failed_generation`).
+"""The fields of providers' errors beside the message, which their own clients use (`param`, Anthropic's
+`details`, Google's `QuotaFailure`, Azure's `innererror`, Groq's `failed_generation`). Pure.
 
-Callers of the same dialect get them, bounded and masked. What names the gateway's own account, or is for the
-provider's people alone, is left out. Pure.
+Callers of the same dialect get them, bounded and masked. Fields that name the gateway's own account, or are
+for the provider's staff, are left out.
 """
 
 import re
@@ -14,7 +14,7 @@ from sluice.wire.masking import masked
 MAX_DEPTH = 8
 MAX_VALUES = 200
 MAX_TEXT = 2000
-"""Characters of one text, and of all the texts together four times as many."""
+"""Maximum characters of one text; all texts together may have four times as many."""
 
 _KEY = re.compile(r"[\w@.$-]{1,64}\Z", re.ASCII).match
 _HIDDEN = re.compile(
@@ -39,8 +39,8 @@ def fields_of(error: Any) -> dict[str, Any]:
 
 
 def shown_fields(fields: dict[str, Any], secrets: Iterable[str] = ()) -> dict[str, Any]:
-    """Returns what of these may be shown to callers, as JSON can hold it. `secrets` are masked wherever they
-    stand."""
+    """Returns these fields as they may be shown to callers, as JSON values. `secrets` are masked wherever
+    they occur."""
     shown = _Shown(tuple(secrets)).value(fields, 0)
     return shown if isinstance(shown, dict) else {}
 
@@ -90,7 +90,9 @@ class _Shown:
         return shown
 
     def _text(self, text: str) -> Any:
-        if len(text) > min(MAX_TEXT, self._characters):  # no half of a secret, whose other half would tell it
+        if len(text) > min(
+            MAX_TEXT, self._characters
+        ):  # half a secret would not be recognized, and would show the other half
             return _NOTHING
         self._characters -= len(text)
         text = masked(text, self._secrets)

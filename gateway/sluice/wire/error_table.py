@@ -1,23 +1,20 @@
 """The meanings of vendors' error codes and phrases: one row each, with its source.
 
-`CODES` are names that decide by themselves; `TYPES` are coarse ones (vendors' `type` and gRPC's `status`),
-which count only where neither a code nor the words say more. `WORDS` are tried in their order, and the first
-that fits decides, so that a row may keep later, more general ones from being asked ("tokens per minute" is a
-rate limit, whatever else is too large).
-
-How a row is compared:
+`CODES` are names that decide by themselves. `TYPES` are coarse ones (vendors' `type` and gRPC's `status`),
+which count only if neither a code nor the words tell more. `WORDS` are tried in order, and the first match
+decides, so an early row can keep a later, more general one from matching ("tokens per minute" is a rate
+limit, although other rows call it too large). How rows are compared:
 
 - Codes without regard to case, punctuation and an ending of "error" or "exception": "RateLimitError" is
-  "rate_limit". Of one with a dot that is not here, what stands before it:
-  "RateLimitExceeded.EndpointRPMExceeded".
-- Words in lower case, without quotes and backticks, white space as one blank. "…" stands for up to 160
-  characters; a row that begins with "re:" is a regular expression.
+"rate_limit". If a code with a dot is not listed, the part before the dot is compared:
+"RateLimitExceeded.EndpointRPMExceeded".
+
+- Words in lower case, without quotes and backticks, with white space as one blank. "…" stands for up to 160
+characters; a row that begins with "re:" is a regular expression.
 
 A row of `bad_request` in WORDS says that the caller's own parameters are at fault, although a later row would
-fit.
-
-A new phrase is a line here and an example in tests/wire/test_error_table.py, which looks that no row is
-without one.
+match. To add a phrase, add a row here and an example in tests/wire/test_error_table.py, which checks that
+every row has one.
 """
 
 from typing import NamedTuple
@@ -141,7 +138,7 @@ CODES: tuple[Row, ...] = (
     Row("bad_credentials", "1311", _BIGMODEL),
     Row("bad_credentials", "base_resp 1004", _MINIMAX),
     Row("bad_credentials", "base_resp 2049", _MINIMAX),
-    # what is said
+    # the content
     Row("content_policy", "content_filter", _AZURE),
     Row("content_policy", "content_policy_violation", _OPENAI),
     Row("content_policy", "ResponsibleAIPolicyViolation", _AZURE),
@@ -160,7 +157,7 @@ CODES: tuple[Row, ...] = (
     Row("content_policy", "1301", _BIGMODEL),
     Row("content_policy", "base_resp 1026", _MINIMAX),
     Row("content_policy", "base_resp 1027", _MINIMAX),
-    # too much at a time
+    # too many requests at a time
     Row("rate_limited", "rate_limit_exceeded", _OPENAI),
     Row("rate_limited", "QUOTA_EXHAUSTED", "google-gemini/gemini-cli#27548"),
     Row("rate_limited", "RESOURCE_QUOTA_EXCEEDED", _GOOGLE),
@@ -185,7 +182,7 @@ CODES: tuple[Row, ...] = (
     Row("rate_limited", "base_resp 1002", _MINIMAX),
     Row("rate_limited", "base_resp 1039", _MINIMAX),
     Row("rate_limited", "base_resp 1041", _MINIMAX),
-    # nobody there who could answer now
+    # no capacity, or nobody there to answer now
     Row("overloaded", "engine_overloaded_error", _KIMI),
     Row("overloaded", "capacity_exceeded", _GROQ),
     Row("overloaded", "MODEL_CAPACITY_EXHAUSTED", "google-gemini/gemini-cli#23520"),
@@ -206,18 +203,18 @@ CODES: tuple[Row, ...] = (
     Row("not_found", "1211", _BIGMODEL),
     Row("not_found", "1221", _BIGMODEL),
     Row("not_found", "1222", _BIGMODEL),
-    # an id of the caller's: of a response, a file …
+    # an id that the caller gave: of a response, a file …
     Row("unknown_id", "previous_response_not_found", "maximhq/bifrost#2441"),
-    # another call of the caller's is at work on it
+    # another call of the caller is using it
     Row("bad_request", "conversation_locked", "paulgmiller/careme#379"),
-    # a fault of theirs
+    # a fault of the provider
     Row("server_error", "base_resp 1000", _MINIMAX),
     Row("server_error", "base_resp 1001", _MINIMAX),
     Row("server_error", "base_resp 1024", _MINIMAX),
     Row("server_error", "base_resp 1033", _MINIMAX),
     # the model's own fault, however it is coded
     Row("stream_error", "tool_use_failed", "agno-agi/agno#4090"),
-    # broken off by them
+    # ended by the provider
     Row("stream_error", "CANCELLED", "https://cloud.google.com/apis/design/errors#handling_errors"),
 )
 
@@ -249,7 +246,7 @@ TYPES: tuple[Row, ...] = (
 )
 
 WORDS: tuple[Row, ...] = (
-    # what the caller's own URL said when the provider fetched it
+    # the response of the caller's own URL when the provider fetched it
     Row(
         "bad_request",
         "re:\\b(error while|timeout while|time[d]? ?out|fail(ed|ure)?( to)?|unable to|cannot|could not|couldn't)"
@@ -314,7 +311,7 @@ WORDS: tuple[Row, ...] = (
     Row("billing", "re:need (a )?positive balance", "zebbern/no-cost-ai#24"),
     Row("billing", "re:budget has been exceeded! (current cost|team)", "BerriAI/litellm#14144"),
     Row("billing", "欠费", "langgenius/dify#5850"),
-    # too much at a time
+    # too many requests at a time
     Row(
         "rate_limited",
         "re:\\b(tokens?|requests?|images?|calls?|queries|messages)\\b.{0,12}(\\bper|/) ?(second|sec|min|"
@@ -360,7 +357,7 @@ WORDS: tuple[Row, ...] = (
     Row("rate_limited", "re:resource (has been )?exhausted", _GRPC),
     Row("rate_limited", "re:(并发数|频率)过高", _BIGMODEL),
     Row("rate_limited", "re:(调用次数|流量)限", _BIGMODEL),
-    # the caller's own parameters, though they speak of tokens or of lengths
+    # the caller's own parameters, although they mention tokens or lengths
     Row("context_length", "re:max_tokens must be at least 1, got -\\d", "vllm-project/vllm#4667"),
     Row("bad_request", "array too long", _OPENAI),
     Row("context_length", "re:string too long\\. expected a string with maximum length \\d{6,}", _OPENAI),
@@ -449,7 +446,7 @@ WORDS: tuple[Row, ...] = (
         "https://platform.openai.com/docs/api-reference/responses",
     ),
     Row("context_length", "total tokens of image and text exceed max message tokens", _ARK),
-    # in general: what is too long, and by which limit
+    # generally: which thing is too long, by which limit
     Row(
         "context_length",
         "re:context[ _-]?(length|window|size|limit|budget)s?.{0,80}(exceed|too (long|small|large)|overflow|"
@@ -518,7 +515,7 @@ WORDS: tuple[Row, ...] = (
     ),
     Row("context_length", "re:(shorter|smaller) (input|prompt|message|conversation|context)", _GENERAL),
     Row("context_length", "re:(上下文|输入|提示|prompt|tokens?|对话|消息).{0,24}(超|过长|太长)", _GENERAL),
-    # what is said
+    # the content
     Row(
         "content_policy",
         "re:content (management|filter(ing)?|moderation|safety|usage)( and \\w+)? (policy|policies|system|check|guidelines)",
@@ -636,7 +633,7 @@ WORDS: tuple[Row, ...] = (
         _AZURE_NO_DEPLOYMENT,
     ),
     Row("not_found", "模型不存在", _BIGMODEL),
-    Row(  # Vertex AI, with a status of 403, of models that there are not
+    Row(  # Vertex AI, with a status of 403, for models that do not exist
         "not_found",
         "re:denied on resource .{0,300}/models/.{0,200}\\(or it may not exist\\)",
         "rpurinton/gemini-php#4",
@@ -646,7 +643,7 @@ WORDS: tuple[Row, ...] = (
         "re:(\\b(not|no)|n't) (have )?(access|permission|permitted|allowed)\\b[^.]{0,20}\\bmodel\\b",
         "langgenius/dify#2829",
     ),
-    # an id of the caller's: of a response, a file …
+    # an id that the caller gave: of a response, a file …
     Row(
         "unknown_id",
         "re:\\b(file|item|response|conversation|container|vector store|prompt|batch|cached ?content|upload)s?\\b"
@@ -659,7 +656,7 @@ WORDS: tuple[Row, ...] = (
         "re:\\bno such (file|response|conversation|container|vector store|prompt|batch)\\b",
         "danny-avila/LibreChat#2632",
     ),
-    # nobody there who could answer now
+    # no capacity, or nobody there to answer now
     Row("overloaded", "re:over ?loaded", _ANTHROPIC),
     Row(
         "overloaded",
@@ -687,6 +684,6 @@ WORDS: tuple[Row, ...] = (
         _ZENMUX,
     ),
     Row("overloaded", "re:访问量过大", _BIGMODEL),
-    # a fault of theirs
+    # a fault of the provider
     Row("server_error", "re:internal (server )?error", _GENERAL),
 )

@@ -1,14 +1,18 @@
-"""Binary event streams of AWS (`application/vnd.amazon.eventstream`): bytes -> messages. Nobody's schema.
+"""Parses binary event streams of AWS (`application/vnd.amazon.eventstream`): bytes -> messages.
 
-A message is a prelude (its length, its headers' length, a CRC32 of these two), headers, a payload, and a
-CRC32 of all before it; numbers are big-endian. Both checksums are verified: the prelude's at once, before its
-lengths are believed.
+A message has a prelude (its length, its headers' length, a CRC32 of these two), headers, a payload, and a
+CRC32 of everything before it; numbers are big-endian. Both checksums are verified: the prelude's first,
+before its lengths are used.
 
-    total length 4 | headers' length 4 | CRC32 4 | headers | payload | CRC32 4
+    total length 4
+ headers' length 4
+ CRC32 4
+ headers
+ payload
+ CRC32 4
 
-A header is a name (one byte of length), a type (one byte) and a value. What a stream says with them
-(`:message-type`, `:event-type` …) is the business of whoever reads the messages.
-
+A header has a name (one byte of length), a type (one byte) and a value. The meaning of the headers
+(`:message-type`, `:event-type` …) is left to the callers of this module.
 https://docs.aws.amazon.com/lexv2/latest/dg/event-stream-encoding.html,
 https://smithy.io/2.0/aws/amazon-eventstream.html
 """
@@ -26,34 +30,37 @@ from sluice.errors import UpstreamGarbled
 HeaderValue = bool | int | bytes | str
 
 LIMIT = 16 << 20
-"""Default for the largest message, in bytes."""
+"""Default maximum of one message, in bytes."""
 MAX_HEADERS = 128 << 10
-"""Bytes of one message's headers (the format's own limit)."""
+"""Maximum bytes of one message's headers (the format's own limit)."""
 _PRELUDE = Struct(">III")
 _CRC = Struct(">I")
 _OVERHEAD = _PRELUDE.size + _CRC.size
 _NUMBERS = {2: 1, 3: 2, 4: 4, 5: 8, 8: 8}
-"""Bytes of a number by its type: byte, short, integer, long, timestamp."""
+"""Sizes of numbers in bytes, by type: byte, short, integer, long, timestamp."""
 _BYTES, _TEXT, _UUID = 6, 7, 9
 
 
 class EventMessage(msgspec.Struct, frozen=True, gc=False):
-    """One message. A header's value is a bool, an int (8 to 64 bits; a time in milliseconds since the epoch),
-    bytes (also the 16 of a UUID) or text. Of a header that stands twice the first counts."""
+    """One message.
+
+    A header's value is a bool, an int (8 to 64 bits; a time in milliseconds since the epoch), bytes (also the
+    16 of a UUID) or a text. Of a repeated header the first counts.
+    """
 
     headers: Mapping[str, HeaderValue]
     payload: bytes
 
     def text(self, name: str) -> str:
-        """The value of a header of text; "" where there is none."""
+        """Returns the value of a header that is a text; "" if there is none."""
         value = self.headers.get(name)
         return value if type(value) is str else ""
 
 
 class MessageStream:
-    """Splits bytes into messages of `limit` bytes at most, however they are cut.
+    """Splits bytes into messages of at most `limit` bytes, however the bytes are cut.
 
-    What is no message raises UpstreamGarbled: a wrong checksum, a length beyond the limits, a header of an
+    Raises UpstreamGarbled for invalid messages: a wrong checksum, a length beyond the limits, a header of an
     unknown type. Messages before it in the same read are returned first, and the next `feed` or `close`
     raises.
     """
@@ -63,11 +70,11 @@ class MessageStream:
     def __init__(self, limit: int = LIMIT) -> None:
         self.limit = limit
         self._buffer = bytearray()
-        self._size = 0  # bytes of the message that is pending, 0 until its prelude is complete
+        self._size = 0  # bytes of the incomplete message; 0 until its prelude is complete
         self._error: UpstreamGarbled | None = None
 
     def feed(self, data: bytes) -> list[EventMessage]:
-        """The messages that `data` completes."""
+        """Returns the messages that `data` completes."""
         self._raise()
         self._buffer += data
         messages: list[EventMessage] = []
@@ -109,7 +116,7 @@ class MessageStream:
 
 
 def _message(data: bytes) -> EventMessage:
-    """A message of complete bytes, whose prelude is known to be right."""
+    """Returns the message with these bytes, which are complete and whose prelude has been verified."""
     body_end = len(data) - _CRC.size
     if crc32(data[:body_end]) != _CRC.unpack_from(data, body_end)[0]:
         _refuse("checksum of a message")
@@ -118,8 +125,8 @@ def _message(data: bytes) -> EventMessage:
 
 
 def headers_of(data: bytes) -> Mapping[str, HeaderValue]:
-    """The headers of one message. Raises UpstreamGarbled. The events of a stream have the same few again and
-    again."""
+    """Returns the headers of one message. Raises UpstreamGarbled. Cached: the events of a stream have the
+    same few headers."""
     return _ordinary_headers(data) if len(data) <= 256 else _headers(data)
 
 
@@ -132,7 +139,7 @@ def _headers(data: bytes) -> Mapping[str, HeaderValue]:
             name = data[at + 1 : name_end].decode("utf-8", "replace")
             value, at = _value(data, name_end)
             headers.setdefault(name, value)
-    except (IndexError, ValueError):  # a length that reaches beyond the headers, an unknown type
+    except (IndexError, ValueError):  # a length beyond the headers' end, or an unknown type
         _refuse("header")
     return headers
 
@@ -141,7 +148,7 @@ _ordinary_headers = lru_cache(maxsize=256)(_headers)
 
 
 def _value(data: bytes, at: int) -> tuple[HeaderValue, int]:
-    """The value whose type stands at `at`, and where it ends. Raises IndexError or ValueError."""
+    """Returns the value whose type is at `at`, and the position of its end. Raises IndexError or ValueError."""
     kind = data[at]
     at += 1
     if kind in (0, 1):

@@ -1,9 +1,9 @@
-"""Envoy's external processing, as far as asking an endpoint picker takes it: messages to bytes and back.
+"""The messages of Envoy's external processing that are exchanged with an endpoint picker: to bytes and back.
 Pure.
 
-https://github.com/envoyproxy/envoy/blob/main/api/envoy/service/ext_proc/v3/external_processor.proto has the
-messages and the numbers of their fields, https://github.com/kubernetes-sigs/gateway-api-inference-extension
-the protocol of pickers (docs/proposals/004-endpoint-picker-protocol, 1.0.0).
+https://github.com/envoyproxy/envoy/blob/main/api/envoy/service/ext_proc/v3/external_processor.proto defines
+the messages and their field numbers, https://github.com/kubernetes-sigs/gateway-api-inference-extension the
+protocol of pickers (docs/proposals/004-endpoint-picker-protocol, 1.0.0).
 """
 
 import re
@@ -19,21 +19,21 @@ DESTINATION = "x-gateway-destination-endpoint"
 SERVED = "x-gateway-destination-endpoint-served"
 NAMESPACE = "envoy.lb"
 FULL_DUPLEX_STREAMED = 4
-"""A mode of sending bodies (processing_mode.proto): the one that pickers know."""
+"""The mode of sending bodies (processing_mode.proto) that pickers support."""
 PIECE = 256 << 10
-"""Bytes of a body in one message: gRPC servers take 4 MiB by default."""
+"""Maximum bytes of a body in one message: gRPC servers accept 4 MiB by default."""
 ENDPOINTS = 16
-"""Endpoints of one answer that are used."""
+"""Maximum endpoints of one answer that are used."""
 MAX_LISTED = 256
-"""Endpoints of one answer that are looked at."""
+"""Maximum endpoints of one answer that are examined."""
 MAX_HEADERS, MAX_HEADER_BYTES = 100, 32 << 10
-"""Headers that a picker sets, and their names and values together."""
+"""Maximum headers that a picker may set, and maximum bytes of their names and values together."""
 MAX_ENDPOINT = 64
-"""Characters: an IPv6 address in brackets and a port have at most 53."""
+"""Maximum characters of an endpoint: an IPv6 address in brackets and a port have at most 53."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """A model server, `host` an IP address."""
+    """A model server; `host` is an IP address."""
 
     host: str
     port: int
@@ -44,7 +44,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """The picker's immediate response: what the caller is to be answered."""
+    """The picker's immediate response, which is the answer to the caller."""
 
     status: int
     headers: Mapping[str, str] = {}
@@ -52,10 +52,10 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Pick(msgspec.Struct):
-    """The picker's answer so far. `headers` are to be set on the request; `body` takes the place of its own
-    once `whole`.
+    """The picker's answer so far.
 
-    `done`: nothing more has to be waited for.
+    `headers` are to be set on the request. `body` replaces the request's body once it is `whole`. `done`:
+    there is nothing more to wait for.
     """
 
     endpoints: tuple[Endpoint, ...] = ()
@@ -63,8 +63,8 @@ class Pick(msgspec.Struct):
     body: bytearray = msgspec.field(default_factory=bytearray)
     whole: bool = False
     refused: Refused | None = None
-    answered: bool = False  # the request's headers
-    expects_body: bool = False  # the request had one, which the picker gives back
+    answered: bool = False  # to the request's headers
+    expects_body: bool = False  # the request has a body, which the picker sends back
 
     @property
     def done(self) -> bool:
@@ -80,7 +80,7 @@ class Pick(msgspec.Struct):
                 case 3, bytes():
                     common = _inner(value, 1)
                     self._common(common)
-                    if not _inner(common, 3):  # it leaves the body as it is
+                    if not _inner(common, 3):  # the picker leaves the body unchanged
                         self.whole = True
                 case 7, bytes():
                     self.refused = _refused(value)
@@ -89,7 +89,7 @@ class Pick(msgspec.Struct):
                         self.endpoints = endpoints_in(listed)
 
     def _common(self, message: bytes) -> None:
-        """A CommonResponse: headers that are set, a piece of the body, or all of it."""
+        """Takes a CommonResponse: headers to set, and a part of the body or all of it."""
         for field, value in fields(message):
             if field == 2 and isinstance(value, bytes):
                 self.headers |= _set_headers(value)
@@ -113,8 +113,9 @@ class Pick(msgspec.Struct):
 
 
 def endpoints_in(listed: str) -> tuple[Endpoint, ...]:
-    """The endpoints of "ip:port,ip:port", without those that are none or can be no server's: link-local ones
-    (a cloud's metadata service is at 169.254.169.254), multicast and 0.0.0.0."""
+    """Returns the endpoints of "ip:port,ip:port". Invalid ones are left out, and addresses that no model
+    server can have: link-local ones (169.254.169.254 is the metadata service of clouds), multicast and
+    0.0.0.0."""
     found = []
     for one in listed.split(",", MAX_LISTED)[:MAX_LISTED]:
         place = _PLACE.fullmatch(one.strip()) if len(one) <= MAX_ENDPOINT else None
@@ -134,34 +135,34 @@ _PLACE = re.compile(r"(?:(?P<host>[0-9a-fA-F.:]+)|\[(?P<host6>[0-9a-fA-F.:]+)\])
 
 
 def check_size(headers: Mapping[str, str]) -> None:
-    """Raises BadProtobuf for more headers than a request may be given."""
+    """Raises BadProtobuf if these are more headers than a picker may set."""
     size = sum(len(name) + len(value) for name, value in headers.items())
     if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
         raise BadProtobuf("more headers than a request may be given")
 
 
 def request_headers(headers: Iterable[tuple[str, str]], *, body: bool) -> bytes:
-    """The first ProcessingRequest: the request's headers, with its pseudo-headers, and how its body is going
-    to be sent."""
+    """Returns the first ProcessingRequest: the request's headers, with its pseudo-headers, and how its body
+    will be sent."""
     config = number(1, FULL_DUPLEX_STREAMED) + number(3, 1)
     return data(2, data(1, _headers(headers)) + number(3, not body)) + data(11, config)
 
 
 def request_body(body: bytes) -> Iterator[bytes]:
-    """The ProcessingRequests that bring the request's body."""
+    """Yields the ProcessingRequests with the request's body."""
     for at in range(0, max(len(body), 1), PIECE):
         yield data(4, data(1, body[at : at + PIECE]) + number(2, at + PIECE >= len(body)))
 
 
 def response_headers(status: int, headers: Iterable[tuple[str, str]], served: Endpoint) -> bytes:
-    """The ProcessingRequest that tells who has served the request, and how: the head of its response."""
+    """Returns the ProcessingRequest that reports which server has answered, and the head of its response."""
     struct = data(1, text(1, SERVED) + data(2, text(3, served.name)))
     metadata = data(1, text(1, NAMESPACE) + data(2, struct))
     return data(3, data(1, _headers(((":status", str(status)), *headers)))) + data(8, metadata)
 
 
 def _headers(headers: Iterable[tuple[str, str]]) -> bytes:
-    """A HeaderMap."""
+    """Returns a HeaderMap."""
     return b"".join(
         [
             data(1, text(1, name.lower()) + data(3, value.encode("utf-8", "replace")))
@@ -171,7 +172,7 @@ def _headers(headers: Iterable[tuple[str, str]]) -> bytes:
 
 
 def _inner(message: bytes, wanted: int) -> bytes:
-    """The last of the fields of this number, which holds a message."""
+    """Returns the last field with this number, which must hold a message."""
     return next(
         (value for field, value in [*fields(message)][::-1] if field == wanted and isinstance(value, bytes)),
         b"",
@@ -179,7 +180,7 @@ def _inner(message: bytes, wanted: int) -> bytes:
 
 
 def _set_headers(mutation: bytes) -> dict[str, str]:
-    """The headers that a HeaderMutation sets, by lower-case name."""
+    """Returns the headers that a HeaderMutation sets, by lower-case name."""
     found = {}
     for field, option in fields(mutation):
         if field == 1 and isinstance(option, bytes):
@@ -210,14 +211,14 @@ def _refused(message: bytes) -> Refused:
 
 
 def _dynamic(struct: bytes) -> str:
-    """The destination among the dynamic metadata (a google.protobuf.Struct), "" where there is none."""
+    """Returns the destination in the dynamic metadata (a google.protobuf.Struct); "" if there is none."""
     space = _member(struct, NAMESPACE)
     value = _member(_inner(space, 5), DESTINATION)
     return _inner(value, 3).decode("utf-8", "replace")
 
 
 def _member(struct: bytes, name: str) -> bytes:
-    """The Value of this name in a Struct."""
+    """Returns the Value of this name in a Struct."""
     for field, entry in fields(struct):
         if field == 1 and isinstance(entry, bytes) and _inner(entry, 1) == name.encode():
             return _inner(entry, 2)

@@ -1,24 +1,25 @@
-"""Header fields: which may be set on an upstream request, what may stand in them (RFC 9110 5.1, 5.5), and how
-they are read."""
+"""Header fields: which of them may be set on an upstream request, which characters they may have (RFC 9110
+5.1, 5.5), and how they are parsed."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-OURS = frozenset((
+FRAMING_FIELDS = frozenset((
     "host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect",
     "accept-encoding",
 ))  # fmt: skip
-"""Those that frame the message or the connection: nobody but the client sets them."""
+"""Fields that frame the message or manage the connection: only the HTTP client sets them."""
 
 
 def check_fields(headers: Iterable[tuple[str, str]]) -> None:
-    """Raises ValueError, with a sentence that names the field but not its value."""
+    """Raises ValueError, with a sentence that names the field but not its value, for a field that may not be
+    set."""
     for name, value in headers:
         if not _TOKEN.fullmatch(name):
             raise ValueError("not a header name")
-        if name.lower() in OURS:
+        if name.lower() in FRAMING_FIELDS:
             raise ValueError(f"the header {name} is not for others to set")
         if not _VALUE.fullmatch(value):
             placeholder = " (…): put the real value in place of the placeholder" if "…" in value else ""
@@ -35,19 +36,19 @@ _USUAL = (
 _NAMES: Mapping[bytes, str] = {
     spelt: name.lower() for name in _USUAL for spelt in (name.encode(), name.lower().encode())
 }
-"""The names of most fields that are seen, in lower case: looked up for less than it takes to make them."""
+"""The names of the most common fields, in lower case: looking one up is cheaper than lower-casing it."""
 _NAMES_BY_TEXT: Mapping[str, str] = {spelt.decode(): name for spelt, name in _NAMES.items()}
 _WITHOUT_CONTROLS = bytes(char if 0x20 <= char < 0x7F or char in b"\r\n" else 0x3F for char in range(256))
-"""For `bytes.translate`: a text without other characters than visible ASCII, CR and LF stays as it is."""
+"""For `bytes.translate`: leaves a text of visible ASCII, CR and LF unchanged, and changes any other."""
 
 
 def simple_head(head: bytes) -> tuple[str, dict[str, str]] | None:
-    """The first line of a message's head, and its fields by their lower-case names; `head`: up to the empty
-    line.
+    """Returns the first line of a message's head, and its fields by lower-case name. `head`: the bytes up to
+    the empty line.
 
-    None for anything in which two parsers might see different things, or that is not worth the code: a field
-    twice, a name that is no token (RFC 9110 5.1), a tab or other characters beyond visible ASCII, a CR or LF
-    by itself. It takes half of what callbacks for each field take (DECISIONS 168).
+    None for a head that two parsers might read differently, or that is too rare to be handled here: a
+    repeated field, a name that is no token (RFC 9110 5.1), a tab or other characters beyond visible ASCII, a
+    single CR or LF. It takes half the time of callbacks for each field (DECISIONS 168).
     """
     text = head.decode("latin-1")
     lines = text.splitlines()
@@ -65,12 +66,12 @@ def simple_head(head: bytes) -> tuple[str, dict[str, str]] | None:
 
 
 def _lower(name: str) -> str:
-    """Returns the name in lower case; "" for what is no name."""
+    """Returns the name in lower case; "" if it is not a valid name."""
     return name.lower() if _TOKEN.fullmatch(name) else ""
 
 
 def by_name(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Fields by their lower-case names, repeated ones joined by ", " (RFC 9110 5.3)."""
+    """Returns fields by their lower-case names, repeated ones joined by ", " (RFC 9110 5.3)."""
     return joined(
         [
             (_NAMES.get(name) or name.lower().decode("latin-1"), value.decode("latin-1"))
@@ -80,7 +81,7 @@ def by_name(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def joined(fields: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Fields by their names, repeated ones joined by ", " (RFC 9110 5.3)."""
+    """Returns fields by their names, repeated ones joined by ", " (RFC 9110 5.3)."""
     found: dict[str, str] = {}
     for name, value in fields:
         found[name] = f"{found[name]}, {value}" if name in found else value

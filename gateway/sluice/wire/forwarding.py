@@ -1,8 +1,8 @@
 """Selects the header fields that are forwarded from callers to upstreams, and back. Pure.
 
-Every upstream request carries the call's id and the caller's trace context (W3C Trace Context, level 1).
-Other fields go to an upstream whose `forward` names them, with the values that it allows; credentials and
-cookies never do.
+Every upstream request has the call's id and the caller's trace context (W3C Trace Context, level 1). Other
+fields go to an upstream whose `forward` names them, with the values that it allows. Credentials and cookies
+are never forwarded.
 """
 
 import re
@@ -10,29 +10,31 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 from urllib.parse import quote
 
-from sluice.wire.fields import OURS
+from sluice.wire.fields import FRAMING_FIELDS
 
 Headers = tuple[tuple[str, str], ...]
 Allowed = Mapping[str, Literal["any"] | tuple[str, ...]]
-"""By field name in lower case: which members of its comma-separated value may go on. A member also without
-its date, where it ends in one ("context-1m" lets "context-1m-2025-08-07" pass): providers number their betas
-so."""
+"""By lower-case field name: the members of its comma-separated value that are forwarded.
 
-PRIVATE = OURS | {
+A member may have a date at its end that the configured one has not ("context-1m" allows
+"context-1m-2025-08-07"), because providers version their betas in this way.
+"""
+
+PRIVATE = FRAMING_FIELDS | {
     "authorization", "proxy-authorization", "www-authenticate", "cookie", "set-cookie", "x-api-key", "api-key",
     "x-widget-api-key", "x-admin-api-key", "x-goog-api-key", "x-amz-security-token", "content-type", "content-encoding",
     "accept", "x-request-id", "request-id", "traceparent", "tracestate", "origin", "referer", "forwarded",
 }  # fmt: skip
-"""Fields that carry credentials, say what the message is, or are the gateway's own: none of them is forwarded
-by name."""
+"""Fields that carry credentials, describe the message, or are the gateway's own: they cannot be forwarded by
+name."""
 SECRETIVE = re.compile(r"key|token|secret|passw|auth|cookie|credential|session")
-"""What a field's name has in it that probably carries a credential."""
+"""Parts of field names that probably carry credentials."""
 MAX_VALUE_LENGTH = 2048
-"""Characters of a forwarded value."""
+"""Maximum characters of a forwarded value."""
 
 _DATE = re.compile(r"-20\d\d-?\d\d-?\d\d\Z")
 _ONE = frozenset({"anthropic-version"})
-"""Fields of one value: the caller's stands in place of ours."""
+"""Fields with a single value: the caller's value replaces the gateway's."""
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[\x21-\x7e]{1,100})?")
 _TRACESTATE = re.compile(r"[\t\x20-\x7e]{1,512}")
@@ -54,11 +56,8 @@ def check_forward(name: str) -> None:
 
 
 def own_lines(request_id: str, headers: Mapping[str, str]) -> bytes:
-    """The header lines of one call that go to every upstream: its id, and the caller's trace context where
-    that is well formed.
-
-    `request_id` is letters, digits and . _ : - (the server sees to that).
-    """
+    """Returns the header lines of a call that every upstream gets: the call's id, and the caller's trace
+    context if it is valid. `request_id` has letters, digits and . _ : - only (the server ensures that)."""
     if "traceparent" in headers and _TRACEPARENT.fullmatch(headers["traceparent"]):
         state = headers.get("tracestate", "")
         more = f"tracestate: {state}\r\n" if _TRACESTATE.fullmatch(state) else ""
@@ -71,9 +70,8 @@ def own_lines(request_id: str, headers: Mapping[str, str]) -> bytes:
 def forwarded(
     allowed: Allowed, headers: Mapping[str, str], dropped: Callable[[str], object] = lambda name: None
 ) -> Headers:
-    """Returns the caller's headers that an upstream gets, given those that it allows; names are lower case.
-    `dropped` is called with the field's name
-    where members of its value are left out."""
+    """Returns the caller's headers that are forwarded to an upstream, which allows `allowed`. Names are lower
+    case. `dropped` is called with the field's name if members of its value are left out."""
     found = []
     for name, values in allowed.items():
         value = headers.get(name, "")
@@ -89,8 +87,8 @@ def forwarded(
 
 
 def with_forwarded(headers: Headers, more: Headers) -> Headers:
-    """A request's headers with the forwarded ones; a list of values that the request has already gains those
-    it lacks."""
+    """Returns a request's headers together with the forwarded ones; to a list of values only missing ones are
+    added."""
     fields = dict(headers)
     for name, value in more:
         ours = fields.get(name, "")
@@ -104,8 +102,8 @@ def with_forwarded(headers: Headers, more: Headers) -> Headers:
 
 
 def provider_id(headers: Mapping[str, str]) -> str:
-    """The provider's own id of a request, for a caller who asks its support; "" where it gives none that can
-    be shown."""
+    """Returns the provider's own id of a request, by which callers can ask its support; "" if there is none
+    that can be shown."""
     found = headers.get("x-request-id") or headers.get("request-id") or headers.get("x-amzn-requestid")
     if not found:
         return ""
@@ -113,5 +111,5 @@ def provider_id(headers: Mapping[str, str]) -> str:
 
 
 def shown_target(label: str) -> str:
-    """A target's label as a header value."""
+    """Returns a target's label as a header value."""
     return quote(label, safe="/:@.,+=~!$&'()*;[] -_")

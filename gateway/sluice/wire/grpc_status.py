@@ -1,6 +1,6 @@
-"""The status that ends a call of gRPC: its codes, and what OTLP reads of its details. Pure.
+"""The status at the end of a gRPC call: its codes, and the part of its details that OTLP uses. Pure.
 
-https://github.com/grpc/grpc/blob/master/doc/statuscodes.md and, for answers of servers that are no gRPC
+https://github.com/grpc/grpc/blob/master/doc/statuscodes.md and, for answers of servers other than gRPC
 servers, https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
 """
 
@@ -13,7 +13,7 @@ NAMES = (
     "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE",
     "DATA_LOSS", "UNAUTHENTICATED",
 )  # fmt: skip
-"""By their codes."""
+"""The names of the codes, in the order of their numbers."""
 OK, CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED = 0, 1, 2, 3, 4
 PERMISSION_DENIED, RESOURCE_EXHAUSTED, ABORTED, OUT_OF_RANGE, UNIMPLEMENTED = 7, 8, 10, 11, 12
 INTERNAL, UNAVAILABLE, DATA_LOSS, UNAUTHENTICATED = 13, 14, 15, 16
@@ -23,23 +23,23 @@ _OF_HTTP = {
 }  # fmt: skip
 _RETRY_INFO = b"/google.rpc.RetryInfo"
 _MAX_DETAILS_LENGTH = 8192
-"""Characters of details that are looked at."""
+"""Maximum characters of the details that are parsed."""
 
 
 def code_of(status: str) -> int:
-    """The code that a `grpc-status` header names; UNKNOWN for what is none."""
+    """Returns the code in a `grpc-status` header; UNKNOWN if it is invalid."""
     code = int(status) if status.isascii() and status.isdecimal() and len(status) <= 2 else UNKNOWN
     return code if code < len(NAMES) else UNKNOWN
 
 
 def code_of_http(status: str) -> int:
-    """The code for an HTTP status other than 200."""
+    """Returns the code for an HTTP status other than 200."""
     return _OF_HTTP.get(status, UNKNOWN)
 
 
 def retry_delay(details: str) -> float | None:
-    """Seconds that a server wants a client to wait, by the google.rpc.RetryInfo in the value of
-    `grpc-status-details-bin` (a google.rpc.Status in base64, padded or not); None where there is none.
+    """Returns the seconds that a server asks a client to wait, from the google.rpc.RetryInfo in the value of
+    `grpc-status-details-bin` (a google.rpc.Status in base64, padded or not); None if there is none.
 
     https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto
     """
@@ -59,7 +59,7 @@ def retry_delay(details: str) -> float | None:
 
 
 def _seconds(duration: int | bytes) -> float:
-    """A google.protobuf.Duration. Raises BadProtobuf."""
+    """Returns the seconds of a google.protobuf.Duration. Raises BadProtobuf."""
     if not isinstance(duration, bytes):
         raise BadProtobuf("a duration is a message")
     parts = dict(fields(duration))

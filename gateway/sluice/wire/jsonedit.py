@@ -1,22 +1,25 @@
-"""Edits of JSON texts at one place: a member's value is replaced, a member is added or left out, and all else
-stays as it came.
+"""Edits one place of a JSON text: replaces a member's value, adds a member or removes one. The rest of the
+text stays as it is.
 
-To decode a text, change it and write it anew costs a hundred times as much, and loses how numbers and white
-space were written. Here the place is found in the bytes. Why it is the right one, for a text that is JSON
-(RFC 8259) and a name of ASCII letters, digits and underscores, whose key is the name in its quotes:
+Decoding a text, changing it and encoding it again costs a hundred times as much, and loses how numbers and
+white space were written. Here the place is found in the bytes. The following shows that it is the right
+place, for a text that is JSON (RFC 8259) and a name of ASCII letters, digits and underscores, whose key is
+the name in quotes:
 
-1. A quote that no backslash stands before begins or ends a string, for within strings quotes are escaped. A
-   key's bytes begin with such a quote, so they are a whole string: if the quote ended one, letters would
-   stand outside of strings.
-2. A string with a colon behind it is a name, for values have a comma, a bracket or the end behind them.
-3. A name is written in other bytes than its own only with an escape of a letter, digit or underscore:
-   `\\u0030` to `\\u007a`. Where there is none in the text and the key's bytes stand in it once, no other
-   member has this name.
-4. A name belongs to the outermost object where as many braces were closed as opened outside of strings before
-   it, but for the first one: names do not stand in arrays.
+1. A quote without a backslash before it begins or ends a string, because quotes within strings are escaped.
+The bytes of a key begin with such a quote, so they are a whole string: if the quote ended a string, letters
+would stand outside of strings.
 
-What has not these signs is None here, and is decoded. Nothing is None where all keys are written plainly and
-the name stands in the text once, as the outermost object's.
+2. A string followed by a colon is a name, because values are followed by a comma, a bracket or the end.
+
+3. A name can only be written in other bytes with an escape of a letter, digit or underscore: `\u0030` to
+`\u007a`. If the text has no such escape and the key's bytes occur once, no other member has this name.
+
+4. A name belongs to the outermost object if, outside of strings before it, as many braces were closed as
+opened, except for the first one: there are no names in arrays.
+
+Where this cannot be shown, the functions return None, and the caller decodes the text. They never return None
+if all keys are written without escapes and the name occurs once, as a member of the outermost object.
 """
 
 import re
@@ -34,8 +37,8 @@ _DISGUISED = re.compile(rb"\\u00[3-7]").search
 
 
 def with_string(text: bytes, key: bytes, value: bytes) -> bytes | None:
-    """The object with `value` (JSON) in place of the string that its member `key` (`"name"`, in quotes) has;
-    None where that is not plain to see."""
+    """Returns the object with `value` (JSON) in place of the string that its member `key` (`"name"`, in
+    quotes) has; None if the place cannot be found safely."""
     at = _only(text, key)
     if at < 0 or not _is_own(text, at) or (b"\\u00" in text and _DISGUISED(text)):
         return None
@@ -43,21 +46,28 @@ def with_string(text: bytes, key: bytes, value: bytes) -> bytes | None:
 
 
 def with_known_string(text: bytes, key: bytes, value: bytes) -> bytes | None:
-    """Like `with_string`, for an object that is known to have this member, and whose names have no escapes:
-    if the key occurs once, it is this member's (3)."""
+    """Like `with_string`, for an object that certainly has this member, and whose names have no escapes: if
+    the key occurs once, it is this member's (3)."""
     at = _only(text, key)
     return _replaced(text, key, at, value) if at >= 0 else None
 
 
 def with_member(text: bytes, member: bytes) -> bytes:
-    """The object with one more member (`"name":value`) at its end. It has others, and none of this name; the
-    last brace of its text is its own, for behind it is white space only."""
+    """Returns the object with one more member (`"name":value`) at its end.
+
+    The object must have other members, and none of this name. The last brace of the text is the object's own,
+    because only white space follows it.
+    """
     return text[: text.rindex(b"}")] + b"," + member + b"}"
 
 
 def without_known_object(text: bytes, key: bytes) -> bytes | None:
-    """The object without a member that it is known to have, whose value is an object of two levels at most;
-    None where that is not plain to see, or the member is the first: the comma before it goes with it."""
+    """Returns the object without a member that it certainly has, whose value is an object of at most two
+    levels.
+
+    None if the place cannot be found safely, or the member is the first one: the comma before it is removed
+    with it.
+    """
     at = _only(text, key)
     found = _OBJECT_BEHIND(text, at + len(key)) if at >= 0 else None
     if found is None or (b"\\u00" in text and _DISGUISED(text)):
@@ -80,7 +90,7 @@ def _replaced(text: bytes, key: bytes, at: int, value: bytes) -> bytes | None:
 
 
 def _is_own(text: bytes, at: int) -> bool:
-    """Returns whether a name at this place is the outermost object's (4)."""
+    """Returns whether the name at this position belongs to the outermost object (4)."""
     opened = _OPENED(text)
     if opened is None:
         return False

@@ -1,14 +1,14 @@
-"""A caller's body -> a JSON object, strictly: RFC 8259, UTF-8 only, and nothing that two readers could take
-differently.
+"""Parses a caller's body as a JSON object, strictly: RFC 8259, UTF-8 only, and nothing that two parsers could
+read differently.
 
-Refused beyond the grammar: duplicate keys at any depth (which one counts is a matter of taste), NaN and
-Infinity, numbers that do not fit a double, integers of thousands of digits, lone surrogates, other encodings
-than UTF-8, and nesting that nobody needs. The reasons say where, and never repeat what was sent.
+Refused beyond the grammar: duplicate keys at any depth (parsers differ in which one counts), NaN and
+Infinity, numbers that do not fit a double, integers of thousands of digits, lone surrogates, encodings other
+than UTF-8, and excessive nesting. Error messages name the place, and never repeat the input.
 
-The standard library's scanner is the judge, because it alone shows every pair of an object before keys are
-lost. Most bodies need no judge: what msgspec has read of one is written as the same bytes again, so there was
-nothing else in it. Of others, what was read has as many keys as there are colons behind quotes, so none is
-doubled.
+The standard library's scanner is the reference, because it alone shows every pair of an object before
+duplicate keys are lost. It is slow, and most bodies do not need it: if msgspec's result is encoded to the
+same bytes again, the body contained nothing else. For other bodies, the number of keys is compared with the
+number of colons that follow a quote: if they are equal, no key is duplicated.
 """
 
 import json
@@ -22,14 +22,14 @@ import msgspec
 from sluice.errors import BadRequest
 
 MAX_DEPTH = 200
-"""Arrays and objects within each other. A tool's JSON Schema takes two for each of its own levels."""
+"""Maximum depth of arrays and objects. A tool's JSON Schema takes two levels for each of its own."""
 MAX_NODES = 100_000
-"""Values of one text, arrays and objects among them, keys not: what is made of a text is so many Python
-objects."""
+"""Maximum values in one text, including arrays and objects and not counting keys: each becomes a Python
+object."""
 MAX_DIGITS = 310
-"""Characters of the largest integer that fits a double, with its sign."""
+"""Maximum characters of an integer that fits a double, with its sign."""
 _SMALL = 32 << 10
-"""Bytes of a text whose worst numbers are read in less than 100 ms."""
+"""Bytes of a text whose numbers, however they are chosen, are parsed in less than 100 ms."""
 _FEW = 1000
 
 
@@ -37,8 +37,8 @@ def oversized(text: bytes | bytearray) -> str:
     """Returns the bound that this JSON text exceeds: "nests more than 200 arrays and objects", "holds more
     than 100000 values", or "".
 
-    Nothing is parsed: a few searches in C see what stands outside of strings, at some 5 ms a MiB where that
-    is much. Of bytes that are no JSON it may say either; the parser will refuse those.
+    Nothing is parsed: a few searches in C examine what is outside of strings, at some 5 ms per MiB if that is
+    much. For bytes that are not JSON the result is arbitrary; the parser refuses them.
     """
     if len(text) <= MAX_DEPTH:
         return ""
@@ -54,15 +54,15 @@ def oversized(text: bytes | bytearray) -> str:
 
 
 def _depth(outside: bytes) -> int:
-    """Returns the arrays and objects within each other among the first 2 * MAX_NODES brackets."""
+    """Returns the depth of arrays and objects within the first 2 * MAX_NODES brackets."""
     steps = memoryview(outside.translate(_STEPS, _NO_BRACKETS)[: 2 * MAX_NODES]).cast("b")
     return max(accumulate(steps), default=0)
 
 
 def is_shallow(text: bytes | bytearray) -> bool:
-    """Returns whether at most MAX_DEPTH arrays and objects can begin in this JSON text, so that none is
+    """Returns whether at most MAX_DEPTH arrays and objects begin in this JSON text, so that it cannot be
     deeper."""
-    # `replace` looks for the byte with memchr, `count` at one byte after another: twice as dear in 600 bytes
+    # `replace` finds the byte with memchr, `count` byte by byte: twice as slow for 600 bytes
     objects = len(text) - len(text.replace(b"{", b"", MAX_DEPTH + 1))
     return objects + len(text) - len(text.replace(b"[", b"", MAX_DEPTH + 1)) <= MAX_DEPTH
 
@@ -78,7 +78,7 @@ def _outside_of_strings(text: bytes | bytearray) -> bytes | None:
 
 TOO_DEEP = f"nests more than {MAX_DEPTH} arrays and objects"
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-"""One level deeper or, as a signed byte, one less deep."""
+"""The change of depth by a bracket: 1, or -1 as a signed byte."""
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 150
@@ -86,11 +86,10 @@ _TINY = re.compile(rb"[eE]-0*[1-9][0-9]{2}").findall
 
 
 def slow_numbers(text: bytes | bytearray) -> bool:
-    """Returns whether msgspec may take more than some 50 ms for the numbers of this JSON text, all in one
-    piece.
+    """Returns whether msgspec may block for more than some 50 ms on the numbers of this JSON text.
 
-    It takes 14 microseconds for one near the smallest double (the standard library 1), and the square of its
-    digits for a long integer.
+    It takes 14 microseconds for a number near the smallest double (the standard library takes 1), and time
+    that grows with the square of the digits for a long integer.
     """
     if len(text) <= _SMALL or (len(text) <= 2 * MAX_NODES and text.count(b"e-") + text.count(b"E-") <= _FEW):
         return False
@@ -104,8 +103,8 @@ _value = msgspec.json.Decoder().decode
 
 
 def value_of(text: bytes) -> Any:
-    """Parses a JSON text by the decoder that is faster for it. Raises ValueError for what is no JSON, or is
-    deeper than MAX_DEPTH."""
+    """Parses a JSON text with the faster decoder for it. Raises ValueError if it is not JSON, or is deeper
+    than MAX_DEPTH."""
     if not is_shallow(text) and _depth(_outside_of_strings(text) or b"") > MAX_DEPTH:
         raise ValueError(TOO_DEEP)
     try:
@@ -115,14 +114,14 @@ def value_of(text: bytes) -> Any:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that `body` is. Raises BadRequest with a reason, whatever the bytes are."""
+    """Returns the JSON object in `body`. Raises BadRequest with a reason, whatever the bytes are."""
     value = unambiguous_object(body)
     return checked_object(body) if value is None else value
 
 
 def checked_object(body: bytes) -> dict[str, Any]:
-    """Parses an object like `unambiguous_object`, by the standard library's scanner: for a body that the
-    former found not to be plain."""
+    """Like `unambiguous_object`, with the standard library's scanner, for a body that cannot be checked
+    faster."""
     text = _text(body)
     try:
         value = _decode(text)
@@ -140,16 +139,16 @@ def checked_object(body: bytes) -> dict[str, Any]:
 _fast = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 _ODD = (b" :", b"\t:", b"\n:", b"\r:", b"\\ud", b"\\uD", b"\\u00")
-"""What needs the judge: a colon that does not stand right behind its key, what may be half a surrogate pair,
-and what may be a quote or a colon in disguise."""
+"""Bytes that need the standard library's scanner: a colon that does not follow its key directly, a possible
+half of a surrogate pair, and escapes that may stand for a quote or a colon."""
 
 
 def unambiguous_object(body: bytes) -> dict[str, Any] | None:
-    """The object, where nothing about it can be doubtful; no letter of its names is written as an escape
-    then.
+    """Returns the object if it is certain that it is unambiguous; then none of its names has an escaped
+    letter. Otherwise None.
 
-    Raises BadRequest where it is deeper than MAX_DEPTH or has more than MAX_NODES values, before anything is
-    parsed.
+    Raises BadRequest, before anything is parsed, if it is deeper than MAX_DEPTH or has more than MAX_NODES
+    values.
     """
     if len(body) > MAX_DEPTH:  # a shorter body cannot be too deep
         if bound := oversized(body):
@@ -166,9 +165,11 @@ def unambiguous_object(body: bytes) -> dict[str, Any] | None:
 
 
 def _as_many_keys(again: bytes, body: bytes) -> bool:
-    """Returns whether each colon in both belongs to a key, and they have the same number of them: a doubled
-    key was lost on the way, and is missing in the first; no text can have gained what it lacks (`_ODD` sees
-    to that)."""
+    """Returns whether each colon in both texts belongs to a key, and they have the same number of keys.
+
+    A duplicate key was lost in parsing, and is missing in `again`; nothing can have been added instead
+    (`_ODD` excludes that).
+    """
     for mark in _ODD:
         if mark in body:
             return False
@@ -184,7 +185,7 @@ def _text(body: bytes) -> str:
         raise BadRequest(f"The body is not UTF-8 (at byte {error.start})") from None
     text = text.removeprefix(
         "\ufeff"
-    )  # a byte order mark may be ignored (RFC 8259 8.1): editors and shells of Windows write it
+    )  # a byte order mark may be ignored (RFC 8259 8.1): editors and shells on Windows write it
     if not text:
         raise BadRequest("The body is empty")
     return text
@@ -198,9 +199,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(text: str) -> int:
-    """Converts a number in Python, so that other threads run between two long ones. What fits no double is
-    refused, as of other numbers: to write thousands of digits takes their square, and all of a body's are
-    written in one piece."""
+    """Converts a number in Python, so that other threads can run between two long ones.
+
+    Integers that do not fit a double are refused, like other numbers: encoding thousands of digits takes time
+    that grows with their square, and all numbers of a body are encoded without a pause.
+    """
     if len(text) > MAX_DIGITS:
         raise BadRequest("The body holds an integer with too many digits")
     return int(text)

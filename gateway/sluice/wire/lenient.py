@@ -1,12 +1,10 @@
-"""JSON whose fields are of another type than they should be, read for what each can be: the second way of
-every dialect.
+"""Reads JSON whose fields have other types than they should: the fallback of every dialect's decoder.
 
-A dialect's chunks are decoded by msgspec into its Structs, which is fast and all or nothing: one field of
-another type (PHP's `[]` for an empty object, a number for an id), half a surrogate pair or a NaN anywhere
-refuses the whole chunk. What is refused comes here: `parse` reads it as plain values, `fit` makes each field
-that the Struct knows what its type asks for, or takes it away, and leaves all others alone. `Halves` puts the
-halves of surrogate pairs together that stand in two pieces of one text. `read` does both but for the halves,
-and gives the Struct.
+Chunks are decoded by msgspec into a dialect's Structs. That is fast, but one field of another type (PHP's
+`[]` for an empty object, a number for an id), half a surrogate pair or a NaN makes it refuse the whole chunk.
+Such chunks are read here: `parse` returns plain values; `fit` converts each field that the Struct knows to
+its type, or removes it, and leaves all other fields unchanged; `read` does both and returns the Struct.
+`Halves` joins halves of surrogate pairs that are in two pieces of one text.
 
 Standard: RFC 8259, 7 and 8.2 (surrogates)
 """
@@ -27,11 +25,11 @@ from sluice.wire.separators import without_separators
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 TEXTS = ("text", "content")
-"""Where an object that stands for a text has it."""
+"""Members that hold the text of an object that stands in place of a text."""
 DIGITS = 300
-"""Digits of an integer that is worth being exact; a longer one is read as a float."""
+"""Maximum digits of an exact integer; a longer one is read as a float."""
 MAX_MAGNITUDE = 1 << 63
-"""No count, index or number of any dialect is as large."""
+"""A bound that no count, index or number of any dialect reaches."""
 
 Struct = TypeVar("Struct", bound=msgspec.Struct)
 _ABSENT: Any = type("_Absent", (), {"__repr__": lambda self: "absent"})()
@@ -39,20 +37,19 @@ _Fit = Callable[["FieldFitting", Any], Any]
 
 
 def parse(data: bytes | bytearray) -> Any:
-    """The plain values of a JSON text. Taken beyond the grammar: bytes that are no UTF-8 (U+FFFD in their
-    place), a byte order mark, NaN and infinities, control characters in strings. Halves of surrogate pairs
-    stay halves.
+    """Parses a JSON text into plain values.
 
-    Raises ValueError for what is no JSON, and for more values or levels than `sluice.wire.jsontext`
-    allows."""
+    Accepted beyond the grammar: invalid UTF-8 (as U+FFFD), a byte order mark, NaN and infinities, control
+    characters in strings. Halves of surrogate pairs stay halves. Raises ValueError if it is not JSON, or has
+    more values or levels than `sluice.wire.jsontext` allows.
+    """
     if bound := oversized(data):
         raise ValueError(bound)
     return _decode(data.decode("utf-8", "replace").strip("\ufeff \t\r\n"))
 
 
 def parse_again(data: bytes | bytearray) -> Any:
-    """The plain values of what a decoder has read already, whose bounds may be wider. Raises
-    UpstreamGarbled."""
+    """Parses what a decoder with wider bounds has already read. Raises UpstreamGarbled."""
     try:
         return parse(data)
     except ValueError as error:
@@ -60,7 +57,7 @@ def parse_again(data: bytes | bytearray) -> Any:
 
 
 def value_again(data: bytes) -> Any:
-    """Like `parse_again`, by the faster decoder where it reads the text; None if it is not JSON."""
+    """Like `parse_again`, with the faster decoder if that can read the text; None if it is not JSON."""
     try:
         return value_of(data)
     except ValueError as error:
@@ -74,7 +71,7 @@ def value_again(data: bytes) -> Any:
 
 
 def is_object(data: bytes) -> bool:
-    """Returns whether these are all the bytes of a JSON object."""
+    """Returns whether these bytes are exactly one JSON object."""
     try:
         return type(parse(data)) is dict
     except ValueError:
@@ -89,16 +86,15 @@ _decode = json.JSONDecoder(strict=False, parse_int=_integer).decode
 
 
 def read(data: bytes | bytearray, struct: type[Struct]) -> tuple[Struct, int]:
-    """The Struct that a JSON object is, and how many of its fields were not of their type. Raises ValueError
-    for no object."""
+    """Reads a JSON object into the Struct. Returns it, and the number of fields that had another type. Raises
+    ValueError if it is not an object."""
     values, odd = fit(parse(data), struct)
     return msgspec.convert(whole_characters(values), struct), odd
 
 
 def fit(value: Any, struct: type[msgspec.Struct]) -> tuple[dict[str, Any], int]:
-    """The object with each field that `struct` has made of its type, or taken away; and how many had to be.
-
-    Raises ValueError for what is no object."""
+    """Converts each field of `struct` in an object to its type, or removes it. Returns the object, and the
+    number of fields that had another type. Raises ValueError if it is not an object."""
     if type(value) is not dict:
         raise ValueError("not an object")
     fitting = FieldFitting()
@@ -106,7 +102,7 @@ def fit(value: Any, struct: type[msgspec.Struct]) -> tuple[dict[str, Any], int]:
 
 
 class FieldFitting:
-    """One object under way; `odd` counts the fields that were not of their type."""
+    """Converts one object; `odd` counts the fields that had another type."""
 
     __slots__ = ("odd",)
 
@@ -130,7 +126,7 @@ class FieldFitting:
         return fitted
 
     def list(self, value: Any, struct: type[msgspec.Struct]) -> Any:
-        """A list of objects; an object that stands alone is a list of one. Entries that are no objects are
+        """Returns a list of objects; a single object becomes a list of one. Entries that are not objects are
         left out."""
         if type(value) is dict and not _fields(struct).keys().isdisjoint(value):
             self.odd += 1
@@ -157,7 +153,7 @@ class FieldFitting:
         return number
 
     def parts(self, value: Any, struct: type[msgspec.Struct]) -> Any:
-        """A text, or a list of parts of one; strings and numbers among them are parts of text."""
+        """Returns a text, or a list of a text's parts; strings and numbers among them become parts of text."""
         if type(value) is list:
             value = [
                 entry if type(entry) is dict else {"type": "text", "text": text_of(entry)} for entry in value
@@ -167,8 +163,8 @@ class FieldFitting:
 
 
 def text_of(value: Any) -> str | None:
-    """The text that a value stands for: itself, a number, an object with a text, or a list of these; None
-    where it is none."""
+    """Returns the text that a value stands for: itself, a number, an object with a text, or a list of these;
+    None if it is none of them."""
     match value:
         case str():
             return value
@@ -187,8 +183,8 @@ def text_of(value: Any) -> str | None:
 
 
 def whole_number(value: Any) -> int | None:
-    """The integer that a value stands for, below 2**63 either way; None where it is none. Fractions are cut
-    off."""
+    """Returns the integer that a value stands for, between -2**63 and 2**63; None if it is none. Fractions
+    are cut off."""
     if type(value) is str:
         try:
             value = float(value) if len(value) <= DIGITS else None
@@ -200,7 +196,7 @@ def whole_number(value: Any) -> int | None:
 
 
 def truth_of(value: Any) -> bool | None:
-    """The boolean that a value stands for; None where it is none."""
+    """Returns the boolean that a value stands for; None if it is none."""
     match value:
         case bool():
             return value
@@ -225,7 +221,7 @@ def _fitter(hint: Any) -> tuple[bool, _Fit]:
     takes_none = type(None) in choices or Any in choices
     choices.discard(type(None))
     lists = [choice for choice in choices if typing.get_origin(choice) is list]
-    if not choices:  # a place where a value does not belong
+    if not choices:  # a value is not expected here
         return takes_none, lambda fitting, value: _ABSENT
     if Any in choices:
         return takes_none, lambda fitting, value: value
@@ -258,8 +254,7 @@ def _boolean(fitting: FieldFitting, value: Any) -> Any:
 
 
 def whole_characters(value: Any) -> Any:
-    """The value with U+FFFD in place of each half of a surrogate pair that has no other half, in keys,
-    too."""
+    """Returns the value with U+FFFD in place of each unpaired half of a surrogate pair, in keys too."""
     kind = type(value)
     if kind is str:
         return value if value.isascii() or not _has_half(value) else _paired(value)
@@ -271,8 +266,7 @@ def whole_characters(value: Any) -> Any:
 
 
 def encoded(value: Any) -> bytes:
-    """The JSON text of a plain value, whatever its strings and numbers are (NaN becomes null), as we write
-    it."""
+    """Returns the JSON text of plain values, whatever their strings and numbers are (NaN becomes null)."""
     try:
         text = msgspec.json.encode(value)
     except (UnicodeEncodeError, OverflowError):
@@ -304,7 +298,8 @@ def _paired(text: str) -> str:
 
 
 class Halves:
-    """The first halves of surrogate pairs that ended a piece of some text, until its next piece comes."""
+    """The first halves of surrogate pairs that ended a piece of a text, until the next piece of the text
+    arrives."""
 
     __slots__ = ("pending",)
 
@@ -312,8 +307,8 @@ class Halves:
         self.pending: dict[tuple[Any, ...], str] = {}
 
     def join(self, text_id: tuple[Any, ...], piece: str) -> str:
-        """The next piece of the text `text_id`, in whole characters: without the half it ends in, with the
-        one before it."""
+        """Returns the next piece of the text `text_id` in whole characters: preceded by the half of the piece
+        before, and without a half at its end."""
         if not piece:
             return piece
         piece = self.pending.pop(text_id, "") + piece

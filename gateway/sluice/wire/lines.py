@@ -1,8 +1,8 @@
-"""Cutting a stream of bytes behind a delimiter: the one buffer under every text framing.
+"""Splits a stream of bytes at a delimiter: the one buffer below every text format.
 
-What is complete comes out as one piece of bytes, so that the usual read (whole frames, nothing pending) is
-neither copied nor walked; what is not complete waits in a bounded buffer, and no byte of it is searched
-twice.
+Complete blocks are returned as one piece of bytes, so that the usual read (whole frames, nothing pending) is
+neither copied nor examined byte by byte. Incomplete data waits in a bounded buffer, and no byte of it is
+searched twice.
 """
 
 import re
@@ -10,12 +10,12 @@ import re
 from sluice.errors import UpstreamGarbled
 
 LIMIT = 1 << 20
-"""Default of the most bytes of one line or event. The longest ones seen carry images and search results."""
+"""Default maximum bytes of one line or event. The longest ones in practice carry images and search results.
+"""
 
 
 class DelimitedBlocks:
-    """Blocks that each end in `delimiter`; none may be longer than `limit` bytes (the delimiter not
-    counted)."""
+    """Blocks that each end in `delimiter`; none may be longer than `limit` bytes, without the delimiter."""
 
     __slots__ = ("_buffer", "_delimiter", "_garbled", "_limit")
 
@@ -27,15 +27,12 @@ class DelimitedBlocks:
 
     @property
     def pending(self) -> bool:
-        """Whether earlier bytes still wait for the rest of their line."""
+        """Returns whether earlier bytes still wait for the rest of their line."""
         return bool(self._buffer) or self._garbled
 
     def feed(self, data: bytes) -> bytes:
-        """The blocks that are complete now, delimiters included, in one piece; b"" where there is none.
-
-        Raises UpstreamGarbled for a block that is too long: at once where it comes first, else on the next
-        call.
-        """
+        """Returns the complete blocks, delimiters included, in one piece; b"" if there is none. Raises
+        UpstreamGarbled for a block that is too long: at once if it comes first, else in the next call."""
         if self._garbled:
             raise self._too_long()
         body = self._cut(data)
@@ -48,8 +45,8 @@ class DelimitedBlocks:
         return body
 
     def cut(self, boundary: re.Pattern[bytes], back: int, end: bytes) -> bytes:
-        """Takes the pending bytes up to the end of the last match of `boundary` in their last `back` bytes,
-        with `end` appended; b"" if there is none."""
+        """Removes and returns the pending bytes up to the end of the last match of `boundary` in their last
+        `back` bytes, with `end` appended; b"" if there is no match."""
         buffer = self._buffer
         last = 0
         for found in boundary.finditer(buffer, max(0, len(buffer) - back)):
@@ -61,7 +58,8 @@ class DelimitedBlocks:
         return body
 
     def close(self) -> bytes:
-        """The input has ended: what stands behind the last delimiter. Raises what `feed` owes."""
+        """Ends the input. Returns what follows the last delimiter. Raises the error that `feed` has
+        postponed."""
         if self._garbled:
             raise self._too_long()
         rest = bytes(self._buffer)
@@ -90,7 +88,7 @@ class DelimitedBlocks:
         return body
 
     def _short_ones(self, body: bytes) -> bytes:
-        """`body` up to its first block that is too long."""
+        """Returns `body` up to its first block that is too long."""
         start = 0
         while start < len(body):
             end = body.find(self._delimiter, start)
@@ -105,7 +103,7 @@ class DelimitedBlocks:
 
 
 class Newlines:
-    """CRLF, CR and LF all become LF, also where a read ends between CR and LF."""
+    """Converts CRLF and CR to LF, also if a read ends between CR and LF."""
 
     __slots__ = ("after_cr",)
 

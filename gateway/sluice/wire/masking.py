@@ -1,21 +1,23 @@
 """Masks secrets, and addresses of internal networks, in providers' error messages.
 
-A provider's message is shown to callers because it says what is wrong with their request. It may hold the
-gateway's own key, the account's number, a password in the address of a proxy, the address of a machine. Each
-becomes "***"; ordinary words stay as they are: "API key expired. Please renew the API key", "token limit
-exceeded", "password is required".
+A provider's message is shown to callers because it explains what is wrong with their request. It may contain
+the gateway's own key, the account's number, a password in a proxy's address, or the address of a machine.
+Each of these becomes "***"; ordinary words stay: "API key expired. Please renew the API key", "token limit
+exceeded", "password is required". The rules, from the certain to the likely:
 
-The rules, from the certain to the likely:
+1. the upstream's own secrets, wherever they occur, also percent-encoded and in base64;
 
-1. the upstream's own secrets, wherever they stand, also percent-encoded and in base64;
 2. what is recognized by its form: PEM blocks, keys with a vendor's prefix, JWTs, credentials in a URL or
-   behind "Bearer" and "Basic";
-3. what is given a secret's name ("api_key=…", "password: …"), unless it is an ordinary word ("password:
-   required");
-4. addresses in private networks, names that only exist there, and any host with a port;
-5. long runs of letters and digits that look drawn by lot.
+after "Bearer" and "Basic";
 
-Pure; compiled when it is first used (only errors are masked).
+3. the value after a secret's name ("api_key=…", "password: …"), unless it is an ordinary word ("password:
+required");
+
+4. addresses in private networks, names that only exist there, and any host with a port;
+
+5. long runs of letters and digits that look random.
+
+Pure. Patterns are compiled at first use, because only errors are masked.
 """
 
 import re
@@ -25,7 +27,8 @@ from urllib.parse import quote
 
 MASK = "***"
 MIN_SECRET_LENGTH = 5
-"""Characters of an own secret that is masked literally: what is shorter would blot out ordinary words."""
+"""Minimum characters of an own secret that is masked literally: a shorter one would also mask ordinary words.
+"""
 
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{1,40}-----.*?(?:-----END [A-Z0-9 ]{1,40}-----|\Z)", re.DOTALL)
 
@@ -47,19 +50,20 @@ _PREFIXED_RUN = re.compile(
     r"(?<![\w./-])[A-Za-z][A-Za-z0-9]{1,11}(?:[_-][A-Za-z][A-Za-z0-9]{0,9}){0,2}[_-]"
     r"(?P<run>[A-Za-z0-9]{16,400})(?:[._-][A-Za-z0-9]{4,400}){0,4}(?!\w)"
 )
-"""A key of a vendor that is not named above: a short word, then letters and digits drawn by lot. So are ids."""
+"""A key of a vendor that is not named above: a short word, then random letters and digits. Ids look the same.
+"""
 _IDS = re.compile(
     r"(?:req|request|resp|msg|chatcmpl|cmpl|run|trace|gen|cf|call|toolu|srvtoolu|mcptoolu|rs|item|ws|mcp|mcpl|mcpr|ctc|ig|ci"
     r"|vs|vsfs|conv|batch|msgbatch|file|thread|step|asst|ftjob|container|cntr|upload|evt|event|snapshot|video|prompt|pmpt"
     r"|skill|eval|fc(?=_))[-_]"
 ).match
-"""Beginnings of what names a request, an answer or a file: it says to callers what is meant."""
+"""Prefixes of ids of requests, answers and files, which callers need to see."""
 
 _ACCOUNT_OF_AWS = re.compile(r"\b(arn:aws[\w-]{0,10}:[\w-]{1,40}:[\w-]{0,30}:)\d{12}(?=:)")
 _HOOK = re.compile(r"(?i)\b(https://hooks\.slack\.com/(?:services|workflows|triggers)/)[\w/-]{8,200}")
 
 _STARRED = re.compile(r"(?<![\w-])(?:[\w-]{1,64}\*{3,}[\w-]{0,64}|(?<!\*)\*{3,}+[\w-]{1,64})")
-"""What a provider has blotted out in part: the rest of a key."""
+"""A value that a provider has masked in part: the rest of a key."""
 
 _USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,30}://)[^\s/@\"'<>]{1,300}@")
 
@@ -96,7 +100,7 @@ object optional our please provided rejected required revoked see set should str
 unauthorized undefined unexpected unknown unsupported use value values was with wrong you your
 """
 _ORDINARY = frozenset(_WORDS.split())
-"""What stands behind a secret's name in ordinary sentences."""
+"""Words that follow a secret's name in ordinary sentences."""
 
 _HOST_END = r"(?::\d{1,5})?(?![\w-])"
 _PRIVATE_V4 = (
@@ -142,7 +146,7 @@ _CHANGES = re.compile(r"(?<=[a-z])[A-Z0-9]|(?<=[0-9])[A-Za-z]|(?<=[A-Z])[0-9]|(?
 
 
 def masked(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text with MASK in place of what callers may not read. `secrets`: the upstream's own, masked
+    """Returns the text with MASK in place of what callers may not read. `secrets`: the upstream's own, masked
     literally."""
     for secret in secrets:
         if len(secret) >= MIN_SECRET_LENGTH:
@@ -180,7 +184,7 @@ def forms_of(secret: str) -> list[str]:
 
 
 def _unless_ordinary(found: re.Match[str]) -> str:
-    """A value behind a secret's name; it stays where it is a word of the sentence, or (of a "token") a small
+    """Masks a value after a secret's name, unless it is a word of the sentence, or (of a "token") a small
     number."""
     value, kind = found["value"], found["kind"].lower()
     raw = value.strip(".!?:*")
@@ -211,7 +215,7 @@ def _if_random(found: re.Match[str]) -> str:
 
 
 def _looks_random(text: str) -> bool:
-    """Letters and digits together, or more than most words have."""
+    """Returns whether a text has letters and digits together, or more characters than most words."""
     if len(text) >= 8 and len(_CHANGES.findall(text)) >= 4:
         return True
     letters = any(c.isalpha() for c in text)

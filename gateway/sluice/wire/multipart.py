@@ -1,4 +1,4 @@
-"""multipart/form-data: where its parts stand in a body, which may come in pieces. Pure; kept are names and
+"""Finds the parts of a multipart/form-data body, which may arrive in pieces. Pure. It keeps only names and
 short values.
 
 Standard: RFC 7578, RFC 2046 5.1.1
@@ -11,9 +11,9 @@ import msgspec
 
 MAX_PARTS = 128
 MAX_HEAD = 8 << 10
-"""Bytes of a part's header fields."""
+"""Maximum bytes of a part's header fields."""
 MAX_VALUE = 256
-"""Bytes of a value that are kept, and one more, which says that it is longer."""
+"""Bytes of a value that are kept, plus one, which shows that it is longer."""
 _BOUNDARY = re.compile(
     r";\s*boundary=(?:\"([^\"]{1,70})\"|([^\s;\"]{1,70}))\s*(?:;|\Z)", re.IGNORECASE
 ).search
@@ -24,16 +24,16 @@ _PARAMETERS = (
     re.compile(rb"(?:%b(?:\"(?:[^\"\\]|\\.)*\"[ \t]*|[^\";]*))*" % _PARAMETER).fullmatch,
     re.compile(rb"(?:%b(?:\"[^\"]*\"[ \t]*|[^\";]*))*" % _PARAMETER).fullmatch,
 )
-"""With a backslash before a quotation mark (RFC 822), and without, as browsers write a file's name
-(https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data)."""
+"""A parameter with a backslash before a quotation mark (RFC 822), and one without, as browsers write file
+names (https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data)."""
 _NAME = re.compile(rb";[ \t]*name=(?:\"([^\"]*)\"|([^\s;\"]+))", re.IGNORECASE).findall
 _OTHER_NAME = re.compile(rb";[ \t]*name(?:\*|[ \t]+[=*]|=[ \t])", re.IGNORECASE).search
 _FILENAME = re.compile(rb";[ \t]*filename\*?=", re.IGNORECASE).search
 
 
 class FormPart(msgspec.Struct, frozen=True):
-    """`start` and `end`: where its value stands in the body. `file`: it has a file's name; else `value` is
-    how it begins."""
+    """`start` and `end`: the position of its value in the body. `file`: it has a file name; otherwise `value`
+    is the beginning of the value."""
 
     name: str
     start: int
@@ -43,7 +43,7 @@ class FormPart(msgspec.Struct, frozen=True):
 
 
 def boundary_of(content_type: str) -> str:
-    """The boundary of a multipart/form-data. Raises ValueError where there is none."""
+    """Returns the boundary in a multipart/form-data content type. Raises ValueError if there is none."""
     kind, _, _ = content_type.partition(";")
     found = _BOUNDARY(content_type) if kind.strip().lower() == "multipart/form-data" else None
     boundary = (found[1] or found[2]) if found is not None else ""
@@ -53,7 +53,7 @@ def boundary_of(content_type: str) -> str:
 
 
 def parts_of(body: bytes, boundary: str) -> list[FormPart]:
-    """The parts of a body. Raises ValueError for what is none, or is not complete."""
+    """Returns the parts of a body. Raises ValueError if it is invalid or incomplete."""
     scanner = FormScanner(boundary)
     scanner.feed(body)
     scanner.close()
@@ -61,18 +61,18 @@ def parts_of(body: bytes, boundary: str) -> list[FormPart]:
 
 
 class FormScanner:
-    """Finds the parts of a body that comes in pieces. `parts`: those that have ended; `first`: where the
-    first boundary stands.
+    """Finds the parts of a body that arrives in pieces.
 
-    What may still be the beginning of a boundary, or of a part's head, is held until more comes: at most
-    MAX_HEAD bytes and a piece.
+    `parts`: those that have ended. `first`: the position of the first boundary. Bytes that may be the
+    beginning of a boundary or of a part's head are held until more arrive: at most MAX_HEAD bytes and one
+    piece.
     """
 
     def __init__(self, boundary: str) -> None:
         self._mark = b"--" + boundary.encode()
         self._delimiter = b"\r\n" + self._mark
         self._held = bytearray()
-        self._at = 0  # where in the body what is held begins
+        self._at = 0  # the position in the body at which the held bytes begin
         self._step: Callable[[FormScanner], bool] = FormScanner._begin
         self._part: FormPart | None = None
         self._kept = bytearray()
@@ -80,22 +80,22 @@ class FormScanner:
         self.first = -1
 
     def feed(self, data: bytes) -> None:
-        """Raises ValueError for what is no form."""
+        """Raises ValueError if the body is not a form."""
         self._held += data
         while self._step(self):
             pass
 
     def close(self) -> None:
-        """The body has ended. Raises ValueError where the form has not."""
+        """Ends the body. Raises ValueError if the form is incomplete."""
         if self._step is not FormScanner._ended:
             raise ValueError(
                 "is not complete, or a part's head is too long" if self.first >= 0 else "has no part"
             )
 
-    # --- steps: each says whether another can follow at once
+    # --- steps: each returns whether another can follow at once
 
     def _begin(self) -> bool:
-        """At the body's beginning, where the first boundary needs no line before it."""
+        """The body's beginning, where no line has to precede the first boundary."""
         mark = self._mark
         if len(self._held) < len(mark) and mark.startswith(self._held):
             return False
@@ -124,7 +124,7 @@ class FormScanner:
             return True
         end = held.find(b"\r\n", 0, 64)
         if end < 0 and len(held) < 64 and not held.strip(b" \t\r-"):
-            return False  # a line's end or two dashes may still come
+            return False  # a line's end or two dashes may still follow
         if end < 0 or held[:end].strip(b" \t"):
             raise ValueError("has something else behind its boundary")
         if len(self.parts) >= MAX_PARTS:
@@ -144,7 +144,7 @@ class FormScanner:
             return False
         self._part = _part(bytes(held[:end]), self._at + end + 4, 0)
         self._kept.clear()
-        self._drop(end + 2)  # the boundary's own line may end with the head's
+        self._drop(end + 2)  # one line end may end both the boundary's line and the head
         self._step = FormScanner._value
         return True
 
@@ -175,9 +175,11 @@ class FormScanner:
 
 
 def _part(head: bytes, start: int, end: int) -> FormPart:
-    """Returns the part that this head begins. Raises ValueError for a head that parsers read differently, so
-    that no upstream sees a name which the gateway has not seen: continued lines, several dispositions or
-    names, `name*` of RFC 2231 (RFC 7578 forbids it), a backslash in a name.
+    """Returns the part that this head begins.
+
+    Raises ValueError for a head that parsers read differently, so that no upstream sees a name that the
+    gateway has not seen: continued lines, several dispositions or names, `name*` of RFC 2231 (which RFC 7578
+    forbids), a backslash in a name.
     """
     fields = [_FIELD(line) for line in head.split(b"\r\n")]
     found = [

@@ -1,8 +1,8 @@
-"""Protocol Buffers as they stand on the wire (https://protobuf.dev/programming-guides/encoding/): fields and
-numbers. Pure.
+"""Encodes and parses the wire format of Protocol Buffers (https://protobuf.dev/programming-guides/encoding/):
+fields and numbers. Pure.
 
-A few messages are all that is needed (OTLP's, Prometheus's), so no protobuf library is: who writes one has
-the numbers of its fields beside their names.
+The gateway uses only a few messages (OTLP's, Prometheus's), so it has no protobuf library. The modules that
+write a message have the numbers of its fields beside their names.
 """
 
 import struct
@@ -13,13 +13,13 @@ _FIXED64 = struct.Struct("<Q")
 _DOUBLE = struct.Struct("<d")
 
 
-@lru_cache(256)  # the fields of messages that we write are few
+@lru_cache(256)  # the messages that are written have few different fields
 def tag(field: int, wire: int) -> bytes:
     return varint(field << 3 | wire)
 
 
 def varint(value: int) -> bytes:
-    """A number of up to 64 bits; negative ones as their two's complement."""
+    """Encodes a number of up to 64 bits; a negative one as its two's complement."""
     if 0 <= value < 0x80:
         return _SMALL[value]
     if 0 < value < 0x4000:
@@ -37,7 +37,7 @@ _SMALL = tuple(bytes((value,)) for value in range(0x80))
 
 
 def zigzag(value: int) -> int:
-    """A number of type sint, as it is written: small ones are short, whatever their sign."""
+    """Encodes a number of type sint: small ones are short, whatever their sign."""
     return value << 1 if value >= 0 else (-value << 1) - 1
 
 
@@ -58,12 +58,12 @@ def double(field: int, value: float) -> bytes:
 
 
 def data(field: int, value: bytes) -> bytes:
-    """Bytes, or a message."""
+    """Encodes bytes, or a message."""
     return tag(field, 2) + varint(len(value)) + value
 
 
 def text(field: int, value: str) -> bytes:
-    """A text; "" is what is there without it."""
+    """Encodes a text; "" is encoded as nothing."""
     return data(field, value.encode("utf-8", "replace")) if value else b""
 
 
@@ -75,11 +75,11 @@ class BadProtobuf(ValueError):
 
 
 MAX_FIELDS = 10_000
-"""Of one message. Five times as many take some ten milliseconds to be read."""
+"""Maximum fields of one message. Five times as many take some ten milliseconds to parse."""
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of a message, in their order: number, and its value as a number or as bytes. Raises
+    """Yields the fields of a message in order: the number, and the value as a number or as bytes. Raises
     BadProtobuf."""
     at, end, left = 0, len(message), MAX_FIELDS
     while at < end:

@@ -1,9 +1,9 @@
-"""Reads how long an upstream wants callers to wait: from headers, from numbers in its body, or from its
+"""Finds out how long an upstream asks callers to wait: from headers, from numbers in its body, or from its
 words.
 
-The wait is returned as sent, up to `MAX_RETRY_AFTER`: how long the gateway itself is willing to wait is decided where
-it waits (`sluice.routing.health`, `sluice.routing.failover`). Moments are measured against the answer's own
-Date header, so that nobody's clock matters, and against the clock that is passed in where there is none.
+The wait is returned as sent, up to `MAX_RETRY_AFTER`; how long the gateway itself waits is decided elsewhere
+(`sluice.routing.health`, `sluice.routing.failover`). Points in time are compared with the response's own Date
+header, so that no clocks have to agree; without one, with the clock that is passed in.
 """
 
 import re
@@ -14,10 +14,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 MAX_RETRY_AFTER = 31 * 86_400.0
-"""Seconds. A month: no quota of a provider's has a longer period."""
+"""Maximum seconds, a month: no provider's quota has a longer period."""
 
 Clock = Callable[[], float]
-"""Seconds since the epoch."""
+"""Returns seconds since the epoch."""
 
 _NUMBER = re.compile(r"[0-9]{1,40}(\.[0-9]{0,20})?\Z")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -40,10 +40,10 @@ _RESETS = re.compile(
 
 
 def parse_retry_after(headers: Mapping[str, str], now: Clock = time.time) -> float | None:
-    """Seconds from 0 to MAX_RETRY_AFTER, None if the answer has no (valid) one. Never raises.
+    """Returns seconds from 0 to MAX_RETRY_AFTER; None if the response has no (valid) value. Never raises.
 
-    `retry-after-ms` (OpenAI, Azure) goes before `retry-after` (RFC 9110, 10.2.3: seconds or a date).
-    Header names are lower case.
+    `retry-after-ms` (OpenAI, Azure) takes precedence over `retry-after` (RFC 9110, 10.2.3: seconds or a
+    date). Header names are lower case.
     """
     milliseconds = _number(headers.get("retry-after-ms", ""))
     if milliseconds is not None:
@@ -58,12 +58,12 @@ def parse_retry_after(headers: Mapping[str, str], now: Clock = time.time) -> flo
 
 
 def parse_reset(headers: Mapping[str, str], now: Clock = time.time) -> float | None:
-    """Seconds until the limits that refused a call are filled up again, by the headers that tell of them;
-    None without any.
+    """Returns the seconds until the limits that refused a call are refilled, from the headers about them;
+    None if there are none.
 
     `x-ratelimit-reset-*` (OpenAI, Groq: "6m0s"), `x-ratelimit-reset` (OpenRouter: milliseconds since the
-    epoch; GitHub: seconds since it), `anthropic-ratelimit-*-reset` (RFC 3339). Where some say that nothing
-    remains, only these count; of several the last one to be filled up. Header names are lower case.
+    epoch; GitHub: seconds since it), `anthropic-ratelimit-*-reset` (RFC 3339). If some headers report that
+    nothing remains, only these count; of several, the one that is refilled last. Header names are lower case.
     """
     waits: list[tuple[bool, float]] = []
     for name, value in headers.items():
@@ -79,13 +79,12 @@ def parse_reset(headers: Mapping[str, str], now: Clock = time.time) -> float | N
 
 
 def spent_for(headers: Mapping[str, str], now: Clock = time.time) -> float | None:
-    """Seconds until a limit of which nothing remains is filled up again, by the headers of an answer that was
-    given; 0.0 where they do not say when, None where something remains of each. What is negative is not known
-    (Azure says -1 of -1).
+    """Returns the seconds until a limit of which nothing remains is refilled, from the headers of a
+    successful response; 0.0 if they do not say when, None if something remains of each limit.
 
-    `x-ratelimit-remaining-requests: 0` and its `-reset-` (OpenAI, Azure, Groq, Cerebras),
-    `anthropic-ratelimit-*`, `ratelimit-remaining` (draft-ietf-httpapi-ratelimit-headers-07). Of several the
-    last one counts. Names are lower case.
+    Negative values mean unknown (Azure sends -1 of -1). `x-ratelimit-remaining-requests: 0` and its `-reset-`
+    (OpenAI, Azure, Groq, Cerebras), `anthropic-ratelimit-*`, `ratelimit-remaining`
+    (draft-ietf-httpapi-ratelimit-headers-07). Of several the last one counts. Names are lower case.
     """
     spent: float | None = None
     for name, value in headers.items():
@@ -98,12 +97,12 @@ def spent_for(headers: Mapping[str, str], now: Clock = time.time) -> float | Non
 
 
 def parse_duration(value: Any) -> float | None:
-    """Seconds of a duration as JSON has it: a number, "39s", "1h2m3.5s", "250ms", {"seconds": 3}; None for
-    others."""
+    """Returns the seconds of a duration in JSON: a number, "39s", "1h2m3.5s", "250ms", {"seconds": 3}; None
+    for others."""
     match value:
         case bool() | None:
             return None
-        case int() | float() if 0 <= value < 1e12:  # NaN is not
+        case int() | float() if 0 <= value < 1e12:  # false for NaN
             return min(float(value), MAX_RETRY_AFTER)
         case {"seconds": int() | float() | str() as seconds}:
             return parse_duration(seconds)
@@ -118,8 +117,8 @@ def parse_duration(value: Any) -> float | None:
 
 
 def wait_in_words(text: str) -> float | None:
-    """Seconds of "try again in 6m0s", "retry after 20 seconds" and the like; None if there is no such
-    text."""
+    """Returns the seconds in "try again in 6m0s", "retry after 20 seconds" and the like; None if there is no
+    such text."""
     found = _IN_WORDS.search(text[:4000].lower())
     if found is None:
         return None
@@ -152,7 +151,7 @@ def _reset(value: str, headers: Mapping[str, str], now: Clock) -> float | None:
 
 
 def _until(moment: float | None, headers: Mapping[str, str], now: Clock) -> float | None:
-    """Seconds from the answer's own date to `moment`, in seconds since the epoch."""
+    """Returns the seconds from the response's own date to `moment`, which is in seconds since the epoch."""
     if moment is None:
         return None
     date = _date(headers.get("date", ""))
@@ -160,7 +159,7 @@ def _until(moment: float | None, headers: Mapping[str, str], now: Clock) -> floa
 
 
 def _date(text: str) -> float | None:
-    """An HTTP date (RFC 9110, 5.6.7)."""
+    """Parses an HTTP date (RFC 9110, 5.6.7)."""
     try:
         moment = parsedate_to_datetime(text)
         return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
@@ -169,7 +168,7 @@ def _date(text: str) -> float | None:
 
 
 def _moment(text: str) -> float | None:
-    """A moment by RFC 3339."""
+    """Parses an RFC 3339 date and time."""
     try:
         moment = datetime.fromisoformat(text.strip()[:40])
         return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,13 +1,11 @@
-"""U+2028, U+2029 and U+0085 as escapes, in the JSON that we write.
-
-Readers of lines (`str.splitlines`, so `iter_lines` of requests and httpx) end a line at them, though neither
-NDJSON nor server-sent events do.
-"""
+"""Escapes U+2028, U+2029 and U+0085 in the JSON that the gateway writes. Some readers of lines
+(`str.splitlines`, so `iter_lines` of requests and httpx) end a line at them, although neither NDJSON nor
+server-sent events do."""
 
 
 def without_separators(text: bytes) -> bytes:
-    """Returns the same JSON values (RFC 8259 7) in UTF-8, with U+2028, U+2029 and U+0085 escaped; beyond
-    ASCII, only strings can hold these characters."""
+    """Returns the same JSON values (RFC 8259 7) in UTF-8, with U+2028, U+2029 and U+0085 escaped. In JSON,
+    these characters occur in strings only."""
     if text.isascii():
         return text
     text = text.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")

@@ -1,8 +1,7 @@
-"""AWS Signature Version 4: the headers that prove a request, its body included. Pure.
+"""AWS Signature Version 4: the headers that authenticate a request, including its body. Pure.
 
-The path is encoded once more than it is sent, as all services but S3 want it: a model's id that is `a%3Ab` in
-the URL is `a%253Ab` in what is signed. S3's is signed as it is sent.
-
+The path is encoded once more than it is sent, as all services except S3 require: a model's id that is `a%3Ab`
+in the URL is signed as `a%253Ab`. For S3 it is signed as it is sent.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
 """
 
@@ -21,7 +20,7 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 
 
 class AwsKeys(msgspec.Struct, frozen=True):
-    """An access key; `token` is that of a session, "" for a user's own key."""
+    """An access key. `token`: that of a session; "" for a user's own key."""
 
     access_key: str
     secret_key: str
@@ -31,7 +30,7 @@ class AwsKeys(msgspec.Struct, frozen=True):
 
 
 class Signer:
-    """Signs for one service in one region."""
+    """Signs requests for one service in one region."""
 
     def __init__(self, region: str, service: str) -> None:
         self._region = region
@@ -56,8 +55,8 @@ class Signer:
     def authorization(
         self, keys: AwsKeys, method: str, url: str, signed: Mapping[str, str], body: bytes
     ) -> str:
-        """The Authorization header of a request with the headers `signed` (lower-case names, x-amz-date among
-        them)."""
+        """Returns the Authorization header of a request with the headers `signed` (lower-case names,
+        x-amz-date among them)."""
         stamp = signed["x-amz-date"]
         scope = f"{stamp[:8]}/{self._region}/{self._service}/aws4_request"
         names = ";".join(sorted(signed))
@@ -69,7 +68,7 @@ class Signer:
         )
 
     def _key(self, keys: AwsKeys, day: str) -> bytes:
-        """The signing key of a day, which is derived once."""
+        """Returns the signing key of a day; the last one is cached."""
         derived = self._derived
         if derived is None or derived[1] != day or derived[0] is not keys:
             key = ("AWS4" + keys.secret_key).encode()
@@ -104,14 +103,14 @@ def canonical_request(
 
 @lru_cache(256)
 def _place(url: str, path: Callable[[str], str]) -> tuple[str, str]:
-    """Path and query as they are signed; requests go to a few URLs again and again."""
+    """Returns path and query as they are signed. Cached: requests go to a few URLs again and again."""
     parts = urlsplit(url)
     return path(parts.path), _query(parts.query)
 
 
 @lru_cache(256)
 def host_of(url: str) -> str:
-    """Host as it is sent: without a port that is the scheme's own."""
+    """Returns the host as it is sent: without the scheme's default port."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     host = f"[{host}]" if ":" in host else host
@@ -123,8 +122,8 @@ _DOTS = re.compile(r"//|/\.\.?(?:/|\Z)")
 
 
 def _normal(path: str) -> str:
-    """A path without empty, "." and ".." segments (RFC 3986 5.2.4), as botocore has it: it ends with a slash
-    if it did."""
+    """Returns a path without empty, "." and ".." segments (RFC 3986 5.2.4), as botocore does: a slash at its
+    end is kept."""
     if not _DOTS.search(path):
         return path or "/"
     kept: list[str] = []

@@ -1,16 +1,16 @@
-"""Server-sent events, to the letter of the WHATWG's HTML standard, 9.2.6 "Interpreting an event stream".
+"""Parses server-sent events exactly as in the WHATWG's HTML standard, 9.2.6 "Interpreting an event stream".
 
-Line ends become LF first; then an event is what stands before an empty line, and a read's complete events are
-one piece of bytes. `feed` gives events. Who forwards frames as they came takes `complete` for that piece and
-`payloads` for what is in it: the usual read (N frames of one `data: ` line each) costs a few searches in C,
-not N parses.
+Line ends become LF first; then an event is everything up to an empty line, and the complete events of a read
+are one piece of bytes. `feed` returns events. To forward frames as they came, call `complete` for that piece
+and `payloads` for the data in it: for the usual read (N frames of one `data: ` line each) this costs a few
+searches in C instead of N parses.
 
-Beyond the standard: some servers end each event by one line end, not two. To the letter that is one event
-whose data is all the objects, each on its line, which is no JSON; so a line that ends in "}", with a line of
-data that begins with "{" (or is [DONE]) behind it, ends an event (`separated`). No JSON text has such a place
-between two of its lines.
+Beyond the standard: some servers end each event with one line end instead of two. By the standard, that is a
+single event whose data is all the objects, each on its line, and this is not JSON. So a line that ends in "}"
+ends an event if a line of data follows that begins with "{" or is [DONE] (`separated`). No JSON text has such
+a place between two of its lines.
 
-Not done here, as nobody needs it: reconnecting (`retry` and `last_id` are kept, not acted upon).
+Reconnecting is not implemented (`retry` and `last_id` are kept, and not used).
 """
 
 import re
@@ -22,13 +22,12 @@ from sluice.wire.lines import LIMIT, DelimitedBlocks, Newlines
 END = b"\n\n"
 _BOM = b"\xef\xbb\xbf"
 _MAX_BOUNDARY = 256
-"""Bytes of an `event:` and an `id:` line between two objects, at most."""
+"""Maximum bytes of an `event:` and an `id:` line between two objects."""
 _UNSEPARATED = re.compile(rb"\}\n(?=(?:(?:event|id):[^\n]*\n){0,2}data: ?(?:\{|\[DONE\]))")
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """`data` are the data lines joined by LF, as bytes; `event` is the event's type, `id` the last event
-    id."""
+    """`data`: the data lines joined by LF, as bytes. `event`: the event's type. `id`: the last event id."""
 
     data: bytes
     event: str = "message"
@@ -36,15 +35,15 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def text(self) -> str:
-        """The data as text; what is not UTF-8 becomes U+FFFD."""
+        """Returns the data as text; invalid UTF-8 becomes U+FFFD."""
         return self.data.decode("utf-8", "replace")
 
 
 class EventStream(msgspec.Struct, eq=False):
-    """Bytes -> events; an event (its frame, comments included) may have `limit` bytes at most.
+    """Splits bytes into events; an event (its frame, including comments) may have at most `limit` bytes.
 
-    `clean`: every byte so far was returned in a frame, and the next byte begins a frame (or the byte order
-    mark before all). `last_id` and `retry` (milliseconds, None if the stream sent none) are the stream's own
+    `clean`: every byte so far was returned in a frame, so the next byte begins a frame (or is the byte order
+    mark at the beginning). `last_id` and `retry` (milliseconds; None if none was sent) are the stream's
     state.
     """
 
@@ -57,17 +56,15 @@ class EventStream(msgspec.Struct, eq=False):
     _head: bytes | None = b""
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that `data` completes. Raises UpstreamGarbled for one that is too long (see
+        """Returns the events that `data` completes. Raises UpstreamGarbled for one that is too long (see
         `DelimitedBlocks.feed`)."""
         body = separated(self.complete(data))
         return [event for frame in body.split(END) if frame and (event := self.event(frame)) is not None]
 
     def complete(self, data: bytes) -> bytes:
-        """The frames that `data` completes as one piece, each ending in an empty line, line ends as LF; b"" =
-        none.
-
-        What is pending when the input ends is no event, and there is nothing more to ask for then.
-        """
+        """Returns the frames that `data` completes as one piece, each ending in an empty line, with LF as
+        line end; b"" if there are none. Pending bytes at the end of the input are not an event, so nothing
+        has to be called then."""
         if (
             self.clean
             and data[-2:] == END
@@ -80,7 +77,7 @@ class EventStream(msgspec.Struct, eq=False):
         return self._completed(data)
 
     def _completed(self, data: bytes) -> bytes:
-        """`complete` for reads that are not just whole frames."""
+        """Like `complete`, for reads other than just whole frames."""
         if self._blocks is None or self._newlines is None:
             self._blocks = DelimitedBlocks(END, self.limit)
             self._newlines = Newlines()
@@ -94,12 +91,12 @@ class EventStream(msgspec.Struct, eq=False):
         return body
 
     def close(self) -> bytes:
-        """The input has ended: what is left, which is no event. Raises UpstreamGarbled where `feed` still
-        owes it."""
+        """Ends the input. Returns the rest, which is not an event. Raises the UpstreamGarbled that `feed` has
+        postponed."""
         return self._blocks.close() if self._blocks is not None else b""
 
     def event(self, frame: bytes) -> Event | None:
-        """The event of one frame (what stands between two empty lines); None where it has no data."""
+        """Returns the event of one frame (the text between two empty lines); None if it has no data."""
         if frame.startswith(b"data:") and b"\n" not in frame:
             return Event(frame[6:] if frame[5:6] == b" " else frame[5:], "message", self.last_id)
         name = ""
@@ -126,17 +123,18 @@ class EventStream(msgspec.Struct, eq=False):
 
 
 def separated(body: bytes) -> bytes:
-    """The frames of `body` with an empty line behind each event, also where the server left it out."""
+    """Returns the frames of `body` with an empty line after each event, also where the server has left it
+    out."""
     if body.find(b"}\ndata:") < 0 and body.find(b"}\nevent:") < 0:
         return body
     return _UNSEPARATED.sub(b"}\n\n", body)
 
 
 def payloads(body: bytes) -> list[bytes] | None:
-    """The data of each frame of `body` (from `complete`) where every frame is one `data: ` line; None where
-    one is not."""
+    """Returns the data of each frame of `body` (from `complete`) if every frame is one `data: ` line;
+    otherwise None."""
     if body[:6] != b"data: ":
         return None
     found = body[6:-2].split(b"\n\ndata: ")
-    # a line end that is left belongs to a frame of another form
+    # a line end in it belongs to a frame of another form
     return found if b"".join(found).find(b"\n") < 0 else None

@@ -1,12 +1,10 @@
-"""Interprets an upstream's error, whichever vendor it is from: a status and a body -> an `UpstreamError`.
+"""Interprets an upstream's error, of any vendor: a status and a body -> an `UpstreamError`.
 
-What a body says is read by `sluice.wire.error_body`; what its codes and words mean is data: `sluice.wire.error_table`.
-
-The kind decides what becomes of the call: the caller's own mistakes are passed on, all else fails over. The
-same error has the same kind before a 200 and inside of one.
-
-Texts go to callers, so secrets and internal addresses are masked (`sluice.wire.masking`), and what a provider
-says about the gateway's own credentials is replaced.
+`sluice.wire.error_body` parses the body; `sluice.wire.error_table` is the table of what codes and words mean.
+The kind of the error decides what happens to the call: errors that the caller has made are passed on, all
+others lead to failover. The same error has the same kind as a response's status and within a stream. Messages
+go to callers, so secrets and internal addresses are masked (`sluice.wire.masking`), and messages about the
+gateway's own credentials are replaced.
 """
 
 import re
@@ -22,7 +20,7 @@ from sluice.wire.jsontext import value_of
 from sluice.wire.retry_after import parse_reset, parse_retry_after, wait_in_words
 
 MAX_MESSAGE = 500
-"""Characters of a provider's message that are passed on."""
+"""Maximum characters of a provider's message that are passed on."""
 
 _STATUS: Mapping[int, UpstreamErrorKind] = {
     401: "bad_credentials",
@@ -32,12 +30,12 @@ _STATUS: Mapping[int, UpstreamErrorKind] = {
     405: "not_found",
     408: "headers_timeout",
     409: "server_error",
-    413: "context_length",  # what is too large for one model may not be for another (RFC 9110, 15.5.14)
+    413: "context_length",  # too large for this model, but perhaps not for another (RFC 9110, 15.5.14)
     424: "server_error",  # Bedrock, TGI: the model failed
     425: "server_error",
     429: "rate_limited",
     499: "server_error",  # Google: CANCELLED
-    498: "overloaded",  # Groq: no room for requests of the flex tier
+    498: "overloaded",  # Groq: no capacity for requests of the flex tier
     503: "overloaded",
     529: "overloaded",
 }
@@ -54,8 +52,8 @@ _SHARPER: Mapping[int, Collection[str]] = {
     409: _ANY | {"bad_request"},
     429: frozenset({"billing", "bad_credentials", "content_policy", "context_length"}),
 }
-"""What a provider's words may make of a status that is too coarse; of a status that is not named here:
-anything in _ANY."""
+"""The kinds that a provider's words can give to a status that is too coarse; for a status that is not listed,
+those in _ANY."""
 
 _OURS: Mapping[UpstreamErrorKind, str] = {
     "bad_credentials": "The upstream refused the gateway's credentials",
@@ -64,7 +62,7 @@ _OURS: Mapping[UpstreamErrorKind, str] = {
 
 
 def upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-    """The error that an answer other than 200 stands for. Never raises; `body` may be cut, or not be JSON."""
+    """Returns the error for a response without status 200. Never raises; `body` may be cut, or not be JSON."""
     reason = reason_in(body)
     if "x-amzn-errortype" in headers:
         reason = msgspec.structs.replace(reason, codes=(headers["x-amzn-errortype"].lower(), *reason.codes))
@@ -80,8 +78,8 @@ def upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> Upst
 
 
 def stream_error(error: Any) -> UpstreamError:
-    """The error that an error object inside a 200 stream stands for: `error` is its decoded JSON, of any
-    shape."""
+    """Returns the error for an error object within a stream of status 200: `error` is its decoded JSON, of
+    any form."""
     reason = reason_of(error)
     worded = _kind_of(reason)
     kind = (
@@ -89,7 +87,7 @@ def stream_error(error: Any) -> UpstreamError:
         if reason.status and worded != "stream_error"
         else (worded or "stream_error")
     )
-    if kind == "headers_timeout":  # of the upstream's own upstream: this one has answered
+    if kind == "headers_timeout":  # the upstream's own upstream was too slow: this one has answered
         kind = "server_error"
     wait = reason.wait
     if wait is None and kind in ("rate_limited", "overloaded", "billing"):
@@ -98,11 +96,8 @@ def stream_error(error: Any) -> UpstreamError:
 
 
 def reported_error(payload: bytes) -> UpstreamError | None:
-    """The error that a frame or document stands for, in any vendor's shape; None for one that is not to be
-    read as an error.
-
-    For decoders: it is asked of what is no part of an answer, or has an `error` in it.
-    """
+    """Returns the error in a frame or document, of any vendor's form; None if it is not an error. Decoders
+    call it for data that is not part of an answer, or has an `error` in it."""
     try:
         value = value_of(payload)
     except ValueError:
@@ -116,12 +111,11 @@ def reported_error(payload: bytes) -> UpstreamError | None:
 _SAY_ERROR = frozenset(
     {"code", "status", "status_code", "statusCode", "type", "__type", "error_code", "errorCode", "error_type"}
 )
-"""What stands beside the message of an error that has no other sign."""
+"""Members beside the message of an error that has no other sign of being one."""
 
 
 def tells_error(value: Any) -> bool:
-    """Returns whether a decoded frame or document that is no answer stands for an error, in any vendor's
-    shape."""
+    """Returns whether a decoded frame or document that is not an answer is an error, of any vendor's form."""
     match value:
         case {"error": error} if error:
             return True
@@ -139,7 +133,7 @@ def tells_error(value: Any) -> bool:
             return False
         case {"error_msg": str(words)} if words:
             return True
-        case {"message": str(), **rest}:  # Cohere and AWS write nothing but words
+        case {"message": str(), **rest}:  # Cohere and AWS send nothing but a message
             return not _SAY_ERROR.isdisjoint(rest) or _kind_of(reason_of(value)) is not None
         case [first, *_]:
             return tells_error(first)
@@ -148,7 +142,7 @@ def tells_error(value: Any) -> bool:
 
 
 def status_kind(status: int, reason: Reason) -> UpstreamErrorKind:
-    """The kind of an HTTP status, refined by the provider's words where the status is too coarse."""
+    """Returns the kind of an HTTP status, refined by the provider's words if the status is too coarse."""
     worded = _kind_of(reason)
     if worded is not None and worded in _SHARPER.get(status, _ANY):
         return worded
@@ -158,14 +152,14 @@ def status_kind(status: int, reason: Reason) -> UpstreamErrorKind:
 
 
 def shown(kind: UpstreamErrorKind, words: str, secrets: Iterable[str] = ()) -> str:
-    """The message that may be shown to callers; "" where the provider gave none. `secrets` are masked
-    wherever they stand."""
+    """Returns the message to show to callers; "" if the provider sent none. `secrets` are masked wherever
+    they occur."""
     from sluice.wire.masking import masked
 
     if kind == "bad_credentials":
         return _OURS[kind]
     text = words[: 4 * MAX_MESSAGE]
-    if len(text) < len(words):  # no half of a secret, whose other half would have told it
+    if len(text) < len(words):  # half a secret would not be recognized, and would show the other half
         text = text[: max(text.rfind(" "), text.rfind("\n"), 0)] or text[:MAX_MESSAGE]
     text = masked(text, secrets)
     text = "".join(c if c.isprintable() else " " for c in text)
@@ -175,8 +169,11 @@ def shown(kind: UpstreamErrorKind, words: str, secrets: Iterable[str] = ()) -> s
 
 
 def conceal(error: UpstreamError, secrets: Collection[str], *, same_dialect: bool = False) -> None:
-    """Mask the upstream's own secrets in an error's message: its decoder does not know them. For callers of
-    the `same_dialect` its fields are kept, masked too, unless they are about the gateway's own account."""
+    """Masks the upstream's own secrets in an error's message: its decoder does not know them.
+
+    For callers of the `same_dialect`, the error's fields are kept, also masked, unless they are about the
+    gateway's own account.
+    """
     if error.words:
         error.message = shown(error.kind, error.words, secrets) or error.message
         error.words = ""
@@ -231,7 +228,7 @@ def _kind_of(reason: Reason) -> UpstreamErrorKind | None:
 
 
 def _stands(parts: tuple[str, ...], text: str) -> bool:
-    """Returns whether the parts of a phrase stand in the text, in their order and not far apart."""
+    """Returns whether the parts of a phrase occur in the text, in order and close together."""
     start = text.find(parts[0])
     while start >= 0:
         end = start + len(parts[0])
@@ -251,7 +248,8 @@ Words = tuple[tuple[UpstreamErrorKind, tuple[str, ...], "re.Pattern[str] | None"
 
 @cache
 def _tables() -> tuple[Mapping[str, UpstreamErrorKind], Mapping[str, UpstreamErrorKind], Words]:
-    """The rows, made ready when the first error comes: a gateway without errors does not pay for them."""
+    """Returns the tables, which are prepared when the first error comes: a gateway without errors does not
+    pay for it."""
     from sluice.wire import error_table as table
 
     words: list[tuple[UpstreamErrorKind, tuple[str, ...], re.Pattern[str] | None]] = []
@@ -269,7 +267,7 @@ _NOT_NAMES = re.compile(r"[^a-z0-9一-鿿]+")
 
 
 def code_name(code: str) -> str:
-    """A code without what vendors write it with: "com.amazonaws#ThrottlingException:http://…" is
+    """Returns a code without its vendor's decoration: "com.amazonaws#ThrottlingException:http://…" becomes
     "throttling"."""
     name = _NOT_NAMES.sub("", code.lower().rpartition("#")[2].partition(":")[0])
     for ending in ("exception", "error"):
@@ -282,5 +280,6 @@ _QUOTE = re.compile(r"(?<!\w)'|'(?!\w)")
 
 
 def _normal(text: str) -> str:
-    """Words as the table has them: in lower case, on one line, without quotes (but with apostrophes)."""
+    """Returns words in the form of the table: in lower case, on one line, without quotes (but with
+    apostrophes)."""
     return " ".join(_QUOTE.sub("", text.lower().translate(_UNQUOTED)).split())

@@ -22,7 +22,7 @@ from sluice.model.chat import ChatRequest
 from sluice.model.rules import NO_RULES, ModelRules
 from sluice.wire.baseurl import endpoint
 from sluice.wire.jsonedit import with_known_string
-from sluice.wire.seals import OURS
+from sluice.wire.seals import SEAL_PREFIX
 from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.counting import Counting
 from sluice_plugins.decoding import MAX_EVENT
@@ -32,7 +32,7 @@ from sluice_plugins.tool_ids import fitted_ids
 from sluice_plugins.translation import account_headers, check_endpoint
 
 _encode = msgspec.json.Encoder().encode
-_OURS = (f'"{OURS}'.encode(), b'"reasoning"')
+_OURS = (f'"{SEAL_PREFIX}'.encode(), b'"reasoning"')
 """What a body holds that may hold reasoning of our making."""
 
 OWN_HOST = "api.openai.com"

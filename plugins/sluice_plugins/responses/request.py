@@ -23,7 +23,7 @@ from sluice.model.chat import (
 )
 from sluice.model.rules import CacheMarks, Effort
 from sluice.wire.dataurl import is_http, normalized_url
-from sluice.wire.seals import OPENAIS, OURS, call_signature, openais, thought_of
+from sluice.wire.seals import OPENAIS, SEAL_PREFIX, call_signature, openais, thought_of
 from sluice_plugins.openai.messages import cache_of, cache_options, marked
 from sluice_plugins.openai.reasoning import LEVELS, effort_of
 from sluice_plugins.tool_order import results_first
@@ -222,7 +222,7 @@ def unsealed(items: Any) -> Any:
     found = []
     for item in items:
         match item:
-            case {"type": "reasoning", "encrypted_content": str(content)} if content.startswith(OURS):
+            case {"type": "reasoning", "encrypted_content": str(content)} if content.startswith(SEAL_PREFIX):
                 thought = None if call_signature(content) else thought_of("", "", content)
                 if thought is not None and (own := openais(thought.signature)):
                     found.append({**item, "id": own[0], "encrypted_content": own[1]})

@@ -63,7 +63,7 @@ from sluice.config.validation import INVALID
 from sluice.errors import BadRequest
 from sluice.limits import Limit as BucketLimit
 from sluice.limits.bucket import rule_of
-from sluice.proxy.fitting import OURS, check_values
+from sluice.proxy.fitting import RESERVED_FIELDS, check_values
 from sluice.storage.address import CONVERSATIONS, DRIVERS, LIMITS, RESUME, Kind, store_of
 from sluice.wire.forwarding import check_forward
 
@@ -153,12 +153,12 @@ class Checks:
         could send."""
         for option in ("drop", "rename", "default", "force"):
             for name in getattr(section, option) or ():
-                if isinstance(name, str) and name.removeprefix("!") in OURS:
+                if isinstance(name, str) and name.removeprefix("!") in RESERVED_FIELDS:
                     self._report.problem((*path, option), f'"{name}" is the gateway\'s own to say')
         for option in ("default", "force"):
             values = getattr(section, option)
             try:
-                if isinstance(values, dict) and not OURS & values.keys():
+                if isinstance(values, dict) and not RESERVED_FIELDS & values.keys():
                     check_values({name: value for name, value in values.items() if value is not None})
             except BadRequest as error:
                 self._report.problem((*path, option), error.message)

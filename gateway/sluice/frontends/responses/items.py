@@ -14,7 +14,7 @@ import msgspec
 
 from sluice.frontends.checks import cache_of_breakpoint, check_names, refused
 from sluice.model.chat import Cache, Image, Message, Other, Part, Role, Text, Thought, ToolCall
-from sluice.wire.seals import OURS, call_signature, thought_of
+from sluice.wire.seals import SEAL_PREFIX, call_signature, thought_of
 
 Value = dict[str, Any]
 _ROLES: Mapping[str, Role] = {
@@ -130,7 +130,7 @@ class InputMessages:
         sealed = item.get("encrypted_content")
         content = sealed if isinstance(sealed, str) else ""
         id = item.get("id")
-        text = ("" if content.startswith(OURS) else "\n\n").join(
+        text = ("" if content.startswith(SEAL_PREFIX) else "\n\n").join(
             [*_texts(item.get("summary")), *_texts(item.get("content"))]
         )
         if signature := call_signature(content):

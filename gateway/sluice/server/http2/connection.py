@@ -1,16 +1,16 @@
 """One client's socket that speaks HTTP/2: frames to streams and back.
 
-h2 keeps the protocol's state, and refuses violations of it. It leaves to us:
+h2 keeps the protocol's state, and refuses violations of it. These are left to the gateway:
 
     flow control   bytes that a stream may not send yet wait here; if they are many, or if the socket is full, the
                    upstream is paused
-    bounds         streams of one connection (MAX_STREAMS) and of all (`max_connections`), heads (MAX_HEAD), bodies as over
-                   HTTP/1.1; streams that are reset as soon as they are begun (CVE-2023-44487), empty and small frames
+    bounds         streams of one connection (`protocol.MAX_STREAMS`) and of all (`max_connections`); heads
+                   (MAX_HEAD); bodies as over HTTP/1.1; floods of frames (`floods.py`)
     the end        GOAWAY with the last stream that is answered; later ones may be sent again elsewhere (RFC 9113 6.8)
 
-Deadlines are looked at once a second, as those of HTTP/1.1: a connection without streams is closed after
-`keepalive_timeout` (`header_timeout` before its first), a socket that takes nothing after `write_idle`, and a
-stream whose answer is complete when it takes less of it than MIN_RATE for as long.
+Deadlines are checked once a second, as those of HTTP/1.1: a connection without streams is closed after
+`keepalive_timeout` (`header_timeout` before its first request), a socket that takes nothing after `write_idle`, and
+a stream whose answer is complete if its client takes less than MIN_RATE of it for as long.
 """
 
 import asyncio
@@ -19,39 +19,21 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-import h2.config
-import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
-import h2.settings
-from hyperframe.frame import Frame, GoAwayFrame
+from hyperframe.frame import GoAwayFrame
 
 from sluice.server.bodies import Pace
 from sluice.server.connection import OVERLOADED_WAIT, Owner, State
 from sluice.server.exchange import unmapped
-from sluice.server.http1 import FIELD, MAX_HEAD, MAX_LINE, is_host
 from sluice.server.http2.exchange import Head, Http2Exchange, http2_exchange
-from sluice.server.http2.frames import FrameBounds
+from sluice.server.http2.floods import SHORT, FloodBounds
+from sluice.server.http2.protocol import request_of, server_protocol
 from sluice.server.incoming import Incoming
-from sluice.wire.fields import by_name
 
-MAX_STREAMS = 100
-"""Requests of one connection at a time (SETTINGS_MAX_CONCURRENT_STREAMS)."""
-WINDOW, STREAM_WINDOW = 1 << 20, 256 << 10
-"""Bytes of bodies that may be on their way: of one connection, and of each of its streams."""
-MAX_FRUITLESS = 1000
-"""Frames per second without a request or content: pings, settings, empty data; resets of no stream in all."""
-MAX_SMALL = 5000
-"""Frames per second with less than 256 bytes of data, also of streams that are over. h2 works 14 to 23 us for
-each, however little it brings."""
-UPDATES = 10
-"""Windows that a client may give for each frame of data that it was sent; beyond these MAX_FRUITLESS in all.
-Envoy has the same bound (`max_inbound_window_update_frames_per_data_frame_sent`)."""
-RESETS = 100
-SHORT = 1.0
-"""Streams that a client may reset within SHORT seconds of their beginning; beyond it at most half of all
-streams."""
+WINDOW = 1 << 20
+"""Bytes of bodies that may be in flight on one connection."""
 _Code = h2.errors.ErrorCodes
 
 
@@ -65,26 +47,11 @@ class Http2Owner(Owner, Protocol):
     def left(self, connection: Any) -> None: ...
 
 
-class Http2Protocol(h2.connection.H2Connection):
-    """h2's connection, except that a client's GOAWAY does not end running streams.
-
-    GOAWAY means that the client begins no more streams (RFC 9113 6.8), but h2 takes the connection for
-    closed: it refuses what the client sends afterwards (acknowledgements, windows), and what is sent to it. A
-    test checks that this workaround works.
-    """
-
-    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[h2.events.Event]]:
-        before = self.state_machine.state
-        events = super()._receive_goaway_frame(frame)
-        self.state_machine.state = before
-        return events
-
-
 class Stream:
-    """One request and its response. `waiting`: bytes of the response that may not be sent yet; `last`: no
-    more will follow.
+    """One request and its response.
 
-    `pace`: the deadline of the rest, once the answer is complete and no handler waits for it any more.
+    `waiting`: bytes of the response that may not be sent yet; `last`: no more will follow. `pace`: the
+    deadline for the remaining bytes, once the answer is complete and its handler has ended.
     """
 
     __slots__ = (
@@ -109,7 +76,7 @@ class Stream:
         self.started = time.monotonic()
 
     def go_on(self) -> None:
-        """Answers `Expect: 100-continue`."""
+        """Sends the 100 that answers `Expect: 100-continue`."""
         self.connection.go_on(self)
 
     def send(self, head: Head | None, data: bytes, *, last: bool) -> None:
@@ -119,16 +86,15 @@ class Stream:
         self.connection.end(self, _Code.INTERNAL_ERROR)
 
     def give_up(self) -> None:
-        """Drops the body: of all requests it was silent for the longest time, and the memory for unfinished
-        bodies is used up.
-        """
+        """Drops the body: the memory for incomplete bodies is used up, and of all requests it has been silent
+        for the longest time."""
         self.kept = 0
         self.request.given_up = True
         self.request.content = b""
         self.moved()
 
     def read_on(self) -> None:
-        """Continues reading: the exchange has taken the bytes of the body that have arrived, or wants all of
+        """Continues reading: the exchange has taken the bytes of the body that had arrived, or needs all of
         it."""
         self.connection.read_on(self)
 
@@ -138,7 +104,7 @@ class Stream:
 
 
 class Http2Connection(asyncio.Protocol):
-    """`transport` is open already, and nothing of the client's preface has been read."""
+    """The connection of one client. `transport` is open, and nothing of the client's preface has been read."""
 
     def __init__(self, listener: Http2Owner, transport: asyncio.Transport) -> None:
         self._listener = listener
@@ -148,22 +114,11 @@ class Http2Connection(asyncio.Protocol):
         self.state: State = "head"
         self.since = time.monotonic()
         self._blocked_since = 0.0
-        self._begun = self._resets = 0
-        self._sent = 0  # frames of data
         self._wider: set[int] = set()  # streams whose windows have grown; 0: all of them
         self._leaving = False
-        self._bounds = FrameBounds()
+        self._floods = FloodBounds()
         self._streams: dict[int, Stream] = {}
-        config = h2.config.H2Configuration(client_side=False, header_encoding=None)
-        self._h2 = Http2Protocol(config)
-        self._h2.decoder.max_header_list_size = MAX_HEAD
-        settings = {
-            h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
-            h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD,
-            h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-        }
-        self._h2.local_settings = h2.settings.Settings(client=False, initial_values=settings)
-        self._h2.initiate_connection()
+        self._h2 = server_protocol()
         self._h2.increment_flow_control_window(WINDOW - self._h2.remote_settings.initial_window_size)
         self._flush()
 
@@ -178,36 +133,26 @@ class Http2Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.transport is None or self.transport.is_closing():
             return
-        if not self._bounds.hold(data):
+        if not self._floods.frames.hold(data):
             self._listener.broken(400)
             self._h2.close_connection(_Code.FRAME_SIZE_ERROR)
             self._refuse()
             return
-        if self._is_flood():  # before h2 works through it
+        if self._floods.exceeded():  # before h2 handles the frames
             self._end_flood()
             return
         try:
             for event in self._h2.receive_data(data):
-                self._heard(event)
-        except h2.exceptions.ProtocolError:  # h2 has the GOAWAY ready
+                self._handle(event)
+        except h2.exceptions.ProtocolError:  # h2 has prepared the GOAWAY
             self._listener.broken(400)
             self._refuse()
             return
-        if self._is_flood():
+        if self._floods.exceeded():
             self._end_flood()
             return
         self._pump_wider()
         self._flush()
-
-    def _is_flood(self) -> bool:
-        bounds, begun = self._bounds, self._begun
-        return (
-            bounds.fruitless > MAX_FRUITLESS
-            or bounds.small > MAX_SMALL
-            or bounds.updates > MAX_FRUITLESS + 2 * begun + UPDATES * self._sent
-            or bounds.resets > MAX_FRUITLESS + begun
-            or (self._resets > RESETS and self._resets * 2 > begun)
-        )
 
     def _end_flood(self) -> None:
         self._listener.broken(400)
@@ -238,7 +183,7 @@ class Http2Connection(asyncio.Protocol):
 
     @property
     def exchange(self) -> Http2Exchange | None:
-        """The exchange of one of the requests that are being answered, if there is any."""
+        """Returns the exchange of one of the requests that are being answered; None if there is none."""
         return next(
             (stream.exchange for stream in self._streams.values() if stream.exchange is not None), None
         )
@@ -248,9 +193,9 @@ class Http2Connection(asyncio.Protocol):
         return [stream.task for stream in self._streams.values() if stream.task is not None]
 
     def look(self, now: float) -> None:
-        """Closes what has taken too long; tells the client to leave if the listener is draining."""
+        """Closes what has taken too long; if the listener is draining, tells the client to leave."""
         bounds = self._listener.bounds
-        self._bounds.fruitless = self._bounds.small = 0
+        self._floods.begin_second()
         for stream in list(self._streams.values()):
             if stream.pace is not None and now > stream.pace.due:
                 self.end(stream, _Code.CANCEL)
@@ -262,8 +207,8 @@ class Http2Connection(asyncio.Protocol):
             self.abort() if self.transport is not None and self.transport.is_closing() else self.close()
 
     def close(self) -> None:
-        """Tells the client to leave, and closes after what is written; if answers are under way, after their
-        ends."""
+        """Tells the client to leave, and closes when everything is written; if requests are being answered,
+        when they have ended."""
         self._leave()
         if self.transport is not None and not self._streams:
             self.state, self.since = "unread", time.monotonic()
@@ -275,7 +220,7 @@ class Http2Connection(asyncio.Protocol):
             self.transport.abort()
 
     def _leave(self) -> None:
-        """Sends the one GOAWAY. Not by h2, which would send nothing more afterwards."""
+        """Sends the one GOAWAY. It is not sent by h2, which would refuse to send anything afterwards."""
         if not self._leaving and self.transport is not None:
             self._leaving = True
             frame = GoAwayFrame(
@@ -284,16 +229,16 @@ class Http2Connection(asyncio.Protocol):
             self._listener.writes.write(self.transport, frame.serialize())
 
     def _refuse(self) -> None:
-        """Closes after h2's last frame; the streams end with the connection."""
+        """Closes after h2's last frame. The streams end with the connection."""
         self._flush()
         self._leaving = True
         if self.transport is not None:
             self._listener.writes.flush()
             self.transport.close()
 
-    # --- frames come
+    # --- frames received
 
-    def _heard(self, event: h2.events.Event) -> None:
+    def _handle(self, event: h2.events.Event) -> None:
         match event:
             case h2.events.RequestReceived():
                 self._begin(event)
@@ -308,7 +253,9 @@ class Http2Connection(asyncio.Protocol):
             case h2.events.StreamReset(stream_id=int(id)):
                 stream = self._streams.get(id)
                 if stream is not None:
-                    self._resets += stream.task is not None and time.monotonic() - stream.started < SHORT
+                    self._floods.resets += (
+                        stream.task is not None and time.monotonic() - stream.started < SHORT
+                    )
                     self._forget(stream)
             case h2.events.WindowUpdated(stream_id=int(id)):
                 self._wider.add(id)
@@ -316,15 +263,15 @@ class Http2Connection(asyncio.Protocol):
                 self._wider.add(0)
             case h2.events.ConnectionTerminated():
                 self._leaving = True
-                self._after()
+                self._stream_ended()
 
     def _begin(self, event: h2.events.RequestReceived) -> None:
         id, listener = event.stream_id, self._listener
         if self._leaving:
             self._reset(id, _Code.REFUSED_STREAM)
             return
-        self._begun += 1
-        request = _request_of(event.headers)
+        self._floods.begun += 1
+        request = request_of(event.headers)
         if request is None:
             listener.broken(400)
             self._reset(id, _Code.PROTOCOL_ERROR)
@@ -357,8 +304,10 @@ class Http2Connection(asyncio.Protocol):
             ):
                 self._acknowledge(stream)
         if not data:
-            padded = event.flow_controlled_length > 0  # what is empty altogether the bounds have counted
-            self._bounds.fruitless += event.stream_ended is None and padded
+            padded = (
+                event.flow_controlled_length > 0
+            )  # the bounds have counted frames that are empty altogether
+            self._floods.frames.fruitless += event.stream_ended is None and padded
         elif stream is not None and not stream.request.given_up:
             request = stream.request
             request.add(data, self._listener.body_limit)
@@ -368,7 +317,8 @@ class Http2Connection(asyncio.Protocol):
             stream.moved()
 
     def read_on(self, stream: Stream) -> None:
-        """Lets the client send as much again as has been taken: an unread body is kept up to one window."""
+        """Lets the client send as many bytes as were taken: at most one window is kept of a body that is not
+        read."""
         self._count(stream, len(stream.request.content))
         self._acknowledge(stream)
         self._flush()
@@ -384,7 +334,7 @@ class Http2Connection(asyncio.Protocol):
             stream.kept = kept
             self._listener.unfinished.keep(stream, kept)
 
-    # --- answers go
+    # --- answers sent
 
     async def _answer(self, stream: Stream, exchange: Http2Exchange | None) -> None:
         """Runs the handler in the request's task."""
@@ -470,7 +420,7 @@ class Http2Connection(asyncio.Protocol):
                 ends = stream.last and size == len(waiting)
                 self._h2.send_data(id, bytes(waiting[:size]), end_stream=ends)
                 stream.ended = stream.ended or ends
-                self._sent += 1
+                self._floods.sent += 1
                 if stream.pace is not None:
                     stream.pace.came(size, time.monotonic())
                 del waiting[:size]
@@ -496,14 +446,14 @@ class Http2Connection(asyncio.Protocol):
             self._done(stream)
 
     def _done(self, stream: Stream) -> None:
-        """Ends the stream: the whole answer is being sent, and the rest of the request is not wanted (RFC
+        """Ends the stream: the whole answer is being sent, and the rest of the request is not needed (RFC
         9113 8.1)."""
         if not stream.request.over and stream.id in self._streams:
             self._reset(stream.id, _Code.NO_ERROR)
         self._forget(stream)
 
     def end(self, stream: Stream, code: h2.errors.ErrorCodes) -> None:
-        """Resets a stream, and ends its handler."""
+        """Resets a stream, and cancels its handler."""
         if self._streams.get(stream.id) is stream:
             self._reset(stream.id, code)
             self._forget(stream)
@@ -524,10 +474,10 @@ class Http2Connection(asyncio.Protocol):
         if stream.task is not None:
             self._listener.cancel(stream.task)
             stream.task = None  # a cancelled task that never began would keep it
-        self._after()
+        self._stream_ended()
 
-    def _after(self) -> None:
-        """Handles the end of a stream: without streams the connection is idle, or can close."""
+    def _stream_ended(self) -> None:
+        """Handles the end of a stream: a connection without streams is idle, or can be closed."""
         if not self._streams and self.transport is not None and not self.transport.is_closing():
             self.state, self.since = "idle", time.monotonic()
             if self._leaving or self._listener.closing:
@@ -538,30 +488,3 @@ class Http2Connection(asyncio.Protocol):
         data = self._h2.data_to_send()
         if data and self.transport is not None and not self.transport.is_closing():
             self._listener.writes.write(self.transport, data)
-
-
-def _request_of(headers: list[tuple[bytes, bytes]]) -> Incoming | None:
-    """Returns the request of a head that h2 has found valid; None if it has a form for which HTTP/1.1
-    requests are refused, too.
-    """
-    pseudo = {name: value for name, value in headers if name[:1] == b":"}
-    pairs = [(bytes(name), bytes(value)) for name, value in headers if name[:1] != b":"]
-    if b":authority" in pseudo and not any(name == b"host" for name, _ in pairs):
-        pairs.append((b"host", pseudo[b":authority"]))
-    target = pseudo.get(b":path", b"").decode("latin-1")
-    fields = by_name(pairs)
-    method = pseudo.get(b":method", b"").decode("latin-1")
-    size = sum(len(name) + len(value) + FIELD for name, value in pairs)
-    longest = max([len(name) + len(value) for name, value in pairs], default=0)
-    if (
-        method == "CONNECT"
-        or "#" in target
-        or len(target) > MAX_LINE
-        or longest > MAX_LINE
-        or size > MAX_HEAD
-    ):
-        return None
-    length = fields.get("content-length", "-1")
-    if not is_host(fields.get("host", "")) or not length.lstrip("-").isdigit():
-        return None
-    return Incoming(method, target, (2, 0), pairs, fields, True, int(length), size)

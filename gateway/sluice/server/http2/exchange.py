@@ -28,7 +28,8 @@ class Answering(ClientConnection, Protocol):
 
 
 class Http2Exchange(HttpExchange, eq=False):
-    """`stream` is None once the client has left and the call goes on without it."""
+    """One request on an HTTP/2 stream, and its response. `stream` is None after the client has left while the
+    call goes on."""
 
     stream: Answering | None = None
     held: Head | None = None

@@ -1,8 +1,8 @@
-"""Bounds the incomplete frames that h2 would keep, and counts those that bring nothing. Pure.
+"""Bounds the incomplete frames that h2 would keep, and counts frames without content. Pure.
 
-h2 checks a frame's length when all of the frame has arrived (up to 16 MiB), and a head when all of its
-CONTINUATION frames have (64 frames): both are too much for each of thousands of connections.
-Counted are frames before h2 works through them, also those that it tells nothing of (resets of what is over).
+h2 checks a frame's length when the whole frame has arrived (up to 16 MiB), and a head when all of its
+CONTINUATION frames have (64 frames): both are too much for thousands of connections. Frames are counted
+before h2 handles them, including those that it does not report (resets of streams that have ended).
 """
 
 from sluice.server.http1 import MAX_HEAD
@@ -12,7 +12,7 @@ MAX_FRAME = 16_384
 SMALL_FRAME_BYTES = 256
 """Bytes of data below which a frame is small: h2's work for it costs more than its content is worth."""
 SMALL_PER_HEAD = 10
-"""Small frames that a request may have before they count."""
+"""Small frames that a request may have before they are counted."""
 _PREFACE = 24
 _FRAME_HEAD = 9
 _DATA, _HEADERS, _RST_STREAM, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 8, 9
@@ -22,9 +22,9 @@ _END_STREAM = 1
 class FrameBounds:
     """Reads the headers of a client's frames, from its preface on.
 
-    `updates`, `resets`: frames of these kinds so far; `fruitless`: of other kinds without a request or
-    content, since the owner has set it to 0; `small`: small frames of data that end no body, beyond
-    SMALL_PER_HEAD for each head, since the owner has set it to 0.
+    `updates`, `resets`: frames of these kinds so far. `fruitless`: frames of other kinds without a request or
+    content, since the owner set it to 0. `small`: small frames of data that end no body, beyond
+    SMALL_PER_HEAD for each head, since the owner set it to 0.
     """
 
     __slots__ = ("_block", "_head", "_left", "fruitless", "resets", "small", "updates")

@@ -10,7 +10,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 class EitherConnection(ServerConnection):
-    """A connection of HTTP/1.1, until the first bytes show that it is HTTP/2."""
+    """A connection of HTTP/1.1, until its first bytes show that it is HTTP/2."""
 
     __slots__ = ("_first", "_owner")
 
@@ -40,7 +40,8 @@ class EitherConnection(ServerConnection):
             super().data_received(first)
 
     def _become_http2(self, first: bytes) -> None:
-        """Hands the socket to the HTTP/2 connection; for this one its client has left."""
+        """Hands the socket over to an HTTP/2 connection. For this connection, it is as if its client had
+        left."""
         if self.transport is None or self.transport.is_closing():
             return
         self._first = None
