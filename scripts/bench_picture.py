@@ -28,6 +28,15 @@ PANELS = (
     ("added TTFT p50 µs", "Time added to the first token, median, µs"),
 )
 """Columns of the table, and what they are called in the picture."""
+LIGHT = (
+    ".page{fill:#fff}.h{font-weight:600;fill:#0f172a}.n{fill:#0f172a;text-anchor:end}.v{fill:#475569}"
+    ".s{fill:#475569;font-size:12px}.us{fill:#0b6e99}.them{fill:#94a3b8}.plain{fill:#cbd5e1}"
+)
+DARK = (
+    ".page{fill:#0d1117}.h,.n{fill:#e6edf3}.v,.s{fill:#9aa7b4}"
+    ".us{fill:#4fc3c3}.them{fill:#64748b}.plain{fill:#3b4754}"
+)
+"""The colours in a browser that prefers dark pages; GitHub's dark theme is of the same background."""
 WIDE, ROW, LABEL, BAR = 860, 24, 190, 520
 
 
@@ -53,10 +62,9 @@ def picture(report: str) -> str:
         'aria-labelledby="title desc" font-family="system-ui, sans-serif" font-size="13">\n'
         '<title id="title">What a gateway costs: CPU time and time to the first token</title>\n'
         f'<desc id="desc">{escape(_said(columns, rows))}</desc>\n'
-        "<style>.h{font-weight:600;fill:#0f172a}.n{fill:#0f172a;text-anchor:end}.v{fill:#475569}.s{fill:#475569;font-size:12px}"
-        ".us{fill:#0b6e99}.them{fill:#94a3b8}.plain{fill:#cbd5e1}</style>\n"
-        f'<rect width="{WIDE}" height="{y}" fill="#ffffff"/>\n'
-        '<text x="16" y="24" font-size="16" font-weight="600" fill="#0f172a">What it costs (lower is better)</text>\n'
+        f"<style>{LIGHT}@media (prefers-color-scheme:dark){{{DARK}}}</style>\n"
+        f'<rect class="page" width="{WIDE}" height="{y}"/>\n'
+        '<text font-size="16" class="h" x="16" y="24">What it costs (lower is better)</text>\n'
         f'<text class="s" x="16" y="42">{escape(about)}</text>\n' + "\n".join(parts) + "\n</svg>\n"
     )
 

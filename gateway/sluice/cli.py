@@ -8,7 +8,7 @@ wrong.
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -17,7 +17,11 @@ from sluice.commands.admin_api import call_admin as _call_admin
 from sluice.commands.admin_api import fail as _fail
 from sluice.commands.admin_api import of_a_running_one as _of_a_running_one
 from sluice.commands.admin_api import refusal_of
+from sluice.commands.progress import Progress
 from sluice.version import VERSION
+
+if TYPE_CHECKING:
+    from sluice.config.loader import Loaded
 
 HEALTH_URL = "http://127.0.0.1:8081/livez"
 
@@ -156,6 +160,15 @@ def _number_of(workers: str | None) -> int | None:
     return int(workers)
 
 
+def _read(path: str | None) -> "Loaded":
+    """The configuration of this file, or of the one that `serve` would read. Raises ConfigError."""
+    from sluice.config.loader import load, locate
+
+    file = locate(path)
+    with Progress(f"reading {file}"):
+        return load(file)
+
+
 def _done(status: int, answer: Any, done: str) -> None:
     """Print that it was done, or why not and exit 1."""
     if status // 100 == 2:
@@ -221,13 +234,12 @@ def explain(alias: str, path: str | None, request_file: str | None) -> None:
     from functools import partial
     from pathlib import Path
 
-    from sluice.config.loader import load, locate
     from sluice.errors import BadRequest
     from sluice.routing.explain import explain as lines_of
     from sluice.routing.explain import request_in
     from sluice.runtime.abilities import abilities
 
-    loaded = load(locate(path))
+    loaded = _read(path)
     if alias not in loaded.config.aliases:
         _fail(f"sluice: there is no alias {alias}; there are {', '.join(loaded.config.aliases)}")
     try:
@@ -261,7 +273,8 @@ def check(file: str | None, path: str | None, style: str, blind: bool) -> None:
     if file and path:
         raise click.UsageError("FILE and --config are the same: give one of them")
     file = locate(file or path)
-    checked = check_file(file, blind=blind)
+    with Progress(f"reading {file}"):
+        checked = check_file(file, blind=blind)
     if style == "json":
         import msgspec
 
@@ -324,10 +337,9 @@ def diff(old: str, new: str, style: str) -> None:
 
     + added, - removed, ~ changed, ! only a restart can change it (a reload would be refused).
     """
-    from sluice.config.loader import load
     from sluice.runtime.diff import differences
 
-    found = differences(load(old).config, load(new).config)
+    found = differences(_read(old).config, _read(new).config)
     if style == "json":
         import msgspec
 
@@ -403,12 +415,11 @@ def mint(
     seconds: int | None,
 ) -> None:
     """Print a browser token, for development."""
-    from sluice.config.loader import load, locate
     from sluice.errors import GatewayError
     from sluice.identity import Authenticator
     from sluice.identity.browser import TokenRequest
 
-    authenticator = Authenticator(load(locate(path)).config)
+    authenticator = Authenticator(_read(path).config)
     owner = authenticator.key(key_id)
     if owner is None:
         _fail(f"sluice: there is no key {key_id} that may be used")

@@ -14,7 +14,7 @@ import yaml
 
 from sluice.commands.litellm import grouped, imported
 from sluice.commands.litellm_reasons import REASONS, UNKNOWN
-from sluice.commands.litellm_source import Unreadable
+from sluice.commands.litellm_source import LiteLLMFile, Unreadable
 from sluice.config.loader import check, check_text
 
 FILES = sorted((Path(__file__).parent / "litellm").glob("*.yaml"))
@@ -327,3 +327,19 @@ def test_the_same_of_many_places_is_told_once_with_its_lines() -> None:
         "9: a.b: why",
         "12: a.b: other",
     ]
+
+
+def test_a_value_is_taken_without_a_look_at_all_others() -> None:
+    """3,000 models took 34 s of processor time when each was."""
+
+    class Unread(dict[Any, int]):
+        def __iter__(self) -> Any:
+            raise AssertionError("all values are looked at")
+
+    source = LiteLLMFile(b"model_list: [{model_name: a, litellm_params: {model: b, rpm: 1}}]")
+    source.lines = Unread(source.lines)
+    assert source.number("model_list", 0, "litellm_params", "rpm") == 1
+    assert source.take("model_list", 0, "model_name") == "a"
+    source.leave("why", "model_list", 0, "litellm_params")
+    assert source.reasons == {("model_list", 0, "litellm_params", name): "why" for name in ("model", "rpm")}
+    assert source.taken == {("model_list", 0, "model_name")}

@@ -1,39 +1,29 @@
-"""Every command and configuration in the README and in docs/ is run or checked; what cannot be says why, and
-is counted."""
+"""Every block in the README and in docs/ is run or checked: configurations here, commands in
+test_shell_blocks.py and test_quickstart.py, code in test_code_blocks.py. What cannot be says why, and is counted."""
 
-import ast
 import base64
 import itertools
-import json
 import re
-import shlex
 import shutil
-import subprocess
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import trustme
 import yaml
 
-from sluice.cli import cli
 from sluice.config.loader import check
 from sluice.config.vendors import bundled_vendors
 from sluice.simulate.scenario import load_scenario
-from tests.docs.blocks import BLOCKS, PAGES, ROOT, Block, blocks, blocks_of
-from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
+from tests.docs.blocks import BLOCKS, PAGES, Block, blocks, blocks_of
+from tests.e2e.gateway_process import DIGEST
 
-NOT_RUN = 4
+NOT_RUN = 3
 """Blocks that say why they are not run. Another one is a decision: change this number with it."""
-CLIENTS = ROOT / ".cache/clients-venv/bin/python"
 COMMANDS = re.compile(
     r"^(?:\$ )?(?:curl|sluice|make|docker|helm|kubectl|pip|npm|kill|export|systemctl) ", re.MULTILINE
 )
-MADE = {"make", "helm", "docker", "claude"}
-"""Commands whose arguments are checked, but which are not run."""
 
 
 def test_each_block_says_what_it_is_and_few_are_not_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,123 +128,3 @@ def with_files(text: str, folder: Path) -> str:
             made.write_text("sk-of-a-file")
         text = text.replace(place, str(made))
     return text
-
-
-# --- commands
-
-GATEWAY = f"""
-upstreams: {{ echo: {{ backend: echo }} }}
-aliases:
-  echo: {{ tiers: [[{{ upstream: echo, model: echo }}]] }}
-  chat: {{ tiers: [[{{ upstream: echo, model: echo }}]] }}
-  gpt-5: {{ tiers: [[{{ upstream: echo, model: gpt-5 }}]] }}
-keys:
-  - id: shop
-    digest: "{DIGEST}"
-    tenant: acme
-    default_alias: echo
-    origins: [https://shop.example.com]
-    limits: {{ requests: {{ rate: 1000/s }}, budget: {{ month: 100 }} }}
-tokens: {{ secret: page-secret-page-secret-page-secret }}
-usage: {{ tags: {{ project: {{ header: x-project }}, feature: {{ metadata: feature }} }} }}
-responses: {{ store: memory }}
-admin: {{ digest: "{DIGEST}" }}
-"""
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[GatewayProcess]:
-    with serving(GATEWAY) as running:
-        yield running
-
-
-def commands(block: Block) -> list[str]:
-    """Whole commands, the lines of each joined; comments, and answers that a page shows below, are left
-    out."""
-    joined = re.sub(r"\\\n\s*", "", block.text)
-    return [line for line in joined.splitlines() if re.match(r"[A-Z_]+=|[a-z.]", line)]
-
-
-@pytest.mark.parametrize("block", blocks("sh"), ids=str)
-def test_a_command_is_run_or_is_one_with_its_options(block: Block, gateway: GatewayProcess) -> None:
-    for line in commands(block):
-        words = [word for word in shlex.split(line, comments=True) if not re.match(r"[A-Z_]+=", word)]
-        match Path(words[0]).name if words else "export":
-            case "curl":
-                run_curl(line, gateway)
-            case "sluice":
-                assert_is_a_command(words[1:])
-            case "make":
-                assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(), line
-            case name:
-                assert name in MADE | {"export", "cd", "git"}, (
-                    f"{block}: {line}: run it, or say <!-- not run: why -->"
-                )
-        for word in words[1:]:
-            if re.match(r"(?:deploy|config|scripts|bench)/", word):
-                assert (ROOT / word).exists(), word
-
-
-def run_curl(line: str, gateway: GatewayProcess) -> None:
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
-    here = re.sub(r"(?:http://)?127\.0\.0\.1:8080", gateway.api, line)
-    here = re.sub(r"(?:http://)?127\.0\.0\.1:8081", gateway.admin, here).replace("sk-sluice-dev", KEY)
-    curl = "curl() { command curl --fail --noproxy '*' \"$@\"; }"
-    script = f"set -e\n{curl}\nKEY={KEY} ADMIN={KEY} SLUICE_ADMIN_KEY={KEY}\n{here}"
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=30)
-    assert done.returncode == 0, (here, done.stderr, gateway.output()[-2000:])
-
-
-def assert_is_a_command(words: list[str]) -> None:
-    command: click.Command = cli
-    while words and isinstance(command, click.Group) and words[0] in command.commands:
-        command = command.commands[words.pop(0)]
-    assert not isinstance(command, click.Group), words
-    options = {
-        option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
-    }
-    assert {word.partition("=")[0] for word in words if word.startswith("--")} <= options | {"--help"}, words
-
-
-# --- code
-
-
-@pytest.mark.parametrize("block", blocks("json"), ids=str)
-def test_json_is_json(block: Block) -> None:
-    json.loads(block.text)
-
-
-@pytest.mark.parametrize("block", blocks("toml"), ids=str)
-def test_toml_is_toml(block: Block) -> None:
-    tomllib.loads(block.text)
-
-
-@pytest.mark.parametrize("block", blocks("python"), ids=str)
-def test_python_is_python(block: Block) -> None:
-    ast.parse(block.text)
-
-
-@pytest.mark.parametrize("block", blocks("js", "javascript"), ids=str)
-def test_javascript_is_javascript(block: Block, tmp_path: Path) -> None:
-    if shutil.which("node") is None:
-        pytest.skip("node is not installed")
-    (file := tmp_path / "block.mjs").write_text(block.text)
-    done = subprocess.run(["node", "--check", file], capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
-
-
-SDKS = [block for block in blocks("python") if "http://127.0.0.1:8080" in block.text]
-
-
-@pytest.mark.parametrize("block", SDKS, ids=str)
-def test_code_of_the_sdks_is_answered(block: Block, gateway: GatewayProcess) -> None:
-    if not CLIENTS.exists():
-        pytest.skip("the clients' own packages are not there: scripts/test_tools.sh")
-    code = block.text.replace("http://127.0.0.1:8080", gateway.api).replace("sk-sluice-dev", KEY)
-    environ = {"NO_PROXY": "*", "no_proxy": "*", "HOME": "/nonexistent"}
-    done = subprocess.run(
-        [CLIENTS, "-c", code], capture_output=True, text=True, check=False, timeout=100, env=environ
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip()

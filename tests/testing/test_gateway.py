@@ -14,6 +14,7 @@ import pytest
 
 from sluice.errors import ConfigError
 from sluice.testing import RunningGateway, gateway
+from tests.docs.blocks import blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,9 +121,40 @@ def test_that_has_an_alias_of_its_own(sluice_gateway):
 """
 
 
+OPENAI = """
+import json
+import urllib.request
+
+class OpenAI:
+    def __init__(self, base_url, api_key):
+        self.url, self.key = base_url, api_key
+
+    def chat(self, model):
+        body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+        headers = {"authorization": "Bearer " + self.key, "content-type": "application/json"}
+        request = urllib.request.Request(self.url + "/chat/completions", json.dumps(body).encode(), headers)
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as response:
+            return json.load(response)["choices"][0]["message"]["content"]
+"""
+"""Stands for the package of that name, which our environment has not."""
+MY_CODE = """
+
+def my_code(client, model):
+    return client.chat(model)
+"""
+WITH_PAGES_CONFIG = """
+
+def test_that_the_alias_fails_over(sluice_gateway):
+    sluice_gateway.upstream.fails(503, "down")
+    sluice_gateway.upstream.fails(503, "down")
+    from openai import OpenAI
+    assert OpenAI(sluice_gateway.url + "/v1", sluice_gateway.key).chat("chat") == "You said: hi"
+"""
+
+
 def test_a_users_tests_find_the_fixture_and_pay_nothing_for_it_unasked(tmp_path: Path) -> None:
-    """The entry point is read from pyproject.toml, for an environment may have been made before it was
-    written there."""
+    """Those of docs/testing.md, too. The entry point is read from pyproject.toml, for an environment may have
+    been made before it was written there."""
     entries = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
     info = tmp_path / "installed" / "sluice_entry-1.dist-info"
     info.mkdir(parents=True)
@@ -132,10 +164,15 @@ def test_a_users_tests_find_the_fixture_and_pay_nothing_for_it_unasked(tmp_path:
     )
     (tmp_path / "test_users.py").write_text(USERS)
     (tmp_path / "test_others.py").write_text(OTHERS)
+    test, config = [block.text for block in blocks("python") if block.page == "docs/testing.md"]
+    (tmp_path / "openai.py").write_text(OPENAI)
+    (tmp_path / "test_page.py").write_text(test + MY_CODE)
+    (tmp_path / "test_page_config.py").write_text(config + WITH_PAGES_CONFIG)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    files = ["test_users.py", "test_others.py", "test_page.py", "test_page_config.py"]
     without = ["-pno:aiohttp", "-pno:xdist", "-pno:hypothesispytest"]  # ours, of the environment
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *without, "test_users.py", "test_others.py"],
+        [sys.executable, "-m", "pytest", "-q", *without, *files],
         cwd=tmp_path,
         env={"PYTHONPATH": f"{info.parent}:{ROOT / 'gateway'}:{ROOT / 'plugins'}", "PATH": "/usr/bin:/bin"},
         capture_output=True,
@@ -144,4 +181,4 @@ def test_a_users_tests_find_the_fixture_and_pay_nothing_for_it_unasked(tmp_path:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    assert "5 passed" in done.stdout

@@ -233,7 +233,7 @@ async def test_a_conversation_is_found_read_and_deleted_however_old_it_is() -> N
         await tab.click("Delete", "dialog button")
         await tab.click("Really delete", "dialog button")
         await tab.until(
-            "!document.querySelector('dialog') && document.body.innerText.includes('None with these')"
+            "!document.querySelector('dialog') && document.body.innerText.includes('No conversation has these words')"
         )
         assert (await store.newest(1))[1] == 229
 
@@ -469,7 +469,7 @@ async def test_a_session_of_another_tab_and_one_that_has_ended_are_noticed() -> 
             "document.body.innerText.includes('1 in all') || document.querySelector('[role=alert]')"
         )
         await show(tab, "calls")
-        await tab.until("document.body.innerText.includes('None that is remembered')")
+        await tab.until("document.body.innerText.includes('No calls since the start')")
         # the other tab signs out
         await show(tab, "overview")
         await tab.until(f"{tile('Calls')} === '0'")

@@ -5,12 +5,16 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from json import dumps, loads
+from types import SimpleNamespace
 from typing import Any
+from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 from aiohttp import ClientSession, web
 
 from sluice.identity.keys import digest_of
+from tests.docs.blocks import Block, blocks
 from tests.e2e.gateway_process import serving
 from tests.e2e.gateways import HEAD, KEY, OnSluice, gateway
 from tests.ui.chromium import HANG, Page, page
@@ -106,7 +110,8 @@ async def site(gateway_url: str) -> AsyncIterator[tuple[Pages, str]]:
     pages = Pages()
     app = web.Application()
     app.router.add_get("/", pages.page)
-    app.router.add_post("/token", pages.token)
+    for path in ("/token", "/chat-token"):
+        app.router.add_post(path, pages.token)
     app.router.add_post("/v1/tokens/renew", pages.renew)
     app.router.add_route("*", "/v1/chat/stream{rest:.*}", pages.chat)
     app.router.add_get("/v1/chat/messages", pages.messages)
@@ -243,6 +248,37 @@ async def test_the_gateway_gives_a_session_back_to_its_visitor_and_to_no_other()
         await tab.open(url)
         await shown(tab, "first", "You said: first")
         assert not tab.problems
+
+
+@pytest.mark.parametrize("block", blocks("html"), ids=str)
+async def test_the_pages_of_the_documentation_chat(block: Block) -> None:
+    """With the server's part that stands beside them."""
+    [server] = [one.text for one in blocks("python") if one.page == block.page]
+    async with page() as tab, site("") as (pages, url), gateway(OF_PAGES.replace("PAGE", url)) as there:
+        names: dict[str, Any] = {
+            "app": SimpleNamespace(post=lambda _: lambda function: function),
+            "visitor_id": lambda: 17,
+            "requests": SimpleNamespace(post=posted),
+            "GATEWAY": there.url,
+            "KEY": KEY,
+        }
+        exec(server.replace("https://shop.example.com", url), names)
+        pages.mint = lambda: asyncio.to_thread(names["chat_token"])
+        pages.html = block.text.replace("https://gateway.example.com", there.url)
+        await tab.open(url)
+        await tab.until(f"{ROOT}?.querySelector('button')")
+        await tab.js(f"{ROOT}.querySelector('.bubble')?.click()")
+        await say(tab, "hi")
+        await shown(tab, "hi", "You said: hi")
+        assert not tab.problems
+
+
+def posted(url: str, headers: dict[str, str], json: Any) -> Any:
+    """As `requests.post`."""
+    request = Request(url, dumps(json).encode(), {**headers, "content-type": "application/json"})
+    with build_opener(ProxyHandler({})).open(request, timeout=HANG) as response:
+        text = response.read()
+    return SimpleNamespace(json=lambda: loads(text))
 
 
 async def test_an_expired_token_is_replaced_and_the_messages_are_asked_for_again() -> None:

@@ -3,9 +3,12 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
+from urllib.parse import urlencode
 
 import click
+
+from sluice.commands.progress import Progress
 
 
 def fail(*lines: str) -> NoReturn:
@@ -30,8 +33,10 @@ def call_admin(
     """The status and the JSON that the running gateway answers."""
     from sluice.process.asking import NoAdminAnswer, ask
 
+    there = _admin_port(url, path)
     try:
-        return ask(_admin_port(url, path), method, at, body=body)
+        with Progress(f"waiting for {there}"):
+            return ask(there, method, at, body=body)
     except NoAdminAnswer as error:
         fail(f"sluice: {error}")
 
@@ -82,22 +87,76 @@ def wanted(url: str | None, path: str | None, method: str, at: str, body: object
     return answer
 
 
+def pages(
+    url: str | None, path: str | None, method: str, at: str, *, what: str, **query: object
+) -> Iterator[Any]:
+    """The gateway's reply, page by page; if it refuses one, the reason is printed and the command fails.
+
+    `what`: the list in a page that is counted, for who waits for the last.
+    """
+    from sluice.process.asking import NoAdminAnswer, ask
+
+    there = _admin_port(url, path)
+    after: str | None = ""
+    count = 0
+    with Progress(f"waiting for {there}") as progress:
+        while after is not None:
+            try:
+                status, answer = ask(there, method, f"{at}?{urlencode({**query, 'after': after})}")
+            except NoAdminAnswer as error:
+                progress.end()
+                fail(f"sluice: {error}")
+            if status // 100 != 2:
+                progress.end()
+                fail(refusal_of(status, answer))
+            yield answer
+            found = answer[what]
+            count += found if isinstance(found, int) else len(found)
+            progress.doing = f"{count} {what}"
+            after = answer["next"]
+
+
+class _Counted:
+    """A file that is written to, and how much of it there is."""
+
+    def __init__(self, out: BinaryIO, progress: Progress) -> None:
+        self._out = out
+        self._progress = progress
+        self._bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self._bytes += len(data)
+        self._progress.doing = f"{self._bytes / 1e6:.1f} MB"
+        return self._out.write(data)
+
+    def flush(self) -> None:
+        self._out.flush()
+
+
 def copied(url: str | None, path: str | None, at: str) -> None:
     """Print an answer of any length as it comes; where it is refused, or ends too early, say so and fail."""
-    from sluice.process.asking import NoAdminAnswer, copy
+    from sluice.process.asking import AdminRefused, NoAdminAnswer, copy
 
+    there = _admin_port(url, path)
     try:
-        copy(_admin_port(url, path), at, sys.stdout.buffer)
+        if sys.stdout.isatty():  # it is seen to come
+            return copy(there, at, sys.stdout.buffer)
+        with Progress(f"waiting for {there}") as progress:
+            copy(there, at, _Counted(sys.stdout.buffer, progress))
+    except AdminRefused as refused:
+        fail(refusal_of(refused.status, refused.answer))
     except NoAdminAnswer as error:
         fail(f"sluice: {error}")
 
 
 def live_events(url: str | None, path: str | None, at: str) -> Iterator[tuple[str, Any]]:
     """The events of a stream of the running gateway; where it is refused or breaks, say so and fail."""
-    from sluice.process.asking import NoAdminAnswer, events
+    from sluice.process.asking import AdminRefused, NoAdminAnswer, events
 
     try:
         yield from events(_admin_port(url, path), at)
+    except AdminRefused as refused:
+        fail(refusal_of(refused.status, refused.answer))
     except NoAdminAnswer as error:
         fail(f"sluice: {error}")
 

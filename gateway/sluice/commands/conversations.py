@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 import click
 
-from sluice.commands.admin_api import copied, fail, of_a_running_one, wanted
+from sluice.commands.admin_api import copied, fail, of_a_running_one, pages, wanted
 
 NOT_DONE = {
     "unreadable": "messages that cannot be decrypted",
@@ -59,13 +59,8 @@ def reencrypt(*, url: str | None, path: str | None) -> None:
     The exit code is 1 where something is left that the first key has not encrypted.
     """
     total = {"conversations": 0, "messages": 0, "unreadable": 0, "left": 0, "failed": 0}
-    after: str | None = ""
-    while after is not None:
-        answer: Any = wanted(
-            url, path, "POST", f"/v1/admin/conversations/reencrypt?{urlencode({'after': after})}"
-        )
+    for answer in pages(url, path, "POST", "/v1/admin/conversations/reencrypt", what="conversations"):
         total = {name: number + answer[name] for name, number in total.items()}
-        after = answer["next"]
     click.echo(f"conversations looked at: {total['conversations']}")
     click.echo(f"messages encrypted anew: {total['messages']}")
     not_done = [f"{words}: {total[name]}" for name, words in NOT_DONE.items() if total[name]]

@@ -42,6 +42,11 @@ class LiteLLMFile:
             raise Unreadable("expected sections such as model_list")
         self.variables = set(re.findall(r"os\.environ/(\w+)", data.decode("utf-8", "replace")))
         """Names of environment variables that it uses."""
+        self._below: dict[Path, list[Path]] = {}
+        """By each path, the values at and below it."""
+        for path in self.lines:
+            for length in range(len(path) + 1):
+                self._below.setdefault(path[:length], []).append(path)
         self.reasons: dict[Path, str] = {}
         self.taken: set[Path] = {path for path in self.lines if self.get(*path) in (None, {}, [])}
         """What is carried over; empty values hold nothing to be carried."""
@@ -62,7 +67,7 @@ class LiteLLMFile:
         """A value that is carried over, with all that is in it."""
         found = self.get(*path)
         if found is not None:
-            self.taken |= {leaf for leaf in self.lines if leaf[: len(path)] == path}
+            self.taken.update(self._below.get(path, ()))
         return found
 
     def text(self, *path: str | int) -> str:
@@ -83,10 +88,9 @@ class LiteLLMFile:
 
     def leave(self, reason: str, *path: str | int) -> None:
         """Say why a value is not carried over, or what is left to do."""
-        for leaf in self.lines:
-            if leaf[: len(path)] == path:
-                self.reasons[leaf] = reason
-                self.taken.discard(leaf)
+        for leaf in self._below.get(path, ()):
+            self.reasons[leaf] = reason
+            self.taken.discard(leaf)
 
     def notes(self) -> Iterator[str]:
         for path, line in sorted(self.lines.items(), key=lambda leaf: leaf[1]):

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from sluice.commands.litellm_secrets import Secrets
 from sluice.commands.litellm_source import LiteLLMFile, Path, name_of, variable_of, variables
 from sluice.config.units import in_full
@@ -57,6 +59,10 @@ class Upstreams:
         self.sections: dict[str, dict[str, Any]] = {}
         self._source = source
         self._secrets = secrets
+        self._names: dict[bytes, str] = {}
+        """The names of sections, by what is in them."""
+        self._numbers: dict[str, int] = {}
+        """The last number behind a name."""
 
     def refused(self, provider: str) -> str:
         """Why a provider cannot be carried over; "" where it can."""
@@ -80,15 +86,15 @@ class Upstreams:
         if provider.startswith("azure"):
             self._entra(places, provider, section)
         self._limits(here, section)
-        for name, known in self.sections.items():
-            if known == section and "limits" not in section:
-                return name, model
-        stem = name_of(provider.replace("/", "-"))
-        name, number = stem, 1
+        written = msgspec.json.encode(section, order="sorted")
+        if "limits" not in section and written in self._names:
+            return self._names[written], model
+        name = stem = name_of(provider.replace("/", "-"))
         while name in self.sections:
-            number += 1
+            self._numbers[stem] = number = self._numbers.get(stem, 1) + 1
             name = f"{stem}-{number}"
         self.sections[name] = section
+        self._names.setdefault(written, name)
         return name, model
 
     def _places(self, here: Path) -> Iterator[Path]:

@@ -7,6 +7,7 @@ from typing import TextIO
 import click
 
 from sluice.commands.admin_api import fail
+from sluice.commands.progress import Progress
 
 MAX_INPUT_CHARACTERS = 16 << 20
 """Characters of a message on standard input."""
@@ -142,7 +143,8 @@ def litellm(file: str, output: str | None, strict: bool) -> None:
     from sluice.files import read_file, reason_of
 
     try:
-        found = imported(read_file(file, MAX_FILE_BYTES))
+        with Progress(f"reading {file}"):
+            found = imported(read_file(file, MAX_FILE_BYTES))
     except Unreadable as error:
         fail(f"{file}: {error}")
     except OSError as error:

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from sluice.commands.admin_api import of_a_running_one, printable, show, wanted
+from sluice.commands.admin_api import of_a_running_one, pages, printable, show, wanted
 from sluice.config.resources import RESOURCES
 
 as_json = click.option("--json", "as_json", is_flag=True, help="The whole answer, as JSON.")
@@ -37,11 +37,8 @@ def _key(key_id: str, action: str = "") -> str:
 def list_keys(*, url: str | None, path: str | None, as_json: bool) -> None:
     """List all keys of the running gateway."""
     found: list[dict[str, Any]] = []
-    after: str | None = ""
-    while after is not None:
-        page = wanted(url, path, "GET", f"/admin/keys?{urlencode({'limit': 200, 'after': after})}")
+    for page in pages(url, path, "GET", "/admin/keys", what="keys", limit=200):
         found += page["keys"]
-        after = page["next"]
     rows = [
         [key["id"], key["tenant"], key["source"], key["enabled"], key["aliases"], key["expires"]]
         for key in found

@@ -6,6 +6,7 @@ import sys
 import click
 
 from sluice.commands.admin_api import fail
+from sluice.commands.progress import Progress
 
 SELDOM = (100_000, 20, 20)
 """The collector's thresholds: calls in flight are many objects, of which it finds none to free."""
@@ -101,44 +102,42 @@ def simulate(
 
     if plot_path is not None and not plot_path.endswith(".svg"):
         fail(f"sluice: --plot {plot_path}: it is an SVG file, name it so: load.svg")
+    options = SimulationOptions(
+        trace,
+        path,
+        scenario_path,
+        alias=alias,
+        rate=rate,
+        lasts=lasts,
+        replicas=replicas,
+        seed=seed,
+        unit="ms" if unit == "ms" else "s",
+        speed=speed,
+    )
     try:
-        ready = prepared(
-            SimulationOptions(
-                trace,
-                path,
-                scenario_path,
-                alias=alias,
-                rate=rate,
-                lasts=lasts,
-                replicas=replicas,
-                seed=seed,
-                unit="ms" if unit == "ms" else "s",
-                speed=speed,
-            )
-        )
+        with Progress(f"reading {trace}"):
+            ready = prepared(options)
     except ValueError as error:
         fail(f"sluice: {error}")
     for note in ready.notes:
         click.echo(f"note: {note}", err=True)
-    shows = sys.stderr.isatty()
-
-    def progress(calls: int, seconds: float) -> None:
-        if shows:
-            click.echo(f"\r{calls} calls, {seconds:.0f} s simulated", nl=False, err=True)
-
     gc.freeze()
     gc.set_threshold(*SELDOM)
-    simulated = run(
-        ready.loaded,
-        ready.scenario,
-        ready.arrivals,
-        began=ready.began,
-        observed=ready.observed,
-        progress=progress,
-    )
-    if shows:
-        click.echo("\r\033[K", nl=False, err=True)
-    found = document(simulated, ready.scenario)
+    with Progress("simulating") as shown:
+
+        def progress(calls: int, seconds: float) -> None:
+            shown.doing = f"{calls} calls, {seconds:.0f} s simulated"
+
+        simulated = run(
+            ready.loaded,
+            ready.scenario,
+            ready.arrivals,
+            began=ready.began,
+            observed=ready.observed,
+            progress=progress,
+        )
+        shown.doing = "adding up"
+        found = document(simulated, ready.scenario)
     text = json.dumps(found, indent=2)
     if json_path == "-":
         click.echo(text)
@@ -149,6 +148,7 @@ def simulate(
             with open(json_path, "w", encoding="utf-8") as file:
                 file.write(text + "\n")
     if plot_path is not None:
-        draw_plot(simulated, ready.scenario.replica, plot_path)
+        with Progress(f"drawing {plot_path}"):
+            draw_plot(simulated, ready.scenario.replica, plot_path)
     if simulated.crashes:
         sys.exit(1)

@@ -7,6 +7,8 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import Any, TextIO
 from urllib.parse import urlsplit
 
+from sluice.commands.progress import Progress
+
 TIMEOUT = 300.0
 """Seconds without a byte."""
 MAX_RESPONSE_BYTES = 16 << 20
@@ -150,10 +152,12 @@ class Talk:
         answer = ""
         over = False
         lines = self._client.stream(body)
+        waiting = Progress("waiting for the first token")
         try:
-            for line in lines:
-                answer += self._shown(line)
-                over = over or ends(line)
+            with waiting:
+                for line in lines:
+                    answer += self._shown(line, waiting)
+                    over = over or ends(line)
             if not over:
                 raise Refused("the stream broke: it ended without its end; what came of it is above")
         except KeyboardInterrupt:
@@ -165,15 +169,17 @@ class Talk:
             if answer:
                 self.messages += [message, {"role": "assistant", "content": answer}]
 
-    def _shown(self, line: bytes) -> str:
+    def _shown(self, line: bytes, waiting: Progress) -> str:
         """Print what a line brings, and return its text."""
         if self._raw:
+            waiting.end()
             self._out.write(harmless(line.decode("utf-8", "replace")))
             self._out.flush()
         text, error = text_of(line)
         if error:
             raise Refused(harmless(error))
         if text and not self._raw:
+            waiting.end()
             self._out.write(harmless(text))
             self._out.flush()
         return text

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 from urllib.error import HTTPError
 from urllib.request import HTTPHandler, ProxyHandler, Request, build_opener
 
@@ -19,8 +19,25 @@ KEY_VARIABLE = "SLUICE_ADMIN_KEY"
 MAX_REPLY_BYTES = 16 << 20
 
 
+class Out(Protocol):
+    """What an answer is written to."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+    def flush(self) -> object: ...
+
+
 class NoAdminAnswer(Exception):
     """The gateway did not answer; the text says why."""
+
+
+class AdminRefused(Exception):
+    """The gateway refused a request. `answer`: why, as JSON."""
+
+    def __init__(self, status: int, answer: Any) -> None:
+        super().__init__(status, answer)
+        self.status = status
+        self.answer = answer
 
 
 def admin_url(listen: str) -> str:
@@ -60,9 +77,9 @@ def why(error: Exception) -> str:
             return str(reason)
 
 
-def copy(url: str, path: str, out: BinaryIO, timeout: float = 60.0) -> None:
+def copy(url: str, path: str, out: Out, timeout: float = 60.0) -> None:
     """Writes the body of a response of any length, JSON lines, to `out`. `timeout`: seconds of silence. Raises
-    NoAdminAnswer if the request is refused or the body ends early, and what `out` raises.
+    AdminRefused if the request is refused, NoAdminAnswer if the body ends early, and what `out` raises.
     """
     with _refusals(url):
         response = _opened(url, "GET", path, timeout, None)
@@ -75,7 +92,7 @@ def copy(url: str, path: str, out: BinaryIO, timeout: float = 60.0) -> None:
 
 def events(url: str, path: str, timeout: float = 30.0) -> Iterator[tuple[str, Any]]:
     """Yields the events of a stream (server-sent events), each with its data as JSON, until it ends. `timeout`:
-    seconds of silence. Raises NoAdminAnswer.
+    seconds of silence. Raises AdminRefused, NoAdminAnswer.
     """
     name = ""
     for line in _lines(url, path, timeout):
@@ -95,13 +112,13 @@ def _lines(url: str, path: str, timeout: float) -> Iterator[bytes]:
 
 @contextmanager
 def _refusals(url: str) -> Iterator[None]:
-    """Raises NoAdminAnswer for a refused request and for a gateway that cannot be asked."""
+    """Raises AdminRefused for a refused request, NoAdminAnswer for a gateway that cannot be asked."""
     try:
         yield
     except HTTPError as answer:
-        raise (
-            _not_the_key(url) if answer.code == 401 else NoAdminAnswer(f"{url}: it answered {answer.code}")
-        ) from None
+        if answer.code == 401:
+            raise _not_the_key(url) from None
+        raise AdminRefused(answer.code, _decoded(answer.read(MAX_REPLY_BYTES))) from None
     except (OSError, HTTPException, ValueError) as error:
         raise NoAdminAnswer(f"{url}: {why(error)}") from None
 

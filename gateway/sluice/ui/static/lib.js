@@ -118,10 +118,22 @@ export function Table({ label, columns, rows, first = "", last = null, empty = "
 
 export const Badge = ({ kind = "quiet", children }) => html`<span class=${`badge ${kind}`}>${children}</span>`;
 
+// Whether the text is in the clipboard now. Browsers offer it to pages of https and of this machine alone; elsewhere the
+// older way works, with a text that is selected.
+async function copied(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text).then(() => true, () => false);
+  const field = Object.assign(document.createElement("textarea"), { value: text });
+  (document.querySelector("dialog[open]") || document.body).append(field);
+  field.select();
+  const done = document.execCommand("copy");
+  field.remove();
+  return done;
+}
+
 export function Copy({ text, label = "Copy" }) {
   const [done, set] = useState(false);
   const copy = async () => {
-    await navigator.clipboard.writeText(text);
+    if (!(await copied(text))) return;
     set(true);
     setTimeout(() => set(false), 1500);
   };

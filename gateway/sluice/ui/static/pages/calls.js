@@ -109,7 +109,7 @@ export function Calls({ rest }) {
     <section class="card stack"><div class="filters">${FILTERS.map(([name, title, hint]) => html`<label>${title}<input value=${filter[name] || ""} onChange=${(e) => narrow({ [name]: e.target.value.trim() })} placeholder=${hint} /></label>`)}</div>
       ${Object.keys(filter).length ? html`<div class="tabs">${marks.map(([name, text]) => html`<button type="button" onClick=${() => narrow({ [name]: "" })} aria-label=${`Not only those ${text}`}>${text} ✕</button>`)}<button type="button" onClick=${() => (location.hash = "#calls")}>All calls</button></div>` : null}
       <${Note} error=${error} /></section>
-    <section class="card stack dense"><${Table} label="Calls" columns=${columns} rows=${value?.calls || []} empty=${value ? "None that is remembered." : "…"} />
+    <section class="card stack dense"><${Table} label="Calls" columns=${columns} rows=${value?.calls || []} empty=${value ? (Object.keys(filter).length ? "No remembered call matches." : "No calls since the start. The playground makes one.") : "…"} />
       <div class="row"><button type="button" disabled=${pages.length < 2} onClick=${() => turn(pages.slice(0, -1))}>Newer</button><button type="button" disabled=${!value?.next} onClick=${() => turn([...pages, value.next])}>Older</button><span class="small quiet">${value ? `${number(value.kept)} are remembered; the oldest are forgotten first${value.missing_workers.length ? `. Not answered: worker ${value.missing_workers.join(", ")}` : ""}.` : ""}</span></div></section>
     ${open ? html`<${Dialog} title=${`Call ${open.request_id}`} onClose=${() => show(null)}><${Story} call=${open} /><//>` : null}`;
 }

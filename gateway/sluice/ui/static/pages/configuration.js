@@ -144,5 +144,5 @@ export function Configuration() {
       ${file ? html`<${Found} found=${file} />` : null}</section>
     ${value ? html`<${Edit} key=${editable} editable=${editable} running=${value.text} onApplied=${reload} />` : null}
     <section class="card stack"><h2>Running</h2><p class="quiet small">Without defaults; secrets are masked.</p><pre tabindex="0">${value?.text || "…"}</pre></section>
-    <section class="card stack"><h2>Reloads</h2><${Table} label="Reloads" empty="None since the start." columns=${RELOADS} rows=${value?.reloads || []} /></section>`;
+    <section class="card stack"><h2>Reloads</h2><${Table} label="Reloads" empty="No reload since the start." columns=${RELOADS} rows=${value?.reloads || []} /></section>`;
 }

@@ -128,7 +128,7 @@ export function Overview({ rest }) {
     <${Tiles} found=${found} />
     ${found.recent ? html`<${Plots} recent=${found.recent} now=${found.now} />` : null}
     <div class="two"><${Day} now=${found.now} found=${found.today} /><${Since} found=${found} /></div>
-    ${errors ? html`<section class="card"><h2>Latest errors</h2><${Table} label="Latest errors" empty="None among the calls that are remembered." columns=${ERRORS} rows=${errors.calls} /></section>` : null}
+    ${errors ? html`<section class="card"><h2>Latest errors</h2><${Table} label="Latest errors" empty="No errors among the remembered calls." columns=${ERRORS} rows=${errors.calls} /></section>` : null}
     <div class="two">
       ${processes ? html`<section class="card" id="processes"><h2>Processes</h2><${Table} label="Processes" columns=${PROCESSES} rows=${processes.workers} /></section>` : null}
       <section class="card" id="stores"><h2>Stores</h2><${Table} label="Stores" columns=${STORES} rows=${Object.entries(found.stores)} /></section>
