@@ -248,11 +248,7 @@ CASES: dict[str, tuple[str, int, int, Callable[[Host], Awaitable[None]]]] = {
 
 @pytest.mark.timeout(900 if FULL else 240)
 @pytest.mark.parametrize("case", CASES if FULL else ["shared, killed", "shared, a worker is killed"])
-async def test_a_budget_says_what_was_used(case: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    if case == "redis, replies are lost, killed":
-        request.applymarker(
-            pytest.mark.xfail(reason="what a fallback admitted goes with its process", strict=False)
-        )
+async def test_a_budget_says_what_was_used(case: str, tmp_path: Path) -> None:
     kind, gateways, workers, fault = CASES[case]
     async with contextlib.AsyncExitStack() as servers:
         if kind == "lossy":

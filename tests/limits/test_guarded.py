@@ -350,3 +350,22 @@ async def test_closing_ends_the_probing() -> None:
     assert len(before) == 2
     await guard.guarded.close()
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_calls_that_one_lost_connection_cut_off_are_one_failure() -> None:
+    guard = Guard()
+    lost = ConnectionResetError()
+
+    async def cut(*_: object) -> Verdict:
+        raise BucketStoreFailed("connection") from lost
+
+    guard.store.take = cut  # type: ignore[method-assign,assignment]
+    for _ in range(5):
+        await guard.take()
+    assert not guard.guarded.down
+    lost = ConnectionResetError()
+    await guard.take()
+    lost = ConnectionResetError()
+    await guard.take()
+    assert guard.guarded.down
+    await guard.guarded.close()

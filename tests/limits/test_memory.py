@@ -94,3 +94,16 @@ async def test_a_budget_too_many_is_refused_and_no_other_forgotten_for_it() -> N
         [(await store.take([Claim(f"k{number}", BUDGET, expires=1e9)])).admitted for number in range(100)]
     )
     assert (await store.take([Claim("refills", LIMIT)])).admitted
+
+
+async def test_a_wall_clock_that_jumps_ahead_and_back_has_forgotten_no_budget() -> None:
+    clock, wall = Clock(), Clock()
+    wall.now = 1_000.0
+    store = MemoryStore(clock, wall=wall)
+    spent = Claim("month", BUDGET, 2, expires=90_000)
+    assert (await store.take([spent])).admitted
+    wall.now += 40 * 86_400
+    for caller in range(200):
+        await store.take([Claim(f"address:{caller}", LIMIT)])
+    wall.now -= 40 * 86_400
+    assert not (await store.take([spent])).admitted

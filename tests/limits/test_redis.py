@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 import redis.asyncio as client
 
@@ -17,7 +18,7 @@ from sluice.limits import Claim, Limit, Slot
 from sluice.limits.faults import BucketStoreFailed
 from sluice.limits.guarded import Guarded
 from sluice.limits.memory import MemoryStore
-from sluice.limits.redis import RedisStore
+from sluice.limits.redis import TIME_EVERY_SECONDS, RedisStore
 from tests.servers import RedisServer, redis_binaries, redis_server
 
 LIMIT = Limit(capacity=10, rate=0.01)
@@ -112,7 +113,10 @@ async def test_a_budget_expires_with_its_period_and_a_set_of_slots_with_its_leas
         assert 86_300_000 < await raw.pttl("{period}:day") <= 86_400_000
         assert 29_000 < await raw.pttl("{period}/s") <= 31_000
         await store.settle([Claim("day", Limit(50, 0), 1, expires=ends - 2 * 86_400)], [Slot("s", 1, "me")])
-        assert await raw.keys("{period}*") == []
+        assert await raw.exists("{period}/s") == 0
+        assert (
+            3_500_000 < await raw.pttl("{period}:day") <= 3_601_000
+        )  # by a clock that is behind it has not ended
 
 
 async def test_a_renewal_holds_again_what_was_lost(redis: RedisServer) -> None:
@@ -512,3 +516,42 @@ async def test_closing_lets_go_of_whoever_waits(own_redis: RedisServer) -> None:
     await store.close()
     answers = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(answer, BucketStoreFailed) for answer in answers)
+
+
+async def test_the_servers_clock_says_in_which_period_a_budget_is(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(redis.url, "clock") as (store, raw):
+        there = (await raw.time())[0]
+        monkeypatch.setattr("time.time", lambda: there - 40 * 86_400.0)
+        assert store.wall() == there - 40 * 86_400
+        await store.greet()
+        assert abs(store.wall() - there) < 3_600
+        monkeypatch.setattr("time.time", lambda: there + 40 * 86_400.0)
+        assert abs(store.wall() - there) < 3_600
+
+
+async def test_the_servers_clock_is_read_now_and_then(redis: RedisServer) -> None:
+    here, there = [0.0], [1_800_000_000_000_000]
+    store = RedisStore(redis.url, prefix="often", timeout=HANG, clock=lambda: here[0], now=lambda: there[0])
+    try:
+        await store.greet()
+        assert store.wall() == 1_800_000_000
+        there[0] += 86_400_000_000
+        await store.greet()
+        assert store.wall() == 1_800_000_000
+        here[0] += TIME_EVERY_SECONDS
+        await store.greet()
+        assert store.wall() == 1_800_086_400
+    finally:
+        await store.close()
+
+
+async def test_a_budget_of_a_gateway_that_is_behind_counts(redis: RedisServer) -> None:
+    async with opened(redis.url, "behind") as (store, raw):
+        ended = (await raw.time())[0] - 40 * 86_400.0
+        budget = Claim("month", Limit(10, 0), 6, expires=ended, holder="me")
+        assert (await store.take([budget])).admitted
+        await store.settle([msgspec.structs.replace(budget, held=6.0)])
+        verdict = await store.take([msgspec.structs.replace(budget, holder="other")])
+        assert (verdict.admitted, verdict.levels[0].remaining) == (False, 4)

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import lmdb
+import msgspec
 import pytest
 
 from sluice.limits import Claim, Limit, Slot
@@ -530,4 +531,18 @@ def test_what_never_refills_is_kept_until_it_expires(tmp_path: Path) -> None:
         done(store.take([Claim(f"address:{caller}", Limit(capacity=2, rate=1))]))
     assert not done(store.take([budget])).admitted
     now[1] = budget.expires
+    assert not done(store.take([budget])).admitted  # a clock that has jumped takes nothing by itself
+    for caller in range(5000):
+        done(store.take([Claim(f"other:{caller}", Limit(capacity=2, rate=1))]))
     assert done(store.take([budget])).admitted
+
+
+def test_a_call_that_ends_while_the_wall_clock_has_jumped_does_not_empty_its_budget(tmp_path: Path) -> None:
+    now = [100.0, 1_000_000.0]
+    store = SharedStore(tmp_path / "limits", clock=lambda: now[0], wall=lambda: now[1])
+    budget = Claim("budget", Limit(capacity=10, rate=0), 6, expires=1_086_400.0)
+    assert done(store.take([budget])).admitted
+    now[1] += 40 * 86_400
+    done(store.settle([msgspec.structs.replace(budget, amount=1)]))
+    now[1] -= 40 * 86_400
+    assert done(store.take([msgspec.structs.replace(budget, amount=0)])).levels[0].remaining == 3

@@ -6,6 +6,7 @@ import gc
 import io
 import logging
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from sluice.config.loader import Loaded
+from sluice.conversations import Retention, Swept
 from sluice.runtime import state as module
 from sluice.runtime.snapshot import Snapshot
 from sluice.runtime.state import ProcessState
@@ -125,6 +127,42 @@ async def test_a_file_of_a_store_that_is_none_is_an_error_and_leaves_nothing_ope
         async with state(loaded(f'{TEXT}state: "sqlite:{tmp_path}/state.db"\n')):
             raise AssertionError("it is not open")
     assert asyncio.all_tasks() == before
+
+
+async def test_a_wall_clock_that_has_jumped_ahead_deletes_nothing_that_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    there = time.time()
+    swept: list[float] = []
+    text = f'{TEXT}responses: {{store: "sqlite:{tmp_path}/kept"}}\n'
+    async with state(loaded(text)) as opened:
+
+        async def sweep(kept: Retention, now: float) -> Swept:
+            swept.append(now)
+            return Swept()
+
+        async def forget() -> bool:
+            swept.append(time.time())
+            return False
+
+        monkeypatch.setattr(opened.conversations, "sweep", sweep)
+        monkeypatch.setattr(opened.kept.store, "forget", forget)
+        assert opened.kept.store is not None
+        for jump in (0.0, 400 * 86_400.0, 0.0):
+            monkeypatch.setattr("time.time", lambda jump=jump: there + jump)
+            await opened._sweep(Retention(age=86_400.0))
+            await opened._forget(opened.kept.store)
+    assert len(swept) == 5
+    assert max(swept) < there + 3_600
+
+
+@pytest.mark.parametrize(("address", "seconds"), [("", 1.0), ("?timeout=250ms", 1.0), ("?timeout=30s", 30.0)])
+async def test_the_end_of_an_answer_waits_as_long_as_a_call_of_its_store_may_take(
+    address: str, seconds: float
+) -> None:
+    store = f"redis://127.0.0.1:1/0{address}"
+    async with state(loaded(f'{TEXT}state: "{store}"\nresponses: {{store: "{store}"}}\n')) as opened:
+        assert (opened.turns.patience, opened.kept.patience) == (seconds, seconds)
 
 
 @pytest.fixture

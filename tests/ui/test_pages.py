@@ -284,6 +284,20 @@ def test_a_session_ends_when_it_is_idle_and_some_day_in_any_case() -> None:
         opened(sessions, session.cookie)
 
 
+def test_a_session_that_was_begun_by_a_clock_that_was_ahead_ends_when_that_is_set_right() -> None:
+    clock = Clock()
+    sessions = sessions_of(clock)
+    clock.now += 40 * 86_400
+    session = sessions.begin(KEY)
+    assert opened(sessions, session.cookie)
+    clock.now -= 40 * 86_400
+    with pytest.raises(Unauthorized):
+        opened(sessions, session.cookie)
+    session = sessions.begin(KEY)
+    clock.now -= 60
+    assert opened(sessions, session.cookie)  # as clocks are set by the network
+
+
 @pytest.mark.parametrize(
     "change",
     [

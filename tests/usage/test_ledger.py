@@ -408,3 +408,15 @@ async def test_rows_of_hours_and_tags_survive_a_store_that_fails() -> None:
     assert await book.flush()
     for dimension, value in (("", ""), ("hour", "12"), ("tag:project", "alpha")):
         assert await by(book, dimension) == {("shop", value): 60}
+
+
+async def test_a_wall_clock_that_jumps_ahead_deletes_no_usage_and_counts_each_call_once() -> None:
+    wall = [NOON]
+    book = UsageLedger(MemoryUsage(), wall=lambda: wall[0], steady=lambda: NOON, hourly_days=30)
+    for moment in (NOON, NOON + 800 * 86400, NOON - 7200, NOON):
+        wall[0] = moment
+        book.add(call(), failed=False)
+        await book.flush()
+    assert sum(figures.requests for figures in (await held(book)).values()) == 3
+    hours = {row.value: figures.requests for row, figures in await book.store.of_day(DAY, "hour")}
+    assert hours == {"10": 1, "12": 2}

@@ -56,7 +56,7 @@ def admin_routes(
         AdminConversations(runtime.conversations, lambda: runtime.state.seals.on),
         AdminExport(runtime.conversations, runtime.kept.store),
         AdminKeys(runtime.keys, runtime.config, runtime.log),
-        AdminBudgets(runtime.store, runtime.config, runtime.keys.table, runtime.log, wall),
+        AdminBudgets(runtime.store, runtime.config, runtime.keys.table, runtime.log, runtime.state.calendar),
         AdminUsage(runtime.usage, runtime.loaded.prices, runtime.deferred.flush, wall),
         overview := AdminOverview(runtime, wall),
         AdminAliases(runtime),

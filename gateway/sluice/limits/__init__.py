@@ -114,6 +114,15 @@ class Remote(Protocol):
         ...
 
 
+@runtime_checkable
+class Dated(Protocol):
+    """A bucket store with a wall clock that all who share it go by: it says in which period a budget is."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+
 SLOT_WAIT = 1.0
 """Seconds until a call that found no free slot should try again."""
 

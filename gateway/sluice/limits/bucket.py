@@ -122,15 +122,16 @@ def _rule(limit: Limit, pace: int, unit: int, capacity: int) -> Rule:
 
 class Bucket:
     """The state of one bucket: its backlog as it was at the time `at`. A new one is full. `expires` as in its
-    claims."""
+    claims; `lasts`: what that was by the clock of `at`, when the bucket was made."""
 
-    __slots__ = ("at", "backlog", "expires", "rule")
+    __slots__ = ("at", "backlog", "expires", "lasts", "rule")
 
-    def __init__(self, rule: Rule, at: int, expires: float = 0.0) -> None:
+    def __init__(self, rule: Rule, at: int, expires: float = 0.0, lasts: float = 0.0) -> None:
         self.rule = rule
         self.at = at
         self.backlog = 0
         self.expires = expires
+        self.lasts = lasts
 
     def refill(self, earliest: int, latest: int) -> None:
         """Refills for the time that has passed. Where the clock is finer than a microsecond, it is between

@@ -1,6 +1,7 @@
 """A bucket store with a circuit breaker: while the store is down, a local fallback decides.
 
-After `failures` calls in a row without an answer the store counts as down: calls that still wait for it stop
+After `failures` calls in a row without an answer the store counts as down (those that one lost connection cut off
+are one): calls that still wait for it stop
 waiting, and further calls are decided at once, by the fallback's own buckets (mode "open") or by refusing
 them ("closed"). The fallback's buckets are this gateway's share of the limits: limits and budgets divided by
 the number of gateways. So an outage admits at most the limit once more, over all gateways together; slots
@@ -27,7 +28,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from sluice.errors import Unavailable
-from sluice.limits import Balance, BucketStore, Claim, Limit, Remote, Slot, Verdict
+from sluice.limits import Balance, BucketStore, Claim, Dated, Limit, Remote, Slot, Verdict
 from sluice.limits.faults import BucketStoreFailed
 from sluice.storage import DOWN, Reason
 
@@ -95,6 +96,7 @@ class Guarded:
     ) -> None:
         self.down = False
         self.lease = store.lease
+        self.wall = store.wall if isinstance(store, Dated) else time.time
         self._store = store
         self._mode = mode
         self._failures = failures
@@ -106,6 +108,8 @@ class Guarded:
         self._decided = decided
         self._switched = switched
         self._streak = 0
+        self._cause: BaseException | None = None
+        """Of the failure that was counted last."""
         self._waiting: set[asyncio.Timeout] = set()
         self._probing: asyncio.Task[None] | None = None
         self._settling: asyncio.Task[None] | None = None
@@ -119,7 +123,7 @@ class Guarded:
             try:
                 verdict = await self._ask(self._timeout, self._store.take, claims, slots)
             except BucketStoreFailed as error:
-                self._count(error.reason)
+                self._count(error)
             else:
                 self._decided("store", self._clock() - began)
                 return verdict
@@ -137,7 +141,7 @@ class Guarded:
             try:
                 await self._ask(MAX_GREETING_SECONDS, self._store.greet)
             except BucketStoreFailed as error:
-                self._count(error.reason)
+                self._count(error)
 
     async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
         """Does not raise if the store is down: the call that is settled has its answer already."""
@@ -160,7 +164,7 @@ class Guarded:
                     min(self.lease / 3, 10), self._store.renew, held, *([reserved] if reserved else [])
                 )
             except BucketStoreFailed as error:
-                self._count(error.reason)
+                self._count(error)
 
     async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
         """Returns the store's balances after all pending settlements. Raises Unavailable if it does not
@@ -171,7 +175,7 @@ class Guarded:
             await self._settle_pending()
             return await self._ask(max(self._timeout, MAX_GREETING_SECONDS), self._store.balances, claims)
         except BucketStoreFailed as error:
-            self._count(error.reason)
+            self._count(error)
             raise Unavailable("The budgets cannot be read now") from error
 
     async def close(self) -> None:
@@ -195,7 +199,7 @@ class Guarded:
         try:
             await self._settle_one(settlement)
         except BucketStoreFailed as error:
-            self._count(error.reason)
+            self._count(error)
             if settlement.repeatable:
                 self._add_pending(settlement)
         else:
@@ -241,7 +245,7 @@ class Guarded:
             try:
                 await self._settle_pending()
             except BucketStoreFailed as error:
-                self._count(error.reason)
+                self._count(error)
 
     async def _ask(self, timeout: float, operation: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """Calls the store. Raises BucketStoreFailed, also if the store is declared down meanwhile."""
@@ -257,10 +261,14 @@ class Guarded:
         self._streak = 0
         return answer
 
-    def _count(self, reason: Reason) -> None:
-        self._failed(reason)
-        if reason not in DOWN or self.down:
+    def _count(self, error: BucketStoreFailed) -> None:
+        """Calls that were on one connection when that was lost have one cause, and count as one failure."""
+        self._failed(error.reason)
+        if error.reason not in DOWN or self.down:
             return
+        if self._streak and error.__cause__ is not None and error.__cause__ is self._cause:
+            return
+        self._cause = error.__cause__
         self._streak += 1
         if self._streak >= self._failures:
             self._declare_down()

@@ -2,8 +2,9 @@
 
 Full buckets need no memory: every few claims a sweep checks the buckets that were checked longest ago and
 deletes those that are full again, so no task is needed. Beyond `max_buckets` it deletes the oldest ones even
-if they are not full. Only buckets that never refill (budgets) are kept until they expire; at twice
-`max_buckets` a new budget is refused.
+if they are not full. Only buckets that never refill (budgets) are kept until they expire, by both
+clocks: a wall clock that jumps ahead and back has forgotten nothing. At twice `max_buckets` a new budget is
+refused.
 """
 
 import math
@@ -178,7 +179,9 @@ class MemoryStore:
     def _new(self, claim: Claim, at: int) -> Bucket:
         if not claim.limit.rate and len(self._buckets) >= 2 * self._max_buckets:
             raise Unavailable("The limits cannot be checked now")
-        bucket = self._buckets[claim.key] = Bucket(rule_of(claim.limit), at, claim.expires)
+        expires = claim.expires
+        lasts = at + (expires - self._wall()) * SECOND if expires else 0.0
+        bucket = self._buckets[claim.key] = Bucket(rule_of(claim.limit), at, expires, lasts)
         return bucket
 
     def _enter(self, slot: Slot, entered: list[Slot]) -> bool:
@@ -212,7 +215,9 @@ class MemoryStore:
             key = next(iter(buckets))
             bucket = buckets[key]
             bucket.refill(earliest, latest)
-            budget_runs = not bucket.rule.pace and (not bucket.expires or wall < bucket.expires)
+            budget_runs = not bucket.rule.pace and (
+                not bucket.expires or wall < bucket.expires or earliest < bucket.lasts
+            )
             if bucket.backlog and (budget_runs or (bucket.rule.pace and len(buckets) <= self._max_buckets)):
                 buckets.move_to_end(key)
             else:

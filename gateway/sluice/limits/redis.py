@@ -1,5 +1,6 @@
 """Holds buckets and slots that any number of gateways share, in Redis 6.2+ or Valkey: one script and one
-round trip per call. The time is the server's, so gateways need no common clock.
+round trip per call. The time is the server's, so gateways need no common clock; it also says which period of a
+budget it is (`RedisStore.wall`).
 
 All keys begin with `{prefix}`, a hash tag: the buckets of a call share a slot, as a cluster requires of a
 script, and everything of one prefix is on one shard. A server that evicts keys gives callers tokens that they
@@ -20,6 +21,8 @@ was done.
 
 import asyncio
 import hashlib
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -45,7 +48,10 @@ MAX_PENDING = 10_000
 RENEWALS_AT_A_TIME = 256
 """Slots that one run of the script renews, so that other calls wait for one run at most."""
 
-Mode = Literal["take", "settle", "again", "renew", "look"]
+TIME_EVERY_SECONDS = 10.0
+"""Seconds between two readings of the server's clock."""
+
+Mode = Literal["take", "settle", "again", "renew", "look", "time"]
 Place = tuple[str, str]
 """The key of a set of slots, and a holder."""
 
@@ -133,8 +139,8 @@ class RedisStore:
     """Buckets and slots in Redis.
 
     `url`: see `sluice.storage.address`; its timeout applies if `timeout` is None. `timeout`: seconds of a
-    whole call. `lease`: seconds of a slot or reservation without renewal. `now` replaces the server's clock
-    (in microseconds), for tests. Raises ValueError if the address is invalid.
+    whole call. `lease`: seconds of a slot or reservation without renewal. `clock` is monotonic.
+    `now` replaces the server's clock (in microseconds), for tests. Raises ValueError if the address is invalid.
     """
 
     def __init__(
@@ -145,11 +151,16 @@ class RedisStore:
         timeout: float | None = None,
         lease: float = 30.0,
         max_connections: int = 4,
+        clock: Callable[[], float] = time.monotonic,
         now: Callable[[], int] | None = None,
     ) -> None:
         self.lease = lease
         self._tag = f"{{{prefix}}}"
         self._now = now
+        self._clock = clock
+        self._ahead: float | None = None
+        """Seconds by which the server's clock is ahead of ours; None: it was never read."""
+        self._time_due = -math.inf
         self._script = files("sluice.limits").joinpath("take.lua").read_text("utf-8")
         self._digest = hashlib.sha1(
             self._script.encode(), usedforsecurity=False
@@ -186,6 +197,11 @@ class RedisStore:
             Level(float(slot.capacity - taken), 0.0) for slot, taken in zip(slots, places[::2], strict=True)
         ]
         return Verdict(True, tuple(levels))
+
+    def wall(self) -> float:
+        """The server's time, as read less than TIME_EVERY_SECONDS before the last call; until it was read,
+        this host's."""
+        return time.time() if self._ahead is None else self._clock() + self._ahead
 
     async def greet(self) -> None:
         """Raises BucketStoreFailed. Waits longer than a call, to report the reason of a slow refusal."""
@@ -294,6 +310,8 @@ class RedisStore:
             batch = [call for call in queued if call.mode != "take" or _waits(call)]
             while self._pending and len(batch) < MAX_CALLS_PER_BATCH:
                 batch.append(self._pending.popleft())
+            if self._clock() >= self._time_due:
+                batch.insert(0, self._reading_of_time())
             try:
                 async with asyncio.timeout(max(MIN_REPLY_WAIT_SECONDS, self.timeout)):
                     replies = await self._send(batch)
@@ -307,6 +325,18 @@ class RedisStore:
                 healthy = True
                 for call, reply in zip(batch, replies, strict=True):
                     self._deliver(call, reply)
+
+    def _reading_of_time(self) -> _Call:
+        self._time_due = self._clock() + TIME_EVERY_SECONDS
+        answer = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(self._note_time)
+        return _Call("time", places=[(f"{self._tag}/", "")], limits=[0], answer=answer)
+
+    def _note_time(self, answer: "asyncio.Future[list[int]]") -> None:
+        if not answer.cancelled() and answer.exception() is None:
+            self._ahead = answer.result()[0] / SECOND - self._clock()
+        else:
+            self._time_due = -math.inf
 
     def _deliver(self, call: _Call, reply: Any) -> None:
         if call.mode == "take" and not _waits(call) and not isinstance(reply, Exception) and reply[0]:

@@ -245,8 +245,6 @@ class SharedStore:
         if found is None:
             return BucketRow(rule, latest, name)
         at, backlog, pace, unit, capacity, until = BUCKET.unpack(found)
-        if until and until <= self._wall():
-            return BucketRow(rule, latest, name)
         row = BucketRow(rule, at if pace else earliest, name)
         row.backlog = backlog
         row.reserved = 0 if pace else at

@@ -3,14 +3,14 @@
 --
 -- KEYS     the bucket of each claim; one may stand there twice, under the same limit; then the set of each slot, then the
 --          set of each reservation
--- ARGV     "take", "settle", "again" (settle, unless it was done), "renew" or "look"; the time in microseconds for tests, else
+-- ARGV     "take", "settle", "again" (settle, unless it was done), "renew", "look" or "time"; the time in microseconds for tests, else
 --          "" for the server's own; the lease in microseconds; the number of claims; that of slots;
 --          for each claim: pace, unit, capacity (ticks, see bucket.py), the ticks to add, when what never refills expires
 --          (milliseconds since the epoch, 0: never); for each slot: capacity and holder; for each reservation: the number of
 --          its claim, from 1, and "holder ticks unit"
 -- returns  {1 = done, 0 = refused; the backlog of each claim's bucket afterwards;
 --          for each slot how many are taken under its key, and 1 where there was one for it};
---          of a look {1; backlog and reserved ticks of each claim's bucket}
+--          of a look {1; backlog and reserved ticks of each claim's bucket}; of "time" {the microsecond that it is here}
 --
 -- A bucket is a string "at backlog pace unit" (see bucket.py) that expires when it would be full. The slots under a key
 -- are a sorted set of holders by the microsecond in which their lease ends. So are a budget's reservations, whose ticks are
@@ -32,8 +32,16 @@ if clock == "" then
   now, margin = time[1] * 1000000 + time[2], 1000
 end
 
+if mode == "time" then return {now} end
+
 local function whole(number)
   return string.format("%.0f", number)
+end
+
+-- When what never refills expires, by this clock. A caller whose clock is behind may mean a time that is past here: to expire
+-- then would be to count nothing.
+local function not_past(expires)
+  return whole(math.max(tonumber(expires), math.floor(now / 1000) + 3600000))
 end
 
 -- A server short of memory refuses a script whose first write needs some, so taking begins with SET or ZADD and the
@@ -46,7 +54,7 @@ local function write(key, bucket)
     if bucket.pace ~= "0" then
       redis.call("SET", key, state, "PX", whole(math.ceil(bucket.backlog / bucket.pace / 1000) + margin))
     elseif bucket.expires ~= "0" then
-      redis.call("SET", key, state, "PXAT", bucket.expires)
+      redis.call("SET", key, state, "PXAT", not_past(bucket.expires))
     else
       redis.call("SET", key, state)
     end
@@ -104,7 +112,7 @@ end
 
 local function expire(one)
   local expires = ARGV[5 * one.claim + 5]
-  if expires ~= "0" then redis.call("PEXPIREAT", one.key, expires) end
+  if expires ~= "0" then redis.call("PEXPIREAT", one.key, not_past(expires)) end
 end
 
 if mode == "renew" then -- what cannot be renewed does not keep the others from it

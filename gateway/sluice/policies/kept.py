@@ -3,7 +3,7 @@ complete.
 
 Without a store, requests that refer to a response are refused, and all others pass. The end of an answer is
 sent when it has been stored, so that a client that has read it can refer to it at once, at any process that
-shares the store; if the store takes longer than STORE_SECONDS, or fails, the end is sent anyway, and the answer is
+shares the store; if the store takes longer than `patience`, or fails, the end is sent anyway, and the answer is
 sent to the store again while that is down (`sluice.storage.again`). Who refers to it meanwhile, in the same
 process, waits for that; where the store has just failed, what it has not is 503, and not 404.
 """
@@ -21,7 +21,7 @@ from sluice.errors import BadRequest, NotFound, Unavailable
 from sluice.kept import ResponseStore
 from sluice.model.kept import Item, Keep, KeptResponse
 from sluice.proxy.call import Call
-from sluice.storage.again import AGAIN, AGAIN_AFTER, stored
+from sluice.storage.again import AGAIN, AGAIN_AFTER, STORE_SECONDS, stored
 
 T = TypeVar("T")
 STORE_ERRORS = (OSError, TimeoutError, RuntimeError, ValueError, msgspec.DecodeError)
@@ -32,8 +32,6 @@ MAX_PREVIOUS_RESPONSES = 512
 MAX_HELD_BYTES = 32 << 20
 """Maximum bytes of these responses, and of those that wait for a store that is down."""
 MAX_REFERENCES = 1000
-STORE_SECONDS = 1.0
-"""Seconds for which the end of an answer waits until it is stored."""
 DOUBTFUL_SECONDS = AGAIN + 2.0
 """Seconds after a failure of the store during which a response that is not found is 503 instead of 404."""
 CLOSING = 10.0
@@ -49,6 +47,7 @@ class KeptResponses:
 
     `failed` gets the name and error of a failed operation of the store. `wall` gives the time that responses
     are dated by (seconds since the epoch); `clock` is monotonic.
+    `patience`: seconds for which the end of an answer waits until it is stored.
     """
 
     def __init__(
@@ -58,8 +57,10 @@ class KeptResponses:
         failed: Callable[[str, Exception], object] = lambda operation, error: None,
         *,
         clock: Callable[[], float],
+        patience: float = STORE_SECONDS,
     ) -> None:
         self.store = store
+        self.patience = patience
         self._wall = wall
         self._failed = failed
         self._clock = clock
@@ -199,7 +200,7 @@ class _KeptCall:
             and not self._keeping.done()
             and (kind is None or issubclass(kind, Exception))
         ):
-            await asyncio.wait([self._keeping], timeout=STORE_SECONDS)
+            await asyncio.wait([self._keeping], timeout=self._policy.patience)
 
     def _answered(self, text: str) -> "asyncio.Task[None] | None":
         self._keeping = self._policy.keep(self._store, self._call, self._keep)

@@ -72,7 +72,8 @@ class Limiter:
     beyond its soft mark. That one is shown at zero from the first call that the budget holds for: an alert
     sees no increase in a new series.
 
-    `teams` stand above tenants. `clock` monotonic and `wall` since the epoch, in seconds. `settlements` (of
+    `teams` stand above tenants. `clock` monotonic and `wall` since the epoch, in seconds; `calendar` is the
+    wall clock that budgets' periods go by (None: `wall`). `settlements` (of
     the same store) and `alias_queues`, which it wakes, are given where several limiters share them.
     """
 
@@ -87,6 +88,7 @@ class Limiter:
         soft: Callable[[str, str], Any],
         clock: Callable[[], float],
         wall: Callable[[], float],
+        calendar: Callable[[], float] | None = None,
         teams: Mapping[str, Team] | None = None,
         settlements: Settlements | None = None,
         alias_queues: AliasQueues | None = None,
@@ -105,6 +107,7 @@ class Limiter:
         self._count = count
         self._clock = clock
         self._wall = wall
+        self._calendar = calendar if calendar is not None else wall
         self._plans: dict[tuple[str, ...], _Known] = {}
         self._of_addresses: dict[str, Claim] = {}
         self._empty: dict[str, tuple[float, RateLimited]] = {}
@@ -159,7 +162,7 @@ class Limiter:
         aliases = principal.limits.aliases
         single = [single_alias(aliases, route)] if route is not None else [*aliases]
         views = self.scopes.of_caller(principal, filter(None, single), user)
-        return await left(self.store, views, self._wall())
+        return await left(self.store, views, self._calendar())
 
     # --- addresses
 
@@ -207,7 +210,7 @@ class Limiter:
         return (claim, *plan.fixed)
 
     def metered(self, plan: ClaimPlan, amounts: Amounts, holder: str) -> list[Claim]:
-        return plan.amounts(amounts, self._wall(), holder)
+        return plan.amounts(amounts, self._calendar(), holder)
 
     def reserved(self, chat: ChatRequest, targets: Sequence[Target]) -> Amounts:
         return reserved(chat, targets, self._output_tokens, self._wall())
@@ -292,7 +295,7 @@ class Limiter:
             and denied.resource == "budget"
             and denied.amount <= denied.limit.capacity
         ):
-            retry_after = seconds_left(denied, self._wall())
+            retry_after = seconds_left(denied, self._calendar())
         headers = headers_of(shown, verdict.levels)
         refusal = RateLimited(
             retry_after, scope=denied.scope, resource=denied.resource, final=final, headers=headers

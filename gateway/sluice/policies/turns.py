@@ -7,7 +7,7 @@ nothing, and a cut answer is stored as far as it was delivered, marked as interr
 If the store has to wait, it does so in a task of its own, which is not cancelled with the call's task (when
 its client has left). The session's next turn begins when that task has ended. The last bytes of a complete
 answer are also sent after it, so that a client that has read the end finds the turn in every process that
-shares the store; if the store takes longer than STORE_SECONDS they are sent anyway.
+shares the store; if the store takes longer than `patience` they are sent anyway.
 
 A store that several hosts share gives each turn a lease of its session (`sluice.conversations.leases`), which
 it holds from before its history is read until it is stored: so turns follow one another over all hosts.
@@ -30,12 +30,11 @@ from sluice.errors import Forbidden, Unavailable
 from sluice.identity.principal import NOT_OF_THE_PREFIX, Principal
 from sluice.model.chat import Message, Text, Thought
 from sluice.proxy.call import Call
+from sluice.storage.again import STORE_SECONDS
 
 COMPLETE = frozenset({"done", "length", "content_filter"})
 BROKEN = (OSError, TimeoutError, RuntimeError)
 CHARACTERS_PER_TOKEN = 4
-STORE_SECONDS = 1.0
-"""Seconds for which the end of an answer waits for its turn to be stored."""
 MAX_HISTORY_CHARACTERS = 4 << 20
 """Maximum characters of the earlier messages that one request gets; the oldest are left out. The newest
 message is always included."""
@@ -45,7 +44,7 @@ CLOSING = 10.0
 
 class Turns:
     """The policy for calls with a session. `failed` gets the name and error of a failed store operation: the
-    caller has its answer by then."""
+    caller has its answer by then. `patience`: seconds for which the end of an answer waits for its turn to be stored."""
 
     def __init__(
         self,

@@ -121,7 +121,7 @@ class Snapshot:
         async with AsyncExitStack() as stack:
             self._build(stack)
             budgets = state.keys.table.budgets_beside(self.names.keys)
-            await reopen(state.store, state.usage.store, config, time.time(), budgets)
+            await reopen(state.store, state.usage.store, config, state.calendar(), budgets)
             self._start(stack)
             self._closing = stack.pop_all()
         return self
@@ -174,6 +174,7 @@ class Snapshot:
             soft=partial(state.metrics.zero, "budget_soft"),
             clock=state.clock,
             wall=time.time,
+            calendar=state.calendar,
             teams=config.teams,
             settlements=state.settlements,
             alias_queues=state.alias_queues,

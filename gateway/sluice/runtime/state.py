@@ -27,7 +27,7 @@ from sluice.conversations.measured import MeasuredShared
 from sluice.conversations.turnstile import Turnstile
 from sluice.errors import Unavailable
 from sluice.kept import ResponseStore
-from sluice.limits import Remote
+from sluice.limits import Dated, Remote
 from sluice.policies.end_users import TrackedUsers
 from sluice.policies.kept import KeptResponses
 from sluice.policies.queue import AliasQueues
@@ -47,6 +47,7 @@ from sluice.runtime.stores import (
     conversation_store,
     journals,
     key_follower,
+    patience,
     response_store,
     retention,
     turn_locks,
@@ -56,7 +57,9 @@ from sluice.runtime.stores import (
 from sluice.runtime.transports import Transports
 from sluice.storage import PROBLEMS
 from sluice.storage.address import store_of
+from sluice.storage.again import STORE_SECONDS
 from sluice.storage.sealing import Seals
+from sluice.storage.steady import MAX_STEP_SECONDS, SteadyWall
 from sluice.telemetry.board import BoardSlot
 from sluice.telemetry.formats import Format
 from sluice.telemetry.logs import LogLines, open_lines, open_log
@@ -114,6 +117,7 @@ class ProcessState:
         self.lines = lines
         self.clock = clock or time.monotonic
         self.started = int(time.time())
+        self._steady = SteadyWall(time.time, self.clock)
         self.draining = False
         self.off: dict[str, str] = {}
         """Labels of targets that are switched off: "disabled" or "draining"."""
@@ -179,7 +183,7 @@ class ProcessState:
         stack.callback(self.flush)
         self._thread = ThreadPoolExecutor(1, "beside")
         stack.callback(self._thread.shutdown, wait=False, cancel_futures=True)
-        self.usage = usage_ledger(config, metrics, self.log, self.watches)
+        self.usage = usage_ledger(config, metrics, self.log, self.watches, self._steady)
         stack.push_async_callback(self.usage.close)
         stack.callback(self.deferred.flush)
         kind = store_of(config.state.reveal()).kind
@@ -215,16 +219,24 @@ class ProcessState:
         if locks is not None:
             stack.callback(locks.close)
         turnstile = Turnstile(locks=locks)
-        self.turns = Turns(store, turnstile, time.time, records.not_kept, leases=leases)
+        waits = patience(config.state.reveal())
+        self.turns = Turns(store, turnstile, time.time, records.not_kept, leases=leases, patience=waits)
         stack.push_async_callback(self.turns.close)
+        kept_at = config.responses.store
         self.kept = KeptResponses(
-            response_store(config, self.watches, self.seals), time.time, records.not_kept, clock=self.clock
+            response_store(config, self.watches, self.seals),
+            time.time,
+            records.not_kept,
+            clock=self.clock,
+            patience=patience(kept_at.reveal()) if kept_at is not None else STORE_SECONDS,
         )
         stack.push_async_callback(self.kept.close)
         self.keys = key_follower(config, metrics, self.watches)
         stack.push_async_callback(self.keys.close)
         self.store = bucket_store(config, metrics, self.log, self.watches)
         stack.push_async_callback(self.store.close)
+        self.calendar = self.store.wall if isinstance(self.store, Dated) else time.time
+        """The wall clock that budgets' periods go by."""
         self.settlements = Settlements(self.store, self.alias_queues.wake)
         stack.push_async_callback(self.settlements.close)
         self.journals = journals(config, records.not_journaled, self.watches)
@@ -305,9 +317,12 @@ class ProcessState:
         return asyncio.create_task(Sweeper(step, self.records.swept, self.records.not_kept).run())
 
     async def _sweep(self, kept: Retention) -> Swept:
-        return await self.conversations.sweep(kept, time.time())
+        return await self.conversations.sweep(kept, self._steady())
 
     async def _forget(self, responses: ResponseStore) -> Swept:
+        """Deletes by the stores' own reading of the wall clock, so not while that is not believed."""
+        if time.time() - self._steady() > MAX_STEP_SECONDS:
+            return Swept()
         return Swept(more=await responses.forget())
 
     async def _greet(self) -> None:

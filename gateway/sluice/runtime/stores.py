@@ -20,6 +20,8 @@ from sluice.limits.memory import MemoryStore
 from sluice.resume import Journals
 from sluice.runtime.engines import configured
 from sluice.storage import REASONS, Reason, reason_of_file
+from sluice.storage.address import store_of
+from sluice.storage.again import STORE_SECONDS
 from sluice.storage.sealing import Seals
 from sluice.storage.watch import StoreWatch
 from sluice.telemetry.metrics import Metrics
@@ -98,8 +100,10 @@ def journals(config: Config, not_journaled: Callable[[], object], watches: Store
     return at.engine.journals(at, failed, watch.succeeded)
 
 
-def usage_ledger(config: Config, metrics: Metrics, log: Any, watches: StoreWatches) -> UsageLedger:
-    """Returns the ledger that counts what calls use, for the store of usage."""
+def usage_ledger(
+    config: Config, metrics: Metrics, log: Any, watches: StoreWatches, steady: Callable[[], float]
+) -> UsageLedger:
+    """Returns the ledger that counts what calls use, for the store of usage. `steady`: see `UsageLedger`."""
     errors, aside = metrics.child("usage_store_errors"), metrics.child("usage_put_aside")
     watch = watches.begin("usage", configured(admin_store(config), config).kind)
 
@@ -120,6 +124,7 @@ def usage_ledger(config: Config, metrics: Metrics, log: Any, watches: StoreWatch
     return UsageLedger(
         store,
         wall=time.time,
+        steady=steady,
         failed=failed,
         succeeded=watch.succeeded,
         folded=folded,
@@ -142,6 +147,12 @@ def conversation_store(config: Config, metrics: Metrics, watches: StoreWatches, 
     if not at.shared:
         return MeasuredFile(store, metrics, at.kind, time.monotonic, watch=watch, reason_of=reason_of_file)
     return MeasuredShared(cast(SharedConversations, store), metrics, at.kind, time.monotonic, watch=watch)
+
+
+def patience(text: str) -> float:
+    """Returns the seconds for which the end of an answer waits until it is kept in the store at this address: as long
+    as one call of the store may take, which whoever has set a `timeout` there has decided."""
+    return max(STORE_SECONDS, getattr(store_of(text), "timeout", None) or 0.0)
 
 
 def turn_locks(config: Config) -> "TurnLocks | None":

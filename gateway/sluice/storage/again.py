@@ -9,6 +9,8 @@ MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.01, 1.0
 """Seconds between two tries: more each time."""
 AGAIN = 8.0
 """Seconds for which it is tried: a server that stalls may go on by then, or a new master be there."""
+STORE_SECONDS = 1.0
+"""Seconds for which the end of an answer waits at least until it is stored."""
 AGAIN_AFTER: frozenset[Reason] = DOWN | {"busy"}
 
 

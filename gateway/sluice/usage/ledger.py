@@ -44,13 +44,15 @@ class UsageLedger:
     """Counts finished calls. `wall` gives seconds since the epoch. `failed` is called for each batch that did
     not arrive (it is kept), `succeeded` when all did, `folded` for each call counted under OTHER, `put_aside`
     for each row that the store refuses: it is left out of the report, so that the others are in it.
-    `hourly_days`: days for which it is also kept by the hour; 0: not at all."""
+    `hourly_days`: days for which it is also kept by the hour; 0: not at all. `steady`: the wall clock for what is
+    deleted by age (None: `wall`)."""
 
     def __init__(
         self,
         store: UsageStore,
         *,
         wall: Callable[[], float],
+        steady: Callable[[], float] | None = None,
         failed: Callable[[UsageFailed], object] = lambda error: None,
         succeeded: Callable[[], object] = lambda: None,
         folded: Callable[[], object] = lambda: None,
@@ -61,6 +63,7 @@ class UsageLedger:
     ) -> None:
         self.store = store
         self._wall = wall
+        self._steady = steady if steady is not None else wall
         self._failed = failed
         self._succeeded = succeeded
         self._folded = folded
@@ -236,10 +239,11 @@ class UsageLedger:
 
     async def _prune(self) -> None:
         """Once a day."""
-        if self._day and self._pruned != self._day:
-            await self.store.prune(_name(self._began - KEPT_DAYS * DAY))
-            await self.store.prune(_name(self._began - self._hourly_days * DAY), HOUR)
-            self._pruned = self._day
+        now = self._steady()
+        if self._day and self._pruned != (today := _name(now)):
+            await self.store.prune(_name(now - KEPT_DAYS * DAY))
+            await self.store.prune(_name(now - self._hourly_days * DAY), HOUR)
+            self._pruned = today
 
 
 def _name(midnight: float) -> str:
