@@ -1,8 +1,8 @@
-"""Responses that callers want kept (`store` of OpenAI's Responses API), behind one protocol: memory, sqlite,
-redis, postgres.
+"""Responses that callers want kept (`store` of OpenAI's Responses API), behind one protocol: memory, SQLite,
+Redis, PostgreSQL. One test suite covers all stores.
 
-Each belongs to a tenant, and nobody else can tell that it is there. They are forgotten after a time.
-One test suite for all.
+Each response belongs to a tenant; other tenants cannot find out that it exists. Responses are deleted after a
+time.
 """
 
 from typing import Protocol
@@ -12,8 +12,8 @@ from sluice.storage import Reason
 
 
 class ResponsesFailed(OSError):
-    """The store did not answer, or with an error, or what it has cannot be decrypted. `reason` as in
-    `sluice.storage`."""
+    """The store did not answer, or answered with an error, or an entry cannot be decrypted. `reason` is one
+    of `sluice.storage.Reason`."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -22,35 +22,36 @@ class ResponsesFailed(OSError):
 
 class ResponseStore(Protocol):
     async def put(self, tenant: str, kept: KeptResponse) -> None:
-        """Keep a response; one of the same id is replaced."""
+        """Stores a response; one with the same id is replaced."""
         ...
 
     async def get(self, tenant: str, id: str) -> KeptResponse | None: ...
 
     async def holder(self, tenant: str, item: str) -> KeptResponse | None:
-        """The response whose output has the item of this id."""
+        """Returns the response whose output has the item with this id."""
         ...
 
     async def delete(self, tenant: str, id: str) -> bool:
-        """Forget a response. Returns whether it was there."""
+        """Deletes a response. Returns whether it was there."""
         ...
 
     async def delete_of(self, tenant: str) -> int:
-        """Forget all responses of a tenant: how many there were. What was done when it fails halfway stays
-        done."""
+        """Deletes all responses of a tenant. Returns how many there were. If it fails halfway, the part that
+        was done stays done."""
         ...
 
     async def ids(self, tenant: str, after: str, limit: int) -> tuple[list[str], str]:
-        """Some `limit` ids of a tenant's responses behind `after`; and what the next ones come behind.
+        """Returns about `limit` ids of a tenant's responses after `after`, and the position after which the
+        next page begins.
 
-        "" is what the first come behind, and what follows the last. There may be none though others follow.
-        Raises ValueError where `after` is none of ours.
+        The position of the first page is "", and so is the one after the last page. A page may be empty
+        although others follow. Raises ValueError for an `after` that no page returned.
         """
         ...
 
     async def forget(self) -> bool:
-        """Delete some of those that are too old: no call finds them any more. Returns whether there may be
-        more. Called now and then, beside the calls."""
+        """Deletes some responses that are too old; calls do not find them any more. Returns whether there may
+        be more. To be called now and then, beside the calls."""
         ...
 
     async def close(self) -> None: ...

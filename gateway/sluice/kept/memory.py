@@ -1,4 +1,5 @@
-"""Kept responses in this process's memory: gone with it. Bounded, the oldest are forgotten first."""
+"""Kept responses in this process's memory, which are lost when it ends. Bounded: the oldest are deleted
+first."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from sluice.model.kept import KeptResponse
 
 MAX_RESPONSES = 10_000
 MAX_BYTES = 64 << 20
-"""Of all responses together."""
+"""Maximum bytes of all responses together."""
 
 Key = tuple[str, str]
 
@@ -23,7 +24,7 @@ class MemoryResponses:
         self._max = responses
         self._max_size = size
         self._size = 0
-        self._kept: OrderedDict[Key, KeptResponse] = OrderedDict()  # the one that was put last is last
+        self._kept: OrderedDict[Key, KeptResponse] = OrderedDict()  # the one that was stored last comes last
         self._holders: dict[Key, str] = {}
 
     async def put(self, tenant: str, kept: KeptResponse) -> None:

@@ -150,7 +150,7 @@ class PostgresResponses:
         id, previous, created, input, response, items = rows[0]
         try:
             names = id.decode(), previous.decode(), tuple([item.decode() for item in items])
-        except ValueError as error:  # somebody else's bytes
+        except ValueError as error:  # a row that the gateway has not written
             raise ResponsesFailed("reply") from error
         return KeptResponse(*names[:2], created, input, response, names[2])
 

@@ -31,7 +31,7 @@ PAGE = 200
 LISTED = 86400.0
 """Seconds for which a list outlives its last response."""
 MAX_LISTS = 1000
-"""Lists in which a process looks for what is too old; others end by themselves."""
+"""Maximum lists in which a process looks for old responses; other lists expire by themselves."""
 
 _encode = msgspec.json.Encoder().encode
 _items = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -59,7 +59,7 @@ class RedisResponses:
         self._prefix = prefix
         self._timeout = timeout if timeout is not None else address.timeout or TIMEOUT
         self._client = RedisClient(address, connections=CONNECTIONS, wait=self._timeout)
-        self._lists: dict[str, str] = {}  # of which tenant each is, those that were written to
+        self._lists: dict[str, str] = {}  # the lists that were written to, with their tenants
         scripts = files("sluice.conversations")
         self._drop, self._unlist = (
             self._client.script(scripts.joinpath(f"{name}.lua").read_text("utf-8"))
@@ -126,14 +126,14 @@ class RedisResponses:
             count += await self._delete(tenant, ids)
 
     async def ids(self, tenant: str, after: str, limit: int) -> tuple[list[str], str]:
-        """By SCAN: what is put or deleted meanwhile changes the places of the others."""
+        """By SCAN: responses that are stored or deleted meanwhile change the positions of others."""
         async with self._asking() as client:
             cursor, found = await client.zscan(self._list_of(tenant), cursor=number_of(after), count=limit)
         ids = [_text(id) for id, created in found if created > self._oldest()]
         return ids, str(cursor) if int(cursor) else ""
 
     async def forget(self) -> bool:
-        """Most responses expire by themselves, so mostly ids are taken out of a list: one list at a time."""
+        """Most responses expire by themselves, so mostly ids are removed from a list: one list at a time."""
         if not self._lists:
             return False
         of, tenant = next(iter(self._lists.items()))
@@ -176,7 +176,7 @@ class RedisResponses:
         return kept if kept.created > self._oldest() else None
 
     async def _delete(self, tenant: str, ids: list[bytes]) -> int:
-        """The number of responses deleted."""
+        """Returns the number of deleted responses."""
         keys = [self._key(letters(digest_of(tenant, _text(id)))) for id in ids]
         async with self._asking() as client:
             pipeline = client.pipeline(transaction=False)
@@ -191,7 +191,7 @@ class RedisResponses:
             await pipeline.execute()
             await client.zrem(
                 self._list_of(tenant), *ids
-            )  # the last: what is not listed would not be found again
+            )  # last: a response that is not listed would not be found again
         return len(items)
 
     def _drop_items(self, pipeline: Any, tenant: str, items: set[str]) -> None:
@@ -220,12 +220,12 @@ class RedisResponses:
 
 
 def _text(id: bytes) -> str:
-    """An id in a list; one that is not ours is that of no response."""
+    """Returns an id in a list; one that the gateway has not written is no response's."""
     return id.decode("utf-8", "replace")
 
 
 def _items_of(data: bytes) -> tuple[str, ...]:
-    """The ids of a response's items that are to be forgotten with it; none where they cannot be read."""
+    """Returns the ids of a response's items, which are deleted with it; none if they cannot be parsed."""
     try:
         return _items(data)
     except (ValueError, msgspec.DecodeError):

@@ -1,4 +1,4 @@
-"""Kept responses that are encrypted before they are stored, and their store's failures reported to its watch."""
+"""Encrypts kept responses before they are stored, and reports their store's failures to its watch."""
 
 from collections.abc import Awaitable
 from typing import Protocol, TypeVar
@@ -15,9 +15,11 @@ T = TypeVar("T")
 
 
 class SealedResponses:
-    """`store` with inputs and responses encrypted where there are keys. An entry opens only as what it was
-    put as: its tenant, its id and the response before it are part of that. Raises ResponsesFailed("key") for
-    one that does not open."""
+    """Wraps `store`: inputs and responses are encrypted if there are keys.
+
+    An entry can only be decrypted as the one that it was stored as: its tenant, its id and the response
+    before it are authenticated. Raises ResponsesFailed("key") if that fails.
+    """
 
     def __init__(self, store: ResponseStore, seals: Seals) -> None:
         self._store = store
@@ -77,7 +79,7 @@ class Watch(Protocol):
 
 
 class WatchedResponses:
-    """`store`, with `watch` called for each call that fails and each that succeeds."""
+    """Wraps `store`, and calls `watch` for each call that fails and each that succeeds."""
 
     def __init__(self, store: ResponseStore, watch: Watch) -> None:
         self._store = store

@@ -1,8 +1,5 @@
-"""Kept responses in an SQLite file, which may be the conversations': they survive a restart, and any death of
-the process.
-
-How the file is worked in is `sluice.storage.sqlite`.
-"""
+"""Kept responses in an SQLite file, which may be the conversations' file. They survive a restart and a kill
+of the process. `sluice.storage.sqlite` opens the file and runs the statements."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +12,7 @@ from sluice.storage.sqlite import SqliteFile, migrate_part, transaction
 BUSY = 5.0
 """Seconds to wait for another process's write."""
 DELETED_AT_ONCE = 500
-"""Responses that are forgotten together."""
+"""Responses that are deleted together."""
 MIGRATIONS = (
     """
     CREATE TABLE sluice_response (
@@ -99,7 +96,7 @@ class SqliteResponses:
         return await self._file.run(self._forget)
 
     async def close(self) -> None:
-        """Ends what was begun, then closes the file. A second close does nothing."""
+        """Finishes what was begun, then closes the file. A second close does nothing."""
         await self._file.close()
 
     # --- in the thread

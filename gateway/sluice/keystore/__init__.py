@@ -1,11 +1,11 @@
 """Dynamic keys: made through the admin API, kept in a store, known to every process.
 
-    table       all of them in memory, for authentication without waiting for a store
-    follower    keeps the table in step with the store, and changes both
-    memory, sqlite, redis    the stores
+table     all of them in memory, for authentication without waiting for a store
+follower  keeps the table up to date with the store, and changes both
+memory, sqlite, redis, postgres   the stores
 
-A store numbers every change: its *generation*. A key's *revision* is the generation of its last change; a
-change names the revision that it replaces, so that of two concurrent changes one is refused.
+A store numbers every change: its *generation*. A key's *revision* is the generation of its last change. A
+change names the revision that it replaces, so of two concurrent changes one is refused.
 """
 
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ PAGE = 1000
 
 
 class Superseded(msgspec.Struct, frozen=True):
-    """The digest of a key that was rotated away, which works until `until` (seconds since the epoch)."""
+    """The digest of a key that was replaced by a rotation; it works until `until` (seconds since the epoch)."""
 
     digest: str
     until: float
 
 
 class StoredKey(NamedGrant, frozen=True, kw_only=True, forbid_unknown_fields=False):
-    """A dynamic key at rest. Times in seconds since the epoch; `last_four` characters of the key are for
-    people."""
+    """A dynamic key as it is stored. Times are in seconds since the epoch. `last_four` characters of the key
+    help people to recognize it."""
 
     digest: str
     last_four: str
@@ -40,8 +40,8 @@ class StoredKey(NamedGrant, frozen=True, kw_only=True, forbid_unknown_fields=Fal
 
 
 class KeyEntry(msgspec.Struct, frozen=True):
-    """A key and its revision. `key` None: it cannot be read (a newer version wrote it), so it must not be let
-    in."""
+    """A key and its revision. `key` None: it cannot be parsed (a newer version wrote it), so it must not be
+    accepted."""
 
     id: str
     revision: int
@@ -49,10 +49,9 @@ class KeyEntry(msgspec.Struct, frozen=True):
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """Changes, oldest first, up to `generation`; at most PAGE entries, the rest with the next call.
-
-    `total`: the number of keys. `epoch` identifies the store's data: a store that lost it begins another.
-    """
+    """Changes, oldest first, up to `generation`: at most PAGE entries; the next call returns the rest.
+    `total`: the number of keys. `epoch` identifies the store's data: a store that has lost it begins
+    another epoch."""
 
     epoch: str
     generation: int
@@ -61,7 +60,7 @@ class Changes(msgspec.Struct, frozen=True):
 
 
 class KeyStoreFailed(Exception):
-    """The store did not answer, or with an error. `reason` as in `sluice.storage`."""
+    """The store did not answer, or answered with an error. `reason` is one of `sluice.storage.Reason`."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -69,22 +68,22 @@ class KeyStoreFailed(Exception):
 
 
 class KeyStore(Protocol):
-    """Stores dynamic keys. One test suite covers every implementation. Every call may raise StoreFailed,
-    without long waits."""
+    """Stores dynamic keys. One test suite covers all implementations. Every call may raise KeyStoreFailed,
+    and none waits long."""
 
     async def changes(self, since: int) -> Changes:
-        """Keys put after generation `since`; deletions show only in `total`."""
+        """Returns the keys stored after generation `since`; deletions show only in `total`."""
         ...
 
     async def ids(self) -> set[str]: ...
 
     async def put(self, key: StoredKey, revision: int) -> int | None:
-        """Keep `key` in place of `revision` (0: there must be none). Its new revision; None where another one
-        is there."""
+        """Stores `key` in place of `revision` (0: there must be none). Returns its new revision; None if
+        there is another one."""
         ...
 
     async def delete(self, id: str, revision: int) -> bool:
-        """False where another revision is there, or none."""
+        """Deletes the key. Returns False if it has another revision, or does not exist."""
         ...
 
     async def close(self) -> None: ...
@@ -96,7 +95,7 @@ def encode(key: StoredKey) -> bytes:
 
 
 def decode(id: str, revision: int, data: bytes) -> KeyEntry:
-    """Never raises: what cannot be read is an entry without a key."""
+    """Parses a stored key. Never raises: data that cannot be parsed gives an entry without a key."""
     try:
         return KeyEntry(id, revision, _decode(data))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -104,7 +103,7 @@ def decode(id: str, revision: int, data: bytes) -> KeyEntry:
 
 
 def json_unit(value: object) -> Any:
-    """Units as JSON has them."""
+    """Returns a unit in its form in JSON."""
     return value.text if isinstance(value, Rate) else float(str(value))
 
 

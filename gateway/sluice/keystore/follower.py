@@ -1,9 +1,9 @@
-"""Keeps the table of dynamic keys in step with the store, and changes both.
+"""Keeps the table of dynamic keys up to date with the store, and changes both.
 
 Every process polls the store for changes four times a second, so that a revoked key is refused everywhere
 within a second; its own changes apply at once. While the store does not answer, known keys keep working and
-nothing can be changed. If the store lost data (a server restarted empty, an older replica took over), this
-process writes the keys that it knows back.
+nothing can be changed. If the store has lost data (a server that restarted empty, an older replica that took
+over), this process writes the keys that it knows back.
 """
 
 import asyncio
@@ -19,7 +19,8 @@ from sluice.storage import Reason
 EVERY = 0.25
 """Seconds between two polls."""
 MAX_RESTORED = 3
-"""Times that a poll writes keys back; what the store says then still does not fit is for the next one."""
+"""Maximum times that one poll writes keys back; if the store is still incomplete then, the next poll
+continues."""
 
 
 def _ignore(*_: object) -> None:
@@ -56,7 +57,7 @@ class Follower:
         return self._reason is not None
 
     async def start(self) -> None:
-        """Read all keys, then follow until `close`. Where the store does not answer, the keys come when it
+        """Reads all keys, then follows until `close`. If the store does not answer, the keys are read when it
         does."""
         await self.follow()
         self._following = asyncio.create_task(self._follow())
@@ -70,7 +71,7 @@ class Follower:
             await self._store.close()
 
     async def follow(self) -> None:
-        """Poll once for changes. Never raises."""
+        """Polls once for changes. Never raises."""
         async with self._turn:
             try:
                 await self._read()
@@ -82,11 +83,8 @@ class Follower:
                 self._succeeded()
 
     async def put(self, key: StoredKey, revision: int) -> bool:
-        """Keep `key` in place of `revision` (0: it is new). False where another has changed it: the table
-        knows by then.
-
-        Raises Unavailable where the store does not answer.
-        """
+        """Stores `key` in place of `revision` (0: it is new). Returns False if another process has changed
+        the key; the table then has that change. Raises Unavailable if the store does not answer."""
         async with self._changing():
             made = await self._store.put(key, revision)
             if made is not None:
@@ -146,17 +144,15 @@ class Follower:
                 return
 
     async def _forget(self) -> None:
-        """Drop keys that the store no longer has."""
+        """Removes keys that the store no longer has."""
         ids = await self._store.ids()
         for entry in self.table.entries:
             if entry.id not in ids:
                 self.table.drop(entry.id)
 
     async def _restore(self, generation: int, another: bool) -> None:
-        """Write keys back that the store lost, then read all of it again, with those that others wrote back.
-
-        It lost the changes after `generation`, or with `another` epoch everything.
-        """
+        """Writes back the keys that the store has lost, then reads all of it again, including those that
+        others wrote back. It has lost the changes after `generation`, or with `another` epoch everything."""
         stored = await self._all()
         for entry in self.table.entries:
             revision = stored.get(entry.id, 0)
@@ -166,7 +162,7 @@ class Follower:
         self._epoch, self._seen, self._made = "", 0, 0
 
     async def _all(self) -> dict[str, int]:
-        """The revision of each key in the store."""
+        """Returns the revision of each key in the store."""
         found: dict[str, int] = {}
         since = 0
         while True:

@@ -1,8 +1,8 @@
 """Dynamic keys in PostgreSQL (13 or newer), for any number of hosts.
 
 A change locks the one row of `sluice_keys`, so changes are made, and seen, in the order of their generations.
-Every call is bounded, and nothing is tried twice. A change is a transaction of several statements: a server
-that was frozen and wakes up finds no COMMIT from who has given up.
+Every call is bounded in time, and nothing is tried twice. A change is a transaction of several statements: a
+server that was frozen gets no COMMIT from a client that has given up.
 """
 
 from collections.abc import AsyncIterator
@@ -55,7 +55,7 @@ class PostgresKeys:
         self._client = PostgresClient(address, TABLES, connections=CONNECTIONS, timeout=timeout)
 
     async def changes(self, since: int) -> Changes:
-        """Reads the changes; if there are none, by one statement that reads one row."""
+        """Reads the changes; if there are none, with one statement that reads one row."""
         async with self._asking() as connection:
             epoch, generation = await connection.fetchrow(self._client.statement(GENERATION))
             if generation <= since:
@@ -90,11 +90,11 @@ class PostgresKeys:
 
     @asynccontextmanager
     async def _changing(self, id: str, revision: int) -> AsyncIterator[tuple[Any, int | None]]:
-        """A transaction, and the generation that the change is; None where another revision is there."""
+        """Begins a transaction. Yields the generation of the change; None if the key has another revision."""
         statement = self._client.statement
         async with self._asking() as connection, connection.transaction():
             await connection.fetchval(statement(LOCK))
-            # a statement of its own: what the lock was waited for is to be seen
+            # a statement of its own, so that changes made while it waited for the lock are visible
             current = await connection.fetchval(statement(REVISION), id) or 0
             yield connection, await connection.fetchval(statement(NEXT)) if current == revision else None
 

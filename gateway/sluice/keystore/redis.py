@@ -39,7 +39,7 @@ local data = #ids > 0 and redis.call('HMGET', KEYS[2], unpack(ids)) or {}
 return {state[1] or '', state[2] or '0', redis.call('ZCARD', KEYS[3]), ids, revisions, data}
 """
 TIME = "return redis.call('TIME')"
-"""As a script with the keys: in a cluster it is the clock of their node that counts."""
+"""A script that is given the keys, so that in a cluster it reads the clock of their node."""
 PUT = """
 local time = redis.call('TIME')
 if tonumber(time[1]) * 1000000 + tonumber(time[2]) > tonumber(ARGV[1]) then return -1 end
@@ -73,10 +73,8 @@ class RedisKeys:
         self._client = RedisClient(address, connections=CONNECTIONS, wait=self._timeout)
 
     async def changes(self, since: int) -> Changes:
-        """Reads the changes; one round trip where there are none.
-
-        It begins with a write that changes nothing, since a demoted master would still answer reads.
-        """
+        """Reads the changes; one round trip if there are none. It begins with a write that changes nothing,
+        because a demoted master would still answer reads."""
         async with self._asking() as raw:
             pipeline = raw.pipeline(transaction=False)
             pipeline.hdel(self._state, "")
@@ -132,5 +130,6 @@ def _changes(reply: tuple[bytes, bytes, int, list[bytes], list[bytes], list[byte
 
 
 def _revision(score: bytes) -> int:
-    """A key's; of a member that is not ours (infinite, or between two numbers) one that lets others be read."""
+    """Returns a key's revision; for a member that the gateway has not written (infinite, or not a whole
+    number) one that does not hide others."""
     return int(min(max(0.0, float(score)), MAX_REVISION))

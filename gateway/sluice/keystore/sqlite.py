@@ -1,5 +1,5 @@
-"""Dynamic keys in an SQLite file, for all processes of one host. How the file is worked in is
-`sluice.storage.sqlite`."""
+"""Dynamic keys in an SQLite file, for all processes of one host. `sluice.storage.sqlite` opens the file and
+runs the statements."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +14,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BUSY = 0.5
-"""Seconds to wait for another process's write: meanwhile no change is heard of."""
+"""Seconds to wait for another process's write; meanwhile this process notices no changes."""
 
 MIGRATIONS = (
     """
@@ -109,7 +109,8 @@ class SqliteKeys:
 
 
 def _entry(id: Any, revision: Any, data: Any) -> KeyEntry:
-    """SQLite keeps any type in any column: of what is not ours there is an entry without a key."""
+    """Returns the entry of a row. SQLite keeps values of any type in any column; a row with other types gives
+    an entry without a key."""
     ours = type(revision) is int and type(data) in (bytes, str)
     return decode(_text(id), revision, data) if ours else KeyEntry(_text(id), 0, None)
 

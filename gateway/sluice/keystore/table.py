@@ -1,4 +1,5 @@
-"""All dynamic keys in memory. Looking one up is one hash and one look into a dict, however many there are."""
+"""All dynamic keys in memory. Looking up a key takes one hash and one look into a dict, however many keys
+there are."""
 
 import hashlib
 import heapq
@@ -15,11 +16,12 @@ UNPEPPERED, PEPPERED = "sha256:", "hmac-sha256:"
 
 
 class KeyTable:
-    """`keyring` is what authentication asks; `origins` are the pages that any of the keys may be used from.
+    """The dynamic keys.
 
-    `pepper`: digests are HMAC-SHA-256 under it, and those that are not (or under another pepper) let nobody
-    in. Ids of `configured` keys are theirs: a dynamic key of the same id lets nobody in. `clock` gives
-    seconds since the epoch.
+    `keyring` is used for authentication; `origins`: the origins of pages that any of the keys may be used
+    from. `pepper`: digests are HMAC-SHA-256 with it; keys with other digests (or with another pepper) are not
+    accepted. Ids of `configured` keys take precedence: a dynamic key with the same id is not accepted.
+    `clock` gives seconds since the epoch.
     """
 
     def __init__(
@@ -46,16 +48,16 @@ class KeyTable:
 
     @property
     def budgets(self) -> dict[str, KeyLimits]:
-        """The limits of the keys that have a budget, by id."""
+        """Returns the limits of the keys that have a budget, by id."""
         return self.budgets_beside(self._configured)
 
     def budgets_beside(self, configured: Collection[str]) -> dict[str, KeyLimits]:
-        """Returns what `budgets` would be if these were the ids of the configured keys."""
+        """Returns the result that `budgets` would have if these were the ids of the configured keys."""
         keys = (entry.key for entry in self._entries.values() if entry.id not in configured)
         return {key.id: key.limits for key in keys if key is not None and _has_budget(key.limits)}
 
     def configure(self, configured: frozenset[str]) -> None:
-        """These are the ids of the configured keys from now on."""
+        """Sets the ids of the configured keys."""
         changed = [
             entry for id in self._configured ^ configured if (entry := self._entries.get(id)) is not None
         ]
@@ -69,11 +71,11 @@ class KeyTable:
         return self._entries.get(id)
 
     def ids_after(self, id: str, count: int) -> list[str]:
-        """The first `count` ids that come after this one in the alphabet."""
+        """Returns the first `count` ids that follow this one in alphabetical order."""
         return heapq.nsmallest(count, (known for known in self._entries if known > id))
 
     def digest(self, secret: str) -> str:
-        """The properties of a key that are kept."""
+        """Returns what is stored of a key: its digest."""
         return self._scheme + self._hash(secret.encode()).hex()
 
     def put(self, entry: KeyEntry) -> None:
@@ -95,7 +97,7 @@ class KeyTable:
             self.origins -= Counter(entry.key.origins)
 
     def _digests(self, key: StoredKey) -> dict[bytes, float]:
-        """Each with the time that it ends at."""
+        """Returns the digests, each with the time at which it ends."""
         found = [(key.digest, float("inf"))] + (
             [(key.old.digest, key.old.until)] if key.old is not None else []
         )

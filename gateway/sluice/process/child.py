@@ -15,7 +15,7 @@ class Child(msgspec.Struct):
     wire: ChannelEnd
     """The supervisor's end of the channel to the worker."""
     slot: int
-    """The place of the worker's counters and of its sign of life."""
+    """The slot of the worker's counters and of its sign of life."""
     trace: CrashTrace
     listens: bool = False
     silent: bool = False
@@ -25,7 +25,7 @@ class Child(msgspec.Struct):
     kill_at: float | None = None
     """The time at which it is killed if it has not ended."""
     leaves: bool = False
-    """It accepts no connections any more, and ends when its calls have."""
+    """It accepts no connections any more, and ends when its calls have ended."""
     again_in: float | None = None
     """Seconds before its replacement starts; None: it is not being replaced."""
 

@@ -22,8 +22,7 @@ from sluice.telemetry.table import CODES
 from sluice.version import VERSION
 
 TELL = 1.0
-"""Seconds within which workers report their targets; those that have not are left out, and listed as
-missing."""
+"""Seconds within which workers have to report their targets; those that have not are listed as missing."""
 SWITCH = 3.0
 
 
@@ -67,10 +66,10 @@ class Desk:
         self._merged = MergedExposition(board, lambda: [os.getpid(), *crew.children])
         self._counted = {0}
         self._restarting: list[int] = []
-        """Numbers of the workers that are still to be replaced; the first one's successor does not listen
-        yet."""
+        """Numbers of the workers that are still to be replaced; the first one's successor does not accept
+        connections yet."""
 
-    # --- what happens
+    # --- events
 
     @property
     def due(self) -> list[float]:
@@ -116,7 +115,7 @@ class Desk:
             if not child.leaves
         }
 
-    # --- what is asked
+    # --- requests
 
     def heard(self, pid: int, message: ChannelRequest | ChannelReply) -> None:
         """Handles a message from a worker."""
@@ -180,7 +179,7 @@ class Desk:
                 self._crew.replace(serving[0])
                 return
             if any(child.number == number and not child.leaves for child in self._crew.children.values()):
-                return  # it has just been started, and is new when it listens
+                return  # it has just been started, and has the new configuration when it listens
             del self._restarting[0]
         self._log.info("restarted")
 

@@ -67,7 +67,7 @@ class Gateway:
             self.snapshots = await stack.enter_async_context(Snapshots(self._loaded, state))
             current = self.snapshots.current
             self.clients = self._client_listener(stack, Api(current))
-            # HTTP/2 is the API's port's alone: operators' clients gain nothing by a second parser on theirs.
+            # HTTP/2 is on the API's port only: clients of operators gain nothing by it.
             plain = msgspec.structs.replace(state.config.server, http2=False)
             self.operators = self._listener(Api(current, operators=True), state.places.operators, plain)
             for port, listener in (("admin", self.operators), ("api", self.clients)):
@@ -198,7 +198,7 @@ class Gateway:
         await self.clients.shutdown(1.0)
 
     def let_go(self) -> None:
-        """Stops accepting on both ports: another process has them now."""
+        """Stops accepting on both ports, because another process serves them now."""
         for acceptor in self._acceptors:
             acceptor.finish()
 

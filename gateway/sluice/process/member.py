@@ -70,7 +70,7 @@ class WorkerLink:
         if self._working:
             await asyncio.wait(self._working)
 
-    # --- what operators ask
+    # --- requests of operators
 
     async def reload(self) -> Reload:
         return msgspec.convert(await self.ask("reload"), Reload)

@@ -1,18 +1,19 @@
 """Binds the two addresses that a process listens on, before it serves; or takes sockets that are bound
 already.
 
-Bound ports refuse connections; whoever accepts from them calls `listen`. They may be handed to other
+Bound ports refuse connections; code that accepts from them calls `listen`. They may be passed to other
 processes: the supervisor binds a pair for each worker and keeps it (see `supervisor.py`).
 
-A Unix socket's file stays when its process ends, and refuses connections as a closed port does: one that does
-is replaced. Nobody removes it at the end, for it may be a successor's by then. So that a socket of a process
-that is only starting is not taken for such a one, it listens as soon as it is bound (connections wait until
-somebody accepts), and a lock on a file beside it is held from the look at the old one until then.
+The file of a Unix socket remains when its process ends, and refuses connections like a closed port does; a
+file that refuses connections is replaced. It is not removed at the end, because it may be a successor's by
+then. To keep the socket of a starting process from being taken for an abandoned one, it listens as soon as it
+is bound (connections wait until they are accepted), and a lock on a file beside it is held from the check of
+the old one until then.
 
-Workers whose supervisor was killed let go of their ports as soon as they notice, and end their streams. A
+Workers whose supervisor was killed release their ports as soon as they notice, and end their streams. A
 gateway that is started meanwhile waits for that, and only for that. It recognizes such workers by two marks,
 which are names of Unix sockets in Linux's abstract namespace: one is held by every process of a gateway with
-workers, the other by its supervisor alone.
+workers, the other by its supervisor only.
 """
 
 import contextlib
@@ -61,8 +62,8 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class Marks(msgspec.Struct, frozen=True):
-    """Descriptors of the two marks; -1: another process has it. A mark is held until its descriptor is
-    closed."""
+    """The descriptors of the two marks; -1: another process has the mark. A mark is held until its descriptor
+    is closed."""
 
     everybody: int
     supervisor: int
@@ -234,13 +235,13 @@ def _bound_at(path: str, mode: int) -> socket.socket:
 
 @contextlib.contextmanager
 def _locked(path: str) -> Iterator[None]:
-    """Holds the lock of this file, which is there only meanwhile. Raises OSError: EADDRINUSE if another
-    process holds it."""
+    """Holds the lock of this file, which exists only meanwhile. Raises OSError: EADDRINUSE if another process
+    holds it."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(path, file):  # else who had it before has removed it since we opened it
+            if _is_at(path, file):  # otherwise its previous holder has removed it since it was opened
                 try:
                     yield
                 finally:

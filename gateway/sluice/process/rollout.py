@@ -1,8 +1,8 @@
 """Applies another configuration in all workers, or in none.
 
 The supervisor reads the file and checks it; every worker builds a snapshot from its bytes beside the current
-one. Only when all have succeeded, all use it. If one fails, or does not answer, all discard it.
-Workers that start later get the current configuration; none starts during a rollout.
+one. If all workers succeed, all use it. If one fails or does not answer, all discard it. Workers that start
+later get the current configuration; none is started during a rollout.
 """
 
 import time

@@ -1,5 +1,4 @@
-"""Collects the workers' replies to a request of the supervisor to all of them. Pure, with the clock passed
-in."""
+"""Collects the workers' replies to a request of the supervisor to all of them. Pure; the clock is passed in."""
 
 from collections.abc import Callable, Mapping
 
@@ -28,7 +27,7 @@ class Round(msgspec.Struct, eq=False):
 
 
 class Rounds:
-    """`clock` is the monotonic one."""
+    """The requests whose answers are being collected. `clock` is the monotonic one."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

@@ -43,9 +43,9 @@ LISTENS, LEAVES = b"1", b"2"
 GRACE = 5.0
 """Seconds that shutting down may take beyond the drain timeout."""
 LAST_LINES = 1.0
-"""Seconds for the last log lines to be read at the end."""
+"""Maximum seconds for the last log lines to be read at the end."""
 FEW_CONNECTIONS = 4096
-"""Fewer than these are a warning, although nobody has configured how many there shall be."""
+"""Fewer connections than these are a warning, although their number is not configured."""
 
 
 class Worker(msgspec.Struct, frozen=True):
@@ -114,9 +114,7 @@ async def _serve(loaded: Loaded, source: ConfigSource, worker: Worker | None) ->
             async with gateway:
                 gc.collect()
                 gc.freeze()  # long-lived objects need not be examined again
-                gc.set_threshold(
-                    20_000, 20, 100
-                )  # calls leave no cycles behind: the default looks after every second one
+                gc.set_threshold(20_000, 20, 100)  # calls leave no reference cycles behind
                 gateway.snapshots.retired = gc.collect  # but a configuration has some
                 gateway.state.metrics.child("worker").set(number)
                 if worker is not None:

@@ -171,7 +171,7 @@ class _Supervisor:
             self._beaten = now
             self._manager.alive()
 
-    # --- what is asked
+    # --- the interface for requests of operators
 
     @property
     def stopping(self) -> bool:

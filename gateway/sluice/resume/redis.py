@@ -1,13 +1,12 @@
 """Journals in Redis (5.0 or newer), for readers in any process.
 
-A stream is one Redis stream: its entry 1 is the head, then each entry holds the frames that came during the
-last write (`XADD`; there is one write under way per stream), field by number. The entry's id is its last
-frame's number and 2, so that a reader finds its place at once. Further keys: `alive` (a lease of its writer),
-`read` (a lease of its readers), and `unresumable` (the head of a stream that is not resumable any more). All
-keys expire.
-
-Readers wait with `XREAD BLOCK`, on connections of their own. After a failure a stream continues for its
-client without a journal; it is reported once per outage, and the store is not used for LEFT_ALONE seconds.
+A stream is one Redis stream: its entry 1 is the head; each further entry holds the frames that came during
+the last write (`XADD`; one write per stream is in progress at a time), with their numbers as fields. The
+entry's id is its last frame's number and 2, so that a reader finds its position at once. Further keys:
+`alive` (a lease of its writer), `read` (a lease of its readers), and `unresumable` (the head of a stream that
+cannot be resumed any more). All keys expire. Readers wait with `XREAD BLOCK`, on connections of their own.
+After a failure a stream continues for its client without a journal; the failure is reported once per outage,
+and the store is not used for LEFT_ALONE seconds.
 """
 
 import asyncio
@@ -27,19 +26,20 @@ from sluice.storage.address import address_of
 from sluice.storage.redis import RedisClient, RedisFailed
 
 LEASE = 15.0
-"""Seconds without renewal after which a writer counts as dead; it renews its lease three times in between."""
+"""Seconds without renewal after which a writer is assumed dead; it renews its lease three times within them.
+"""
 PENDING = 1 << 20
-"""Bytes that may wait for a write."""
+"""Maximum bytes that wait for a write."""
 TIMEOUT = 2.0
 """Seconds for one call of the store."""
 LEFT_ALONE = 5.0
 """Seconds after a failure during which no stream is opened."""
 MIN_SECONDS_AFTER_END = 1.0
-"""Least seconds that a stream exists after its end: its readers need its last frames."""
+"""Minimum seconds for which a stream exists after its end, because its readers need its last frames."""
 WRITERS = 64
 READERS = 512
 ENTRIES = 4
-"""Read at a time."""
+"""Maximum entries that one read returns."""
 HEAD = "1-0"
 
 _head = msgspec.json.Decoder(StreamHead).decode
@@ -47,13 +47,13 @@ _json = msgspec.json.Encoder().encode
 
 
 def entry_of(number: int) -> str:
-    """The id of the entry whose last frame has this number; the entry that ends a stream counts as one frame
-    more."""
+    """Returns the id of the entry whose last frame has this number; the entry that ends a stream counts as
+    one more frame."""
     return f"{number + 2}-0"
 
 
 class StreamKeys:
-    """The names of one stream's keys; they are in one slot of a cluster."""
+    """The names of one stream's keys; all are in one slot of a cluster."""
 
     __slots__ = ("alive", "log", "read", "unresumable")
 
@@ -65,7 +65,7 @@ class StreamKeys:
 
 
 class RedisJournal:
-    """One stream's writer: frames wait in `_pending` until the write that is under way has ended."""
+    """The writer of one stream: frames wait in `_pending` until the current write has ended."""
 
     def __init__(
         self, store: "RedisJournals", keys: StreamKeys, head: StreamHead, *, unresumable: bool
@@ -77,7 +77,7 @@ class RedisJournal:
         self._pending: list[bytes] = []
         self._waiting = 0
         self._size = 0
-        self._next = 0  # the number of the first frame that is pending
+        self._next = 0  # the number of the first pending frame
         self._ended = self._closed = self._too_long = False
         self._read_at = -math.inf
         self._news = asyncio.Event()
@@ -105,7 +105,7 @@ class RedisJournal:
         self._news.set()
 
     async def write(self) -> None:
-        """Write until the end. To be run as a task."""
+        """Writes until the end. To be run as a task."""
         try:
             while not self._too_long and not (self._over and not self._pending):
                 await self._frames_or_renewal()
@@ -121,7 +121,7 @@ class RedisJournal:
         return self._ended or self._closed
 
     async def _frames_or_renewal(self) -> None:
-        """Wait for frames, or until the lease must be renewed."""
+        """Waits for frames, or until the lease has to be renewed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._store.lease / 3):
                 await self._news.wait()
@@ -143,7 +143,7 @@ class RedisJournal:
             self._read_at = time.monotonic()
 
     async def _finish(self) -> None:
-        """Write the last entry; or delete a stream that became too long or never began."""
+        """Writes the last entry; or deletes a stream that became too long or never began."""
         store, keys = self._store, self._keys
         window = int(max(self._head.window, MIN_SECONDS_AFTER_END) * 1000)
         async with store.asking() as raw, raw.pipeline(transaction=True) as pipe:
@@ -159,11 +159,8 @@ class RedisJournal:
 
 
 class RedisJournals:
-    """`url` as in `storage.address`. `failed` gets the reason of each failure; `succeeded` is called for each
-    new stream.
-
-    `lease` in seconds.
-    """
+    """Opens and reads streams. `url`: see `storage.address`. `failed` gets the reason of each failure;
+    `succeeded` is called for each new stream. `lease` in seconds."""
 
     def __init__(
         self,
@@ -212,7 +209,7 @@ class RedisJournals:
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[Any]:
-        """redis-py's client, for one call. Raises RedisFailed. When it drops its server, readers do as
+        """Yields redis-py's client for one call. Raises RedisFailed. If it leaves its server, readers do as
         well."""
         try:
             async with self._writing.asking(self._timeout) as raw:
@@ -223,7 +220,7 @@ class RedisJournals:
             raise
 
     def keep(self, pipe: Any, keys: StreamKeys, head: StreamHead) -> None:
-        """Renew the writer's lease."""
+        """Renews the writer's lease."""
         pipe.pexpire(keys.log, int((head.window + self.lease) * 1000))
         pipe.set(keys.alive, 1, px=int(self.lease * 1000))
 
@@ -281,7 +278,7 @@ class RedisJournals:
                 yield FrameBatch(data)
 
     async def _look(self, keys: StreamKeys) -> bool:
-        """Renew the readers' lease, and return whether the writer's exists."""
+        """Renews the readers' lease. Returns whether the writer's exists."""
         try:
             async with self.asking() as raw, raw.pipeline(transaction=False) as pipe:
                 pipe.exists(keys.alive)
@@ -316,7 +313,7 @@ class RedisJournals:
 
 
 def _entries(frames: Sequence[bytes]) -> Iterator[list[bytes]]:
-    """Split frames into portions of a batch each."""
+    """Splits frames into portions of one write each."""
     entry: list[bytes] = []
     size = 0
     for frame in frames:
@@ -330,7 +327,7 @@ def _entries(frames: Sequence[bytes]) -> Iterator[list[bytes]]:
 
 
 def _after(number: int, fields: dict[bytes, bytes]) -> bytes:
-    """An entry's frames after frame `number`."""
+    """Returns an entry's frames after frame `number`."""
     return b"".join([frame for field, frame in fields.items() if field.isdigit() and int(field) > number])
 
 

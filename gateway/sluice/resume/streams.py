@@ -1,10 +1,10 @@
 """Runs calls with resumable streams, and resumes streams.
 
-    answer    the call runs in a task of its own; its client is written to directly as long as it keeps up, and gets
-              the rest from the journal if it does not
-    resume    another client reads the journal: the frames it missed, then new ones, to the end
+answer  the call runs in a task of its own. Its client is written to directly as long as it keeps up, and gets the rest
+        from the journal if it does not
+resume  another client reads the journal: the frames that it missed, then new ones, to the end
 
-A call continues when its client leaves, for `finish_limit` at most while nobody reads.
+A call continues when its client leaves, for at most `finish_limit` while nobody reads.
 """
 
 import asyncio
@@ -57,10 +57,9 @@ class ResumePoint(msgspec.Struct, frozen=True):
 
 
 def resume_point(stream: str, after: str, last_event_id: str) -> ResumePoint:
-    """The place from which a client continues: `Last-Event-ID`, if sent, is newer than the URL's `after`.
-
-    `stream` "" = the one that the header names. Raises BadRequest (no number), NotFound (no stream of ours).
-    """
+    """Returns the place at which a client continues: `Last-Event-ID`, if sent, is newer than the URL's
+    `after`. `stream` "": the one that the header names. Raises BadRequest for an invalid number, NotFound
+    for an unknown stream."""
     name = "after"
     if last_event_id:
         named, _, after = last_event_id.rpartition(":")
@@ -76,8 +75,8 @@ def resume_point(stream: str, after: str, last_event_id: str) -> ResumePoint:
 
 
 class ResumableStreams:
-    """`frontends` by name: those whose streams can be resumed. A reader that reads nothing for `write_idle` s
-    is closed."""
+    """Resumable streams. `frontends` by name: those whose streams can be resumed. A reader that reads nothing
+    for `write_idle` seconds is closed."""
 
     def __init__(
         self,
@@ -95,7 +94,7 @@ class ResumableStreams:
         self._write_idle = write_idle
 
     async def answer(self, call: Call, client: PacedWriter) -> None:
-        """Answer a streamed call. Raises GatewayError only while nothing has been sent."""
+        """Answers a streamed call. Raises GatewayError only while nothing has been sent."""
         config = call.route.config
         stream = secrets.token_urlsafe(18)
         head = StreamHead(
@@ -124,7 +123,8 @@ class ResumableStreams:
     async def resume(
         self, place: ResumePoint, client: Resumer, principal: Principal, request_id: str
     ) -> None:
-        """Raises NotFound (none, expired, another caller's), NotResumable, Unavailable."""
+        """Resumes a stream. Raises NotFound (unknown, expired, or another caller's), NotResumable,
+        Unavailable."""
         found = await self._journals.find(place.stream)
         if found is None or found.head.owner != _owner(principal):
             raise _not_found()
@@ -143,8 +143,8 @@ class ResumableStreams:
     async def _follow(
         self, place: ResumePoint, client: PacedWriter, head: StreamHead, encoder: Encoder
     ) -> None:
-        """Send the frames after `place` at the client's pace: the next batch is read when the last one was
-        taken."""
+        """Sends the frames after `place` at the client's pace: the next batch is read when the client has
+        taken the last one."""
         try:
             async with aclosing(
                 self._journals.read(place.stream, place.after, head.heartbeat or None)

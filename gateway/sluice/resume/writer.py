@@ -2,8 +2,8 @@
 client.
 
 Encoders write complete lines and frames, so each write can be split by itself. Comments and blank lines
-(heartbeats) have no number and are not kept. A client that does not read delays nothing: it is no longer
-written to (`fell_behind`), and gets the rest from the journal, at its pace. Where the journal cannot keep the
+(heartbeats) have no number and are not kept. A client that does not read delays nothing: it is not written to
+any more (`fell_behind`), and gets the rest from the journal at its own pace. If the journal cannot keep the
 stream (`unresumable`), the writer applies backpressure as for any other call.
 """
 
@@ -28,7 +28,7 @@ number."""
 
 
 class PacedWriter(ResponseWriter, Protocol):
-    """A writer whose client can be waited for."""
+    """A writer that can wait for its client."""
 
     async def writable(self) -> None:
         """Waits while the client does not read."""
@@ -36,8 +36,8 @@ class PacedWriter(ResponseWriter, Protocol):
 
 
 class JournaledWriter:
-    """Writes the stream with the id `stream`. `written` is the number of the last frame sent to the client,
-    from 0."""
+    """Writes the stream with the id `stream`. `written`: the number of the last frame that was sent to the
+    client, from 0."""
 
     def __init__(
         self, client: PacedWriter, journal: Journal, stream: str, clock: Callable[[], float] = time.monotonic
@@ -51,7 +51,7 @@ class JournaledWriter:
         self._stream = stream.encode()
         self._clock = clock
         self._next = 0
-        self._direct = True  # the client has got every frame so far
+        self._direct = True  # the client has received every frame so far
         self._left = 0.0
         self._upstream: UpstreamResponse | None = None
         self._ordinary = False
@@ -68,7 +68,7 @@ class JournaledWriter:
 
     @property
     def unread(self) -> float:
-        """Seconds since the client or a resumer read; 0.0 while one does."""
+        """Returns the seconds since the client or a resuming reader read; 0.0 while one does."""
         return 0.0 if not self._left else min(self._clock() - self._left, self._journal.unread)
 
     def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
@@ -125,11 +125,11 @@ class JournaledWriter:
         return frames
 
     def _line(self, line: bytes, number: int) -> bytes:
-        """A numbered line; the first one has the stream's id, too."""
+        """Returns a numbered line; the first one also has the stream's id."""
         named = b',"streamId":"%b"' % self._stream if not number else b""
         return b'%b%b,"n":%d}\n' % (line[:-1], named, number)
 
     def _event(self, frame: bytes, number: int) -> bytes:
-        """A numbered event; its id comes last, where it overrides one in the upstream's frame."""
+        """Returns a numbered event. The id comes last, so that it overrides one in the upstream's frame."""
         frame = frame.strip(b"\n")
         return b"" if NO_DATA.fullmatch(frame) else b"%b\nid: %b:%d\n\n" % (frame, self._stream, number)

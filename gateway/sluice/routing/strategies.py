@@ -272,18 +272,22 @@ def _prefix_cache(tier: RoutedTier, targets: list[T], traits: CallTraits, chance
 
 class _Row(msgspec.Struct, frozen=True):
     """A strategy: its function, and the clause by which `sluice explain` describes it, in which {} stands for
-    the kind of affinity. `by_pods`: it needs upstreams with several servers."""
+    the kind of affinity. `by_pods`: it needs upstreams with several servers. `by_ttft`: it compares times to
+    the first token, so all answers of its targets are streamed."""
 
     order: Callable[[RoutedTier, list[Any], CallTraits, Chance], list[Any]]
     says: str
     by_pods: bool = False
+    by_ttft: bool = False
 
 
 STRATEGIES: Mapping[Strategy, _Row] = {
     "weighted": _Row(_weighted, "drawn by weight for each call"),
     "round_robin": _Row(_round_robin, "in turns"),
     "least_in_flight": _Row(_least_in_flight, "the one with the fewest calls in flight for its weight"),
-    "lowest_ttft": _Row(_lowest_ttft, "of two drawn at random, the one with the lower time to first token"),
+    "lowest_ttft": _Row(
+        _lowest_ttft, "of two drawn at random, the one with the lower time to first token", by_ttft=True
+    ),
     "cheapest": _Row(_cheapest, "by price"),
     "affinity": _Row(_affinity, "by consistent hash, so that the same {} stays on the same target"),
     "queue_depth": _Row(
@@ -297,6 +301,8 @@ STRATEGIES: Mapping[Strategy, _Row] = {
 }
 BY_PODS = frozenset(name for name, row in STRATEGIES.items() if row.by_pods)
 """The strategies that need upstreams of several servers."""
+BY_TTFT = frozenset(name for name, row in STRATEGIES.items() if row.by_ttft)
+"""The strategies that compare times to the first token."""
 _ORDERS: Mapping[str, Callable[[RoutedTier, list[Any], CallTraits, Chance], list[Any]]] = {
     name: row.order for name, row in STRATEGIES.items()
 }

@@ -21,7 +21,7 @@ from sluice.proxy.target import Route, Target, add_headers
 from sluice.proxy.tool_names import NamesFitting
 from sluice.routing.failover import RetryPolicy
 from sluice.routing.health import BreakerPolicy, Health, Load
-from sluice.routing.strategies import BY_PODS, RoutedTier
+from sluice.routing.strategies import BY_PODS, BY_TTFT, RoutedTier
 from sluice.runtime.state import ModelState, ProcessState
 from sluice.telemetry.metrics import TargetSeries, zero_of_failovers, zero_of_target
 from sluice.telemetry.notices import TargetNotices
@@ -86,7 +86,7 @@ class Routes:
         tiers: list[RoutedTier] = []
         stages = self._stages.get(name, ())
         for tier in alias.tiers:
-            by_ttft = alias.hedge is not None or (isinstance(tier, Tier) and tier.strategy == "lowest_ttft")
+            by_ttft = alias.hedge is not None or (isinstance(tier, Tier) and tier.strategy in BY_TTFT)
             targets = [
                 msgspec.structs.replace(
                     self._target(target, alias, by_ttft, rest=rest).with_stages(stages),

@@ -1,7 +1,7 @@
-"""Records of calls that are over, brought to files, webhooks, object stores and OTLP receivers
-(docs/logs.md).
+"""Sends the records of finished calls to files, webhooks, object stores and OTLP receivers (docs/logs.md).
+Imported only if `records` are configured.
 
-Imported only where `records` are configured. A call is never kept waiting, and no failure of a sink reaches
-it: a record is a draft in memory (`recorder`), made into a line and sent in batches by a task of each sink
-(`spool`), and where the sink does not take a batch it is put on disk (`spill`) until it does.
+A call never waits for this, and no failure of a sink affects it. A record is a draft in memory (`recorder`).
+A task for each sink (`spool`) makes lines of drafts and sends them in batches; a batch that the sink does not
+accept is stored on disk (`spill`) until it does.
 """

@@ -1,4 +1,5 @@
-"""Why a sink did not take a batch, as one of a few words: for metrics, whose labels are a closed set."""
+"""Reduces the reason why a sink did not accept a batch to one of a few words, for metrics, whose labels are a
+closed set."""
 
 import errno
 import os
@@ -40,7 +41,7 @@ _DISK = frozenset(os.strerror(number) for number in errno.errorcode)
 
 
 def cause_of(reason: str) -> Cause:
-    """`reason` is that of a `Delivered`: a status, or the name of an error."""
+    """Returns the word for the reason of a `Delivered`: a status, or the name of an error."""
     name = reason.rpartition(" ")[2]
     if reason == f"status {name}" and name.isascii() and name.isdigit():
         status = int(name)

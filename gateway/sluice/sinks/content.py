@@ -16,20 +16,20 @@ from sluice.wire.masking import MASK, masked
 _STRICT: Mapping[Content, int] = {"none": 0, "hash": 1, "full": 2}
 
 _PIECE, _LONGEST = 4096, 16384
-"""Characters that are masked at a time: a regular expression keeps the interpreter, and with it the event
-loop, to its end."""
+"""Maximum characters that are masked at a time: a regular expression blocks the interpreter, and so the event
+loop, until its end."""
 _LINE_END = re.compile(r"(?<![:=\s\"'`>])\n")
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{1,40}-----.*?(?:-----END [A-Z0-9 ]{1,40}-----|\Z)", re.DOTALL)
 
 
 def stricter(*modes: Content | None) -> Content:
-    """The strictest of those that are given."""
+    """Returns the strictest of the given settings."""
     return min((mode for mode in modes if mode is not None), key=_STRICT.__getitem__, default="none")
 
 
 class Texts(msgspec.Struct, frozen=True):
-    """The texts of a call, up to a number of characters. `prompt`: role and text of each message; `digest` is
-    of all of both."""
+    """The texts of a call, up to a number of characters. `prompt`: role and text of each message. `digest`:
+    of all texts of both."""
 
     prompt: tuple[tuple[str, str], ...] = ()
     answer: str = ""
@@ -46,11 +46,11 @@ class Texts(msgspec.Struct, frozen=True):
 
     @property
     def held(self) -> int:
-        """Bytes that the texts take in memory; 64 are a message's own."""
+        """Returns the bytes that the texts take in memory, with 64 for each message."""
         return sys.getsizeof(self.answer) + sum([64 + sys.getsizeof(text) for _, text in self.prompt])
 
     def fields(self) -> dict[str, Any]:
-        """The fields of the record; masking takes its time, a millisecond per thousand characters or so."""
+        """Returns the fields of the record. Masking takes about a millisecond per thousand characters."""
         if self.prompt_digest:
             return {
                 "prompt": {"digest": self.prompt_digest, "chars": self.prompt_chars},
@@ -64,8 +64,8 @@ class Texts(msgspec.Struct, frozen=True):
 
 
 def full(messages: tuple[Message, ...], answer: str, most: int) -> Texts:
-    """The first `most` characters of the answer, and of the prompt the last: what was asked stands at its
-    end."""
+    """Returns the first `most` characters of the answer, and the last ones of the prompt, because the
+    question is at its end."""
     kept: list[tuple[str, str]] = []
     chars = 0
     for message in reversed(messages):
@@ -78,7 +78,8 @@ def full(messages: tuple[Message, ...], answer: str, most: int) -> Texts:
 
 
 def hashed(messages: tuple[Message, ...], answer: str, key: bytes) -> Texts:
-    """Digests under `key`: equal texts have equal ones, and who lacks the key cannot try out texts."""
+    """Returns digests under `key`: equal texts have equal digests, and without the key texts cannot be tried
+    out."""
     digest = hmac.new(key, digestmod="sha256")
     chars = 0
     for message in messages:
@@ -91,7 +92,7 @@ def hashed(messages: tuple[Message, ...], answer: str, key: bytes) -> Texts:
 
 
 def redacted(text: str) -> str:
-    """The text with keys, tokens and passwords masked as in providers' error messages
+    """Returns the text with keys, tokens and passwords masked as in providers' error messages
     (`sluice.wire.masking`)."""
     if "-----BEGIN" in text:
         text = _PEM.sub(MASK, text)
@@ -99,7 +100,8 @@ def redacted(text: str) -> str:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Parts that end with a line behind which no secret goes on, or a long line's with a word."""
+    """Yields parts that end with a line after which no secret continues; those of a long line end with a
+    word."""
     at = 0
     while len(text) - at > _LONGEST:
         found = _LINE_END.search(text, at + _PIECE, at + _LONGEST)

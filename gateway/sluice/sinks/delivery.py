@@ -6,12 +6,13 @@ from typing import Literal, Protocol, Self
 import msgspec
 
 Outcome = Literal["delivered", "refused", "again"]
-"""refused: it was understood, and would be refused for ever. again: it may be taken later."""
+"""refused: it was understood, and will always be refused. again: it may be accepted later."""
 
 
 class Delivered(msgspec.Struct, frozen=True):
-    """The result of sending a batch; `reason`: why it was not accepted (a status, an error's name). `refused`:
-    how many records of a delivered batch were; `wait`: seconds that the sink wants nothing for."""
+    """The result of sending a batch. `reason`: why it was not accepted (a status, an error's name).
+    `refused`: how many records of a delivered batch were not accepted. `wait`: seconds for which the sink
+    wants no requests."""
 
     outcome: Outcome
     reason: str = ""
@@ -35,7 +36,7 @@ class RecordBatch(msgspec.Struct, frozen=True):
 
 
 class Delivery(Protocol):
-    """Brings batches to a sink. `deliver` raises nothing."""
+    """Sends batches to a sink. `deliver` raises nothing."""
 
     async def __aenter__(self) -> Self: ...
 

@@ -1,4 +1,4 @@
-"""Records in a file of JSON lines, which is put aside by size and by age. Several processes may write to one
+"""Records in a file of JSON lines, which is renamed by size and by age. Several processes may write to one
 file."""
 
 import asyncio
@@ -16,12 +16,9 @@ from sluice.sinks.delivery import Delivered, RecordBatch
 
 
 class RotatingFile:
-    """A file holds the records of one period of `age` (counted from 1970 in UTC, so one of 1d is a day's), as
-    its time of the last write tells: nothing has to be remembered over a restart. Writers take turns by the
-    file's lock (flock).
-
-    Raises OSError where the file cannot be opened.
-    """
+    """A file holds the records of one period of `age` (counted from 1970 in UTC, so 1d is a calendar day).
+    The period is that of the file's last write, so nothing has to be remembered over a restart. Writers
+    take turns by the file's lock (flock). Raises OSError if the file cannot be opened."""
 
     def __init__(self, config: RecordFile, wall: Callable[[], float] = time.time) -> None:
         self._path = Path(config.path)
@@ -46,7 +43,7 @@ class RotatingFile:
         return Delivered("delivered")
 
     def write(self, body: bytes) -> None:
-        """Append all of it, or nothing. Blocks. Raises OSError."""
+        """Appends the whole body, or nothing. Blocks. Raises OSError."""
         number = self._locked()
         try:
             if self._is_due(os.fstat(number), len(body)):
@@ -57,7 +54,7 @@ class RotatingFile:
             try:
                 _write_all(number, body)
             except OSError:
-                os.ftruncate(number, before)  # half a batch would be there twice later
+                os.ftruncate(number, before)  # otherwise half of the batch would be there twice later
                 raise
         finally:
             os.close(number)
@@ -66,7 +63,7 @@ class RotatingFile:
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     def _locked(self) -> int:
-        """The file that is at the path, with its lock: another process may have put it aside meanwhile."""
+        """Returns the locked file at the path; another process may have renamed the previous one meanwhile."""
         while True:
             number = self._open()
             try:
@@ -99,7 +96,8 @@ class RotatingFile:
 
 
 def _stamp(moment: int) -> str:
-    """Names in the order of their times, of microseconds since the epoch."""
+    """Returns a time as a name; names sort in the order of their times, which are microseconds since the
+    epoch."""
     seconds, rest = divmod(moment, 1_000_000)
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(seconds))}.{rest:06d}Z"
 

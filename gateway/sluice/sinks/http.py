@@ -1,4 +1,4 @@
-"""Records sent over HTTP: to a webhook, to an S3-compatible store."""
+"""Sends records over HTTP: to a webhook, or to an S3-compatible store."""
 
 import asyncio
 import gzip
@@ -20,14 +20,14 @@ from sluice.wire.sigv4 import AwsKeys, Signer, host_of
 DEADLINE = 15.0
 """Seconds for one request."""
 REFUSED = frozenset({400, 413, 415, 422})
-"""Statuses by which a receiver says that this very body will never do. What else fails may be mended: a
-token, an address."""
+"""Statuses by which a receiver refuses this body for good. Other failures may be repaired: a token, an
+address."""
 ANSWER = 64 << 10
-"""Bytes of an answer that are read, so that its connection can be used again."""
+"""Bytes of a response that are read, so that its connection can be used again."""
 
 
 class _OverHttp:
-    """One request at a time. No redirect is followed: headers hold secrets."""
+    """Sends one request at a time. Redirects are not followed, because headers contain secrets."""
 
     _session: aiohttp.ClientSession
 
@@ -59,7 +59,7 @@ class _OverHttp:
 
 
 class Webhook(_OverHttp):
-    """A POST for each batch."""
+    """Sends a POST for each batch."""
 
     def __init__(self, config: RecordWebhook) -> None:
         self._url = config.url
@@ -78,7 +78,7 @@ class Webhook(_OverHttp):
 
 
 class BucketSink(_OverHttp):
-    """An object for each batch; a batch that is sent again gets the same name, and so is there once.
+    """Stores an object for each batch. A batch that is sent again gets the same name, and so is stored once.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
     """

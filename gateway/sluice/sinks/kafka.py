@@ -1,9 +1,9 @@
-"""Records as messages of a Kafka topic, by librdkafka (confluent-kafka, the extra `kafka`).
+"""Sends records as messages of a Kafka topic, by librdkafka (confluent-kafka, the extra `kafka`).
 
-librdkafka has buffers, retries and threads of its own, and none of them is where a record lives: a batch leaves the
-spool only when each of its records is acknowledged by all replicas that are in sync, or is one that the topic will
-never take. What is not acknowledged in time is taken out of librdkafka again. Everything that may block runs in one
-thread of this sink's own.
+librdkafka has buffers, retries and threads of its own, and none of them is relied on for keeping a record: a
+batch leaves the spool only when each of its records has been acknowledged by all in-sync replicas, or is one
+that the topic will never accept. Records that are not acknowledged in time are removed from librdkafka again.
+Everything that may block runs in one thread of this sink.
 """
 
 import asyncio
@@ -30,20 +30,20 @@ from sluice.sinks.delivery import Delivered, RecordBatch
 from sluice.version import VERSION
 
 DEADLINE = 15.0
-"""Seconds for a batch. librdkafka gives a message up a little earlier, and then names the reason."""
+"""Seconds for a batch. librdkafka gives up a message a little earlier, and then names the reason."""
 LOOK = 0.1
-"""Seconds after which the thread sees that nobody waits for its batch any more."""
+"""Seconds after which the thread notices that nobody waits for its batch any more."""
 TICK = 1.0
-"""Seconds between two calls of librdkafka's callbacks while nothing is sent: the queue of what it has to tell has
-no bound, and tokens have to be renewed."""
+"""Seconds between two calls of librdkafka's callbacks while nothing is sent: its queue of events is
+unbounded, and tokens have to be renewed."""
 CLOSING = 2.0
 """Seconds for librdkafka to end, at the end of the process."""
 REMEMBERED = 16
-"""Batches sent in part, of which it is known which records are still to be sent."""
+"""Maximum partly sent batches for which it is remembered which records are still to be sent."""
 MAX_MESSAGE_BYTES = 10_000_000
-"""Bytes of a message beyond which it is not even tried; what a topic takes is its own matter."""
+"""Bytes of a message beyond which it is not sent at all; the topic's own limit may be lower."""
 TOKEN_LIFE = 300.0
-"""Seconds for which a token that does not say so is used."""
+"""Seconds for which a token without an expiry time is used."""
 
 OF_THE_RECORD = frozenset(
     {
@@ -51,7 +51,7 @@ OF_THE_RECORD = frozenset(
         KafkaError.INVALID_RECORD, KafkaError.INVALID_TIMESTAMP, KafkaError._INVALID_DIFFERENT_RECORD,
     }
 )  # fmt: skip
-"""Errors by which a broker says that it will never take this record, or one that came with it."""
+"""Errors by which a broker says that it will never accept this record, or one that was sent with it."""
 GENERAL = frozenset(
     {
         KafkaError._ALL_BROKERS_DOWN, KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT_QUEUE,
@@ -72,7 +72,7 @@ class _Named(msgspec.Struct):
 
     @property
     def milliseconds(self) -> int:
-        """The record's time since the epoch; 0, which means now, where it has none."""
+        """Returns the record's time in milliseconds since the epoch; 0 (which means now) if it has none."""
         try:
             return round(datetime.fromisoformat(self.timestamp).timestamp() * 1000)
         except ValueError:
@@ -80,8 +80,8 @@ class _Named(msgspec.Struct):
 
 
 class _Sending(msgspec.Struct):
-    """A batch being sent: which of its records, by their numbers, need not be sent any more, how many of them
-    were refused, and why some were not taken."""
+    """A batch that is being sent: the numbers of its records that need not be sent any more, how many of them
+    were refused, and why some were not accepted."""
 
     batch: RecordBatch
     settled: set[int] = msgspec.field(default_factory=set)
@@ -94,7 +94,7 @@ class _Sending(msgspec.Struct):
 
 
 class _Patience:
-    """Until when a batch is waited for: its deadline, and as long as somebody waits for it."""
+    """How long a batch is waited for: until its deadline, and as long as a caller waits for it."""
 
     def __init__(self, until: float, clock: Callable[[], float]) -> None:
         self._until = until
@@ -162,7 +162,7 @@ class KafkaTopic:
             self._producer.poll(0)
 
     def _close(self) -> None:
-        """End the producer, and take back what it has not sent."""
+        """Ends the producer, and takes back what it has not sent."""
         producer, self._producer = self._producer, None
         if producer is not None:
             with suppress(KafkaException):
@@ -171,7 +171,8 @@ class KafkaTopic:
                 producer.close()
 
     def _failed(self, error: KafkaError) -> None:
-        """A connection failed. What a broker refuses says more than that it then closes the connection."""
+        """Notes that a connection failed. A broker's refusal says more than the closing of the connection
+        that follows it."""
         telling = 0 if error.code() in GENERAL else 1 if error.code() == KafkaError._TRANSPORT else 2
         if telling >= self._telling:
             self._failure, self._telling = name_of(error), telling
@@ -184,7 +185,7 @@ class KafkaTopic:
             if self._producer is None:
                 self._producer = Producer(self._options)
             self._settle(sending, sending.left, patience)
-        except KafkaException as error:  # an option that cannot be used, such as a file that is not there
+        except KafkaException as error:  # an option that cannot be used, such as a missing file
             sending.reason = name_of(error.args[0])
         if sending.left:
             self._unfinished[batch.name] = sending
@@ -196,8 +197,8 @@ class KafkaTopic:
         return Delivered("delivered", sending.reason, sending.refused)
 
     def _settle(self, sending: _Sending, numbers: Sequence[int], patience: _Patience) -> None:
-        """Send these records. For the sake of one a broker refuses all that came in the same request: they are
-        sent again in halves, until the one is alone."""
+        """Sends these records. Because of a single record a broker refuses all that came in the same request:
+        they are sent again in halves, until that record is alone."""
         suspects: list[int] = []
         for number, error in self._produced(sending.batch, numbers, patience).items():
             if error is None:
@@ -218,8 +219,8 @@ class KafkaTopic:
     def _produced(
         self, batch: RecordBatch, numbers: Sequence[int], patience: _Patience
     ) -> dict[int, KafkaError | None]:
-        """Returns the error, or None, of each record whose end is known. None of them is in librdkafka any more
-        then."""
+        """Returns the error, or None, of each record whose result is known. None of them is in librdkafka any
+        more then."""
         producer = self._producer = self._producer or Producer(self._options)
         results: dict[int, KafkaError | None] = {}
         handed = 0
@@ -233,7 +234,7 @@ class KafkaTopic:
                 handed += 1
         while len(results) < handed and not patience.over:
             producer.poll(LOOK)
-        # a producer remembers that a topic is closed to it, and has its end after some errors: a new one has not
+        # a producer remembers that it has no access to a topic, and some errors end it: a new one has no such state
         failed = any(error is not None and error.code() not in OF_THE_RECORD for error in results.values())
         if failed or len(results) < len(numbers):
             self._close()
@@ -272,8 +273,8 @@ class KafkaTopic:
 
 
 def name_of(error: KafkaError) -> str:
-    """Kafka's name of an error, such as UNKNOWN_TOPIC_OR_PART; those that are librdkafka's own are AUTHENTICATION,
-    SSL, TRANSPORT, RESOLVE and others.
+    """Returns Kafka's name of an error, such as UNKNOWN_TOPIC_OR_PART; librdkafka's own errors have names
+    such as AUTHENTICATION, SSL, TRANSPORT, RESOLVE.
 
     https://kafka.apache.org/protocol#protocol_error_codes
     """
@@ -306,14 +307,14 @@ def options_of(config: RecordKafka, timeout: float) -> dict[str, Any]:
         "acks": "all",
         "enable.idempotence": True,
         "compression.type": config.compression,
-        "partitioner": "murmur2_random",  # the same partition of a key as by Java's producers
+        "partitioner": "murmur2_random",  # the same partition for a key as with Java's producers
         "message.timeout.ms": milliseconds,
         "request.timeout.ms": milliseconds,
         "socket.timeout.ms": milliseconds,
         "socket.connection.setup.timeout.ms": min(milliseconds, 10_000),
         "topic.metadata.propagation.max.ms": min(milliseconds // 2, 5_000),
         "reconnect.backoff.max.ms": 5_000,
-        "allow.auto.create.topics": False,  # a topic that is misspelt is an error, and no new topic
+        "allow.auto.create.topics": False,  # a misspelt topic is an error instead of a new topic
         "message.max.bytes": MAX_MESSAGE_BYTES,
         "queue.buffering.max.kbytes": 2 * MAX_MESSAGE_BYTES // 1000,
         "log_level": 0,  # errors have names in our own log
@@ -342,8 +343,8 @@ def _sasl(config: RecordKafkaSasl) -> dict[str, Any]:
 
 
 def token_of(path: Path, wall: Callable[[], float], _: object = None) -> tuple[str, float]:
-    """Returns the token in a file, and until when it may be used, in seconds since the epoch: as its `exp` says
-    where it is a JWT. Raises OSError and ValueError."""
+    """Returns the token in a file, and until when it may be used, in seconds since the epoch (from its `exp`
+    if it is a JWT). Raises OSError and ValueError."""
     token = path.read_text("utf-8").strip()
     expires = wall() + TOKEN_LIFE
     with suppress(IndexError, binascii.Error, msgspec.MsgspecError):

@@ -1,7 +1,5 @@
-"""Records as log records of OpenTelemetry, sent to an OTLP receiver.
-
-The whole record is the log record's body; what is searched by is an attribute, too.
-"""
+"""Sends records as log records of OpenTelemetry to an OTLP receiver. The whole record is the log record's
+body; the fields that are searched by are attributes, too."""
 
 import asyncio
 import json
@@ -26,7 +24,7 @@ ATTRIBUTES = (
     "request_id", "alias", "target", "key", "tenant", "frontend", "end", "status", "error", "stream", "duration", "ttft",
     "tokens_in", "tokens_out", "cost_usd",
 )  # fmt: skip
-"""Fields of records that are attributes, behind `sluice.`."""
+"""Fields of records that become attributes, with the prefix `sluice.`."""
 
 
 class OtlpLogs:
@@ -62,7 +60,7 @@ class OtlpLogs:
         return Delivered("delivered", reason, refused)
 
     def _bodies(self, lines: Sequence[bytes]) -> list[tuple[bytes, int]]:
-        """The requests for these records, and how many are in each."""
+        """Returns the requests for these records, and the number of records in each."""
         records = [log_of(json.loads(line)) for line in lines]
         body = logs(records, self._resource, scope="sluice", version=VERSION)
         if len(body) <= self._receiver.largest or len(lines) == 1:

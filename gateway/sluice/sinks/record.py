@@ -1,5 +1,5 @@
-"""The record of a call: its log line's fields, who called, each attempt, and of its texts what may be
-kept."""
+"""The record of a call: the fields of its log line, the caller, each attempt, and those of its texts that may
+be kept."""
 
 from typing import Any
 
@@ -14,10 +14,8 @@ _ROUND = 6
 
 
 class Draft:
-    """A record that is not a line yet: it is made into one outside of the event loop, once for all sinks.
-
-    `size`: about how many bytes it keeps in memory. `at`: when the call ended, in seconds since the epoch.
-    """
+    """A record that has not been rendered: that is done outside of the event loop, once for all sinks.
+    `size`: about how many bytes it keeps in memory. `at`: when the call ended, in seconds since the epoch."""
 
     __slots__ = ("_line", "_parts", "at", "size")
 
@@ -28,7 +26,7 @@ class Draft:
         self.size = 2048 + (texts.size if texts is not None else 0)
 
     def line(self) -> bytes:
-        """The record as JSON, without a line's end. Several threads may ask at a time."""
+        """Returns the record as JSON, without a line end. Several threads may call it at a time."""
         parts = self._parts
         if parts is not None:
             fields, texts = parts
@@ -37,13 +35,13 @@ class Draft:
         return self._line
 
     def texts(self) -> dict[str, Any]:
-        """The fields that its texts have in the record; takes as long as `line`."""
+        """Returns the fields for its texts in the record; takes as long as `line`."""
         fields = msgspec.json.decode(self.line())
         return {"prompt": fields["prompt"], "answer": fields["answer"]}
 
 
 def fields_of(line: LogLine, call: Call, duration: float, timestamp: str) -> dict[str, Any]:
-    """All fields but the texts. `line` is the call's log line; `duration` in seconds."""
+    """Returns all fields except the texts. `line`: the call's log line. `duration` in seconds."""
     fields: dict[str, Any] = msgspec.to_builtins(line)
     for name in ("level", "timestamp", "event", "attempt_costs", "attempt_times"):
         fields.pop(name, None)
@@ -61,7 +59,7 @@ def fields_of(line: LogLine, call: Call, duration: float, timestamp: str) -> dic
 
 
 def _attempt(attempt: Attempt, received: float) -> dict[str, Any]:
-    """Times in seconds: `started` since the call was received, `first_token` since the attempt started."""
+    """Times are in seconds: `started` since the call was received, `first_token` since the attempt started."""
     fields: dict[str, Any] = {
         "target": attempt.target.label,
         "outcome": attempt.outcome,

@@ -1,5 +1,5 @@
-"""Makes a draft of each call that is over, and gives it to all sinks; those with texts also to what remembers
-the last calls for operators' pages."""
+"""Makes a draft of each finished call, and passes it to all sinks; drafts with texts are also passed to the
+memory of the last calls for operators' pages."""
 
 import asyncio
 import os
@@ -23,8 +23,11 @@ RESULTS: tuple[Result, ...] = ("delivered", "refused", "dropped", "spilled")
 
 
 class Recorder:
-    """`clock` monotonic and `wall` since the epoch, in seconds. `keep` gets the line of each call with texts, its
-    draft, and the bytes of its texts. Raises OSError where a file or a directory cannot be used."""
+    """Makes and passes on the drafts.
+
+    `clock` (monotonic) and `wall` (since the epoch) give seconds. `keep` gets the line of each call with
+    texts, its draft, and the bytes of its texts. Raises OSError if a file or a directory cannot be used.
+    """
 
     def __init__(
         self,
@@ -89,7 +92,7 @@ class Recorder:
         return "none" if mode == "hash" and not self._hash_key else mode
 
     def over(self, line: LogLine, call: Call) -> None:
-        """A call is over; `line` is its log line."""
+        """Records a finished call; `line` is its log line."""
         texts = self._texts(call)
         if texts is None and not self._spools:
             return
@@ -112,7 +115,7 @@ class Recorder:
         return full(call.chat.messages, call.text, self._log_config.content_chars)
 
     async def run(self) -> None:
-        """Send until it is cancelled; what is left then is sent, or kept on disk."""
+        """Sends until it is cancelled; the rest is then sent, or kept on disk."""
         async with asyncio.TaskGroup() as sinks:
             for spool in self._spools:
                 sinks.create_task(spool.run())

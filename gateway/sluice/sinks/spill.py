@@ -1,8 +1,7 @@
-"""Batches on disk that could not be delivered yet: a file each, which outlives the process. Everything here
-blocks.
+"""Batches on disk that could not be delivered yet: one file each, which outlives the process.
 
-Processes may share a directory: who sends a file holds its lock (flock), which is free again when its holder
-is gone.
+All functions block. Processes may share a directory: a process that sends a file holds its lock (flock),
+which the kernel releases when the process ends.
 """
 
 import errno
@@ -18,11 +17,11 @@ from sluice.sinks.delivery import RecordBatch
 
 SUFFIX, UNFINISHED = ".ndjson", ".part"
 LEFT_BEHIND = 3600.0
-"""Seconds after which an unfinished file's writer is gone."""
+"""Seconds after which the writer of an unfinished file is assumed to be gone."""
 
 
 class Spill:
-    """The files of one sink in `directory`, up to `most` bytes. Raises OSError where the directory cannot be
+    """The files of one sink in `directory`, up to `most` bytes. Raises OSError if the directory cannot be
     made."""
 
     def __init__(self, directory: str, sink: str, most: int) -> None:
@@ -35,8 +34,8 @@ class Spill:
                 path.unlink(missing_ok=True)
 
     def keep(self, batch: RecordBatch) -> None:
-        """Write a batch, safe from a crash of the machine when it returns. Raises OSError where it does not
-        fit."""
+        """Writes a batch, which survives a crash of the machine when this returns. Raises OSError if it does
+        not fit."""
         body = batch.body
         if sum(size for _, size in self._files()) + len(body) > self._most:
             raise OSError(errno.EDQUOT, "spill_max is reached")
@@ -55,11 +54,12 @@ class Spill:
             raise
 
     def oldest(self) -> list[str]:
-        """Names of files that wait, oldest first."""
+        """Returns the names of waiting files, oldest first."""
         return sorted(name for name, _ in self._files())
 
     def claim(self, name: str) -> "Claimed | None":
-        """A file to be sent by this process alone; None where another one sends it, or has."""
+        """Locks a file, so that this process alone sends it. Returns None if another process sends it, or has
+        sent it."""
         try:
             number = os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -91,7 +91,7 @@ class Spill:
 
 
 class Claimed:
-    """A file whose lock is held, for the length of a `with`; `done` removes it."""
+    """A locked file, for the duration of a `with`; `done` removes it."""
 
     def __init__(self, path: Path, number: int, batch: RecordBatch) -> None:
         self._path = path

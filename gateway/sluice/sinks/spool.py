@@ -1,9 +1,9 @@
 """The records that wait for one sink, and the task that sends them in batches.
 
-What is waiting is bounded, and what comes beyond the bound is dropped and counted. A batch that the sink does
-not take is put on disk where there is a directory for it, else it waits in memory; it is tried again with
-growing waits for as long as it takes. Batches on disk go first, and outlive the process. A batch whose answer
-was lost is sent twice: at least once.
+The number of waiting records is bounded; further ones are dropped and counted. A batch that the sink does not
+accept is stored on disk if there is a directory for it, otherwise it waits in memory; it is tried again with
+growing waits for as long as it takes. Batches on disk are sent first, and outlive the process. A batch whose
+response was lost is sent twice: delivery is at least once.
 """
 
 import asyncio
@@ -22,23 +22,21 @@ from sluice.sinks.spill import Claimed, Spill
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds until a sink that has failed is tried again; the wait doubles."""
 LAST = 10.0
-"""Seconds for what is left when the process ends."""
+"""Seconds for the last batches when the process ends."""
 LOOK = 60.0
-"""Seconds between two looks for batches that processes have left on disk which are gone."""
+"""Seconds between two searches for batches that other processes have left on disk."""
 MAX_BATCH_BYTES = 4 << 20
-"""Bytes of a batch, about."""
+"""Approximate maximum bytes of a batch."""
 
 Result = Literal["delivered", "refused", "dropped", "spilled"]
 T = TypeVar("T")
 
 
 class Spool:
-    """`count` gets results and numbers of records, and `failed` why a batch was not taken, or not whole;
-    `switched` each change: why the sink fails, "" when it takes them again; `lost` how many records are lost with the
-    process, which nobody asks for its metrics any more.
-
-    `clock` is monotonic, `wall` since the epoch. Raises OSError where the spill directory cannot be used.
-    """
+    """`count` gets results and numbers of records; `failed` the reason why a batch was not accepted, or not
+    whole; `switched` each change of that reason ("" when batches are accepted again); `lost` the number of
+    records that are lost with the process, whose metrics are not scraped any more. `clock` is monotonic,
+    `wall` since the epoch. Raises OSError if the spill directory cannot be used."""
 
     def __init__(
         self,
@@ -65,14 +63,16 @@ class Spool:
         self._waiting: deque[Draft] = deque()
         self._size = 0
         self._full = asyncio.Event()
-        self._stuck: RecordBatch | None = None  # taken from what waits, and neither delivered nor on disk
+        self._stuck: RecordBatch | None = (
+            None  # taken from the waiting records, and neither delivered nor on disk
+        )
         self._stuck_size = 0
         self._sending: asyncio.Task[Delivered] | None = None  # of `_stuck`
         self._failures = 0
         self._reason = ""
         self._retry_at = 0.0
         self._spill = Spill(config.spill, config.name, config.spill_max) if config.spill else None
-        self._look_at = 0.0  # when to look for batches on disk: of this process, or left by others
+        self._look_at = 0.0  # when to search for batches on disk, of this process or left by others
         self._number = 0
         self._origin = f"{os.uname().nodename[:32]}-{os.getpid()}"
         self._thread = ThreadPoolExecutor(1, "sink")
@@ -82,7 +82,7 @@ class Spool:
         return len(self._waiting) + (len(self._stuck.lines) if self._stuck is not None else 0)
 
     def add(self, draft: Draft) -> None:
-        """Never waits, and never raises."""
+        """Adds a record. Never waits, and never raises."""
         if self._size + draft.size > self._config.buffer:
             self._count("dropped", 1)
             return
@@ -92,8 +92,8 @@ class Spool:
             self._full.set()
 
     async def run(self) -> None:
-        """Send until it is cancelled; the rest then has LAST seconds, and what is not delivered by then goes
-        to disk."""
+        """Sends until it is cancelled. The rest then has LAST seconds; what is not delivered by then is
+        stored on disk."""
         try:
             async with self._delivery:
                 try:
@@ -106,8 +106,8 @@ class Spool:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _safely(self) -> None:
-        """A round. A fault of ours, or a directory that cannot be read, is as a sink that fails: later is
-        another try."""
+        """Does a round. A fault of the gateway, or a directory that cannot be read, is treated like a sink
+        that fails: it is tried again later."""
         try:
             await self.round()
         except Exception as fault:
@@ -116,7 +116,7 @@ class Spool:
             self._say(type(fault).__name__)
 
     async def round(self) -> None:
-        """Send what waits, or keep it safe while the sink is away."""
+        """Sends what is waiting, or stores it on disk while the sink fails."""
         if self._clock() < self._retry_at:
             await self._keep_safe(self._config.batch)
             return
@@ -127,7 +127,7 @@ class Spool:
         await self._keep_safe(1)
 
     async def _due(self) -> None:
-        """Wait for a batch, or for the time of the next one. While nothing can be kept safe only the next try
+        """Waits for a batch, or for the time of the next one. While nothing can be stored only the next try
         helps."""
         away = max(0.0, self._retry_at - self._clock())
         if away and (self._spill is None or self._stuck is not None):
@@ -139,7 +139,7 @@ class Spool:
     # --- sending
 
     async def _send_next(self) -> bool:
-        """Returns whether there was a batch, and it needs no further try."""
+        """Returns whether there was a batch that needs no further try."""
         batch = await self._take()
         if batch is None:
             return False
@@ -149,20 +149,20 @@ class Spool:
         return True
 
     async def _delivered(self, batch: RecordBatch) -> Delivered:
-        """A request that is on its way goes on where its spool is cancelled: sent anew, its records would be
-        there twice."""
+        """Lets a running request continue if its spool is cancelled: if it were sent again, its records would
+        arrive twice."""
         if self._sending is None:
             self._sending = asyncio.create_task(self._delivery.deliver(batch))
         try:
             delivered = await asyncio.shield(self._sending)
         except Exception:
-            self._sending = None  # to be sent anew, in place of the same fault again and again
+            self._sending = None  # if it failed by a fault, the batch is sent anew instead of raising the same fault again
             raise
         self._sending = None
         return delivered
 
     async def _send_spilled(self) -> bool:
-        """Send the batches on disk. Whether the sink took them."""
+        """Sends the batches on disk. Returns whether the sink accepted them."""
         spill = self._spill
         if spill is None or self._clock() < self._look_at:
             return True
@@ -181,7 +181,7 @@ class Spool:
             return settled
 
     def _settled(self, batch: RecordBatch, delivered: Delivered) -> bool:
-        """Count what became of a batch, and find out when to try again."""
+        """Counts the result of a batch, and determines when to try again."""
         if delivered.reason:
             self._failed(delivered.reason)
         if delivered.outcome == "again":
@@ -205,10 +205,10 @@ class Spool:
             self._reason = reason
             self._switched(reason)
 
-    # --- what waits
+    # --- waiting records
 
     async def _take(self) -> RecordBatch | None:
-        """The batch that could not be sent or kept before, else the oldest records that wait."""
+        """Returns the batch that could not be sent or stored before, else the oldest waiting records."""
         if self._stuck is not None:
             return self._stuck
         drafts: list[Draft] = []
@@ -225,7 +225,7 @@ class Spool:
             lines = await self._beside(_rendered, drafts)
             rendered = None
         finally:
-            if rendered is not None:  # cancelled: they are the rest's
+            if rendered is not None:  # cancelled: the lines are left to `_rest`
                 self._waiting.extendleft(reversed(rendered))
         self._stuck = RecordBatch(name, drafts[0].at, lines)
         self._stuck_size = size
@@ -238,7 +238,7 @@ class Spool:
             self._size -= self._stuck_size
 
     async def _keep_safe(self, least: int) -> None:
-        """Put on disk what waits, where it is as many records as `least`."""
+        """Stores waiting records on disk if there are at least `least`."""
         spill = self._spill
         while (
             spill is not None and self._failures and (self._stuck is not None or len(self._waiting) >= least)
@@ -251,15 +251,15 @@ class Spool:
         try:
             await self._beside(spill.keep, batch)
         except OSError:
-            return False  # it waits in memory, as all that comes
+            return False  # it waits in memory, as all further ones do
         self._look_at = 0.0
         self._count("spilled", len(batch.lines))
         self._release(batch)
         return True
 
     async def _rest(self) -> None:
-        """The last batches: each is tried once, and goes to disk where it is not taken. What is left is lost,
-        and counted."""
+        """Sends the last batches: each is tried once, and stored on disk if it is not accepted. The remaining
+        records are lost, and counted."""
         try:
             async with asyncio.timeout(LAST):
                 if not self._failures:
@@ -268,7 +268,7 @@ class Spool:
         except TimeoutError:
             if self._sending is not None:
                 self._sending.cancel()
-        except Exception as fault:  # what is left is kept on disk, or counted, all the same
+        except Exception as fault:  # the remaining ones are stored or counted all the same
             self._say(type(fault).__name__)
         self._failures += bool(len(self))
         await self._keep_safe(1)

@@ -1,11 +1,11 @@
-"""The common part of all stores: addresses, clients, and how failures are reported.
+"""The common parts of all stores: addresses, clients, and the reporting of failures.
 
-address    redis://…, postgresql://… of the configuration, parsed and checked (parts, postgres_address); pure
-redis      the client: how it is made, when it leaves a server, what its errors mean
-redis_cluster   the same commands, sent to the nodes of a cluster
-postgres   the same of PostgreSQL, and how tables come to their newest version
-sealing    encryption of entries, under keys of the configuration
-watch      the reason that a store fails for: in the log, in a metric, in /readyz?verbose
+address        redis://…, postgresql://… of the configuration, parsed and checked (parts, postgres_address). Pure
+redis          the client: how it is made, when it leaves a server, the meaning of its errors
+redis_cluster  the same commands, sent to the nodes of a cluster
+postgres       the same for PostgreSQL, and the migrations of tables
+sealing        encryption of entries, with keys of the configuration
+watch          the reason why a store fails: in the log, in a metric, in /readyz?verbose
 """
 
 import errno
@@ -24,14 +24,14 @@ DOWN: frozenset[Reason] = frozenset(
     ("timeout", "connection", "tls", "no_master", "noauth", "wrongpass", "database", "readonly", "loading", "moved",
      "no_cluster", "clusterdown", "masterdown")
 )  # fmt: skip
-"""Reasons that concern every call: the next one would fail as well. The others may concern a single call."""
+"""Reasons that affect every call: the next one would fail as well. Others may affect a single call."""
 
 LEAVE: frozenset[Reason] = frozenset(("connection", "readonly", "no_master", "masterdown", "noauth"))
-"""Reasons to drop all connections and to look for the server anew, by name or by Sentinel: another may be the
-master now.
+"""Reasons to drop all connections and to look up the server again, by name or by Sentinel, because another
+one may be the master now.
 
-A server that wants a password closes a connection that sent it a large command without one, behind its
-answer: the next call on it would say that the connection was lost.
+A server that requires a password answers a large command on a connection without one, and then closes the
+connection; the next call on it would report a lost connection.
 """
 
 PROBLEMS: Mapping[Reason, str] = {

@@ -32,7 +32,7 @@ from sluice.storage.parts import (
 from sluice.storage.postgres_address import PostgresAddress
 
 SCHEMES: Mapping[str, bool] = {"redis": False, "rediss": True, "valkey": False, "valkeys": True}
-"""Whether it speaks TLS."""
+"""The schemes, and whether they use TLS."""
 SENTINEL, CLUSTER = "sentinel", "cluster"
 PORT, SENTINEL_PORT = 6379, 26379
 EXPECTED = "a redis://, rediss:// or unix:// URL"
@@ -41,14 +41,13 @@ MAX_DATABASES = 1 << 20
 
 Kind = Literal["memory", "shared", "sqlite", "redis", "postgres"]
 CONVERSATIONS: tuple[Kind, ...] = ("memory", "sqlite", "redis", "postgres")
-"""What can keep conversations; and likewise responses, keys and usage."""
+"""The kinds of stores that can keep conversations; likewise responses, keys and usage."""
 LIMITS: tuple[Kind, ...] = ("memory", "shared", "redis")
-"""What can keep the buckets of limits."""
+"""The kinds of stores that can keep the buckets of limits."""
 RESUME: tuple[Kind, ...] = ("memory", "redis")
-"""What can keep resumable streams."""
+"""The kinds of stores that can keep resumable streams."""
 DRIVERS: Mapping[Kind, tuple[str, str, str]] = {"postgres": ("asyncpg", "PostgreSQL", "postgres")}
-"""Of engines whose driver does not come along: its module, the engine's name, and the extra that brings the
-driver."""
+"""Engines whose driver is an extra: the driver's module, the engine's name, and the extra."""
 WRITTEN: Mapping[Kind, str] = {
     "memory": "memory",
     "shared": "shared:PATH",
@@ -66,12 +65,12 @@ class Local(msgspec.Struct, frozen=True):
 
 
 class RedisAddress(msgspec.Struct, frozen=True):
-    """The address of a Redis, and how to connect to it. `hosts` are the sentinels' where `service` is set,
-    and where `cluster` is set those of its nodes that are asked for the others; `path` is a socket's.
+    """The address of a Redis, and how to connect to it.
 
-    `timeout` for one call and `connect_timeout` for a connection, in seconds; None: what the store finds
-    usual. `health_check_interval`: seconds after which an idle connection is tried before it is used, 0:
-    never. `tls`: the options of ssl, None where it is not spoken.
+    `hosts` are the sentinels if `service` is set; if `cluster` is set, those nodes that are asked for the
+    others. `path`: that of a Unix socket. `timeout` for one call and `connect_timeout` for a connection are
+    in seconds; None: the store's default. `health_check_interval`: seconds after which an idle connection is
+    checked before it is used; 0: never. `tls`: the options of ssl; None: no TLS.
     """
 
     kind: ClassVar[Literal["redis"]] = "redis"
@@ -91,10 +90,11 @@ class RedisAddress(msgspec.Struct, frozen=True):
 
 
 def store_of(text: str, *kinds: Kind) -> Local | RedisAddress | PostgresAddress:
-    """The store that `text` names; `kinds` are those that may stand there, in the order in which they are
-    told (none: any).
+    """Returns the store at the address `text`. `kinds`: those that are allowed, in the order in which errors
+    list them (none: any).
 
-    Raises ValueError with what is expected, or with what is wrong and at which character. It is never quoted.
+    Raises ValueError with what is expected, or with what is wrong and at which character. The address is
+    never quoted.
     """
     kinds = kinds or tuple(WRITTEN)
     kind, _, path = text.partition(":")
@@ -109,15 +109,15 @@ def store_of(text: str, *kinds: Kind) -> Local | RedisAddress | PostgresAddress:
 
 
 def is_redis(text: str) -> bool:
-    """Returns whether the text claims to be an address of Redis: what is wrong with it then is for
-    `address_of` to say."""
+    """Returns whether the text begins like an address of Redis; `address_of` reports what is wrong with it."""
     scheme, separator, _ = text.partition("://")
     base, form = _parts_of(scheme)
     return bool(separator) and (scheme == "unix" or (base in SCHEMES and form in ("", SENTINEL, CLUSTER)))
 
 
 def _parts_of(scheme: str) -> tuple[str, str]:
-    """The scheme of one server, and what there is of them: "sentinel", "cluster", or "" for one."""
+    """Returns the scheme of a single server, and which servers there are: "sentinel", "cluster", or "" for
+    one."""
     base, plus, form = scheme.partition("+")
     if not plus and base.endswith(f"-{CLUSTER}"):
         return base.removesuffix(f"-{CLUSTER}"), CLUSTER
@@ -125,8 +125,8 @@ def _parts_of(scheme: str) -> tuple[str, str]:
 
 
 def address_of(text: str) -> RedisAddress:
-    """The address that `text` is. Raises ValueError, with what is wrong and at which character, but without
-    quoting it."""
+    """Parses the address. Raises ValueError, with what is wrong and at which character, but without quoting
+    the address."""
     scheme, _, rest = text.partition("://")
     if not is_redis(text):
         raise ValueError(f"expected {EXPECTED}")
@@ -134,7 +134,7 @@ def address_of(text: str) -> RedisAddress:
 
 
 class _Reader:
-    """The parts of one address; `_at` is where its authority begins."""
+    """Reads the parts of one address; `_at`: the position at which its authority begins."""
 
     def __init__(self, text: str, scheme: str, at: int, rest: str) -> None:
         self._text = text
@@ -151,7 +151,7 @@ class _Reader:
         self._username, self._password = self._login(credentials)
 
     def _split(self, before: str) -> tuple[str, bool, str]:
-        """Credentials, whether there are any, and what is behind them."""
+        """Returns the credentials, whether there are any, and the rest."""
         if self._scheme == "unix" and before.startswith("/"):
             self._place_at = self._at
             return "", False, before
@@ -293,4 +293,4 @@ _URLS: Mapping[Kind, tuple[Callable[[str], bool], Callable[[str], RedisAddress |
     "redis": (is_redis, address_of),
     "postgres": (postgres_address.is_postgres, postgres_address.address_of),
 }
-"""Of engines that are named by a URL: whether a text claims to be one, and what reads it."""
+"""For engines that are named by a URL: a function that recognizes such a URL, and one that parses it."""

@@ -1,4 +1,4 @@
-"""Stores again what a store that is down did not take: its caller believes by then that it is kept."""
+"""Repeats an operation of a store that is down, after its caller has been told that the data is kept."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable
 from sluice.storage import DOWN, Reason
 
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.01, 1.0
-"""Seconds between two tries: more each time."""
+"""Seconds between two attempts: more each time."""
 AGAIN = 8.0
-"""Seconds for which it is tried: a server that stalls may go on by then, or a new master be there."""
+"""Seconds for which an operation is repeated: by then a server that stalls may respond again, or there may be
+a new master."""
 STORE_SECONDS = 1.0
-"""Seconds for which the end of an answer waits at least until it is stored."""
+"""Minimum seconds that the end of an answer waits until it is stored."""
 AGAIN_AFTER: frozenset[Reason] = DOWN | {"busy"}
 
 
@@ -20,8 +21,9 @@ async def stored(
     clock: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Awaits an operation that may be done twice, again for AGAIN seconds while its store is down. Raises what
-    the last one does; a store's error names its `reason`. `clock` in seconds, monotonic.
+    """Awaits an operation that may be done twice; repeats it for AGAIN seconds while its store is down.
+
+    Raises the error of the last attempt; a store's error has a `reason`. `clock` is monotonic, in seconds.
     """
     pause, until = MIN_RETRY_SECONDS, clock() + AGAIN
     while True:

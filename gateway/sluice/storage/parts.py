@@ -1,5 +1,5 @@
-"""Parses the parts of addresses: hosts, escapes, options. Pure; nothing is quoted in an error, for it may be
-a password."""
+"""Parses the parts of addresses: hosts, escapes, options. Pure. Errors quote nothing, because it may be a
+password."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from sluice.config.units import Seconds
 
 MAX_TIMEOUT = 60.0
-"""Seconds that a timeout may be at most."""
+"""Maximum seconds of a timeout."""
 
 
 def refuse_characters(text: str) -> None:
@@ -21,7 +21,7 @@ def refuse_characters(text: str) -> None:
 
 
 def decoded_text(text: str, at: int) -> str:
-    """Percent escapes read; `at` characters stand before it."""
+    """Decodes percent escapes; `at` characters precede the text."""
     if stray := re.search(r"%(?![0-9A-Fa-f]{2})", text):
         raise ValueError(f'character {at + stray.start() + 1}: "%" must be written as %25')
     decoded = unquote(text, errors="surrogateescape")
@@ -66,7 +66,7 @@ def some_text(text: str) -> str:
 
 
 def options_in(query: str, at: int, known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
-    """The options of a query, read; `at` characters stand before it."""
+    """Parses the options of a query; `at` characters precede it."""
     found: dict[str, Any] = {}
     for part in query.split("&") if query else ():
         name, sign, value = part.partition("=")

@@ -1,18 +1,15 @@
-"""The client of PostgreSQL that conversations, keys and usage use, and how their tables come to their newest
-version.
+"""The client of PostgreSQL for conversations, keys and usage, and the migrations of their tables.
 
-Connections are kept here and not in the driver's pool, which asks the server to reset a connection after each
-use: one more round trip, for a state that nothing of ours leaves behind. A call that is cut off (its time is
-over, its caller was cancelled) closes its connection: nobody knows what that would answer next. Nothing is
-tried twice here.
+Connections are kept here instead of in the driver's pool, which asks the server to reset a connection after
+each use: that is one more round trip, for state that this code does not leave behind. A call that is
+interrupted (its time is over, or its caller was cancelled) closes its connection, because the next reply on
+it could be any. Nothing is tried twice here. Every call is one statement or one transaction, and statements
+are not prepared unless the address says so, so a pooler in transaction mode may be in between.
 
-Every call is one statement or one transaction, and statements are not prepared unless the address says so, so
-a pooler in transaction mode may stand in between.
-
-Tables belong to a *part*, whose version stands in `sluice_part`. Migrations only lead forward, and only add:
-a gateway of the version before goes on beside one that has migrated, and can be started again. The first
-migration that a gateway of an older version could not live with says so (`StoreTables.breaks`), and such a
-gateway refuses to use the tables.
+Tables belong to a *part*, whose version is stored in `sluice_part`. Migrations only lead forward, and only
+add: a gateway of the previous version continues beside one that has migrated, and can be started again. The
+first migration with which an older version cannot work is marked (`StoreTables.breaks`), and such a version
+refuses to use the tables.
 """
 
 import asyncio
@@ -29,13 +26,13 @@ from sluice.storage import LEAVE, Reason
 from sluice.storage.postgres_address import PostgresAddress
 
 CONNECT = 2.0
-"""Seconds for a connection, where the address does not say."""
+"""Seconds for a connection, if the address does not say."""
 MIGRATE = 30.0
-"""Seconds for the migrations, with the wait for another gateway's."""
+"""Seconds for the migrations, including the wait for another gateway's."""
 ADVISORY = 0x736C7569
 """The key of the lock that migrations hold: "slui"."""
 STATEMENTS = 100
-"""Prepared statements that a connection keeps, where the address allows it."""
+"""Prepared statements that a connection keeps, if the address allows them."""
 
 _CLASSES: dict[str, Reason] = {"08": "connection", "28": "wrongpass", "53": "busy", "57": "loading"}
 """Classes of SQLSTATE (PostgreSQL's documentation, appendix A)."""
@@ -45,14 +42,12 @@ _CODES: dict[str, Reason] = {
     "57P02": "connection",
 }  # fmt: skip
 FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, ValueError)
-"""What a call raises. TimeoutError is an OSError; ValueError: what is there is not what we put there."""
+"""The errors of a call. TimeoutError is an OSError; ValueError: a row that the gateway has not written."""
 
 
 class PostgresFailed(Exception):
-    """PostgreSQL did not do it, or nobody knows whether it did. Says the reason and nothing else.
-
-    `state`: the SQLSTATE, "" where the server has not answered.
-    """
+    """PostgreSQL did not do it, or it is unknown whether it did. The text is the reason and nothing else.
+    `state`: the SQLSTATE, "" if the server has not answered."""
 
     def __init__(self, reason: Reason, state: str = "") -> None:
         super().__init__(reason)
@@ -61,8 +56,8 @@ class PostgresFailed(Exception):
 
 
 class StoreTables(msgspec.Struct, frozen=True):
-    """Tables of one store. `{s}` in a migration stands for the schema. `breaks`: the latest version (from 1)
-    that a gateway which knows fewer cannot live with."""
+    """The tables of one store. `{s}` in a migration stands for the schema. `breaks`: the latest version (from
+    1) with which a gateway that knows fewer versions cannot work."""
 
     name: str
     migrations: Sequence[str]
@@ -86,11 +81,8 @@ def reason_of(error: BaseException) -> Reason:
 
 
 class PostgresClient:
-    """At most `connections` to the PostgreSQL at `address`, each made when it is needed. `schema` is that of
-    the tables.
-
-    `part`: its tables are brought to their newest version before the first call.
-    """
+    """At most `connections` to the PostgreSQL at `address`, each made when it is needed. `schema`: that of
+    the tables. `part`: its tables are migrated to their newest version before the first call."""
 
     def __init__(
         self, address: PostgresAddress, part: StoreTables, *, connections: int, timeout: float
@@ -107,12 +99,12 @@ class PostgresClient:
         self._closed = False
 
     def statement(self, text: str) -> str:
-        """With the schema in the place of {s}."""
+        """Returns the statement with the schema in place of {s}."""
         return text.replace("{s}", self.schema)
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[Any]:
-        """A connection of asyncpg's, for a call that takes `timeout` seconds at most. Raises
+        """Yields a connection of asyncpg's, for a call that takes at most `timeout` seconds. Raises
         PostgresFailed."""
         try:
             if not self._ready:
@@ -157,7 +149,7 @@ class PostgresClient:
         while self._idle:
             connection = (
                 self._idle.pop()
-            )  # the one used last: the others may be closed by whoever counts them
+            )  # the one that was used last: others may have been closed by a proxy in between
             if not connection.is_closed():
                 return connection
         first, made = self._hosts[0], False
@@ -165,8 +157,8 @@ class PostgresClient:
             connection = await self._new()
             made = True
         finally:
-            # A host that is gone does not answer at all: the next time another is the first. Of calls that fail
-            # together one goes on to it: were all to do so, they could come back to where they were.
+            # A host that is gone does not answer at all, so the next attempt begins with another one. Of several calls that
+            # fail together only one moves on, or they could come back to the first host.
             if not made and self._hosts[0] is first:
                 self._hosts.rotate(-1)
         return connection

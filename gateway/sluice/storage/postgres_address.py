@@ -37,7 +37,7 @@ MODES: tuple[Mode, ...] = ("disable", "prefer", "require", "verify-ca", "verify-
 
 
 class PostgresAddress(msgspec.Struct, frozen=True):
-    """The address and connection options of a PostgreSQL. Times in seconds; None: the store's default."""
+    """The address of a PostgreSQL, and how to connect to it. Times are in seconds; None: the store's default."""
 
     kind: ClassVar[Literal["postgres"]] = "postgres"
     hosts: tuple[tuple[str, int], ...]
@@ -55,14 +55,14 @@ class PostgresAddress(msgspec.Struct, frozen=True):
 
 
 def is_postgres(text: str) -> bool:
-    """Returns whether the text claims to be an address of PostgreSQL."""
+    """Returns whether the text begins like an address of PostgreSQL."""
     scheme, separator, _ = text.partition("://")
     return bool(separator) and scheme in SCHEMES
 
 
 def address_of(text: str) -> PostgresAddress:
-    """The address that `text` is. Raises ValueError, with what is wrong and at which character, but without
-    quoting it."""
+    """Parses the address. Raises ValueError, with what is wrong and at which character, but without quoting
+    the address."""
     if not is_postgres(text):
         raise ValueError("expected a postgresql:// URL")
     refuse_characters(text)

@@ -1,14 +1,13 @@
-"""The one client of Redis that limits, keys, usage and resumable streams use, and the one rule of when it
-leaves a server.
+"""The client of Redis for limits, keys, usage and resumable streams, and the rule when it leaves a server.
 
-The rule: where a connection is lost, or the server turns out to be a replica (`storage.LEAVE`), all
-connections are dropped, those in use when their call is over, and the next one is made anew. It asks all
-sentinels who is the master now, where the address names some, else it resolves the host's name again. So a
-demoted master that keeps its connections is left by everybody with the first call that it refuses. Of a
-cluster the nodes that failed are left, and its map is looked up again.
+The rule: if a connection is lost, or the server turns out to be a replica (`storage.LEAVE`), all connections
+are dropped (those in use when their call is over), and the next one is made anew. It asks all sentinels for
+the current master if the address names some, otherwise it resolves the host's name again. So everybody leaves
+a demoted master that keeps its connections with the first call that it refuses. In a cluster the failed nodes
+are left, and its map is looked up again.
 
-Nothing is tried twice here, and no error carries the server's message: it may quote keys. `reason_of` gives
-its meaning.
+Nothing is tried twice here, and no error has the server's message, because that may quote keys. `reason_of`
+returns its meaning.
 """
 
 import asyncio
@@ -32,9 +31,9 @@ from sluice.storage import LEAVE, Reason
 from sluice.storage.address import RedisAddress
 
 CONNECT = 1.0
-"""Seconds for a connection, with its password and database, where the address does not say."""
+"""Seconds for a connection, with its password and database, if the address does not say."""
 FAILURES = (RedisError, OSError, TimeoutError, ValueError)
-"""What a call of Redis raises. ValueError: what is there is not what we put there."""
+"""The errors of a call of Redis. ValueError: a value that the gateway has not written."""
 
 _CODES: dict[str, Reason] = {
     "NOAUTH": "noauth", "WRONGPASS": "wrongpass", "NOPERM": "noperm", "READONLY": "readonly", "LOADING": "loading",
@@ -52,7 +51,7 @@ _WORDS: tuple[tuple[str, Reason], ...] = (
     (
         "unauthenticated",
         "noauth",
-    ),  # of a command that is too large for a stranger: "unauthenticated multibulk length"
+    ),  # for a command that is too large on a connection without a password: "unauthenticated multibulk length"
     ("invalid username-password pair", "wrongpass"),
     ("user executing the script can't", "noperm"),
     ("acl failure", "noperm"),
@@ -69,7 +68,7 @@ _CODE = re.compile(r"(?<![A-Z])(" + "|".join(_CODES) + r")\b")
 
 
 class RedisFailed(Exception):
-    """Redis did not do it, or nobody knows whether it did. Says the reason and nothing else."""
+    """Redis did not do it, or it is unknown whether it did. The text is the reason and nothing else."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -77,8 +76,8 @@ class RedisFailed(Exception):
 
 
 def reason_of(error: BaseException) -> Reason:
-    """Returns the reason for metrics of an error of redis-py, of the socket below it, or of a reply that is
-    not ours."""
+    """Returns the reason, for metrics, of an error of redis-py, of the socket below it, or of an unexpected
+    reply."""
     if isinstance(error, RedisFailed):
         return error.reason
     for one in _causes(error):
@@ -113,11 +112,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def answer_of_master(replies: Sequence[Any]) -> Any:
-    """The answer to a question that was asked behind a write that changes nothing. Raises what either was
-    refused with.
+    """Returns the reply to a read that was sent after a write that changes nothing. Raises the error of
+    either.
 
-    A master that was demoted goes on to answer questions, by what it knew; the write is what it refuses.
-    Other reasons to refuse writes are no reason not to read.
+    A demoted master continues to answer reads with its old data, but refuses writes. Other reasons to refuse
+    writes are no reason not to read.
     """
     written, answer = replies
     if isinstance(written, Exception) and reason_of(written) in LEAVE:
@@ -128,8 +127,8 @@ def answer_of_master(replies: Sequence[Any]) -> Any:
 
 
 def of_ours(replies: Sequence[Any]) -> list[Any]:
-    """The replies of a pipeline; None where a key has a value that is not ours (of another type), so that it
-    hides no other. Raises any other error."""
+    """Returns the replies of a pipeline; None for a key whose value has another type, so that it does not
+    hide the others. Raises any other error."""
     for reply in replies:
         if isinstance(reply, Exception) and reason_of(reply) != "reply":
             raise reply
@@ -137,10 +136,11 @@ def of_ours(replies: Sequence[Any]) -> list[Any]:
 
 
 class RedisClient:
-    """Connections to the Redis at `address`, at most `connections`, for which a call waits `wait` seconds.
+    """Connections to the Redis at `address`: at most `connections`, for which a call waits up to `wait`
+    seconds.
 
-    `raw` is redis-py's client, for those that see to deadlines and errors themselves. A reply is waited for
-    without a deadline of its own (redis-py's costs a task per write): the caller has one.
+    `raw` is redis-py's client, for code that handles deadlines and errors itself. Waiting for a reply has no
+    deadline of its own (redis-py's costs a task per write), so the caller has to have one.
     """
 
     def __init__(self, address: RedisAddress, *, connections: int, wait: float, **options: Any) -> None:
@@ -188,8 +188,8 @@ class RedisClient:
 
     @asynccontextmanager
     async def asking(self, timeout: float) -> AsyncIterator[Any]:
-        """`raw`, for calls that take `timeout` seconds at most. Raises RedisFailed; the rule is obeyed by
-        then."""
+        """Yields `raw`, for calls that take at most `timeout` seconds. Raises RedisFailed, after applying the
+        rule for leaving a server."""
         try:
             async with asyncio.timeout(timeout):
                 yield self.raw
@@ -203,8 +203,8 @@ class RedisClient:
         return RedisScript(self.raw, text)
 
     async def leave(self) -> None:
-        """Drop all connections: idle ones now, those in use when their call is over. Of a cluster: to nodes
-        that failed."""
+        """Drops all connections: idle ones now, those in use when their call is over. In a cluster: those to
+        failed nodes."""
         await (self._cluster.leave() if self._cluster is not None else _drop(self._pool))
 
     async def close(self) -> None:
@@ -214,7 +214,7 @@ class RedisClient:
 
 
 class RedisScript:
-    """A script that servers know by its digest; one that does not yet is sent the text."""
+    """A script that servers know by its digest; a server that does not know it yet is sent the text."""
 
     def __init__(self, raw: Any, text: str) -> None:
         self._raw = raw
@@ -224,17 +224,15 @@ class RedisScript:
         ).hexdigest()  # the name EVALSHA knows it by
 
     async def __call__(self, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Raises what redis-py does. In a cluster the keys must be of one slot."""
+        """Raises what redis-py does. In a cluster all keys must be in one slot."""
         try:
             return await self._raw.evalsha(self._digest, len(keys), *keys, *arguments)
         except NoScriptError:  # a new server, or its scripts were flushed
             return await self._raw.eval(self._text, len(keys), *keys, *arguments)
 
     async def each(self, runs: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
-        """The replies of one run for each of these keys and arguments, sent together in a pipeline.
-
-        Raises the first error, when the others are done.
-        """
+        """Returns the replies of one run for each of these keys and arguments, which are sent together in a
+        pipeline. Raises the first error, when the others are done."""
         replies = await self._sent("EVALSHA", self._digest, runs)
         unknown = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         for at, reply in zip(
@@ -271,7 +269,7 @@ def _cluster(address: RedisAddress, options: dict[str, Any]) -> Any:
     from sluice.storage.redis_cluster import Cluster
 
     kind = redis.SSLConnection if address.tls is not None else redis.Connection
-    del options["db"]  # a cluster has one
+    del options["db"]  # a cluster has only one
 
     def pool(host: str, port: int) -> Any:
         usual = {**options, **(address.tls or {}), "host": host, "port": port}
@@ -294,11 +292,11 @@ def _sentinel(address: RedisAddress, timeout: float) -> Sentinel:
 
 
 async def _master(sentinel: Sentinel, service: str) -> tuple[str, int]:
-    """The address of the master that the first sentinel to answer knows. Raises MasterNotFoundError; a
-    RedisError that is an answer.
+    """Returns the address of the master that the first sentinel to answer knows. Raises MasterNotFoundError,
+    or a RedisError that a sentinel answered with.
 
     All are asked at once. redis-py asks one after another, and the sentinel on a host that is gone does not
-    answer at all: a caller whose deadline is not longer than the wait for it would never get to the others.
+    answer at all: a caller whose deadline is not longer than that wait would never reach the others.
     """
     problems: list[Exception] = []
 
@@ -326,7 +324,7 @@ async def _master(sentinel: Sentinel, service: str) -> tuple[str, int]:
 
 
 class _ToMaster:
-    """A connection that asks the sentinels, each time that it is made, who is the master."""
+    """A connection that asks the sentinels for the master, each time that it is made."""
 
     def __init__(self, *, ask: Callable[[str], Any], service: str, **options: Any) -> None:
         super().__init__(**options)

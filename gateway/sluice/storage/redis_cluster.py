@@ -36,28 +36,29 @@ from redis.exceptions import ConnectionError as NoConnection
 
 SLOTS = 16384
 TRIES = 64
-"""Times that a command is sent while nodes only redirect it; the caller's deadline usually ends it before."""
+"""Maximum times that a command is sent while nodes only redirect it; usually the caller's deadline is
+earlier."""
 PAUSE = 0.02
-"""Seconds before it is sent again, from the second redirection on."""
+"""Seconds before a command is sent again, from the second redirection on."""
 REFRESH = 1.0
-"""Least seconds between two lookups of the map after redirections: they correct it by themselves."""
+"""Minimum seconds between two lookups of the map after redirections, which correct it themselves."""
 MIN_LOOKUP_SECONDS = 0.1
-"""Least seconds between two lookups after failures."""
+"""Minimum seconds between two lookups after failures."""
 KNOWN = 1000
-"""Most nodes whose addresses are remembered to ask for the map: Redis recommends no larger clusters."""
+"""Maximum nodes whose addresses are remembered to ask for the map: Redis recommends no larger clusters."""
 
 Address = tuple[str, int]
 Command = tuple[tuple[Any, ...], dict[str, Any]]
-"""Arguments, the name first, and options for the reading of its reply."""
+"""Arguments, the name first, and options for parsing the reply."""
 MakePool = Callable[[str, int], Any]
 """Makes redis-py's pool of connections to one node."""
 
 
 class Node:
-    """One server: its connections, and whether the exchange that ended last failed, which `failing` is told.
+    """One server: its connections, and whether its last exchange failed, which is reported to `failing`.
 
-    An exchange that its caller's deadline cuts off has failed, too: the host may be gone, which closes no
-    connection and refuses nothing.
+    An exchange that is cut off by its caller's deadline has failed, too: the host may be gone, and then it
+    neither closes nor refuses a connection.
     """
 
     def __init__(self, address: Address, pool: Any, failing: Callable[[], None]) -> None:
@@ -68,8 +69,8 @@ class Node:
         self.callbacks: Any = redis.Redis.from_pool(pool).response_callbacks
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Replies of the server as they are, errors among them. Raises redis-py's errors of connections,
-        OSError."""
+        """Returns the server's replies as they are, including errors. Raises redis-py's errors of
+        connections, OSError."""
         replies: list[Any] = []
         connection = None
         try:
@@ -91,7 +92,7 @@ class Node:
         return replies
 
     def read(self, command: Command, reply: Any) -> Any:
-        """A reply as redis-py's method of the command gives it."""
+        """Returns a reply in the form of redis-py's method for the command."""
         arguments, options = command
         callback = self.callbacks.get(arguments[0])
         if callback is None or isinstance(reply, Exception):
@@ -101,12 +102,9 @@ class Node:
 
 class Cluster(AsyncCoreCommands):
     """`seeds`: nodes that are asked for the others; one that answers is enough. `patience`: seconds for that
-    answer.
+    answer. `drop` closes a pool's connections: idle ones now, those in use when their call is over."""
 
-    `drop` closes a pool's connections: idle ones now, those in use when their call is over.
-    """
-
-    _event_dispatcher: Any = None  # redis-py's protocol of clients wants it; no command uses it
+    _event_dispatcher: Any = None  # required by redis-py's protocol of clients; no command uses it
 
     def __init__(
         self,
@@ -126,14 +124,14 @@ class Cluster(AsyncCoreCommands):
         self._shuffle = shuffle
         self._nodes: dict[Address, Node] = {}
         self._known: list[Address] = []
-        """Replicas as well: they know the map too."""
+        """Includes replicas: they know the map too."""
         self._slots: list[Node | None] = []
         self._looked_at = -math.inf
         self._due = -math.inf
         """When the map is to be looked up again, by `clock`."""
         self._lock = asyncio.Lock()
 
-    # --- what redis-py's clients have
+    # --- the interface of redis-py's clients
 
     async def execute_command(self, *arguments: Any, **options: Any) -> Any:
         [reply] = await self.run([(arguments, options)])
@@ -145,7 +143,7 @@ class Cluster(AsyncCoreCommands):
         return Pipeline(self, transaction)
 
     async def leave(self) -> None:
-        """Drop the connections to nodes that have failed, and look up the map with the next call."""
+        """Drops the connections to failed nodes, and looks up the map with the next call."""
         self._look_up(MIN_LOOKUP_SECONDS)
         for node in list(self._nodes.values()):
             if node.failed:
@@ -158,15 +156,16 @@ class Cluster(AsyncCoreCommands):
     # --- sending
 
     async def run(self, commands: Sequence[Command]) -> list[Any]:
-        """The reply of each command, or the error that it was answered with, in the order of the commands.
+        """Returns the reply of each command, or the error that it was answered with, in the order of the
+        commands.
 
-        Commands for one node are one exchange. Nodes are asked one after another, as they first occur: what
-        is written first is there when the next node is written to, and nothing is written behind a node that
-        failed.
+        Commands for one node are one exchange. Nodes are used one after another, in the order of their first
+        command: what is written first is there when the next node is written to, and nothing is written after
+        a node has failed.
         """
         waiting = {at: key_slot(_bytes(key_of(arguments))) for at, (arguments, _) in enumerate(commands)}
         replies: list[Any] = [None] * len(commands)
-        asked: dict[int, Node] = {}  # where to ask instead of the slot's master
+        asked: dict[int, Node] = {}  # nodes to use instead of the slot's master
         for tried in range(TRIES):
             if tried > 1:
                 await asyncio.sleep(PAUSE)
@@ -188,8 +187,8 @@ class Cluster(AsyncCoreCommands):
         return replies
 
     async def run_whole(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies of commands that are done together or not at all (MULTI), all of one slot. Raises the
-        first error."""
+        """Returns the replies of commands that are done together or not at all (MULTI), all in one slot.
+        Raises the first error."""
         slot = key_slot(_bytes(key_of(commands[0][0])))
         whole: list[Command] = [(("MULTI",), {}), *commands, (("EXEC",), {})]
         asking: Node | None = None
@@ -215,15 +214,15 @@ class Cluster(AsyncCoreCommands):
         raise error
 
     def _suspect(self, node: Node, reply: Any) -> None:
-        """Looks up the map soon where a node is cut off from the others (CLUSTERDOWN): its slots may have
-        another master, which it does not know, so the others are asked first."""
+        """Looks up the map soon if a node is cut off from the others (CLUSTERDOWN): its slots may have
+        another master that it does not know, so the others are asked first."""
         if isinstance(reply, ClusterDownError):
             node.failed = True
             self._look_up(MIN_LOOKUP_SECONDS)
 
     def _redirected(self, node: Node, error: Exception) -> Node | None:
-        """The node to ask instead, for a slot that is on its way; the map is corrected for one that has
-        moved."""
+        """Returns the node to use instead, for a slot that is being moved; corrects the map for one that has
+        been moved."""
         if isinstance(error, TryAgainError):
             return None
         assert isinstance(error, AskError)
@@ -236,7 +235,7 @@ class Cluster(AsyncCoreCommands):
         return None
 
     async def _master(self, slot: int) -> Node:
-        """Raises ClusterDownError where nobody serves the slot, or why the map cannot be had."""
+        """Raises ClusterDownError if nobody serves the slot, or the error of looking up the map."""
         if self._due <= self._clock():
             async with self._lock:
                 if self._due <= self._clock():
@@ -256,7 +255,7 @@ class Cluster(AsyncCoreCommands):
         self._due = min(self._due, self._looked_at + least)
 
     async def _refresh(self) -> None:
-        """Raises what the last node failed with where none gives the map and there is none yet."""
+        """Raises the last node's error if no node returns the map and there is none yet."""
         problem: Exception = NoConnection("No node of the cluster answers")
         for address in self._to_ask():
             node = self._node(address)
@@ -276,10 +275,10 @@ class Cluster(AsyncCoreCommands):
         self._looked_at = self._clock()
         if not self._slots:
             raise problem
-        self._due = self._looked_at + MIN_LOOKUP_SECONDS  # until then by the map that there is
+        self._due = self._looked_at + MIN_LOOKUP_SECONDS  # until then the present map is used
 
     def _to_ask(self) -> list[Address]:
-        """Nodes that have failed are the last."""
+        """Returns the nodes to ask, failed ones last."""
         found = [*self._known, *(seed for seed in self._seeds if seed not in self._known)]
         self._shuffle(found)
         return sorted(found, key=lambda address: address in self._nodes and self._nodes[address].failed)
@@ -296,7 +295,7 @@ class Cluster(AsyncCoreCommands):
             node = self._nodes[address]
             if not (
                 node.failed and (address in known or address in self._seeds)
-            ):  # else it is the last to be asked again
+            ):  # otherwise it is the last to be asked again
                 del self._nodes[address]
             await self._drop(node.pool)
 
@@ -308,7 +307,7 @@ class Cluster(AsyncCoreCommands):
 
 
 class Pipeline(AsyncCoreCommands):
-    """Commands that are sent together: as `Cluster.run` does it, or `Cluster.run_whole` where they are a
+    """Commands that are sent together: like `Cluster.run`, or like `Cluster.run_whole` if they are a
     transaction."""
 
     _event_dispatcher: Any = None
@@ -341,10 +340,8 @@ class Pipeline(AsyncCoreCommands):
 
 
 def key_of(arguments: Sequence[Any]) -> Any:
-    """The first key of a command, which tells its node: the keys of one command are of one slot.
-
-    Raises ValueError for a command without one.
-    """
+    """Returns the first key of a command, which determines its node: all keys of a command are in one slot.
+    Raises ValueError for a command without one."""
     name = str(arguments[0]).upper()
     if name in ("EVAL", "EVALSHA"):
         at = 3 if int(arguments[2]) else 1  # without keys any node can run it
@@ -381,11 +378,11 @@ def _bytes(key: Any) -> bytes:
 
 
 def _map_of(rows: Any, host: str) -> tuple[set[Address], list[Address], list[tuple[int, int, Address]]]:
-    """Masters, all nodes, and the ranges of slots with their masters, of a reply to CLUSTER SLOTS that the
-    node `host` gave.
+    """Returns masters, all nodes, and the ranges of slots with their masters, from a reply to CLUSTER SLOTS
+    by the node `host`.
 
-    A node may not know its own host, or be told not to say it: then it is the one that was asked. Raises
-    ValueError for what is no such reply.
+    A node may not know its own host, or be configured not to tell it: then it is the node that was asked.
+    Raises ValueError for an invalid reply.
     """
     known: dict[Address, None] = {}
     slots = []

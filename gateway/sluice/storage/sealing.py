@@ -1,16 +1,18 @@
-"""Encryption of what stores keep: AES-256-GCM (NIST SP 800-38D), under keys of the configuration.
+"""Encrypts entries of stores: AES-256-GCM (NIST SP 800-38D), with keys of the configuration.
 
-    0xC1 | version, 1 | the key's name, 8 bytes | nonce, 12 bytes | ciphertext | tag, 16 bytes
+    0xC1
+ version, 1
+ the key's name, 8 bytes
+ nonce, 12 bytes
+ ciphertext
+ tag, 16 bytes
 
-No MessagePack, no JSON and no UTF-8 text begins with 0xC1, so what is sealed can be told from what was stored
-before.
-
-Each owner (a conversation, a response) has a key of its own, HMAC-SHA-256 of its name under the configured
-one (SP 800-108): nonces are random, and with one key for all of them 2**32 texts would be the most. What an
-entry is stands in the associated data, so an entry can neither be moved to another conversation nor be passed
-off as another kind. That entries of a conversation are missing, or in another order, is not noticed.
-
-A key's name is the beginning of its SHA-256, so nobody has to name keys.
+No MessagePack, JSON or UTF-8 text begins with 0xC1, so encrypted entries can be distinguished from earlier
+ones. Each owner (a conversation, a response) has a key of its own, derived from the configured one by
+HMAC-SHA-256 of the owner's name (SP 800-108): nonces are random, so one key for all owners would only be safe
+for 2**32 texts. The kind of the entry is in the associated data, so an entry can neither be moved to another
+conversation nor be passed off as another kind. Missing or reordered entries of a conversation are not
+detected. A key's name is the beginning of its SHA-256, so nobody has to name keys.
 """
 
 import hashlib
@@ -30,8 +32,8 @@ class Unreadable(Exception):
 
 
 class Seals:
-    """Seals and opens entries of stores. Without keys nothing is sealed, and nothing that is sealed can be
-    opened."""
+    """Encrypts and decrypts entries of stores. Without keys nothing is encrypted, and encrypted entries
+    cannot be read."""
 
     def __init__(self) -> None:
         self._keys: dict[bytes, bytes] = {}
@@ -44,9 +46,8 @@ class Seals:
         return bool(self._first)
 
     def use(self, keys: Sequence[bytes], *, unsealed: bool = True) -> None:
-        """Seals with the first of these keys (32 bytes each) from now on, and opens with any. `unsealed`:
-        entries that are not sealed are read, too.
-        """
+        """Encrypts with the first of these keys (32 bytes each) from now on, and decrypts with any of them.
+        `unsealed`: entries that are not encrypted are also accepted."""
         if keys:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -57,7 +58,7 @@ class Seals:
         self._unsealed = unsealed or not keys
 
     def seal(self, data: bytes, owner: bytes, kind: bytes) -> bytes:
-        """The data as it is to be stored."""
+        """Returns the data as it is to be stored."""
         if not self._first:
             return data
         head, nonce = _HEAD + self._first, os.urandom(_NONCE)
@@ -84,7 +85,7 @@ class Seals:
         return found
 
     def check_unsealed_allowed(self) -> None:
-        """Raises Unreadable where nothing that is not sealed is to be read."""
+        """Raises Unreadable if entries that are not encrypted must not be read."""
         if not self._unsealed:
             raise Unreadable
 
@@ -102,4 +103,4 @@ def is_sealed(stored: bytes) -> bool:
 
 
 NOTHING = Seals()
-"""Seals nothing. Not to be given keys."""
+"""Encrypts nothing. It must not be given keys."""

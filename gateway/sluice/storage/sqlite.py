@@ -1,12 +1,12 @@
-"""An SQLite file that a store of ours works in: its own connection, in one thread of its own.
+"""An SQLite file that a store uses: with a connection of its own, in one thread of its own.
 
 One thread does everything, one call after the other, so the event loop never waits for a disk and the
 connection is never shared. WAL with synchronous=NORMAL loses nothing when the process dies; a power cut may
-cost the last transactions, never the file. Several processes of one host, and several stores of one process,
-may use one file (they wait for each other's writes); a network file system may not hold it.
+lose the last transactions, never the file. Several processes of one host, and several stores of one process,
+may use one file (they wait for each other's writes); it must not be on a network file system.
 
-A store's tables belong to a *part* of the file, each with the version of its own schema. Names of ours begin
-with `sluice_`, but for those of the conversations, which came first and have `user_version` for theirs.
+A store's tables belong to a *part* of the file, which has a schema version of its own. Names begin with
+`sluice_`, except those of the conversations, which came first and use `user_version`.
 """
 
 import asyncio
@@ -24,20 +24,19 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 ERASING = 1.0
-"""Seconds for which an erasure waits for other connections that read."""
+"""Maximum seconds that an erasure waits for other connections that read."""
 PARTS = "CREATE TABLE IF NOT EXISTS sluice_part (name TEXT PRIMARY KEY, version INTEGER NOT NULL)"
 STRANGERS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sluice_%' LIMIT 1"
-"""Is there a table that is not of any part?"""
+"""Finds a table that belongs to no part."""
 CONVERSATIONS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'conversation'"
 
 
 class SqliteFile:
-    """Opens `path`, or makes it; its directory must exist. `prepare` is called once, within the thread.
+    """Opens `path`, or makes it; its directory must exist.
 
-    `busy`: seconds to wait for another's write. Raises OSError, with `filename`, here where the file cannot
-    be used and from each `run` that the file cannot serve.
-
-    SQLite writes over what is deleted (`secure_delete`); whoever deletes messages calls `erased`.
+    `prepare` is called once, within the thread. `busy`: seconds to wait for another's write. Raises OSError,
+    with `filename`, here if the file cannot be used, and from each `run` that the file cannot serve. SQLite
+    overwrites deleted data (`secure_delete`); code that deletes messages has to call `erased`.
     """
 
     def __init__(
@@ -65,10 +64,11 @@ class SqliteFile:
             ) from error
 
     def erased(self) -> None:
-        """Takes what was deleted out of the file's log, too: within the thread, and not in a transaction.
+        """Removes deleted data from the file's log, too. To be called within the thread, outside of a
+        transaction.
 
-        The log can be emptied only while no other connection reads. Where one does for longer than ERASING,
-        each `run` tries again.
+        The log can be emptied only while no other connection reads. If one does for longer than ERASING, each
+        `run` tries again.
         """
         self._empty_log(ERASING)
 
@@ -78,8 +78,8 @@ class SqliteFile:
         except sqlite3.OperationalError as error:
             if not str(error).startswith("Could not decode"):
                 raise
-            # Somebody has put text here that is not UTF-8. From now on it is read nevertheless, more slowly; what
-            # failed was a read, or was rolled back.
+            # Another program has put text here that is not UTF-8. From now on text is read leniently, which is slower.
+            # Nothing is lost: the failed statement was a read, or was rolled back.
             self.database.text_factory = _lenient
             result = work()
         if self._in_log:
@@ -95,7 +95,7 @@ class SqliteFile:
         self._in_log = bool(busy)
 
     async def close(self) -> None:
-        """Ends what was begun, then closes the file. A second close does nothing."""
+        """Finishes what was begun, then closes the file. A second close does nothing."""
         try:
             closing = self._thread.submit(self.database.close)
         except RuntimeError:  # closed before
@@ -106,20 +106,20 @@ class SqliteFile:
 
 @contextmanager
 def transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """All or none. It begins with the right to write: one that finds out later that another writes cannot
-    wait."""
+    """A transaction: all or nothing. It takes the right to write at its beginning, because a transaction that
+    needs it later, while another one writes, cannot wait."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
         database.execute("COMMIT")
     except BaseException:
-        if database.in_transaction:  # SQLite has ended it itself where the disk was full
+        if database.in_transaction:  # SQLite itself ends a transaction if the disk is full
             database.execute("ROLLBACK")
         raise
 
 
 def migrate_part(database: sqlite3.Connection, path: Path, part: str, migrations: Sequence[str]) -> None:
-    """Bring the tables of `part` to the newest schema: each migration leads to the next version. Raises
+    """Migrates the tables of `part` to the newest schema; each migration leads to the next version. Raises
     OSError."""
     with transaction(database):  # of several processes that start at once, one migrates
         if database.execute(STRANGERS).fetchone() and not database.execute(CONVERSATIONS).fetchone():
@@ -173,18 +173,18 @@ def _open(path: Path, prepare: Callable[[sqlite3.Connection], None], busy: float
 
 
 def _make_private(path: Path) -> None:
-    """The file exists afterwards and only its owner may open it, for it holds people's messages.
+    """Makes the file, if need be, and lets only its owner open it, because it contains people's messages.
+    SQLite gives its journals the same mode. A file that belongs to another user is left unchanged.
 
-    SQLite gives its journals the same mode. A file that was there and belongs to another user is left as it
-    is. Such a file is not opened: closing it would end the locks of every connection that this process has to it
-    (POSIX locks are a process's, https://www.sqlite.org/howtocorrupt.html, 2.2), and the next process that leaves
-    would take itself for the last one, and the log away from the others.
+    An existing file is not opened here: closing it would release the locks of all connections that this
+    process has to it (POSIX locks belong to the process, https://www.sqlite.org/howtocorrupt.html, 2.2). The
+    next process to leave would then take itself for the last one, and delete the log that others are using.
     """
     try:
         os.close(os.open(path.resolve(), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
         if path.is_dir() or not os.access(path, os.R_OK | os.W_OK):
-            os.close(os.open(path, os.O_RDWR))  # which says why it cannot be used
+            os.close(os.open(path, os.O_RDWR))  # its error says why the file cannot be used
         if path.stat().st_mode & 0o077:
             with suppress(PermissionError):
                 path.chmod(0o600)

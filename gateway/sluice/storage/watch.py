@@ -10,14 +10,14 @@ from sluice.storage import PROBLEMS, Reason
 EVERY = 60.0
 """Seconds between two lines about the same failure."""
 QUIET = 5.0
-"""Seconds without a failure before a call that succeeds ends a failure that came back within EVERY."""
+"""Seconds without a failure after which a successful call ends a failure that came back within EVERY."""
 
 
 class StoreWatch:
     """Reports failures of the store `name` of the kind `kind` (`sluice.storage.address.Kind`).
 
     The reason of a failure is logged at once, then once a minute while it lasts, and when it is over. A new
-    reason is logged at once, too, but no more than a line each QUIET seconds. `count` gets the reason of each
+    reason is also logged at once, but at most one line per QUIET seconds. `count` gets the reason of each
     failure; `say` writes a line; `clock` in seconds.
     """
 
@@ -42,7 +42,7 @@ class StoreWatch:
         self._failures = 0
 
     def failed(self, reason: Reason) -> None:
-        """A call of the store has failed."""
+        """Notes that a call of the store has failed."""
         self._count(reason)
         now = self._last = self._clock()
         if self.failing is None:
@@ -54,7 +54,7 @@ class StoreWatch:
             self._line("store_failing", now, reason=reason, problem=PROBLEMS[reason], failures=self._failures)
 
     def succeeded(self) -> None:
-        """A call of the store has succeeded. Cheap while none has failed."""
+        """Notes that a call of the store has succeeded. Cheap while none has failed."""
         if self.failing is None:
             return
         now = self._clock()

@@ -1,12 +1,11 @@
-"""Series in memory that several processes share, so that one answer can be given for all of them, those that
-are dead included.
+"""Series in memory that several processes share, so that one scrape can cover all of them, including those
+that have ended.
 
-Every process counts in a slot of its own, an array of doubles; the first one to use a series gives it a
-place, which is the same in every slot. So nobody waits for anybody but at the first use of a series, sums are
-sums of arrays, and what a process has counted is there when it is killed. A slot whose process has ended is
-taken by another one, which goes on counting in it.
-
-The memory is an anonymous file that is far larger than what is used: pages that nobody touches do not exist.
+Every process counts in a slot of its own, an array of doubles. The first process that uses a series assigns
+its position, which is the same in every slot. So processes only wait for each other at the first use of a
+series; sums are sums of arrays; and the counts of a process survive when it is killed. The slot of a process
+that has ended is taken by another one, which continues its counts. The memory is an anonymous file that is
+far larger than the part in use: pages that are never touched take no memory.
 """
 
 import fcntl
@@ -25,10 +24,10 @@ NAMES = 32 << 20
 """Bytes for the series' names."""
 HEAD = 4096
 NAMES_END, CELLS_END, STOPPING, REFINED = 0, 1, 2, 3
-"""Cells of the head: how much of each region is used; 1.0 once the whole gateway drains; once native
-histograms are wanted."""
+"""Cells of the head: how much of each region is used; 1.0 when the whole gateway drains; 1.0 when native
+histograms are requested."""
 FIRST_BEAT = 16
-"""The cell of the head in which slot 0 says that it is alive; the others follow."""
+"""The cell of the head in which slot 0 reports that it is alive; the other slots follow."""
 KEPT, FORGOTTEN = 1.0, 2.0
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -50,11 +49,12 @@ _decode = msgspec.msgpack.Decoder(Record).decode
 
 
 class Board:
-    """To be made before processes are forked; each of them then takes a `BoardSlot`. Raises OSError."""
+    """The shared memory. To be made before processes are forked; each of them then takes a `BoardSlot`.
+    Raises OSError."""
 
     def __init__(self, slots: int, cells: int = CELLS, names: int = NAMES) -> None:
         self.maker = os.getpid()
-        """The process that has made it: the supervisor."""
+        """The process that made it: the supervisor."""
         self.slots = slots
         self._cells = cells
         self._names_size = names
@@ -67,14 +67,14 @@ class Board:
         self._names = whole[HEAD : HEAD + names]
         self._values: Cells = whole[HEAD + names :].cast("d")
         self.flags: Cells = self._values[:cells]
-        """Of each series, in its first cell: nothing, KEPT or FORGOTTEN."""
+        """For each series, at the index of its first cell: 0.0, KEPT or FORGOTTEN."""
         self._read = 0
         self._known: dict[Key, Record] = {}
         self.records: list[Record] = []
-        """All that this process knows of; `catch_up` reads those of others."""
+        """The series that this process knows; `catch_up` reads those of other processes."""
 
     def cells(self, slot: int) -> Cells:
-        """The doubles of a slot, from 0."""
+        """Returns the doubles of a slot, from 0."""
         return self._values[self._cells * (slot + 1) : self._cells * (slot + 2)]
 
     @property
@@ -83,7 +83,7 @@ class Board:
 
     @property
     def stopping(self) -> bool:
-        """Whether the whole gateway drains, and not a worker that is being replaced."""
+        """Whether the whole gateway drains, not only a worker that is being replaced."""
         return bool(self._head[STOPPING])
 
     def stop(self) -> None:
@@ -91,22 +91,21 @@ class Board:
 
     @property
     def refined(self) -> bool:
-        """Whether all processes are to count for native histograms, too."""
+        """Whether all processes have to count for native histograms, too."""
         return bool(self._head[REFINED])
 
     def refine(self) -> None:
         self._head[REFINED] = 1.0
 
     def beat(self, slot: int, now: float) -> None:
-        """Say that the process of this slot is alive; 0.0: that it has not begun, or has ended."""
+        """Reports that the process of this slot is alive; 0.0: it has not begun, or has ended."""
         self._head[FIRST_BEAT + slot] = now
 
     def last_beat(self, slot: int) -> float:
         return float(self._head[FIRST_BEAT + slot])
 
     def clear(self, slot: int, families: Collection[str]) -> None:
-        """The process of this slot has ended: it is not alive, and what these families (gauges) say of it
-        holds no more."""
+        """Notes that the process of this slot has ended: its gauges, the families, no longer hold."""
         self.beat(slot, 0.0)
         self.catch_up()
         cells = self.cells(slot)
@@ -115,7 +114,7 @@ class Board:
                 cells[record.at] = 0.0
 
     def catch_up(self) -> None:
-        """Read the names of series that other processes have given places."""
+        """Reads the names of series to which other processes have assigned positions."""
         end = int(self._head[NAMES_END])
         while self._read < end:
             length = int.from_bytes(self._names[self._read : self._read + 4], "big")
@@ -151,7 +150,7 @@ class Board:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Among processes; who is killed lets go of it."""
+        """Locks among processes; the kernel releases the lock of a process that is killed."""
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
             yield
@@ -183,7 +182,7 @@ class BoardSlot:
         return SharedDistribution(self.cells, self.board.flags, at, bounds) if at is not None else None
 
     def area(self, family: str, values: tuple[str, ...], size: int) -> "Area | None":
-        """Memory of this process that nothing else uses."""
+        """Returns memory of this process beside a series."""
         at = self.board.place(family, values, size)
         return Area(self.cells[at : at + size], self.board.flags, at) if at is not None else None
 
@@ -206,7 +205,7 @@ class Area:
 
 
 class _SharedSeries:
-    """Whether a series is shown is in its flag, which all processes read."""
+    """Whether a series is shown is stored in its flag, which all processes read."""
 
     __slots__ = ("_at", "_flags", "text")
 
@@ -231,7 +230,7 @@ class _SharedSeries:
 
 
 class SharedValue(_SharedSeries):
-    """A series of a counter or a gauge, as `series.Value` is one."""
+    """A series of a counter or a gauge, like `series.Value`."""
 
     __slots__ = ("_cells",)
 
@@ -260,7 +259,7 @@ class SharedValue(_SharedSeries):
 
 
 class SharedDistribution(_SharedSeries):
-    """A series of a histogram, as `series.Distribution` is one: its counts, and behind them its sum."""
+    """A series of a histogram, like `series.Distribution`: its counts, followed by its sum."""
 
     __slots__ = ("_cells", "bounds", "cells", "ends")
 

@@ -1,7 +1,5 @@
-"""Exemplars: of each bucket of a histogram the trace of the call that was counted there last.
-
-They are kept apart from what a histogram counts, and only for series of traced calls.
-"""
+"""Exemplars: for each bucket of a histogram, the trace of the call that was last counted there. They are kept
+apart from the counts, and only for series of traced calls."""
 
 import struct
 from bisect import bisect_left
@@ -13,7 +11,7 @@ import msgspec
 
 _LAYOUT = struct.Struct("<dd16sQ")
 CELLS = _LAYOUT.size // 8
-"""Doubles that one takes in memory that processes share."""
+"""Doubles that one exemplar takes in memory that processes share."""
 
 
 class Exemplar(msgspec.Struct, frozen=True):
@@ -56,13 +54,13 @@ class SharedExemplars:
 
 
 def packed(exemplar: Exemplar) -> bytes:
-    """With a checksum: who reads it while it is written is to notice."""
+    """Encodes an exemplar with a checksum, so that a reader notices if it is just being written."""
     body = _LAYOUT.pack(exemplar.value, exemplar.at, bytes.fromhex(exemplar.trace), 0)[:-8]
     return body + crc32(body).to_bytes(8, "little")
 
 
 def unpacked(data: bytes) -> list[Exemplar | None]:
-    """None where there is none, or where it is just being written."""
+    """Decodes an exemplar; None if there is none, or if it is just being written."""
     found: list[Exemplar | None] = []
     for at in range(0, len(data), _LAYOUT.size):
         value, when, trace, check = _LAYOUT.unpack_from(data, at)

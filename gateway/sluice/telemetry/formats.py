@@ -8,7 +8,7 @@ from typing import Literal
 
 Scraped = Literal["text", "openmetrics", "protobuf"]
 Format = Literal[Scraped, "otlp"]
-"""`otlp` is what is pushed: fields of OTLP's ScopeMetrics."""
+"""`otlp`: the format of pushes, fields of OTLP's ScopeMetrics."""
 CONTENT_TYPES: dict[Scraped, str] = {
     "text": "text/plain; version=0.0.4; charset=utf-8",
     "openmetrics": "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -16,12 +16,12 @@ CONTENT_TYPES: dict[Scraped, str] = {
 }
 _PROTO = {"proto": "io.prometheus.client.metricfamily", "encoding": "delimited"}
 _MAX_ACCEPT_LENGTH = 4096
-"""Characters of an Accept header that are looked at."""
+"""Maximum characters of an Accept header that are parsed."""
 
 
 def format_of(accept: str) -> Scraped:
-    """The format that this Accept header (RFC 9110, 12.5.1) prefers; of equal ones the first; else the
-    text."""
+    """Returns the format that this Accept header (RFC 9110, 12.5.1) prefers; of equal ones the first; else
+    the text format."""
     found: Scraped = "text"
     best = 0.0
     for offer in accept[:_MAX_ACCEPT_LENGTH].split(","):

@@ -27,15 +27,12 @@ def _builtin(value: object) -> object:
 
 
 json_line: Callable[[object], bytes] = msgspec.json.Encoder(enc_hook=_builtin).encode
-"""A log event as one JSON object."""
+"""Renders a log event as one JSON object."""
 
 
 def text_line(event: object) -> bytes:
-    """A log event as a short line for people: the time (UTC), the level unless it is info, the event, and
-    what is known.
-
-    Whatever could move a terminal's cursor is escaped.
-    """
+    """Renders a log event as a short line for people: the time (UTC), the level unless it is info, the event,
+    and its fields. Characters that could move a terminal's cursor are escaped."""
     fields: dict[str, object] = msgspec.to_builtins(event, enc_hook=_builtin, str_keys=True)
     time_of_day = str(fields.pop("timestamp", ""))[11:19]
     level = fields.pop("level", "info")
@@ -57,16 +54,16 @@ def _shown(value: object) -> str:
 
 
 class LogLines:
-    """Buffers lines for `out` until `flush`: one write for many. Warnings and errors are written at once,
-    with all before.
+    """Buffers lines for `out` until `flush`, so that one write serves many lines.
 
-    Never raises, and never waits: what `out` does not take now is kept, up to BACKLOG bytes, and offered
-    again by each flush. `dropped` is called for each line that is lost, because the buffer was full or the
-    write failed; a line of its own reports their number as soon as `out` takes lines again.
+    Warnings and errors are written at once, with all lines before them. It never raises and never waits:
+    bytes that `out` does not accept now are kept, up to BACKLOG bytes, and offered again by each flush.
+    `dropped` is called for each line that is lost because the buffer was full or the write failed; a line of
+    its own reports their number as soon as `out` accepts lines again.
     """
 
     FULL = 64 << 10
-    """Bytes of one write, where one line is not longer."""
+    """Bytes of one write, unless a single line is longer."""
     BACKLOG = 1 << 20
     """Bytes that may wait for a slow reader."""
 
@@ -87,7 +84,8 @@ class LogLines:
         self._kept: deque[bytes] = deque()
         self._size = 0
         self._due = full
-        """The size at which to try a write: where `out` takes nothing, not again for every line."""
+        """The size of the buffer at which to try a write, so that a full `out` is not tried again for every
+        line."""
         self._dropped_lines = 0
         """Lost lines that have not been reported yet."""
         self._writing = b""
@@ -98,7 +96,7 @@ class LogLines:
 
     @property
     def pending(self) -> bool:
-        """Whether a flush has something to do."""
+        """Whether there is anything to flush."""
         return bool(self._kept or self._writing or self._dropped_lines)
 
     def msg(self, line: bytes) -> None:
@@ -116,7 +114,7 @@ class LogLines:
         self.flush()
 
     def flush(self) -> None:
-        """Write what `out` takes."""
+        """Writes as much as `out` accepts."""
         while self._writing or self._kept or self._dropped_lines:
             if not self._writing:
                 self._begin()
@@ -144,12 +142,12 @@ class LogLines:
             self.flush()
 
     def release(self) -> None:
-        """Let go of what was opened to write to: of a copy that a forked process has no use for."""
+        """Closes what was opened for writing: a forked process has no use for its copy."""
         self._kept.clear()
         self._out.close()
 
     def _begin(self) -> None:
-        """Prepare the next write: as many lines as fit, or when none are left the report of lost ones."""
+        """Prepares the next write: as many lines as fit, or, if none are left, the report of lost ones."""
         kept = self._kept
         if not kept:
             event = {
@@ -176,7 +174,7 @@ class LogLines:
         self._inside = len(lines)
 
     def _give_up(self) -> None:
-        """The write failed, and so would the next: nothing of what is kept can be written."""
+        """Drops everything that is kept: the write failed, and so would the next."""
         unwritten = len(self._kept)
         if self._reports:
             self._dropped_lines += self._inside
@@ -222,16 +220,16 @@ class _Stamp:
 
 
 class LogLine(msgspec.Struct, kw_only=True):
-    """A line whose fields are known beforehand. Made of a Struct it costs a fraction of structlog's way to
-    the same bytes."""
+    """A line whose fields are known in advance. A Struct renders the same bytes as structlog at a fraction of
+    the cost."""
 
     level: str = "info"
     timestamp: str = ""
 
 
 class _Foreign(logging.Handler):
-    """Lines of other libraries: the logger's name and level only, for their texts may quote a caller's
-    bytes."""
+    """Forwards lines of other libraries: the logger's name and level only, because their texts may quote a
+    caller's bytes."""
 
     def __init__(self, log: Any) -> None:
         super().__init__()
@@ -243,11 +241,9 @@ class _Foreign(logging.Handler):
 
 
 def standard_lines(config: Log, dropped: Callable[[], object] = lambda: None, *, shared: bool) -> LogLines:
-    """Lines for standard output: JSON, or text if that is a terminal or the configuration sets it.
-
-    `shared`: several processes write to it, and writes of more than PIPE_BUF bytes would tear each other's
-    lines.
-    """
+    """Returns the lines for standard output: JSON, or text if that is a terminal or the configuration sets
+    it. `shared`: several processes write to it, so writes have at most PIPE_BUF bytes; longer ones could
+    be mixed with each other."""
     out = LogOutput(1)
     text = config.format == "text" or (config.format == "auto" and out.isatty())
     return LogLines(
@@ -261,7 +257,7 @@ def standard_lines(config: Log, dropped: Callable[[], object] = lambda: None, *,
 def open_log(
     lines: LogLines, level: str = "info", wall: Callable[[], float] = time.time
 ) -> structlog.typing.FilteringBoundLogger:
-    """A structlog logger that writes to `lines`."""
+    """Returns a structlog logger that writes to `lines`."""
     number = logging.getLevelNamesMapping()[level.upper()]
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         lines,
@@ -292,7 +288,7 @@ def open_lines(
 
 
 def quiet_libraries(log: Any) -> None:
-    """Send what libraries log to ours, without their texts."""
+    """Sends the log lines of libraries to this logger, without their texts."""
     root = logging.getLogger()
     root.handlers[:] = [_Foreign(log)]
     root.setLevel(logging.WARNING)

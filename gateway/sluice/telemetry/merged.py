@@ -20,18 +20,17 @@ from sluice.telemetry.series import EXEMPLARS, REFINED, Distribution, Family, Va
 from sluice.telemetry.table import TABLE
 
 GREATEST = ("process_max_fds", "process_start_time_seconds")
-"""What is the same for all processes: everything else that the kernel tells of them is summed."""
+"""Metrics of the process that are the same for all processes; all others are summed."""
 
 
 CHUNK = 2048
-"""Cells that are looked at together: where none of them has changed since the last time, neither has a
-text."""
+"""Cells that are compared together: if none has changed since the last scrape, the texts have not either."""
 MIN_LARGEST_SERIES = 64
 """Cells of the largest series, at least."""
 
 
 class _Line(msgspec.Struct, eq=False):
-    """A series, as it was shown the last time. Its cells are those of its chunk from `at` to `end`."""
+    """A series with its latest text. Its cells are those of its chunk from `at` to `end`."""
 
     record: Record
     series: Value | Distribution
@@ -40,13 +39,13 @@ class _Line(msgspec.Struct, eq=False):
     end: int
     text: bytes = b""
     metric: bytes | None = None
-    """As protobuf; None: it was not written since the text."""
+    """The protobuf message; None: it has not been encoded since the text changed."""
     beside: object = None
-    """What that was written from beside the numbers of the text."""
+    """The bytes beside the series from which it was encoded, other than the numbers of the text."""
 
 
 class MergedExposition:
-    """`pids`: the processes that run."""
+    """The exposition of all processes. `pids` returns the processes that run."""
 
     def __init__(self, board: Board, pids: Callable[[], Iterable[int]]) -> None:
         self._board = board
@@ -67,8 +66,8 @@ class MergedExposition:
         self._sums: dict[int, list[float]] = {}
         """Of each chunk: the sums of its cells over those slots."""
         self._areas: dict[tuple[str, tuple[str, ...]], Record] = {}
-        """Beside histograms: their cells and exemplars, by the name behind which REFINED or EXEMPLARS
-        stands."""
+        """Areas beside histograms: their cells and exemplars, by the name that ends in REFINED or EXEMPLARS.
+        """
         self._read = 0
         self._started = time.time_ns()
         self._processes = CollectorRegistry()
@@ -76,8 +75,8 @@ class MergedExposition:
         PlatformCollector(registry=self._processes)
 
     def prepare(self, everybody: Iterable[int], alive: Iterable[int]) -> None:
-        """Write the lines of series that are new, so that no scrape has to do it for all of a large
-        configuration."""
+        """Renders the lines of new series, so that a scrape does not have to do that for all series of a
+        large configuration."""
         self._follow()
         every, lively = [*everybody], [*alive]
         for chunk, lines in self._chunks.items():
@@ -85,10 +84,8 @@ class MergedExposition:
                 self._renew(chunk, lines, every, lively)
 
     def text(self, everybody: Iterable[int], alive: Iterable[int], format: Format = "text") -> bytes:
-        """Yields the exposition of what was counted in the slots of `everybody`; the processes of `alive` run.
-
-        A request for protobuf has all processes count for native histograms from then on.
-        """
+        """Yields the exposition of the counts in the slots of `everybody`; the processes in `alive` run.
+        After a request for protobuf, all processes count for native histograms."""
         self._follow()
         every, lively = [*everybody], [*alive]
         for chunk, lines in self._chunks.items():
@@ -117,7 +114,7 @@ class MergedExposition:
         return b"".join(parts)
 
     def totals(self, name: str, by: str, slots: Iterable[int]) -> dict[str, float]:
-        """The sums of a metric's series in these slots, by the values of one label."""
+        """Returns the sums of a metric's series in these slots, by the values of one label."""
         self._follow()
         at, cells = TABLE[name].labels.index(by), [self._board.cells(slot) for slot in slots]
         found: dict[str, float] = {}
@@ -135,7 +132,7 @@ class MergedExposition:
             yield exemplified(line.text, _found(data)) if data else line.text
 
     def _metric(self, line: _Line, every: list[int]) -> bytes:
-        """A series as protobuf, written anew where anything has changed of it."""
+        """Returns a series as protobuf, encoded again if anything of it has changed."""
         series, record = line.series, line.record
         beside: list[list[bytes]] = []
         if isinstance(series, Distribution):
@@ -153,7 +150,7 @@ class MergedExposition:
         return line.metric
 
     def _beside(self, record: Record, what: str, every: list[int]) -> list[bytes]:
-        """The bytes beside a series in the slots where there are any."""
+        """Returns the bytes beside a series in the slots that have any."""
         area = self._areas.get((record.family + what, record.values))
         if area is None or self._board.flags[area.at] == FORGOTTEN:
             return []
@@ -162,7 +159,7 @@ class MergedExposition:
         return [data for data in found if data != nothing]
 
     def _follow(self) -> None:
-        """Take in the series that are new."""
+        """Adds the series that are new."""
         board = self._board
         board.catch_up()
         for record in board.records[self._read :]:
@@ -178,7 +175,7 @@ class MergedExposition:
         self._read = len(board.records)
 
     def _renew(self, chunk: int, lines: list[_Line], every: list[int], lively: list[int]) -> None:
-        """Write the lines of a chunk anew whose sums have changed."""
+        """Renders the lines of a chunk again whose sums have changed."""
         board, start = self._board, chunk * CHUNK
         end = start + CHUNK + MIN_LARGEST_SERIES
         flags = board.flags[start:end]
@@ -200,8 +197,8 @@ class MergedExposition:
     def _rewrite(
         self, lines: list[_Line], before: list[float], sums: list[float], flags: Cells, lively: list[int]
     ) -> None:
-        """Write lines anew where sums are others than before: nearly all of the work of a scrape, so what is
-        asked of each line is little. The flags are those of before."""
+        """Renders the lines again whose sums differ from the previous ones. This is nearly all of a scrape's
+        work, so each line is checked with little effort. The flags must not have changed."""
         for line in lines:
             at, end = line.at, line.end
             if end - at > 1:
@@ -246,7 +243,7 @@ class MergedExposition:
         line.metric = None
 
     def _drop(self, chunk: int, flags: Cells) -> None:
-        """Forget the series that are forgotten; if a name comes back, it is another series."""
+        """Drops the series that are forgotten; if such a name is used again, it is a new series."""
         lines = self._chunks[chunk]
         kept = [line for line in lines if flags[line.at] != FORGOTTEN]
         gone = set(map(id, lines)) - set(map(id, kept))
@@ -260,8 +257,8 @@ def _found(data: list[bytes]) -> Found:
 
 
 class _Processes(Collector):
-    """The process metrics of prometheus-client, summed over several processes, with the CPU time of those
-    that have ended."""
+    """prometheus-client's process metrics, summed over several processes, with the CPU time of those that
+    have ended."""
 
     def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
         self._pids = pids

@@ -1,8 +1,8 @@
-"""The metrics of one process, and the series that the hot path holds on to. Their names are in `telemetry.table`.
+"""The metrics of one process, and the series that calls hold on to. Names are in `sluice.telemetry.table`.
 
-What calls count is looked up once for each pair of frontend and alias, when the first such call comes. From the
-start there are only the series at zero that alerts and panels need (`zero_of_alias` and the like): a rate
-sees a first event only where there was a zero before it.
+The series that calls count in are looked up once for each pair of frontend and alias, at the first such call.
+From the start there are only the series that alerts and panels need at zero (`zero_of_alias` and the like),
+because a rate shows a first event only if there was a zero before it.
 """
 
 import platform
@@ -43,19 +43,16 @@ SLICE = 0.002
 
 
 FAILOVERS = 6
-"""Pairs of an alias's targets between which failovers have a zero from the start."""
+"""Maximum pairs of an alias's targets whose failovers are shown at zero from the start."""
 
 
 PUBLISHED = 256
-"""Computed series that one `publish` looks up."""
+"""Computed series that one `publish` updates."""
 
 
 class Metrics:
-    """All metrics of one process. What prometheus-client knows of the process itself comes from its own
-    registry.
-
-    `slot`: where they are counted, if others are to see them (`sluice.telemetry.board`).
-    """
+    """All metrics of one process. Metrics of the process itself come from prometheus-client's own registry.
+    `slot`: where they are counted, if other processes need them (`sluice.telemetry.board`)."""
 
     def __init__(self, version: str, slot: BoardSlot | None = None) -> None:
         self._publishing: Iterator[None] | None = None
@@ -75,23 +72,23 @@ class Metrics:
         self.child("build_info", version, platform.python_version()).set(1)
 
     def child(self, name: str, *labels: str) -> Any:
-        """The series of `name` with these label values, created at zero if it is new; shown when it has
-        counted something."""
+        """Returns the series of `name` with these label values, created at zero if it is new. It is shown
+        when it has counted something."""
         return self._families[name].child(labels)
 
     def zero(self, name: str, *labels: str) -> Any:
-        """The series of `name` with these label values, shown from now on, even at zero."""
+        """Returns the series of `name` with these label values, which is shown from now on, even at zero."""
         found = self.child(name, *labels)
         found.kept = True
         return found
 
     def computed(self, name: str, read: Callable[[], float], *labels: str) -> Computed:
-        """A gauge's series whose value is what `read` gives at each scrape; shown once that is not zero."""
+        """Makes a gauge's series whose value is the result of `read` at each scrape; it is shown once that is
+        not zero."""
         return self._families[name].computed(labels, read)
 
     def forget(self, labels: tuple[str, ...], gone: Collection[tuple[str, ...]]) -> None:
-        """Drop all series that have these labels, with values that are among `gone`: nothing counts them any
-        more."""
+        """Drops all series whose value of one of these labels is among `gone`: nothing counts them any more."""
         if gone:
             for family in self._families.values():
                 family.forget(labels, gone)
@@ -101,10 +98,8 @@ class Metrics:
         self._families[name].forget_one(labels)
 
     def children(self, name: str, before: Iterable[str], last: Iterable[str]) -> "Lazy[str, Any]":
-        """The series for each value of the last label, by that value, each created at its first use.
-
-        Asking for a value that is not among `last` raises KeyError.
-        """
+        """Returns the series for each value of the last label, by that value, each created at its first use.
+        Raises KeyError for a value that is not in `last`."""
         family, before, closed = self._families[name], tuple(before), frozenset(last)
 
         def series(value: str) -> Series:
@@ -115,19 +110,18 @@ class Metrics:
         return Lazy(series)
 
     def exemplify(self, name: str, labels: tuple[str, ...], exemplar: Exemplar) -> None:
-        """The call of this trace was counted in the series of the histogram `name` with these label
-        values."""
+        """Notes that the call of this trace was counted in the histogram `name` with these label values."""
         self._families[name].exemplify(labels, exemplar)
 
     def refined(self) -> Iterator[None]:
-        """Have all histograms count for native ones, too, from now on: a series at a time."""
+        """Makes all histograms count for native ones too, from now on, one series at a time."""
         if not self._refined:
             self._refined = True
             for family in self._families.values():
                 yield from family.refined()
 
     def publish(self) -> None:
-        """Show others the values of computed series: a part of them each time, in turn."""
+        """Publishes the values of computed series to other processes: a part of them each time, in turn."""
         if self._publishing is None:
             self._publishing = self._publish()
         if sum(1 for _ in islice(self._publishing, PUBLISHED)) < PUBLISHED:
@@ -140,7 +134,8 @@ class Metrics:
             yield from family.publish()
 
     def slices(self, clock: Callable[[], float], format: Format = "text") -> Iterator[bytes]:
-        """All of it, in pieces that each take about SLICE seconds of `clock` to make. Some may be empty."""
+        """Yields all metrics, in pieces that each take about SLICE seconds of `clock` to make. Some may be
+        empty."""
         if format == "protobuf":
             due = clock() + SLICE
             for _ in self.refined():
@@ -152,7 +147,7 @@ class Metrics:
         yield of_process(self._process, format, times)
 
     def exposition(self) -> bytes:
-        """All of it at once."""
+        """Returns all metrics at once."""
         return b"".join(self.slices(lambda: 0.0))
 
 
@@ -169,7 +164,7 @@ def of_process(registry: CollectorRegistry, format: Format, times: Times | None 
 
 
 class Lazy(dict[K, V]):
-    """A dict whose values `make` creates from their keys at first use."""
+    """A dict in which `make` creates the value of a key at its first use."""
 
     __slots__ = ("_make",)
 
@@ -183,7 +178,7 @@ class Lazy(dict[K, V]):
 
 
 class Uncounted:
-    """A series that nobody looks at."""
+    """A series that is not counted."""
 
     def observe(self, value: float) -> None:
         pass
@@ -218,21 +213,21 @@ class CallSeries:
         self.unanswered = metrics.children("unanswered", pair, END_REASONS)
 
     def of_shadow(self) -> "CallSeries":
-        """The series for a shadow, whose answer no caller waits for: its times are not counted."""
+        """Returns the series for a shadow call: its times are not counted, because no caller waits for it."""
         double = copy(self)
         double.overhead = double.request_overhead = double.first_token = UNCOUNTED
         return double
 
 
 def zero_of_alias(metrics: Metrics, frontend: str, alias: str) -> None:
-    """Show the series of an alias that alerts need from the start: server errors, and answers that were cut."""
+    """Shows the series of an alias that alerts need from the start: server errors, and answers that were cut."""
     metrics.zero("requests", frontend, alias, "5xx")
     for reason in ERROR_ENDS:
         metrics.zero("stream_end", frontend, alias, reason)
 
 
 def zero_of_target(metrics: Metrics, upstream: str, model: str) -> None:
-    """Show the series of a target that alerts and panels need from the start: attempts that failed by its
+    """Shows the series of a target that alerts and panels need from the start: failed attempts that are its
     fault, calls without a known price, and changes of its breaker."""
     metrics.zero("unpriced_requests", upstream, model)
     for outcome in ERROR_OUTCOMES:
@@ -242,8 +237,8 @@ def zero_of_target(metrics: Metrics, upstream: str, model: str) -> None:
 
 
 def zero_of_failovers(metrics: Metrics, alias: str, tiers: Sequence[Sequence[str]]) -> None:
-    """Show the series of the failovers that an alias is likely to have: within a tier, and from one to the next, but
-    no more than FAILOVERS pairs of targets. `tiers`: the labels of the alias's targets."""
+    """Shows the series of the failovers that an alias is likely to have: within a tier, and from one to the
+    next, for at most FAILOVERS pairs of targets. `tiers`: the labels of the alias's targets."""
     within = (pair for tier in tiers for pair in permutations(tier, 2))
     onward = (pair for tier, following in pairwise(tiers) for pair in product(tier, following))
     for before, after in islice((pair for pair in chain(onward, within) if pair[0] != pair[1]), FAILOVERS):

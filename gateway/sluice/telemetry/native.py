@@ -1,11 +1,11 @@
-"""Native histograms (https://prometheus.io/docs/specs/native_histograms/): buckets that grow by a factor of
-2^(1/4). Pure.
+"""Native histograms (https://prometheus.io/docs/specs/native_histograms/): buckets whose bounds grow by a
+factor of 2^(1/4). Pure.
 
-A histogram counts in the buckets of its configuration, whose bounds are round numbers, which those of native
-histograms are not. Once a scraper has asked for native ones, it counts in cells, too, that both kinds of
-bounds delimit: each cell lies in one bucket of either kind, so that both are sums of the same cells. What was
-counted before that, and what finds no place, is known by its bucket only: it stands in one cell in the middle
-of it, for good, and so changes no rate.
+A histogram counts in the buckets of its configuration, whose bounds are round numbers; those of native
+histograms are not. Once a scraper has requested native ones, it also counts in cells, which are separated by
+the bounds of both kinds. Each cell is within one bucket of either kind, so the counts of both are sums of the
+same cells. Counts from before that, and those for which there is no cell, are known by their bucket only:
+they stay in one cell in the middle of the bucket, and so do not change any rate.
 """
 
 import math
@@ -17,19 +17,20 @@ from itertools import pairwise
 import msgspec
 
 SCHEMA = 2
-"""Bounds are the powers of 2^(2^-SCHEMA): an estimated quantile is off by less than a tenth of its value."""
+"""Bounds are the powers of 2^(2^-SCHEMA), so an estimated quantile is off by less than a tenth of its value.
+"""
 STEPS = 2**SCHEMA
 BELOW, ABOVE = 4, 4
-"""How many times smaller than the least and greater than the greatest bound of a bucket a value can be told
-apart."""
+"""Values down to 1/BELOW of the smallest bound, and up to ABOVE times the greatest one, are distinguished."""
 
 
 class Grid(msgspec.Struct, frozen=True):
-    """The cells of a histogram: `bounds` are their upper ends, the last one has none.
+    """The cells of a histogram.
 
-    The first is the bucket of zero, up to `threshold`; `indexes` has the native bucket of each of the others.
-    `parts`: where the cells of each configured bucket begin and end. `middles`: the one of them that gets
-    what is only known by its bucket.
+    `bounds`: their upper ends; the last cell has none. The first cell is the bucket of zero, up to
+    `threshold`; `indexes` has the native bucket of each other cell. `parts`: where the cells of each
+    configured bucket begin and end. `middles`: the cell among them for counts that are only known by their
+    bucket.
     """
 
     bounds: tuple[float, ...]
@@ -51,7 +52,8 @@ class Native(msgspec.Struct, frozen=True):
 
 @cache
 def grid_of(buckets: Sequence[float]) -> Grid:
-    """The cells for a histogram with these upper ends of its buckets, which are above zero and ascend."""
+    """Returns the cells for a histogram whose buckets have these upper ends, which are above zero and
+    ascending."""
     first = STEPS * math.floor(math.log2(buckets[0] / BELOW))
     last = STEPS * math.ceil(math.log2(buckets[-1] * ABOVE))
     native = [2.0 ** (index / STEPS) for index in range(first, last + 1)]
@@ -64,12 +66,12 @@ def grid_of(buckets: Sequence[float]) -> Grid:
 
 
 def native_of(grid: Grid, cells: Sequence[float], buckets: Sequence[float]) -> Native:
-    """`cells`: what was counted in each cell of the grid, or nothing; `buckets`: what was in each configured
+    """`cells`: the counts in each cell of the grid, or empty; `buckets`: the counts in each configured
     bucket."""
     counts = [int(count) for count in cells] or [0] * (len(grid.bounds) + 1)
     for (start, end), middle, count in zip(grid.parts, grid.middles, buckets, strict=True):
         missing = int(count) - sum(counts[start:end])
-        if missing > 0:  # below zero only where a process counts in between
+        if missing > 0:  # negative only if a process counts at this moment
             counts[middle] += missing
     filled: dict[int, int] = {}
     for index, count in zip(grid.indexes, counts[1:], strict=True):
@@ -78,7 +80,7 @@ def native_of(grid: Grid, cells: Sequence[float], buckets: Sequence[float]) -> N
     spans: list[tuple[int, int]] = []
     deltas: list[int] = []
     end = before = 0
-    for index, count in filled.items():  # their indexes ascend
+    for index, count in filled.items():  # in ascending order of their indexes
         if spans and index == end:
             spans[-1] = spans[-1][0], spans[-1][1] + 1
         else:

@@ -1,7 +1,7 @@
-"""Logs lasting conditions: one line when one begins, one a minute while it lasts, one when it is over.
+"""Logs conditions that last: one line when one begins, one per minute while it lasts, one when it ends.
 
-A provider that refuses a key refuses it a hundred times a second, and a breaker that is open stays open for
-hours: the first must not be logged each time, and the second more than once.
+A provider that refuses a key refuses it a hundred times a second, and a breaker may stay open for hours:
+neither must be logged each time.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -40,34 +40,34 @@ class Notices:
         self._events: dict[Hashable, _Condition] = {}
 
     def begin(self, key: Hashable, level: Level, event: str, **fields: object) -> None:
-        """A state begins that lasts until `end`: a line now, and one a minute. Nothing where it has begun
-        already."""
+        """Begins a condition that lasts until `end`: a line now, and one per minute. Does nothing if it has
+        begun already."""
         if key not in self._states:
             now = self._clock()
             self._states[key] = _Condition(level, event, fields, now, now, now)
             self._write(level, event, fields)
 
     def end(self, key: Hashable, event: str) -> None:
-        """The state is over: a line, with how many seconds it lasted. Nothing where it had not begun."""
+        """Ends a condition: a line, with the seconds that it lasted. Does nothing if it had not begun."""
         state = self._states.pop(key, None)
         if state is not None:
             self._write("warning", event, {**state.fields, "lasted": round(self._clock() - state.began, 3)})
 
     def forget(self, key: Hashable) -> None:
-        """Nobody can say any more whether it goes on: no further line about it."""
+        """Drops a condition without a further line: it is unknown whether it lasts."""
         self._states.pop(key, None)
         self._events.pop(key, None)
 
     def tick(self, now: float) -> None:
-        """Log again each state that lasts, a minute after its latest line."""
+        """Logs each lasting condition again, a minute after its latest line."""
         for state in self._states.values():
             if now - state.logged_at >= EVERY:
                 state.logged_at = now
                 self._write(state.level, state.event, {**state.fields, "lasts": round(now - state.began, 3)})
 
     def seen(self, key: Hashable, level: Level, event: str, **fields: object) -> None:
-        """Something happened that tends to happen again: a line at first, then at most one a minute, with
-        `times` since."""
+        """Logs an event that tends to repeat: a line at first, then at most one per minute, with the number
+        of `times` since."""
         now = self._clock()
         known = self._events.get(key)
         if known is None:
@@ -81,8 +81,8 @@ class Notices:
             known.logged_at, known.times = now, 0
 
     def unseen(self, key: Hashable, event: str) -> bool:
-        """The opposite of a seen event happened. Ends it with a line if it was not seen for a minute, so that
-        flapping is not logged each time. Returns whether it is over."""
+        """Notes the opposite of an event. Ends it with a line if it has not occurred for a minute, so that
+        alternating results are not logged each time. Returns whether it has ended."""
         known = self._events.get(key)
         if known is not None and self._clock() - known.seen_at < EVERY:
             return False
@@ -96,10 +96,10 @@ class Notices:
 
 
 class TargetNotices:
-    """Logs changes of one target's health, and aliases that have no other target. Give it to the target's
-    `Health`.
+    """Logs changes of one target's health, and aliases that have no other target. It is the watcher of the
+    target's `Health`.
 
-    `siblings`: by alias, the health of all its targets. `count` gives the series of (upstream, model, new
+    `siblings`: by alias, the health of all its targets. `count` returns the series of (upstream, model, new
     state).
     """
 
@@ -120,13 +120,12 @@ class TargetNotices:
         self._siblings: Mapping[str, Sequence[Health]] = siblings if siblings is not None else {}
 
     def follow(self, siblings: Mapping[str, Sequence[Health]]) -> None:
-        """Say from now on what becomes of the target and of these aliases."""
+        """Reports the target and these aliases from now on."""
         self._muted = False
         self._siblings = siblings
 
     def mute(self) -> None:
-        """Nobody follows this target any more: what it does is no news, and what went on is not logged
-        again."""
+        """Stops reporting: the target is no longer used, and lasting conditions are not logged again."""
         self._muted = True
         self._notices.forget(("breaker", self._upstream, self._model))
         self._notices.forget(("credentials", self._upstream, self._model))
@@ -157,7 +156,7 @@ class TargetNotices:
             look_at_alias(self._notices, alias, healths)
 
     def refused(self, error: UpstreamError) -> None:
-        """The provider refused our credentials, or our account for lack of money."""
+        """Logs that the provider refused the gateway's credentials, or its account for lack of money."""
         if self._muted:
             return
         event = "account_refused" if error.kind == "billing" else "credentials_refused"
@@ -167,14 +166,14 @@ class TargetNotices:
         )  # fmt: skip
 
     def accepted(self) -> bool:
-        """The provider accepted them. Returns whether the refusal is over."""
+        """Notes that the provider accepted them. Returns whether the refusal is over."""
         return self._muted or self._notices.unseen(
             ("credentials", self._upstream, self._model), "credentials_accepted"
         )
 
 
 class ServerNotices:
-    """Logs changes of the health of one server of a target whose upstream is several."""
+    """Logs changes of the health of one server, if the target's upstream has several."""
 
     def __init__(self, target: TargetNotices, address: str) -> None:
         self._target = target
@@ -205,14 +204,14 @@ class CredentialNotices:
         self.muted = False
 
     def mute(self) -> None:
-        """Nobody follows this credential any more: what went on is not logged again."""
+        """Stops reporting: the credential is no longer used."""
         self.muted = True
         for reason in (*self._seen, "refresh"):
             self._notices.forget((*self._key, reason))
         self._seen.clear()
 
     def refused(self, reason: str, seconds: float) -> None:
-        """A request was refused, or could not be made; the credential is not used for `seconds`."""
+        """Logs that a request was refused, or could not be made; the credential is not used for `seconds`."""
         self._count(reason)
         if self.muted:
             return
@@ -227,7 +226,7 @@ class CredentialNotices:
         )
 
     def accepted(self) -> bool:
-        """A request was answered. Returns whether all refusals are over."""
+        """Notes that a request was answered. Returns whether all refusals are over."""
         settled = {
             reason
             for reason in self._seen
@@ -237,8 +236,8 @@ class CredentialNotices:
         return not self._seen
 
     def failed(self, why: str) -> None:
-        """Report that a credential's key or token could not be refreshed; the last one is used as long as it
-        is valid."""
+        """Logs that a credential's key or token could not be refreshed; the last one is used as long as it is
+        valid."""
         self._count("refresh")
         if not self.muted:
             self._notices.begin(
@@ -250,7 +249,7 @@ class CredentialNotices:
 
 
 def look_at_alias(notices: Notices, alias: str, healths: Sequence[Health]) -> None:
-    """Begin or end the notice that none of an alias's targets is well."""
+    """Begins or ends the notice that none of an alias's targets is healthy."""
     if any(health.closed for health in healths):
         notices.end(("alias", alias), "alias_has_target")
     else:

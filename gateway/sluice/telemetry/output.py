@@ -19,12 +19,12 @@ _UNKNOWN_FLAG = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class LogOutput:
-    """Writes bytes to a descriptor, as many as it takes at once.
+    """Writes bytes to a descriptor, as many as it accepts at once.
 
-    A socket is sent to with MSG_DONTWAIT. A pipe or a terminal is opened once more through /proc, which makes
-    a new open file description whose O_NONBLOCK is ours alone; where that is not allowed (the pipe belongs to
-    another user), a piece that a pipe takes whole (PIPE_BUF) is written once poll(2) reports it writable.
-    Files and other devices are written to as they are.
+    A socket is written to with MSG_DONTWAIT. A pipe or a terminal is opened once more through /proc, which
+    makes a new open file description with an O_NONBLOCK of its own. If that is not allowed (the pipe belongs
+    to another user), a piece that a pipe accepts as a whole (PIPE_BUF) is written once poll(2) reports that
+    it is writable. Files and other devices are written to as they are.
     """
 
     def __init__(self, number: int) -> None:
@@ -49,13 +49,13 @@ class LogOutput:
                 pass
 
     def write(self, data: bytes) -> int:
-        """Returns how many bytes were taken. Raises BlockingIOError where none were, and OSError where none
-        ever will."""
+        """Returns the number of bytes that were accepted. Raises BlockingIOError if none were, and OSError if
+        none ever will be."""
         return self._write(data)
 
     def wait(self, timeout: float) -> None:
-        """Block until something may be written again, for `timeout` seconds at most. For the end of the
-        process only."""
+        """Blocks until something may be written again, for at most `timeout` seconds. Only for the end of the
+        process."""
         poll = select.poll()
         poll.register(self._number, select.POLLOUT)
         poll.poll(timeout * 1000)
@@ -65,7 +65,7 @@ class LogOutput:
         return self._terminal
 
     def close(self) -> None:
-        """Close what was opened beside the descriptor; the descriptor itself stays open."""
+        """Closes the additional descriptor; the original one stays open."""
         if self._own >= 0:
             os.close(self._own)
             self._own = -1
@@ -97,8 +97,8 @@ class LogOutput:
 
 
 class OutputText(io.TextIOBase):
-    """Stands in for `sys.stdout` and `sys.stderr` in a process that must not wait: what is not taken at once
-    is lost."""
+    """Replaces `sys.stdout` and `sys.stderr` in a process that must not wait: bytes that are not accepted at
+    once are lost."""
 
     def __init__(self, out: LogOutput) -> None:
         self._out = out
@@ -128,11 +128,8 @@ class OutputText(io.TextIOBase):
 
 
 def open_standard_descriptors() -> None:
-    """Open what of 0, 1 and 2 is closed to /dev/null.
-
-    The next socket or file would get the number otherwise: log lines would be sent to a client, and libuv
-    aborts.
-    """
+    """Opens those of the descriptors 0, 1 and 2 that are closed to /dev/null. Otherwise the next socket or
+    file would get the number: log lines would be sent to a client, and libuv would abort."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -147,7 +144,7 @@ def open_standard_descriptors() -> None:
 
 
 def never_wait() -> None:
-    """Let nothing that this process prints wait for its reader, the interpreter's own warnings and tracebacks
-    included."""
+    """Makes everything that this process prints never wait for its reader, including the interpreter's own
+    warnings and tracebacks."""
     sys.stdout = OutputText(LogOutput(1))
     sys.stderr = OutputText(LogOutput(2))

@@ -1,7 +1,7 @@
-"""Metrics as OTLP has them (https://github.com/open-telemetry/opentelemetry-proto, metrics of version 1).
+"""Encodes metrics in OTLP (https://github.com/open-telemetry/opentelemetry-proto, metrics of version 1).
 Pure.
 
-Figures are cumulative, as they are for Prometheus: a receiver that was away has missed nothing but the times
+Figures are cumulative, as for Prometheus: a receiver that was unavailable has only missed the times in
 between.
 """
 
@@ -17,7 +17,8 @@ _GAUGE, _SUM, _HISTOGRAM = 5, 7, 9
 
 
 def metric(name: str, help: str, kind: str, points: Iterable[bytes]) -> bytes:
-    """A Metric, as a field of ScopeMetrics. `name` without the `_total` that Prometheus's counters have."""
+    """Encodes a Metric, as a field of ScopeMetrics. `name` is without the `_total` that Prometheus's counters
+    have."""
     body = b"".join([data(1, point) for point in points])
     match kind:
         case "counter":
@@ -30,14 +31,14 @@ def metric(name: str, help: str, kind: str, points: Iterable[bytes]) -> bytes:
 
 
 def point(labels: Iterable[tuple[str, str]], value: float) -> bytes:
-    """A NumberDataPoint, but for its times (`timed`)."""
+    """Encodes a NumberDataPoint without its times (`timed`)."""
     return double(4, value) + _attributes(7, labels)
 
 
 def histogram(
     labels: Iterable[tuple[str, str]], bounds: Sequence[float], counts: Sequence[float], total: float
 ) -> bytes:
-    """A HistogramDataPoint, but for its times; `total` is the sum of what was observed."""
+    """Encodes a HistogramDataPoint without its times; `total` is the sum of the observations."""
     whole = [int(count) for count in counts]
     return b"".join(
         (
@@ -51,12 +52,12 @@ def histogram(
 
 
 def timed(point: bytes, started: int, now: int) -> bytes:
-    """A data point of what was counted between these times, in nanoseconds since the epoch."""
+    """Adds the times between which a data point was counted, in nanoseconds since the epoch."""
     return point + fixed(2, started) + fixed(3, now)
 
 
 def foreign(metrics: Iterable[Metric], started: int, now: int) -> bytes:
-    """Metrics of prometheus-client, counters and gauges, as fields of ScopeMetrics."""
+    """Encodes metrics of prometheus-client (counters and gauges) as fields of ScopeMetrics."""
     out = []
     for one in metrics:
         counter = one.type == "counter"
@@ -70,7 +71,7 @@ def foreign(metrics: Iterable[Metric], started: int, now: int) -> bytes:
 
 
 def request(metrics: bytes, resource: Mapping[str, str], *, scope: str, version: str) -> bytes:
-    """An ExportMetricsServiceRequest. `metrics`: fields of ScopeMetrics."""
+    """Encodes an ExportMetricsServiceRequest. `metrics`: fields of ScopeMetrics."""
     scoped = data(1, text(1, scope) + text(2, version)) + metrics
     return data(1, data(1, _attributes(1, resource.items())) + data(2, scoped))
 
@@ -78,8 +79,8 @@ def request(metrics: bytes, resource: Mapping[str, str], *, scope: str, version:
 def requests(
     metrics: bytes, resource: Mapping[str, str], *, scope: str, version: str, largest: int
 ) -> Iterator[bytes]:
-    """ExportMetricsServiceRequests of whole metrics, as few as have at most `largest` bytes each, unless one
-    metric has more. See `request`. None without metrics."""
+    """Returns ExportMetricsServiceRequests of whole metrics: as few as have at most `largest` bytes each,
+    unless a single metric has more. See `request`. Without metrics there is none."""
     room = largest - len(request(b"", resource, scope=scope, version=version)) - 32  # lengths of messages
     of_request: list[bytes] = []
     size = 0
@@ -95,12 +96,12 @@ def requests(
 
 
 def _unit(name: str) -> str:
-    """By UCUM (https://ucum.org/), where a name ends in one."""
+    """Returns the UCUM unit (https://ucum.org/) at the end of a name, if there is one."""
     return "s" if name.endswith("_seconds") else "By" if name.endswith("_bytes") else ""
 
 
 def _attributes(field: int, pairs: Iterable[tuple[str, str]]) -> bytes:
-    """KeyValues; an empty text is a value, too, so its field is written."""
+    """Encodes KeyValues; an empty text is also a value, so its field is written."""
     return b"".join(
         [
             data(field, text(1, key) + data(2, data(1, value.encode("utf-8", "replace"))))

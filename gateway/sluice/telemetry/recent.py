@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from sluice.sinks.record import Draft
 
 SET_BACK = 1_000_000
-"""Microseconds by which a clock must have gone back to have been set."""
+"""Microseconds by which a clock must have gone back to count as set back."""
 KEPT = 1_000
-"""Calls that are remembered; the oldest are forgotten first."""
+"""Maximum calls that are remembered; the oldest are forgotten first."""
 MAX_TEXTS = 100
-"""Calls whose texts are kept."""
+"""Maximum calls whose texts are kept."""
 MAX_TEXT_BYTES = 8 << 20
-"""Bytes of all texts that are kept, as Python holds them."""
+"""Maximum bytes of all texts that are kept, as Python stores them."""
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False):
-    """`at` in microseconds since the epoch, later for each call of a process; `number` counts upwards from
-    1."""
+    """A remembered call. `at`: microseconds since the epoch, unique and ascending in a process. `number`
+    counts from 1."""
 
     number: int
     at: int
@@ -42,7 +42,8 @@ class RecentCalls:
         self._texts = RecentTexts()
 
     def feed(self, say: Callable[[Any], None]) -> Callable[[Any], None]:
-        """`say`, which writes the line of a call, and here remembers it, whatever level is logged."""
+        """Returns a function that writes the line of a call with `say`, and remembers it, whatever level is
+        logged."""
 
         def in_text(line: LogLine) -> None:
             self._number += 1
@@ -53,19 +54,19 @@ class RecentCalls:
         return in_text
 
     def keep(self, line: LogLine, draft: "Draft", size: int) -> None:
-        """Keeps the texts of the call whose `line` came last; `draft` is its call record, `size` their
-        bytes."""
+        """Keeps the texts of the call whose `line` came last. `draft`: its call record. `size`: the bytes of
+        the texts."""
         if self._seen and self._seen[-1].line is line:
             self._texts.keep(self._number, draft, size)
 
     def draft(self, number: int) -> "Draft | None":
-        """The record with the texts of this call. Raises KeyError if it never had any; None: they are
-        forgotten."""
+        """Returns the record with the texts of this call; None if they are forgotten. Raises KeyError if it
+        never had any."""
         return self._texts.drafts[number]
 
     def _now(self) -> int:
-        """Microseconds since the epoch. Where the clock has been set back, the calls of before are dated by the
-        new time: as if the last of them had ended now."""
+        """Returns microseconds since the epoch. If the clock has been set back, earlier calls are dated
+        again, as if the last of them had ended now."""
         now = int(self._wall() * 1e6)
         if (back := self._last - now) > SET_BACK:
             self._last = now
@@ -93,10 +94,10 @@ class RecentCalls:
         process: int,
         since: int = 0,
     ) -> list[tuple[int, dict[str, Any]]]:
-        """The newest `limit` calls of those whose fields are as `wanted`, newest first, each with its `at`.
+        """Returns the newest `limit` calls whose fields match `wanted`, newest first, each with its `at`.
 
-        `before`: only those whose `at`, and then the number of their `process`, is less than that; `since`:
-        only those whose `at` is not less than that, in microseconds since the epoch.
+        `before`: only calls whose (`at`, number of their `process`) is less. `since`: only calls whose `at`
+        is not less. Both are in microseconds since the epoch.
         """
         found: list[tuple[int, dict[str, Any]]] = []
         for seen in reversed(self._seen):
@@ -115,18 +116,19 @@ class RecentCalls:
 
 
 class RecentTexts:
-    """The records of the newest calls with texts, by their numbers; None: its texts are forgotten."""
+    """The records of the newest calls with texts, by the calls' numbers; None: the texts are forgotten."""
 
     def __init__(self, calls: int = MAX_TEXTS, most: int = MAX_TEXT_BYTES, kept: int = KEPT) -> None:
         self._calls = calls
         self._most = most
         self._kept = kept
-        self._sizes: deque[tuple[int, int]] = deque()  # number and bytes of those that are there
+        self._sizes: deque[tuple[int, int]] = deque()  # number and bytes of those that are kept
         self._size = 0
         self.drafts: dict[int, Draft | None] = {}
 
     def keep(self, number: int, draft: "Draft", size: int) -> None:
-        """Keeps one more; older ones are forgotten for it, and itself where it alone is too large."""
+        """Adds a record. Older ones are forgotten to make space, and so is the new one if it alone is too
+        large."""
         self.drafts[number] = draft
         self._sizes.append((number, size))
         self._size += size
@@ -134,7 +136,7 @@ class RecentTexts:
             oldest, its_size = self._sizes.popleft()
             self._size -= its_size
             self.drafts[oldest] = None
-        while (first := next(iter(self.drafts))) <= number - self._kept:  # the call is forgotten, too
+        while (first := next(iter(self.drafts))) <= number - self._kept:  # the call is forgotten as well
             del self.drafts[first]
             if self._sizes and self._sizes[0][0] == first:
                 self._size -= self._sizes.popleft()[1]
@@ -147,7 +149,8 @@ def has_several_attempts(line: LogLine) -> bool:
 
 
 def _matches(line: LogLine, name: str, value: str) -> bool:
-    """ "*" is any value at all: every call with an error, say. A status may be a class of them: 4xx."""
+    """ "*" matches any value that is not empty (every call with an error, for example). A status may be a
+    class of statuses: 4xx."""
     if name == "retried":
         return has_several_attempts(line) == (value != "false")
     found = getattr(line, name, None)

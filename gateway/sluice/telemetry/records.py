@@ -1,4 +1,4 @@
-"""Counts and logs requests and failures: one line and one count each, and never content."""
+"""Counts and logs requests and failures: one line and one count each. Never logs content."""
 
 import traceback
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -21,10 +21,10 @@ from sluice.telemetry.table import AUTH_REASONS, CODES
 OTHER = "other"
 """The alias label of requests for an unknown alias."""
 MIN_WAIT_SHOWN = 0.001
-"""Seconds before the first attempt, and after the last byte, from which on a line tells them."""
+"""Minimum seconds of a wait (before the first attempt, or after the last byte) for which a line shows it."""
 MICRO, NANO = 1e6, 1e9
-"""Figures of a line are rounded to these parts of one by `int`: `round` makes a text of each on the way, at
-twice the price."""
+"""Figures of a line are rounded to these fractions with `int`, because `round` makes a text of each
+internally, at twice the price."""
 
 
 class CallLine(LogLine, kw_only=True):
@@ -82,7 +82,7 @@ class CallLine(LogLine, kw_only=True):
                 self.tls_error = error.reason
 
     def _tell_pod(self, call: Call, answered: Attempt) -> None:
-        """Records which servers of its upstreams got the call, and why the first of them did."""
+        """Records which servers of its upstreams got the call, and why the first of them was chosen."""
         self.attempts = [
             f"{told} {attempt.server}" if attempt.server else told
             for told, attempt in zip(self.attempts or (), call.attempts, strict=True)
@@ -92,7 +92,7 @@ class CallLine(LogLine, kw_only=True):
             self.pod_choice = str(call.pod_choice)
 
     def _tell_use(self, call: Call, answered: Attempt) -> None:
-        """Records what the call used, and its cost."""
+        """Records the usage and cost of the call."""
         used, cost = answered.used, answered.cost
         if len(call.attempts) > 1:
             cost = call.cost
@@ -109,11 +109,11 @@ class CallLine(LogLine, kw_only=True):
         self.tokens_in = used.input
         self.tokens_out = used.output
         if answered.usage is None:
-            self.estimated = True  # the provider reported none: its answer was cut, or it never does
+            self.estimated = True  # the provider reported none: its answer was cut, or it never reports any
 
     def _tell_each(self, call: Call) -> None:
-        """Records when each attempt began, and how long it lasted; and its cost, where several generated
-        something."""
+        """Records when each attempt began, and how long it lasted; and its cost, if several attempts
+        generated something."""
         self.attempt_times = [
             (round(attempt.started - call.received, 6), round(max(0.0, attempt.ended - attempt.started), 6))
             for attempt in call.attempts
@@ -124,11 +124,11 @@ class CallLine(LogLine, kw_only=True):
 
 
 class RequestLine(CallLine, kw_only=True):
-    """The line of one chat request. Without a call: it was refused, or its call goes on.
+    """The line of one chat request. Without a call: it was refused, or its call continues.
 
-    `scope` and `resource` name the limit that refused it, `address` the client whose credentials were.
+    `scope` and `resource` name the limit that refused it, `address` the client whose credentials were wrong.
     `bytes_in`, `bytes_out`: of the bodies of the request and of its answer. `last_byte`: seconds until the
-    last of the answer's was written, where the call ended later.
+    last byte of the answer was written, if the call ended later.
     """
 
     request_id: str
@@ -149,7 +149,7 @@ class RequestLine(CallLine, kw_only=True):
 
 
 class DetachedLine(CallLine, kw_only=True):
-    """The line of a call that went on without its client; `error` is a type's name."""
+    """The line of a call that continued without its client. `error`: the name of a type."""
 
     request_id: str
     error: str | None
@@ -157,7 +157,7 @@ class DetachedLine(CallLine, kw_only=True):
 
 
 def _level(status: int, error: GatewayError | None) -> str:
-    """The level of a request's line: a warning for a 5xx answer, and for an error inside a 200."""
+    """Returns the level of a request's line: a warning for a 5xx response, and for an error within a 200."""
     return "warning" if status >= 500 or (status == 200 and error is not None) else "info"
 
 
@@ -176,12 +176,12 @@ _CLASSES = {number: f"{number}xx" for number in range(1, 6)}
 
 
 class Records:
-    """`say` writes the line of a request, `log` all others. `clock` is the monotonic one that calls are
-    received on.
+    """Counts and logs requests.
 
-    `conversations` names the kind of that store. `keys`: those that requests are also counted by. `used` is
-    called once with each call that is over, and whether it ended in an error. `later`: when calls that ended
-    well are counted and logged.
+    `say` writes the line of a request, `log` all others. `clock` is the monotonic clock on which calls are
+    received. `conversations`: the kind of that store. `keys`: those that requests are also counted by. `used`
+    is called once with each finished call, and whether it ended in an error. `later` schedules the counting
+    and logging of calls that ended without an error.
     """
 
     def __init__(
@@ -208,10 +208,11 @@ class Records:
         self._fetches: dict[str, str] = {}
         self._by_key: dict[str | None, Any] = {}
         self.recorded: Callable[[CallLine, Call], object] | None = None
-        """Called once with each call that is over, and with its log line."""
+        """Called once with each finished call, and with its log line."""
         self.log = log
         self.traced: Callable[[Call, float, bool], object] = lambda call, duration, failed: None
-        """Told each traced call that is over, how long it took, and whether it ended in an error."""
+        """Called with each traced call that is finished, how long it took, and whether it ended in an error.
+        """
         self.auth_failures = metrics.children("auth_failures", (), AUTH_REASONS)
         self.series = Lazy[tuple[str, str], CallSeries](lambda pair: CallSeries(metrics, *pair))
         self._unreadable: set[str] = set()
@@ -220,15 +221,14 @@ class Records:
         self.expect(aliases, keys, frontends)
 
     def expect(self, aliases: Iterable[str], keys: Iterable[str], frontends: Collection[str]) -> None:
-        """Calls of these aliases may come from now on, by these frontends; those of `keys` are also counted
-        by key."""
+        """Prepares for calls of these aliases by these frontends; those of `keys` are also counted by key."""
         for alias in (*aliases, OTHER):
             for frontend in frontends:
                 zero_of_alias(self._metrics, frontend, alias)
         self._by_key |= {key: self._metrics.children("key_requests", (key,), CODES) for key in keys}
 
     def forget(self, aliases: Collection[str], keys: Iterable[str], frontends: Collection[str]) -> None:
-        """They come no more. Their series are the metrics' to forget."""
+        """Ends that: no more such calls come. Their series are dropped by `Metrics.forget`."""
         for pair in [
             (frontend, alias) for frontend, alias in self.series if frontend in frontends or alias in aliases
         ]:
@@ -237,12 +237,12 @@ class Records:
             self._by_key.pop(key, None)
 
     def decisions(self, scope: str, resource: str, decision: str) -> Value:
-        """The series of a decision of limits."""
+        """Returns the series of a decision about limits."""
         found: Value = self._metrics.child("ratelimit_decisions", scope, resource, decision)
         return found
 
     def keys_fetched(self, issuer: str, outcome: str, keys: int) -> None:
-        """An issuer's key set was fetched, or could not be: each is counted, and a change is logged."""
+        """Counts the result of fetching an issuer's key set, and logs a change."""
         self._metrics.child("jwks_fetches", issuer, outcome).inc()
         if self._fetches.get(issuer) != outcome:
             self._fetches[issuer] = outcome
@@ -250,7 +250,8 @@ class Records:
             say("jwks", issuer=issuer, outcome=outcome, keys=keys)
 
     def not_kept(self, operation: str, error: Exception) -> None:
-        """A conversation store failed: a call went without its history, or its turn was not stored."""
+        """Logs a failed operation of a conversation store: a call went without its history, or its turn was
+        not stored."""
         self._metrics.child("conversation_store_errors", self._conversations, operation).inc()
         reason = getattr(error, "reason", None) or (
             reason_of_file(error) if getattr(error, "errno", 0) else None
@@ -259,19 +260,20 @@ class Records:
         self.log.error("conversation_not_kept", operation=operation, error=type(error).__name__, **why)
 
     def swept(self, swept: Swept) -> None:
-        """Conversations, or messages of them, were deleted because they are not to be kept."""
+        """Logs that conversations, or messages of them, were deleted because they are not to be kept."""
         for what, number in (("conversations", swept.conversations), ("messages", swept.messages)):
             if number:
                 self._metrics.child("retention_deleted", what).inc(number)
         self.log.info("conversations_swept", conversations=swept.conversations, messages=swept.messages)
 
     def not_journaled(self) -> None:
-        """The store of resumable streams failed: what runs goes on, but cannot be resumed."""
+        """Counts a failure of the store of resumable streams: running streams continue, but cannot be
+        resumed."""
         self._metrics.child("conversation_store_errors", "redis", "journal").inc()
 
     def address_unreadable(self, header: str) -> None:
-        """A trusted proxy's header cannot be read: the client counts as the proxy's own address. Logged once
-        per header."""
+        """Notes that a trusted proxy's header cannot be parsed, so that the client counts as the proxy's own
+        address. Logged once per header."""
         self._metrics.child("client_address_unreadable", header).inc()
         if header not in self._unreadable:
             self._unreadable.add(header)
@@ -280,17 +282,18 @@ class Records:
             )
 
     def address_unheeded(self, header: str) -> None:
-        """There seems to be a proxy in front, and none is configured."""
+        """Logs that there seems to be a proxy in front, although none is configured."""
         hint = "server.trusted_proxies is empty: all callers behind a proxy count as its address"
         self.log.warning("client_address_unheeded", header=header, hint=hint)
 
     def broken(self, status: int) -> None:
-        """Count an answer to what is no request: no HTTP (400), too slow (408), one connection too many
+        """Counts a response to an invalid request: not HTTP (400), too slow (408), one connection too many
         (503)."""
         self.series[self._unread, OTHER].requests[f"{status // 100}xx"].inc()
 
     def crashed(self, crash: Exception, request_id: str) -> None:
-        """A fault of ours: where it happened, without values (they may hold what a caller sent)."""
+        """Logs a fault of the gateway: where it occurred, without values, because these may contain data of a
+        caller."""
         frames = [
             f"{frame.filename}:{frame.lineno}:{frame.name}"
             for frame in traceback.extract_tb(crash.__traceback__)
@@ -308,10 +311,10 @@ class Records:
         principal: Principal | None,
         address: str = "",
     ) -> None:
-        """Count and log one chat request, however it ended: later, but for errors, which hold more than is
-        worth keeping.
+        """Counts and logs one chat request, however it ended.
 
-        `address`: the client's.
+        This is done later, except for errors, which refer to more than is worth keeping. `address`: the
+        client's.
         """
         size = NOW
         if call is not None:
@@ -320,9 +323,7 @@ class Records:
                 size = call.size
         line = RequestLine(
             request_id=request_id,
-            route=exchange.path.rstrip(
-                "/"
-            ),  # one of those that are served, else it would not have become a chat
+            route=exchange.path.rstrip("/"),  # one of the served dialects; otherwise it would not be a chat
             frontend=frontend,
             key=principal.key_id if principal is not None else None,
             status=exchange.status or None,
@@ -365,15 +366,14 @@ class Records:
             self.recorded(line, call)
 
     def _rate_limited(self, alias: str, error: GatewayError) -> None:
-        """Count an answer 429: by our limit, or else by a provider's."""
+        """Counts a 429: by the gateway's own limit, or by a provider's."""
         whose = ("provider", "")
         if isinstance(error, RateLimited | NoCapacity):
             whose = (error.scope, error.resource)
         self._metrics.child("rate_limited", alias, *whose).inc()
 
     def _over(self, call: Call, failed: bool, duration: float) -> None:
-        """A call is over, and nobody will add to it: who used what, and who answered. `duration` in
-        seconds."""
+        """Counts a finished call: its usage, and the target that answered. `duration` in seconds."""
         self._used(call, failed)
         if call.trace is not None:
             self.traced(call, duration, failed)
@@ -392,8 +392,10 @@ class Records:
         address: str = "",
         counted: bool = True,
     ) -> None:
-        """Count and log a request that is no chat. `route` is a pattern, never what a caller typed; `address`
-        the client's. Operators' requests are not `counted`: a page that shows the figures would raise them.
+        """Counts and logs a request that is not a chat.
+
+        `route` is a pattern, never a path as the caller wrote it; `address` is the client's. Requests of
+        operators are not `counted`, because a page that shows the figures would increase them.
         """
         if exchange.status and counted:
             self.series[frontend, OTHER].requests[f"{exchange.status // 100}xx"].inc()
@@ -406,7 +408,7 @@ class Records:
         say("request", request_id=request_id, route=route, **fields)
 
     def resumed(self, exchange: Any, request_id: str, principal: Principal, stream: str) -> None:
-        """Log one request that resumed a stream; the call is counted where it was made."""
+        """Logs one request that resumed a stream; the call itself is counted where it was made."""
         duration = round(self._clock() - exchange.received, 6)
         status = exchange.status or None
         self.log.info(
@@ -419,7 +421,7 @@ class Records:
         )
 
     def detached(self, call: Call, error: BaseException | None) -> None:
-        """A call that went on without its client has ended."""
+        """Logs that a call that continued without its client has ended."""
         self._over(call, error is not None or call.error is not None, self._clock() - call.received)
         line = DetachedLine(request_id=call.id, error=type(error).__name__ if error else None)
         line.tell(call)

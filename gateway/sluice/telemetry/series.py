@@ -1,12 +1,11 @@
 """Counters, gauges and histograms of one thread: ordinary numbers, and their text for scrapes.
 
-prometheus-client's own take a lock per change, which one event loop does not need and a call pays some
-fifteen times, and its exposition makes an object per line. Here a series keeps its lines without their
-numbers, and a scrape only puts those in: by `bytes % numbers`, which takes a fifth of the time that
-`str.format` does.
-
-A series is shown once it has counted something, or from the start if it is marked so (`kept`): alerts need
-some at zero, and a configuration of a thousand aliases has a hundred thousand that nothing ever uses.
+prometheus-client's own take a lock for each change, which one event loop does not need and a call pays some
+fifteen times, and its exposition makes an object per line. Here a series keeps its lines without the numbers,
+and a scrape only inserts the numbers, with `bytes % numbers`, which takes a fifth of the time of
+`str.format`. A series is shown once it has counted something, or from the start if it is marked so (`kept`):
+alerts need some series at zero, but a configuration of a thousand aliases has a hundred thousand that are
+never used.
 """
 
 import math
@@ -24,11 +23,11 @@ from sluice.telemetry.native import Grid, grid_of
 Kind = Literal["counter", "gauge", "histogram"]
 Times = tuple[int, int]
 REFINED, EXEMPLARS = ":refined", ":exemplars"
-"""Behind the name of a histogram: its cells, and its exemplars, where processes share them."""
+"""Suffixes of a histogram's name: for its cells and its exemplars, if processes share them."""
 
 
 class Value:
-    """One series of a counter or a gauge. `text` is its line without the number, once that was made."""
+    """One series of a counter or a gauge. `text`: its line without the number, once that has been made."""
 
     __slots__ = ("kept", "text", "value")
 
@@ -48,13 +47,13 @@ class Value:
 
 
 class Computed:
-    """One series of a gauge that is looked up when somebody scrapes."""
+    """One series of a gauge whose value is computed at each scrape."""
 
     __slots__ = ("kept", "read", "shown", "text")
 
     def __init__(self, read: Callable[[], float]) -> None:
         self.read = read
-        self.shown: Any = None  # what other processes see of it
+        self.shown: Any = None  # its value for other processes
         self.kept = False
         self.text = b""
 
@@ -65,9 +64,7 @@ class Computed:
 
 class Distribution:
     """One series of a histogram; `bounds` are the buckets' inclusive upper ends, ascending, without infinity.
-
-    `cells` are the counts of the cells between `ends` (`sluice.telemetry.native`), once it is refined.
-    """
+    `cells`: the counts of the cells between `ends` (`sluice.telemetry.native`), once it is refined."""
 
     __slots__ = ("bounds", "cells", "counts", "ends", "kept", "sum", "text")
 
@@ -85,8 +82,8 @@ class Distribution:
         self.sum += value
 
     def refine(self, ends: Sequence[float], cells: Any) -> None:
-        """Count in these cells, too, from now on. Another class does it, so that nothing is asked where no
-        scraper wants it."""
+        """Counts in these cells as well, from now on. The object changes its class for this, so that nothing
+        has to be checked while no scraper needs it."""
         self.ends, self.cells = ends, cells
         self.__class__ = RefinedDistribution
 
@@ -101,7 +98,7 @@ class RefinedDistribution(Distribution):
 
 
 class SharedSeries(Protocol):
-    """Gives series places that other processes see; None where there is none left."""
+    """Gives series positions in memory that other processes read; None if there are none left."""
 
     def value(self, family: str, values: tuple[str, ...]) -> Any: ...
 
@@ -114,8 +111,8 @@ Series = Value | Computed | Distribution
 
 
 class Family:
-    """All series of one metric, by their label values. `slot`: where they are counted, if other processes are
-    to see them."""
+    """All series of one metric, by their label values. `slot`: where they are counted, if other processes
+    need them."""
 
     def __init__(
         self,
@@ -136,7 +133,7 @@ class Family:
         self._series: dict[tuple[str, ...], Series] = {}
         self._help = help
         self._grid: Grid | None = None
-        """The cells that are counted in, too, once somebody has asked for native histograms."""
+        """The cells to count in as well, once native histograms have been requested."""
         self._exemplars: dict[tuple[str, ...], Exemplars | SharedExemplars] = {}
         self._areas: dict[tuple[str, ...], list[Any]] = {}
         self._order = sorted(range(len(labels)), key=lambda at: labels[at])
@@ -144,11 +141,8 @@ class Family:
         self._histogram = self._lines() if kind == "histogram" else b""
 
     def child(self, values: tuple[str, ...]) -> Series:
-        """The series with these label values, created at zero if it is new. Raises ValueError for a wrong
-        number of them.
-
-        A gauge's is shown from then on: one that goes back to zero must be seen to.
-        """
+        """Returns the series with these label values, created at zero if it is new. A gauge's is shown from
+        then on, because a return to zero must be visible. Raises ValueError for a wrong number of values."""
         found = self._series.get(values)
         if found is None or (self._slot is not None and getattr(found, "forgotten", False)):
             found = self._add(values, self._made(values))
@@ -171,7 +165,7 @@ class Family:
         return made
 
     def refined(self) -> Iterator[None]:
-        """Have a histogram's series, one at a time, and those that come later count for native histograms,
+        """Makes a histogram's series, one at a time, and those that come later count for native histograms,
         too."""
         if self._kind == "histogram" and self._grid is None:
             self._grid = grid_of(tuple(self._buckets))
@@ -186,7 +180,7 @@ class Family:
             series.refine(grid.bounds, cells)
 
     def _area(self, what: str, values: tuple[str, ...], size: int) -> Any:
-        """Memory beside a series that other processes see; None where there is none left."""
+        """Returns memory beside a series that other processes read; None if there is none left."""
         area = self._slot.area(self._given + what, values, size) if self._slot is not None else None
         if area is None:
             return None
@@ -194,7 +188,8 @@ class Family:
         return area.cells
 
     def exemplify(self, values: tuple[str, ...], exemplar: Exemplar) -> None:
-        """The call of this trace was counted in the series with these label values, where there is one."""
+        """Notes that the call of this trace was counted in the series with these label values, if there is
+        one."""
         exemplars = self._exemplars.get(values)
         if exemplars is None:
             series = self._series.get(values)
@@ -211,8 +206,8 @@ class Family:
         exemplars.put(exemplar)
 
     def computed(self, values: tuple[str, ...], read: Callable[[], float]) -> Computed:
-        """A gauge's series with these label values, whose value is what `read` gives at each scrape, from now
-        on."""
+        """Returns a gauge's series with these label values, whose value is the result of `read` at each
+        scrape from now on."""
         found = self._series.get(values)
         if isinstance(found, Computed):
             found.read = read
@@ -221,8 +216,8 @@ class Family:
         return found
 
     def forget(self, labels: Sequence[str], gone: Collection[tuple[str, ...]]) -> None:
-        """Drop the series whose values of these labels are among `gone`. Who still holds one counts for
-        nobody."""
+        """Drops the series whose values of these labels are among `gone`. Code that still holds such a series
+        counts in vain."""
         if not set(labels) <= set(self._labels):
             return
         at = [self._labels.index(label) for label in labels]
@@ -241,7 +236,7 @@ class Family:
                 shared.forget()
 
     def publish(self) -> Iterator[None]:
-        """Show other processes the values of computed series, one at a time."""
+        """Publishes the values of computed series to other processes, one at a time."""
         for values, series in (
             [*self._series.items()] if self._kind == "gauge" and self._slot is not None else ()
         ):
@@ -346,7 +341,8 @@ class Family:
         return b"%b %b\n" % (single.text or self._text_of(values, single), _number(value))
 
     def _now(self) -> Iterator[tuple[tuple[str, ...], Series]]:
-        """All series of this moment, without a copy in pairs: the collector would look at each of those."""
+        """Returns all present series, without a copy in pairs, which the garbage collector would have to
+        examine."""
         return zip([*self._series], [*self._series.values()], strict=True)
 
     def _text_of(self, values: tuple[str, ...], series: Value | Computed) -> bytes:
@@ -355,8 +351,8 @@ class Family:
         return series.text
 
     def _template(self, values: tuple[str, ...], series: Distribution) -> bytes:
-        """The lines of one histogram without their numbers: the count of each bucket, all in all, and the
-        sum."""
+        """Returns the lines of one histogram without their numbers: the count of each bucket, the total
+        count, and the sum."""
         pairs = [pair.encode("utf-8", "replace").replace(b"%", b"%%") for pair in self._pairs(values)]
         before = b"".join([b"%b," % pair for pair in pairs[: self._before_le]])
         after = b"".join([b",%b" % pair for pair in pairs[self._before_le :]])
@@ -365,8 +361,8 @@ class Family:
         return series.text
 
     def _lines(self) -> bytes:
-        """The lines of any histogram without its labels (those before `le`, those behind it, and all of them)
-        and numbers."""
+        """Returns the lines of any histogram without its labels (those before `le`, those after it, and all
+        of them) and numbers."""
         name, bounds = self._name.encode(), [*map(_number, map(float, self._buckets)), b"+Inf"]
         lines = [b'%b_bucket{%%(before)ble="%b"%%(after)b} %%%%d\n' % (name, bound) for bound in bounds]
         return b"%b%b_count%%(all)b %%%%d\n%b_sum%%(all)b %%%%b\n" % (b"".join(lines), name, name)
@@ -376,9 +372,9 @@ class Family:
 
 
 def again(series: Value | Distribution, cells: list[float]) -> bytes | None:
-    """Give a series that has been shown these numbers (of a histogram its counts, and behind them its sum), and
-    return its lines: `Family.text` without a question that has only one answer then. None: it has not been
-    shown, or there is something to ask."""
+    """Sets the numbers of a series that has been shown (for a histogram its counts, followed by their sum),
+    and returns its lines. It is a shorter `Family.text`, without checks that can only have one result
+    then. None: the series has not been shown, or a check is needed."""
     text = series.text
     if not text or not isfinite(cells[-1]):
         return None
@@ -397,7 +393,7 @@ def again(series: Value | Distribution, cells: list[float]) -> bytes | None:
 
 
 def exemplified(text: bytes, found: Found) -> bytes:
-    """The lines of a histogram in OpenMetrics' format, with these exemplars of its buckets."""
+    """Returns the lines of a histogram in OpenMetrics' format, with these exemplars of its buckets."""
     if not text or not any(found):
         return text
     lines = text.split(b"\n")
@@ -428,8 +424,8 @@ def slices(
     format: Format = "text",
     times: Times | None = None,
 ) -> Iterator[bytes]:
-    """The families in pieces that each take about `longest` seconds of `clock` to make. A piece may be empty:
-    a message of protobuf begins with its length. `times`: see `Family.family`."""
+    """Yields the families in pieces that each take about `longest` seconds of `clock` to make. A piece may be
+    empty, because a protobuf message begins with its length. `times`: see `Family.family`."""
     parts: list[bytes] = []
     due = clock() + longest
     for family in families:

@@ -28,13 +28,13 @@ OUTCOMES = (
     "stale_connection",
 )  # fmt: skip
 ERROR_ENDS = ("upstream_error", "truncated", "idle_timeout", "internal_error")
-"""Ends of answers that had begun, of which there is a zero from the start."""
+"""Ends of answers that had begun, which are shown at zero from the start."""
 ERROR_OUTCOMES = ("connect_error", "server_error", "bad_credentials", "billing")
-"""Outcomes of attempts of which there is a zero from the start."""
+"""Outcomes of attempts that are shown at zero from the start."""
 FAILOVER_CAUSES = ("connect_error", "server_error", "rate_limited", "bad_credentials")
-"""Causes of failovers of which there is a zero from the start."""
+"""Causes of failovers that are shown at zero from the start."""
 BREAKER_STATES = ("closed", "half_open", "open")
-"""New states of breakers, of which there is a zero from the start: most open once."""
+"""New states of breakers that are shown at zero from the start, because most breakers open only once."""
 AUTH_REASONS = (
     "missing",
     "unknown_key",

@@ -1,5 +1,5 @@
-"""W3C Trace Context, level 1 (https://www.w3.org/TR/trace-context-1/): a call's place in its caller's trace, and
-what happened to it there. Pure."""
+"""W3C Trace Context, level 1 (https://www.w3.org/TR/trace-context-1/): a call's place in its caller's trace,
+and the events of the call. Pure."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 Bits = Callable[[int], int]
-"""Random bits, as `random.getrandbits`."""
+"""Returns random bits, like `random.getrandbits`."""
 
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-[\x21-\x7e]{1,100})?"
 )
 _TRACESTATE = re.compile(r"[\t\x20-\x7e]{1,512}")
 MIN_WAIT_SECONDS = 0.001
-"""Seconds from which on a wait is noted."""
+"""Minimum seconds of a wait that is noted."""
 MAX_NOTES = 64
-"""Notes of one call; later ones are left out."""
+"""Maximum notes of one call; later ones are left out."""
 
 
 class CallNote(msgspec.Struct, frozen=True):
@@ -28,11 +28,11 @@ class CallNote(msgspec.Struct, frozen=True):
 
 
 class TraceContext(msgspec.Struct, eq=False):
-    """One call in a trace. Ids are lower-case hexadecimal digits: 32 of a trace, 16 of a span; `parent` is ""
-    in a new trace.
+    """One call in a trace.
 
-    `sampled` is passed on to upstreams; `known`: it is the caller's. `attempts`: the spans of the call's
-    attempts, in order. `clock` is the monotonic one of calls.
+    Ids are lower-case hexadecimal digits: 32 of a trace, 16 of a span; `parent` is "" in a new trace.
+    `sampled` is passed on to upstreams; `known`: it is the caller's decision. `attempts`: the spans of the
+    call's attempts, in order. `clock` is the monotonic one of calls.
     """
 
     trace: str
@@ -48,23 +48,25 @@ class TraceContext(msgspec.Struct, eq=False):
     _waiting: tuple[str, float] | None = None
 
     def attempt_lines(self) -> bytes:
-        """The header lines of the next attempt, which is given a span of its own."""
+        """Returns the header lines of the next attempt, and makes a span for it."""
         span = _span_id(self.bits)
         self.attempts.append(span)
         state = f"tracestate: {self.state}\r\n" if self.state else ""
-        flags = "01" if self.sampled else "00"  # an eighth of what a format with a width takes
+        flags = "01" if self.sampled else "00"  # an eighth of the time that a format with a width takes
         return f"traceparent: 00-{self.trace}-{span}-{flags}\r\n{state}".encode("ascii")
 
     def note(self, name: str, facts: Mapping[str, str | float]) -> None:
-        """Notes that this happens to the call now."""
+        """Adds an event at this moment."""
         self._keep(CallNote(name, self.clock(), facts))
 
     def wait(self, reason: str) -> None:
-        """The call begins to wait: for `limits` (their store), a `queue`, its session's `turn`, or a `retry`."""
+        """Notes that the call begins to wait: for `limits` (their store), a `queue`, its session's `turn`, or
+        a `retry`."""
         self._waiting = reason, self.clock()
 
     def waited(self) -> None:
-        """The wait is over, if there is one. Whoever is cancelled while it waits need not call this."""
+        """Notes that the wait is over, if there is one. A task that is cancelled while it waits need not call
+        this."""
         if self._waiting is not None:
             (reason, since), self._waiting = self._waiting, None
             now = self.clock()
@@ -79,9 +81,11 @@ class TraceContext(msgspec.Struct, eq=False):
 def context_of(
     headers: Mapping[str, str], share: float, bits: Bits, clock: Callable[[], float]
 ) -> TraceContext:
-    """The context of a call that came with these headers (names in lower case). Of new traces this share is
-    sampled, and of those of a caller what the caller says; a `traceparent` that is not one begins a new
-    trace, as the standard has it."""
+    """Returns the context of a call with these headers (names in lower case).
+
+    This share of new traces is sampled; for a caller's trace the caller decides. An invalid `traceparent`
+    begins a new trace, as the standard requires.
+    """
     given = headers.get("traceparent")
     found = _TRACEPARENT.fullmatch(given) if given else None
     if found is not None and found[1].strip("0") and found[2].strip("0"):
@@ -95,8 +99,8 @@ def context_of(
 
 
 _FIRST_BITS = 1 << 191 | 1 << 63
-"""The first bit of a trace's id and of a span's, of 48 digits for both. It is always set: an id of zeros alone is
-forbidden, and a number of a known length is written in half the time of one that is filled up with zeros."""
+"""The first bit of a trace's id and of a span's, in 48 digits for both. It is always set, because an id of
+zeros is forbidden, and a number of a known length is formatted in half the time of one with leading zeros."""
 
 
 def _span_id(bits: Bits) -> str:

@@ -16,10 +16,11 @@ class CallExemplars:
         self._wall = wall
 
     def add(self, call: Call, trace: str, duration: float) -> None:
-        """The spans of a call that has ended after `duration` seconds are exported."""
+        """Makes the call the exemplar of its histograms. Its spans are exported; it has ended after
+        `duration` seconds."""
         put, at = self._metrics.exemplify, self._wall()
         pair = (call.frontend.name, call.route.name)
-        if not call.detached:  # else its duration was counted when its client left
+        if not call.detached:  # otherwise its duration was counted when its client left
             put("request_duration_seconds", pair, Exemplar(duration, at, trace))
         if call.ttft is not None and call.chat.stream:
             put("time_to_first_token_seconds", pair, Exemplar(call.ttft, at, trace))

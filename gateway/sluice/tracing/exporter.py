@@ -1,7 +1,5 @@
-"""Sends spans to an OTLP receiver, in batches.
-
-At most `queue` spans wait; what comes beyond them is dropped, and counted. No call ever waits for a receiver.
-"""
+"""Sends spans to an OTLP receiver, in batches. At most `queue` spans wait; further ones are dropped and
+counted. No call waits for a receiver."""
 
 import asyncio
 import random
@@ -13,19 +11,19 @@ from sluice.otlp.receiver import TRACES, Exported, OtlpReceiver
 from sluice.tracing.otlp import Span
 
 BATCH = 512
-"""Spans of one request."""
+"""Maximum spans of one request."""
 DEADLINE = 10.0
-"""Seconds for one request, and for all that is left when the process ends."""
+"""Seconds for one request, and for all remaining spans when the process ends."""
 BACKOFF, LONGEST, TRIES = 1.0, 30.0, 5
 
 RESULTS = ("exported", "failed", "dropped")
-"""What may become of a span."""
+"""The possible results of a span."""
 Count = Callable[[str, int], object]
 
 
 class Exporter:
-    """`encode` makes a request's body of spans; `count` gets a result, of RESULTS, and of how many
-    spans."""
+    """Sends spans. `encode` makes a request's body of spans; `count` gets a result (one of RESULTS) and the
+    number of spans."""
 
     def __init__(
         self,
@@ -52,8 +50,8 @@ class Exporter:
             self._full.set()
 
     async def run(self) -> None:
-        """Send what waits, every so often or when there is a batch of it, until it is cancelled; the rest
-        then has DEADLINE."""
+        """Sends waiting spans at intervals, or when there are enough for a batch, until it is cancelled; the
+        rest then has DEADLINE."""
         async with receiver_of(self._config, TRACES, DEADLINE) as receiver:
             try:
                 while True:
@@ -70,7 +68,7 @@ class Exporter:
         return batch
 
     async def _rest(self, receiver: OtlpReceiver) -> None:
-        """The last batches, each tried once."""
+        """Sends the last batches, each once."""
         batch: list[Span] = []
         try:
             async with asyncio.timeout(DEADLINE):
@@ -93,10 +91,10 @@ class Exporter:
                 await asyncio.sleep(wait * (1 + self._chance() / 5))
                 wait *= 2
         finally:
-            self._waiting = batch + self._waiting  # cancelled meanwhile: what was not sent is the rest's
+            self._waiting = batch + self._waiting  # cancelled meanwhile: these spans are left to `_rest`
 
     def _settle(self, exported: Exported, spans: int) -> None:
-        """Count what became of a request that is not sent again."""
+        """Counts the result of a request that is not sent again."""
         accepted = max(0, spans - exported.rejected) if exported.result == "accepted" else 0
         for result, number in (("exported", accepted), ("failed", spans - accepted)):
             if number:

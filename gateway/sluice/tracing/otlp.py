@@ -1,7 +1,6 @@
-"""Spans and log records as OTLP has them: protobuf messages
-(https://protobuf.dev/programming-guides/encoding/) of https://github.com/open-telemetry/opentelemetry-proto,
-traces and logs of version 1. Pure.
-"""
+"""Encodes spans and log records in OTLP: protobuf messages
+(https://protobuf.dev/programming-guides/encoding/) of
+https://github.com/open-telemetry/opentelemetry-proto, traces and logs of version 1. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -15,9 +14,9 @@ Value = str | bool | int | float | Sequence[Any] | Mapping[str, Any]
 INTERNAL, SERVER, CLIENT = 1, 2, 3
 """Kinds of spans."""
 ERROR = 2
-"""The status of a span that ended in an error; others have none."""
+"""The status of a span that ended in an error; other spans have none."""
 MAX_KEPT_CHARACTERS = 100
-"""Characters of a text whose bytes are kept."""
+"""Maximum characters of a text whose encoded bytes are cached."""
 
 
 class SpanEvent(msgspec.Struct, frozen=True):
@@ -29,8 +28,7 @@ class SpanEvent(msgspec.Struct, frozen=True):
 
 
 class OtlpLog(msgspec.Struct, frozen=True):
-    """A log record; `at` in nanoseconds since the epoch, `trace` in hexadecimal digits, "" where it is of
-    none."""
+    """A log record. `at`: nanoseconds since the epoch. `trace`: hexadecimal digits, "" if it belongs to none."""
 
     name: str
     at: int
@@ -42,8 +40,8 @@ class OtlpLog(msgspec.Struct, frozen=True):
 
 
 class Span(msgspec.Struct, frozen=True):
-    """Ids in hexadecimal digits, `parent` "" at a trace's root; times in nanoseconds since the epoch.
-    `error`: if it failed."""
+    """A span. Ids are hexadecimal digits, `parent` is "" at a trace's root; times are in nanoseconds since
+    the epoch. `error`: whether it failed."""
 
     trace: str
     span: str
@@ -61,14 +59,14 @@ class Span(msgspec.Struct, frozen=True):
 def traces(
     spans: Iterable[Span], resource: Mapping[str, Value], *, scope: str, version: str, schema: str
 ) -> bytes:
-    """An ExportTraceServiceRequest. `schema`: the URL of the conventions that the attributes follow."""
+    """Encodes an ExportTraceServiceRequest. `schema`: the URL of the conventions that the attributes follow."""
     of_scope = data(1, text(1, scope) + text(2, version))
     scoped = of_scope + b"".join([data(2, _span(span)) for span in spans]) + text(3, schema)
     return data(1, data(1, _attributes(1, resource)) + data(2, scoped) + text(3, schema))
 
 
 def logs(records: Iterable[OtlpLog], resource: Mapping[str, Value], *, scope: str, version: str) -> bytes:
-    """An ExportLogsServiceRequest."""
+    """Encodes an ExportLogsServiceRequest."""
     of_scope = data(1, text(1, scope) + text(2, version))
     scoped = of_scope + b"".join([data(2, _log(record)) for record in records])
     return data(1, data(1, _attributes(1, resource)) + data(2, scoped))
@@ -113,8 +111,8 @@ def _event(event: SpanEvent) -> bytes:
 
 
 def _span_attributes(field: int, attributes: Mapping[str, Value]) -> bytes:
-    """KeyValues of a span. They have no content of calls, and most come again with each call: names of the
-    configuration, flags, small numbers. Their bytes are kept."""
+    """Encodes KeyValues of a span. They have no content of calls, and most recur with each call (names of the
+    configuration, flags, small numbers), so their bytes are cached."""
     return b"".join(
         [
             _kept(field, key, value)
@@ -139,7 +137,7 @@ def _key(key: str) -> bytes:
 
 
 def _attributes(field: int, attributes: Mapping[str, Value]) -> bytes:
-    """KeyValues."""
+    """Encodes KeyValues."""
     return b"".join([_attribute(field, key, value) for key, value in attributes.items()])
 
 
@@ -148,7 +146,7 @@ def _attribute(field: int, key: str, value: Value) -> bytes:
 
 
 def _any(value: Value) -> bytes:
-    """An AnyValue; an empty text is one, too, so its field is written."""
+    """Encodes an AnyValue; an empty text is also a value, so its field is written."""
     if isinstance(value, str):
         return data(1, value.encode("utf-8", "replace"))
     if isinstance(value, bool):
@@ -157,6 +155,8 @@ def _any(value: Value) -> bytes:
         return number(3, value)
     if isinstance(value, float):
         return double(4, value)
-    if not isinstance(value, tuple | list) and isinstance(value, Mapping):  # the second takes a microsecond
+    if not isinstance(value, tuple | list) and isinstance(
+        value, Mapping
+    ):  # the second check takes a microsecond
         return data(6, _attributes(1, {name: inner for name, inner in value.items() if inner is not None}))
     return data(5, b"".join([data(1, _any(each)) for each in value]))

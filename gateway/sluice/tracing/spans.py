@@ -1,9 +1,9 @@
-"""A call that is over -> its spans: one for the call, and one for each attempt. Pure.
+"""Makes the spans of a finished call: one for the call, and one for each attempt. Pure.
 
 Names and attributes are those of OpenTelemetry's conventions for generative AI
-(https://github.com/open-telemetry/semantic-conventions/blob/main/docs/gen-ai/gen-ai-spans.md), of the version
-that the configuration names; what they have no name for begins with `sluice.`. No content of a request or
-answer is in them.
+(https://github.com/open-telemetry/semantic-conventions/blob/main/docs/gen-ai/gen-ai-spans.md), of the
+configured version; facts for which they have no name have one that begins with `sluice.`. Spans contain no
+content of requests or answers.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,17 +45,18 @@ NAMES: Mapping[Semconv, Mapping[str, str]] = {
         "stream": "gen_ai.request.stream",
     },
 }
-"""What each version calls a fact; one that a version has no name for is `sluice.` and ours."""
+"""The name of each fact, by the version of the conventions; a fact without a name gets one that begins with
+`sluice.`."""
 PROVIDERS: Mapping[str, str] = {
     "azure": "azure.ai.openai", "bedrock": "aws.bedrock", "gemini": "gcp.gemini", "mistral": "mistral_ai",
     "responses": "openai", "vertex": "gcp.vertex_ai", "watsonx": "ibm.watsonx.ai", "xai": "x_ai",
 }  # fmt: skip
-"""The conventions' names of providers that have another one here."""
+"""The conventions' names of providers whose names here differ."""
 SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "seed", "frequency_penalty", "presence_penalty")
 
 
 class FactNames(dict[str, str]):
-    """What a fact is called; one that the conventions have no name for is `sluice.` and ours."""
+    """The names of facts; a fact for which the conventions have no name gets one that begins with `sluice.`."""
 
     def __missing__(self, fact: str) -> str:
         name = self[fact] = f"sluice.{fact}"
@@ -79,7 +80,7 @@ class SpanMaker:
         self._wall = wall
 
     def spans(self, call: Call, context: TraceContext, duration: float) -> list[Span]:
-        """The spans of a call that lasted for `duration` seconds."""
+        """Returns the spans of a call that lasted for `duration` seconds."""
         offset = self._wall() - self._clock()  # the clocks may have drifted apart since the start
 
         def nanos(moment: float) -> int:
@@ -126,7 +127,7 @@ class SpanMaker:
     def _events(
         self, call: Call, context: TraceContext, duration: float, nanos: Callable[[float], int]
     ) -> list[SpanEvent]:
-        """What happened to the call, in the order of time."""
+        """Returns the events of the call, in order of time."""
         ended = call.received + duration
         context.waited()  # its client left while it waited
         found = [
@@ -217,7 +218,7 @@ def _usage(used: Usage) -> dict[str, Value | None]:
 
 @lru_cache(1024)
 def _address(base_url: str) -> tuple[str | None, int | None]:
-    """The host and port of an upstream."""
+    """Returns the host and port of an upstream."""
     where = urlsplit(base_url)
     if not where.hostname:
         return None, None

@@ -15,9 +15,11 @@ from sluice.version import VERSION
 
 
 class Tracer:
-    """`vendors`: upstream -> its vendor or backend. `clock` monotonic and `wall` since the epoch, in seconds.
+    """Decides and sends.
 
-    `exemplify` is called with each call whose spans are sent, its trace, and how many seconds it took.
+    `vendors`: upstream -> its vendor or backend. `clock` (monotonic) and `wall` (since the epoch) give
+    seconds. `exemplify` is called with each call whose spans are sent, its trace, and how many seconds it
+    took.
     """
 
     def __init__(
@@ -49,12 +51,12 @@ class Tracer:
         self.run = self._exporter.run
 
     def begin(self, headers: Mapping[str, str]) -> TraceContext:
-        """The place in a trace of a call that came with these headers (names in lower case)."""
+        """Returns the place in a trace of a call with these headers (names in lower case)."""
         return context_of(headers, self._config.sample, self._bits, self._clock)
 
     def over(self, call: Call, duration: float, failed: bool) -> None:
-        """A call has ended after `duration` seconds: its spans are sent, if its caller or the share of all
-        calls wants it, or the rules do, which know the end."""
+        """Handles the end of a call after `duration` seconds. Its spans are sent if its caller decides so, or
+        the sampled share includes it, or a rule about the end of calls does."""
         context, config = call.trace, self._config
         if not isinstance(context, TraceContext):
             return

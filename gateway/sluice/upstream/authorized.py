@@ -1,14 +1,12 @@
 """A transport whose requests are signed one by one, with one of several credentials.
 
-Signing is synchronous and adds header lines to a request. A request waits, within bounds, only if there is no
-key or token yet (at the start, or after a long failure of their source). An answer that refuses the account
-and not the request (401, 403, no money, 429) cools its credential down alone, and the request is sent again
-at once with the next one: each at most once in an attempt. Callers see one attempt and its last answer; what
-they see of a 429 is the wait until any credential is usable. A credential that has something new to send by
-then (a file that was replaced) is tried once more.
-
-A redirect within the origin is followed with the same lines, so a signature that covers the path does not
-hold there.
+Signing is synchronous and adds header lines to a request. A request waits, for a bounded time, only if there
+is no key or token yet (at the start, or after a long failure of their source). A response that refuses the
+account instead of the request (401, 403, no money, 429) puts its credential alone into a cool-down, and the
+request is sent again at once with the next one; each is used at most once per attempt. The caller sees one
+attempt and its last response; for a 429, the wait is the time until any credential is usable. A credential
+that has changed meanwhile (a replaced file) is tried once more. A redirect within the origin is followed with
+the same lines, so a signature that covers the path is not valid there.
 """
 
 import asyncio
@@ -29,7 +27,7 @@ from sluice.upstream.credential_pool import CredentialPool, PooledCredential, Re
 BODY = 64 << 10
 """Maximum bytes of a refusal that are read."""
 MEANING = 5.0
-"""Seconds within which its body has to arrive; otherwise its status alone has to do."""
+"""Seconds within which its body has to arrive; otherwise it is judged by its status alone."""
 
 Meaning = Callable[[int, Mapping[str, str], bytes], UpstreamError]
 """The function `error` of a backend."""
@@ -46,7 +44,7 @@ class AuthorizedTransport:
         self._owner = True
 
     def towards(self, host: str, port: int) -> "AuthorizedTransport":
-        """Another one with the same credentials, whose connections go to this address
+        """Returns a transport with the same credentials, whose connections go to this address
         (`HttpTransport.towards`)."""
         transport: Any = self.transport
         other = AuthorizedTransport(transport.towards(host, port), self.pool, self.meaning)
@@ -86,8 +84,7 @@ class AuthorizedTransport:
 
 
 class _Later:
-    """Reads a response's head unless it is a refusal: the caller sees that only after its body has been
-    read."""
+    """Reads a response's head unless it is a refusal: the caller gets that only after its body has been read."""
 
     __slots__ = ("_reader",)
 

@@ -1,7 +1,5 @@
-"""The transport of one upstream: heads, pool and dialer put together.
-
-The contract is `sluice.backends.transport.Transport`.
-"""
+"""The transport of one upstream, made of heads, pool and dialer. It implements
+`sluice.backends.transport.Transport`."""
 
 import asyncio
 import copy
@@ -30,22 +28,22 @@ from sluice.version import VERSION
 
 KEEPALIVE = 60.0
 MAX_AGE = 600.0
-"""Maximum seconds of a connection's life: its upstream may have other addresses by then."""
+"""Maximum seconds of a connection's life, because its upstream may have other addresses by then."""
 AGE_SPREAD = 0.2
 READ = 64 << 10
 """Maximum bytes of one read."""
 
 
 class HttpTransport:
-    """Connections to the origin of `base_url`; may be built outside the event loop.
+    """Connections to the origin of `base_url`; may be made outside the event loop.
 
-    `credentials` go with every request, and to this origin only. `signed`: header fields that come with each
-    request's own `lines` instead (`sluice.upstream.authorized`), whatever else a request calls by these
-    names. `max_connections` bounds open and opening ones; further calls wait their turn within their
-    `connect` time. `tls` None: `tls_context()`, where the URL is https. `proxy`: the URL of a proxy to tunnel
-    through. `keepalive`, seconds: an idle connection's life. `max_age`, seconds: of a connection that may get
-    another call; each has up to a fifth less, by `chance`, so that not all go at once. Raises ValueError for
-    a URL or credentials that cannot be used.
+    `credentials` are sent with every request, and to this origin only. `signed`: header fields that come with
+    each request's own `lines` instead (`sluice.upstream.authorized`); a request's other fields of these names
+    are left out. `max_connections` bounds open and opening connections; further calls wait within their
+    `connect` time. `tls` None: `tls_context()`, if the URL is https. `proxy`: the URL of a proxy to tunnel
+    through. `keepalive`: seconds for which an idle connection is kept. `max_age`: seconds after which a
+    connection gets no further call; each has up to a fifth less, by `chance`, so that they do not all end at
+    once. Raises ValueError for a URL or credentials that cannot be used.
     """
 
     def __init__(
@@ -85,9 +83,9 @@ class HttpTransport:
         self.dialed = 0
 
     def towards(self, host: str, port: int) -> "HttpTransport":
-        """Another transport with these heads, credentials and bounds, whose connections go to this address.
+        """Returns a transport with these heads, credentials and bounds, whose connections go to this address.
 
-        Requests have the base URL's host in them all the same, and so has TLS. Proxies are not asked.
+        Its requests, and TLS, still have the base URL's host. Proxies are not used.
         """
         other = copy.copy(self)
         other.pool = self.pool.alike()

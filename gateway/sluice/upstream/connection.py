@@ -1,10 +1,9 @@
 """One socket to an upstream, as an asyncio protocol: reads go through the parser straight to the receiver.
 
-A connection serves one request at a time. `ask` names the receiver; from then on each read calls it
-synchronously, from the socket's callback: no task is woken for a read. Bytes that arrive without a request (a
-late 408, bytes behind an answer) make the connection unusable, and it is closed.
-
-`close` drops the socket at once, unsent bytes included: the upstream should stop generating now.
+A connection serves one request at a time. `ask` sets the receiver; from then on each read calls it
+synchronously, from the socket's callback, and no task is woken for a read. Bytes that arrive without a
+request (a late 408, bytes after a response) make the connection unusable, and it is closed. `close` closes
+the socket at once, with unsent bytes, so that the upstream stops generating.
 """
 
 import asyncio
@@ -31,12 +30,13 @@ class Receiver(Protocol):
 
 
 class UpstreamConnection(asyncio.BufferedProtocol):
-    """`used`: it has carried a request before this one. `answered`: a byte of this one's answer has come.
-    `idle_since`: when it last came to rest, on the pool's clock. `until`: the time after which it gets no
-    further request.
+    """A connection.
 
-    `buffer` is what sockets are read into, shared by any connections: its size bounds one read, and so the
-    bytes on their way to a client that has just stopped reading (the event loops' own reads are of 256 KiB).
+    `used`: it has carried a request before this one. `answered`: a byte of this request's response has
+    arrived. `idle_since`: when it last became idle, on the pool's clock. `until`: the time after which it
+    gets no further request. `buffer`: the memory that sockets are read into, which several connections share.
+    Its size bounds one read, and so the bytes in flight to a client that has just stopped reading (the event
+    loops' own reads have 256 KiB).
     """
 
     __slots__ = (
@@ -99,7 +99,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def ask_in_pieces(
         self, method: str, head: bytes, body: Pieces, receiver: Receiver, lines: bytes = b""
     ) -> None:
-        """Sends one request whose body is not in memory: a piece at a time, as the upstream reads them."""
+        """Sends one request whose body is not in memory, piece by piece as the upstream reads it."""
         assert self._transport is not None
         assert self._receiver is None, "one request at a time"
         self._parser.expect(method)

@@ -1,10 +1,10 @@
-"""Chooses an upstream's credential for each request; refused ones cool down. Pure: clock and randomness are
-passed in.
+"""Chooses an upstream's credential for each request; a refused one has a cool-down. Pure: clock and
+randomness are passed in.
 
-A request takes the next one by weight (smooth weighted round robin, as nginx has it: three to one is a a b a,
-not a a a b). One that the provider refuses cools down alone: after a 429 for its Retry-After, after a refused
-key or an account without money for 15 s, doubling up to 5 min with each further refusal. The next real call
-then tests it. If all are cooling down, the one that is usable soonest is taken.
+Credentials take turns by weight (smooth weighted round robin, as in nginx: three to one gives a a b a, not a
+a a b). A credential that the provider refuses has a cool-down of its own: after a 429 for its Retry-After;
+after a refused key or an account without money for 15 s, doubling up to 5 min with each further refusal. The
+next call then tests it. If all are in a cool-down, the one that is usable soonest is taken.
 """
 
 from collections.abc import Callable, Collection, Sequence

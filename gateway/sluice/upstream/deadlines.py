@@ -1,7 +1,7 @@
 """Deadlines of many similar waits, with one timer for all of them.
 
-A timer of the event loop costs a request more than its parsing does. Waits of the same length end in the
-order in which they began, so a queue for each length is enough, and its oldest entry says when to look next.
+A timer of the event loop costs a request more than its parsing. Waits of the same length end in the order in
+which they began, so one queue per length is enough, and its oldest entry shows when to check next.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ class Waiting(Protocol):
 
 
 class Deadlines:
-    """`expect` a wait, `forget` it when it is over; else `too_late` is called, no earlier than after its
-    seconds."""
+    """Calls `too_late` of a wait that was passed to `expect`, not before its seconds have passed, unless it
+    is passed to `forget` before."""
 
     __slots__ = ("_loop", "_queues", "_timers")
 

@@ -1,11 +1,9 @@
-"""Opens a connection to one origin: name, TCP, proxy, TLS. A failure becomes the UpstreamError that names its
-step.
+"""Opens a connection to one origin: name, TCP, proxy, TLS. A failure becomes the UpstreamError of its step.
 
-Addresses are raced as in RFC 8305 (aiohappyeyeballs, the package under aiohttp), in the order of
-`sluice.upstream.names`: each time beginning with another one, so that load is spread over the upstream's
-addresses; those that have failed come last.
-
-The caller bounds the time: every await here may be cancelled, and leaves no socket behind.
+Addresses are raced as in RFC 8305 (aiohappyeyeballs, the package that aiohttp uses), in the order of
+`sluice.upstream.names`: each time another one comes first, so that load is spread over the upstream's
+addresses; those that have failed come last. The caller bounds the time: every await here may be cancelled,
+and leaves no socket open.
 """
 
 import asyncio
@@ -27,13 +25,13 @@ from sluice.upstream.tunnel import TlsTunnel, open_socks, open_tunnel
 
 RACE_DELAY = 0.25
 RECEIVE_BUFFER = 128 << 10
-"""Size of the kernel's receive buffer of one connection: what an upstream can send ahead of a slow reader."""
+"""Size of the kernel's receive buffer of a connection: the bytes that an upstream can send ahead of a slow
+reader."""
 
 
 class Dialer:
-    """Opens connections to `origin`, through a tunnel if there is a `proxy`: then only the proxy's name is
-    looked up here; for socks5 also the origin's.
-    """
+    """Opens connections to `origin`, through a tunnel if there is a `proxy`. Then only the proxy's name is
+    looked up here; with socks5 also the origin's."""
 
     def __init__(
         self,
@@ -54,8 +52,8 @@ class Dialer:
         self._to_proxy = tls_context() if proxy is not None and proxy.scheme == "https" else None
 
     def towards(self, host: str, port: int) -> "Dialer":
-        """One whose connections go to this address, whatever the origin's is; TLS still asks for the origin's
-        name."""
+        """Returns a dialer whose connections go to this address, whatever the origin's is; TLS still verifies
+        the origin's name."""
         other = copy.copy(self)
         other._peer = Origin(self._origin.scheme, host, port, self._origin.authority)
         other._addresses = Addresses(host, port, other._peer.name, self._clock, ttl=self._ttl)

@@ -1,21 +1,21 @@
-"""One request and its response: the context manager that `HttpTransport.send` returns, and what it yields.
+"""One request and its response: the context manager that `HttpTransport.send` returns, and the response that
+it yields.
 
-    enter   a connection (idle, or a place and a new one, within `connect` seconds); the request in one write; the head
-            (within `headers` seconds: see `deadlines`)
-    body    `pump` awaits nothing but the end: each read goes from the socket's callback into the sink; into the reader's,
-            where there is one, from the first byte on
-    exit    read to its clean end: the connection rests in the pool. Otherwise: closed at once
+enter   takes a connection (an idle one, or a place and a new one, within `connect` seconds); sends the request in
+        one write; waits for the head (within `headers` seconds: see `deadlines`)
+body    `pump` only waits for the end: each read goes from the socket's callback into the sink, or into the reader's
+        from the first byte on, if there is a reader
+exit    after a complete body the connection returns to the pool; otherwise it is closed at once
 
-State is kept in fields and the one waiting coroutine is merely woken, so an error that nobody waits for is no
-"exception was never retrieved". Whatever comes first decides: an end, a cut, `abort`, a sink that raises.
+State is kept in fields, and the one waiting coroutine is only woken, so an error that nobody waits for does
+not become an "exception was never retrieved". The first event decides: an end, a cut, `abort`, an exception
+of the sink.
 
-Nothing is sent twice from here. An idle connection that the upstream closes without a byte of an answer
-raises StaleConnection, and all connections that have been idle for as long are closed: the caller's next try
-gets a new one.
-
-A 307 or 308 to another place of the same origin is followed once, with the body (RFC 9110 15.4.8, 15.4.9);
-whoever reads the response sees the second one only. A compressed body, though we accept identity only, is
-decompressed (RFC 9110 8.4).
+Nothing is sent twice here. If the upstream closes an idle connection without a byte of a response,
+StaleConnection is raised, and all connections that have been idle for as long are closed, so the caller's
+next attempt gets a new one. A 307 or 308 to another path of the same origin is followed once, with the body
+(RFC 9110 15.4.8, 15.4.9); the reader sees the second response only. A compressed body, although only identity
+was accepted, is decompressed (RFC 9110 8.4).
 """
 
 import asyncio
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 MAX_EARLY = 64 << 10
 """Body bytes that are kept between the head and `pump`; beyond it the socket is not read."""
 MAX_EXPANSION = 256
-"""Maximum decompressed bytes per compressed byte; text, even in the same frames over and over, expands
-less."""
+"""Maximum decompressed bytes per compressed byte; text expands less, even if it repeats the same frames."""
 FREE_EXPANSION = 1 << 20
 """Decompressed bytes from which on the ratio is checked."""
 
@@ -63,9 +62,8 @@ class UpstreamClient(Protocol):
 
 
 class UpstreamExchange(msgspec.Struct, eq=False):
-    """One request and its response. `status` and `headers` (lower case) are set once it has been entered. A
-    Struct, because that is made in a quarter of the time.
-    """
+    """One request and its response. `status` and `headers` (lower case) are set once it has been entered. It
+    is a Struct because a Struct is made in a quarter of the time."""
 
     _client: UpstreamClient
     _request: UpstreamRequest
@@ -89,7 +87,7 @@ class UpstreamExchange(msgspec.Struct, eq=False):
     _error: BaseException | None = None
     _decoder: "ContentDecoder | None" = None
     _compressed: int = 0  # compressed bytes received
-    _decompressed: int = 0  # bytes made of them
+    _decompressed: int = 0  # bytes after decompression
     _followed: bool = False
     _location: str = ""  # the target of a redirect that is to be followed
     status: int = 0
@@ -196,7 +194,7 @@ class UpstreamExchange(msgspec.Struct, eq=False):
         if self._connection is None:
             await self._connect()
         self._placed = True
-        if self._error is None and self._ask():  # otherwise the head's deadline has passed meanwhile
+        if self._error is None and self._ask():  # otherwise the deadline of the head has passed meanwhile
             await self._wait()
 
     def _stale(self) -> StaleConnection | None:
@@ -219,7 +217,7 @@ class UpstreamExchange(msgspec.Struct, eq=False):
 
     async def pump(self, sink: Sink) -> None:
         """See `sluice.backends.transport.UpstreamResponse`."""
-        if self._early or not self._ended:  # otherwise the reader's sink has got all of it
+        if self._early or not self._ended:  # otherwise the reader's sink has received all of it
             self._sink = sink
             early = b"".join(self._early)
             self._early.clear()

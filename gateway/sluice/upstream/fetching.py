@@ -1,5 +1,5 @@
-"""Single requests of the gateway's own, to token endpoints and metadata servers: one connection each, time
-and size bounded."""
+"""Sends single requests of the gateway's own, to token endpoints and metadata servers: a connection for each,
+with bounds of time and size."""
 
 import asyncio
 

@@ -35,21 +35,22 @@ from sluice.wire.grpc_status import (
 )
 
 WINDOW = 1 << 20
-"""Bytes that the server may have on their way to us: of a connection, and of each stream."""
+"""Bytes that the server may have in flight to the gateway: of a connection, and of each stream."""
 MAX_MESSAGE = 5 << 20
 MAX_RECEIVED = 64 << 20
 """Bytes of one message, and of all that one stream receives."""
 CONNECTIONS = 8
-"""Connections to one server at most; another is opened where a server bounds the streams of each."""
+"""Maximum connections to one server; another is opened if the server bounds the streams of each."""
 CONNECT = 5.0
-"""Seconds for a connection and the server's settings: all who need one wait for the same."""
+"""Seconds for a connection and the server's settings: all calls that need one wait for the same."""
 ENDING = 1024
-"""Streams of a connection that we have ended and the server has not; with more, the oldest is reset."""
+"""Maximum streams of a connection that this side has ended and the server has not; beyond it the oldest is
+reset."""
 
 
 class GrpcFailed(UpstreamError):
-    """The server ended a stream with an error, or its connection broke. `grpc`: its status, `details`: what stands
-    in `grpc-status-details-bin`, "" where nothing does."""
+    """The server ended a stream with an error, or its connection broke. `grpc`: its status. `details`: the
+    value of `grpc-status-details-bin`, "" if there is none."""
 
     def __init__(self, text: str, grpc: int = UNAVAILABLE, details: str = "") -> None:
         super().__init__("connect_error", text)
@@ -58,17 +59,16 @@ class GrpcFailed(UpstreamError):
 
 
 class GrpcStream:
-    """One call. `send` and `finish` never wait: what flow control holds back is kept, and is as much as was
-    given to them."""
+    """One call. `send` and `finish` never wait: bytes that flow control holds back are kept."""
 
     def __init__(self, connection: "GrpcConnection", id: int) -> None:
         self._connection = connection
         self.id = id
         self.out = bytearray()
-        self.finished = False  # we send no more, and nobody reads
+        self.finished = False  # this side sends no more, and nobody reads
         self.unread = False  # nobody reads any more
-        self.last = False  # we send no more
-        self.half_closed = False  # and have said so
+        self.last = False  # this side sends no more
+        self.half_closed = False  # and the server has been told so
         self.status: int | None = None
         self._in = bytearray()
         self._received = 0
@@ -77,21 +77,21 @@ class GrpcStream:
         self._waiter: asyncio.Future[None] | None = None
 
     def send(self, message: bytes, *, compressed: bool = False, last: bool = False) -> None:
-        """`compressed`: the message is, as the call's `grpc-encoding` says. `last`: there is no other, while
-        answers are still received."""
+        """Sends a message. `compressed`: it is compressed, as the call's `grpc-encoding` says. `last`: there
+        is no further one; answers are still received."""
         if not self.last and self._ended is None:
             self.out += compressed.to_bytes(1, "big") + len(message).to_bytes(4, "big") + message
             self.last = last
             self._connection.pump(self)
 
     def finish(self) -> None:
-        """Sends no more; the server ends the stream then, and nobody looks at what it still says."""
+        """Sends no more. The server ends the stream then, and what it still sends is ignored."""
         if not self.finished and self._ended is None:
             self.finished = self.last = True
             self._connection.pump(self)
 
     def ignore(self) -> None:
-        """Drops what came and what comes: nobody reads it. Messages can still be sent."""
+        """Drops the messages that have arrived and will arrive. Messages can still be sent."""
         self.unread = True
         self._messages.clear()
         self._in.clear()
@@ -101,7 +101,7 @@ class GrpcStream:
         self._connection.cancel(self)
 
     async def receive(self) -> bytes:
-        """The next message. Raises GrpcFailed where the stream ends before there is one."""
+        """Returns the next message. Raises GrpcFailed if the stream ends before there is one."""
         while not self._messages:
             if self._ended is not None:
                 raise self._ended
@@ -109,7 +109,7 @@ class GrpcStream:
         return self._messages.popleft()
 
     async def answer(self) -> bytes:
-        """The only message of a call that has one. Raises GrpcFailed where the call does not end well."""
+        """Returns the only message of a call that has one. Raises GrpcFailed if the call ends in an error."""
         while self._ended is None:
             await self._more()
         if self._ended.grpc != OK:
@@ -154,13 +154,15 @@ class GrpcStream:
 
 
 class GrpcConnection(asyncio.Protocol):
-    """One connection. `usable`: new streams may begin on it. `ready` is done once the server's settings are
-    known, or the connection is gone: before that its bound on streams is not."""
+    """One connection. `usable`: new streams may begin on it. `ready` is done when the server's settings, with
+    its bound on streams, have arrived, or the connection has closed."""
 
     def __init__(self, name: str, scheme: str) -> None:
         self._name, self._scheme = name, scheme
         self._streams: dict[int, GrpcStream] = {}
-        self._ending: dict[int, None] = {}  # those that we have ended and the server has not, oldest first
+        self._ending: dict[
+            int, None
+        ] = {}  # those that this side has ended and the server has not, oldest first
         self._h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=True, header_encoding="latin-1")
         )
@@ -186,8 +188,8 @@ class GrpcConnection(asyncio.Protocol):
         return self.usable and len(self._streams) + len(self._ending) < bound
 
     def begin(self, path: str, metadata: Iterable[tuple[str, str]] = ()) -> GrpcStream:
-        """A new stream; the connection is `free`. Raises GrpcFailed where it has had all streams that one can
-        have."""
+        """Begins a stream; the connection must be `free`. Raises GrpcFailed if it has had all streams that a
+        connection can have."""
         try:
             id = self._h2.get_next_available_stream_id()
             self._h2.send_headers(id, [
@@ -202,7 +204,7 @@ class GrpcConnection(asyncio.Protocol):
         return stream
 
     def pump(self, stream: GrpcStream) -> None:
-        """Sends as much of a stream as flow control lets through."""
+        """Sends as much of a stream as flow control allows."""
         if self._streams.get(stream.id) is not stream:
             return
         try:
@@ -230,7 +232,7 @@ class GrpcConnection(asyncio.Protocol):
         self._sent()
 
     def leave(self) -> None:
-        """Begins no more streams, and closes when the last of those that there are has ended."""
+        """Begins no more streams, and closes when the last of its streams has ended."""
         self.usable = False
         self._sent()
 
@@ -297,7 +299,7 @@ class GrpcConnection(asyncio.Protocol):
                     self._drop(left, GrpcFailed(f"{self._name} is going away"))
 
     def _headers(self, stream: GrpcStream, headers: dict[str, str], *, ended: bool) -> None:
-        """A response's head or its trailers; `ended`: nothing comes after them."""
+        """Handles a response's head or its trailers; `ended`: nothing comes after them."""
         if (status := headers.get(":status", "200")) != "200":
             self._drop(
                 stream, GrpcFailed(f"{self._name} answered {status}", code_of_http(status)), ended=ended
@@ -310,8 +312,8 @@ class GrpcConnection(asyncio.Protocol):
                 self._drop(stream, GrpcFailed(why, code, details), ended=ended)
 
     def _drop(self, stream: GrpcStream, why: GrpcFailed, *, ended: bool = False) -> None:
-        """Ends a stream on both sides: h2 and the server would count it until then. `ended`: the server has
-        ended it."""
+        """Ends a stream on both sides, because h2 and the server would count it until then. `ended`: the
+        server has ended it."""
         if self._streams.pop(stream.id, None) is not None:
             if not (ended and stream.half_closed):
                 self._reset(stream.id)
@@ -329,7 +331,7 @@ class GrpcConnection(asyncio.Protocol):
             self.ready.set_result(None)
 
     def _sent(self) -> None:
-        """Sends what h2 has made; closes a connection that nobody will use any more."""
+        """Sends the bytes that h2 has made; closes a connection that is no longer needed."""
         self._flush()
         if not self.usable and not self._streams:
             self.close()
@@ -341,7 +343,7 @@ class GrpcConnection(asyncio.Protocol):
 
 
 class GrpcChannel:
-    """Connections to one server, opened when they are needed. `tls`: how, None: in the clear."""
+    """Connections to one server, opened when they are needed. `tls`: the context; None: not encrypted."""
 
     def __init__(self, host: str, port: int, name: str, tls: ssl.SSLContext | None = None) -> None:
         self._host, self._port, self.name = host, port, name
@@ -352,7 +354,7 @@ class GrpcChannel:
     async def unary(
         self, path: str, message: bytes, metadata: Iterable[tuple[str, str]] = (), *, compressed: bool = False
     ) -> bytes:
-        """Sends one message and returns the answer to it. Raises GrpcFailed; the caller bounds the time.
+        """Sends one message and returns the answer. Raises GrpcFailed; the caller bounds the time.
 
         `path`: /package.Service/Method. `metadata`: names in lower case. `compressed`: see `GrpcStream.send`.
         """
@@ -364,14 +366,14 @@ class GrpcChannel:
             stream.cancel()
 
     async def begin(self, path: str, metadata: Iterable[tuple[str, str]] = ()) -> GrpcStream:
-        """A new stream. Raises GrpcFailed; the caller bounds the time."""
+        """Begins a stream. Raises GrpcFailed; the caller bounds the time."""
         while (free := self._free()) is None:
             if len(self._connections) >= CONNECTIONS:
                 raise GrpcFailed(f"{self.name} takes no more calls at a time")
             if self._opening is None:
                 self._opening = asyncio.get_running_loop().create_task(self._open())
                 self._opening.add_done_callback(self._opened)
-            await asyncio.shield(self._opening)  # there may be more who wait for it than it takes calls
+            await asyncio.shield(self._opening)  # more calls may wait for it than it can take
         return free.begin(path, metadata)
 
     def _free(self) -> GrpcConnection | None:
@@ -379,8 +381,8 @@ class GrpcChannel:
         return next((connection for connection in self._connections if connection.free), None)
 
     def leave_silent(self, seconds: float) -> None:
-        """Begins no more streams on connections on which nothing has come for so long: their other end may be
-        gone, which closes no connection. To be called where an answer did not come in time."""
+        """Begins no more streams on connections that have been silent for so long: their other end may be
+        gone without having closed them. To be called if an answer did not come in time."""
         since = asyncio.get_running_loop().time() - seconds
         for connection in [*self._connections]:
             if connection.heard_at <= since:
@@ -415,4 +417,4 @@ class GrpcChannel:
     def _opened(self, task: "asyncio.Task[None]") -> None:
         self._opening = None
         if not task.cancelled():
-            task.exception()  # whoever waits is told
+            task.exception()  # callers that wait for it get the error

@@ -1,12 +1,10 @@
-"""The header fields of an upstream's response heads, read from bytes that llhttp has accepted.
+"""Reads the header fields of an upstream's response heads from bytes that llhttp has accepted.
 
-An upstream's heads differ in a few values: a date, a request's id, the rest of a rate limit. So the last ones
-are remembered, each as a form: what stands around the values that have changed so far. A head of a known form
-has only these values read (five of twenty fields take a quarter of what callbacks for all take); any other is
-read line by line.
-
-There is no grammar in here: llhttp refuses folded lines, ends lines at CRLF only and lets no CR stand in a
-value.
+The heads of an upstream differ in a few values: a date, a request's id, the rest of a rate limit. So the last
+heads are remembered as forms: the bytes around the values that have changed so far. Of a head with a known
+form only these values are read (five of twenty fields take a quarter of the time that callbacks for all
+take); any other head is read line by line. This module needs no grammar: llhttp refuses folded lines, ends
+lines at CRLF only and allows no CR in a value.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -16,18 +14,21 @@ import msgspec
 from sluice.wire.fields import joined
 
 MAX_FORMS = 4
-"""Forms that are remembered: of streams, whole answers and errors, say. Each is as long as its head."""
+"""Maximum forms that are remembered: for example those of streams, whole answers and errors. Each is as long
+as its head."""
 
 EAGER_HEADS = 8
-"""After so many heads in a row without a known form, only each eighth is remembered."""
+"""Number of heads in a row without a known form after which only every eighth is remembered."""
 
 _Fields = Sequence[tuple[str, str]]
 
 
 class _Form(msgspec.Struct, eq=False, frozen=True):
-    """A head around its changing values. `gaps`: the bytes before each of these and its name; `rest`: the
-    bytes behind the last one, to the head's end; `constant`: the other fields. `lines`: of the head that it
-    was made of."""
+    """A head around its changing values.
+
+    `gaps`: the bytes before each of these values, and its name. `rest`: the bytes after the last one, up to
+    the head's end. `constant`: the other fields. `lines`: those of the head that the form was made from.
+    """
 
     gaps: Sequence[tuple[bytes, str]]
     rest: bytes
@@ -38,7 +39,7 @@ class _Form(msgspec.Struct, eq=False, frozen=True):
     __repr__ = object.__repr__  # it may hold a cookie
 
     def read(self, data: bytes) -> Mapping[str, str] | None:
-        """Returns the fields of the head that `data` begins with if it has this form."""
+        """Returns the fields of the head at the beginning of `data` if it has this form; otherwise None."""
         at = 0
         fields = self.constant.copy()
         for before, name in self.gaps:
@@ -53,10 +54,8 @@ class _Form(msgspec.Struct, eq=False, frozen=True):
 
 
 class HeadFields:
-    """Reads the fields of heads. All connections to an upstream share it.
-
-    `forms`: the last used one first. `unknown`: how many heads had none of them.
-    """
+    """Reads the fields of heads; all connections to an upstream share it. `forms`: the last used one comes
+    first. `unknown`: how many heads in a row had none of them."""
 
     __slots__ = ("_unknown_in_a_row", "forms", "unknown")
 
@@ -75,7 +74,7 @@ class HeadFields:
                 if place:
                     self.forms.insert(0, self.forms.pop(place))
                 return fields
-        data = data.lstrip(b"\r\n")  # llhttp skips empty lines behind an interim head
+        data = data.lstrip(b"\r\n")  # llhttp skips empty lines after an interim head
         lines = data[: data.find(b"\r\n\r\n")].decode("latin-1").split("\r\n")
         if len(lines) > most + 1:
             return None

@@ -32,7 +32,7 @@ _BODILESS = (204, 304)
 
 
 class _Refused(Exception):
-    """Stops llhttp from within a callback; the reason is in `error`, or the response was complete already."""
+    """Raised in a callback to stop llhttp. The reason is in `error`, unless the response was complete."""
 
 
 class ResponseParser:

@@ -1,10 +1,9 @@
 """The addresses of one name: looked up once for all waiting callers, cached for `ttl` seconds, and used in
 turns.
 
-The system's resolver does not report how long its answer is valid, so the name is looked up again after `ttl`
-seconds, and at once when no address could be connected to. An address that failed, or was slower than the one
-that won the race, goes to the end of the order for `penalty` seconds: new connections then begin with those
-that work.
+The system's resolver does not tell how long its answer is valid, so the name is looked up again after `ttl`
+seconds, and at once if no address could be connected to. An address that failed, or was slower than the one
+that won the race, is tried last for `penalty` seconds, so new connections begin with addresses that work.
 """
 
 import asyncio
@@ -23,7 +22,7 @@ ResolvedAddress = tuple[int | socket.AddressFamily, int | socket.SocketKind, int
 
 
 class Addresses:
-    """The addresses of one host and port; `name` is how errors call it. `clock` and `ttl` in seconds."""
+    """The addresses of one host and port. `name`: how errors call it. `clock` and `ttl` in seconds."""
 
     def __init__(
         self,
@@ -54,12 +53,12 @@ class Addresses:
                 self._lookup = asyncio.get_running_loop().create_task(self._look_up())
                 self._lookup.add_done_callback(self._looked_up)
             addresses = await asyncio.shield(self._lookup)
-        if self._known:  # another dial may have failed meanwhile, and cleared them
+        if self._known:  # another connection attempt may have failed meanwhile, and cleared them
             self._known = addresses[1:] + addresses[:1]
         return alternated(addresses) if not self._late else self._penalized(addresses)
 
     def failed(self, addresses: Iterable[ResolvedAddress]) -> None:
-        """Notes that these did not win: they come last for a while."""
+        """Notes that these lost the race: they come last for a while."""
         until = self._clock() + self._penalty
         for address in addresses:
             self._late[address] = until
@@ -98,8 +97,8 @@ class Addresses:
 
 
 def host_and_port(text: str, port: int) -> tuple[str, int]:
-    """ "host:port" or "host" -> host and port (`port` where there is none); IPv6 stands in brackets. Raises
-    ValueError."""
+    """Parses "host:port" or "host" into host and port (`port` if it has none); IPv6 addresses are in
+    brackets. Raises ValueError."""
     expected = "expected host:port, such as 10.0.0.7:8000 or [fd00::7]:8000"
     try:
         url = urlsplit(f"//{text}")
@@ -113,7 +112,7 @@ def host_and_port(text: str, port: int) -> tuple[str, int]:
 
 
 def joined(host: str, port: int) -> str:
-    """host:port, as it is shown."""
+    """Returns host:port as it is shown to people."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

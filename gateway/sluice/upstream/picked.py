@@ -1,10 +1,10 @@
-"""A transport whose requests go to the endpoints that a picker names for each (llm-d, Gateway API inference
-extension).
+"""A transport whose requests go to the endpoints that a picker names for each request (llm-d, Gateway API
+inference extension).
 
-    enter   the picker gets the request's headers and body, and answers with endpoints, or with what the caller is to be
-            answered (503, 429); the endpoints are tried in order until one begins to answer with anything but a 502, 503 or 504
-    then    the picker learns which one serves
-    exit    its stream is ended, so that it knows that the request is over
+enter   sends the request's headers and body to the picker, which answers with endpoints, or with the response for
+        the caller (503, 429); tries the endpoints in order until one responds with anything but a 502, 503 or 504;
+        then tells the picker which one it is
+exit    ends the picker's stream, so that it knows that the request is over
 
 The protocol is that of `sluice.wire.ext_proc`. Credentials are never sent to the picker.
 """
@@ -31,27 +31,27 @@ from sluice.wire.forwarding import SECRETIVE
 from sluice.wire.protobuf import BadProtobuf
 
 MAX_KEPT_ENDPOINTS = 256
-"""Endpoints whose connections are kept; with more, those unused for longest are closed when idle."""
+"""Maximum endpoints whose connections are kept; beyond it, those that have been unused for the longest time
+are closed when idle."""
 BODY_WAIT = 0.25
-"""Seconds for which a picker that has named endpoints may begin to give the request's body back."""
+"""Seconds within which a picker that has named endpoints must begin to send the request's body back."""
 ELSEWHERE = frozenset({502, 503, 504})
 """Statuses of an endpoint after which the next one is tried."""
 NEXT = frozenset({"connect_error", "connect_timeout", "tls_error", "reset"})
-"""Failures of an endpoint, before it answered, after which the next one is tried."""
+"""Failures of an endpoint, before it responded, after which the next one is tried."""
 
 _SCHEME = re.compile(r"(?i)\s*(?:bearer|basic|digest|negotiate|apikey|api-key|token)\s")
-"""What values of credentials begin with (RFC 9110 11.4)."""
+"""The beginnings of values that are credentials (RFC 9110 11.4)."""
 
 Told = Callable[[str], object]
-"""What became of a question to the picker: picked, refused, failed, or bypassed."""
+"""The result of asking the picker: picked, refused, failed, or bypassed."""
 
 
 class PickedTransport:
-    """`base` reaches the upstream by its name: it is used itself where the picker fails and `open_on_failure`
-    says so.
+    """`base` reaches the upstream by its name; it is used if the picker fails and `open_on_failure` is set.
 
-    `timeout`, seconds: for the picker's answer, connecting to it included. `networks`: those in which
-    endpoints may be, None: anywhere.
+    `timeout`: seconds for the picker's answer, including the connection to it. `networks`: those in which
+    endpoints may be; None: any.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class PickedTransport:
     def send(
         self, request: UpstreamRequest, *, connect: float, headers: float, reader: Reader | None = None
     ) -> AbstractAsyncContextManager[UpstreamResponse]:
-        """See `sluice.backends.transport.Transport`. Enter raises "connect_error", too, where the picker
+        """See `sluice.backends.transport.Transport`. Entering also raises "connect_error" if the picker
         fails."""
         return _PickedExchange(self, request, connect, headers, reader)
 
     async def close(self) -> None:
-        """`base` is left to whoever opened it."""
+        """Does not close `base`, which belongs to the caller."""
         self.channel.close()
         for transport in self._endpoints.values():
             await transport.close()
@@ -107,7 +107,7 @@ class PickedTransport:
 
     def towards(self, endpoint: Endpoint) -> Transport:
         found = self._endpoints.pop(endpoint, None) or self.base.towards(endpoint.host, endpoint.port)
-        self._endpoints[endpoint] = found  # the last used stands last
+        self._endpoints[endpoint] = found  # the last used one comes last
         if len(self._endpoints) > MAX_KEPT_ENDPOINTS:
             closing = asyncio.create_task(_close(self._endpoints.pop(next(iter(self._endpoints)))))
             self._closing.add(closing)
@@ -115,8 +115,8 @@ class PickedTransport:
         return found
 
     async def pick(self, request: UpstreamRequest) -> tuple[Pick | None, GrpcStream | None]:
-        """Returns the picker's choice, and the stream that its view of the answer goes to; None for both
-        where it is bypassed."""
+        """Returns the picker's choice, and the stream on which it is told about the response; None for both
+        if it is bypassed."""
         try:
             async with asyncio.timeout(self._timeout):
                 pick, stream = await self._ask(request)
@@ -143,7 +143,7 @@ class PickedTransport:
                     stream.send(message)
             pick = Pick(expects_body=bool(body))
             while not pick.done:
-                # One that does not give the body back has nothing to change in it.
+                # A picker that does not send the body back does not change it.
                 patience = BODY_WAIT if pick.endpoints and pick.answered and not pick.body else None
                 try:
                     async with asyncio.timeout(patience):
@@ -156,7 +156,7 @@ class PickedTransport:
             pick.endpoints = tuple(filter(self._is_allowed, pick.endpoints))
             if pick.refused is None and not pick.endpoints:
                 raise BadProtobuf("the picker named no endpoint")
-            stream.ignore()  # whatever a picker still says, the request has been sent
+            stream.ignore()  # the request has been sent: whatever the picker still sends is ignored
             answered = True
         finally:
             if not answered:
@@ -170,8 +170,8 @@ class PickedTransport:
 
 
 class _Waiting:
-    """Reads a response's head unless the next endpoint is to be tried because of it. Tells who serves, where
-    it is wanted."""
+    """Reads a response's head unless it makes the next endpoint be tried. Tells which endpoint responds, if
+    that is needed."""
 
     __slots__ = ("_last", "_reader", "_served")
 
@@ -259,7 +259,7 @@ class _PickedExchange(msgspec.Struct, eq=False):
     async def _once_more(
         self, endpoint: Endpoint, request: UpstreamRequest, reader: Reader | None
     ) -> UpstreamResponse:
-        """The endpoint's answer; on a new connection where an idle one turned out to be closed."""
+        """Returns the endpoint's response; on a new connection if an idle one turns out to be closed."""
         transport = self._client.towards(endpoint)
         try:
             return await self._enter(transport, request, reader)
@@ -280,11 +280,12 @@ async def _close(transport: Transport) -> None:
 
 
 def _headers_of(request: UpstreamRequest) -> list[tuple[str, str]]:
-    """The request's headers for the picker, without those that probably carry credentials, by their name or
-    their value, and without its URL's query, which may hold a key.
+    """Returns the request's headers for the picker.
 
-    An upstream's own key is the transport's, and not among a request's headers; those that the configuration
-    adds to every request (`headers`) and those of a signature are.
+    Those that probably carry credentials, by their name or their value, are left out, and so is the URL's
+    query, which may contain a key. The upstream's own key belongs to the transport, and is not among a
+    request's headers; headers that the configuration adds to every request (`headers`) and those of a
+    signature are.
     """
     url = urlsplit(request.url)
     found = [
@@ -306,13 +307,13 @@ def _fields_of(request: UpstreamRequest) -> list[tuple[str, str]]:
 
 
 def _told_of(headers: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Returns the headers of the answer that a picker gets."""
+    """Returns the headers of the response that the picker gets."""
     return [(name, headers[name]) for name in ("content-type",) if name in headers]
 
 
 def _changed(request: UpstreamRequest, pick: Pick) -> UpstreamRequest:
-    """The request with the headers that the picker sets, and its body, if it gave one back. Raises
-    UpstreamError."""
+    """Returns the request with the headers that the picker sets, and with its body, if it sent one back.
+    Raises UpstreamError."""
     mine = FRAMING_FIELDS | {name.lower() for name, _ in _fields_of(request)}
     more = [
         (name, value)

@@ -1,12 +1,11 @@
-"""Bounds the connections to one upstream, and keeps the idle ones.
+"""Bounds the connections to one upstream, and keeps idle ones.
 
-A place (one of `limit`) is taken by every connection being opened, used or idle, and by nothing else. Whoever
-holds a place gives it back with `put` (together with a connection that can be used again) or with `release`.
-Waiters are served in their order, before newcomers: while somebody waits nothing is idle.
-
-The idle connection used last is taken first, so that in quiet times the rest grow old and go. `keepalive`
-must be shorter than the upstream's own idle time, or requests are sent into connections that are just being
-closed.
+A place (one of `limit`) is taken by every connection that is being opened, used or idle, and by nothing else.
+A caller returns its place with `put` (together with a connection that can be used again) or with `release`.
+Waiting callers are served in their order, before new ones: while somebody waits no connection is idle. The
+idle connection that was used last is taken first, so that in quiet times the others grow old and are closed.
+`keepalive` must be shorter than the upstream's own idle time, or requests are sent into connections that are
+just being closed.
 """
 
 import asyncio
@@ -16,8 +15,8 @@ from sluice.upstream.connection import UpstreamConnection
 
 
 class IdleConnections:
-    """Bounds the idle connections of several pools together: each keeps a file descriptor that a call may
-    need."""
+    """Bounds the idle connections of several pools together, because each keeps a file descriptor that a call
+    may need."""
 
     __slots__ = ("count", "limit")
 
@@ -62,7 +61,8 @@ class Pool:
         self.open = 0
 
     def alike(self) -> "Pool":
-        """An empty one of the same bounds, for another address; idle connections are bounded together."""
+        """Returns an empty pool with the same bounds, for another address. Idle connections are bounded
+        together with this pool's."""
         return Pool(self._limit, self._keepalive, self._clock, self._together)
 
     @property
@@ -74,7 +74,7 @@ class Pool:
         return len(self._waiters)
 
     def take_now(self) -> UpstreamConnection | None:
-        """Returns an idle connection with its place; None if one has to be waited for, by `place`."""
+        """Returns an idle connection with its place; None if the caller has to wait with `place`."""
         while self._idle:
             connection, _ = self._idle.popitem()
             self._together.count -= 1
@@ -90,9 +90,8 @@ class Pool:
         return None
 
     async def place(self) -> UpstreamConnection | None:
-        """Waits for a place, if necessary: for a new connection (None), or with one that has been returned
-        meanwhile.
-        """
+        """Waits for a place, if necessary. Returns None for a new connection, or a connection that has been
+        returned meanwhile."""
         if self.open < self._limit and not self._waiters:
             self.open += 1
             return None
@@ -105,7 +104,9 @@ class Pool:
             return connection
         finally:
             self._waiters.pop(waiter, None)
-            if not received and not waiter.cancelled():  # it was given to us when we had been cancelled
+            if (
+                not received and not waiter.cancelled()
+            ):  # it was passed to this caller after it had been cancelled
                 self._give_back(waiter.result())
 
     def put(self, connection: UpstreamConnection) -> None:

@@ -23,7 +23,7 @@ _FORM = (
 
 
 class Proxy(msgspec.Struct, frozen=True):
-    """`socks5`: the upstream's name is looked up here; `socks5h`: by the proxy, as HTTP proxies do."""
+    """`socks5`: the upstream's name is looked up here. `socks5h`: the proxy looks it up, as HTTP proxies do."""
 
     origin: Origin
     user: str = ""
@@ -69,9 +69,8 @@ def check_proxy(text: str) -> None:
 
 def proxy_for(text: str, origin: Origin, environ: Mapping[str, str]) -> str | None:
     """Returns the URL of the proxy to `origin`: `text`, or for "env" that of HTTPS_PROXY (HTTP_PROXY for http
-    upstreams, ALL_PROXY for both, lower case first) unless NO_PROXY has the host. Raises ValueError for an
-    invalid URL there.
-    """
+    upstreams, ALL_PROXY for both; lower-case names first) unless NO_PROXY contains the host. Raises
+    ValueError for an invalid URL in the environment."""
     if text != FROM_ENVIRONMENT:
         return text
     names = ["https_proxy", "HTTPS_PROXY"] if origin.scheme == "https" else ["http_proxy", "HTTP_PROXY"]
@@ -89,9 +88,8 @@ def proxy_for(text: str, origin: Origin, environ: Mapping[str, str]) -> str | No
 
 
 def spared(no_proxy: str, origin: Origin) -> bool:
-    """Returns whether NO_PROXY has this host: "*", a name (with all below it), a network such as 10.0.0.0/8;
-    each also with a port.
-    """
+    """Returns whether NO_PROXY contains this host: as "*", as a name (which covers all names below it), or in
+    a network such as 10.0.0.0/8; each may have a port."""
     for entry in no_proxy.replace(",", " ").lower().split():
         if entry == "*":
             return True

@@ -1,8 +1,8 @@
-"""Builds the bytes of requests. Pure; parts that do not change between requests are built once.
+"""Builds the bytes of requests. Pure. Parts that do not change between requests are built once.
 
-A backend's headers are a tuple that hardly ever changes, so the head of (method, URL, headers) is kept, all
-but the length. Nothing that could end a line gets into a head: names are tokens, values and targets have no
-control characters (RFC 9110, 5.5), and the headers that frame a message are the client's own.
+A backend's headers are a tuple that hardly ever changes, so the head for (method, URL, headers) is cached
+without the length. Nothing in a head can end a line: names are tokens, values and targets have no control
+characters (RFC 9110, 5.5), and the headers that frame a message are set by the client only.
 """
 
 import re
@@ -15,8 +15,8 @@ from sluice.backends.protocol import Headers, UpstreamRequest
 from sluice.wire.fields import check_fields
 
 MAX_KEPT_HEADS = 256
-"""Heads kept; beyond that (headers that differ each time) all are forgotten and built anew, for some 5 µs
-each."""
+"""Maximum cached heads; beyond it (with headers that differ each time) all are dropped and built again, for
+some 5 µs each."""
 
 _METHOD = re.compile(r"[A-Z]+")
 _TARGET = re.compile(r"[\x21-\x7e]+")
@@ -27,8 +27,7 @@ MAX_NAME = 253
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Scheme, host and port. `authority` as it stands in URLs and in Host; `name` is host:port, for
-    people."""
+    """Scheme, host and port. `authority`: as in URLs and in Host. `name`: host:port, for people."""
 
     scheme: str
     host: str
@@ -41,9 +40,8 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 def origin_of(url: str) -> Origin:
-    """Returns the origin of an http or https URL. Raises ValueError (which never holds the URL: it may carry
-    a password).
-    """
+    """Returns the origin of an http or https URL. Raises ValueError, which never contains the URL, because
+    that may contain a password."""
     if not url.isprintable() or " " in url:
         raise ValueError("the upstream's address has a character that must be escaped")
     try:
@@ -80,9 +78,8 @@ def _name_of(host: str) -> str:
 
 
 class Heads:
-    """The request heads of one origin. `credentials` replace a request's own fields of the same names, and
-    fields in `signed` are left out: they come with each request's own `lines`.
-    """
+    """The request heads of one origin. `credentials` replace a request's own fields of the same names. Fields
+    in `signed` are left out: they come with each request's own `lines`."""
 
     def __init__(self, origin: Origin, credentials: Headers, agent: str, signed: Iterable[str] = ()) -> None:
         check_fields(credentials)

@@ -1,10 +1,10 @@
 """TLS to an upstream: verification, client certificates, and the causes of failures.
 
-Files (an authority, a client's certificate and its key) may be replaced while the gateway runs: they are
-checked before each new connection, in a thread, since a file system may hang, and connections that are open
-stay as they are. Kubernetes replaces a secret by pointing a symbolic link at another directory, so what a
-path leads to is compared, not the path's own entry. Files that cannot be used (half replaced: a certificate
-without its key) leave the last good ones in use until they can.
+Files (an authority, a client's certificate and its key) may be replaced while the gateway runs. They are
+checked before each new connection, in a thread because a file system may hang; open connections are not
+affected. Kubernetes replaces a secret by pointing a symbolic link at another directory, so the target of a
+path is compared instead of the path itself. While files cannot be used (a certificate without its key, during
+a replacement), the last valid ones stay in use.
 """
 
 import asyncio
@@ -17,10 +17,9 @@ from sluice.errors import TlsFailed, TlsReason
 
 
 class TlsContext(ssl.SSLContext):
-    """A client's context that resumes the last session of its one origin: a round trip and a signature less.
-
-    asyncio has no parameter for sessions, but it gets its SSLObject from the context, which sets the session.
-    """
+    """A client's context that resumes the last session of its only origin, which saves a round trip and a
+    signature. asyncio has no parameter for sessions, but it gets its SSLObject from the context, and the
+    context sets the session."""
 
     session: ssl.SSLSession | None = None
 
@@ -71,8 +70,8 @@ def picker_tls(options: Picker) -> ssl.SSLContext:
 
 
 def grpc_tls(ca: str | None = None) -> ssl.SSLContext:
-    """TLS 1.2 or later, verified by the system's authorities or those of the file `ca`; ALPN h2. Raises
-    OSError or ValueError for a file that cannot be used."""
+    """Returns a context for TLS 1.2 or later, verified by the system's authorities or those of the file `ca`;
+    ALPN h2. Raises OSError or ValueError for a file that cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
@@ -86,9 +85,9 @@ def grpc_tls(ca: str | None = None) -> ssl.SSLContext:
 class WatchedTls:
     """An upstream's context, made again when one of its files is replaced.
 
-    Made outside the event loop; raises ValueError where the files cannot be used at first. `failed` is called
-    with the reason each time that replaced files turn out to be of no use, and `replaced` when a new context
-    is in use.
+    To be made outside the event loop; raises ValueError if the files cannot be used at first. `failed` is
+    called with the reason each time that replaced files cannot be used, and `replaced` when a new context is
+    in use.
     """
 
     def __init__(
@@ -134,7 +133,7 @@ class WatchedTls:
         return context_of(self._options)
 
 
-# --- what a failure means
+# --- the meaning of a failure
 
 _VERIFY: dict[int, TlsReason] = {  # OpenSSL's x509_vfy.h
     9: "not_yet_valid", 10: "expired", 62: "wrong_host", 63: "wrong_host", 64: "wrong_host", 18: "unknown_ca", 19: "unknown_ca",

@@ -1,12 +1,11 @@
-"""Usage: calls, tokens and cost by day, key, tenant, alias and model. `ledger` counts, a store keeps the
+"""Usage: calls, tokens and cost by day, key, tenant, alias and model. `ledger` counts; a store keeps the
 sums.
 
-Beside the rows of days there are rows of *dimensions*: the same sums once more, apart by one thing more, the
-hour of the day (dimension "hour") or the value of a tag (dimension "tag:NAME"). Each dimension by itself adds
-up to the rows of the day.
-
-A process counts in memory and sends its store a batch a second: a kill -9 loses the last second at most. Each
-batch has a number, so that it is counted once even if it is sent again after an unclear failure.
+Beside the rows of days there are rows of *dimensions*: the same sums, divided by one thing more, the hour of
+the day (dimension "hour") or the value of a tag (dimension "tag:NAME"). Each dimension by itself adds up to
+the rows of the day. A process counts in memory and sends a batch per second to its store, so a kill -9 loses
+at most the last second. Each batch has a number, so that it is counted once even if it is sent again after an
+unclear failure.
 """
 
 from collections.abc import Sequence
@@ -20,16 +19,14 @@ KEPT_DAYS = 400
 HOUR = "hour"
 """The dimension whose values are the hours of a day in UTC, from "00" to "23"."""
 TAG = "tag:"
-"""What the names of tags' dimensions begin with."""
+"""The prefix of the dimensions of tags."""
 BATCH = 500
-"""Rows in one batch, all of one day and one dimension."""
+"""Maximum rows in one batch, all of one day and one dimension."""
 
 
 class Subject(NamedTuple):
-    """`day` is 2026-11-25 (UTC), `model` is "upstream/model", empty if no target was tried.
-
-    `value`: of the dimension whose row it is; "" in rows of days, and of calls without the tag.
-    """
+    """What usage is counted for. `day` is 2026-11-25 (UTC). `model` is "upstream/model", empty if no target
+    was tried. `value`: the dimension's value; "" in rows of days, and for calls without the tag."""
 
     day: str
     key: str
@@ -74,12 +71,12 @@ class Figures(msgspec.Struct, gc=False):
 Row = tuple[Subject, Figures]
 
 MAX_EXACT = 1 << 53
-"""The largest figure of one row: what JSON's readers, Lua and SQLite's sums keep exactly."""
+"""The largest figure of a row: readers of JSON, Lua and SQLite's sums represent it exactly."""
 
 
 def sound(row: Row) -> bool:
-    """Returns whether a store can be expected to keep the row: whole figures from 0 to MAX_EXACT, and text that
-    is Unicode."""
+    """Returns whether a store can be expected to keep the row: its figures are whole numbers from 0 to
+    MAX_EXACT, and its texts valid Unicode."""
     subject, figures = row
     if not all(type(value) is int and 0 <= value <= MAX_EXACT for value in msgspec.structs.astuple(figures)):
         return False
@@ -91,8 +88,8 @@ def sound(row: Row) -> bool:
 
 
 def legible(row: Row) -> bool:
-    """Returns whether a row that a store has is one of ours: somebody else may have written there. A report leaves
-    out those that are not."""
+    """Returns whether a row in a store is one of the gateway's; another program may have written it. Reports
+    leave out other rows."""
     subject, figures = row
     return all(type(text) is str for text in subject) and all(
         type(value) is int for value in msgspec.structs.astuple(figures)
@@ -100,10 +97,10 @@ def legible(row: Row) -> bool:
 
 
 class UsageBatch(msgspec.Struct, frozen=True):
-    """Rows of one day, to be added. The batches of one `writer` are numbered upwards and come in that order.
+    """Rows of one day, to be added.
 
-    `dimension`: whose rows they are; "": those of the day. `days`: for how long a store that forgets by
-    itself keeps them.
+    The batches of a `writer` are numbered upwards and arrive in that order. `dimension`: the rows' dimension;
+    "": rows of the day. `days`: for how long a store with expiry keeps them.
     """
 
     writer: str
@@ -115,7 +112,7 @@ class UsageBatch(msgspec.Struct, frozen=True):
 
 
 class UsageFailed(Exception):
-    """The store failed, or it is unknown whether it did. `reason` as in `sluice.storage`."""
+    """The store failed, or it is unknown whether it did. `reason` is one of `sluice.storage.Reason`."""
 
     def __init__(self, text: str, reason: Reason = "reply") -> None:
         super().__init__(text)
@@ -127,7 +124,7 @@ class RowRefused(UsageFailed):
 
 
 class UsageStore(Protocol):
-    """Stores usage. One test suite covers every implementation. Every method raises UsageFailed."""
+    """Stores usage. One test suite covers all implementations. Every method raises UsageFailed."""
 
     async def add(self, batch: UsageBatch) -> None:
         """Adds the batch once, however often it is sent. Raises RowRefused if sending it again cannot
@@ -135,11 +132,11 @@ class UsageStore(Protocol):
         ...
 
     async def of_day(self, day: str, dimension: str = "") -> Sequence[Row]:
-        """The rows of one day, or of one of its dimensions."""
+        """Returns the rows of one day, or of one of its dimensions."""
         ...
 
     async def prune(self, before: str, dimension: str = "") -> None:
-        """Forgets the days before that one with all their dimensions, or one dimension of them."""
+        """Deletes the days before that one with all their dimensions, or only one dimension of them."""
         ...
 
     async def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""Counts every finished call, once, and brings the sums to the store."""
+"""Counts every finished call once, and sends the sums to the store."""
 
 import asyncio
 import contextlib
@@ -32,20 +32,23 @@ from sluice.usage.tags import OTHER, Values
 EVERY = 1.0
 """Seconds between two batches."""
 MAX_PENDING_ROWS = 20_000
-"""Most rows pending for the store; further subjects count under OTHER, so that sums stay right."""
+"""Maximum rows that wait for the store; further subjects are counted under OTHER, so that sums stay right."""
 LAST_WORDS = 5.0
-"""Seconds that the last batch may take when the process ends."""
+"""Maximum seconds for the last batch when the process ends."""
 DAY = 86400
 HOUR_LONG = 3600
 """Seconds."""
 
 
 class UsageLedger:
-    """Counts finished calls. `wall` gives seconds since the epoch. `failed` is called for each batch that did
-    not arrive (it is kept), `succeeded` when all did, `folded` for each call counted under OTHER, `put_aside`
-    for each row that the store refuses: it is left out of the report, so that the others are in it.
-    `hourly_days`: days for which it is also kept by the hour; 0: not at all. `steady`: the wall clock for what is
-    deleted by age (None: `wall`)."""
+    """Counts finished calls.
+
+    `wall` gives seconds since the epoch. `failed` is called for each batch that did not arrive (it is kept),
+    `succeeded` when all did, `folded` for each call that is counted under OTHER, `put_aside` for each row
+    that the store refuses: it is left out of the report, so that the other rows are in it. `hourly_days`:
+    days for which usage is also kept by the hour; 0: it is not. `steady`: the
+    clock for what is deleted by age; None: `wall`.
+    """
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class UsageLedger:
         self._most = most
         self._hourly_days = hourly_days
         self._rows: dict[Subject, Figures] = {}
-        """By the hour, where hours are kept: a row of the day is the sum of its hours'."""
+        """By the hour, if hours are kept: a row of the day is then the sum of its hours."""
         self._tagged: dict[str, dict[Subject, Figures]] = {}
         """By the name of the tag."""
         self._values = Values()
@@ -88,7 +91,7 @@ class UsageLedger:
     # --- counting
 
     def add(self, call: Call, failed: bool) -> None:
-        """A call has ended, whichever way. `failed`: in an error."""
+        """Counts a finished call. `failed`: it ended in an error."""
         now = self._wall()
         if not 0 <= now - self._began < HOUR_LONG:
             self._begin(now)
@@ -98,20 +101,21 @@ class UsageLedger:
                 self._count(self._tagged.setdefault(name, {}), value, call, failed)
 
     def apart(self, tag: str, value: str, most: int) -> str:
-        """The value that a call of this tag is counted under, if `most` are kept apart a day."""
+        """Returns the value that a call with this tag is counted under, if `most` values per day are counted
+        separately."""
         now = self._wall()
         if not 0 <= now - self._began < HOUR_LONG:
             self._begin(now)
         return self._values.apart(self._day, tag, value, most)
 
     def _begin(self, now: float) -> None:
-        """Another hour has begun."""
+        """Begins another hour."""
         self._began = now // HOUR_LONG * HOUR_LONG
         self._day = _name(self._began)
         self._hour = f"{int(self._began % DAY) // HOUR_LONG:02}" if self._hourly_days else ""
 
     def _count(self, rows: dict[Subject, Figures], value: str, call: Call, failed: bool) -> None:
-        """Count the call among `rows`, under this value of their dimension."""
+        """Counts the call in `rows`, under this value of their dimension."""
         answered = call.answered or (call.attempts[-1] if call.attempts else None)
         whole = self._figures(rows, value, call, answered)
         whole.requests += 1
@@ -137,7 +141,7 @@ class UsageLedger:
         self, rows: dict[Subject, Figures], value: str, call: Call, attempt: Attempt | None
     ) -> Figures:
         caller, model = call.principal, attempt.target.label if attempt is not None else ""
-        # A Subject is as good a key, but dearer.
+        # A Subject would work as a key, but is slower.
         fields = (self._day, caller.key_id, caller.tenant, call.route.name, model, value)
         found = rows.get(cast(Subject, fields))
         if found is None:
@@ -147,20 +151,20 @@ class UsageLedger:
             found = rows.setdefault(Subject(*fields), Figures())
         return found
 
-    # --- bringing
+    # --- sending
 
     async def run(self) -> None:
-        """Bring a batch a second; until cancelled."""
+        """Sends a batch per second, until cancelled."""
         while True:
             await self._sleep(EVERY)
             await self.flush()
 
     async def flush(self) -> bool:
-        """Bring everything that was counted so far. False where the store did not take all of it: then it is
-        kept."""
+        """Sends everything that was counted so far. Returns False if the store did not take all of it: then
+        it is kept."""
         async with self._flushing:
             try:
-                if self._sending:  # these may have arrived: they are brought again as they were
+                if self._sending:  # these may have arrived: they are sent again unchanged
                     await self._send()
                 self._sending.extend(self._batches())
                 self._rows, self._tagged = {}, {}
@@ -169,16 +173,14 @@ class UsageLedger:
             except UsageFailed as error:
                 self._failed(error)
                 return False
-            except (
-                Exception
-            ) as crash:  # a fault of a store's: the next batch must not wait for ever for who brings it
+            except Exception as crash:  # a fault of a store: the next batch must not wait for ever for the task that sends it
                 self._failed(UsageFailed(type(crash).__name__))
                 return False
             self._succeeded()
             return True
 
     async def close(self) -> None:
-        """Bring what is left, within a bounded time, and close the store."""
+        """Sends the rest, within a bounded time, and closes the store."""
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_WORDS):
@@ -196,10 +198,9 @@ class UsageLedger:
                 self._sending.popleft()
 
     def _divide(self, refused: UsageBatch) -> None:
-        """Bring the halves of a batch in its place, until the row that is refused stands alone and is put
-        aside.
+        """Replaces a batch by its halves, until the row that is refused is alone and is put aside.
 
-        Nothing of the batch has arrived, and what waits behind it was never brought: all of it may get new
+        Nothing of the batch has arrived, and the batches after it were never sent, so all of them may get new
         numbers.
         """
         rows = refused.rows
@@ -238,7 +239,7 @@ class UsageLedger:
         return self._number
 
     async def _prune(self) -> None:
-        """Once a day."""
+        """Deletes old days, once per day."""
         now = self._steady()
         if self._day and self._pruned != (today := _name(now)):
             await self.store.prune(_name(now - KEPT_DAYS * DAY))
@@ -251,7 +252,7 @@ def _name(midnight: float) -> str:
 
 
 def _without_values(rows: Mapping[Subject, Figures]) -> dict[Subject, Figures]:
-    """The rows of the day: the sums of its hours'."""
+    """Returns the rows of the day: the sums of its hours."""
     found: dict[Subject, Figures] = {}
     for subject, figures in rows.items():
         day = subject._replace(value="")

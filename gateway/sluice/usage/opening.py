@@ -1,5 +1,5 @@
-"""Budgets over a restart: their buckets are charged with what the usage says was spent in the periods that
-run."""
+"""Restores budgets after a restart: their buckets are charged with what was spent in the current periods,
+according to the usage."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -18,9 +18,9 @@ from sluice.usage import Row, Subject, UsageFailed, UsageStore
 Owner = tuple[str, str]
 """Scope and name, as `budget_prefix` takes them."""
 ALL = "all"
-"""The one owner of scope `overall`."""
+"""The only owner of scope `overall`."""
 ROUNDING = 1e-8
-"""US dollars, or the share of a budget, by which a full bucket may seem less than full
+"""US dollars, or the share of a budget, by which a full bucket may seem less than full because of rounding
 (`sluice.limits.bucket`)."""
 
 
@@ -28,10 +28,7 @@ def opening_charges(
     rows: Iterable[Row], config: Config, wall: float, others: Mapping[str, KeyLimits] | None = None
 ) -> list[Claim]:
     """Returns the amounts spent of each budget in the periods around `wall` (seconds since the epoch), as
-    claims to settle.
-
-    `others` are the limits of keys that do not stand in the configuration, by the key's id.
-    """
+    claims to settle. `others`: the limits of keys that are not in the configuration, by the key's id."""
     budgets = Budgets(config, others or {})
     spans = {span.period: span for span in (period_of(period, wall) for period in PERIODS)}
     spent: dict[Owner, dict[str, int]] = {}
@@ -48,7 +45,7 @@ def opening_charges(
     charges = []
     for (scope, name), amounts in spent.items():
         budget = budgets.of(scope, name)
-        if budget is None:  # its owner has none any more
+        if budget is None:  # its owner has no budget any more
             continue
         claims = budget_claims(budget_prefix(scope, name), budget, wall, scope=scope)
         periods = [period for period in PERIODS if getattr(budget, period) is not None]
@@ -59,7 +56,7 @@ def opening_charges(
 
 
 def days_to_read(wall: float) -> list[str]:
-    """The days so far of the month and the week."""
+    """Returns the past and present days of the current month and week."""
     first = min(period_of(period, wall).first for period in PERIODS)
     today = datetime.fromtimestamp(wall, UTC).date()
     return [(first + timedelta(number)).isoformat() for number in range((today - first).days + 1)]
@@ -72,11 +69,11 @@ async def reopen(
     wall: float,
     others: Mapping[str, KeyLimits] | None = None,
 ) -> None:
-    """Charge buckets that know nothing: those of a store that outlives the process (shared memory, Redis)
-    know it all.
+    """Charges new buckets. Those of a store that outlives the process (shared memory, Redis) have the amounts
+    already.
 
-    Whoever takes the one unit of a bucket beside it charges; so of several processes that start at once, one
-    does. A store that does not answer now leaves the budgets as they are. `others` as for `opening_charges`.
+    Of several processes that start at once, the one that takes the only unit of an auxiliary bucket does it.
+    If the usage cannot be read now, budgets stay as they are. `others`: as for `opening_charges`.
     """
     if not Budgets(config, others or {}):
         return
@@ -97,10 +94,10 @@ async def reopen(
 
 
 class Budgets:
-    """The owners with a budget; false if there are none. `named`: all but the subjects of JWTs, whose names
-    nobody knows.
+    """The owners with a budget; false if there are none.
 
-    `others` are the limits of keys that do not stand in the configuration, by the key's id.
+    `named`: all except subjects of JWTs, whose names are not known in advance. `others`: the limits of keys
+    that are not in the configuration, by the key's id.
     """
 
     def __init__(self, config: Config, others: Mapping[str, KeyLimits]) -> None:
@@ -135,7 +132,7 @@ class Budgets:
         return bool(self.named or self._issuers)
 
     def of(self, scope: str, name: str) -> Budget | None:
-        """The budget of this owner; None where it has none."""
+        """Returns the budget of this owner; None if it has none."""
         if scope == END_USER:
             return self._end_users.budget if self._end_users is not None else None
         found = self.named.get((scope, name))
@@ -148,7 +145,7 @@ class Budgets:
         return found
 
     def owners(self, subject: Subject) -> Iterator[Owner]:
-        """All who have a budget that this row of usage is charged to."""
+        """Yields the owners of all budgets that this row of usage is charged to."""
         named, tenant = self.named, subject.tenant
         found = [("key", subject.key), ("tenant", tenant), ("alias", subject.alias), ("overall", ALL)]
         found += [(TEAM, team) for team in self._teams.get(tenant, ())]
@@ -167,11 +164,11 @@ class Budgets:
 
 
 class _Issued(msgspec.Struct, frozen=True):
-    """The budgets of an issuer's subjects, and of single aliases of theirs. `prefix` stands before their
-    tenants.
+    """The budgets of an issuer's subjects, and of single aliases of theirs. `prefix`: the beginning of their
+    tenants' names.
 
-    Which plan a subject had is not known, so it is the most of any: a bucket that is then claimed under
-    another limit keeps what was spent.
+    The plan of a subject is not stored, so the largest budget of any plan is used: a bucket that is then
+    claimed under another limit keeps the amount that was spent.
     """
 
     prefix: str

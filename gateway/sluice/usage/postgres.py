@@ -1,7 +1,7 @@
-"""Usage in PostgreSQL (13 or newer), for any number of hosts: tables that reports of one's own can read.
+"""Usage in PostgreSQL (13 or newer), for any number of hosts, in tables that users' own reports can read.
 
-A batch and its number are one statement. Its rows come in one order, so that two gateways that add to the
-same rows wait for each other and do not lock each other out.
+A batch and its number are one statement. Its rows are sorted, so that two gateways that add to the same rows
+wait for each other instead of causing a deadlock.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from sluice.storage.postgres_address import address_of
 from sluice.usage import SUBJECT, Figures, Row, RowRefused, Subject, UsageBatch, UsageFailed
 
 TIMEOUT = 5.0
-"""Seconds for one call of the store: nobody waits for it but the next batch."""
+"""Seconds for one call of the store: only the next batch waits for it."""
 NAMES = Figures.__struct_fields__
 MAX_BIGINT = 2**63 - 1
 
@@ -54,7 +54,7 @@ _ADDED = ", ".join(
     f"{name} = least(u.{name}::numeric + excluded.{name}, {MAX_BIGINT})::bigint" for name in NAMES
 )
 _SUMS = f"DO UPDATE SET {_ADDED}"
-"""A sum that is too large for an integer stops at the largest one."""
+"""A sum that is too large for an integer becomes the largest one."""
 _FIGURES = ", ".join(f"row.{name}" for name in NAMES)
 
 
@@ -88,8 +88,8 @@ PRUNE = tuple(
 )
 PRUNE_DIMENSION = "DELETE FROM {s}.sluice_usage_by WHERE day < $1 AND dimension = $2"
 UNKEEPABLE = ("22000", "22021", "22P05", "54000", "22003", "")
-"""SQLSTATEs of what can never be kept: U+0000 in a text, a text too long for the index, a figure out of
-range; 22000 and "": what the driver itself refuses."""
+"""SQLSTATEs for rows that can never be kept: U+0000 in a text, a text too long for the index, a figure out of
+range. 22000 and "": refused by the driver itself."""
 
 
 class PostgresUsage:
@@ -149,7 +149,7 @@ class PostgresUsage:
 
 
 def _added_up(rows: Sequence[Row]) -> dict[Subject, Figures]:
-    """A row of the table may be touched once in a statement."""
+    """Adds up rows with the same key: a statement may change a row of the table only once."""
     found: dict[Subject, Figures] = {}
     for subject, figures in rows:
         if (known := found.get(subject)) is not None:

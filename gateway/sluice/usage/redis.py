@@ -39,8 +39,8 @@ ADD = """
     return 1
 """
 REFUSED = -1
-"""What ADD returns where a figure or its sum is no 64-bit integer: it has taken back what it had added before
-it."""
+"""The reply of ADD if a figure or its sum is no 64-bit integer: it has taken back what it had added before.
+"""
 NAMES = Figures.__struct_fields__
 _json = msgspec.json.Encoder().encode
 _fields = msgspec.json.Decoder(list[str]).decode
@@ -92,7 +92,7 @@ class RedisUsage:
         return list(rows.items())
 
     async def prune(self, before: str, dimension: str = "") -> None:
-        """Days expire by themselves."""
+        """Does nothing: days expire by themselves."""
 
     async def close(self) -> None:
         await self._client.close()

@@ -1,8 +1,8 @@
-"""Usage in an SQLite file, which may be that of conversations or keys: its tables are its own, its connection
-too.
+"""Usage in an SQLite file, which may be that of conversations or keys: it has its own tables and its own
+connection. `sluice.storage.sqlite` opens the file and runs the statements.
 
-How the file is worked in is `sluice.storage.sqlite`. A batch and its number are one transaction. The tables
-are made where they are missing and never change; another layout will have other names.
+A batch and its number are one transaction. The tables are made if they are missing and never change; another
+layout will have other names.
 """
 
 import sqlite3
@@ -52,7 +52,7 @@ _SUMS = f"""
     {", ".join("?" for _ in NAMES)})
     ON CONFLICT DO UPDATE SET {", ".join(f"{name} = min({name} + excluded.{name}, {2**63 - 1})" for name in NAMES)}
 """
-"""A sum that is too large for an integer would become a float, and stay one: it stops at the largest
+"""A sum that is too large for an integer would become a float, and stay one, so it becomes the largest
 integer."""
 ADD = f"INSERT INTO sluice_usage VALUES (?, ?, ?, ?, ?, {_SUMS}"  # noqa: S608 (the names of our own fields)
 ADD_BY = f"""
@@ -72,7 +72,8 @@ UNKEEPABLE = (
     sqlite3.IntegrityError,
     sqlite3.InterfaceError,
 )
-"""What binding a value raises that is too large for a column, no Unicode, or of no type that SQLite has."""
+"""The errors of binding a value that is too large for a column, is not valid Unicode, or has a type that
+SQLite lacks."""
 
 
 class SqliteUsage:
@@ -93,7 +94,7 @@ class SqliteUsage:
         await self._run(self._prune, before, dimension)
 
     async def close(self) -> None:
-        """Ends what was begun, then closes the file. A second close does nothing."""
+        """Finishes what was begun, then closes the file. A second close does nothing."""
         await self._file.close()
 
     async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,8 +1,7 @@
-"""Tags that callers give a call, by which usage is counted, such as a project or a
-feature.
+"""Tags that callers give a call, by which usage is counted, such as a project or a feature.
 
-Values come from callers, so each tag has a bound on how many different ones are kept apart a day; further
-ones are OTHER.
+Values come from callers, so for each tag the number of values that are counted separately is bounded per day;
+further ones are counted under OTHER.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,22 +13,23 @@ from sluice.config.types import Tag
 from sluice.model.chat import ChatRequest
 
 MAX_VALUE_LENGTH = 64
-"""Characters of a value; a longer one is OTHER."""
+"""Maximum characters of a value; a longer one is counted under OTHER."""
 OTHER = "other"
 
 Apart = Callable[[str, str, int], str]
-"""The value that a call of tag and value is counted under, if at most so many are to be kept apart."""
+"""Returns the value that a call with this tag and value is counted under, if at most this many are counted
+separately."""
 
 
 class Tags:
-    """Reads the tags of calls. `apart` bounds how many values there are."""
+    """Reads the tags of calls. `apart` bounds the number of values."""
 
     def __init__(self, tags: Mapping[str, Tag], apart: Apart) -> None:
         self._apart = apart
         self._tags = [(name, tag, frozenset(tag.values)) for name, tag in tags.items()]
 
     def of(self, chat: ChatRequest, headers: Mapping[str, str]) -> list[tuple[str, str]]:
-        """Each tag with the value that the call is counted under; "" where the call has none."""
+        """Returns each tag with the value that the call is counted under; "" if the call has none."""
         return [
             (name, self._value(name, tag, allowed, _given(tag, chat, headers)))
             for name, tag, allowed in self._tags
@@ -48,13 +48,13 @@ class Tags:
 
 
 def _given(tag: Tag, chat: ChatRequest, headers: Mapping[str, str]) -> str:
-    """The header decides where it is there; else the request's metadata does."""
+    """The header decides if it is sent; otherwise the request's metadata does."""
     value = headers.get(tag.header.lower(), "").strip() if tag.header is not None else ""
     return value or (metadata_of(chat, tag.metadata) if tag.metadata is not None else "")
 
 
 def metadata_of(chat: ChatRequest, name: str) -> str:
-    """A field of the request's `metadata`, if it is a text or a whole number; else ""."""
+    """Returns a field of the request's `metadata` if it is a text or a whole number; else ""."""
     metadata: Any = chat.wire.get("metadata") if chat.wire is not None else None
     value = metadata.get(name) if isinstance(metadata, dict) else None
     if type(value) is int:
@@ -63,13 +63,13 @@ def metadata_of(chat: ChatRequest, name: str) -> str:
 
 
 class Values(msgspec.Struct):
-    """The values of each tag that have been kept apart on a day."""
+    """The values of each tag that are counted separately on a day."""
 
     day: str = ""
     known: dict[str, set[str]] = {}
 
     def apart(self, day: str, name: str, value: str, most: int) -> str:
-        """This value, or OTHER where `most` others are kept apart already."""
+        """Returns this value, or OTHER if `most` other values are counted separately already."""
         if day != self.day:
             self.day, self.known = day, {}
         known = self.known.setdefault(name, set())

@@ -14,20 +14,20 @@ from sluice.web.logger import LoggerLines
 
 GATEWAY = web.AppKey("gateway", EmbeddedGateway)
 ANY_PATH = "/{path:(?s:.*)}"
-"""Every path below the prefix, also with an encoded line feed in it: unknown ones are answered by the API, in
-its dialects."""
+"""Every path below the prefix, also with an encoded line feed in it. The API answers unknown paths in its
+dialects."""
 
 Config = str | PathLike[str] | Mapping[str, Any] | Loaded
-"""A configuration: the path of its file, its sections as a mapping, or what `sluice.config.loader` made of
-either."""
+"""A configuration: the path of its file, its sections as a mapping, or a Loaded that `sluice.config.loader`
+made."""
 
 
 def application(config: Config, *, lines: LogLines | None = None) -> web.Application:
-    """The API of the gateway with this configuration. Its state lives from the application's startup to its
-    cleanup.
+    """Returns the API of the gateway with this configuration.
 
-    On shutdown, calls in flight may finish within `server.drain_timeout`; those left are ended by an error in
-    their dialect. `lines`: where log lines go, in place of the logger "sluice". Raises ConfigError.
+    Its state lives from the application's startup to its cleanup. On shutdown, calls in flight may finish
+    within `server.drain_timeout`; the remaining ones are ended by an error in their dialect. `lines` receives
+    log lines, in place of the logger "sluice". Raises ConfigError.
     """
     gateway = EmbeddedGateway(_loaded(config), lines or LoggerLines())
 
@@ -45,11 +45,11 @@ def application(config: Config, *, lines: LogLines | None = None) -> web.Applica
 
 
 def admin(app: web.Application) -> web.Application:
-    """The admin routes (metrics, keys, budgets, usage, conversations, probes) of the gateway that
+    """Returns the admin routes (metrics, keys, budgets, usage, conversations, probes) of the gateway that
     `application` made.
 
     They answer 503 while that application is not running. As on the admin port of `sluice serve`, /metrics
-    needs no key: put it where only operators can reach it.
+    needs no key: make it reachable for operators only.
     """
     return _routed(app[GATEWAY], operators=True)
 
@@ -72,12 +72,11 @@ def _routed(gateway: EmbeddedGateway, *, operators: bool) -> web.Application:
 
 
 async def _wait(request: web.Request) -> None:
-    """Send no 100 Continue here: whoever reads the body does."""
+    """Sends no 100 Continue here: the code that reads the body does."""
 
 
 async def _without_server(request: web.Request, response: web.StreamResponse) -> None:
-    """Leave out aiohttp's Server field with its version and Python's; a host that sets a Server field of its
-    own keeps it."""
+    """Removes aiohttp's Server field with its version and Python's; a Server field that the host sets stays."""
     if response.headers.get("Server") == SERVER_SOFTWARE:
         del response.headers["Server"]
 

@@ -1,4 +1,4 @@
-"""A gateway within somebody else's aiohttp server: its state, the requests that it answers, and how they
+"""A gateway within another program's aiohttp server: its state, the requests that it answers, and how they
 end."""
 
 import asyncio
@@ -18,17 +18,17 @@ from sluice.telemetry.logs import LogLines
 from sluice.web.exchange import AiohttpExchange
 
 LAST_ANSWERS = 1.0
-"""Seconds that clients have, at the end, to take the errors that end their answers."""
+"""Seconds that clients have, at the end, to read the errors that end their answers."""
 
 
 class EmbeddedGateway:
-    """`async with` opens stores, begins to look at deadlines, and serves; leaving it ends what is left at
-    once.
+    """`async with` opens stores, begins to check deadlines, and serves; leaving it ends the remaining calls
+    at once.
 
-    Once a second it looks whether the client of each request is still there: a mounted application is not
-    notified by aiohttp (its handlers are cancelled only if the parent's runner is set so). `exchanges`: the
-    requests that have not been answered to their ends, and the tasks of their calls; `answering`: all tasks
-    of calls.
+    Once a second it checks whether the client of each request is still there, because aiohttp does not notify
+    a mounted application (its handlers are cancelled only if the parent's runner is configured so).
+    `exchanges`: the requests that have not been answered completely, and the tasks of their calls;
+    `answering`: all tasks of calls.
     """
 
     def __init__(self, loaded: Loaded, lines: LogLines) -> None:
@@ -43,7 +43,7 @@ class EmbeddedGateway:
         self._left = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        """Raises OSError and the like, where a store cannot be opened."""
+        """Raises OSError and the like if a store cannot be opened."""
         async with AsyncExitStack() as stack:
             state = self.state = await stack.enter_async_context(ProcessState(self._loaded, self._lines))
             self.snapshots = await stack.enter_async_context(Snapshots(self._loaded, state))
@@ -65,11 +65,11 @@ class EmbeddedGateway:
     async def _end(self) -> None:
         for task in self.answering:
             task.cancel()
-        if self.answering:  # what they settle at their end must be under way before the stores are closed
+        if self.answering:  # they must have started to settle their calls before the stores are closed
             await asyncio.wait(list(self.answering), timeout=LAST_ANSWERS)
 
     async def answer(self, request: web.Request, *, operators: bool) -> web.StreamResponse:
-        """Answer a request by the API's or the admin's routes. Returns the response, which has been sent."""
+        """Answers a request by the API's or the admin's routes. Returns the response, which has been sent."""
         api = self._apis.get(operators)
         if api is None:
             raise web.HTTPServiceUnavailable
@@ -94,7 +94,7 @@ class EmbeddedGateway:
         return exchange.response or web.Response(status=500)
 
     async def drain(self) -> None:
-        """Let calls finish within `drain_timeout`; then tell those that are left, in-band, that they end."""
+        """Lets calls finish within `drain_timeout`; then ends the remaining ones with an in-band error."""
         self.draining = self.state.draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(float(self.config.server.drain_timeout)):

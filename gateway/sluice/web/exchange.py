@@ -1,7 +1,7 @@
-"""One aiohttp request and its answer, as the routes need them (`sluice.api.request.Request`).
+"""One aiohttp request and its answer, with the interface that routes need (`sluice.api.request.Request`).
 
-The routes write from callbacks and never wait. `deliver`, in aiohttp's handler, sends what they have written,
-and has the upstream paused while aiohttp's transport is full.
+Routes write from callbacks and never wait. `deliver`, in aiohttp's handler, sends what they have written, and
+pauses the upstream while aiohttp's transport is full.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from sluice.server.exchange import NOT_FOR_PAGES, RETRY_AFTER, path_of, query_of
 from sluice.wire.fields import by_name
 
 DECODED = {"gzip", "deflate", "br", "zstd"}
-"""Codings that aiohttp undoes for a mounted application, whose parent's runner decides about it."""
+"""Codings that aiohttp decodes for a mounted application; its parent's runner decides about that."""
 NO_STORE = (("Cache-Control", "no-store, no-transform"), ("X-Accel-Buffering", "no"), *NOT_FOR_PAGES)
 
 
@@ -80,7 +80,7 @@ class AiohttpExchange:
 
     @property
     def bytes_in(self) -> int:
-        """Bytes of the request's body that have arrived, decompressed where aiohttp did that."""
+        """Returns the bytes of the request's body that have arrived, decompressed if aiohttp has done that."""
         return self._request.content.total_bytes
 
     @property
@@ -89,23 +89,23 @@ class AiohttpExchange:
         return transport is None or transport.is_closing()
 
     def _headers(self) -> dict[str, str]:
-        """By lower-case name, repeated ones joined: a credential that is given twice must be seen as one."""
+        """By lower-case name, repeated ones joined, so that a repeated credential is noticed."""
         fields = by_name(self.raw_headers)
         if self._decoded and fields.get("content-encoding", "").lower() in DECODED:
             del fields["content-encoding"]
         return fields
 
     def body_now(self) -> bytes | None:
-        """The whole body, if it has come with the head and is not too large; else None: `body` waits, or
-        raises the error."""
+        """Returns the whole body if it arrived with the head and is not too large; otherwise None: then
+        `body` waits, or raises the error."""
         content = self._request.content
         if content.at_eof() or not content.is_eof() or content.exception() is not None:
             return None
         return content.read_nowait() if content.total_bytes <= self._terms.config.server.body_limit else None
 
     async def body(self) -> bytes:
-        """The whole body, within the bounds of our own server's (`sluice.server.exchange`), which raises the
-        same errors."""
+        """Returns the whole body, within the same bounds and with the same errors as
+        `sluice.server.exchange`."""
         server = self._terms.config.server
         limit = int(server.body_limit)
         if (self._request.content_length or 0) > limit:
@@ -123,13 +123,11 @@ class AiohttpExchange:
                 pace.came(len(piece), clock())
         finally:
             self._terms.unfinished.keep(self, 0)
-        return (
-            bytes(body) or await self._request.read()
-        )  # where a middleware of the host's has read it before
+        return bytes(body) or await self._request.read()  # a middleware of the host has read it before
 
     async def _continue(self) -> None:
-        """Send 100 Continue if the client waits for it (RFC 9110 10.1.1): only now, as it may have been
-        refused before."""
+        """Sends 100 Continue if the client waits for it (RFC 9110 10.1.1). Not earlier, because the request
+        could have been refused."""
         request = self._request
         if self.headers.get("expect", "").lower() == "100-continue" and request.version == HttpVersion11:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -154,14 +152,14 @@ class AiohttpExchange:
             self._reading = None
 
     async def _left(self) -> bytes:
-        """The client has left: the call is cancelled, as it would be while anything else is waited for."""
+        """Handles that the client has left: the call is cancelled, as while it waits for anything else."""
         if (task := asyncio.current_task()) is not None:
             task.cancel()
         await asyncio.sleep(0)
         return b""
 
     def give_up(self) -> None:
-        """Other bodies need the memory that this unfinished one takes; the client is answered 503."""
+        """Drops the body to free memory for others; the client is answered 503."""
         self._given_up = True
         if self._reading is not None and not self._reading.expired():
             self._reading.reschedule(0.0)
@@ -179,7 +177,7 @@ class AiohttpExchange:
         headers: Sequence[tuple[str, str]] = (),
         content_type: str = "application/json",
     ) -> None:
-        """A whole answer. A `Cache-Control` that is the first of `headers` is in place of no-store."""
+        """Writes a whole answer. A `Cache-Control` that is the first of `headers` replaces no-store."""
         kind = [("Content-Type", content_type)] if status not in (204, 304) else []
         store = [] if headers and headers[0][0] == "Cache-Control" else [("Cache-Control", "no-store")]
         fields = [*store, *NOT_FOR_PAGES, *self.extra, *headers, *kind]
@@ -189,7 +187,7 @@ class AiohttpExchange:
         self._finish()
 
     def begin(self, content_type: str, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """The head of a 200; it leaves with the first chunk."""
+        """Sets the head of a 200; it is sent with the first chunk."""
         fields = [("Content-Type", content_type), *self.extra, *headers, *NO_STORE]
         self._begin(web.StreamResponse(headers=_sendable(fields)))
 
@@ -201,7 +199,7 @@ class AiohttpExchange:
         self.begun = True
 
     def write(self, data: bytes, *, last: bool = False) -> None:
-        """One chunk; `last` ends the body with it."""
+        """Writes one chunk; `last` ends the body with it."""
         self.last_write = time.monotonic()
         self.bytes_out += len(data)
         if not self._detached:
@@ -213,11 +211,11 @@ class AiohttpExchange:
         self._moved.set()
 
     def fail(self, data: bytes) -> None:
-        """The error that ends an answer which has begun."""
+        """Writes the error that ends an answer which has begun."""
         self.write(data, last=True)
 
     def attach(self, upstream: UpstreamResponse | None) -> None:
-        """The upstream to pause while the client does not read."""
+        """Sets the upstream to pause while the client does not read."""
         self._upstream = upstream
         if upstream is not None and self.blocked_since:
             upstream.pause()
@@ -229,21 +227,20 @@ class AiohttpExchange:
             await self._free.wait()
 
     def detach(self) -> None:
-        """The client has left, and the call goes on without it: nothing is kept, nothing holds the upstream
-        up."""
+        """Notes that the client has left and the call continues: from now on nothing is kept or paused."""
         self._detached = True
         self._pending.clear()
         self._unblock()
 
     def abort(self) -> None:
-        """Close the connection at once, unsent bytes included."""
+        """Closes the connection at once, with unsent bytes."""
         transport = self._request.transport
         if transport is not None:
             transport.abort()
 
     def ended(self, answering: "asyncio.Task[None]") -> None:
-        """The call has ended. Where it has not written the end of its answer, the client must see that it was
-        cut."""
+        """Handles the end of the call. If it has not written the end of its answer, the client must see that
+        it was cut."""
         if not self.complete:
             self.abort()
         self._over = True
@@ -252,8 +249,7 @@ class AiohttpExchange:
     # --- for aiohttp's handler
 
     async def deliver(self) -> None:
-        """Send the answer, as fast as the client takes it. Raises ConnectionError where the client has
-        left."""
+        """Sends the answer as fast as the client reads it. Raises ConnectionError if the client has left."""
         await self._moved.wait()
         response = self.response
         if response is None:
@@ -285,7 +281,7 @@ class AiohttpExchange:
                 self._unblock()
 
     def _bound_kernel(self) -> None:
-        """Bound what waits for a slow reader, here and in the kernel, as our own listener does."""
+        """Bounds unsent bytes for a slow reader, here and in the kernel, as the gateway's own listener does."""
         transport, size = self._request.transport, int(self._terms.config.server.send_buffer)
         if transport is not None:
             transport.set_write_buffer_limits(high=size)
@@ -312,15 +308,15 @@ class AiohttpExchange:
 
 
 def _sendable(fields: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Returns the fields unchanged. Raises UnicodeEncodeError before anything is sent, as our own server
-    does; aiohttp would send UTF-8."""
+    """Returns the fields unchanged. Raises UnicodeEncodeError before anything is sent, as the gateway's own
+    server does; aiohttp would send UTF-8."""
     for _, value in fields:
         value.encode("latin-1")
     return fields
 
 
 def _path_within(request: web.Request) -> str:
-    """The path as it was sent, without the prefix that the application is mounted under."""
+    """Returns the path as it was sent, without the prefix under which the application is mounted."""
     resource = request.match_info.route.resource
     prefix = resource.canonical.removesuffix("/{path}") if resource is not None else ""
     return path_of(request.raw_path).removeprefix(prefix)

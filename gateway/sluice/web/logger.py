@@ -1,4 +1,4 @@
-"""Log lines for an application that has a logging of its own."""
+"""Log lines for an application with its own logging."""
 
 import io
 import logging
@@ -7,11 +7,8 @@ from sluice.telemetry.logs import LogLines
 
 
 class LoggerLines(LogLines):
-    """Hands each line (one JSON object) to the logger "sluice": warnings and worse as WARNING, all others as
-    INFO.
-
-    What becomes of them is the host's choice. The `log.level` of the configuration is looked at before.
-    """
+    """Passes each line (one JSON object) to the logger "sluice": warnings and errors as WARNING, all others
+    as INFO. The host decides what happens to them. The configuration's `log.level` is applied before."""
 
     def __init__(self) -> None:
         super().__init__(io.BytesIO())
