@@ -91,7 +91,7 @@ APPENDED: list[tuple[str, str, list[str]]] = [
     (
         "a team without limits is a section",
         "teams: {x: 3}",
-        ["8:12: teams.x: expected a section (key: value)"],
+        ["8:12: teams.x: expected a section, with keys such as limits, parent"],
     ),
     (
         "unknown nested key",
@@ -99,7 +99,16 @@ APPENDED: list[tuple[str, str, list[str]]] = [
         ['8:10: server.lisen: unknown key "lisen"; did you mean "listen"?'],
     ),
     ("no suggestion for a stranger", "xyzzy: 1", ['8:1: xyzzy: unknown key "xyzzy"']),
-    ("section expected", "server: 8080", ["8:9: server: expected a section (key: value)"]),
+    (
+        "section expected",
+        "server: 8080",
+        ["8:9: server: expected a section, with keys such as listen, admin_listen, socket_mode, tls"],
+    ),
+    (
+        "a small section's keys",
+        "log: {colour: x}",
+        ['8:7: log.colour: unknown key "colour"; there are level, format, content, content_chars, hash_key'],
+    ),
     (
         "list expected",
         "server: {trusted_proxies: 10.0.0.0/8}",
@@ -219,7 +228,11 @@ APPENDED: list[tuple[str, str, list[str]]] = [
     ),
     ("duplicate key", "keys: []", ['8:1: duplicate key "keys": it stands in line 6 already']),
     ("text expected", "state: 12", ["8:8: state: expected text: put it in quotes"]),
-    ("not a number for a key", "log: {1: 2}", ['8:7: log.1: unknown key "1"']),
+    (
+        "not a number for a key",
+        "log: {1: 2}",
+        ['8:7: log.1: unknown key "1"; there are level, format, content, content_chars, hash_key'],
+    ),
 ]
 
 
@@ -758,3 +771,29 @@ def test_a_limit_of_addresses_without_trusted_proxies_is_warned_of(tmp_path: Pat
     assert "limits.address: server.trusted_proxies is empty" in warning
     assert warnings(tmp_path, f'{limited}server: {{trusted_proxies: ["10.0.0.0/8"]}}\n') == []
     assert warnings(tmp_path, GOOD) == warnings(tmp_path, f"{GOOD}limits: {{address: null}}\n") == []
+
+
+@pytest.mark.parametrize(
+    ("good", "wrong", "problem"),
+    [
+        (
+            "tiers: [[{upstream: main, model: m}]]",
+            "tiers: {upstream: main, model: m}",
+            "5:12: aliases.fast.tiers: expected a list: [[{ upstream: NAME, model: NAME }]]",
+        ),
+        (
+            f'keys:\n  - {{id: a, digest: "{DIGEST}"}}',
+            f'keys: {{a: {{digest: "{DIGEST}"}}}}',
+            "6:7: keys: expected a list: [{ id: NAME, digest: sha256:… }]",
+        ),
+        (
+            "backend: fake,",
+            "backend: fake, api_key: {env: KEY},",
+            '2:34: upstreams.main.api_key: expected text: "${NAME}" is a variable of the environment',
+        ),
+        ("backend: fake,", "api_key: key,", '2:9: upstreams.main: missing key "backend"'),
+    ],
+)
+def test_another_form_is_told_the_right_one(tmp_path: Path, good: str, wrong: str, problem: str) -> None:
+    assert good in GOOD
+    assert lines(tmp_path, GOOD.replace(good, wrong)) == [f"gateway.yaml:{problem}"]

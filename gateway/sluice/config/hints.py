@@ -5,6 +5,9 @@ place.
 """
 
 from collections.abc import Mapping as Table
+from collections.abc import Sequence
+
+import msgspec
 
 from sluice.config.types import (
     Alias,
@@ -38,6 +41,9 @@ EXAMPLES: Table[type, str] = {
     Records: "{ name: NAME, file: { path: calls.jsonl } }",
 }
 """How a section is written, by its type."""
+
+MAX_NAMED_KEYS = 8
+"""Keys of a section that are all named where one is unknown."""
 
 UNKNOWN: Table[str, str] = {
     "model_list": "that is LiteLLM's: here providers stand under upstreams, and the names that callers use under aliases",
@@ -77,7 +83,19 @@ def about_section(kind: type) -> str:
     if kind is Config:
         return "expected sections (upstreams:, aliases:, keys: …), as `sluice init` writes them"
     example = EXAMPLES.get(kind)
-    return f"expected a section such as {example}" if example else "expected a section (key: value)"
+    return (
+        f"expected a section such as {example}" if example else f"expected a section, with {_some_keys(kind)}"
+    )
+
+
+def about_keys(names: Sequence[str]) -> str:
+    """The keys of a section that has few; "" for one that has many."""
+    return f"; there are {', '.join(names)}" if len(names) <= MAX_NAMED_KEYS else ""
+
+
+def _some_keys(kind: type) -> str:
+    names = [field.encode_name for field in msgspec.structs.fields(kind)]
+    return f"keys such as {', '.join(names[:4])}" if len(names) > 1 else f"the key {names[0]}"
 
 
 def about_names(kind: type) -> str:
@@ -90,9 +108,18 @@ def about_names(kind: type) -> str:
     )
 
 
-def about_list(node: Node) -> str:
-    """The suggestion for a single value in place of a list."""
+def about_list(node: Node, kind: type) -> str:
+    """The suggestion for something else in place of a list of values of this type."""
+    if example := EXAMPLES.get(kind):
+        return f"expected a list: [{example}]"
     return "expected a list: put it in [ ]" if isinstance(node, Scalar) else "expected a list"
+
+
+def about_value(*, secret: bool) -> str:
+    """The suggestion for a section or a list in place of a single value."""
+    return (
+        'expected text: "${NAME}" is a variable of the environment' if secret else "expected a single value"
+    )
 
 
 def flat_tier(kind: type, node: Node) -> bool:

@@ -106,6 +106,7 @@ class Expansion:
         try:
             return self._read_file(path).removesuffix("\n").removesuffix("\r")
         except OSError as error:
-            raise _Missing(f"cannot read {path}: {(error.strerror or 'failed').lower()}") from None
+            reason = error.strerror or "failed"
+            raise _Missing(f"cannot read {path}: {reason[:1].lower()}{reason[1:]}") from None
         except UnicodeDecodeError:
             raise _Missing(f"cannot read {path}: not UTF-8") from None

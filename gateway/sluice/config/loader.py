@@ -432,7 +432,7 @@ class _Reading:
         if name is INVALID:
             own = {field.encode_name for field in fields_of(Upstream)} - COMPUTED
             for key, entry in node.entries.items():
-                if key not in own and (hint := suggestion(key, own)):
+                if key not in own and (hint := suggestion(key, own, 0.75)):
                     self._report.problem((*path, key), f'unknown key "{key}"{hint}', entry.at)
             return None
         try:

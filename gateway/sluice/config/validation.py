@@ -16,7 +16,16 @@ from typing import Any, cast
 import msgspec
 from msgspec import inspect
 
-from sluice.config.hints import FLAT_TIER, about_list, about_names, about_section, about_unknown, flat_tier
+from sluice.config.hints import (
+    FLAT_TIER,
+    about_keys,
+    about_list,
+    about_names,
+    about_section,
+    about_unknown,
+    about_value,
+    flat_tier,
+)
 from sluice.config.problems import Path, Report, suggestion
 from sluice.config.units import Bytes, Rate, Seconds, Secret
 from sluice.config.yamltext import Broken, Mapping, Node, Scalar, Sequence
@@ -97,7 +106,7 @@ class Walk:
         names = list(known)
         for key, entry in node.entries.items():
             if key not in names:
-                hint = about_unknown(key) or suggestion(key, names)
+                hint = about_unknown(key) or suggestion(key, names) or about_keys(names)
                 self.report.problem((*path, key), f'unknown key "{key}"{hint}', entry.at)
 
     def _struct(self, node: Node, kind: inspect.StructType, path: Path) -> Any:
@@ -130,7 +139,9 @@ class Walk:
         self, node: Node, item: inspect.Type, path: Path, container: Callable[[list[Any]], Any]
     ) -> Any:
         if not isinstance(node, Sequence):
-            return self._wrong(node, path, about_list(node))
+            kinds = item.types if isinstance(item, inspect.UnionType) else (item,)
+            kind = next((kind.cls for kind in kinds if isinstance(kind, inspect.StructType)), object)
+            return self._wrong(node, path, about_list(node, kind))
         return container([self.value(child, item, (*path, index)) for index, child in enumerate(node.items)])
 
     def _union(self, node: Node, types: tuple[inspect.Type, ...], path: Path) -> Any:
@@ -152,7 +163,7 @@ class Walk:
 
     def _scalar(self, node: Node, kind: inspect.Type, path: Path) -> Any:
         if not isinstance(node, Scalar):
-            return self._wrong(node, path, "expected a single value")
+            return self._wrong(node, path, about_value(secret=_is_secret(kind)))
         try:
             return scalar(node, kind)
         except ValueError as error:
