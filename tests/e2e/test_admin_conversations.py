@@ -68,6 +68,9 @@ async def test_conversations_are_forgotten_one_by_one_or_all_of_a_tenant(kind: s
                 await client.turn(name)
             assert (await client.admin("DELETE", "?tenant=test&session_prefix="))[0] == 400
             assert (await client.admin("DELETE", "?tenant=test&session_prefix=u1-&session=a"))[0] == 400
+            # misspelt: not all of the tenant
+            status, refused = await client.admin("DELETE", "?tenant=test&sessionPrefix=u1-")
+            assert (status, "Unknown parameter sessionPrefix" in str(refused)) == (400, True)
             assert await client.admin("DELETE", "?tenant=test&session_prefix=u1-") == (200, {"deleted": 2})
             assert await client.admin("DELETE", "?tenant=test") == (200, {"deleted": 3})
             assert (await client.admin("GET"))[1]["total"] == 0
@@ -175,6 +178,12 @@ async def test_all_that_is_kept_of_a_tenant_is_exported_and_forgotten(
             ("u1-b", 0, 2),
         ]
         assert {line["tenant"] for line in found} == {"test"}
+        one = await lines(g, session, "conversations/export?tenant=test&session=u1-a")
+        assert [(line["sessionId"], line["first"], len(line["messages"])) for line in one] == [
+            ("u1-a", 0, 3),
+            ("u1-a", 3, 1),
+        ]
+        assert await lines(g, session, "conversations/export?tenant=test&session=u1-") == []
         assert [m["content"] for line in found if line["sessionId"] == "u1-b" for m in line["messages"]] == [
             "hi",
             "You said: hi",
@@ -198,6 +207,12 @@ async def test_all_that_is_kept_of_a_tenant_is_exported_and_forgotten(
             ("DELETE", "responses"),
             ("GET", "conversations/export?tenant="),
             ("GET", "conversations/export?tenant=test&session_prefix="),
+            ("GET", "conversations/export?tenant=test&session="),
+            ("GET", "conversations/export?session=u1-a"),
+            ("GET", "conversations/export?tenant=test&session=u1-a&session_prefix=u1-"),
+            ("GET", "conversations/export?tennant=test"),
+            ("GET", "responses/export?tenant=test&session=u1-a"),
+            ("DELETE", "responses?tenant=test&session=u1-a"),
         ):
             async with session.request(method, f"{g.url}/v1/admin/{path}", headers=HEADERS) as response:
                 assert response.status == 400

@@ -115,6 +115,7 @@ class AdminConversations:
         """Deletes all conversations of one tenant, those of its sessions with a prefix, or one session's.
         Never those of all tenants.
         """
+        request.only("tenant", "session", "session_prefix")
         tenant, session, prefix = (
             request.query.get(name) for name in ("tenant", "session", "session_prefix")
         )

@@ -44,19 +44,24 @@ class AdminExport:
         ]
 
     async def conversations(self, request: AdminRequest) -> Streamed:
-        """Exports the conversations of one tenant or of all, of the sessions with a prefix or of all."""
-        for name in ("tenant", "session_prefix"):
+        """Exports the conversations of one tenant or of all, of its sessions those with a prefix or one."""
+        names = ("tenant", "session", "session_prefix")
+        request.only(*names)
+        for name in names:
             if request.query.get(name) == "":  # the empty variable of a script must not mean all
                 raise BadRequest(f"{name} is empty: leave it out", param=name)
-        lines = self._conversation_lines(
-            request.query.get("tenant", ""), request.query.get("session_prefix", "")
-        )
+        tenant, session, prefix = (request.query.get(name, "") for name in names)
+        if session and (prefix or not tenant):
+            raise BadRequest("session: of a tenant, and not beside session_prefix", param="session")
+        lines = self._session_lines(tenant, session) if session else self._conversation_lines(tenant, prefix)
         return Streamed("application/x-ndjson", lines)
 
     async def responses(self, request: AdminRequest) -> Streamed:
+        request.only("tenant")
         return Streamed("application/x-ndjson", self._response_lines(_tenant(request)))
 
     async def forget_responses(self, request: AdminRequest) -> Reply:
+        request.only("tenant")
         tenant = _tenant(request)
         return reply(
             {
@@ -75,6 +80,13 @@ class AdminExport:
                 if conversation.session.startswith(prefix):
                     async for line in self._lines_of(conversation):
                         yield line
+
+    async def _session_lines(self, tenant: str, session: str) -> AsyncGenerator[bytes, None]:
+        id = await _from_store(self._conversations.open(tenant, session))
+        found = await _from_store(self._conversations.get(id))
+        if found is not None:
+            async for line in self._lines_of(found[0]):
+                yield line
 
     async def _lines_of(self, conversation: Conversation) -> AsyncGenerator[bytes, None]:
         first, more = 0, True

@@ -33,6 +33,14 @@ class AdminRequest(msgspec.Struct, frozen=True):
             raise BadRequest("limit must be a whole number from 1 to 200", param="limit")
         return int(text)
 
+    def only(self, *names: str) -> None:
+        """Raises BadRequest if the query has any other parameter: where one is misspelt, more would be deleted or
+        exported than was meant."""
+        for name in self.query:
+            if name not in names:
+                shown = name if len(name) <= 64 else "of the query"
+                raise BadRequest(f"Unknown parameter {shown}: there are {', '.join(names)}", param=shown)
+
     @property
     def after(self) -> str:
         """The entry after which the list continues (`after`)."""

@@ -23,16 +23,16 @@ def conversations() -> None:
 
 @conversations.command()
 @click.option("--tenant", help="Whose, with the kept responses. Default: the conversations of all.")
+@click.option("--session", help="Only the conversation of this session of the tenant, and no responses.")
 @click.option("--session-prefix", help="Only conversations whose sessions begin with it, and no responses.")
 @of_a_running_one
-def export(*, url: str | None, path: str | None, tenant: str | None, session_prefix: str | None) -> None:
+def export(*, url: str | None, path: str | None, **which: str | None) -> None:
     """Print the messages, as a JSON object per line."""
-    wished = {"tenant": tenant, "session_prefix": session_prefix}
-    query = {
-        name: value for name, value in wished.items() if value is not None
-    }  # an empty one is refused, and not all
+    # an empty one is refused, and not all
+    query = {name: value for name, value in which.items() if value is not None}
     copied(url, path, f"/v1/admin/conversations/export?{urlencode(query)}")
-    if tenant and not session_prefix:
+    if query.keys() == {"tenant"}:
+        tenant = query["tenant"]
         copied(url, path, f"/v1/admin/responses/export?{urlencode({'tenant': tenant})}")
 
 
