@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trustme
 
-from sluice.conversations import ConversationsFailed
+from sluice.conversations import ConversationsFailed, Lease, Turn
 from sluice.conversations.entries import digest_of, letters
 from sluice.conversations.redis import RedisConversations
 from sluice.kept.redis import RedisResponses
@@ -158,6 +158,47 @@ async def test_limits_hold_while_their_slot_moves_about(cluster: Cluster) -> Non
     done.set()
     await moved
     await store.close()
+
+
+async def test_turns_of_a_session_stay_in_order_while_its_slots_move_about(cluster: Cluster) -> None:
+    """The session's slot and, after it, that of the list of conversations: two hosts' turns follow one another."""
+    prefix = next(_names)
+    stores = [RedisConversations(f"{cluster.url}&timeout={HANG}s", prefix=prefix) for _ in range(2)]
+    keys = (stores[0]._key(letters(digest_of("t", "s"))), f"{prefix}:conversations")
+    done = asyncio.Event()
+
+    async def turns(number: int) -> None:
+        for turn in range(20):
+            lease = Lease("t", "s", f"{number}-{turn}")
+            while (begun := await stores[number % 2].begin(lease, 1000)) is None:
+                await asyncio.sleep(0.001)  # as a turn waits
+            said = Turn("user", f"{number}-{turn} after {len(begun.turns)}", 0.0)
+            await stores[number % 2].finish(lease, begun.id, [said])
+
+    async def moves() -> None:
+        for key in itertools.cycle(keys):
+            slot, here, to = await moving(cluster, key)
+            while await asyncio.to_thread(cluster.move_keys, slot, here, to, 1):
+                pass
+            await asyncio.to_thread(cluster.end_move, slot, to)
+            if done.is_set():
+                return
+
+    moved = asyncio.create_task(moves())
+    await asyncio.gather(*[turns(number) for number in range(4)])
+    done.set()
+    await moved
+    [one], total = await stores[1].newest(10)
+    found = await stores[1].get(one.id)
+    assert found is not None
+    assert total == 1
+    said = [turn.content for turn in found[1]]
+    assert [int(text.rpartition(" ")[2]) for text in said] == list(range(80))
+    for number in range(4):
+        mine = [text.partition(" ")[0] for text in said if text.startswith(f"{number}-")]
+        assert mine == [f"{number}-{turn}" for turn in range(20)]
+    for store in stores:
+        await store.close()
 
 
 @pytest.mark.parametrize(
