@@ -30,6 +30,11 @@ aliases:
   code: {tiers: [[{upstream: echo, model: large}]]}
 """
 )
+CUT = (
+    "[...document.querySelectorAll('main .scroll')].filter((one) => one.scrollWidth > one.clientWidth)"
+    ".map((one) => one.ariaLabel)"
+)
+"""The tables of which a part is out of sight."""
 PAGES = ("overview", "aliases", "playground", "keys", "usage", "calls", "conversations", "configuration")
 
 
@@ -87,6 +92,8 @@ async def test_every_page_opens_in_both_themes_and_on_a_phone() -> None:
                 await tab.until("document.querySelector('main section')")
                 wide = await tab.js("document.documentElement.scrollWidth")
                 assert wide <= width, (name, width, wide)
+                if width == 1280:
+                    assert await tab.js(CUT) == [], name
                 await tab.picture(f"{name}-{width}{'-dark' if dark else ''}")
 
 
@@ -159,6 +166,13 @@ async def test_a_key_is_made_shown_once_and_works() -> None:
         await tab.click("Make the key")
         key = await tab.until("document.querySelector('#new-key')?.textContent")
         await tab.picture("key-made")
+        await tab.js("Object.defineProperty(navigator, 'clipboard', {value: undefined})")  # as without https
+        await tab.js("document.addEventListener('copy', () => { window.took = String(getSelection()); })")
+        await tab.click("Copy")
+        await tab.until(
+            "[...document.querySelectorAll('button')].some((one) => one.textContent === 'Copied')"
+        )
+        assert await tab.js("window.took") == key
         await tab.press("Escape", 27)
         await tab.until("!document.querySelector('dialog') && document.body.innerText.includes('shop-1')")
         assert key not in await tab.js("document.documentElement.outerHTML")

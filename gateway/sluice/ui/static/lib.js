@@ -94,11 +94,11 @@ export function useScroll(rest, there) {
 export const Note = ({ error, children }) =>
   error ? html`<p class="note bad" role="alert">${error.message || String(error)}</p>` : children ? html`<p class="note">${children}</p>` : null;
 
-const kind = (column) => [column.number && "number", column.wide && "wide", column.clip && "clip"].filter(Boolean).join(" ");
+const kind = (column) => [column.number && "number", column.wide && "wide", column.clip && "clip", column.line && "nowrap"].filter(Boolean).join(" ");
 
 // A column with `sort` (row => number) can be clicked, and then has the greatest first; `first`: the one that is at
 // first. `wide` columns keep some width on a phone, too; texts of `clip` columns end in dots
-// where they are long. `last`: a row below all others.
+// where they are long; those of `line` columns stay on one. `last`: a row below all others.
 export function Table({ label, columns, rows, first = "", last = null, empty = "Nothing yet." }) {
   const [by, order] = useState(first);
   const sort = columns.find((column) => column.title === by)?.sort;

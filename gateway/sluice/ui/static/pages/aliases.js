@@ -91,7 +91,7 @@ export function Aliases({ rest }) {
   return html`
     <div class="head"><h1>Providers and aliases</h1><span class="small quiet">as all workers have seen them</span></div>
     <${Note} error=${error || problem} />
-    <section class="card stack"><div class="row"><label>Find an alias or a target<input type="search" value=${words} onInput=${(e) => (find(e.target.value.trim()), show(MOST))} /></label><label class="check"><input type="checkbox" checked=${ill} onChange=${(e) => only(e.target.checked)} />Only with a target that is not asked</label></div>
+    <section class="card stack"><div class="row"><label>Find an alias or a target<input type="search" value=${words} onInput=${(e) => (find(e.target.value.trim()), show(MOST))} /></label><label class="check"><input type="checkbox" checked=${ill} onChange=${(e) => only(e.target.checked)} />Only where a target gets no calls</label></div>
       <${Targets} aliases=${found.slice(0, most)} act=${act} controlled=${controlled} known=${value.known} empty=${value.aliases.length ? "No alias or target matches." : "There is no alias (aliases, in the configuration)."} />
       <div class="row"><span class="small quiet">${number(Math.min(most, found.length))} of ${found.length === value.aliases.length ? "" : `${number(found.length)} found, of `}${number(value.aliases.length)} ${value.aliases.length === 1 ? "alias" : "aliases"}</span>${found.length > most ? html`<button type="button" onClick=${() => show(most + 4 * MOST)}>Show more</button>` : null}</div></section>
     <${Explain} aliases=${value.aliases} />

@@ -76,9 +76,11 @@ function Story({ call }) {
     <details><summary>All fields of its log line</summary><pre class="wrap" tabindex="0">${JSON.stringify(call, null, 2)}</pre></details>`;
 }
 
+const tries = (call) => (call.attempts || []).length;
+
 const COLUMNS = [
   { title: "Alias", clip: (c) => c.alias, cell: (c) => c.alias || "–" },
-  { title: "Target", clip: (c) => c.target, cell: (c) => html`${c.target || "–"}${(c.attempts || []).length > 1 ? html` <span class="small warn">· ${c.attempts.length} attempts</span>` : null}` },
+  { title: "Target", clip: (c) => `${c.target || ""}${tries(c) > 1 ? `, ${tries(c)} attempts` : ""}`, cell: (c) => html`${tries(c) > 1 ? html`<span class="warn">${tries(c)} attempts · </span>` : null}${c.target || "–"}` },
   { title: "Key", clip: (c) => c.key, cell: (c) => c.key || "–" },
   { title: "End", cell: (c) => html`<span class="nowrap"><${End} call=${c} /> <span class="small quiet">${c.status ?? ""}</span></span>` },
   { title: "First token", number: true, sort: (c) => c.ttft ?? -1, cell: (c) => seconds(c.ttft) },

@@ -53,7 +53,7 @@ export function Conversations({ rest }) {
     <div class="head"><h1>Conversations</h1><span class="small quiet">${value ? `${number(value.total)} in all` : ""}</span></div>
     ${value?.apart ? html`<${Note}>Each worker keeps its own conversations (state: memory). These are those of the one that answered.<//>` : null}
     <section class="card stack"><label>Find by session, id or words of the last message<input type="search" value=${search} onChange=${(e) => find(e.target.value.trim())} /></label><${Note} error=${error} />
-      <${Table} label="Conversations" empty=${value ? (search ? "No conversation has these words." : "No conversations yet. Those of the NDJSON dialect (chat widgets) are kept.") : "…"} columns=${[{ title: "Session", wide: true, cell: (c) => html`<a href=${`#conversations/${id(c._id)}`}>${c.sessionId}</a>` }, { title: "Last message", wide: true, cell: (c) => c.lastMessage.slice(0, 120) }, { title: "Updated", cell: (c) => moment(c.updatedAt) }]} rows=${found} />
+      <${Table} label="Conversations" empty=${value ? (search ? "No conversation has these words." : "No conversations yet. Those of the NDJSON dialect (chat widgets) are kept.") : "…"} columns=${[{ title: "Session", wide: true, cell: (c) => html`<a href=${`#conversations/${id(c._id)}`}>${c.sessionId}</a>` }, { title: "Last message", wide: true, cell: (c) => c.lastMessage.slice(0, 120) }, { title: "Updated", line: true, cell: (c) => moment(c.updatedAt) }]} rows=${found} />
       ${hint ? html`<p class="small quiet">${hint}</p>` : null}</section>
     ${plain(rest) ? html`<${Dialog} key=${rest} title="A conversation" onClose=${close}><${Conversation} one=${plain(rest)} onGone=${gone} /><//>` : null}`;
 }

@@ -125,9 +125,9 @@ function Sure({ item, verb, onDone }) {
 }
 
 const OWNERS = [
-  { title: "Whose", cell: (o) => (o.tenant ? `tenant ${o.tenant}` : `team ${o.team}`) },
-  { title: "Part of", cell: (o) => ((o.tenant ? o.team : o.parent) ? `team ${o.tenant ? o.team : o.parent}` : "–") },
-  { title: "Limits of all its keys together", cell: (o) => html`<${Limits} limits=${o.limits} />` },
+  { title: "Whose", line: true, cell: (o) => (o.tenant ? `tenant ${o.tenant}` : `team ${o.team}`) },
+  { title: "Part of", line: true, cell: (o) => ((o.tenant ? o.team : o.parent) ? `team ${o.tenant ? o.team : o.parent}` : "–") },
+  { title: "Limits of all its keys together", line: true, cell: (o) => html`<${Limits} limits=${o.limits} />` },
 ];
 
 // What stands right before this id in the order of ids, which are of characters below "~".
@@ -137,7 +137,7 @@ function Budgets() {
   const { value, error } = useLoaded(() => get("admin/budgets?limit=200"), [], 10_000);
   const budgets = value?.budgets || [];
   return html`<section class="card"><h2>Budgets</h2><${Note} error=${error} />
-    <${Table} label="Budgets" empty="Nobody has a budget." columns=${[{ title: "Whose", cell: (b) => `${b.scope} ${b.owner}` }, { title: "Period", cell: (b) => b.name }, { title: "Limit", number: true, cell: (b) => dollars(b.limit_usd) }, { title: "Spent", number: true, cell: (b) => costs(b.spent_usd) }, { title: "Left", number: true, cell: (b) => html`<span class=${b.left_usd <= 0 ? "bad" : ""}>${costs(b.left_usd)}</span>` }, { title: "Share", cell: (b) => html`<meter min="0" max="1" low="0.8" high="0.95" optimum="0" value=${b.limit_usd > 0 ? b.spent_usd / b.limit_usd : 1} aria-label=${`Spent of the budget of ${b.scope} ${b.owner}`}></meter>` }, { title: "Ends", cell: (b) => moment(b.ends) }]} rows=${budgets} />
+    <${Table} label="Budgets" empty="Nobody has a budget." columns=${[{ title: "Whose", wide: true, cell: (b) => `${b.scope} ${b.owner}` }, { title: "Period", line: true, cell: (b) => b.name }, { title: "Limit", number: true, cell: (b) => dollars(b.limit_usd) }, { title: "Spent", number: true, cell: (b) => costs(b.spent_usd) }, { title: "Left", number: true, cell: (b) => html`<span class=${b.left_usd <= 0 ? "bad" : ""}>${costs(b.left_usd)}</span>` }, { title: "Share", cell: (b) => html`<meter min="0" max="1" low="0.8" high="0.95" optimum="0" value=${b.limit_usd > 0 ? b.spent_usd / b.limit_usd : 1} aria-label=${`Spent of the budget of ${b.scope} ${b.owner}`}></meter>` }, { title: "Ends", line: true, cell: (b) => moment(b.ends) }]} rows=${budgets} />
     ${value?.next ? html`<p class="small quiet">The first 200 whose budgets these are; <code>GET /admin/budgets</code> has all.</p>` : null}</section>`;
 }
 
@@ -168,14 +168,14 @@ export function Keys() {
     !changes
       ? null
       : item.source === "config"
-      ? html`<div class="actions"><span class="quiet small">in the file</span>${token(item)}</div>`
+      ? html`<div class="actions"><span class="quiet small nowrap">in the file</span>${token(item)}</div>`
       : html`<div class="actions wraps">${token(item)}<button type="button" onClick=${act("change", item)}>Change</button><button type="button" onClick=${act("rotate", item)}>Rotate</button><button type="button" onClick=${() => able(item)}>${item.enabled ? "Disable" : "Enable"}</button><button type="button" class="danger" onClick=${act("delete", item)}>Delete</button></div>`;
   const columns = [
     { title: "Id", cell: (k) => html`<b>${k.id}</b>${k.last_four ? html`<br /><span class="quiet small">…${k.last_four}</span>` : null}` },
     { title: "Tenant", cell: (k) => k.tenant },
     { title: "State", cell: (k) => html`<${State} item=${k} />` },
     { title: "Aliases", cell: (k) => (k.aliases.includes("*") ? html`<span class="quiet">all</span>` : k.aliases.join(", ")) },
-    { title: "Limits", cell: (k) => html`<${Limits} limits=${k.limits} />` },
+    { title: "Limits", wide: true, cell: (k) => html`<${Limits} limits=${k.limits} />` },
     { title: "Expires", cell: (k) => (k.expires ? moment(k.expires) : "never") },
     ...(changes ? [{ title: "Change", cell: actions }] : []),
   ];

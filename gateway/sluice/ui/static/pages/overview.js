@@ -100,10 +100,10 @@ function Since({ found }) {
 const ERRORS = [
   { title: "When", cell: (c) => html`<a href=${`#calls/request_id=${encodeURIComponent(c.request_id)}`}>${clock(c.at)}</a>` },
   { title: "Error", cell: (c) => html`<${Badge} kind="bad">${c.error}<//>` },
-  { title: "Alias", wide: true, cell: (c) => c.alias || "–" },
-  { title: "Target", wide: true, cell: (c) => c.target || "–" },
-  { title: "Key", cell: (c) => c.key || "–" },
-  { title: "End", cell: (c) => c.end },
+  { title: "Alias", line: true, cell: (c) => c.alias || "–" },
+  { title: "Target", line: true, cell: (c) => c.target || "–" },
+  { title: "Key", line: true, cell: (c) => c.key || "–" },
+  { title: "End", line: true, cell: (c) => c.end },
 ];
 const STORES = [
   { title: "Store", cell: (s) => s[0] },

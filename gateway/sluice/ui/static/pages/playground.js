@@ -187,7 +187,6 @@ export function Playground() {
         <div class="row">
           <label>Dialect<select value=${spoken} onChange=${(event) => speak(event.target.value)}>${dialects.map((name) => html`<option value=${name}>${DIALECTS[name].title}</option>`)}</select></label>
           <label>In the name of<select value=${key} onChange=${set("key")}>${keys.map((one) => html`<option>${one.id}</option>`)}</select></label>
-          <label class="check"><input type="checkbox" checked=${two} onChange=${(e) => (see([]), choose(e.target.checked ? [which[0], which[0]] : [which[0]]))} />Side by side</label>
         </div>
         ${plain ? null : html`<label>System prompt<input value=${form.system} onInput=${set("system")} /></label>`}
         <label>Message<textarea rows="5" value=${form.message} onInput=${set("message")} required></textarea></label>
@@ -196,6 +195,7 @@ export function Playground() {
         <div class="row">
           <label class="narrow">Tokens at most<input type="number" min="1" max="1000000" value=${form.most} onInput=${set("most")} /></label>
           <label class="check"><input type="checkbox" checked=${form.stream} onChange=${set("stream")} />Stream</label>
+          <label class="check"><input type="checkbox" checked=${two} onChange=${(e) => (see([]), choose(e.target.checked ? [which[0], which[0]] : [which[0]]))} />Side by side</label>
           ${two ? null : html`<label class="check"><input type="checkbox" checked=${form.keep} onChange=${set("keep")} />Several turns${history.length ? ` (${history.length / 2})` : ""}</label>`}
           ${history.length && !two ? html`<button type="button" onClick=${() => remember([])}>Forget</button>` : null}
         </div>
