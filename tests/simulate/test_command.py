@@ -38,6 +38,26 @@ def test_a_generated_trace_needs_no_key_no_upstream_and_no_waiting(config: str) 
     assert "A_KEY_THAT_IS_NOT_SET" in found.stderr
 
 
+def test_addresses_and_digests_that_are_not_set_are_no_hindrance_but_limits_are(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    text = """
+server: { listen: "127.0.0.1:${A_PORT}", admin_listen: "127.0.0.1:${B_PORT}" }
+state: "${A_STORE}"
+limits: { store: "${B_STORE}" }
+upstreams: { a: { backend: openai, base_url: "${A_URL}/v1", api_key: "${A_KEY}" } }
+aliases: { chat: { tiers: [[{ upstream: a, model: m }]] } }
+keys: [{ id: a, digest: "${A_DIGEST}" }, { id: b, digest: "${B_DIGEST}", limits: { requests: { rate: 9/s } } }]
+"""
+    path.write_text(text)
+    found = simulate("even", "--config", str(path), "--rate", "1/s", "--for", "9s")
+    assert found.exit_code == 0, (found.output, found.exception)
+    assert "A_DIGEST, A_KEY, A_PORT, A_STORE, A_URL, B_DIGEST, B_PORT, B_STORE" in found.stderr
+    path.write_text(text.replace("9/s", '"${A_RATE}/s"'))
+    refused = simulate("even", "--config", str(path), "--rate", "1/s", "--for", "9s")
+    assert refused.exit_code == 1
+    assert "rate" in str(refused.exception)
+
+
 def test_a_recorded_trace_is_replayed_as_text_and_as_a_file(config: str, tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text(

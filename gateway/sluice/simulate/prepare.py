@@ -1,5 +1,6 @@
 """From a command line to what is simulated: configuration, scenario, arrivals."""
 
+import hashlib
 import math
 import os
 import re
@@ -112,15 +113,28 @@ def _option(name: str, parse: Callable[[object], T], text: str) -> T:
 def _loaded(path: str, notes: list[str]) -> Loaded:
     """The configuration; variables that are not set are no hindrance: nothing is sent anywhere."""
     environ = dict(os.environ)
-    missing = {
-        found[1]
-        for problem in check(path, environ=environ).problems
-        if (found := _NOT_SET.search(problem.message))
-    }
+    problems = check(path, environ=environ).problems
+    missing = {found[1] for problem in problems if (found := _NOT_SET.search(problem.message))}
     if missing:
-        environ |= dict.fromkeys(missing, PLACEHOLDER)
+        environ |= _stand_ins(path, environ, sorted(missing))
         notes.append(f"not set, so a placeholder stands for it: {', '.join(sorted(missing))}")
     return _without_servers(load(path, environ=environ), notes)
+
+
+def _stand_ins(path: str, environ: dict[str, str], missing: Sequence[str]) -> dict[str, str]:
+    """A value for each of these variables with which the configuration has fewer problems: an address of a store, a URL
+    or a digest where one is wanted. A number only where it does not matter here: a limit that is not known must not be
+    made up."""
+    found = dict.fromkeys(missing, PLACEHOLDER)
+    problems = set(check(path, environ=environ | found).problems)
+    for number, name in enumerate(missing, 1):
+        digest = f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
+        for text in ("memory", "http://127.0.0.1:9", digest, str(number)) if problems else ():
+            left = set(check(path, environ=environ | found | {name: text}).problems)
+            of_the_server = all(problem.path.startswith("server.") for problem in problems - left)
+            if len(left) < len(problems) and (of_the_server or not text.isdigit()):
+                found[name], problems = text, left
+    return found
 
 
 def _without_servers(loaded: Loaded, notes: list[str]) -> Loaded:
