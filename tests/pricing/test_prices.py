@@ -10,6 +10,7 @@ import pytest
 from sluice.config.loader import check, load
 from sluice.config.price_file import IN_A_CLONE, bundled_prices, read_prices
 from sluice.config.types import LongPrompt, Price
+from sluice.errors import ConfigError
 from sluice.model.events import Usage
 from sluice.pricing.prices import PriceList, PriceTable, cost, nanos, price_at, since_of
 
@@ -187,6 +188,26 @@ def test_the_table_that_comes_with_the_gateway_is_sound() -> None:
         assert price is not None
         assert 0 < price.input <= price.output
     assert [dated.price.input for dated in table.prices_of("openai", "o3")] == [2, 10]
+
+
+def test_the_bundled_table_is_read_again_only_where_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text("models: {m: {input: 1, output: 1}}")
+    monkeypatch.setattr("sluice.config.price_file.BESIDE", path)
+    first = bundled_prices()
+    assert bundled_prices() is first
+    path.write_text("models: {m: {input: 2.5, output: 3}}")
+    assert bundled_prices().models["m"][0].input == 2.5
+
+
+def test_a_bundled_table_that_is_not_there_is_a_named_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sluice.config.price_file.IN_A_CLONE", tmp_path / "gone.yaml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        bundled_prices()
 
 
 def test_no_cached_input_costs_more_than_fresh_one() -> None:

@@ -4,10 +4,9 @@ wherever they stand."""
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import inspect
 
 from sluice.config.problems import Problem, Report
-from sluice.config.validation import Walk
+from sluice.config.validation import Walk, type_info
 from sluice.config.yamltext import Mapping, Node, Scalar, Sequence, TextPosition, YamlEntry
 from sluice.errors import BadRequest
 
@@ -20,7 +19,7 @@ _MAX_INTEGER = 2**63
 def read(wire: dict[str, Any], kind: type[T], report: Report) -> T:
     """`wire` as a `kind`. Raises BadRequest with every problem, those that `report` holds already
     included."""
-    value: T = Walk(report).value(node_of(wire), inspect.type_info(kind))
+    value: T = Walk(report).value(node_of(wire), type_info(kind))
     if report.problems:
         raise refusal(report.problems)
     return value

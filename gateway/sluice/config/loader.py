@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
-from msgspec import inspect
 
 from sluice.backends.credentials import ConfiguredCredential
 from sluice.backends.protocol import Backend, ListsModels, find_backend
@@ -43,7 +42,7 @@ from sluice.config.types import (
     Upstream,
     targets_of,
 )
-from sluice.config.validation import INVALID, Special, Walk, fields_of, holds_invalid
+from sluice.config.validation import INVALID, Special, Walk, fields_of, holds_invalid, type_info
 from sluice.config.vendors import Presets, similar
 from sluice.config.yamltext import Mapping, Node, Scalar, TextPosition, YamlError, read
 from sluice.errors import ConfigError
@@ -386,7 +385,7 @@ class _Reading:
             Stage: self.plugins.stage,
         }
         walk = Walk(self._report, special)
-        config = walk.value(root, inspect.type_info(Config))
+        config = walk.value(root, type_info(Config))
         if isinstance(root, Mapping):
             checks = Checks(self._report, _names(root, "upstreams"), _names(root, "aliases"))
             for path, section in walk.sections:

@@ -1,16 +1,16 @@
 """Reading a file of prices: as strict as the configuration, with the same messages."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import inspect
 
 from sluice.config.problems import Path as KeyPath
 from sluice.config.problems import Report
 from sluice.config.types import LongPrompt, Price
-from sluice.config.validation import INVALID, Walk
+from sluice.config.validation import INVALID, Walk, type_info
 from sluice.config.yamltext import TextPosition, YamlError, read
 from sluice.errors import ConfigError
 from sluice.files import read_file, reason_of
@@ -38,7 +38,7 @@ def read_prices(path: Path) -> tuple[PriceList, Report]:
         report.problem((), f"cannot be read: {reason_of(error)}", TextPosition())
         return PriceList(), report
     walk = Walk(report)
-    found = walk.value(root, inspect.type_info(_File))
+    found = walk.value(root, type_info(_File))
     if found is INVALID:
         return PriceList(), report
     for section_path, section in walk.sections:
@@ -50,9 +50,20 @@ def read_prices(path: Path) -> tuple[PriceList, Report]:
 
 
 def bundled_prices() -> PriceList:
-    """The table that comes with the gateway, in its package or in a clone. Raises ConfigError where it is
-    broken."""
-    found, report = read_prices(BESIDE if BESIDE.is_file() else IN_A_CLONE)
+    """The table that comes with the gateway, in its package or in a clone. It is read again only where the
+    file has changed. Raises ConfigError where it is broken."""
+    path = BESIDE if BESIDE.is_file() else IN_A_CLONE
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {reason_of(error)}"]) from None
+    return _bundled(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(1)
+def _bundled(path: Path, changed: int, size: int) -> PriceList:
+    """`changed` and `size` are the file's: they only tell one state of it from another."""
+    found, report = read_prices(path)
     if report.problems:
         raise ConfigError([str(problem) for problem in sorted(report.problems)])
     return found

@@ -19,6 +19,7 @@ from msgspec import inspect
 
 from sluice.config.types import COMPUTED, Config, Credential, Interceptor, Stage, Upstream
 from sluice.config.units import Bytes, Rate, Seconds, Secret
+from sluice.config.validation import type_info
 from sluice.config.vendors import bundled_vendors
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -47,7 +48,7 @@ def json_schema(
             Stage: ("name", stages or {}),
         }
     )
-    root = schemas.of(inspect.type_info(Config))
+    root = schemas.of(type_info(Config))
     return {
         "$schema": DRAFT,
         "title": "Sluice configuration",
@@ -123,7 +124,7 @@ class _Schemas:
     def _options(
         self, key: str, name: str, plugins: Mapping[str, type[msgspec.Struct]], open_: Schema
     ) -> Schema:
-        info = inspect.type_info(plugins[name])
+        info = type_info(plugins[name])
         assert isinstance(info, inspect.StructType)
         own = {key: True for key in open_["properties"]}
         options = self._section(info)

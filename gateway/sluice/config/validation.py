@@ -11,6 +11,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, cast
 
 import msgspec
@@ -36,6 +37,8 @@ class _Invalid:
         return "INVALID"
 
 
+MAX_TYPES = 256  # the configuration, and the options of each backend and plugin
+
 INVALID: Any = _Invalid()
 """Stands where a required value was missing or wrong."""
 
@@ -56,9 +59,16 @@ def holds_invalid(value: object) -> bool:
 Special = Callable[["Walk", Mapping, Path], Any]
 
 
+@lru_cache(MAX_TYPES)
+def type_info(kind: Any) -> inspect.Type:
+    """The annotations of a type, as the walk reads them. Kept, since a configuration has some 200 of them and
+    each reload walks the same."""
+    return inspect.type_info(kind)
+
+
 def fields_of(struct: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
     """The fields of a Struct, with their types, as the walk reads them."""
-    return cast(inspect.StructType, inspect.type_info(struct)).fields
+    return cast(inspect.StructType, type_info(struct)).fields
 
 
 class Walk:

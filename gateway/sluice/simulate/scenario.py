@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import Annotated, Literal, Protocol
 
 import msgspec
-from msgspec import Meta, inspect
+from msgspec import Meta
 
 from sluice.config.problems import Report
 from sluice.config.types import Limit
 from sluice.config.units import Bytes, Rate, Seconds
-from sluice.config.validation import Walk
+from sluice.config.validation import Walk, type_info
 from sluice.config.yamltext import TextPosition, YamlError, read
 from sluice.errors import ConfigError
 from sluice.files import read_file, reason_of
@@ -185,7 +185,7 @@ def load_scenario(path: str) -> Scenario:
     """Raises ConfigError with every problem as file:line:column: path: message."""
     report = Report(path)
     try:
-        found = Walk(report).value(read(read_file(path, MAX_FILE)), inspect.type_info(Scenario))
+        found = Walk(report).value(read(read_file(path, MAX_FILE)), type_info(Scenario))
     except YamlError as error:
         report.problem((), error.message, error.at)
     except OSError as error:
