@@ -22,6 +22,7 @@ from _pytest.mark.structures import ParameterSet
 ROOT = Path(__file__).resolve().parent.parent.parent / "shared" / "corpus"
 EVERY = "SLUICE_TEST_CORPUS" in os.environ
 """`make test-corpus`: each test takes every stream, each way."""
+SHARES = 6
 ABSENT = f"the recorded provider streams are not here ({ROOT})"
 
 
@@ -80,9 +81,9 @@ def streams(*protocols: str) -> list[Recorded]:
 
 
 def share(count: int, part: int) -> range:
-    """The numbers of the streams that one of several like tests takes: every third of `count`, so that tests
-    of three consecutive `part`s take all. With `make test-corpus` each takes all."""
-    return range(count) if EVERY else range(part % 3, count, 3)
+    """The numbers of the streams that one of several like tests takes: every sixth of `count`, so that tests
+    of six consecutive `part`s take all. With `make test-corpus` each takes all."""
+    return range(count) if EVERY else range(part % SHARES, count, SHARES)
 
 
 def params(*protocols: str, where: Callable[[Recorded], bool] = lambda entry: True) -> list[ParameterSet]:

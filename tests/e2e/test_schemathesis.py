@@ -23,7 +23,7 @@ from sluice.api.openapi import document
 from sluice.identity.keys import digest_of
 from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, serving
 
-EXAMPLES = 10
+EXAMPLES = 5
 """Random cases per operation and kind; those that follow from the schemas (hundreds) come first."""
 SLOW = "sk-sluice-slow"
 PAGE = "https://shop.example"

@@ -19,7 +19,7 @@ from tests.matrix.lanes import GEMINI_3, UPSTREAMS, Upstream, parsed, sent
 from tests.matrix.talk import Talk, talks
 from tests.plugins.credentials.oracle import ask
 
-TALKS = 20
+TALKS = 10
 CLIENTS = ("openai", "anthropic", "responses", "ollama", "gemini")
 
 ANTHROPIC = """

@@ -7,7 +7,7 @@ import pytest
 
 from tests import corpus
 from tests.e2e.gateways import KEY, gateway
-from tests.e2e.test_corpus import CUTS, RECORDED, configuration, replays, report
+from tests.e2e.test_corpus import CUTS, RECORDED, Replaying, configuration, report
 from tests.fakes.rawserver import RawServer
 from tests.sdks.running import Ask, Shown, answers, need
 
@@ -29,7 +29,10 @@ async def test_recorded_streams_show_the_same_as_directly(
 ) -> None:
     need(sdk)
     numbers = [n for n, recorded in enumerate(RECORDED) if recorded.protocol == protocol]
-    async with RawServer(replays(CUTS["whole"])) as provider, gateway(configuration(provider.url)) as running:
+    async with (
+        RawServer(Replaying(CUTS["whole"])) as provider,
+        gateway(configuration(provider.url)) as running,
+    ):
         directly = [Ask(f"d{n}", f"{provider.url}/{n}", "k", {"model": "m"}) for n in numbers]
         through = [Ask(f"f{n}", running.url, KEY, {"model": f"f{n}"}) for n in numbers]
         shown = await answers(sdk, [*directly, *through])

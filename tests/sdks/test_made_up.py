@@ -36,7 +36,7 @@ ENDS = STOPS | {
 }  # fmt: skip
 NAMES_CALLS = frozenset({"py_openai_helper", "py_anthropic"})
 """Those whose dialect tells by its reason that an answer ended in calls."""
-EACH = 4
+EACH = 2
 """Answers of each dialect."""
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests import corpus
 from tests.e2e.gateways import KEY, gateway
 from tests.e2e.held import Call, Held
-from tests.e2e.test_corpus import CUTS, DIALECTS, RECORDED, configuration, difference, replays, report, used
+from tests.e2e.test_corpus import CUTS, DIALECTS, RECORDED, Replaying, configuration, difference, report, used
 from tests.fakes.rawserver import RawServer
 from tests.sdks.running import Ask, Shown, answers, need
 
@@ -71,7 +71,7 @@ async def test_every_recorded_stream_is_read_by_the_sdk(
     numbers = corpus.share(len(RECORDED), part)
     more: dict[str, Any] = {"whole": True} if name == "responses-whole" else {}
     async with (
-        RawServer(replays(CUTS["random"])) as provider,
+        RawServer(Replaying(CUTS["random"])) as provider,
         gateway(configuration(provider.url)) as running,
     ):
         asks = [
