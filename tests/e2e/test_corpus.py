@@ -356,16 +356,17 @@ PATIENT = "timeouts: {connect: 200s, headers: 200s, first_token: 200s, idle: 200
 """All recordings are asked for at once: on a slow machine each takes its time."""
 
 
-def configuration(provider: str) -> str:
+def configuration(provider: str, numbers: Sequence[int] = range(len(RECORDED))) -> str:
     upstreams = [
         f"  u{n}: {{backend: {PRESETS.get(recorded.vendor, BACKENDS[recorded.protocol])}, "
         f"base_url: '{provider}/{n}', api_key: {'null' if recorded.protocol == 'ollama' else 'sk-fake'}, {PATIENT}}}"
-        for n, recorded in enumerate(RECORDED)
+        for n in numbers
+        for recorded in [RECORDED[n]]
     ]
     tail = "retry: {same_target: 0}, tiers: [[{upstream: "
-    aliases = [f"  f{n}: {{{tail}u{n}, model: m}}]]}}" for n in range(len(RECORDED))]
-    aliases += [f"  h{n}: {{report_model: alias, {tail}u{n}, model: m}}]]}}" for n in range(len(RECORDED))]
-    return HEAD.replace("default_alias: chat", "default_alias: f0") + "\n".join(
+    aliases = [f"  f{n}: {{{tail}u{n}, model: m}}]]}}" for n in numbers]
+    aliases += [f"  h{n}: {{report_model: alias, {tail}u{n}, model: m}}]]}}" for n in numbers]
+    return HEAD.replace("default_alias: chat", f"default_alias: f{numbers[0]}") + "\n".join(
         ["upstreams:", *upstreams, "aliases:", *aliases, ""]
     )
 
@@ -434,7 +435,7 @@ async def test_recorded_messages_pass_to_their_own_dialect_byte_by_byte(
     body = DIALECTS["anthropic"].body
     async with (
         RawServer(Replaying(CUTS[cut])) as provider,
-        gateway(configuration(provider.url)) as running,
+        gateway(configuration(provider.url, numbers)) as running,
         aiohttp.ClientSession(
             running.url, headers={"x-api-key": KEY}, connector=aiohttp.TCPConnector(limit=0)
         ) as client,

@@ -35,7 +35,7 @@ async def test_a_recorded_message_shows_the_same_as_directly(
     numbers = corpus.share(len(MESSAGES), part)
     async with (
         RawServer(replays(MESSAGES)) as provider,
-        gateway(configuration(provider.url, "anthropic", len(MESSAGES))) as running,
+        gateway(configuration(provider.url, "anthropic", numbers)) as running,
     ):
         directly = asks(provider.url, "k", [f"m{n}" for n in numbers])
         shown = await answers(
@@ -67,7 +67,7 @@ async def test_other_vendors_streams_show_what_their_manifest_says(
     numbers = corpus.share(len(RECORDED), part + 2)
     async with (
         RawServer(replays(RECORDED)) as provider,
-        gateway(configuration(f"{provider.url}/v1", "openai", len(RECORDED))) as running,
+        gateway(configuration(f"{provider.url}/v1", "openai", numbers)) as running,
     ):
         shown = await answers(sdk, asks(running.url, KEY, [f"f{n}" for n in numbers]))
     wrong = {RECORDED[n].file: found for n in numbers if (found := difference(RECORDED[n], shown[f"f{n}"]))}

@@ -31,7 +31,7 @@ async def test_recorded_streams_show_the_same_as_directly(
     numbers = [n for n, recorded in enumerate(RECORDED) if recorded.protocol == protocol]
     async with (
         RawServer(Replaying(CUTS["whole"])) as provider,
-        gateway(configuration(provider.url)) as running,
+        gateway(configuration(provider.url, numbers)) as running,
     ):
         directly = [Ask(f"d{n}", f"{provider.url}/{n}", "k", {"model": "m"}) for n in numbers]
         through = [Ask(f"f{n}", running.url, KEY, {"model": f"f{n}"}) for n in numbers]

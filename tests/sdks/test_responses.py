@@ -72,7 +72,7 @@ async def test_every_recorded_stream_is_read_by_the_sdk(
     more: dict[str, Any] = {"whole": True} if name == "responses-whole" else {}
     async with (
         RawServer(Replaying(CUTS["random"])) as provider,
-        gateway(configuration(provider.url)) as running,
+        gateway(configuration(provider.url, numbers)) as running,
     ):
         asks = [
             Ask(str(number), f"{running.url}/v1", KEY, {"model": f"f{number}", "input": "?", **more})

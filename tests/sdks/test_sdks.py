@@ -15,7 +15,7 @@ the terminal.
 import importlib.util
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import ModuleType
 from typing import Any
@@ -178,16 +178,16 @@ def replays(recordings: list[corpus.Recorded]) -> Callable[[Request, Peer], Any]
     return handler
 
 
-def configuration(provider: str, backend: str, count: int) -> str:
+def configuration(provider: str, backend: str, numbers: Sequence[int]) -> str:
     """Aliases fN (frames as they come) and hN (the model's name hidden), each with an upstream of its own."""
     waits = "timeouts: {connect: 60s}"
     upstreams = [
-        f"  u{n}: {{backend: {backend}, base_url: '{provider}', api_key: k, {waits}}}" for n in range(count)
+        f"  u{n}: {{backend: {backend}, base_url: '{provider}', api_key: k, {waits}}}" for n in numbers
     ]
     tail = "retry: {same_target: 0}, tiers: [[{upstream: "
-    aliases = [f"  f{n}: {{{tail}u{n}, model: m{n}}}]]}}" for n in range(count)]
-    aliases += [f"  h{n}: {{report_model: alias, {tail}u{n}, model: m{n}}}]]}}" for n in range(count)]
-    head = HEAD.replace("default_alias: chat", "default_alias: f0")
+    aliases = [f"  f{n}: {{{tail}u{n}, model: m{n}}}]]}}" for n in numbers]
+    aliases += [f"  h{n}: {{report_model: alias, {tail}u{n}, model: m{n}}}]]}}" for n in numbers]
+    head = HEAD.replace("default_alias: chat", f"default_alias: f{numbers[0]}")
     return "\n".join([head, "upstreams:", *upstreams, "aliases:", *aliases, ""])
 
 
@@ -205,7 +205,7 @@ async def test_every_recorded_stream_shows_the_same_as_directly(
     numbers = corpus.share(len(RECORDED), SDKS.index(sdk))
     async with (
         RawServer(replays(RECORDED)) as provider,
-        gateway(configuration(f"{provider.url}/v1", "openai", len(RECORDED))) as running,
+        gateway(configuration(f"{provider.url}/v1", "openai", numbers)) as running,
     ):
         directly = asks(f"{provider.url}/v1", "k", [f"m{n}" for n in numbers])
         through = asks(f"{running.url}/v1", KEY, [f"{lane}{n}" for n in numbers for lane in "fh"])
@@ -228,7 +228,7 @@ async def test_a_recorded_message_shows_what_anthropics_own_reader_shows(pytestc
     numbers = corpus.share(len(MESSAGES), 1)
     async with (
         RawServer(replays(MESSAGES)) as provider,
-        gateway(configuration(provider.url, "anthropic", len(MESSAGES))) as running,
+        gateway(configuration(provider.url, "anthropic", numbers)) as running,
     ):
         directly = await answers("py_anthropic", asks(provider.url, "k", [f"m{n}" for n in numbers]))
         through = await answers("py_openai", asks(f"{running.url}/v1", KEY, [f"f{n}" for n in numbers]))
