@@ -1,43 +1,15 @@
-import random
+"""The failover plan: which target a call is sent to next."""
+
 from collections import Counter
 from collections.abc import Callable
 from itertools import cycle
-from typing import Any
 
 import pytest
 
-from sluice.config.types import Canary, Strategy
-from sluice.config.types import Target as Spec
 from sluice.errors import BadRequest, StaleConnection, UpstreamError, UpstreamErrorKind
-from sluice.routing.failover import FailoverPlan, RetryBudget, RetryPolicy, queue_of
-from sluice.routing.health import BreakerPolicy, Health, Load
-from sluice.routing.strategies import NO_TRAITS, CallTraits, RoutedTier
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Target:
-    def __init__(
-        self, name: str, weight: float = 1.0, clock: Callable[[], float] = lambda: 0.0, **spec: Any
-    ) -> None:
-        self.name = self.label = name
-        self.spec = Spec(upstream=name, model="m", weight=weight, **spec)
-        self.health = Health(clock, BreakerPolicy(failures=1))
-        self.load = Load()
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-def queue(
-    *tiers: list[Target], traits: CallTraits = NO_TRAITS, strategy: Strategy = "weighted"
-) -> list[Target]:
-    return queue_of([RoutedTier(tier, strategy) for tier in tiers], traits, lambda: 0.5)
+from sluice.routing.failover import FailoverPlan, RetryBudget, RetryPolicy
+from sluice.routing.strategies import CallTraits
+from tests.routing.targets import Clock, Target, names, queue
 
 
 def chances(*values: float) -> Callable[[], float]:
@@ -61,14 +33,6 @@ def walk(plan: FailoverPlan[Target], *errors: UpstreamError) -> list[tuple[str, 
             break
         taken.append((following.target.name, round(following.wait, 3)))
     return taken
-
-
-def test_weights_decide_who_is_first() -> None:
-    rng = random.Random(7)
-    routed = RoutedTier([Target("a", 3), Target("b", 1), Target("never", 0)])
-    first = Counter(queue_of([routed], CallTraits(), rng.random)[0].label for _ in range(4000))
-    assert first["never"] == 0
-    assert 2850 <= first["a"] <= 3150
 
 
 def test_tiers_are_tried_in_order() -> None:
@@ -192,49 +156,6 @@ def test_the_budget_bounds_attempts_when_everything_fails() -> None:
     assert attempts > requests
 
 
-def names(targets: list[Target]) -> list[str]:
-    return [target.name for target in targets]
-
-
-def test_round_robin_takes_turns() -> None:
-    routed = RoutedTier([Target("a"), Target("b"), Target("c")], "round_robin")
-    firsts = [queue_of([routed], CallTraits(), lambda: 0.5)[0].label for _ in range(4)]
-    assert firsts == ["a", "b", "c", "a"]
-
-
-def test_least_in_flight_goes_to_the_idle_one() -> None:
-    busy, idle, bigger = Target("busy"), Target("idle"), Target("bigger", weight=4)
-    busy.load.in_flight, idle.load.in_flight, bigger.load.in_flight = 3, 1, 3
-    assert names(queue([busy, idle, bigger], strategy="least_in_flight")) == ["bigger", "idle", "busy"]
-
-
-def test_lowest_ttft_prefers_the_quicker_of_two() -> None:
-    slow, quick = Target("slow"), Target("quick")
-    slow.load.observe(2.0)
-    quick.load.observe(0.2)
-    routed = RoutedTier([slow, quick], "lowest_ttft")
-    rng = random.Random(1)
-    assert {queue_of([routed], CallTraits(), rng.random)[0].label for _ in range(50)} == {"quick"}
-
-
-def test_cheapest_goes_by_price_and_unknown_prices_last() -> None:
-    tier = [Target("unknown"), Target("dear", price=10), Target("cheap", price=1)]
-    assert names(queue(tier, strategy="cheapest")) == ["cheap", "dear", "unknown"]
-
-
-def test_affinity_keeps_a_session_on_its_target_when_others_leave() -> None:
-    tier = [Target(name) for name in "abcd"]
-    home = {
-        f"s{i}": queue(tier, traits=CallTraits(session=f"s{i}"), strategy="affinity")[0].name
-        for i in range(200)
-    }
-    assert set(home.values()) == set("abcd")
-    fewer = [target for target in tier if target.name != "c"]
-    for session, name in home.items():
-        now = queue(fewer, traits=CallTraits(session=session), strategy="affinity")[0].name
-        assert now == name or name == "c"
-
-
 @pytest.mark.parametrize(
     ("traits", "left"),
     [
@@ -296,26 +217,3 @@ def test_a_refusal_by_policy_is_passed_on_unless_the_alias_says_otherwise() -> N
     policy = RetryPolicy(after_content_policy=True)
     plan = FailoverPlan(queue([Target("a")], [Target("b")]), chances(0.5), RetryBudget(Clock()), policy)
     assert walk(plan, UpstreamError("content_policy")) == [("a", 0), ("b", 0)]
-
-
-@pytest.mark.parametrize(
-    "traits", [CallTraits(key="tester"), CallTraits(headers={"x-canary": "yes"})], ids=["by key", "by header"]
-)
-def test_a_canary_is_weighed_for_its_callers(traits: CallTraits) -> None:
-    canary = Canary(weight=1000, keys=("tester",), header="x-canary: yes")
-    tier = [Target("stable"), Target("new", weight=0, canary=canary)]
-    rng = random.Random(3)
-    routed = RoutedTier(tier)
-    chosen = Counter(queue_of([routed], traits, rng.random)[0].label for _ in range(200))
-    others = {queue_of([routed], CallTraits(key="other"), rng.random)[0].label for _ in range(200)}
-    assert chosen["new"] > 180
-    assert others == {"stable"}
-
-
-def test_the_error_rate_opens_a_breaker_that_never_sees_failures_in_a_row() -> None:
-    health = Health(lambda: 0.0, BreakerPolicy(failures=5, error_rate=0.5))
-    for _ in range(11):
-        health.failed(UpstreamError("server_error"))
-        if health.ready():
-            health.succeeded()
-    assert not health.ready()

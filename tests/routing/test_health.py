@@ -181,3 +181,12 @@ def test_an_account_without_money_cools_down_and_counts_as_a_failure() -> None:
         health.failed(UpstreamError("billing"))
     assert not health.ready()
     assert health.state is BreakerState.OPEN
+
+
+def test_the_error_rate_opens_a_breaker_that_never_sees_failures_in_a_row() -> None:
+    health = Health(lambda: 0.0, BreakerPolicy(failures=5, error_rate=0.5))
+    for _ in range(11):
+        health.failed(UpstreamError("server_error"))
+        if health.ready():
+            health.succeeded()
+    assert not health.ready()
