@@ -60,6 +60,13 @@ def names(tracked: TrackedUsers | None = None, folded: Any = lambda: None, **con
         ),
         (("header:X-User-Id",), chat("bob"), principal(), {"x-user-id": "ann"}, "ann"),
         (("header:x-user-id", "body"), chat("bob"), principal(), {"x-user-id": " "}, "bob"),
+        (
+            ("header:x-user-id",),
+            chat(),
+            principal(),
+            {"x-user-id": "jörg".encode().decode("latin-1")},
+            "jörg",
+        ),
         (("token",), chat("bob"), principal(user="ann", kind="jwt"), {}, "ann"),
         (("token",), chat("bob"), principal(session_prefix="ann", kind="browser"), {}, "ann"),
         (("token",), chat("bob"), principal(), {}, ""),

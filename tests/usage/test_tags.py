@@ -35,6 +35,8 @@ BOTH = Tag(header="X-Project", metadata="project")
         ({"x-project": "a" * MAX_VALUE_LENGTH}, {}, "a" * MAX_VALUE_LENGTH),
         ({"x-project": "a" * (MAX_VALUE_LENGTH + 1)}, {}, OTHER),
         ({}, {"project": "a\nb"}, OTHER),
+        ({"x-project": "grün".encode().decode("latin-1")}, {}, "grün"),  # as a parser reads UTF-8
+        ({"x-project": "grün"}, {}, "grün"),
         ({}, {"project": "\ud800"}, OTHER),
     ],
 )

@@ -14,6 +14,7 @@ from sluice.config.types import CallLimits, EndUsers
 from sluice.errors import BadRequest, Forbidden, NotFound
 from sluice.identity.principal import Principal
 from sluice.model.chat import ChatRequest
+from sluice.wire.fields import as_text
 
 END_USER = "end_user"
 BODY, TOKEN, HEADER = "body", "token", "header:"
@@ -165,7 +166,7 @@ def _named(source: str, principal: Principal, chat: ChatRequest | None, headers:
         return _in_body(chat) if chat is not None else ""
     if source == TOKEN:
         return principal.user or (principal.session_prefix if principal.kind == "browser" else "")
-    return headers.get(source.removeprefix(HEADER).lower(), "").strip()
+    return as_text(headers.get(source.removeprefix(HEADER).lower(), "")).strip()
 
 
 def _in_body(chat: ChatRequest) -> str:

@@ -11,6 +11,7 @@ import msgspec
 
 from sluice.config.types import Tag
 from sluice.model.chat import ChatRequest
+from sluice.wire.fields import as_text
 
 MAX_VALUE_LENGTH = 64
 """Maximum characters of a value; a longer one is counted under OTHER."""
@@ -49,7 +50,7 @@ class Tags:
 
 def _given(tag: Tag, chat: ChatRequest, headers: Mapping[str, str]) -> str:
     """The header decides if it is sent; otherwise the request's metadata does."""
-    value = headers.get(tag.header.lower(), "").strip() if tag.header is not None else ""
+    value = as_text(headers.get(tag.header.lower(), "")).strip() if tag.header is not None else ""
     return value or (metadata_of(chat, tag.metadata) if tag.metadata is not None else "")
 
 

@@ -65,6 +65,17 @@ def simple_head(head: bytes) -> tuple[str, dict[str, str]] | None:
     return (first, fields) if len(fields) == len(lines) else None
 
 
+def as_text(value: str) -> str:
+    """Returns a field's value as a text: as UTF-8 where it is (RFC 9110 5.5 leaves it open), for parsers read bytes
+    beyond ASCII as Latin-1."""
+    if value.isascii():
+        return value
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
+
+
 def _lower(name: str) -> str:
     """Returns the name in lower case; "" if it is not a valid name."""
     return name.lower() if _TOKEN.fullmatch(name) else ""
