@@ -8,7 +8,8 @@ The decoder observes, and writes a frame anew only where an SDK would misread it
     call's id is missing or not unique in the conversation;
   - the stop reason is `end_turn` though the client's tools were called;
   - a delta comes before any block has begun: its start is written before it;
-  - a message begins without its content or usage, or ends without usage or a stop reason.
+  - a message begins without its content or usage, or ends without usage or a stop reason, or with zeros for the
+    prompt's counts that it began with.
 Not passed on are errors (they end the answer in the gateway's words), a proxy's `[DONE]`, data that is no event, comments, and
 what comes behind the end. Events of types that are new here pass. A whole message in place of a stream makes events alone,
 which the encoder then writes as a stream.
@@ -26,7 +27,7 @@ from sluice.wire.jsontext import value_of
 from sluice.wire.lenient import encoded, parse_again, whole_characters
 from sluice.wire.sse import END, Event, separated
 from sluice_plugins.anthropic.event import TYPES, Message, ReportedUsage
-from sluice_plugins.anthropic.stream import MessagesDecoder
+from sluice_plugins.anthropic.stream import OF_PROMPT, MessagesDecoder
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.documents import WholeOrStream
 
@@ -193,9 +194,18 @@ class PassingDecoder(MessagesDecoder):
 
     def _count(self, usage: ReportedUsage | None) -> None:
         super()._count(usage)
-        if self._kind == "message_delta" and (usage is None or usage.output_tokens is None):
-            known = self._usage.output_tokens if self._usage is not None else None
-            self._edits["usage"] = {"output_tokens": known or 0}
+        known = self._usage
+        if self._kind != "message_delta":
+            return
+        if usage is None or usage.output_tokens is None:
+            self._edits["usage"] = {
+                "output_tokens": (known.output_tokens if known is not None else None) or 0
+            }
+        if usage is not None and usage is not known:
+            zeros = [name for name in OF_PROMPT if getattr(usage, name) == 0 and getattr(known, name)]
+            if zeros:  # SDKs take later counts for the right ones
+                counts = {name: getattr(known, name) for name in zeros}
+                self._edits["usage"] = self._edits.get("usage", {}) | counts
 
     def _stop(self, delta: Any) -> None:
         super()._stop(delta)

@@ -90,6 +90,8 @@ TOOL_KINDS: dict[str, ToolKind] = {
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
+OF_PROMPT = frozenset({"input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"})
+"""Counts of usage that do not change within an answer."""
 MAX_MOVED = 10_000
 """Blocks with numbers of their own that are told apart."""
 
@@ -461,14 +463,16 @@ class MessagesDecoder(FrameDecoder[Event]):
 
     def _count(self, usage: ReportedUsage | None) -> None:
         """Merge usage: counts are cumulative, later ones replace earlier ones, and absent ones have not
-        changed."""
+        changed. Nor has a prompt, so a later count of nothing is none: some servers fill what they do not know
+        with zeros."""
         if usage is None:
             return
         if self._usage is None:
             self._usage = usage
             return
         for name in ReportedUsage.__struct_fields__:
-            if (count := getattr(usage, name)) is not None:
+            count = getattr(usage, name)
+            if count or (count is not None and name not in OF_PROMPT):
                 setattr(self._usage, name, count)
 
     def _finish(self, events: list[StreamEvent]) -> None:

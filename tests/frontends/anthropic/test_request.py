@@ -202,6 +202,51 @@ def test_a_system_message_in_the_middle_stays_there() -> None:
     assert [message.role for message in chat.messages] == ["user", "system", "assistant"]
 
 
+def test_tools_that_come_and_go_within_a_conversation_are_for_its_own_dialect_alone() -> None:
+    added = {"type": "tool_addition", "tool": {"name": "g", "input_schema": {"type": "object"}}}
+    removed = {"type": "tool_removal", "tool_name": "f"}
+    words = {"type": "text", "text": "Only g from now on."}
+    messages = [
+        *HELLO,
+        {"role": "system", "content": [added, removed]},
+        {"role": "system", "content": [removed, words]},
+    ]
+    chat = parsed(messages=messages)
+    assert chat.messages == (
+        Message("user", (Text("Hello"),)),
+        Message("system", (Text("Only g from now on."),)),
+    )
+    assert chat.dialect_only == ""
+    assert chat.wire is not None
+    assert chat.wire["messages"] == messages
+
+
+def test_a_search_among_the_tools_and_what_it_found_are_told_elsewhere() -> None:
+    search = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
+    deferred = {"name": "f", "input_schema": {"type": "object"}, "defer_loading": True}
+    chat = parsed(tools=[search, deferred])
+    assert [tool.name for tool in chat.tools] == ["f"]
+    assert chat.dialect_only == ""
+    found = [{"type": "tool_reference", "tool_name": name} for name in ("f", "g", None)]
+    [message] = said([{"type": "tool_result", "tool_use_id": "t", "content": found}])
+    assert message.parts == (Text("Tool available: f"), Text("Tool available: g"))
+
+
+@pytest.mark.parametrize("kind", ["image", "document"])
+@pytest.mark.parametrize("source", [{"type": "vault", "key": "k"}, {"type": "v" * 500}])
+def test_a_source_of_an_unknown_type_is_for_its_own_dialect_alone(kind: str, source: dict[str, Any]) -> None:
+    [message] = said([{"type": kind, "source": source}])
+    [part] = message.parts
+    assert part == Other(f"{kind} of source {source['type'][:64]}", {"type": kind, "source": source})
+
+
+@pytest.mark.parametrize("kind", [None, "", 5])
+def test_a_source_without_a_type_is_refused(kind: Any) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        said([{"type": "image", "source": {"type": kind}}])
+    assert refusal.value.param == "messages[0].content[0].source.type"
+
+
 @pytest.mark.parametrize(
     ("tools", "place"),
     [

@@ -649,6 +649,41 @@ def test_tokens_of_compactions_and_advisors_count() -> None:
     assert msgspec.json.decode(verbatim.data)["usage"] == usage
 
 
+def test_zeros_at_the_end_do_not_take_back_what_a_message_began_with() -> None:
+    began = {"input_tokens": 7, "cache_read_input_tokens": 40, "output_tokens": 1}
+    told = {
+        "input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "cache_creation_input_tokens": 0,
+        "output_tokens": 5,
+    }
+    events = [
+        {"type": "message_start", "message": {"id": "m", "usage": began}},
+        {"type": "content_block_start", "index": 0, "content_block": text("")},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": told},
+        {"type": "message_stop"},
+    ]
+    frames = [
+        b"event: %b\ndata: %b\n\n" % (event["type"].encode(), msgspec.json.encode(event))  # type: ignore[attr-defined]
+        for event in events
+    ]
+    found, error = fed([b"".join(frames)])
+    assert error is None
+    assert found[-1] == Finished("stop", Usage(47, 5, cached_input=40), "end_turn")
+    decoder = Anthropic().decoder(verbatim=True)
+    passed = [*decoder.feed(b"".join(frames)), *decoder.close()]
+    data = b"".join([event.data for event in passed if isinstance(event, Verbatim)])
+    last = next(line for line in data.split(b"\n") if line.startswith(b'data: {"type":"message_delta"'))
+    assert msgspec.json.decode(last[6:])["usage"] == {
+        "input_tokens": 7,
+        "cache_read_input_tokens": 40,
+        "cache_creation_input_tokens": 0,
+        "output_tokens": 5,
+    }
+
+
 @pytest.mark.parametrize("odd", [None, [], {}, "x", 5, [{"type": ["compaction"]}, {"type": {}}, 7]])
 def test_iterations_of_no_known_form_count_nothing(odd: Any) -> None:
     usage = {"input_tokens": 5, "output_tokens": 2, "iterations": odd}

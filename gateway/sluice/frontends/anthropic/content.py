@@ -2,8 +2,9 @@
 
 A user's message with tool results becomes several: one of role tool for each result, and the user's own words
 between them. What no other dialect has (the calls and results of tools that Anthropic ran, uploads to its
-containers) is left out: in Anthropic's own dialect messages are passed on as they came. Citations on texts
-are left out, too.
+containers, tools that come and go within a conversation) is left out: in Anthropic's own dialect messages are
+passed on as they came. Citations on texts are left out, too. The tools that a search has found are told by
+their names; images and documents from sources that are unknown here go nowhere else.
 
 Standard: https://platform.claude.com/docs/en/api/messages/create (ContentBlockParam)
 """
@@ -24,18 +25,21 @@ Block = dict[str, Any]
 
 _BLOCK = frozenset({
     "type", "text", "source", "cache_control", "id", "name", "input", "tool_use_id", "content", "is_error", "thinking",
-    "signature", "data", "citations", "title", "context",
+    "signature", "data", "citations", "title", "context", "tool_name",
 })  # fmt: skip
+MAX_KIND = 64
+"""Characters of a source's type that are repeated in an error."""
+_NO_SYSTEM = frozenset({"image", "document", "search_result", "compaction"})
 _SOURCE = frozenset({"type", "media_type", "data", "url", "file_id", "content"})
 _encode = msgspec.json.Encoder().encode
 
 
 def texts_of(content: str | list[Block], at: str) -> tuple[Part, ...]:
-    """Returns the texts of a system prompt. Raises BadRequest if it has other blocks."""
+    """Returns the texts of a system prompt. Raises BadRequest for images, documents and the like."""
     if isinstance(content, str):
         return (Text(content),)
     for index, block in enumerate(content):
-        if block.get("type") != "text":
+        if block.get("type") in _NO_SYSTEM:
             raise refused(f"{at}[{index}].type", "must be text")
     return parts_of(content, at)
 
@@ -102,8 +106,13 @@ def assistant(content: str | list[Block], at: str) -> list[Message]:
 
 
 def system(content: str | list[Block], at: str) -> list[Message]:
-    """Parses a message of role system in the middle of a conversation. Raises BadRequest."""
-    return [Message("system", texts_of(content, at))]
+    """Parses a message of role system in the middle of a conversation, which may only add and remove tools:
+    elsewhere the list of tools is the whole one. Raises BadRequest.
+
+    https://platform.claude.com/docs/en/build-with-claude/mid-conversation-system-messages
+    """
+    texts = texts_of(content, at)
+    return [Message("system", texts)] if texts else []
 
 
 MESSAGES: Mapping[str, Callable[[str | list[Block], str], list[Message]]] = {
@@ -125,6 +134,9 @@ def _parts(block: Block, at: str) -> list[Part]:
             return _document(block, at)
         case "search_result":
             return _search_result(block, at)
+        case "tool_reference":
+            name = block.get("tool_name")
+            return [Text(f"Tool available: {name}")] if isinstance(name, str) else []
         case "compaction":
             summary = block.get("content")
             return [Text(summary)] if isinstance(summary, str) else []
@@ -156,6 +168,15 @@ def _url(source: Block, at: str) -> str:
     return url
 
 
+def _elsewhere(block: Block, source: Block, at: str) -> Other:
+    """Returns an image or a document from a source of an unknown type, which other dialects refuse by it."""
+    match source.get("type"):
+        case str(kind) if kind:
+            return Other(f"{block['type']} of source {kind[:MAX_KIND]}", block)
+        case _:
+            raise refused(f"{at}.source.type", "must be a string")
+
+
 def _image(block: Block, at: str) -> Part:
     source, cache = _source(block, at), cache_of(block.get("cache_control"))
     match source.get("type"):
@@ -167,7 +188,7 @@ def _image(block: Block, at: str) -> Part:
         case "file":
             return _file({"file_id": _text(source, "file_id", f"{at}.source")}, None)
         case _:
-            raise refused(f"{at}.source.type", "must be one of base64, url, file")
+            return _elsewhere(block, source, at)
 
 
 def _document(block: Block, at: str) -> list[Part]:
@@ -195,7 +216,7 @@ def _document(block: Block, at: str) -> list[Part]:
         case "file":
             return [_file({"file_id": _text(source, "file_id", f"{at}.source"), **named}, marker)]
         case _:
-            raise refused(f"{at}.source.type", "must be one of base64, text, url, content, file")
+            return [_elsewhere(block, source, at)]
 
 
 def _file(file: Block, marker: Any) -> Other:

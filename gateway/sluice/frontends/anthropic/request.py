@@ -4,10 +4,10 @@ through `wire`.
 `wire` goes to upstreams of Anthropic's dialect as it came. Others get what the vocabulary has: see `content`
 for messages. Tools that are not the caller's own functions (`type` other than custom: web_search,
 code_execution, bash, text_editor, computer …) and MCP servers are Anthropic's alone: such a request is of its
-dialect only, and refused elsewhere. Fields that change nothing in what is answered (metadata, service_tier,
-context_management, container) are left out there; so is `thread` where it begins a thread (a conversation
-that the provider keeps for minutes, as far as it can). One that continues a thread has only what is new of
-the conversation, and is refused (`THREAD`).
+dialect only, and refused elsewhere; but a tool that searches among the tools (`SEARCH`) is left out. So are
+fields that change nothing in what is answered (metadata, service_tier, context_management, container), and
+`thread` where it begins a thread (a conversation that the provider keeps for minutes, as far as it can). One
+that continues a thread has only what is new of the conversation, and is refused (`THREAD`).
 
 Refused are names that some servers would take for another, as `sluice.frontends.checks.check_names` says.
 
@@ -70,6 +70,11 @@ THREAD = "thread"
 https://platform.claude.com/docs/en/build-with-claude/message-threads. Where it stands in `dialect_only` and
 there is no such thread, callers get an error in the provider's form and replay the conversation."""
 ATTRIBUTION = "x-anthropic-billing-header:"
+SEARCH = "tool_search_tool"
+"""How the types of the tools begin that find the tools whose loading is deferred. Other vendors are given all
+tools at once, so there is nothing to be found.
+
+https://platform.claude.com/docs/en/agents-and-tools/tool-use/tool-search-tool"""
 MAX_KIND_SHOWN = 64
 """Characters of a tool's type that are repeated in an error."""
 
@@ -189,6 +194,8 @@ def _tools(tools: list[Block]) -> tuple[tuple[Tool, ...], str]:
         if kind not in (None, "custom"):
             if not isinstance(kind, str):
                 raise refused(f"{at}.type", "must be a string")
+            if kind.startswith(SEARCH):
+                continue
             shown = kind[:MAX_KIND_SHOWN]
             # Claude Code asks again without its advisor where it finds the API's own words for an unknown tool
             bound = bound or f"{at}: a tool of type {shown} (Input tag '{shown}')"
