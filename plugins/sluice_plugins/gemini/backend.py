@@ -9,8 +9,8 @@ What the request loses or changes on the way:
   - system messages are gathered, wherever they stand, into `systemInstruction`;
   - neighbouring messages of one role become one, and a conversation that the model begins is given a user's turn first;
   - calls and their results have no ids there: results stand in the order of their calls, by name;
-  - a result that is no JSON object is `output` of one, and that of a tool that failed `error`; its images stand behind it, and
-    in it from Gemini 3 on;
+  - a result that is no JSON object, or has a `$ref`, is `output` of one, and that of a tool that failed `error`; its images
+    stand behind it, and in it from Gemini 3 on;
   - images and files by URL are `fileData` (gs://, https://), those in the request `inlineData`; OpenAI's file ids mean nothing;
   - parallel calls cannot be forbidden, and what else is left out stands in config/models.yaml.
 
@@ -47,6 +47,7 @@ from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.gemini.operations import Counting, Embeddings
 from sluice_plugins.gemini.passing import PassingDecoder, WholeAnswerDecoder
+from sluice_plugins.gemini.schemas import google_schema
 from sluice_plugins.gemini.stream import GenerateDecoder
 from sluice_plugins.gemini.thinking import generation, thinking_config
 from sluice_plugins.gemini.wire import UNSIGNED, edits_of, with_extra
@@ -254,7 +255,7 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "frequencyPenalty": sampling.frequency_penalty,
             "presencePenalty": sampling.presence_penalty,
             "responseMimeType": "application/json" if wanted.type != "text" else None,
-            "responseJsonSchema": wanted.json_schema.schema if wanted.json_schema is not None else None,
+            "responseJsonSchema": google_schema(wanted.json_schema.schema) if wanted.json_schema else None,
             "thinkingConfig": thinking_config(chat.reasoning, model, thoughts=self.thoughts) or None,
         }
         return {name: value for name, value in config.items() if value is not None}
@@ -354,7 +355,9 @@ def _result(message: Message, name: str, *, newer: bool) -> list[Block]:
 
 
 def _as_object(text: str) -> Raw | None:
-    if not text.lstrip().startswith("{"):
+    """The text, if it is a JSON object without a `$ref`, by which Google looks for a part of the result
+    (vercel/ai#14369, BerriAI/litellm#38223)."""
+    if not text.lstrip().startswith("{") or '"$ref"' in text:
         return None
     try:
         msgspec.json.decode(text, type=dict[str, Any])
@@ -442,7 +445,7 @@ def _declaration(tool: Tool) -> Block:
     if tool.description:
         declared["description"] = tool.description
     if tool.parameters and (tool.parameters.get("properties") or tool.parameters.get("type") != "object"):
-        declared["parametersJsonSchema"] = dict(tool.parameters)
+        declared["parametersJsonSchema"] = google_schema(tool.parameters)
     return declared
 
 

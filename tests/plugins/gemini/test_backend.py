@@ -193,12 +193,21 @@ def test_a_conversation_becomes_contents(case: str) -> None:
 
 
 def test_a_tool_that_failed_has_an_error() -> None:
-    results = [said("tool", text, tool_call_id="t", failed=True) for text in ("gone", '{"code": 5}')]
-    [turn] = body(messages=(*results,))["contents"]
+    called = said("assistant", tool_calls=(ToolCall("t", "f", ""), ToolCall("u", "f", "")))
+    told = {"t": "gone", "u": '{"code": 5}'}
+    results = [said("tool", text, tool_call_id=id, failed=True) for id, text in told.items()]
+    *_, turn = body(messages=(said("user", "?"), called, *results))["contents"]
     assert [part["functionResponse"]["response"] for part in turn["parts"]] == [
         {"error": "gone"},
         {"error": {"code": 5}},
     ]
+
+
+@pytest.mark.parametrize("text", ['{"$ref": "#/a"}', '{"properties": {"x": {"$ref": "#/$defs/X"}}}'])
+def test_a_result_with_a_reference_is_told_as_a_text(text: str) -> None:
+    called = said("assistant", tool_calls=(ToolCall("t", "f", ""),))
+    *_, turn = body(messages=(said("user", "?"), called, said("tool", text, tool_call_id="t")))["contents"]
+    assert turn["parts"][0]["functionResponse"]["response"] == {"output": text}
 
 
 def test_anthropic_is_not_sent_googles_signatures() -> None:
@@ -232,6 +241,9 @@ TOOL = Tool("weather", "Tells it", {"type": "object", "properties": {"city": {"t
 DECLARED = {"name": "weather", "description": "Tells it", "parametersJsonSchema": TOOL.parameters}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
+REFERRING = {"properties": {"a": {"$ref": "#/definitions/A", "title": "T"}}, "definitions": {"A": SCHEMA}}
+ALONE = {"properties": {"a": {**SCHEMA, "title": "T"}}, "$defs": {"A": SCHEMA}}
+
 FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {}),
     ({"messages": (said("system", "be"), said("user", "a"), said("system", "brief"))},
@@ -240,6 +252,10 @@ FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
      {"generationConfig": {"maxOutputTokens": 7, "temperature": 0.0, "topP": 0.5, "topK": 40, "seed": 1, "stopSequences": ["a"],
                            "frequencyPenalty": 0.1, "presencePenalty": 0.2}}),
     ({"tools": (TOOL,)}, {"tools": [{"functionDeclarations": [DECLARED]}]}),
+    ({"tools": (Tool("t", "", REFERRING),),
+      "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": REFERRING}}},
+     {"tools": [{"functionDeclarations": [{"name": "t", "parametersJsonSchema": ALONE}]}],
+      "generationConfig": {"responseMimeType": "application/json", "responseJsonSchema": ALONE}}),
     ({"tools": (Tool("t"),), "tool_choice": "none"},
      {"tools": [{"functionDeclarations": [{"name": "t"}]}], "toolConfig": {"functionCallingConfig": {"mode": "NONE"}}}),
     ({"tools": (Tool("t"),), "tool_choice": ("function", "t")},

@@ -1,0 +1,71 @@
+"""JSON Schemas as Gemini takes them. Pure.
+
+It knows references, but nothing may stand beside one ("$ref was set alongside unsupported fields"), and
+definitions are found in `$defs` alone. pydantic writes a description beside a reference, older writers
+`definitions`.
+
+https://ai.google.dev/api/generate-content#GenerationConfig (responseJsonSchema); anomalyco/opencode#12295,
+su-kaka/gcli2api#374, google-gemini/gemini-cli#13326
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+Schema = dict[str, Any]
+_OLD, _NEW = "#/definitions/", "#/$defs/"
+MAX_DEPTH = 64
+"""Levels that are looked through; a schema with more is left as it is there."""
+MAX_VALUES = 100_000
+"""Values of a schema beyond which nothing is copied any more: definitions can refer to others without end."""
+
+
+def google_schema(schema: Mapping[str, Any]) -> Schema:
+    """The schema with each reference alone, its neighbours put into a copy of what it refers to."""
+    found = dict(schema)
+    definitions: Schema = {}
+    for name in ("definitions", "$defs"):
+        if isinstance(group := found.get(name), dict):
+            definitions |= group
+            del found[name]
+    if not definitions:
+        return found
+    walk = _Walk(definitions)
+    defined = {name: walk(value, 1) for name, value in definitions.items()}
+    return {**walk.each(found, 1), "$defs": defined}
+
+
+class _Walk:
+    def __init__(self, definitions: Schema) -> None:
+        self._definitions = definitions
+        self._within: list[str] = []  # definitions that are being copied
+        self._values = 0  # seen so far
+
+    def __call__(self, value: Any, depth: int) -> Any:
+        self._values += 1
+        if depth > MAX_DEPTH:
+            return value
+        if isinstance(value, list):
+            return [self(inner, depth + 1) for inner in value]
+        if not isinstance(value, dict):
+            return value
+        match value.get("$ref"):
+            case str(place):
+                return self._reference(place.replace(_OLD, _NEW, 1), value, depth)
+            case _:
+                return self.each(value, depth)
+
+    def each(self, schema: Schema, depth: int) -> Schema:
+        return {name: self(value, depth + 1) for name, value in schema.items()}
+
+    def _reference(self, place: str, value: Schema, depth: int) -> Any:
+        beside = {name: inner for name, inner in value.items() if not name.startswith("$")}
+        name = place.removeprefix(_NEW)
+        definition = self._definitions.get(name)
+        if not isinstance(definition, dict):
+            return value
+        if not beside or name in self._within or self._values > MAX_VALUES:
+            return {"$ref": place}
+        self._within.append(name)
+        found = self({**definition, **beside}, depth)
+        self._within.pop()
+        return found
