@@ -3,14 +3,18 @@
 The Responses API, Gemini's and Ollama's let other messages stand between: what a user wrote while a tool ran, a
 note of the client's in the turn that has the results, results of two calls in the order of their ends.
 Anthropic, Bedrock, Cohere, Mistral and OpenAI's Chat Completions refuse such a conversation
-(QwenLM/qwen-code#8161, sgl-project/sglang#29083). What stood between follows the results. A result whose call
-nobody made stays where it is, for the vendor to judge.
+(QwenLM/qwen-code#8161, sgl-project/sglang#29083). What stood between follows the results.
+
+A result whose call is not in the conversation, because a client cut its beginning off, or that is another one of
+a call that has its result, is told as what a user says: vendors refuse it as a result, and the conversation with
+it from then on (anthropics/claude-code#6836, lidge-jun/opencodex#3420).
 
 A call that has no result, because its client was interrupted, gets one that says so: otherwise the vendors
 refuse the conversation from then on (anthropics/claude-code#1776, tidyverse/ellmer#459, livekit/agents#5092,
 agno-agi/agno#6698; Gemini: google-gemini/gemini-cli#16415). Calls that the conversation ends with stay open.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from sluice.model.chat import Message, Text, ToolCall
@@ -19,6 +23,8 @@ NO_RESULT = (
     "There is no result of this call: it was interrupted, or its result was lost. It may have had its effect."
 )
 """The result of a call that has none."""
+LOST = "The result of a tool call that is not in this conversation:"
+"""What stands before a result that is of no call, or another one of a call."""
 
 
 def results_first(messages: Sequence[Message]) -> Sequence[Message]:
@@ -28,12 +34,16 @@ def results_first(messages: Sequence[Message]) -> Sequence[Message]:
         return messages
     groups: list[list[Message]] = []
     callers: dict[str, list[Message]] = {}  # the latest group that has a call of this id
+    left: dict[str, int] = {}  # calls of this id in that group that have no result so far
     for message in messages:
-        group = callers.get(message.tool_call_id) if message.role == "tool" else None
-        if group is not None:
-            group.append(message)
-            continue
+        if message.role == "tool":
+            if left.get(message.tool_call_id):
+                left[message.tool_call_id] -= 1
+                callers[message.tool_call_id].append(message)
+                continue
+            message = Message("user", (Text(LOST), *message.parts))
         groups.append(started := [message])
+        left.update(Counter([call.id for call in message.tool_calls]))
         callers.update([(call.id, started) for call in message.tool_calls])
     for group in groups:
         if group[0].tool_calls and (len(group) > 1 or group is not groups[-1]):
@@ -44,18 +54,16 @@ def results_first(messages: Sequence[Message]) -> Sequence[Message]:
 def _in_order(messages: Sequence[Message]) -> bool:
     """Returns whether before each result there are only other results, and the message that has its call; and
     whether each call has one, but those that the conversation ends with."""
-    made: list[str] = []  # of the latest message that is no result
-    left: list[str] = []  # of these, those without a result so far
+    left: list[str] = []  # calls of the latest message that is no result, those without a result so far
     for message in messages:
         if message.role != "tool":
             if left:
                 return False
-            if message.tool_calls or made:
-                made = [call.id for call in message.tool_calls]
-                left = made.copy()
-        elif message.tool_call_id not in made:
+            if message.tool_calls:
+                left = [call.id for call in message.tool_calls]
+        elif message.tool_call_id not in left:
             return False
-        elif message.tool_call_id in left:
+        else:
             left.remove(message.tool_call_id)
     return not left or messages[-1].role != "tool"
 

@@ -1,12 +1,13 @@
 """Results of tools stand directly behind the message that called them, whatever a caller puts between."""
 
 import json
+import time
 from typing import Any
 
 import pytest
 
 from sluice.model.chat import Message, Text, ToolCall
-from sluice_plugins.tool_order import NO_RESULT, results_first
+from sluice_plugins.tool_order import LOST, NO_RESULT, results_first
 from tests.matrix.lanes import UPSTREAMS, parsed, sent
 
 
@@ -20,6 +21,10 @@ def called(*ids: str) -> Message:
 
 def result(id: str, text: str = "r") -> Message:
     return Message("tool", (Text(text),), tool_call_id=id)
+
+
+def lost(text: str = "r") -> Message:
+    return Message("user", (Text(LOST), Text(text)))
 
 
 Q = said("user", "q")
@@ -83,7 +88,7 @@ def none(id: str) -> Message:
             [called("a"), WAIT, called("b"), WAIT, result("b"), result("a")],
             [called("a"), result("a"), WAIT, called("b"), result("b"), WAIT],
         ),
-        ([called("a"), result("x"), WAIT], [called("a"), none("a"), result("x"), WAIT]),
+        ([called("a"), result("x"), WAIT], [called("a"), none("a"), lost(), WAIT]),
     ],
 )
 def test_a_call_without_a_result_gets_one_that_says_so(given: list[Message], expected: list[Message]) -> None:
@@ -91,8 +96,35 @@ def test_a_call_without_a_result_gets_one_that_says_so(given: list[Message], exp
     assert results_first(expected) == expected
 
 
-def test_a_result_that_nobody_asked_for_stays_in_its_place() -> None:
-    assert results_first([Q, result("x"), WAIT]) == [Q, result("x"), WAIT]
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([Q, result("x"), WAIT], [Q, lost(), WAIT]),
+        ([result("x"), result("y", "s"), Q], [lost(), lost("s"), Q]),
+        ([called("a"), result("a"), result("a", "again")], [called("a"), result("a"), lost("again")]),
+        (
+            [called("a", "b"), result("a"), result("a", "again"), result("b")],
+            [called("a", "b"), result("a"), result("b"), lost("again")],
+        ),
+        (
+            [called("a"), result("a", "1"), called("a"), result("a", "2"), result("a", "3")],
+            [called("a"), result("a", "1"), called("a"), result("a", "2"), lost("3")],
+        ),
+    ],
+)
+def test_a_result_that_is_of_no_call_is_told_as_what_a_user_says(
+    given: list[Message], expected: list[Message]
+) -> None:
+    assert results_first(given) == expected
+    assert results_first(expected) is expected
+
+
+def test_many_results_in_a_wrong_order_take_no_time() -> None:
+    ids = [str(index) for index in range(3000)]
+    start = time.process_time()
+    ordered = results_first([called(*ids), WAIT, *[result(id) for id in reversed(ids)], result("x")])
+    assert len(ordered) == 3003
+    assert time.process_time() - start < 2
 
 
 ITEMS = [

@@ -183,11 +183,13 @@ def test_results_follow_their_calls_in_one_turn() -> None:
     messages = (
         HI,
         Message(
-            "assistant", (Text("Well"),), (ToolCall("t1", "f", '{"a":1}'), ToolCall("functions.g:0", "g", ""))
+            "assistant",
+            (Text("Well"),),
+            (ToolCall("t1", "f", '{"a":1}'), ToolCall("functions.g:0", "g", ""), ToolCall("t2", "f", "")),
         ),
         Message("tool", (Text('{"b": 2.50}'),), tool_call_id="functions.g:0"),
         Message("tool", (Text("no file"), Image(PNG)), tool_call_id="t1", failed=True),
-        Message("tool", (Text(""),), tool_call_id="t1"),
+        Message("tool", (Text(""),), tool_call_id="t2"),
         Message("user", (Text("Go on"),)),
     )
     found = body(*messages, tools=(TOOL,))
@@ -199,6 +201,7 @@ def test_results_follow_their_calls_in_one_turn() -> None:
                 {"text": "Well"},
                 {"toolUse": {"toolUseId": "t1", "name": "f", "input": {"a": 1}}},
                 {"toolUse": {"toolUseId": fitted, "name": "g", "input": {}}},
+                {"toolUse": {"toolUseId": "t2", "name": "f", "input": {}}},
             ],
         },
         {
@@ -215,7 +218,7 @@ def test_results_follow_their_calls_in_one_turn() -> None:
                         "status": "error",
                     }
                 },
-                {"toolResult": {"toolUseId": "t1", "content": [{"text": "(no output)"}]}},
+                {"toolResult": {"toolUseId": "t2", "content": [{"text": "(no output)"}]}},
                 {"text": "Go on"},
             ],
         },

@@ -68,11 +68,12 @@ def test_messages_of_every_role_are_items() -> None:
 def test_a_tool_that_failed_says_so_in_its_output() -> None:
     image = Image("data:image/png;base64,aGk=")
     results = [
-        Message("tool", parts, tool_call_id="t", failed=True)
-        for parts in ((Text("gone"),), (Text("gone"), image))
+        Message("tool", parts, tool_call_id=id, failed=True)
+        for id, parts in (("t", (Text("gone"),)), ("u", (Text("gone"), image)))
     ]
-    chat = ChatRequest("anthropic", None, (Message("user", (Text("Hi"),)), *results))
-    _, plain, shown = sent(chat)["input"]
+    called = Message("assistant", (), (ToolCall("t", "f", "{}"), ToolCall("u", "f", "{}")))
+    chat = ChatRequest("anthropic", None, (Message("user", (Text("Hi"),)), called, *results))
+    *_, plain, shown = sent(chat)["input"]
     assert plain["output"] == "Error: gone"
     assert [part.get("text") for part in shown["output"]] == ["Error: gone", None]
 
