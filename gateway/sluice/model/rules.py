@@ -47,24 +47,25 @@ class Overrides(msgspec.Struct, frozen=True):
 class ModelRules(msgspec.Struct, frozen=True):
     """The rules of one target.
 
-    drop           fields that are left out
-    either         groups of fields of which only the first given one is sent
-    rename         other names of fields
-    cap            maximum values; of `stop`, the maximum number of sequences
-    default        values for fields that the caller does not set
-    force          values that replace the caller's
-    roles          other names of messages' roles
-    plain_images   data: URLs of images are normalized
-    lacks          features (`sluice.model.features`) that the model lacks, though its dialect can express them
-    blank_stops    the model accepts stop sequences of white space
-    efforts        the efforts of reasoning that it accepts
-    always_thinks  it thinks unless thinking is turned off
-    prefix         a last message of the assistant has to be marked as the answer's beginning (`prefix: true`, Mistral)
-    prefill        it continues a last message of the assistant; otherwise a cut answer is not continued in this way,
-                   whatever the target's option says
-    cache_marks    the form of callers' marks for the prompt cache, if its dialect has none for every model (OpenAI's)
-    replies        an assistant's message is needed between results of tools and a user's message (Mistral)
-    least_tokens   the smallest token limit
+    drop             fields that are left out
+    either           groups of fields of which only the first given one is sent
+    rename           other names of fields
+    cap              maximum values; of `stop`, the maximum number of sequences
+    default          values for fields that the caller does not set
+    force            values that replace the caller's
+    roles            other names of messages' roles
+    plain_images     data: URLs of images are normalized
+    lacks            features (`sluice.model.features`) that the model lacks, though its dialect can express them
+    blank_stops      the model accepts stop sequences of white space
+    efforts          the efforts of reasoning that it accepts
+    always_thinks    it thinks unless thinking is turned off
+    prefix           a last message of the assistant has to be marked as the answer's beginning (`prefix: true`, Mistral)
+    prefill          it continues a last message of the assistant; otherwise a cut answer is not continued in this way,
+                     whatever the target's option says
+    cache_marks      the form of callers' marks for the prompt cache, if its dialect has none for every model (OpenAI's)
+    replies          an assistant's message is needed between results of tools and a user's message (Mistral)
+    blank_reasoning  tool calls of earlier messages need some reasoning while it thinks (DeepSeek, Moonshot)
+    least_tokens     the smallest token limit
     """
 
     drop: frozenset[str] = frozenset()
@@ -87,6 +88,7 @@ class ModelRules(msgspec.Struct, frozen=True):
     prefill: bool = True
     cache_marks: CacheMarks = ""
     replies: bool = False
+    blank_reasoning: bool = False
     least_tokens: int = 0
 
     @property
@@ -134,6 +136,7 @@ class ModelRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefill: bool | None = None
     cache_marks: CacheMarks | None = None
     replies: bool | None = None
+    blank_reasoning: bool | None = None
     least_tokens: int | None = None
 
     def holds_for(self, backend: str, host: str, model: str, vendor: str = "") -> bool:
@@ -164,6 +167,7 @@ _LATER_WINS = (
     "prefill",
     "cache_marks",
     "replies",
+    "blank_reasoning",
     "least_tokens",
 )
 

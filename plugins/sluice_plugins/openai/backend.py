@@ -28,7 +28,14 @@ from sluice.wire.upstream_errors import upstream_error
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.openai.document import DocumentDecoder
 from sluice_plugins.openai.embeddings import Embeddings
-from sluice_plugins.openai.messages import cache_options, lacks_replies, messages_of, with_replies
+from sluice_plugins.openai.messages import (
+    cache_options,
+    lacks_reasoning,
+    lacks_replies,
+    messages_of,
+    with_reasoning,
+    with_replies,
+)
 from sluice_plugins.openai.reasoning import effort_of
 from sluice_plugins.openai.stream import ChunkDecoder
 from sluice_plugins.tool_ids import fitted_ids, fitted_wire_ids, ids_fit
@@ -225,7 +232,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         body = chat.body
         if self.rules.prefix and any([message.role == "assistant" for message in chat.messages[-1:]]):
             return b""
-        if not (chat.only_texts or (self._limit_stands(chat, wire) and self._ids_stand(chat))):
+        if not (chat.only_texts or (self._limit_stands(chat, wire) and self._messages_stand(chat, wire))):
             return b""
         if wire.get("model") != model:
             edited = with_known_string(body, b'"model"', _encode(model)) if "model" in wire else None
@@ -242,12 +249,18 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             return body if wire["stream_options"] == _USAGE else b""
         return with_member(body, b'"stream_options":{"include_usage":true}')
 
-    def _ids_stand(self, chat: ChatRequest) -> bool:
-        """Returns whether the ids of tool calls can stay, and no message has to be put between others."""
+    def _messages_stand(self, chat: ChatRequest, wire: dict[str, Any]) -> bool:
+        """Returns whether the ids of tool calls can stay, and no message has to be put between others or
+        needs a field more."""
         rules = self.rules
         return (not rules.tool_ids or ids_fit(chat.messages, rules.tool_ids)) and not (
-            rules.replies and lacks_replies([message.role for message in chat.messages])
+            (rules.replies and lacks_replies([message.role for message in chat.messages]))
+            or (self._fills_reasoning(chat) and lacks_reasoning(wire["messages"]))
         )
+
+    def _fills_reasoning(self, chat: ChatRequest) -> bool:
+        """Returns whether tool calls without reasoning need a blank one: not where no thinking is wanted."""
+        return self.rules.blank_reasoning and (chat.reasoning is None or chat.reasoning.effort != "none")
 
     def _limit_stands(self, chat: ChatRequest, wire: dict[str, Any]) -> bool:
         """Returns whether the token limit can stay: given once, as an integer, under the required name."""
@@ -276,6 +289,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             body["messages"] = fitted_wire_ids(body["messages"], self.rules.tool_ids)
         if self.rules.replies:
             body["messages"] = with_replies(body["messages"])
+        if self._fills_reasoning(chat):
+            body["messages"] = with_reasoning(body["messages"])
         return body
 
     def _translated(self, chat: ChatRequest) -> dict[str, Any]:
@@ -290,6 +305,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         )
         if rules.replies:
             written = with_replies(written)
+        if self._fills_reasoning(chat):
+            written = with_reasoning(written)
         if (
             sampling is _NO_SAMPLING
             and not chat.tools

@@ -3,13 +3,16 @@
 By the standard each call has an index, its first delta an id and the full name, and the others pieces of its
 arguments. Vendors deviate from that in many ways. The rules:
 
-    an index not seen yet   a new call, whatever the id is (older vLLM makes up an id for every delta)
+    an index not seen yet   a new call, whatever the id is (older vLLM makes up an id for every delta); but with neither id
+                            nor name the last call, if its arguments are not complete (vLLM, where a guess of several
+                            tokens spans two calls)
     the same index          another call begins with a new id and a name; with a name again, if the arguments so far are
                             complete; and with arguments that start over after complete ones (it has the name of the last)
     no index                the call with this id, else the last call, until a new id or name comes
     a name in pieces        is joined until the first piece of the arguments comes; only then is the call announced
 
-A repeated name is the same name. An id that another call of this answer or conversation has is ignored.
+A repeated name is the same name, and special tokens in it are not of it ("f<|channel|>commentary", gpt-oss). An
+id that another call of this answer or conversation has is ignored.
 """
 
 import re
@@ -165,6 +168,8 @@ class ReceivedCalls:
         """Append the delta's events. Raises UpstreamGarbled for more than MAX_CALLS calls."""
         function = delta.function or _NO_FUNCTION
         name = function.name or ""
+        if "<|" in name:
+            name = name.partition("<|")[0] or name
         if delta.index is None:
             call = self._of_id(delta.id) or self._latest
         else:
@@ -233,11 +238,12 @@ class ReceivedCalls:
         return next((call for call in reversed(self.made) if call.is_named(given)), None)
 
     def _unnumbered(self, delta: ToolCallPart, name: str) -> ReceivedCall | None:
-        """The last call, if it began without an index and this delta gives it one."""
+        """The last call, if it began without an index and this delta gives it one; or if this can be no
+        other."""
         call = self._latest
         if delta.index is None or call is None or name or (delta.id and not call.is_named(delta.id)):
             return None
-        if call in self._by_index.values():
+        if call in self._by_index.values() and (delta.id or not call.name or call.arguments.complete):
             return None
         self._by_index[delta.index] = call
         return call

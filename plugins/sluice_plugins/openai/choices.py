@@ -178,9 +178,11 @@ class ChoiceDecoder(msgspec.Struct, eq=False):
                 if type(content) is str:
                     events.append(TextDelta(content))
                 else:
-                    text = _parts(content, events)  # type: ignore[arg-type]
+                    text, thoughts = _parts(content, events)  # type: ignore[arg-type]
                     if text is not None and self.verbatim:
                         self._edit().set(text, "choices", position, key, "content")
+                        if thoughts:
+                            self._edit().set(thoughts, "choices", position, key, "reasoning_content")
             if delta.refusal:
                 events.append(RefusalDelta(delta.refusal))
                 state.content = True
@@ -197,8 +199,9 @@ class ChoiceDecoder(msgspec.Struct, eq=False):
                 self._tool_call(
                     ToolCallPart(function=delta.function_call), state, events, position, key, "function_call"
                 )
-        if choice.finish_reason:
-            self._end(choice.finish_reason, position, key, state, events)
+        ended = choice.native_finish_reason if failed_natively(choice) else choice.finish_reason
+        if ended:
+            self._end(ended, position, key, state, events)
             if self._failure is not None and choice.error:
                 self._failure = stream_error({"error": choice.error})
         if choice.usage is not None:
@@ -316,21 +319,29 @@ class ChoiceDecoder(msgspec.Struct, eq=False):
         return self._edits
 
 
-def _parts(parts: Sequence[ContentPart], events: list[StreamEvent]) -> str | None:
-    """Append the events of content that is a list of parts. Returns its text if it has nothing else, else
-    None."""
-    only_text = True
+def failed_natively(choice: Choice) -> bool:
+    """Returns whether the upstream's own upstream failed, though it tells an ordinary end."""
+    native = choice.native_finish_reason
+    return type(native) is str and failure_of(native) is not None
+
+
+def _parts(parts: Sequence[ContentPart], events: list[StreamEvent]) -> tuple[str | None, str]:
+    """Append the events of content that is a list of parts. Returns its text and its thoughts if it has
+    nothing else, else None: clients of this dialect know a text alone."""
+    known = True
+    thoughts: list[str] = []
     for part in parts:
         if part.text:
             events.append(TextDelta(part.text))
-        only_text = (
-            only_text and part.thinking is None and (part.text is not None or part.type in ("text", ""))
+        thinking = part.thinking
+        known = known and (
+            part.text is not None or thinking is not None or part.type in ("text", "thinking", "")
         )
-        match part.thinking:
-            case None | "":
-                pass
-            case str(text):
-                events.append(ReasoningDelta(text))
-            case thoughts:
-                events.extend(ReasoningDelta(thought.text) for thought in thoughts if thought.text)
-    return "".join(part.text or "" for part in parts) if only_text else None
+        pieces = (
+            [thinking or ""]
+            if not isinstance(thinking, list)
+            else [thought.text or "" for thought in thinking]
+        )
+        events.extend([ReasoningDelta(piece) for piece in pieces if piece])
+        thoughts += pieces
+    return ("".join([part.text or "" for part in parts]) if known else None), "".join(thoughts)

@@ -16,6 +16,11 @@ FinishWord = Literal[
     "safety", "recitation", "prohibited_content", "blocklist", "model_context_window_exceeded", "max_output_tokens",
 ]  # fmt: skip
 """Finish reasons of complete answers, as vendors write them; any other may mean a failure."""
+NativeWord = Literal[
+    "stop", "STOP", "end_turn", "completed", "complete", "eos", "length", "max_tokens", "MAX_TOKENS", "max_output_tokens",
+    "tool_calls", "tool_use", "stop_sequence", "content_filter",
+]  # fmt: skip
+"""The usual ones of `native_finish_reason`."""
 
 
 class ContentPart(msgspec.Struct, gc=False):
@@ -100,7 +105,9 @@ class ReportedUsage(msgspec.Struct, gc=False):
 
 class Choice(msgspec.Struct, gc=False):
     """`usage` is Moonshot's place for it, `error` OpenRouter's for one; `finish_reason` is "" at some until
-    there is one. `text` is that of /completions, which some have beside the delta, and some alone."""
+    there is one. `text` is that of /completions, which some have beside the delta, and some alone.
+    `native_finish_reason` is the word of OpenRouter's own upstream, which may tell of a failure alone
+    (OleksandrChekhovskyi/hax#15)."""
 
     delta: Delta | None = None
     text: str | None = None
@@ -108,6 +115,7 @@ class Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     usage: ReportedUsage | None = None
     error: Any = None
+    native_finish_reason: Any = None
 
 
 class _Groq(msgspec.Struct, gc=False):
@@ -141,6 +149,7 @@ class _OrdinaryChoice(msgspec.Struct, gc=False):
     text: str | None = None
     finish_reason: FinishWord | None = None
     usage: None = None
+    native_finish_reason: NativeWord | None = None
 
 
 class OrdinaryChunk(msgspec.Struct, gc=False):
@@ -219,6 +228,7 @@ class _OrdinaryAnswer(msgspec.Struct, gc=False):
     index: Literal[0]
     finish_reason: FinishWord
     usage: None = None
+    native_finish_reason: NativeWord | None = None
 
 
 class OrdinaryDocument(msgspec.Struct, gc=False):

@@ -17,7 +17,7 @@ from sluice.wire.lenient import encoded, fit, parse, parse_again, whole_characte
 from sluice.wire.sse import EventStream
 from sluice_plugins.decoding import MALFORMED, MAX_EVENT, failure_of
 from sluice_plugins.openai import stream as openai_stream
-from sluice_plugins.openai.choices import ChoiceDecoder
+from sluice_plugins.openai.choices import ChoiceDecoder, failed_natively
 from sluice_plugins.openai.chunk import Choice, Delta, ReportedUsage, decode_ordinary_document
 from sluice_plugins.openai.edits import Edits
 from sluice_plugins.openai.ends import COUNTS, FINISH, completed, finished
@@ -213,6 +213,7 @@ def _only_text(choices: list[_MessageChoice]) -> str:
         message is None
         or not native
         or failure_of(native) is not None
+        or failed_natively(choice)
         or choice.index != 0
         or choice.usage is not None
         or len(choices) > 1

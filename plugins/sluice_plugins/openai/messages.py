@@ -108,6 +108,30 @@ def with_replies(messages: Sequence[Wire]) -> list[Wire]:
     return found
 
 
+BLANK = " "
+"""The reasoning of a tool call that came without any (another model's, or a caller that does not keep it), where
+a vendor insists on some: DeepSeek takes any text, Moonshot any but an empty one.
+
+experientiallabs/experiential#887 (measured), earendil-works/pi#4178 (measured)"""
+
+
+def lacks_reasoning(messages: Sequence[Wire]) -> bool:
+    """Returns whether a message has tool calls and no reasoning."""
+    return any([message.get("tool_calls") and not message.get("reasoning_content") for message in messages])
+
+
+def with_reasoning(messages: Sequence[Wire]) -> list[Wire]:
+    """The messages, those with tool calls and no reasoning with a blank one. `reasoning` is another name of
+    it."""
+    found: list[Wire] = []
+    for message in messages:
+        if message.get("tool_calls") and not message.get("reasoning_content"):
+            named = message.get("reasoning")
+            message = {**message, "reasoning_content": named if named and isinstance(named, str) else BLANK}
+        found.append(message)
+    return found
+
+
 def _loop(messages: Sequence[Message]) -> int:
     """The index of the last message that a person wrote: what follows is a tool loop that is not over."""
     return next((index for index in range(len(messages) - 1, -1, -1) if messages[index].role == "user"), -1)

@@ -227,6 +227,27 @@ STREAMS: list[tuple[str, bytes, list[StreamEvent]]] = [
         [START, ToolCallStarted(0, "a", "f"), ToolCallDelta(0, "{"), ToolCallDelta(0, "}")],
     ),
     (
+        "a call goes on under a new index",
+        calls(
+            function("f", '{"a"', id="a", index=0),
+            function(None, ":1}", index=1),
+            function("g", "{}", id="b", index=1),
+        ),
+        [
+            START,
+            ToolCallStarted(0, "a", "f"),
+            ToolCallDelta(0, '{"a"'),
+            ToolCallDelta(0, ":1}"),
+            ToolCallStarted(1, "b", "g"),
+            ToolCallDelta(1, "{}"),
+        ],
+    ),
+    (
+        "a name with special tokens",
+        calls(function("f<|channel|>commentary", "{}", id="a", index=0)),
+        [START, *BOTH[:2]],
+    ),
+    (
         "the name after the id",
         calls(function(None, "", id="a", index=0), function("f", None, index=0)),
         [START, ToolCallStarted(0, "a", "f")],
@@ -286,6 +307,13 @@ BROKEN: list[tuple[str, bytes, list[StreamEvent], str]] = [
     ("an error event in words", b"event: error\ndata: Boom\n\n", [], "stream_error"),
     ("an error with a status", b'data: {"error":{"message":"Boom","code":429}}\n\n', [], "rate_limited"),
     ("finish reason error", chunk({"content": "Hi"}, "error"), [START, HI], "stream_error"),
+    (
+        "an end that was a failure of the model behind",
+        b'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop",'
+        b'"native_finish_reason":"error"}]}\n\n',
+        [START, HI],
+        "stream_error",
+    ),
     ("a page", b" <!DOCTYPE html><html><body>Bad gateway", [], "garbled"),
     ("words", b"upstream connect error", [], "garbled"),
     (

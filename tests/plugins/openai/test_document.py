@@ -64,11 +64,6 @@ ANSWERS: list[tuple[str, bytes, list[StreamEvent]]] = [
         completion({"reasoning_content": "Hm", "content": "Hi"}),
         [START, ReasoningDelta("Hm"), TextDelta("Hi"), STOP],
     ),
-    (
-        "parts",
-        completion({"content": [{"type": "thinking", "thinking": "Hm"}, {"type": "text", "text": "Hi"}]}),
-        [START, ReasoningDelta("Hm"), TextDelta("Hi"), STOP],
-    ),
     ("a refusal", completion({"content": None, "refusal": "No"}), [START, RefusalDelta("No"), STOP]),
     (
         "two calls without an index, of one name",
@@ -105,6 +100,46 @@ def test_an_answer_is_read_in_any_cut_and_passed_on_to_the_byte(
         assert last == Verbatim(last.data, whole=True)  # type: ignore[union-attr]
         said = Accumulated(Answer("id", "chat", 1)).encode([*found, last])
         assert said.lstrip() == body.lstrip(), "but for white space before it"
+
+
+THOUGHTS = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}, {"type": "text", "text": "."}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "told"),
+    [
+        (
+            [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Hi"}],
+            {"content": "Hi", "reasoning_content": "Hm."},
+            [ReasoningDelta("Hm."), TextDelta("Hi")],
+        ),
+        (
+            [THOUGHTS, {"type": "text", "text": "H"}, {"type": "text", "text": "i"}],
+            {"content": "Hi", "reasoning_content": "Hm."},
+            [ReasoningDelta("Hm"), ReasoningDelta("."), TextDelta("H"), TextDelta("i")],
+        ),
+        ([{"type": "text", "text": "Hi"}], {"content": "Hi"}, [TextDelta("Hi")]),
+        ([{"type": "picture", "picture": "x"}], {"content": [{"type": "picture", "picture": "x"}]}, []),
+    ],
+)
+def test_content_in_parts_becomes_the_text_that_clients_know(
+    content: list[Any], message: dict[str, Any], told: list[StreamEvent]
+) -> None:
+    body = completion({"role": "assistant", "content": content})
+    *found, last = read([body])
+    assert found == [START, *told, STOP]
+    said = json.loads(Accumulated(Answer("id", "chat", 1)).encode([*found, last]))
+    assert said["choices"][0]["message"] == {"role": "assistant", **message}
+
+
+@pytest.mark.parametrize("native", ["error", "MALFORMED_FUNCTION_CALL"])
+def test_an_end_that_was_a_failure_of_the_model_behind_is_one(native: str) -> None:
+    choice = {"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}
+    body = completion(choices=[{**choice, "native_finish_reason": native}])
+    with pytest.raises(UpstreamError):
+        read([body])
+    fine = completion(choices=[{**choice, "native_finish_reason": "STOP"}])
+    assert read([fine])[:-1] == [START, TextDelta("Hi"), STOP]
 
 
 def test_a_stream_that_was_not_asked_for_is_read_as_one() -> None:

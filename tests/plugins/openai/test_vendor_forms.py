@@ -23,6 +23,9 @@ def upstream(kind: Any, host: str, model: str) -> Upstream:
 MISTRAL = upstream(OpenAI, "api.mistral.ai", "mistral-large-latest")
 GPT = upstream(OpenAI, "api.openai.com", "gpt-4.1")
 VLLM = upstream(OpenAI, "vllm.test", "qwen3")
+DEEPSEEK = upstream(OpenAI, "api.deepseek.com", "deepseek-v4-pro")
+KIMI = upstream(OpenAI, "api.moonshot.ai", "kimi-k2.5")
+GROK = upstream(OpenAI, "api.x.ai", "grok-4.20-0309-non-reasoning")
 OF_RESPONSES = upstream(Responses, "api.openai.com", "gpt-4.1")
 OTHER_RESPONSES = upstream(Responses, "vllm.test", "qwen3")
 
@@ -64,6 +67,54 @@ def test_mistral_is_told_something_of_the_assistants_between_a_result_and_its_us
     assert roles(asked(VLLM, messages=conversation("abcdefgh1"))) == ["user", "assistant", "tool", "user"]
     fine = conversation("abcdefgh1")[:3]
     assert roles(asked(MISTRAL, messages=fine)) == ["user", "assistant", "tool"]
+
+
+def with_thought(**thought: Any) -> list[dict[str, Any]]:
+    return [{**message, **thought} if message["role"] == "assistant" else message for message in CALLED]
+
+
+CALLED = conversation("abcdefgh1")
+USE = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
+
+
+@pytest.mark.parametrize("to", [DEEPSEEK, KIMI])
+def test_calls_without_reasoning_get_a_blank_one_where_a_vendor_insists_on_some(to: Upstream) -> None:
+    for messages, expected in [
+        (CALLED, " "),
+        (with_thought(reasoning_content=""), " "),
+        (with_thought(reasoning_content=None, reasoning="Hm"), "Hm"),
+        (with_thought(reasoning_content="Hm"), "Hm"),
+    ]:
+        user, called, *_ = asked(to, messages=messages, stream=True)["messages"]
+        assert called["reasoning_content"] == expected
+        assert "reasoning_content" not in user
+    use = {"role": "assistant", "content": [USE]}
+    result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "r"}]}
+    messages = [{"role": "user", "content": "q"}, use, result]
+    assert asked(to, "anthropic", max_tokens=9, messages=messages)["messages"][1]["reasoning_content"] == " "
+
+
+def test_calls_get_no_reasoning_where_none_is_wanted_or_no_vendor_insists() -> None:
+    for fields in ({"reasoning_effort": "none"}, {"thinking": {"type": "disabled"}}):
+        called = asked(DEEPSEEK, messages=CALLED, stream=True, **fields)["messages"][1]
+        assert "reasoning_content" not in called, fields
+    for to in (VLLM, GPT, upstream(OpenAI, "api.moonshot.ai", "moonshot-v1-8k")):
+        assert "reasoning_content" not in asked(to, messages=CALLED, stream=True)["messages"][1]
+    said = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}, CALLED[-1]]
+    assert asked(DEEPSEEK, messages=said, stream=True)["messages"] == said
+
+
+def test_moonshot_is_told_once_how_much_to_think() -> None:
+    fields = {"thinking": {"type": "enabled"}, "reasoning_effort": "high"}
+    body = asked(KIMI, messages=CALLED[:1], stream=True, **fields)
+    assert len(body.keys() & fields.keys()) == 1
+
+
+def test_no_grok_4_is_sent_penalties() -> None:
+    penalties = {"presence_penalty": 0, "frequency_penalty": 0.5}
+    body = asked(GROK, messages=CALLED[:1], stream=True, stop=["x"], **penalties)
+    assert not body.keys() & penalties.keys()
+    assert body["stop"] == ["x"]
 
 
 @pytest.mark.parametrize("length", [41, 64, 500])
