@@ -63,6 +63,7 @@ WORDS: dict[str, tuple[str, ...]] = {
         "The sum of prompt length (9351.0), query length (0) should not exceed max_num_tokens (8192)",
         "Request payload size exceeds the limit: 4194304 bytes.",
         "The long context beta is not yet available for this subscription.",
+        "Extra usage is required for long context requests, buy some",
         "the max input characters is 20000",
         "The message you submitted was too long, please reload the conversation and submit something shorter.",
         "Total tokens of image and text exceed max message tokens",
@@ -153,6 +154,7 @@ WORDS: dict[str, tuple[str, ...]] = {
         "已触发流量限制",
     ),
     "content_policy": (
+        "Invalid prompt: we have limited access to this content for safety reasons.",
         "Content Exists Risk",
         "The request was rejected because it was considered high risk",
         "Content violates usage guidelines",

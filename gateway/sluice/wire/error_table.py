@@ -243,6 +243,7 @@ TYPES: tuple[Row, ...] = (
     Row("bad_request", "ValidationException", _BEDROCK),
     Row("bad_request", "InvalidParameter", _DASHSCOPE),
     Row("bad_request", "base_resp 2013", _MINIMAX),
+    Row("bad_request", "invalid_prompt", "openai/codex#22495"),
 )
 
 WORDS: tuple[Row, ...] = (
@@ -438,6 +439,7 @@ WORDS: tuple[Row, ...] = (
         "google-gemini/deprecated-generative-ai-android#26",
     ),
     Row("context_length", "long context beta is not yet available", "anthropics/claude-code#6871"),
+    Row("context_length", "extra usage is required for long context", "anomalyco/opencode#18853"),
     Row("context_length", "the max input characters is", _QIANFAN),
     Row("context_length", "configured context size is", _PI),
     Row(
@@ -529,6 +531,7 @@ WORDS: tuple[Row, ...] = (
         "re:(input|prompt|request|content|message|output)s? (was|were|has been|have been|is) flagged",
         _OPENROUTER,
     ),
+    Row("content_policy", "limited access to this content for safety reasons", "openai/codex#22495"),
     Row("content_policy", "content exists risk", "deepseek-ai/DeepSeek-V2#30"),
     Row("content_policy", "considered high risk", _KIMI),
     Row("content_policy", "violates usage guidelines", "theopenco/llmgateway#1785"),

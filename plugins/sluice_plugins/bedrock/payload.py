@@ -19,10 +19,12 @@ EVENTS = frozenset(
 
 
 class ToolUse(msgspec.Struct):
+    """`input` is the next piece of a JSON text; proxies write the object that it is."""
+
     toolUseId: str | None = None
     name: str | None = None
     type: str | None = None
-    input: str | None = None
+    input: Any = None
 
 
 class ReasoningContent(msgspec.Struct):

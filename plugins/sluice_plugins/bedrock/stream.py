@@ -261,9 +261,11 @@ class ConverseDecoder(FrameDecoder[EventMessage]):
         calling = self._open.get(block) or next(
             reversed(self._open.values()), None
         )  # of no call: of the newest
-        if tool.input and calling is not None:
+        given = tool.input
+        arguments = given if isinstance(given, str) else encoded(given).decode() if given else ""
+        if arguments and calling is not None:
             calling.begun = True
-            events.append(ToolCallDelta(calling.index, tool.input))
+            events.append(ToolCallDelta(calling.index, arguments))
 
     def _reason(self, block: int, reasoning: ReasoningContent, events: list[StreamEvent]) -> None:
         events.append(ReasoningDelta(reasoning.text) if reasoning.text else Working())

@@ -340,7 +340,9 @@ class ResponsesDecoder:
             events.append(Started((response and response.id) or "", (response and response.model) or ""))
 
     def _end(self, state: str, response: Response, data: bytes, events: list[StreamEvent]) -> None:
-        """The Response has come to its end, whichever it is. Raises UpstreamError for one that has failed."""
+        """The Response has come to its end, whichever it is. Raises UpstreamError for one that has failed, and
+        UpstreamTruncated for one that is complete without anything, not even usage: nothing has answered
+        (Wei-Shaw/sub2api#5415)."""
         if response.usage is not None:
             self._usage = response.usage.usage()
         if state in ("failed", "cancelled"):
@@ -350,6 +352,8 @@ class ResponsesDecoder:
         if not self._answer.begun:  # nothing came but the end
             for index, item in enumerate(response.output or ()):
                 self._answer.done(index, item, events)
+        if state == "completed" and self._usage is None and not self._answer.begun:
+            raise UpstreamTruncated
         events.append(self._finished(state, response))
         self._done = True
 

@@ -73,6 +73,13 @@ GRAMMAR: dict[str, tuple[bytes, list[StreamEvent]]] = {
             ToolCallStarted(1, "t2", "g"), ToolCallDelta(1, "{}"), Finished("tool_calls", USED, "tool_use"),
         ],
     ),
+    "a call's input as the object that it is": (
+        events(START, start(0, toolUse=CALL), delta(0, toolUse={"input": {"a": [1]}}), stop(0), end("tool_use")),
+        [
+            Started(), ToolCallStarted(0, "tooluse_1", "f"), ToolCallDelta(0, '{"a":[1]}'),
+            Finished("tool_calls", None, "tool_use"),
+        ],
+    ),
     "end_turn though tools were called": (
         events(START, start(0, toolUse=CALL), end(), METADATA),
         [
