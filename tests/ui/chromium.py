@@ -6,14 +6,18 @@ of the policy.
 """
 
 import asyncio
+import atexit
 import base64
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
 import aiohttp
@@ -138,38 +142,63 @@ class Page:
         await self._socket.close()
 
 
+class Chromium:
+    """One browser for all tests of a process: starting it takes a second of CPU. Each test has a context of its
+    own in it: cookies, storage and cache."""
+
+    def __init__(self, program: str) -> None:
+        self._profile = TemporaryDirectory(ignore_cleanup_errors=True)
+        self.process = subprocess.Popen(
+            [program, *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"], stderr=subprocess.PIPE
+        )
+        self.address: Future[str] = Future()
+        Thread(target=self._read, daemon=True).start()
+        atexit.register(self.end)
+
+    def _read(self) -> None:
+        """Takes the address, and whatever else is told, so that the pipe is never full."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if b"DevTools listening on ws://" in line and not self.address.done():
+                self.address.set_result(line.decode().strip().partition("ws://")[2])
+        if not self.address.done():
+            self.address.set_exception(AssertionError("Chromium did not start"))
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._profile.cleanup()
+
+
+_running: list[Chromium] = []
+
+
+def _browser(program: str) -> Chromium:
+    while _running and _running[0].process.poll() is not None:
+        _running.pop().end()
+    if not _running:
+        _running.append(Chromium(program))
+    return _running[0]
+
+
 @asynccontextmanager
 async def page() -> AsyncIterator[Page]:
-    """A tab of a browser of its own. Skips the test where there is no Chromium."""
+    """A tab that shares nothing with other tests' tabs. Skips the test where there is no Chromium."""
     program = found()
     if program is None:
         pytest.skip("there is no Chromium here (apt-get install chromium, or CHROMIUM=/path)")
-    with TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        process = await asyncio.create_subprocess_exec(
-            program, *FLAGS, f"--user-data-dir={profile}", "about:blank", stderr=asyncio.subprocess.PIPE
-        )
+    async with asyncio.timeout(HANG):
+        address = await asyncio.wrap_future(_browser(program).address)
+    async with aiohttp.ClientSession() as session:
+        browser = Page(await session.ws_connect(f"ws://{address}"))
+        made = await browser.send("Target.createBrowserContext", disposeOnDetach=True)
+        tab = await browser.send("Target.createTarget", url="about:blank", **made)
+        at = f"ws://{address.partition('/')[0]}/devtools/page/{tab['targetId']}"
+        opened = Page(await session.ws_connect(at, max_msg_size=64 << 20))
         try:
-            async with asyncio.timeout(HANG):
-                address = await _address(process)
-            async with aiohttp.ClientSession() as session:
-                async with session.get(f"http://{address}/json/list") as response:
-                    [tab] = [one for one in await response.json() if one["type"] == "page"]
-                opened = Page(await session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=64 << 20))
-                try:
-                    for domain in ("Runtime", "Page", "Log"):
-                        await opened.send(f"{domain}.enable")
-                    yield opened
-                finally:
-                    await opened.close()
+            for domain in ("Runtime", "Page", "Log"):
+                await opened.send(f"{domain}.enable")
+            yield opened
         finally:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-
-
-async def _address(process: asyncio.subprocess.Process) -> str:
-    assert process.stderr is not None
-    while line := await process.stderr.readline():
-        if b"DevTools listening on ws://" in line:
-            return line.decode().partition("ws://")[2].partition("/")[0]
-    raise AssertionError("Chromium did not start")
+            await opened.close()
+            await browser.close()
