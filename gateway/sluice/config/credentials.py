@@ -1,5 +1,5 @@
-"""Reading the `credentials` of upstreams: an entry's own keys, those of the kind that it names, then all of
-one upstream."""
+"""Reads the `credentials` of upstreams: the keys of an entry itself, the options of the kind that it names,
+then all entries of an upstream together."""
 
 from collections.abc import Mapping as Environment
 from typing import Any, cast
@@ -16,7 +16,7 @@ from sluice.config.yamltext import Mapping
 
 class CredentialReading:
     """`found`: the credentials of each upstream that has any. `blind`: files and commands that they name are
-    not looked at."""
+    not checked."""
 
     def __init__(self, report: Report, environ: Environment[str, str], *, blind: bool) -> None:
         self._report = report
@@ -26,7 +26,7 @@ class CredentialReading:
         self.found: dict[str, tuple[ConfiguredCredential, ...]] = {}
 
     def section(self, walk: Walk, node: Mapping, path: Path) -> Credential:
-        """One entry. Its options are those of its kind."""
+        """Reads one entry. Its options are those of its kind."""
         own = [field for field in fields_of(Credential) if field.name != "options"]
         values = walk.fields(node, own, path)
         try:
@@ -51,7 +51,8 @@ class CredentialReading:
     def of_upstream(
         self, upstream: Upstream, kind: type[msgspec.Struct], backend: Backend | None, path: Path
     ) -> None:
-        """All of one upstream: whether they fit its backend (None: that could not be made) and each other."""
+        """Checks all entries of one upstream: whether they fit its backend (None: that could not be made) and
+        each other."""
         at = (*path, "credentials")
         given = credentials_of(upstream)
         if not isinstance(given, tuple) or INVALID in given:
@@ -85,7 +86,7 @@ class CredentialReading:
     def _check(self, made: Kind, backend: Backend, path: Path) -> None:
         try:
             made.check(backend, self._environ)
-        except ValueError as error:  # what it points to is not there
+        except ValueError as error:  # a file or command that it names does not exist
             self._report.problem(path, str(error))
 
     def _fits(self, kind: str, name: str, backend: type[msgspec.Struct], path: Path) -> None:

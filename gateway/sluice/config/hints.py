@@ -1,6 +1,6 @@
-"""Hints for common mistakes in the file: options in the form of other gateways, and near misses.
+"""Hints for common mistakes in the file: options in the form of other gateways, and misspelt names.
 
-Each message shows what to write. Nothing here repeats a value of the file, which may be a secret in the wrong
+Each message shows what to write. No hint repeats a value of the file, which may be a secret in the wrong
 place.
 """
 
@@ -40,10 +40,10 @@ EXAMPLES: Table[type, str] = {
     Queue: "{ size: 100, timeout: 10s }",
     Records: "{ name: NAME, file: { path: calls.jsonl } }",
 }
-"""How a section is written, by its type."""
+"""An example of each section, by its type."""
 
 MAX_NAMED_KEYS = 8
-"""Keys of a section that are all named where one is unknown."""
+"""Maximum keys of a section that are all listed if one is unknown."""
 
 UNKNOWN: Table[str, str] = {
     "model_list": "that is LiteLLM's: here providers stand under upstreams, and the names that callers use under aliases",
@@ -69,17 +69,17 @@ UNKNOWN: Table[str, str] = {
     "max_parallel_requests": "write limits: { streams: 20 }",
     "max_budget": "write limits: { budget: { month: 500 } }",
 }
-"""Keys of other gateways, and what they are called here."""
+"""Keys of other gateways, and their names here."""
 
 
 def about_unknown(key: str) -> str:
-    """A suggestion in place of an unknown key; "" if there is none."""
+    """Returns a suggestion in place of an unknown key; "" if there is none."""
     hint = UNKNOWN.get(key, "")
     return f": {hint}" if hint else ""
 
 
 def about_section(kind: type) -> str:
-    """An example of a section of this type."""
+    """Returns an example of a section of this type."""
     if kind is Config:
         return "expected sections (upstreams:, aliases:, keys: …), as `sluice init` writes them"
     example = EXAMPLES.get(kind)
@@ -89,7 +89,7 @@ def about_section(kind: type) -> str:
 
 
 def about_keys(names: Sequence[str]) -> str:
-    """The keys of a section that has few; "" for one that has many."""
+    """Returns the keys of a section that has few; "" if it has many."""
     return f"; there are {', '.join(names)}" if len(names) <= MAX_NAMED_KEYS else ""
 
 
@@ -99,7 +99,7 @@ def _some_keys(kind: type) -> str:
 
 
 def about_names(kind: type) -> str:
-    """An example of a section of named sections of this type."""
+    """Returns an example of a section of named sections of this type."""
     example = EXAMPLES.get(kind)
     return (
         f"expected names, each with a section: {{ NAME: {example} }}"
@@ -109,21 +109,21 @@ def about_names(kind: type) -> str:
 
 
 def about_list(node: Node, kind: type) -> str:
-    """The suggestion for something else in place of a list of values of this type."""
+    """Returns the suggestion for another kind of value in place of a list of values of this type."""
     if example := EXAMPLES.get(kind):
         return f"expected a list: [{example}]"
     return "expected a list: put it in [ ]" if isinstance(node, Scalar) else "expected a list"
 
 
 def about_value(*, secret: bool) -> str:
-    """The suggestion for a section or a list in place of a single value."""
+    """Returns the suggestion for a section or a list in place of a single value."""
     return (
         'expected text: "${NAME}" is a variable of the environment' if secret else "expected a single value"
     )
 
 
 def flat_tier(kind: type, node: Node) -> bool:
-    """Returns whether a target stands where a tier is expected."""
+    """Returns whether there is a target where a tier is expected."""
     return (
         kind is Tier
         and isinstance(node, Mapping)

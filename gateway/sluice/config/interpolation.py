@@ -1,8 +1,8 @@
-"""${VAR}, ${VAR:-default} and ${file:/path} inside the text values of the configuration; `$$` is a dollar
-sign.
+"""Replaces ${VAR}, ${VAR:-default} and ${file:/path} inside the text values of the configuration; `$$` is a
+dollar sign.
 
-It happens after YAML was parsed, so what is inserted can never change the structure of the file. What comes
-out is read by the type that it is for: "${N}" may be a number, and a key of digits stays text. Problems name
+This happens after YAML was parsed, so an inserted value cannot change the structure of the file. The result
+is read by the type that is expected: "${N}" may be a number, and a key of digits stays text. Problems name
 variables, not values.
 """
 
@@ -24,15 +24,15 @@ class _Missing(Exception):
 
 
 class _NotLookedUp(Exception):
-    """A reference that is not to be looked up."""
+    """A reference that is not looked up."""
 
 
 class Expansion:
-    """`environ` and `read_file` are where references are looked up; `problem` is called for each that does
-    not exist.
+    """Replaces references. `environ` and `read_file` are their sources; `problem` is called for each
+    reference to something that does not exist.
 
-    `blind`: nothing is looked up, and what is not there is no problem (`unknown` counts it); its node is
-    Broken.
+    `blind`: nothing is looked up, and nothing is a problem (`unknown` counts such references); their nodes
+    are Broken.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
-"""A caller's JSON as the configuration's walk reads it, so that options have one syntax and one parser
-wherever they stand."""
+"""Reads a caller's JSON with the parser of the configuration, so that options have the same syntax wherever
+they occur."""
 
 from typing import Any, TypeVar
 
@@ -17,8 +17,8 @@ _MAX_INTEGER = 2**63
 
 
 def read(wire: dict[str, Any], kind: type[T], report: Report) -> T:
-    """`wire` as a `kind`. Raises BadRequest with every problem, those that `report` holds already
-    included."""
+    """Reads `wire` as a `kind`. Raises BadRequest with every problem, including those that `report` has
+    already."""
     value: T = Walk(report).value(node_of(wire), type_info(kind))
     if report.problems:
         raise refusal(report.problems)
@@ -38,7 +38,7 @@ def node_of(value: Any) -> Node:
 
 
 def refusal(problems: list[Problem]) -> BadRequest:
-    """The invalid fields, and the reasons."""
+    """Returns the invalid fields, and the reasons."""
     details = [{"field": problem.path or "body", "reason": problem.message} for problem in problems]
     first = details[0]
     return BadRequest(f"{first['field']}: {first['reason']}", param=first["field"], details=details)

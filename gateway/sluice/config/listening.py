@@ -1,11 +1,12 @@
-"""Addresses that the gateway listens on, as the configuration writes them."""
+"""Parses the addresses that the gateway listens on."""
 
 MAX_SOCKET_PATH_BYTES = 103
-"""Bytes of a Unix socket's path: 107 on Linux, 103 on macOS."""
+"""Maximum bytes of a Unix socket's path: 107 on Linux, 103 on macOS."""
 
 
 def address(text: str) -> tuple[str, int]:
-    """ "host:port" -> (host, port); IPv6 in brackets, an empty host is every interface. Raises ValueError."""
+    """Parses "host:port" into host and port; IPv6 is in brackets, an empty host means every interface. Raises
+    ValueError."""
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
@@ -23,7 +24,7 @@ def address(text: str) -> tuple[str, int]:
 
 
 def unix_path(text: str) -> str | None:
-    """The path of a Unix socket that is written as unix:/path; None for any other address. Raises
+    """Returns the path of a Unix socket that is written as unix:/path; None for any other address. Raises
     ValueError."""
     if not text.startswith("unix:"):
         return None
@@ -36,14 +37,14 @@ def unix_path(text: str) -> str | None:
 
 
 def check_listening(text: str) -> None:
-    """Raises ValueError where the text is neither host:port nor unix:/path."""
+    """Raises ValueError if the text is neither host:port nor unix:/path."""
     if unix_path(text) is None:
         address(text)
 
 
 def on_loopback(listen: str) -> bool:
-    """Returns whether only this machine can reach a listener; an address that cannot be read has its own
-    problem."""
+    """Returns whether only this machine can reach a listener. An address that cannot be parsed is reported
+    elsewhere."""
     if listen.startswith("unix:"):
         return True
     try:

@@ -1,9 +1,9 @@
-"""Reading the configuration: bytes -> YAML with positions -> ${VAR} expanded -> types -> checks across
+"""Reads the configuration: bytes -> YAML with positions -> ${VAR} expanded -> types -> checks across
 sections.
 
-Every stage reports all it finds, so one run of `sluice check` names every mistake. An upstream's section is
-read twice over: its own fields by `Upstream`, everything beside them by the Struct of the backend that it
-names. Where it names a vendor, the vendor's entries are put beneath its own before that
+Every stage reports all problems that it finds, so one run of `sluice check` names every mistake. An
+upstream's section is read by two types: its own fields by `Upstream`, all others by the Struct of the backend
+that it names. If it names a vendor, the vendor's entries are merged below its own before that
 (`sluice.config.vendors`).
 """
 
@@ -64,16 +64,19 @@ FindBackend = Callable[[str], type[msgspec.Struct]]
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A configuration that can be used. `backends`: one instance per upstream, by the upstream's name.
-    `credentials`: those of upstreams that have any beside their backend's own key.
+    """A configuration that can be used.
 
-    `frontends`: the client dialects that are served, by name. `interceptors` and `stages`: those of aliases
-    that have any. `warnings` are complete lines, ready to print. `hash` names the file's bytes (before
-    ${VAR}), for metrics and logs. `seed` is drawn by lot: what is signed for as long as the gateway runs, by
-    any of its processes, is signed with it. `prices` reads the table that comes with the gateway at first
-    use; it raises ConfigError where that is broken. `models` is the configuration's own table of models;
-    None: the one that comes with the gateway (`models_of`). `given`: the configuration as in the file, where
-    `config` has in its place what several workers share; None: it is that of the file.
+    backends      one instance per upstream, by the upstream's name
+    credentials   those of upstreams that have any beside their backend's own key
+    frontends     the client dialects that are served, by name
+    interceptors  and `stages`: those of aliases that have any
+    warnings      complete lines, ready to print
+    hash          the hash of the file's bytes (before ${VAR}), for metrics and logs
+    seed          random; it signs what is valid for as long as the gateway runs, in all of its processes
+    prices        reads the table that comes with the gateway at first use; raises ConfigError if that is broken
+    models        the configuration's own table of models; None: the one that comes with the gateway (`models_of`)
+    given         the configuration as in the file, if `config` has other values for what several workers share; None: it
+                  is the same
     """
 
     path: str
@@ -93,7 +96,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """The outcome of a check: `loaded` is None where there are problems."""
+    """The outcome of a check: `loaded` is None if there are problems."""
 
     loaded: Loaded | None
     problems: tuple[Problem, ...]
@@ -107,19 +110,18 @@ def load(
     find: FindBackend = find_backend,
     data: bytes | None = None,
 ) -> Loaded:
-    """The configuration in the file at `path`. Raises ConfigError with every problem as file:line:column:
-    path: message.
-
-    `data`: the file's bytes, where somebody else has read them.
-    """
+    """Returns the configuration in the file at `path`. Raises ConfigError with every problem as
+    file:line:column: path: message. `data`: the file's bytes, if the caller has read them."""
     return _usable(check(path, environ=environ, find=find, data=data))
 
 
 def load_mapping(sections: Environment[str, Any], *, environ: Environment[str, str] = os.environ) -> Loaded:
-    """The configuration whose sections are given as they would be written in a file. Raises ConfigError, as
-    `load` does."""
+    """Returns the configuration whose sections are given as they would be written in a file. Raises
+    ConfigError, as `load` does."""
     report = Report("configuration")
-    data = json.dumps(dict(sections), ensure_ascii=False, default=str, indent=1).encode()  # JSON is YAML, too
+    data = json.dumps(
+        dict(sections), ensure_ascii=False, default=str, indent=1
+    ).encode()  # JSON is valid YAML
     try:
         return _usable(_checked(report, data, _Reading(report, find_backend, environ), environ))
     except YamlError as error:
@@ -142,8 +144,7 @@ def check(
 ) -> Checked:
     """Like `load`, but returns the problems as values. Never raises for anything in the file.
 
-    `blind`: ${VAR} and ${file:…} are not looked up. Values that they stand for are then not judged, and
-    nothing is loaded.
+    `blind`: ${VAR} and ${file:…} are not looked up. Their values are not checked then, and nothing is loaded.
     """
     report = Report(path)
     try:
@@ -157,8 +158,8 @@ def check(
 
 
 def check_text(data: bytes, *, find: FindBackend = find_backend) -> Checked:
-    """Like `check`, for a text that is no file yet. ${VAR} and ${file:…} are not looked up, and nothing is
-    loaded."""
+    """Like `check`, for a text that is not in a file yet. ${VAR} and ${file:…} are not looked up, and nothing
+    is loaded."""
     report = Report("text")
     try:
         if len(data) > MAX_FILE:
@@ -178,7 +179,7 @@ def _is_empty(root: Node) -> bool:
 def _checked(
     report: Report, data: bytes, reading: "_Reading", environ: Environment[str, str], *, blind: bool = False
 ) -> Checked:
-    """Raises YamlError where the text is not YAML."""
+    """Raises YamlError if the text is not YAML."""
     root = read(data)
     if _is_empty(root):
         report.problem((), EMPTY, root.at)
@@ -214,7 +215,8 @@ def _checked(
 
 
 def _prices(config: Config, report: Report) -> PriceTable:
-    """Loads the prices. A configured file is read at once, for its problems; the bundled one when needed."""
+    """Loads the prices. A configured file is read at once, to report its problems; the bundled one when it is
+    needed."""
     own = listed(config.prices.models)
     if config.prices.file is None:
         table = PriceTable(own, bundled_prices)
@@ -230,7 +232,7 @@ def _prices(config: Config, report: Report) -> PriceTable:
 
 
 def _models(config: Config, report: Report) -> ModelTable | None:
-    """The configuration's own table of models, if it names one."""
+    """Returns the configuration's own table of models, if it names one."""
     if config.models.file is None:
         return None
     try:
@@ -242,7 +244,7 @@ def _models(config: Config, report: Report) -> ModelTable | None:
 
 
 def _check_expansions(config: Config, backends: Environment[str, Backend], report: Report) -> None:
-    """Report aliases that are to be shown as what they stand for, where nobody can say what that is."""
+    """Reports aliases that are to be shown as the models behind them, if these models are unknown."""
     for name, alias in config.aliases.items():
         if not alias.expand:
             continue
@@ -261,13 +263,12 @@ def _check_expansions(config: Config, backends: Environment[str, Backend], repor
 
 
 def models_of(loaded: Loaded) -> ModelTable:
-    """The table of models that a configuration goes by. Raises ConfigError where the one that comes with us
-    is broken."""
+    """Returns the table of models that a configuration uses. Raises ConfigError if the bundled one is broken."""
     return loaded.models or bundled_table()
 
 
 def _frontends(config: Config, report: Report) -> dict[str, Frontend]:
-    """The client dialects that are to be served. Those that are not are not imported."""
+    """Returns the client dialects that are to be served; others are not imported."""
     found: dict[str, Frontend] = {}
     names, at = config.server.frontends, ("server", "frontends")
     for number, name in enumerate(installed() if names is None else names):
@@ -290,7 +291,9 @@ def _targets(config: Config) -> Iterator[tuple[KeyPath, str, str]]:
         for number, tier in enumerate(alias.tiers):
             within = ("targets",) if isinstance(tier, Tier) else ()
             for index, target in enumerate(targets_of(tier)):
-                if "*" not in target.model:  # its models' prices are looked up when they are asked for
+                if (
+                    "*" not in target.model
+                ):  # otherwise the prices of its models are looked up when they are needed
                     yield (
                         ("aliases", name, "tiers", number, *within, index, "model"),
                         target.upstream,
@@ -299,7 +302,8 @@ def _targets(config: Config) -> Iterator[tuple[KeyPath, str, str]]:
 
 
 def with_workers(loaded: Loaded, workers: int) -> Loaded:
-    """With another number of workers than the file's, and a warning for what these would not share."""
+    """Returns the configuration with another number of workers than the file's, with a warning about options
+    that these would not share."""
     config, warnings = loaded.config, loaded.warnings
     if workers > 1 and config.server.workers == 1:
         warnings += tuple(
@@ -331,8 +335,8 @@ def locate(given: str | None, environ: Environment[str, str] = os.environ) -> st
 
 
 def admin_listen_of(path: str, environ: Environment[str, str] = os.environ) -> str:
-    """Returns where the gateway of this file has its admin port. Nothing else of the file is looked at: who
-    asks the gateway need not have its secrets. Raises ConfigError."""
+    """Returns the admin address of the gateway with this file. Nothing else of the file is read, so the
+    caller need not have its secrets. Raises ConfigError."""
     report = Report(path)
     try:
         node: Node = read(read_file(path, MAX_FILE))
@@ -365,7 +369,7 @@ def _read_text(path: str) -> str:
 
 
 class _Reading:
-    """One walk over one file: its sections, and the backends that its upstreams name."""
+    """Reads one file: its sections, and the backends that its upstreams name."""
 
     def __init__(
         self, report: Report, find: FindBackend, environ: Environment[str, str], *, blind: bool = False
@@ -415,7 +419,7 @@ class _Reading:
         return upstream
 
     def _completed(self, node: Mapping, path: KeyPath) -> tuple[Mapping, str]:
-        """The section, with a vendor's entries beneath its own where it names one, and the vendor's name."""
+        """Returns the section, with a vendor's entries below its own if it names one; and the vendor's name."""
         entry = node.entries.get("backend")
         if entry is None or not isinstance(entry.node, Scalar):
             return node, ""
@@ -449,14 +453,14 @@ class _Reading:
         except (
             ValueError,
             TypeError,
-        ) as error:  # its __post_init__ refuses, or what it would send cannot be sent
+        ) as error:  # its __post_init__ refuses, or its requests could not be sent
             text = str(error)
-            option = node.entries.get(text.partition(" ")[0])  # what the text begins with, as most do
+            option = node.entries.get(text.partition(" ")[0])  # most messages begin with the option's name
             self._report.problem(path, text, option.at if option is not None else node.at)
 
 
 def _check_sendable(backend: Backend) -> None:
-    """Raises ValueError where no request of the backend's could be sent: for its address, its key or a
+    """Raises ValueError if no request of the backend could be sent, because of its address, its key or a
     header."""
     base_url = getattr(backend, "base_url", "")
     if not base_url or not hasattr(backend, "request"):

@@ -1,4 +1,4 @@
-"""Reading the `interceptors` and `stages` of aliases: an entry's name, and the options of the plugin that it
+"""Reads the `interceptors` and `stages` of aliases: an entry's name, and the options of the plugin that it
 names."""
 
 from typing import TYPE_CHECKING, Any, cast
@@ -26,14 +26,14 @@ class PluginReading:
         self.stages: dict[str, list[StageKind]] = {}
 
     def interceptor(self, walk: Walk, node: Mapping, path: Path) -> Interceptor:
-        """One entry of `interceptors`."""
+        """Reads one entry of `interceptors`."""
         name, options, made = self._entry(walk, node, path, INTERCEPTORS)
         if made is not None:
             self.interceptors.setdefault(str(path[1]), []).append(cast("InterceptorKind", made))
         return Interceptor(name=name, options=options)
 
     def stage(self, walk: Walk, node: Mapping, path: Path) -> Stage:
-        """One entry of `stages`."""
+        """Reads one entry of `stages`."""
         name, options, made = self._entry(walk, node, path, STAGES)
         if made is not None:
             self.stages.setdefault(str(path[1]), []).append(cast("StageKind", made))
@@ -42,7 +42,7 @@ class PluginReading:
     def _entry(
         self, walk: Walk, node: Mapping, path: Path, group: str
     ) -> tuple[Any, dict[str, Any], msgspec.Struct | None]:
-        """The plugin's name, its options, and the plugin with these; None where something is wrong with
+        """Returns the plugin's name, its options, and the plugin with these; None if something is wrong with
         them."""
         [named] = [field for field in fields_of(Stage) if field.name == "name"]
         name = walk.fields(node, [named], path)["name"]

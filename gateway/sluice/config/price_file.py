@@ -1,4 +1,4 @@
-"""Reading a file of prices: as strict as the configuration, with the same messages."""
+"""Reads a file of prices: as strictly as the configuration, with the same messages."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -27,7 +27,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_prices(path: Path) -> tuple[PriceList, Report]:
-    """The prices in a file, and what is wrong with it. Never raises for anything in the file."""
+    """Returns the prices in a file, and its problems. Never raises for anything in the file."""
     report = Report(str(path))
     try:
         root = read(read_file(path, MAX_FILE))
@@ -50,8 +50,8 @@ def read_prices(path: Path) -> tuple[PriceList, Report]:
 
 
 def bundled_prices() -> PriceList:
-    """The table that comes with the gateway, in its package or in a clone. It is read again only where the
-    file has changed. Raises ConfigError where it is broken."""
+    """Returns the table that comes with the gateway, in its package or in a clone. It is read again only if
+    the file has changed. Raises ConfigError if it is broken."""
     path = BESIDE if BESIDE.is_file() else IN_A_CLONE
     try:
         stat = path.stat()
@@ -62,7 +62,7 @@ def bundled_prices() -> PriceList:
 
 @lru_cache(1)
 def _bundled(path: Path, changed: int, size: int) -> PriceList:
-    """`changed` and `size` are the file's: they only tell one state of it from another."""
+    """`changed` and `size` are the file's, and only identify its state."""
     found, report = read_prices(path)
     if report.problems:
         raise ConfigError([str(problem) for problem in sorted(report.problems)])
@@ -70,12 +70,12 @@ def _bundled(path: Path, changed: int, size: int) -> PriceList:
 
 
 def listed(models: Mapping[str, Price | tuple[Price, ...]]) -> dict[str, tuple[Price, ...]]:
-    """All entries of each model."""
+    """Returns all entries of each model."""
     return {name: (prices,) if isinstance(prices, Price) else prices for name, prices in models.items()}
 
 
 def check_price(report: Report, path: KeyPath, price: Price) -> None:
-    """Report a `since` that is no date, and two rates for prompts of the same length."""
+    """Reports a `since` that is not a date, and two rates for prompts of the same length."""
     if isinstance(price.long_prompts, tuple):
         lengths = [rates.above for rates in price.long_prompts if isinstance(rates, LongPrompt)]
         for index, length in enumerate(lengths):
@@ -89,7 +89,7 @@ def check_price(report: Report, path: KeyPath, price: Price) -> None:
 
 
 def check_order(report: Report, path: KeyPath, models: Mapping[str, Any]) -> None:
-    """Report entries of one model that hold from the same day on, and models without any."""
+    """Reports several entries of one model that begin on the same day, and models without any."""
     for name, prices in models.items():
         if prices == ():
             report.problem((*path, name), "needs at least one price")

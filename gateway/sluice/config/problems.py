@@ -10,7 +10,7 @@ Path = tuple[str | int, ...]
 
 
 class Problem(msgspec.Struct, frozen=True, order=True):
-    """One thing to mend; `str` is the line to print. `line` and `column` count from 1."""
+    """One mistake; `str` is the line to print. `line` and `column` count from 1."""
 
     file: str
     line: int
@@ -35,7 +35,7 @@ def suggestion(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 class Report:
-    """Problems and warnings of one file, and where each value of it stands."""
+    """The problems and warnings of one file, and the position of each of its values."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -53,7 +53,7 @@ class Report:
         self.warnings.append(self._line(path, message, None))
 
     def attempt(self, path: Path, check: Callable[[str], object], text: object) -> None:
-        """Reports the ValueError that `check` raises for `text`, if it is a text at all."""
+        """Reports the ValueError that `check` raises for `text`, if it is a text."""
         if not isinstance(text, str):
             return
         try:

@@ -1,8 +1,7 @@
-"""Reading the table of models (config/models.yaml): what they take of requests, and what is known of them for
-lists.
+"""Reads the table of models (config/models.yaml): rules for requests, and facts for lists of models.
 
-The one that comes with the gateway is read when the first configuration is made ready: some milliseconds. It
-is read again where it has changed, so that a reload follows `sluice models update`.
+The bundled table is read when the first configuration is loaded, which takes some milliseconds. It is read
+again if it has changed, so that a reload follows `sluice models update`.
 """
 
 import re
@@ -51,7 +50,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelTable(msgspec.Struct, frozen=True):
-    """A table as it was `updated` (a date). `known` gives what is known of models, by name."""
+    """A table; `updated` is a date. `known` returns the facts about models, by name."""
 
     updated: str
     rules: Sequence[ModelRule]
@@ -63,12 +62,12 @@ class ModelTable(msgspec.Struct, frozen=True):
 
 
 def bundled_place() -> Path:
-    """The path of the bundled table: in the package or in a clone."""
+    """Returns the path of the bundled table: in the package or in a clone."""
     return BESIDE if BESIDE.is_file() else IN_A_CLONE
 
 
 def bundled_table() -> ModelTable:
-    """The table that comes with the gateway. Raises ConfigError where it is broken."""
+    """Returns the bundled table. Raises ConfigError if it is broken."""
     path = bundled_place()
     try:
         stat = path.stat()
@@ -78,14 +77,14 @@ def bundled_table() -> ModelTable:
 
 
 def bundled_rules() -> Sequence[ModelRule]:
-    """The rules of the table that comes with the gateway. Raises ConfigError where it is broken."""
+    """Returns the rules of the bundled table. Raises ConfigError if it is broken."""
     return bundled_table().rules
 
 
 @lru_cache(2)
 def _bundled(path: Path, changed: int, size: int) -> ModelTable:
-    """Reads the rules of the bundled table. Its models stand behind them and take longer: they are read when
-    somebody asks for a list."""
+    """Reads the rules of the bundled table. Its models come after them and take longer: they are read when a
+    list is requested."""
     data = bytes_of(path)
     rules, behind, _ = data.partition(b"\nmodels:\n")
     if not behind:
@@ -96,12 +95,12 @@ def _bundled(path: Path, changed: int, size: int) -> ModelTable:
 
 
 def read_table(path: Path) -> ModelTable:
-    """The table in a file. Raises ConfigError, which names the file, for anything that is wrong with it."""
+    """Returns the table in a file. Raises ConfigError, which names the file, for any mistake in it."""
     return table_of(bytes_of(path), str(path))
 
 
 def bytes_of(path: Path) -> bytes:
-    """A table's text. Raises ConfigError, which names the file, where it cannot be read."""
+    """Returns a table's text. Raises ConfigError, which names the file, if it cannot be read."""
     try:
         return read_file(path, MAX_FILE)
     except OSError as error:
@@ -109,7 +108,7 @@ def bytes_of(path: Path) -> bytes:
 
 
 def table_of(data: bytes, name: str) -> ModelTable:
-    """The table that this text holds, `name` being its file's. Raises ConfigError."""
+    """Returns the table in this text; `name` is its file's. Raises ConfigError."""
     try:
         found = msgspec.convert(as_builtins(read(data)), _File)
         _check_date(found.updated, "updated")

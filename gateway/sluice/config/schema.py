@@ -1,8 +1,9 @@
-"""The configuration's types as JSON Schema (draft 2020-12), for editors that complete and check YAML.
+"""Describes the configuration's types as JSON Schema (draft 2020-12), for editors that complete and check
+YAML. Written by `sluice config schema`.
 
-Written by `sluice config schema`. It follows the types; references between sections are `sluice check`'s
-work. An upstream's options follow the backend or the vendor that it names, for every backend given here, and
-are open for others; so do a credential's with its kind, and an interceptor's and a stage's with its name.
+It follows the types; `sluice check` checks references between sections. An upstream's options are those of
+the backend or vendor that it names, for every backend given here, and any for others. The same holds for a
+credential's kind, and for the name of an interceptor or a stage.
 """
 
 import ast
@@ -38,7 +39,7 @@ def json_schema(
     interceptors: Structs | None = None,
     stages: Structs | None = None,
 ) -> Schema:
-    """The schema of the whole file; `backends` by the name that an upstream gives, and all others by
+    """Returns the schema of the whole file. `backends` by the name that an upstream gives; all others by
     theirs."""
     schemas = _Schemas(
         {
@@ -59,7 +60,7 @@ def json_schema(
 
 class _Schemas:
     def __init__(self, plugged: Mapping[type, tuple[str, Structs]]) -> None:
-        """`plugged`: sections with options of a plugin's, by the key that names it."""
+        """`plugged`: sections with options of a plugin, by the key that names the plugin."""
         self.defs: dict[str, Schema] = {}
         self._plugged = plugged
 
@@ -84,7 +85,7 @@ class _Schemas:
     def _reference(self, kind: inspect.StructType) -> Schema:
         name = kind.cls.__name__
         if name not in self.defs:
-            self.defs[name] = {}  # taken, should the type hold itself
+            self.defs[name] = {}  # reserved, in case the type contains itself
             self.defs[name] = self._open(kind) if kind.cls in self._plugged else self._section(kind)
         return {"$ref": f"#/$defs/{name}"}
 
@@ -137,8 +138,8 @@ class _Schemas:
 
 
 def _vendors(key: str, plugins: Mapping[str, type[msgspec.Struct]]) -> dict[str, str]:
-    """The backend of each vendor that is no backend itself. `key` names the plugin: vendors are named where
-    backends are."""
+    """Returns the backend of each vendor that is not itself a backend. `key` names the plugin: vendors are
+    named in the same place as backends."""
     known = bundled_vendors().items() if key == "backend" else ()
     return {
         name: vendor.backend for name, vendor in known if vendor.backend in plugins and name not in plugins
@@ -214,8 +215,8 @@ def _or_reference(**schema: Any) -> Schema:
 
 
 def _sentence(comment: str) -> str:
-    """The comment with a capital, except where it begins with the name or form of a value ("max_tokens",
-    "sha256:…")."""
+    """Returns the comment with a capital letter, unless it begins with the name or form of a value
+    ("max_tokens", "sha256:…")."""
     first = comment.split(" ", 1)[0]
     return (
         f"{comment[0].upper()}{comment[1:]}"
@@ -230,7 +231,7 @@ def _description(cls: type) -> str | None:
 
 
 def _builtin(default: Any) -> Any:
-    """Defaults of our own scalar types, without their class."""
+    """Returns defaults of the configuration's own scalar types, without their class."""
     match default:
         case None | bool():
             return default

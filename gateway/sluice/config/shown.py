@@ -1,4 +1,4 @@
-"""A configuration as operators may see it: what it says beside the defaults, with every secret as "***"."""
+"""The configuration as operators may see it: everything but the defaults, with every secret as "***"."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ MASK = "***"
 SECRET_NAME = re.compile(
     r"(?i)(?:\b|_|-)(?:key|token|secret|password|passphrase|authorization|cookie|credentials?)\Z"
 )
-"""What the name of an option or a field ends in that holds a secret."""
+"""Endings of the names of options and fields that hold a secret."""
 _USERINFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,30}://)[^\s/@]{1,300}@")
 _CREDENTIAL_PARAMETER = re.compile(
     r"(?i)([?&](?:[\w-]*(?:key|token|secret|password|sig|signature))=)[^&#\s]+"
@@ -21,8 +21,7 @@ _CREDENTIAL_PARAMETER = re.compile(
 
 
 def shown(config: Config) -> dict[str, Any]:
-    """Values that JSON and YAML have, in the syntax of the configuration. What stands at its default is left
-    out."""
+    """Returns values of JSON and YAML, in the syntax of the configuration. Defaults are left out."""
     found = _struct(config)
     return found if isinstance(found, dict) else {}
 
@@ -45,7 +44,7 @@ def _struct(value: msgspec.Struct) -> Any:
 
 
 def _option(name: str, value: Any) -> Any:
-    """One of a plugin's options, whose type may not say that it is a secret."""
+    """Returns one of a plugin's options, whose type may not show that it is a secret."""
     if isinstance(value, str) and SECRET_NAME.search(name):
         return MASK
     return _value(value, headers=name.lower().endswith("headers"))

@@ -1,7 +1,8 @@
-"""The scalars of the configuration: durations, sizes, rates and secrets, each with the text it is written as.
+"""The scalars of the configuration: durations, sizes, rates and secrets, each with the text that it was
+written as.
 
-`parse` takes what stands in the file (a number or text) and raises ValueError with a sentence that says what
-is expected and never repeats what was given: it may be a secret in the wrong place.
+`parse` takes the value in the file (a number or text) and raises ValueError with a sentence that says what is
+expected and never repeats the value, which may be a secret in the wrong place.
 """
 
 import base64
@@ -10,13 +11,14 @@ from decimal import Decimal
 from typing import ClassVar, Self
 
 MAX_SECONDS = 36_500 * 86_400
-"""Seconds of a duration: a hundred years, which every clock and timer can still add to the present."""
+"""Maximum seconds of a duration: a hundred years, which every clock and timer can still add to the present
+time."""
 MAX_BYTES = 1 << 50
-"""Bytes of a size."""
+"""Maximum bytes of a size."""
 MAX_RATE = 1e15
-"""Units a second."""
+"""Maximum units per second."""
 MAX_SECONDS_WITHOUT_UNIT = 3600
-"""Seconds: from here on a duration has to say its unit."""
+"""Seconds from which on a duration needs a unit."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KB": 1000, "KiB": 1 << 10, "MB": 10**6, "MiB": 1 << 20, "GB": 10**9, "GiB": 1 << 30}
 _RATES = {
@@ -31,14 +33,14 @@ _RATES = {
 }
 QUOTED = frozenset(("\"\"", "''", "``", "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}",
     "\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}"))  # fmt: skip
-"""First and last characters of what is in quotes."""
+"""The first and last characters of a quoted text."""
 _WINDOWS = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "day"}
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 
 
 def in_full(number: float, digits: int = 15) -> str:
-    """A number without an exponent, as `parse` of these reads it: "1000000". At most `digits` digits are
-    significant."""
+    """Returns a number without an exponent, as these types' `parse` reads it: "1000000". At most `digits`
+    digits are significant."""
     return f"{Decimal(f'{number:.{digits}g}'):f}"
 
 
@@ -136,16 +138,16 @@ class Rate(float):
 
     @property
     def text(self) -> str:
-        """The text of the rate, which `parse` reads back."""
+        """Returns the text of the rate, which `parse` reads back."""
         return f"{in_full(self * self.window)}/{_WINDOWS[self.window]}"
 
 
 class Secret(str):
-    """Text that is never shown: `repr` and `str()` formatting hide it; `reveal()` gives it."""
+    """A text that is never shown: `repr` and `str()` hide it; `reveal()` returns it."""
 
     __slots__ = ()
     alone: ClassVar[bool] = True
-    """It is the secret and nothing else: "Bearer" before it is a mistake."""
+    """It is the secret alone: "Bearer" before it is a mistake."""
 
     def __repr__(self) -> str:
         return "Secret(***)"
@@ -185,7 +187,7 @@ class Secret(str):
 
 
 class DataKeys(Secret):
-    """Keys of 32 bytes each, in base64 or in hexadecimal digits, with white space or commas between them."""
+    """Keys of 32 bytes each, in base64 or in hexadecimal digits, separated by white space or commas."""
 
     __slots__ = ()
 
@@ -206,7 +208,7 @@ class DataKeys(Secret):
         return cls(value)
 
     def keys(self) -> tuple[bytes, ...]:
-        """The keys in their order."""
+        """Returns the keys in their order."""
         return tuple([_key_of(text) for text in self.reveal().replace(",", " ").split()])
 
 
@@ -228,7 +230,7 @@ MAX_DATA_KEYS = 64
 
 
 def _key_of(text: str) -> bytes:
-    """b"" for what is no key."""
+    """Returns the key's bytes; b"" for an invalid key."""
     if re.fullmatch(r"[0-9a-fA-F]{64}", text):
         return bytes.fromhex(text)
     try:
@@ -240,7 +242,7 @@ def _key_of(text: str) -> bytes:
 
 
 class HeaderValue(Secret):
-    """A header's whole value, which may hold a secret: "Bearer ${TOKEN}"."""
+    """The whole value of a header, which may contain a secret: "Bearer ${TOKEN}"."""
 
     __slots__ = ()
     alone = False

@@ -1,9 +1,8 @@
-"""A tree of YAML -> instances of msgspec Structs, by their type annotations, with every problem reported at
-once.
+"""Converts a tree of YAML into msgspec Structs by their type annotations, and reports every problem at once.
 
-`msgspec.convert` stops at the first problem and knows no positions; this walks the same annotations with
-both. What is wrong becomes its default, or INVALID where there is none, so that the walk (and the checks
-after it) can go on. Problems never repeat a value: it may be a secret in the wrong place. Names of keys and
+`msgspec.convert` stops at the first problem and knows no positions; this code uses the same annotations. A
+wrong value becomes its default, or INVALID if there is none, so that the conversion (and the checks after it)
+can continue. Problems never repeat a value, which may be a secret in the wrong place. Names of keys and
 sections are repeated.
 """
 
@@ -40,11 +39,11 @@ class _Invalid:
 MAX_TYPES = 256  # the configuration, and the options of each backend and plugin
 
 INVALID: Any = _Invalid()
-"""Stands where a required value was missing or wrong."""
+"""Stands for a required value that is missing or wrong."""
 
 
 def holds_invalid(value: object) -> bool:
-    """Returns whether a value is INVALID, or has it inside: one of its list, its mapping or its section."""
+    """Returns whether a value is INVALID, or contains it: in its list, its mapping or its section."""
     match value:
         case dict():
             return any(map(holds_invalid, value.values()))
@@ -61,19 +60,19 @@ Special = Callable[["Walk", Mapping, Path], Any]
 
 @lru_cache(MAX_TYPES)
 def type_info(kind: Any) -> inspect.Type:
-    """The annotations of a type, as the walk reads them. Kept, since a configuration has some 200 of them and
-    each reload walks the same."""
+    """Returns the annotations of a type. Cached, because a configuration has some 200 of them and each reload
+    needs the same."""
     return inspect.type_info(kind)
 
 
 def fields_of(struct: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
-    """The fields of a Struct, with their types, as the walk reads them."""
+    """Returns the fields of a Struct, with their types."""
     return cast(inspect.StructType, type_info(struct)).fields
 
 
 class Walk:
-    """`special` reads Structs whose keys are not only their own fields. `sections`: each Struct built, with
-    its path."""
+    """`special` reads Structs that have further keys beside their own fields. `sections`: each Struct that
+    was built, with its path."""
 
     def __init__(self, report: Report, special: dict[type, Special] | None = None) -> None:
         self.report = report
@@ -81,7 +80,7 @@ class Walk:
         self._special = special or {}
 
     def value(self, node: Node, kind: inspect.Type, path: Path = ()) -> Any:
-        """The value, or INVALID (then a problem has been reported)."""
+        """Returns the value, or INVALID (then a problem has been reported)."""
         self.report.seen(path, node.at)
         if isinstance(node, Broken):
             return INVALID
@@ -99,7 +98,8 @@ class Walk:
         return self._scalar(node, kind, path)
 
     def fields(self, node: Mapping, fields: Iterable[inspect.Field], path: Path) -> dict[str, Any]:
-        """The values of those `fields` that are given; a missing or wrong one is its default, or INVALID."""
+        """Returns the values of those `fields` that are given; a missing or wrong one is its default, or
+        INVALID."""
         values: dict[str, Any] = {}
         for field in fields:
             if entry := node.entries.get(field.encode_name):
@@ -185,7 +185,7 @@ class Walk:
 
 
 def _shape_fits(node: Node, kind: inspect.Type) -> bool:
-    """Returns whether a section, a list or a single value is what this type is written as."""
+    """Returns whether a node is of the form of this type: a section, a list or a single value."""
     match node:
         case Mapping():
             return isinstance(kind, inspect.StructType | inspect.DictType)
@@ -197,7 +197,7 @@ def _shape_fits(node: Node, kind: inspect.Type) -> bool:
 
 
 def _absent(node: Scalar, others: list[inspect.Type]) -> bool:
-    """A ${VAR} that holds the word null is text where text is possible; an empty one is none everywhere."""
+    """A ${VAR} with the word null is text if text is allowed; an empty one always means no value."""
     text = any(isinstance(kind, inspect.StrType) or _is_secret(kind) for kind in others)
     return node.value is None and not (node.expanded and node.text and text)
 
@@ -214,7 +214,7 @@ _CONTAINERS: dict[type, Callable[[list[Any]], Any]] = {
 
 
 def scalar(node: Scalar, kind: inspect.Type) -> Any:
-    """One value of type `kind`. Raises ValueError with what is expected."""
+    """Converts one value to type `kind`. Raises ValueError with what is expected."""
     if isinstance(kind, inspect.Metadata):
         return _described(node, kind)
     text = node.text if node.expanded else node.value
@@ -245,7 +245,7 @@ def scalar(node: Scalar, kind: inspect.Type) -> Any:
 
 
 def _described(node: Scalar, kind: inspect.Metadata) -> Any:
-    """Text with a pattern is explained by the description in its Meta."""
+    """A text with a pattern is explained by the description in its Meta."""
     try:
         return scalar(node, kind.type)
     except ValueError:
@@ -297,7 +297,7 @@ def _number_within(value: Any, kind: inspect.IntType | inspect.FloatType) -> Any
 
 
 def as_builtins(node: Node) -> Any:
-    """The tree as Python's own types."""
+    """Returns the tree as Python's own types."""
     match node:
         case Scalar():
             return node.text if node.expanded and not node.plain else node.value

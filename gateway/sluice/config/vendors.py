@@ -1,8 +1,8 @@
 """Vendors of known dialects (config/vendors.yaml): defaults for an upstream whose `backend` names one.
 
-A vendor is data: the backend that speaks its dialect, and default entries of the section, which its own
-entries override. They are merged before types are looked at, and stand where the section names its
-backend, so that a problem with one of them is shown there.
+A vendor is data: the backend that speaks its dialect, and default entries of the section, which the section's
+own entries override. They are merged before types are checked, and have the position at which the section
+names its backend, so that a problem with one of them is shown there.
 """
 
 from collections.abc import Callable
@@ -25,16 +25,17 @@ BESIDE = Path(__file__).parents[1] / "vendors.yaml"
 IN_A_CLONE = Path(__file__).parents[3] / "config" / "vendors.yaml"
 
 KEY_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key"})
-"""Headers that carry a key: a section that writes one of them itself needs no other."""
+"""Headers that carry a key: a section that sets one of them itself needs no other key."""
 
 
 class Vendor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One vendor. `options` are entries of an upstream's section, the backend's options among them.
+    """One vendor.
 
-    `base_url` may have ${VAR} in it, and is null where each user has another. `api_key_env` is the
-    environment variable that the vendor's own tools read; `key_optional`: there may be none (servers of one's
-    own); `key_header`: where a key is sent as it is, in place of the backend's own way. `probe_path` is the
-    default of `probe.path`. `source` is where it was read, at `date`.
+    `options`: entries of an upstream's section, including the backend's options. `base_url` may contain
+    ${VAR}, and is null if each user has another. `api_key_env`: the environment variable that the vendor's
+    own tools read. `key_optional`: there may be no key (self-hosted servers). `key_header`: the header in
+    which a key is sent as it is, in place of the backend's own way. `probe_path`: the default of
+    `probe.path`. `source`: where this was read, at `date`.
     """
 
     title: str
@@ -56,7 +57,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @lru_cache(1)
 def bundled_vendors() -> dict[str, Vendor]:
-    """The vendors by name, read once, at first use. Raises ConfigError where the file is broken."""
+    """Returns the vendors by name, read once, at first use. Raises ConfigError if the file is broken."""
     path = BESIDE if BESIDE.is_file() else IN_A_CLONE
     try:
         return msgspec.convert(as_builtins(read(path.read_bytes())), _File).vendors
@@ -65,8 +66,8 @@ def bundled_vendors() -> dict[str, Vendor]:
 
 
 class Presets:
-    """Completes the sections of upstreams that name a vendor. `unknown` counts what was not looked up
-    (`blind`)."""
+    """Completes the sections of upstreams that name a vendor. `unknown` counts references that were not
+    looked up (`blind`)."""
 
     def __init__(
         self, report: Report, environ: Environment[str, str], read_file: Callable[[str], str], *, blind: bool
@@ -78,7 +79,7 @@ class Presets:
         self.unknown = 0
 
     def completed(self, name: str, node: Mapping, path: KeyPath) -> Mapping | None:
-        """The section with the entries of the vendor called `name` beneath its own; None where there is no
+        """Returns the section with the entries of the vendor called `name` below its own; None if there is no
         such vendor."""
         vendor = bundled_vendors().get(name)
         if vendor is None:
@@ -127,13 +128,12 @@ class Presets:
 
 
 def similar(name: str) -> str:
-    """A hint at the backend or vendor whose name is close to one that is not known; "" where there is
-    none."""
+    """Returns a hint at the backend or vendor whose name is similar to an unknown one; "" if there is none."""
     return suggestion(name, {*bundled_vendors(), *installed()}, cutoff=0.7)
 
 
 def beneath(node: Mapping, defaults: Mapping) -> Mapping:
-    """`node` with those entries of `defaults` that it lacks; of what is a mapping in both, likewise."""
+    """Returns `node` with those entries of `defaults` that it lacks; the same within mappings that both have."""
     entries = dict(node.entries)
     for key, entry in defaults.entries.items():
         own = entries.get(key)
@@ -145,7 +145,8 @@ def beneath(node: Mapping, defaults: Mapping) -> Mapping:
 
 
 def _with_header(entries: dict[str, YamlEntry], header: str | None) -> dict[str, YamlEntry]:
-    """The entries with `api_key` turned into a credential with the vendor's own header, if it has one."""
+    """Returns the entries with `api_key` converted into a credential with the vendor's own header, if it has
+    one."""
     key = entries.get("api_key")
     if (
         header is None
@@ -174,7 +175,7 @@ def _has_key(node: Mapping) -> bool:
 
 
 def _node_of(value: Any, at: TextPosition) -> Any:
-    """Values of the table as if the section had them, all at one place."""
+    """Returns values of the table as if they were in the section, all at one position."""
     match value:
         case dict():
             return Mapping(at, {key: YamlEntry(at, _node_of(item, at)) for key, item in value.items()})

@@ -1,9 +1,9 @@
-"""YAML text -> a tree that remembers where everything stood.
+"""Parses YAML into a tree with positions.
 
 The rules are those of the YAML 1.2 core schema (https://yaml.org/spec/1.2.2/#103-core-schema): `no` is text,
 `012` is twelve, `1:30` is text. One document; duplicate keys are refused; anchors, aliases and merge keys
-(`<<`) work within bounds that a bomb of aliases or brackets cannot pass. Only libyaml's parser is used,
-nothing is ever constructed.
+(`<<`) work within bounds, so that nested aliases or brackets cannot exhaust the memory. Only libyaml's parser
+is used; no objects are constructed.
 """
 
 import re
@@ -14,7 +14,7 @@ import msgspec
 import yaml
 
 MAX_DEPTH = 64
-MAX_ALIASED = 100_000  # nodes that stand there only by following aliases; the others are bounded by the file
+MAX_ALIASED = 100_000  # maximum nodes that exist only through aliases; the others are bounded by the file
 
 Value = None | bool | int | float | str
 
@@ -62,7 +62,7 @@ Node = Scalar | Sequence | Mapping | Broken
 
 
 class YamlError(Exception):
-    """The text is not a YAML document that we read. `path` is where in the tree, as far as it is known."""
+    """The text is not a YAML document that can be read. `path`: the place in the tree, as far as it is known."""
 
     def __init__(self, at: TextPosition, message: str) -> None:
         super().__init__(message)
@@ -80,7 +80,7 @@ _TAGS = {"map": "tag:yaml.org,2002:map", "seq": "tag:yaml.org,2002:seq", "str": 
 
 
 def resolve(text: str) -> Value:
-    """The value of an unquoted scalar by the core schema."""
+    """Returns the value of an unquoted scalar by the core schema."""
     if _NULL.fullmatch(text):
         return None
     if _BOOL.fullmatch(text):
@@ -95,7 +95,7 @@ def resolve(text: str) -> Value:
 
 
 def read(data: bytes) -> Node:
-    """The one document in `data`; an empty file is an empty mapping. Raises YamlError."""
+    """Returns the one document in `data`; an empty file is an empty mapping. Raises YamlError."""
     text = _decode(data)
     if _PAIR.search(text):
         text = _PAIR.sub(_one_escape, text)
@@ -113,7 +113,8 @@ def read(data: bytes) -> Node:
 
 
 def _one_escape(pair: re.Match[str]) -> str:
-    """JSON writes a character beyond U+FFFF as two escapes (RFC 8259 7), YAML as one (YAML 1.2 5.7)."""
+    """Joins two escapes for one character: JSON writes a character beyond U+FFFF as two (RFC 8259 7), YAML as
+    one (YAML 1.2 5.7)."""
     high, low = int(pair[1], 16), int(pair[2], 16)
     return f"\\U{0x10000 + (high - 0xD800 << 10) + (low - 0xDC00):08x}"
 
@@ -134,8 +135,8 @@ def _hint(text: str, at: TextPosition) -> str:
 
 
 def _expected(problem: str, context: str, begun: TextPosition) -> str:
-    """Returns what the parser expected where it failed, in the words of people who write YAML. `begun`: where
-    the section, list or text began that it was in."""
+    """Returns what the parser expected where it failed, in words for people who write YAML. `begun`: where
+    the enclosing section, list or text began."""
     where = f"line {begun.line}, column {begun.column}"
     match problem, context.removeprefix("while parsing a ").removeprefix("while scanning a "):
         case "did not find expected key", "block mapping":
@@ -174,14 +175,14 @@ def _mark(mark: Any) -> TextPosition:
 
 
 class _Tree:
-    """Builds nodes from libyaml's events and their marks. Its composer would recurse without a bound, and end
-    the process."""
+    """Builds nodes from libyaml's events and their marks. Its composer would recurse without a bound, and
+    crash the process."""
 
     def __init__(self, events: Iterator[Any]) -> None:
         self._events = events
         self._anchors: dict[
             str, tuple[Node, int]
-        ] = {}  # a node is known once it is complete: it cannot hold itself
+        ] = {}  # a node is known once it is complete: it cannot contain itself
         self._depth = 0
         self._count = 0
         self._aliased = 0
@@ -268,7 +269,8 @@ def _refuse_tag(tag: str | None, kind: str, at: TextPosition) -> None:
 
 
 def _merge(value: Node) -> dict[str, YamlEntry]:
-    """https://yaml.org/type/merge.html: of several mappings the earlier one wins."""
+    """Merges mappings. https://yaml.org/type/merge.html: of several mappings the earlier one takes
+    precedence."""
     match value:
         case Mapping():
             return value.entries

@@ -1,9 +1,9 @@
-"""Checks a configuration beyond its types: references, options that exclude each other, addresses, dates. Here is
-what is short; the other modules have what belongs to one section (`callers`, `pods`, `records` …) or to the whole
-file (`file`).
+"""Checks a configuration beyond its types: references, options that exclude each other, addresses, dates.
 
-Each check looks at one section, wherever it stands, and reports by path; the report knows the positions.
-Values that were already found wrong are INVALID and skipped, so one mistake is one line.
+Short checks are here; the other modules have those of one section (`callers`, `pods`, `records` …) or of the
+whole file (`file`). Each check examines one section, wherever it is in the file, and reports problems by
+path; the report knows the positions. Values that were already found wrong are INVALID and skipped, so one
+mistake is one line.
 """
 
 import re
@@ -68,12 +68,12 @@ from sluice.storage.address import CONVERSATIONS, DRIVERS, LIMITS, RESUME, Kind,
 from sluice.wire.forwarding import check_forward
 
 MAX_UNSENT = 1 << 30
-"""Bytes for one connection; kernels take no more than 2 GiB (TCP_NOTSENT_LOWAT has 32 bits)."""
+"""Maximum bytes for one connection; kernels accept no more than 2 GiB (TCP_NOTSENT_LOWAT has 32 bits)."""
 
 
 class Checks:
-    """`upstreams` and `aliases` are the names that the file declares, valid or not. Call `section` for each,
-    then `whole`."""
+    """Checks one file. `upstreams` and `aliases` are the names that it declares, valid or not. Call `section`
+    for each section, then `whole`."""
 
     def __init__(self, report: Report, upstreams: Iterable[str], aliases: Iterable[str]) -> None:
         self._report = report
@@ -149,8 +149,8 @@ class Checks:
         self._report.attempt(path, lambda text: _installed(store_of(text, *kinds).kind), text)
 
     def _fitted(self, path: Path, section: Upstream | Target) -> None:
-        """Checks changes of requests: not of what the gateway sets itself, and only to values that a caller
-        could send."""
+        """Checks changes of requests: they may not concern fields that the gateway sets itself, and may only
+        set values that a caller could send."""
         for option in ("drop", "rename", "default", "force"):
             for name in getattr(section, option) or ():
                 if isinstance(name, str) and name.removeprefix("!") in RESERVED_FIELDS:

@@ -8,11 +8,11 @@ from sluice.config.validation import INVALID
 from sluice.identity.jwks import check_url, unfit
 
 CALLBACK = "/ui/oidc/callback"
-"""What the path of `redirect_uri` ends with."""
+"""The end of the path of `redirect_uri`."""
 
 
 def check_admin(report: Report, path: Path, admin: Admin) -> None:
-    """Report what is wrong with a section `admin`, but for its store."""
+    """Reports the problems of a section `admin`, except for its store."""
     if isinstance(admin.keys, tuple):
         _keys(report, (*path, "keys"), admin)
     if isinstance(admin.oidc, Oidc):
@@ -22,8 +22,8 @@ def check_admin(report: Report, path: Path, admin: Admin) -> None:
 
 
 def discoverable(text: str) -> None:
-    """Raises ValueError where this issuer can have no discovery document (OpenID Connect Discovery 1.0
-    section 4)."""
+    """Raises ValueError if this issuer cannot have a discovery document (OpenID Connect Discovery 1.0 section
+    4)."""
     check_url(text)
     if "?" in text:
         raise ValueError("has a query, so nothing can be discovered below it")

@@ -13,7 +13,8 @@ from sluice.identity.keys import timestamp
 
 
 class CallerChecks:
-    """`aliases` are the names that the file declares. Ids, digests and issuers must be unique over all sections."""
+    """Checks callers. `aliases` are the names that the file declares. Ids, digests and issuers must be unique
+    over all sections."""
 
     def __init__(self, report: Report, aliases: Collection[str]) -> None:
         self._report = report
@@ -83,7 +84,8 @@ class CallerChecks:
         self._single_aliases((*path, "limits"), caller.limits, caller.aliases)
 
     def _single_aliases(self, path: Path, limits: KeyLimits, allowed: tuple[str, ...]) -> None:
-        """The aliases that a caller has limits of its own for: known ones that it may use."""
+        """Checks the aliases for which a caller has limits of its own: they must exist, and the caller must
+        be allowed to use them."""
         if not isinstance(limits, KeyLimits) or not isinstance(limits.aliases, dict):
             return
         mine = [name for name in allowed if _is_text(name)]

@@ -1,5 +1,5 @@
-"""Checks that need the whole file: what is declared and unused, what lets in more people than it should, and what
-several workers would not share."""
+"""Checks that need the whole file: declared but unused names, options that let in more people than intended,
+and options that several workers would not share."""
 
 from collections.abc import Iterator, Set
 
@@ -20,12 +20,12 @@ from sluice.config.types import (
 from sluice.config.units import Secret
 
 DEVELOPMENT_KEYS = frozenset({"sha256:f54ca937b7efefe972b761a7b8dc7dd477c073770dec53b33fe59a66f6ef9a9f"})
-"""The digest of sk-sluice-dev, the key of config/gateway.dev.yaml. It is public, so nothing is given away by
-comparing it."""
+"""The digest of sk-sluice-dev, the key of config/gateway.dev.yaml. The key is public, so the comparison
+reveals nothing."""
 
 
 def check_demo(config: Config, report: Report) -> None:
-    """The page at /demo chats by browser tokens of a key, which must be able to mint them."""
+    """Checks the key of the page at /demo, which must be able to make browser tokens."""
     name = config.server.demo if isinstance(config.server, Server) else None
     if not isinstance(name, str) or not isinstance(config.keys, tuple):
         return
@@ -40,7 +40,7 @@ def check_demo(config: Config, report: Report) -> None:
 
 
 def check_address_limit(config: Config, report: Report) -> None:
-    """Warn of a limit by address where all callers would have the address of one proxy."""
+    """Warns of a limit by address if all callers would have the address of one proxy."""
     if not isinstance(config.limits, Limits) or not isinstance(config.server, Server):
         return
     if config.limits.address is not None and not config.server.trusted_proxies:
@@ -49,7 +49,7 @@ def check_address_limit(config: Config, report: Report) -> None:
 
 
 def check_development_key(config: Config, report: Report) -> None:
-    """The development key is public: it lets in everybody who can reach the gateway."""
+    """Warns of the development key: it is public, so it lets in everybody who can reach the gateway."""
     server = config.server
     if not isinstance(server, Server):
         return
@@ -69,7 +69,7 @@ def check_development_key(config: Config, report: Report) -> None:
 
 
 def check_unused(config: Config, report: Report, *, aliases: Set[str]) -> None:
-    """Warn of aliases and tenants that no key leads to, and of a file that lets nobody in."""
+    """Warns of aliases and tenants that no key leads to, and of a file that lets nobody in."""
     if isinstance(config.admin, Admin) and config.admin.usable:  # keys can be made later
         return
     callers: list[Key | Issuer] = [
@@ -92,7 +92,7 @@ def check_unused(config: Config, report: Report, *, aliases: Set[str]) -> None:
 
 
 def not_shared(config: Config) -> Iterator[tuple[Path, str]]:
-    """Yields the options that several workers would not share: their place, and the consequence."""
+    """Yields the options that several workers would not share: their path, and the consequence."""
     state = config.state.reveal() if isinstance(config.state, Secret) else ""
     if state == "memory":
         yield (

@@ -1,9 +1,5 @@
-"""Limits that no usual call fits in: what is reserved for one that sets no maximum is more than the bucket
-ever holds.
-
-Such a limit refuses every call for ever, so `check` calls it an error instead of leaving it to callers to
-find out.
-"""
+"""Finds limits that no ordinary call fits in: the reservation for a call that sets no maximum is more than
+the bucket can hold. Such a limit refuses every call for ever, so it is an error."""
 
 from collections.abc import Iterator, Mapping
 
@@ -21,20 +17,18 @@ from sluice.pricing.prices import PriceTable
 def check_reservations(
     config: Config, backends: Mapping[str, Backend], prices: PriceTable, report: Report, wall: float
 ) -> None:
-    """Report each limit of what is metered whose burst is below the default reservation, at its own place in
-    the file."""
+    """Reports each limit of a metered resource whose burst is below the default reservation, at its own
+    position in the file."""
 
     def of_target(target: TargetConfig, *, priced: bool) -> Amounts:
-        """Returns the reservation of a call without a maximum and with an empty prompt.
-
-        Prices are looked up where a limit of money needs them alone: reading their table takes time.
-        """
+        """Returns the reservation of a call without a maximum and with an empty prompt. Prices are only
+        looked up if a limit of money needs them, because reading their table takes time."""
         output = default_output(config.limits.output_tokens, backends.get(target.upstream))
         price = prices.price_of(target.upstream, target.model, wall) if priced else None
         return amounts_of(Usage(0, output), price)
 
     def of_alias(alias: Alias, *, priced: bool) -> Amounts:
-        """A call reserves what the dearest of its targets may cost."""
+        """Returns the reservation of a call to an alias: that of the most expensive of its targets."""
         return most_of(
             of_target(target, priced=priced) for tier in alias.tiers for target in targets_of(tier)
         )
@@ -75,8 +69,8 @@ def _message(resource: Resource, capacity: float, needed: float) -> str:
 
 
 def _limited(config: Config) -> Iterator[tuple[Path, CallLimits, list[str], str]]:
-    """Every section of limits: its path, the aliases that it holds for, and the upstream where it is
-    one's."""
+    """Yields every section of limits: its path, the aliases that it applies to, and the upstream if it
+    belongs to one."""
     every = list(config.aliases)
 
     def of(names: tuple[str, ...]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Checks OTLP receivers: of traces, metrics and call records."""
+"""Checks OTLP receivers of traces, metrics and call records."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ _OF_THE_PROTOCOL = frozenset(
 def check_receiver(
     problem: Callable[[Path, str], object], path: Path, receiver: MetricsPush | RecordOtlp | Tracing
 ) -> None:
-    """One receiver, and what gRPC cannot carry."""
+    """Checks one receiver, and options that do not work over gRPC."""
     endpoint = receiver.endpoint
     check_url(endpoint, (*path, "endpoint"), problem)
     if receiver.protocol != "grpc":

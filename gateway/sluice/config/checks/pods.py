@@ -14,7 +14,7 @@ Problem = Callable[[Path, str], object]
 
 
 def check_pods(problem: Problem, path: Path, pods: Pods) -> None:
-    """Looks at the section itself."""
+    """Checks the section itself."""
     for index, address in enumerate(pods.addresses if isinstance(pods.addresses, tuple) else ()):
         if isinstance(address, str):
             try:
@@ -36,7 +36,7 @@ def check_pods(problem: Problem, path: Path, pods: Pods) -> None:
 
 
 def check_pooled(problem: Problem, path: Path, upstream: Upstream) -> None:
-    """Looks at an upstream that has the section."""
+    """Checks an upstream that has the section."""
     if not isinstance(upstream.pods, Pods):
         return
     if upstream.proxy is not None:
@@ -51,7 +51,7 @@ def check_pooled(problem: Problem, path: Path, upstream: Upstream) -> None:
 
 
 def check_picker(problem: Problem, path: Path, upstream: Upstream) -> None:
-    """Looks at an upstream whose servers are picked by somebody else."""
+    """Checks an upstream whose servers an endpoint picker chooses."""
     picker = upstream.picker
     if upstream.vendor == "inference_pool" and picker is None:
         problem((*path, "picker"), "is missing: the address of the pool's endpoint picker")
@@ -94,7 +94,7 @@ def check_picker(problem: Problem, path: Path, upstream: Upstream) -> None:
 
 
 def check_strategies(problem: Problem, config: Config) -> None:
-    """The strategies that go by queues or caches need upstreams with pods."""
+    """Reports strategies that need upstreams with `pods` where these have none."""
     if not isinstance(config.upstreams, dict) or not isinstance(config.aliases, dict):
         return
     without = {

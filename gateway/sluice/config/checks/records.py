@@ -30,7 +30,7 @@ Say = Callable[[Path, str], object]
 
 
 def check_sink(sink: Records, say: Say) -> None:
-    """One sink. `say` gets the place within it, and the problem."""
+    """Checks one sink. `say` gets the path within it, and the problem."""
     given = [kind for kind in _KINDS if getattr(sink, kind) is not None]
     if len(given) != 1:
         say((), f"needs exactly one of {', '.join(_KINDS)}")
@@ -60,7 +60,7 @@ def _check_bucket(bucket: RecordBucket, say: Say) -> None:
 
 
 def _check_kafka(kafka: RecordKafka, say: Say) -> None:
-    """https://kafka.apache.org/documentation/#topicconfigs for what a topic may be called."""
+    """Checks a Kafka topic. https://kafka.apache.org/documentation/#topicconfigs defines the valid names."""
     if find_spec("confluent_kafka") is None:
         text = "needs confluent-kafka, which is not installed: pip install 'sluice-gateway[kafka]'"
         say((), text)
@@ -90,7 +90,7 @@ def _check_sasl(sasl: RecordKafkaSasl, say: Say) -> None:
 
 
 def check_url(url: object, path: Path, say: Say) -> None:
-    """An address of a server. `say` gets the problem."""
+    """Checks the address of a server. `say` gets the problem."""
     if not isinstance(url, str):
         return
     try:
@@ -105,7 +105,7 @@ def check_url(url: object, path: Path, say: Say) -> None:
 
 
 def check_records(config: Config, report: Report) -> None:
-    """All sinks together, and the texts: each name once, and a key for digests."""
+    """Checks all sinks together, and the options for texts: names must be unique, and digests need a key."""
     sinks: Any = config.records if isinstance(config.records, tuple) else ()
     seen: set[str] = set()
     for number, sink in enumerate(sinks):

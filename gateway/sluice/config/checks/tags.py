@@ -8,12 +8,12 @@ from sluice.identity.keys import HEADERS
 from sluice.usage.tags import MAX_VALUE_LENGTH
 
 MAX_TAGS = 8
-"""Tags: usage is counted once more for each."""
+"""Maximum tags: usage is counted once more for each."""
 SECRET_HEADERS = {name.decode() for name in HEADERS} | {"cookie", "x-admin-api-key", "proxy-authorization"}
 
 
 def check_tags(config: Config, report: Report) -> None:
-    """Report tags that have no source, that would count secrets, or whose values could never be seen."""
+    """Reports tags that have no source, that would count secrets, or whose values could never occur."""
     if not isinstance(config.usage, UsageReport) or not isinstance(config.usage.tags, dict):
         return
     if len(config.usage.tags) > MAX_TAGS:

@@ -6,11 +6,11 @@ from sluice.config.problems import Report, suggestion
 from sluice.config.types import Config, Team, Tenant
 
 MAX_TEAM_DEPTH = 8
-"""Teams above one tenant: each of them is another claim of every call."""
+"""Maximum teams above one tenant: each of them is another claim of every call."""
 
 
 def check_teams(config: Config, report: Report) -> None:
-    """Report tenants and teams whose team or parent does not exist, circles, trees that are too deep, and
+    """Reports tenants and teams whose team or parent does not exist, circles, trees that are too deep, and
     unused teams."""
     if not isinstance(config.teams, dict) or not isinstance(config.tenants, dict):
         return
@@ -35,13 +35,13 @@ def check_teams(config: Config, report: Report) -> None:
 
 
 def _height(name: str, teams: Mapping[str, Team]) -> str:
-    """The problem in a team's chain of parents; "" if there is none."""
+    """Returns the problem in a team's chain of parents; "" if there is none."""
     way = [name]
     while (team := teams.get(way[-1])) is not None and isinstance(team.parent, str):
         if team.parent == name:
             return f"a circle: {' -> '.join((*way, name))}"
         if team.parent in way:
-            return ""  # another team of the circle says so
+            return ""  # another team of the circle reports it
         way.append(team.parent)
         if len(way) > MAX_TEAM_DEPTH:
             return f"more than {MAX_TEAM_DEPTH} teams above each other"
