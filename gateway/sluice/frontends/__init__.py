@@ -1,9 +1,9 @@
-"""The interface of frontends: each is one client dialect, as a plugin. Discovery is by entry point
-`sluice.frontends` (`registry.py`).
+"""The interface of frontends: each is one client dialect, as a plugin by entry point `sluice.frontends`
+(`registry.py`).
 
-A frontend has routes, reads their requests, writes answers and errors, and names the headers that its clients
-know. It is pure: bytes -> ChatRequest, events -> bytes, errors -> a status and a JSON object; no sockets, no
-clock.
+A frontend has routes, parses their requests, writes answers and errors, and names the headers that its
+clients use. It is pure: bytes -> ChatRequest, events -> bytes, errors -> a status and a JSON object; no
+sockets, no clock.
 """
 
 import re
@@ -29,11 +29,12 @@ def _stopped() -> float:
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The properties of a call that an encoder uses. `conversation` is empty where no history is kept.
+    """The properties of a call that an encoder uses.
 
-    `model` is the alias; it is what the caller sees as the model unless `reveal` (then the target's own
-    name). `created` in whole seconds since the epoch. `id` is the request's id. `clock` and `received` (when
-    the request came) are monotonic, in seconds: for dialects that report how long an answer took.
+    `conversation` is empty if no history is kept. `model`: the alias, which the caller sees as the model
+    unless `reveal` is set (then the target's own name). `created`: whole seconds since the epoch. `id`: the
+    request's id. `clock` and `received` (when the request came) are monotonic, in seconds, for dialects that
+    report how long an answer took.
     """
 
     id: str
@@ -46,15 +47,17 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Encoder(Protocol):
-    """Events -> the client's bytes; sans-io.
+    """Encodes events as the client's bytes; sans-io.
 
-    Of a stream: one per call, kept over failed attempts (nothing is fed before commit). Of a whole answer:
-    one per attempt, fed as the answer comes; it writes nothing before the end. An encoder of frames that
-    another one could not continue has `continues = False`: a cut answer then ends. One of raw bytes without a
-    place for an error has `cuts = True`: an error after the first of them closes the connection.
+    A stream has one per call, which is kept over failed attempts (nothing is encoded before an attempt
+    commits). A whole answer has one per attempt, which gets events as they come and writes nothing before the
+    end.
 
-    One whose stream has a state (blocks that are open) also has `go_on_from(other)`: it is called where the
-    attempt that continues a cut answer has another encoder than the cut one, which passed frames on.
+    `continues = False`: an encoder of forwarded frames that no other encoder can continue; a cut answer then
+    ends. `cuts = True`: an encoder of raw bytes without a place for an error; an error after the first byte
+    closes the connection. An encoder whose stream has a state (open blocks) also has `go_on_from(other)`,
+    which is called if the attempt that continues a cut answer has another encoder than the cut one, which
+    forwarded frames.
     """
 
     @property
@@ -66,19 +69,18 @@ class Encoder(Protocol):
         ...
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
-        """Returns the client's bytes; b"": nothing yet. After Finished the answer is complete, terminator
-        included."""
+        """Returns the client's bytes; b"": nothing yet. After Finished the answer is complete, including the
+        terminator."""
         ...
 
     def fail(self, error: GatewayError) -> bytes:
-        """Returns the in-band error that ends a stream, terminator included; nothing may be encoded after
-        it."""
+        """Returns the in-band error that ends a stream, including the terminator; nothing may be encoded
+        after it."""
         ...
 
     def resume(self, started: Started) -> None:
-        """Prepares for another attempt that continues a cut answer: from here on it is this model's. Nothing
-        is repeated.
-        """
+        """Prepares for another attempt that continues a cut answer. From here on the answer is that attempt's
+        model's. Nothing is repeated."""
         ...
 
     def restart(self) -> bytes:
@@ -147,13 +149,13 @@ class Uploaded(StoredForm, Protocol):
 
 
 class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """A POST that is a call. `also`: other names of its path. `operation`: the operation of upstreams, if
-    that is not chat; `parse` then gives an OperationRequest, and the answer is an upstream's own, which
-    speaks the request's `dialect`. `form`: its body is a form (multipart/form-data), and no JSON; a large one
-    is given to `parse` as an `Uploaded`.
+    """A POST that is a call.
 
-    In a path `{name}` is a parameter, one segment or a part of one; `{+name}` may hold slashes (RFC 6570
-    3.2.3).
+    `also`: other names of its path. `operation`: the operation of upstreams, if it is not a chat; `parse`
+    then returns an OperationRequest, and the answer is an upstream's own, in the request's `dialect`. `form`:
+    its body is a form (multipart/form-data) instead of JSON; a large one is passed to `parse` as an
+    `Uploaded`. In a path `{name}` is a parameter, one segment or a part of one; `{+name}` may contain slashes
+    (RFC 6570 3.2.3).
     """
 
     path: str
@@ -185,7 +187,7 @@ class KeptForCaller(Protocol):
         ...
 
     async def input(self, id: str) -> list[dict[str, Any]]:
-        """Returns the items that it answered, the first one first."""
+        """Returns the items that it answered, in their order."""
         ...
 
     async def delete(self, id: str) -> None: ...
@@ -207,7 +209,7 @@ class PastMessage(Protocol):
 
 
 class HistoryForCaller(Protocol):
-    """The conversations that the gateway keeps, as far as one caller may read them."""
+    """The conversations that the gateway keeps and one caller may read."""
 
     async def messages(self, session: str, limit: int) -> Sequence[PastMessage]:
         """Returns the last `limit` messages of the caller's session, oldest first; fewer where their texts are
@@ -291,11 +293,11 @@ def shape_of(path: str) -> str:
 
 
 class Envelope(Protocol):
-    """Renders a dialect's errors. `name` is its label in metrics.
+    """Renders a dialect's errors.
 
-    `marker`: a header that all its clients send. Where two frontends have the same route, or claim, a request
-    with this header is the one's that has it as its marker. `id_headers` carry the request's id, besides
-    `x-request-id` and `request-id`.
+    `name`: its label in metrics. `marker`: a header that all its clients send. If two frontends have the same
+    route, or claim, a request with this header goes to the one that has it as its marker. `id_headers`:
+    headers that carry the request's id, besides `x-request-id` and `request-id`.
     """
 
     name: ClassVar[str]
@@ -312,26 +314,28 @@ class Envelope(Protocol):
         return status_of(error)
 
     def headers(self, pairs: Sequence[Header]) -> Sequence[Header]:
-        """Returns an answer's own headers under the names that its clients know: limits are `x-ratelimit-*`,
-        as OpenAI has them, with `reset` as "12.345s". A dialect that does not override this pays nothing
-        for it.
-        """
+        """Returns an answer's own headers under the names that its clients use. Limits are `x-ratelimit-*`,
+        as OpenAI has them, with `reset` as "12.345s". A dialect that does not override this has no cost."""
         return pairs
 
 
 class Frontend(Envelope, Protocol):
-    """One client dialect. Made without arguments when the gateway starts; it keeps nothing between requests.
+    """One client dialect. It is made without arguments when the gateway starts, and keeps nothing between
+    requests.
 
-    `name` is its entry point's. `dialect`: what backends may pass through verbatim ("" = none). `claims`:
-    beginnings of paths where it also answers for what is not there; the longest one decides, "/" is all the
-    rest. Header names are lower case: `credential_headers` may hold a key (beside `authorization` and
-    `x-api-key`, which always may), and so may the `credential_parameters` of a URL's query, on its own
-    routes; `request_headers` are those that its clients send, `response_headers` those that they read, so
-    pages may. `numbered`: its streams are server-sent events or lines of JSON objects, which can be numbered,
-    and so gone on with where an alias is `resumable`. `any_content_type`: bodies are read as JSON whatever
-    their Content-Type says, as the dialect's own server does. Only for dialects whose keys come in headers:
-    then no page can send a request by a form. `greeting`: what the dialect's own server answers to `GET /`, by
-    which its clients find out whether it runs.
+    name                   that of its entry point
+    dialect                the dialect that backends may pass through verbatim ("": none)
+    claims                 beginnings of paths for whose unknown paths it also answers; the longest one decides, "/" is
+                           all the rest
+    credential_headers     headers, in lower case, that may carry a key (besides `authorization` and `x-api-key`)
+    credential_parameters  parameters of a URL's query that may, on its own routes
+    request_headers        headers that its clients send, so pages may send them
+    response_headers       headers that its clients read, so pages may read them
+    numbered               its streams are server-sent events or lines of JSON objects, which can be numbered, and so
+                           resumed if an alias is `resumable`
+    any_content_type       bodies are read as JSON whatever their Content-Type, as the dialect's own server does. Only
+                           for dialects whose keys come in headers, because then no page can send a request by a form
+    greeting               the response of the dialect's own server to `GET /`, by which clients check that it runs
     """
 
     dialect: ClassVar[str] = ""

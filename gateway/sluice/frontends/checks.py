@@ -8,7 +8,7 @@ from sluice.errors import BadRequest
 from sluice.model.chat import Cache
 
 MAX_SAFE_INTEGER = 2**53 - 1
-"""The largest whole number that every reader of JSON takes for itself (RFC 8259, section 6)."""
+"""The largest whole number that every JSON parser represents exactly (RFC 8259, section 6)."""
 
 _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
@@ -47,9 +47,7 @@ def whole_number(value: float, name: str) -> int:
 
 def check_names(found: dict[str, Any], known: frozenset[str], at: str) -> None:
     """Raises BadRequest for a name that differs by case from a known one, or from another one in the same
-    object.
-
-    Go's encoding/json and others read `Model` as `model`, and the last one counts."""
+    object. Go's encoding/json and others read `Model` as `model`, and use the last one."""
     if found.keys() <= known:
         return
     seen = set()
@@ -63,15 +61,13 @@ def check_names(found: dict[str, Any], known: frozenset[str], at: str) -> None:
 
 
 def cache_of(marker: Any) -> Cache | None:
-    """Returns a mark for the prompt cache, `cache_control`; None for what is no object."""
+    """Returns a mark for the prompt cache, `cache_control`; None if it is not an object."""
     return marker if type(marker) is dict else None
 
 
 def cache_of_breakpoint(part: Mapping[str, Any]) -> Cache | None:
-    """Returns OpenAI's mark for the prompt cache at a content part, in Anthropic's words; None if it has none.
-
-    Of its lives (30m, 12h) the longer one is nearest to Anthropic's hour.
-    """
+    """Returns OpenAI's mark for the prompt cache at a content part, in Anthropic's form; None if it has none.
+    Of its lifetimes (30m, 12h) the longer one is nearest to Anthropic's hour."""
     match part.get("prompt_cache_breakpoint"):
         case {"ttl": "12h"}:
             return {"type": "ephemeral", "ttl": "1h"}

@@ -1,5 +1,5 @@
-"""Fields of requests as a configuration gives them: named as in OpenAI's Chat Completions, whatever callers and
-upstreams speak."""
+"""Parses fields of requests in the configuration: they have the names of OpenAI's Chat Completions, whatever
+callers and upstreams speak."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +9,5 @@ from sluice.model.chat import ChatRequest
 
 
 def chat_with(values: Mapping[str, Any]) -> ChatRequest:
-    """A request with these fields. Raises BadRequest for values that a caller could not give to them
-    either."""
+    """Returns a request with these fields. Raises BadRequest for values that a caller could not send either."""
     return chat_of({"messages": [{"role": "user", "content": ""}], **values})

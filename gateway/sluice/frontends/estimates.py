@@ -1,4 +1,4 @@
-"""Estimates of what a prompt has in tokens, and the requests for its count: where no upstream of the alias
+"""Estimates the tokens of prompts, and makes the requests for counting them: if no upstream of the alias
 counts tokens, the estimate is the answer."""
 
 from typing import Any

@@ -1,5 +1,5 @@
-"""Errors as the gateway itself says them, and widgets read them: on its own routes, and where no dialect
-claims a path."""
+"""Errors in the gateway's own format, which widgets parse: on its own routes, and on paths that no dialect
+claims."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,13 +32,13 @@ TEXTS: Mapping[type[GatewayError], str] = {
     NotResumable: "Stream not resumable", RateLimited: "Too many requests", Unavailable: "Service unavailable",
     Conflict: "Conflict",
 }  # fmt: skip
-"""Those of BadRequest, Unauthorized and RateLimited, and `INTERNAL`, are the contract: clients compare
+"""The texts of BadRequest, Unauthorized and RateLimited, and `INTERNAL`, are part of the API: clients compare
 them."""
 
 
 def gateway_error_object(error: GatewayError, request_id: str) -> dict[str, Any]:
-    """`error` is a text that depends on the kind alone, `code` for programs, `reason` or `details` say
-    more."""
+    """Returns an error's object. `error` is a text that depends on the kind alone, `code` is for programs,
+    `reason` or `details` have more."""
     body: dict[str, Any] = {"error": _text_of(error), "code": error.code, "requestId": request_id}
     match error:
         case BadRequest(details=details):

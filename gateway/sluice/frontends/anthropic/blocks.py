@@ -58,7 +58,7 @@ def frame(kind: str, **fields: Any) -> bytes:
 
 
 class Stream:
-    """The common part of streams of upstreams' frames and of our own."""
+    """The common part of the streams of forwarded frames and of frames made from events."""
 
     __slots__ = ("_answer",)
 
@@ -84,9 +84,8 @@ class Stream:
 
 
 class Position(msgspec.Struct):
-    """The position of a stream: `index` of the newest content block (-1: none), and its kind while it is open
-    ("" if it is closed).
-    """
+    """The position of a stream. `index`: that of the newest content block (-1: none). Its kind while it is
+    open; "" if it is closed."""
 
     index: int = -1
     open: str = ""
@@ -295,9 +294,8 @@ class Blocks(Stream):
                 self._next_call(frames)
 
     def _write(self, arguments: str, frames: list[bytes]) -> None:
-        """Writes arguments as they arrive once they have begun as an object. SDKs fail at anything else, so
-        that is written at the block's end, as an object.
-        """
+        """Writes arguments as they arrive, once they have begun as an object. Anything else makes SDKs fail,
+        so it is written at the block's end, as an object."""
         written = self._written
         if not written and not arguments.lstrip().startswith("{"):
             self._held += arguments

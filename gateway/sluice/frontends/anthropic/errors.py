@@ -1,11 +1,10 @@
 """Errors in Anthropic's envelope, with its types and statuses.
 
-Clients act upon types, statuses and one wording: Claude Code shortens a conversation where the message says
-that the prompt is too long, so an error of that kind says it in these words, whatever the provider's own
-were. SDKs act upon `details.error_code`, too: where a message thread cannot be continued they send the whole
-conversation anew. What Anthropic itself says beside type and message stays.
-
-Standard: https://platform.claude.com/docs/en/api/errors
+Clients act upon types, statuses and one wording: Claude Code shortens a conversation if the message says that
+the prompt is too long, so an error of that kind uses these words, whatever the provider's were. SDKs also act
+upon `details.error_code`: if a message thread cannot be continued they send the whole conversation again.
+Fields that Anthropic itself sends beside type and message are kept. Standard:
+https://platform.claude.com/docs/en/api/errors
 """
 
 from collections.abc import Mapping
@@ -47,9 +46,8 @@ TOO_LONG = "prompt is too long"
 
 
 def error_object(error: GatewayError, request_id: str) -> dict[str, Any]:
-    """Returns the envelope, before a stream or within one. `retry_after` (seconds) is in it if it is known
-    when the same request may succeed: within a stream no header can carry it any more.
-    """
+    """Returns the envelope, before a stream or within one. It contains `retry_after` (seconds) if it is known
+    when the same request may succeed, because within a stream no header can carry it."""
     said = error.fields if isinstance(error, UpstreamError) else NO_OTHER_FIELDS
     fields: dict[str, Any] = {**said, "type": error_type(error), "message": _message(error)}
     details = fields.pop("details", None)

@@ -1,4 +1,4 @@
-"""`GET /api/hello`: what Claude Code asks to see whether anybody is there (and `HEAD /`, which the gateway
+"""`GET /api/hello`, by which Claude Code checks that the server is there (and `HEAD /`, which the gateway
 answers itself)."""
 
 from sluice.frontends import Inquiry, Reply

@@ -87,7 +87,7 @@ class PassedOn(Stream):
         return blocks
 
     def _closing_frames(self, finished: Finished) -> bytes:
-        """The end of an answer whose frames have none."""
+        """The end of an answer whose frames lack it."""
         out = b"" if not self._at.open else frame("content_block_stop", index=self._at.index)
         if not finished.native:
             out += frame(
@@ -106,7 +106,7 @@ class PassedOn(Stream):
 
 
 class WholePassedOn(Message):
-    """The upstream's own message, or one put together of its frames."""
+    """The upstream's own message, or one made from its frames."""
 
     __slots__ = ("_blocks", "_inputs", "_message", "_renaming", "_whole")
 

@@ -1,8 +1,8 @@
-"""The upstream's own frames and messages under another model's name (`report_model: alias`), and nothing else
-changed.
+"""Replaces the model's name in the upstream's own frames and messages (`report_model: alias`), and changes
+nothing else.
 
-A model is named in message_start, in blocks of type `fallback` (who answered first, who answers now) and in
-the usage of single steps (`iterations`).
+A model is named in message_start, in blocks of type `fallback` (the model that answered first, and the one
+that answers now) and in the usage of single steps (`iterations`).
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ them."""
 
 
 class Renaming:
-    """`name` stands in place of the model's. Where none is named, none is added."""
+    """`name` replaces the model's name. If no model is named, none is added."""
 
     __slots__ = ("_name",)
 

@@ -80,10 +80,8 @@ MAX_KIND_SHOWN = 64
 
 
 def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
-    """The request that this JSON object makes; `body`: its text, where no letter of its names is an escape.
-
-    Raises BadRequest, `param` naming the field as "messages[0].content[1].text".
-    """
+    """Returns the request in this JSON object. `body`: its text, if none of its names has an escaped letter.
+    Raises BadRequest, whose `param` names the field: "messages[0].content[1].text"."""
     request = _typed(wire)
     check_names(wire, _TOP, "")
     if request.model == "":
@@ -154,9 +152,10 @@ def _messages(request: _Request, raw: list[dict[str, Any]]) -> tuple[Message, ..
 def _unattributed(texts: tuple[Part, ...]) -> tuple[Part, ...]:
     """Returns the texts of a system prompt without the block that Claude Code puts first.
 
-    It says the client's version and a fingerprint of the conversation, for Anthropic alone, which takes it out
-    before the model sees it. To others it would be the beginning of the prompt, and no two conversations would
-    share a prompt cache. https://code.claude.com/docs/en/llm-gateway-protocol#system-prompt-attribution-block
+    The block has the client's version and a fingerprint of the conversation, and is for Anthropic alone,
+    which removes it before the model sees it. For other models it would be the beginning of the prompt, and
+    no two conversations would share a prompt cache.
+    https://code.claude.com/docs/en/llm-gateway-protocol#system-prompt-attribution-block
     """
     match texts:
         case (Text(text=text), *_) if text.startswith(ATTRIBUTION) and "\n" not in text:
@@ -166,7 +165,8 @@ def _unattributed(texts: tuple[Part, ...]) -> tuple[Part, ...]:
 
 
 def _thread(thread: Block | None) -> str:
-    """Returns what of it no other dialect can have: "" where there is none, or it begins here."""
+    """Returns the part of a thread that no other dialect can express; "" if there is none, or the thread
+    begins here."""
     if thread is None:
         return ""
     check_names(thread, _THREAD, f"{THREAD}.")
@@ -184,7 +184,7 @@ def _thread(thread: Block | None) -> str:
 
 
 def _tools(tools: list[Block]) -> tuple[tuple[Tool, ...], str]:
-    """Returns the caller's functions, and the first tool of another kind, which no other dialect can have."""
+    """Returns the caller's functions, and the first tool of another kind, which no other dialect can express."""
     found: list[Tool] = []
     bound = ""
     for index, tool in enumerate(tools):
@@ -197,7 +197,7 @@ def _tools(tools: list[Block]) -> tuple[tuple[Tool, ...], str]:
             if kind.startswith(SEARCH):
                 continue
             shown = kind[:MAX_KIND_SHOWN]
-            # Claude Code asks again without its advisor where it finds the API's own words for an unknown tool
+            # Claude Code repeats the request without its advisor if the error has the API's own words for an unknown tool
             bound = bound or f"{at}: a tool of type {shown} (Input tag '{shown}')"
             continue
         if not isinstance(name, str) or not name:

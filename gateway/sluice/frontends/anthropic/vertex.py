@@ -24,7 +24,7 @@ PLACE = "projects/{project}/locations/{location}/publishers/anthropic/models"
 
 class VertexAnthropic(Anthropic):
     name: ClassVar[str] = "vertex-anthropic"
-    claims: ClassVar[tuple[str, ...]] = ()  # what is not there is told in Google's form
+    claims: ClassVar[tuple[str, ...]] = ()  # unknown paths are answered in Google's form
 
     def routes(self) -> Sequence[Route]:
         return (

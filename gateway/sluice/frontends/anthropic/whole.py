@@ -1,7 +1,5 @@
-"""Events -> one message, silent until it is complete.
-
-Standard: https://platform.claude.com/docs/en/api/messages/create
-"""
+"""Encodes events as one message, which is written when it is complete. Standard:
+https://platform.claude.com/docs/en/api/messages/create"""
 
 from collections.abc import Sequence
 from typing import Any

@@ -43,7 +43,7 @@ class Gemini(Frontend):
             _method("batchEmbedContents", operations.embed_all, operation="embeddings"),
             _endpoint("/models", models.models),
             _endpoint("/models/{+model}", models.model),
-            Endpoint(  # not under /v1, whose POST to a model is nobody's
+            Endpoint(  # not under /v1, where no frontend has a POST to a model
                 path="/v1beta/models/{+model}",
                 also=("/v1alpha/models/{+model}",),
                 answer=models.no_method,

@@ -53,7 +53,7 @@ def _details(error: GatewayError) -> list[dict[str, Any]]:
         wrong = [{"field": detail["field"], "description": detail["reason"]} for detail in error.details]
         details.append({"@type": f"{_RPC}BadRequest", "fieldViolations": wrong})
     wait = wait_of(error)
-    if wait is not None:  # in place of the upstream's: a header may have said another one
+    if wait is not None:  # it replaces the upstream's, which may differ from a header's
         details = [detail for detail in details if detail["@type"] != f"{_RPC}RetryInfo"]
         details.append({"@type": f"{_RPC}RetryInfo", "retryDelay": f"{wait:.3f}s"})
     return details

@@ -49,14 +49,14 @@ async def publisher_model(inquiry: Inquiry) -> Reply:
 
 
 def published_name(parameters: Mapping[str, str]) -> str:
-    """Returns the alias that a path of Vertex AI names: an SDK takes what stands before the first slash of a
+    """Returns the alias that a path of Vertex AI names: an SDK takes the part before the first slash of a
     model's name for its publisher."""
     publisher, model = parameters["publisher"], parameters["model"]
     return model if publisher == GOOGLE else f"{publisher}/{model}"
 
 
 async def no_method(inquiry: Inquiry) -> Reply:
-    """Refuses a method of a model that is none of the gateway's (predict, batchGenerateContent …). Raises
+    """Refuses a method of a model that the gateway does not have (predict, batchGenerateContent …). Raises
     NotFound."""
     _, colon, method = inquiry.head.parameters["model"].rpartition(":")
     what = f"no method {method} of" if colon and method.isidentifier() and len(method) < 64 else "no POST to"
@@ -64,7 +64,7 @@ async def no_method(inquiry: Inquiry) -> Reply:
 
 
 def _page(inquiry: Inquiry) -> tuple[Sequence[str], dict[str, str]]:
-    """Returns the names of the page that is asked for, and the fields by which the next one is found."""
+    """Returns the names on the requested page, and the fields by which the next one is found."""
     query = inquiry.head.query
     size = min(MAX_PAGE, _number(query, "pageSize", "page_size") or PAGE)
     start = _number(query, "pageToken", "page_token")

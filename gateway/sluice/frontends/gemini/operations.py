@@ -29,7 +29,7 @@ from sluice.wire.jsontext import parse_object
 ONE, PREDICTED = "one", "predict"
 """The `profile` of a request for one vector, and of one to Vertex AI's `:predict`."""
 MAX_BATCH_REQUESTS = 100
-"""Requests of one batch: Google's own bound."""
+"""Maximum requests of one batch: Google's own bound."""
 _json = msgspec.json.Encoder().encode
 
 
@@ -53,7 +53,7 @@ class _EmbedConfig(msgspec.Struct):
 class _Embed(msgspec.Struct):
     content: GeminiTurn
     outputDimensionality: float | None = None
-    taskType: str | None = None  # this and the title reach upstreams as they stand (`own`)
+    taskType: str | None = None  # this and the title are sent to upstreams unchanged (`own`)
     title: str | None = None
     embedContentConfig: _EmbedConfig | None = None
 

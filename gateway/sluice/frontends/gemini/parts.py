@@ -129,9 +129,7 @@ def _turn_message(parts: Sequence[Part], index: int, at: str) -> Message:
     unsigned = [
         Thought(part.text) for part in parts if part.thought and part.text and part.functionCall is None
     ]
-    others = any(
-        not thought.signature.startswith(GOOGLES) for thought in sealed
-    )  # these carry their text with them
+    others = any(not thought.signature.startswith(GOOGLES) for thought in sealed)  # these contain their text
     spoken = [part for part in parts if part.functionCall is None and not part.thought]
     return Message(
         "assistant",

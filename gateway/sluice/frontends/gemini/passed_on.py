@@ -146,7 +146,7 @@ def joined(chunks: Sequence[Any]) -> Value:
 
 
 class _Text(msgspec.Struct):
-    """A part whose text is still put together: adding to it would copy all of it with each piece."""
+    """A part whose text is still growing: adding to a str would copy the whole text with each piece."""
 
     part: Value
     pieces: list[str]

@@ -1,15 +1,12 @@
-"""Events -> the lines of Ollama's stream, or its one object; of /api/chat and of /api/generate.
+"""Encodes events as the lines of Ollama's stream, or as its one object, for /api/chat and /api/generate.
 
 A line has the next text, reasoning or tool call; a call is written in one line, once it is complete. The last
-one has `done`, why the answer ended, and how long it took (in nanoseconds, of our own clock):
+line has `done`, why the answer ended, and how long it took (in nanoseconds, of the gateway's clock):
 `prompt_eval_duration` up to the first content, `eval_duration` from then on, `load_duration` 0. Counts are
-the provider's, and absent where it reported none.
-
-Clients read every line as an object, so a heartbeat is one without content. After an error's line there is no
-`done`.
-
-Standard: https://github.com/ollama/ollama/blob/main/docs/api.md and ChatResponse, GenerateResponse in
-api/types.go there
+the provider's, and are absent if it reported none. Clients parse every line as an object, so a heartbeat is
+one without content. After an error's line there is no `done`. Standard:
+https://github.com/ollama/ollama/blob/main/docs/api.md and ChatResponse, GenerateResponse in api/types.go
+there
 """
 
 from collections.abc import Sequence
@@ -66,7 +63,7 @@ class _Objects:
         return b""
 
     def go_on_from(self, other: object) -> None:
-        """Another encoder has passed on what the client holds: the first content came then."""
+        """Continues from another encoder, which forwarded what the client has: the first content came then."""
         self._first = getattr(other, "first", 0.0)
 
     def _started(self, model: str) -> None:
@@ -123,12 +120,12 @@ def _tool_call(call: WholeCall) -> dict[str, Any]:
 
 
 def _nanoseconds(seconds: float) -> int:
-    """At least 1: clients divide by it."""
+    """Returns at least 1, because clients divide by it."""
     return max(1, int(seconds * NANOSECONDS))
 
 
 class OllamaLines(_Objects):
-    """The stream. What lines of text have in common is made once per read of the upstream's."""
+    """Writes the stream. The common part of lines of text is made once per read of the upstream."""
 
     __slots__ = ()
 
@@ -199,7 +196,7 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 class Whole(_Objects):
-    """The whole answer, silent until it is complete."""
+    """Writes the whole answer when it is complete."""
 
     __slots__ = ("_reasoning", "_text", "_whole_calls")
 

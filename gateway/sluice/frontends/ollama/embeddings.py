@@ -1,7 +1,5 @@
-"""/api/embed, and /api/embeddings as it was before: as OpenAI's embeddings to those upstreams that carry
-them, and back.
-
-`truncate`, `keep_alive` and `options` are Ollama's own and left out.
+"""Translates /api/embed, and its predecessor /api/embeddings, to OpenAI's embeddings for upstreams that carry
+them, and back. `truncate`, `keep_alive` and `options` are Ollama's own and left out.
 
 Standard: https://github.com/ollama/ollama/blob/main/docs/api.md#generate-embeddings
 """
@@ -88,7 +86,7 @@ _decode = msgspec.json.Decoder(_Document).decode
 
 
 class Vectors:
-    """OpenAI's document -> Ollama's. Vectors are passed on as they are written; `one`: of /api/embeddings."""
+    """Translates OpenAI's document to Ollama's. Vectors are forwarded as written; `one`: for /api/embeddings."""
 
     content_type = "application/json; charset=utf-8"
 

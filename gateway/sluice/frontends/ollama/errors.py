@@ -1,5 +1,5 @@
-"""Errors as Ollama has them, one text, with the stable code of ours beside it and what an upstream of this
-dialect says more.
+"""Errors as Ollama has them: one text, with the gateway's stable code beside it and the other fields of an
+upstream of this dialect.
 
 Standard: https://github.com/ollama/ollama/blob/main/docs/api/errors.mdx
 """
@@ -10,8 +10,8 @@ from sluice.errors import NO_OTHER_FIELDS, GatewayError, ModelNotFound, Upstream
 
 
 class ModelLoaded(GatewayError):
-    """No fault: a request without a prompt loads (or unloads) a model at Ollama, and clients send it before
-    their first one. Aliases are always there, so that nothing is asked of an upstream."""
+    """Not an error: a request without a prompt loads (or unloads) a model at Ollama, and clients send it
+    before their first one. Aliases need no loading, so no upstream is asked."""
 
     code = "load"
 
@@ -21,8 +21,8 @@ class ModelLoaded(GatewayError):
 
 
 def error_object(error: GatewayError) -> dict[str, Any]:
-    """Before a stream and in it. Clients look for "not found" in the text; `retry_after` is in seconds, where
-    it is known."""
+    """Returns the error's object, before a stream and within it. Clients look for "not found" in the text.
+    `retry_after` is in seconds, if it is known."""
     said = error.fields if isinstance(error, UpstreamError) else NO_OTHER_FIELDS
     fields = {**said, "error": _text(error), "code": error.code}
     wait = wait_of(error)

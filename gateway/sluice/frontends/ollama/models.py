@@ -1,9 +1,8 @@
-"""Lists of models for Ollama's clients: the aliases that the caller may use, always there and loaded, of no
+"""Lists of models for Ollama's clients: the aliases that the caller may use, shown as loaded and without a
 size.
 
-`version` is that of the API that is spoken here: editors refuse servers whose version is too old for tools.
-
-Standard: https://github.com/ollama/ollama/blob/main/docs/api.md, read at 2026-11-29
+`version` is that of the API that is implemented here: editors refuse servers whose version is too old for
+tools. Standard: https://github.com/ollama/ollama/blob/main/docs/api.md, read at 2026-11-29
 """
 
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ VERSION = "0.17.0"
 LATEST = ":latest"
 SUCCESS = "success"
 NEVER = "2318-01-01T00:00:00Z"
-"""When a model is unloaded that is to stay."""
+"""The time at which a model is unloaded that is never unloaded."""
 CAPABILITIES = ("completion", "tools", "vision")
 DETAILS = {
     "parent_model": "",
@@ -63,8 +62,8 @@ async def show(inquiry: Inquiry) -> Reply:
 
 
 async def pull(inquiry: Inquiry) -> Reply:
-    """Answers as Ollama does for a model that is there: Spring AI, LangChain4j and others pull what they use
-    before they use it. Raises BadRequest, ModelNotFound."""
+    """Answers as Ollama does for a model that is already there: Spring AI, LangChain4j and others pull a
+    model before they use it. Raises BadRequest, ModelNotFound."""
     body = await inquiry.json()
     _named(body, inquiry)
     if body.get("stream") is False:
@@ -87,7 +86,7 @@ async def version(inquiry: Inquiry) -> Reply:
 
 
 def other_name(model: str) -> str:
-    """A model's tag is "latest" by default: "chat" and "chat:latest" are one."""
+    """Returns the name without the default tag "latest": "chat" and "chat:latest" are the same."""
     return model.removesuffix(LATEST) if model.endswith(LATEST) else model + LATEST
 
 

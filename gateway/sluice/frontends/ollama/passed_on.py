@@ -1,8 +1,8 @@
-"""The upstream's own lines, and its own whole answers, to callers of its dialect.
+"""Forwards the upstream's own lines, and its own whole answers, to callers of its dialect.
 
-Lines are passed on as they came; their `model` is the alias where the model's name is hidden. Where an
-attempt brings events without lines, or lines of another endpoint than the caller's (a request to
-/api/generate was written anew as a chat), they are written as they are for any other upstream.
+Lines are forwarded unchanged, except that `model` is the alias if the model's name is hidden. If an attempt
+yields events without lines, or lines of another endpoint than the caller's (a request to /api/generate that
+was rewritten as a chat), they are written as for any other upstream.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ from sluice.wire.lenient import encoded, parse_again
 
 Value = dict[str, Any]
 _NAMES = ("model", "remote_model")
-"""Where an answer names its model; `remote_model` is that of an Ollama which asks another one."""
+"""Members that name an answer's model; `remote_model` is that of an Ollama which asks another one."""
 _KEYS = tuple([b'"%b"' % name.encode() for name in _NAMES])
 _JOINED = ("content", "thinking", "response")
 
 
 class PassedOn:
-    """A stream of the upstream's lines. `own` writes what comes without them. `first`: when the first line
-    came."""
+    """A stream of the upstream's lines. `own` writes events that come without lines. `first`: when the first
+    line came."""
 
     __slots__ = ("_answer", "_generates", "_name", "_own", "_passes", "first")
 
@@ -73,7 +73,7 @@ class PassedOn:
 
 
 class WholePassedOn:
-    """The upstream's own answer, or one put together of its lines. `own` writes what comes without either."""
+    """The upstream's own answer, or one made from its lines. `own` writes events that come with neither."""
 
     __slots__ = ("_generates", "_lines", "_name", "_own")
 
@@ -89,7 +89,8 @@ class WholePassedOn:
         return b""
 
     def encode(self, events: Sequence[StreamEvent]) -> bytes:
-        """Both ways are kept open up to the end: an answer in lines may turn out to be another endpoint's."""
+        """Collects both forms until the end, because an answer in lines may turn out to be another
+        endpoint's."""
         document = b""
         for event in events:
             if type(event) is Verbatim and event.whole:
@@ -119,13 +120,13 @@ class WholePassedOn:
 
 
 def is_of(lines: bytes, *, generates: bool) -> bool:
-    """Returns whether an answer that begins with these lines is of /api/generate, or else of /api/chat."""
+    """Returns whether an answer that begins with these lines is of /api/generate instead of /api/chat."""
     value = parse_again(lines.partition(b"\n")[0] if lines.endswith(b"\n") else lines)
     return type(value) is dict and (("response" in value and "message" not in value) is generates)
 
 
 def renamed(line: bytes, name: bytes) -> bytes:
-    """The answer with this name (JSON) as its model's."""
+    """Returns the answer with this name (JSON) as its model's."""
     for key in _KEYS:
         if key in line:
             edited = with_string(line, key, name)
@@ -138,8 +139,8 @@ def renamed(line: bytes, name: bytes) -> bytes:
 
 
 def joined(lines: Sequence[Any]) -> Value:
-    """One answer of the lines of a stream: texts one after the other, all calls and log probabilities, and of
-    all other fields what was told last."""
+    """Joins the lines of a stream into one answer: texts in order, all calls and log probabilities, and the
+    last value of every other field."""
     whole: Value = {}
     for line in lines:
         if type(line) is dict:
@@ -148,11 +149,11 @@ def joined(lines: Sequence[Any]) -> Value:
 
 
 class _Pieces(list[str]):
-    """A text that is still put together: `+=` would copy all of it with each piece."""
+    """A text that is still growing: `+=` would copy the whole text with each piece."""
 
 
 def _add(held: Value, value: Mapping[str, Any]) -> None:
-    """Adds a line to what is held, whose lists and mappings are its own."""
+    """Adds a line to the collected answer, which owns its lists and mappings."""
     for name, given in value.items():
         before = held.get(name)
         match given:

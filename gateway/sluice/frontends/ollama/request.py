@@ -1,20 +1,18 @@
-"""The requests of /api/chat and /api/generate -> ChatRequest.
+"""Parses requests to /api/chat and /api/generate.
 
-Ollama's `options` have names in the vocabulary as far as other vendors know them. Upstreams that are Ollama
-themselves are sent the caller's own object (`ChatRequest.wire`), but for `keep_alive` and what concerns their
-machines (num_gpu, num_thread …): those are the operator's. `ChatRequest.own` has further options for requests
-that are written anew. `think` is reasoning: true is medium, false is none.
+Ollama's `options` have names in the vocabulary if other vendors have them. Upstreams that are Ollama
+themselves get the caller's own object (`ChatRequest.wire`), except for `keep_alive` and options of the
+machine (num_gpu, num_thread …), which are the operator's. `ChatRequest.own` has further options for requests
+that are rewritten.
 
-Results of tools name their call by `tool_call_id`, or as older clients do by the tool's name alone, or not at
-all: then they belong to the first call that has none yet.
+`think` is reasoning: true is medium, false is none. Results of tools name their call by `tool_call_id`, or
+(from older clients) by the tool's name alone, or not at all: then they belong to the first call without a
+result.
 
-Of /api/generate a chat is made where the upstream is not Ollama. What only a model's own template could do
-goes to Ollama alone: `suffix`, `template`, `raw`, by which the caller has applied a template himself, and the
-`context` of an earlier answer.
-
-Refused are names that Ollama would take for another, as `sluice.frontends.checks.check_names` says.
-
-Standard: https://github.com/ollama/ollama/blob/main/docs/api.md
+A request to /api/generate becomes a chat if the upstream is not Ollama. What only a model's own template can
+do goes to Ollama alone: `suffix`, `template`, `raw` (the caller has applied a template itself), and the
+`context` of an earlier answer. Names that Ollama would confuse with others are refused
+(`sluice.frontends.checks.check_names`). Standard: https://github.com/ollama/ollama/blob/main/docs/api.md
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +45,7 @@ from sluice.wire.jsontext import parse_object
 GENERATE = "generate"
 """The `profile` of a request to /api/generate."""
 
-# ---- the types of a request: only what is interpreted
+# ---- the types of a request: only the fields that are interpreted
 
 
 class _Function(msgspec.Struct):
@@ -120,7 +118,7 @@ class _Options(msgspec.Struct):
 
 _C = TypeVar("_C", bound=_Common)
 
-# Names within `options` are not checked: Ollama reads those letter by letter.
+# Names within `options` are not checked: Ollama compares those exactly.
 _NAMES: Mapping[type[_Common], frozenset[str]] = {
     kind: frozenset({*kind.__struct_fields__, "keep_alive"}) for kind in (_Chat, _Generate)
 }
@@ -137,12 +135,12 @@ OWN = frozenset(
         "mirostat", "mirostat_tau", "mirostat_eta", "draft_num_predict",
     }
 )  # fmt: skip
-"""Further options of a model's, not of the machine that it runs on."""
+"""Further options of a model, not of the machine that it runs on."""
 
 
 def chat_of(body: bytes, head: RequestHead) -> ChatRequest:
-    """The request of /api/chat. Raises BadRequest, `param` naming the field; Loaded where there are no
-    messages."""
+    """Returns the request to /api/chat. Raises BadRequest, whose `param` names the field; Loaded if there are
+    no messages."""
     request, wire = _typed(body, _Chat)
     _check_within(wire)
     if not request.messages:
@@ -152,8 +150,8 @@ def chat_of(body: bytes, head: RequestHead) -> ChatRequest:
 
 
 def generate_of(body: bytes, head: RequestHead) -> ChatRequest:
-    """The request of /api/generate. Raises BadRequest, `param` naming the field; Loaded where there is no
-    prompt."""
+    """Returns the request to /api/generate. Raises BadRequest, whose `param` names the field; Loaded if there
+    is no prompt."""
     request, wire = _typed(body, _Generate)
     if not request.prompt and not request.images:
         raise ModelLoaded({**_loaded(request, wire), "response": ""})
@@ -171,7 +169,7 @@ _OLLAMAS = {
     "raw": "a prompt without a template",
     "context": "the tokens of an earlier answer (/api/chat takes the messages so far)",
 }
-"""Fields of /api/generate that are nothing to models that are asked to chat, and what they are."""
+"""Fields of /api/generate that other models cannot use, and what they are."""
 
 
 def _loaded(request: _Common, wire: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +178,7 @@ def _loaded(request: _Common, wire: dict[str, Any]) -> dict[str, Any]:
 
 
 def _typed(body: bytes, kind: type[_C]) -> tuple[_C, dict[str, Any]]:
-    """The request, and the object that it was made of."""
+    """Returns the request, and the object that it was made from."""
     wire = parse_object(body)
     try:
         request = msgspec.convert(wire, kind)
@@ -262,7 +260,8 @@ def _sampling(options: Mapping[str, Any]) -> Sampling:
 
 
 def _bound(value: float | None, name: str) -> int | None:
-    """None where it is 0 or less, which is no bound (num_predict: -1 is endless, -2 fills the context)."""
+    """Returns the number; None if it is 0 or less, which means no bound (num_predict: -1 is endless, -2 fills
+    the context)."""
     if value is None or value <= 0:
         return None
     return whole_number(value, f"options.{name}")
@@ -352,7 +351,8 @@ def _calls(message: _Message) -> Sequence[_ToolCall]:
 
 
 def _call(call: _ToolCall, at: str, index: int, number: int) -> ToolCall:
-    """The call, its id made of its place where it has none: the same in every request of the conversation."""
+    """Returns the call. If it has no id, one is made from its position: the same in every request of the
+    conversation."""
     function = call.function
     if not function.name:
         raise refused(f"{at}.function.name", "must not be empty")
@@ -362,7 +362,7 @@ def _call(call: _ToolCall, at: str, index: int, number: int) -> ToolCall:
 
 
 _KINDS = (("iVBORw0KGgo", "png"), ("/9j/", "jpeg"), ("R0lGOD", "gif"), ("UklGR", "webp"), ("Qk", "bmp"))
-"""How images begin, in base64: https://mimesniff.spec.whatwg.org/#matching-an-image-type-pattern"""
+"""The beginnings of images in base64: https://mimesniff.spec.whatwg.org/#matching-an-image-type-pattern"""
 
 
 def _images(images: Sequence[str], at: str) -> tuple[Image, ...]:

@@ -20,7 +20,7 @@ from sluice.model.chat import ChatRequest
 DEPLOYED = "/openai/deployments/{+deployment}"
 V1 = "/openai/v1"
 OPENAI_ALONE = frozenset({"moderations", RERANK})
-"""Operations that Azure's API does not have."""
+"""Operations that Azure's API lacks."""
 
 
 class Azure(OpenAI):

@@ -1,9 +1,9 @@
-"""The deltas of a streamed message, put together without knowing what their fields mean.
+"""Joins the deltas of a streamed message without knowing the meaning of their fields.
 
 Strings are continued, objects merged, lists continued by their entries' `index`; a number or a boolean is
-replaced, a null says nothing. Names, ids and whatever else identifies are not continued, for vendors repeat
-them in every chunk. Entries without an index are entries of their own, but for pieces of text (Mistral's
-content is a list of them, at times).
+replaced, a null is ignored. Names, ids and other identifiers are not continued, because vendors repeat them
+in every chunk. Entries without an index are entries of their own, except for pieces of text (Mistral's
+content is sometimes a list of them).
 """
 
 from typing import Any
@@ -50,7 +50,7 @@ def _continue_text(kept: dict[str, Any], key: str, text: str) -> None:
     held = kept.get(key)
     if type(held) is _Growing:
         held.append(text)
-    elif type(held) is list:  # what began as a list of parts goes on as one
+    elif type(held) is list:  # a list of parts stays a list
         if text:
             _continue_list(held, [{"type": "text", "text": text}])
     else:

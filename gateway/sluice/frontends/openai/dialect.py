@@ -41,11 +41,11 @@ from sluice.wire.jsontext import checked_object, unambiguous_object
 STAINLESS = (
     "arch", "async", "lang", "os", "package-version", "retry-count", "runtime", "runtime-version", "timeout", "helper-method",
 )  # fmt: skip
-"""Headers by which the generator of its SDKs has them identify themselves (https://www.stainless.com)."""
+"""Headers by which SDKs made by this generator identify themselves (https://www.stainless.com)."""
 
 
 class OpenAI(Frontend):
-    """Paths also go without their /v1: many clients have a base URL that lacks it."""
+    """Returns the paths with and without their /v1: many clients have a base URL that lacks it."""
 
     name: ClassVar[str] = "openai"
     dialect: ClassVar[str] = "openai"

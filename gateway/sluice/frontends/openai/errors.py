@@ -1,10 +1,9 @@
-"""Errors in OpenAI's shape: the only one whose message and code its SDKs show.
+"""Errors in OpenAI's format, the only one whose message and code its SDKs show.
 
-The codes that clients act upon are OpenAI's (LangChain looks for `context_length_exceeded`); the provider's
-own stands where it refused the request for another reason or failed in its stream; the others are ours. What
-a provider of this dialect says beside them (`param`, Azure's `innererror`, Groq's `failed_generation`) stays.
-
-Standard: https://platform.openai.com/docs/guides/error-codes/api-errors
+The codes that clients act upon are OpenAI's (LangChain looks for `context_length_exceeded`). The provider's
+own code is used if it refused the request for another reason or failed in its stream; other codes are the
+gateway's. Further fields of a provider of this dialect (`param`, Azure's `innererror`, Groq's
+`failed_generation`) are kept. Standard: https://platform.openai.com/docs/guides/error-codes/api-errors
 """
 
 from collections.abc import Mapping
@@ -35,9 +34,9 @@ _CODES: Mapping[str, str] = {
 
 
 def error_object(error: GatewayError) -> dict[str, Any]:
-    """Returns the `{"error": …}` object for an error before or within a stream. `retry_after` (seconds) is in
-    it if it is known when the same request may succeed: within a stream no header can carry it any more.
-    """
+    """Returns the `{"error": …}` object for an error before or within a stream. It contains `retry_after`
+    (seconds) if it is known when the same request may succeed, because within a stream no header can carry
+    it."""
     said = error.fields if isinstance(error, UpstreamError) else NO_OTHER_FIELDS
     fields = {
         **said,

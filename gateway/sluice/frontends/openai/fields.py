@@ -1,4 +1,4 @@
-"""The fields of Chat Completions that the vocabulary has no place for. Features and rules have its names."""
+"""The fields of Chat Completions that the vocabulary lacks. Features and rules use its names."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from sluice.model.fields import DialectFields
 SEALED = frozenset({"thinking_blocks", "reasoning_details"})
 """Fields of messages that carry providers' seals."""
 THINKING = frozenset({"thinking", "redacted_thinking"})
-"""Types of content parts that do."""
+"""Types of content parts that carry them."""
 
 
 def unsealed(wire: dict[str, Any]) -> dict[str, Any]:

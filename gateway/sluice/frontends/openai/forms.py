@@ -19,7 +19,7 @@ from sluice.wire.multipart import MAX_VALUE, FormPart, boundary_of, parts_of
 TEXTS = ("text", "srt", "vtt")
 """Values of `response_format` that are no JSON."""
 BYTES_PER_TOKEN = 1000
-"""Estimate for sound: about ten tokens a second, and ten thousand bytes of a usual file."""
+"""Estimate for audio: about ten tokens per second, and ten thousand bytes per second of a usual file."""
 LOOKED_AT = ("model", "response_format", "stream")
 Body = bytes | Uploaded
 

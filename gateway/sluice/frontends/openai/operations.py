@@ -25,7 +25,7 @@ from sluice.model.operations import BytesRequest, OperationRequest
 from sluice.wire.jsontext import checked_object, unambiguous_object
 
 RERANK = "rerank"
-"""The dialect of rerankers: Jina's, Cohere's second version and vLLM's requests and answers are one."""
+"""The dialect of rerankers: Jina, Cohere's second version and vLLM have the same requests and answers."""
 SOUNDS: Mapping[str, str] = {
     "mp3": "audio/mpeg", "opus": "audio/opus", "aac": "audio/aac", "flac": "audio/flac", "wav": "audio/wav", "pcm": "audio/pcm",
 }  # fmt: skip
@@ -120,7 +120,7 @@ OPERATIONS = (
     CallRoute(path="/v1/audio/speech", also=("/audio/speech",), parse=speech, operation="speech"),
     CallRoute(path="/v1/rerank", also=("/rerank", "/v2/rerank"), parse=rerank, operation=RERANK),
 )
-"""Their routes. A new operation is a row here."""
+"""The routes of these operations. To add an operation, add a row here."""
 
 
 def _object(body: bytes, names: frozenset[str]) -> tuple[dict[str, Any], bool]:

@@ -1,14 +1,10 @@
-"""Reasoning in OpenAI's dialect, which has no word for it: the names that other vendors and gateways have
-given it.
+"""Reasoning in OpenAI's dialect, which has no field for it: the names that other vendors and gateways use.
 
-What a caller may ask for: `reasoning_effort` (OpenAI), `reasoning: {effort, max_tokens, enabled}`
-(OpenRouter), and `thinking: {type, budget_tokens}` (Anthropic's own, as LiteLLM takes it).
-
-What stands on an assistant's message, in answers and in the requests that bring them back: `thinking_blocks`
-(LiteLLM: Anthropic's blocks as they are), `reasoning_details` (OpenRouter), and plain text as
-`reasoning_content` or `reasoning`.
-
-Sources, read on 2026-11-29: https://openrouter.ai/docs/guides/best-practices/reasoning-tokens and
+Callers request it with `reasoning_effort` (OpenAI), `reasoning: {effort, max_tokens, enabled}` (OpenRouter),
+or `thinking: {type, budget_tokens}` (Anthropic's own, as LiteLLM accepts it). An assistant's message has it,
+in answers and in the requests that send them back, as `thinking_blocks` (LiteLLM: Anthropic's blocks
+unchanged), `reasoning_details` (OpenRouter), and as text in `reasoning_content` or `reasoning`. Sources, read
+on 2026-11-29: https://openrouter.ai/docs/guides/best-practices/reasoning-tokens and
 https://docs.litellm.ai/docs/reasoning_content.
 """
 
@@ -84,11 +80,9 @@ def _of_block(block: Any) -> Thought | None:
 
 
 def _of_details(details: Sequence[Any]) -> list[Thought]:
-    """OpenRouter's entries: a block may be split into pieces with one index, and its signature in the last of
-    them.
-
-    Seals of other vendors (`format`) are left out: only who made them can read them.
-    """
+    """Parses OpenRouter's entries: a block may be split into pieces with one index, and its signature is in
+    the last of them. Seals of other vendors (`format`) are left out, because only the vendor that made
+    them can read them."""
     found: list[Thought] = []
     latest: Any = None
     for detail in details:
@@ -116,9 +110,8 @@ def _text(value: Any) -> str:
 
 
 def thinking_blocks(blocks: Sequence[ReasoningBlock], *, indexed: bool) -> list[dict[str, Any]]:
-    """Returns LiteLLM's `thinking_blocks`. `indexed`: of a delta, whose lists OpenAI's SDK joins by their
-    entries' index.
-    """
+    """Returns LiteLLM's `thinking_blocks`. `indexed`: they are part of a delta, whose lists OpenAI's SDK
+    joins by their entries' index."""
     fields = []
     for block in blocks:
         if block.redacted:

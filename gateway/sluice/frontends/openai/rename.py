@@ -1,5 +1,5 @@
-"""The upstream's own chunks and documents under another model's name (`report_model: alias`), and nothing
-else changed."""
+"""Replaces the model's name in the upstream's own chunks and documents (`report_model: alias`), and changes
+nothing else."""
 
 import msgspec
 
@@ -12,7 +12,7 @@ _KEY = b'"model"'
 
 
 class Renaming:
-    """`name` stands in place of the model's in what one upstream says. Where a document names none, none is
+    """`name` replaces the model's name in one upstream's answers. If a document names no model, none is
     added."""
 
     __slots__ = ("_name", "_written")

@@ -44,7 +44,7 @@ from sluice.model.chat import (
 )
 from sluice.model.rules import LIMITS
 
-# the types of a request: only what is interpreted
+# the types of a request: only the fields that are interpreted
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -116,8 +116,7 @@ class _UsageOption(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 class _TextRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The form of most requests: texts of roles that every model knows, without any name that could be
-    misspelt."""
+    """The form of most requests: texts, with roles that every model knows and without unknown names."""
 
     messages: Annotated[list[_TextMessage], Meta(min_length=1)]
     model: Annotated[str, Meta(min_length=1)] | None = None
@@ -132,26 +131,23 @@ _MESSAGE = frozenset(_Message.__struct_fields__)
 _USUAL = frozenset(_TextRequest.__struct_fields__)
 _NO_SAMPLING = Sampling()
 _FLAT = _TOP - {"tools", "stream_options", "tool_choice", "response_format"}
-"""Fields in which there are no objects with names that are interpreted, or whose names are looked at
-elsewhere."""
+"""Fields that contain no objects with interpreted names, or whose names are checked elsewhere."""
 _PART = frozenset({"type", "text", "refusal", "image_url", "url", "detail"})
-"""Of a part, and of the object within it."""
+"""Names of a part, and of the object within it."""
 _CALL = frozenset({*_ToolCall.__struct_fields__, *_Function.__struct_fields__})
-"""Of a tool call, and of the function within it."""
+"""Names of a tool call, and of the function within it."""
 _TOOL = frozenset({*FunctionTool.__struct_fields__, *Definition.__struct_fields__})
 _OPTIONS = frozenset(_StreamOptions.__struct_fields__)
 _CHOICE = frozenset({"type", "function", "name"})
 _FORMAT = frozenset({"type", "json_schema", "name", "schema", "strict", "description"})
 
 MAX_CHOICES = 128
-"""OpenAI's own bound of `n`."""
+"""OpenAI's own maximum of `n`."""
 
 
 def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
-    """The request that this JSON object makes; `body`: its text, where no letter of its names is an escape.
-
-    Raises BadRequest, `param` naming the field as "messages[0].role".
-    """
+    """Returns the request in this JSON object. `body`: its text, if none of its names has an escaped letter.
+    Raises BadRequest, whose `param` names the field: "messages[0].role"."""
     if wire.keys() <= _USUAL and (texts := _texts(wire)) is not None:
         options = texts.stream_options
         return ChatRequest(

@@ -1,5 +1,5 @@
-"""Answers of `/v1/completions`: of events, or the upstream's own, passed on under the alias's name where the
-model's is hidden.
+"""Answers of `/v1/completions`: made from events, or the upstream's own, forwarded under the alias's name if
+the model's name is hidden.
 
 Standard: https://platform.openai.com/docs/api-reference/completions/object
 """

@@ -35,7 +35,7 @@ class FunctionTool(msgspec.Struct):
 
 
 def functions_of(tools: Sequence[FunctionTool]) -> tuple[tuple[Tool, ...], str]:
-    """Returns the functions, and the first tool of another kind, which no other dialect can have."""
+    """Returns the functions, and the first tool of another kind, which no other dialect can express."""
     found: list[Tool] = []
     only = ""
     for index, tool in enumerate(tools):
@@ -56,11 +56,8 @@ def functions_of(tools: Sequence[FunctionTool]) -> tuple[tuple[Tool, ...], str]:
 
 
 def choice_of(choice: str | dict[str, Any], tools: tuple[Tool, ...]) -> tuple[_Choice, tuple[Tool, ...]]:
-    """Returns the choice, and the tools that it leaves.
-
-    Anthropic's objects (any, auto, none, tool) and the flat ones of Responses are taken for what they mean:
-    clients of several APIs mix them up.
-    """
+    """Returns the choice, and the remaining tools. Anthropic's objects (any, auto, none, tool) and the flat
+    ones of Responses are accepted with their meaning, because clients of several APIs mix them up."""
     match choice:
         case str(word):
             if word not in _CHOICES:

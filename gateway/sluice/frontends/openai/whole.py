@@ -1,10 +1,9 @@
-"""Events -> one chat completion, silent until it is complete; made of the events, or of the upstream's own
-chunks, or its own.
+"""Writes one chat completion when it is complete: made from events, from the upstream's own chunks, or the
+upstream's own.
 
-Chunks are put together so that no vendor's field is lost: deltas are continued (`deltas`), and outside of
-them the last word counts (citations, system_fingerprint …), but for logprobs, which are continued, too.
-
-Standard: https://platform.openai.com/docs/api-reference/chat/object
+Chunks are joined so that no vendor's field is lost: deltas are continued (`deltas`), and outside of them the
+last value counts (citations, system_fingerprint …), except for logprobs, which are continued, too. Standard:
+https://platform.openai.com/docs/api-reference/chat/object
 """
 
 from collections.abc import Sequence
@@ -42,7 +41,7 @@ from sluice.wire.sse import EventStream, payloads
 _json = msgspec.json.Encoder().encode
 
 MAX_FRAMES = 64 << 20
-"""Bytes of frames that may be parsed as one: more than any upstream may send in one event."""
+"""Maximum bytes of frames that are parsed as one: more than any upstream may send in one event."""
 
 
 class _Completion(msgspec.Struct, eq=False):
@@ -158,7 +157,7 @@ class Accumulated(_Completion, eq=False):
             if type(event) is Verbatim:
                 for payload in payloads(event.data) or self._odd_frames(event.data):
                     self._take(payload)
-            elif type(event) is Finished:  # its own frames may stand behind it in the batch
+            elif type(event) is Finished:  # its own frames may follow it in the batch
                 finished = event
         return b"" if finished is None else self._completion(finished.usage)
 
@@ -183,7 +182,7 @@ class Accumulated(_Completion, eq=False):
         for key, value in choice.items():
             if (
                 value is None or value == "" or key in ("index", "message")
-            ):  # Perplexity's message is the text so far
+            ):  # Perplexity sends the whole text so far
                 continue
             if key == "delta" and type(value) is dict:
                 merge(kept["message"], value)
