@@ -2,7 +2,9 @@
 there."""
 
 import asyncio
+import contextlib
 import itertools
+import re
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,7 +23,7 @@ from sluice.limits.faults import BucketStoreFailed as LimitsFailed
 from sluice.limits.redis import RedisStore
 from sluice.resume import StreamHead
 from sluice.resume.redis import RedisJournals
-from sluice.storage import Reason
+from sluice.storage import REASONS, Reason
 from sluice.usage import Figures, Subject, UsageBatch, UsageFailed
 from sluice.usage.redis import RedisUsage
 from tests.keystore.keys import stored
@@ -237,6 +239,37 @@ async def test_what_a_server_cannot_do_has_its_reason(
     with server() as url:  # type: ignore[attr-defined]
         async with opened(using, url) as user:
             assert await user.write() in reasons
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"+OK",
+        b"$-1",
+        b":7",
+        b"*-1",
+        b"*0",
+        b"*1\r\n+OK",
+        b"*2\r\n:1\r\n:2",
+        b"*3\r\n$-1\r\n$-1\r\n$-1",
+        b"*1\r\n*1\r\n*0",
+    ],
+)
+async def test_what_is_no_redis_is_a_store_that_fails(using: Callable[[str], User], reply: bytes) -> None:
+    """One who answers everything with the same: a start ended with a traceback, calls with a 500."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                commands = re.findall(rb"(?:^|\r\n)\*\d+\r\n\$\d+\r\n", data)
+                writer.write((reply + b"\r\n") * len(commands))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, opened(using, f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}") as user:
+        for _ in range(2):
+            assert await user.write() in (None, *REASONS)
+            assert await user.read() in (None, *REASONS)
 
 
 async def test_a_node_of_a_cluster_that_has_other_keys_is_known_as_such(using: Callable[[str], User]) -> None:

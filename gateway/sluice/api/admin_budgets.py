@@ -150,15 +150,18 @@ class AdminBudgets:
         that it hides no other. Raises Unavailable."""
         try:
             return await self._store.balances(claims)
-        except Unavailable as error:
-            if len(claims) == 1 or getattr(error.__cause__, "reason", "") != "reply":
+        except Unavailable as unavailable:
+            if len(claims) == 1 or getattr(unavailable.__cause__, "reason", "") != "reply":
                 raise
+            error = unavailable
         found: list[Balance | None] = []
         for claim in claims:
             try:
                 found += await self._store.balances([claim])
             except Unavailable:
                 found.append(None)
+        if not any(found):
+            raise error
         return found
 
     def _object(self, owner: Owner, period: Period, claim: Claim, balance: Balance) -> dict[str, Any]:

@@ -368,6 +368,8 @@ class RedisConversations:
             taken, *found = await self._begin(
                 self._keys(letters(digest)), [lease.holder, *times, max(0, limit)]
             )
+            if taken is None:
+                raise TypeError("a reply of other types")
             if not taken:
                 return None
             [id, turns] = found

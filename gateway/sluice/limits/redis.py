@@ -160,6 +160,7 @@ class RedisStore:
         self._clock = clock
         self._ahead: float | None = None
         """Seconds by which the server's clock is ahead of ours; None: it was never read."""
+        self._time_read: asyncio.Future[list[int]] | None = None
         self._time_due = -math.inf
         self._script = files("sluice.limits").joinpath("take.lua").read_text("utf-8")
         self._digest = hashlib.sha1(
@@ -188,6 +189,8 @@ class RedisStore:
         rules = [rule_of(claim.limit) for claim in claims]
         costs = [rule.cost(claim.amount) for claim, rule in zip(claims, rules, strict=True)]
         admitted, *state = await self._run(self._call("take", claims, rules, costs, slots))
+        if len(state) != len(claims) + 2 * len(slots):
+            raise BucketStoreFailed("reply")
         backlogs, places = state[: len(claims)], state[len(claims) :]
         if not admitted:
             free = [(taken, one == 1) for taken, one in zip(places[::2], places[1::2], strict=True)]
@@ -205,7 +208,10 @@ class RedisStore:
 
     async def greet(self) -> None:
         """Raises BucketStoreFailed. Waits longer than a call, to report the reason of a slow refusal."""
-        await self._run(self._probe(), max(MIN_REPLY_WAIT_SECONDS, self.timeout))
+        patience = max(MIN_REPLY_WAIT_SECONDS, self.timeout)
+        await self._run(self._probe(), patience)
+        if self._time_read is not None:
+            await asyncio.wait([self._time_read], timeout=patience)
 
     def _probe(self) -> _Call:
         return _release([(f"{self._tag}/", "")])  # a write, because a replica would answer reads
@@ -310,8 +316,6 @@ class RedisStore:
             batch = [call for call in queued if call.mode != "take" or _waits(call)]
             while self._pending and len(batch) < MAX_CALLS_PER_BATCH:
                 batch.append(self._pending.popleft())
-            if self._clock() >= self._time_due:
-                batch.insert(0, self._reading_of_time())
             try:
                 async with asyncio.timeout(max(MIN_REPLY_WAIT_SECONDS, self.timeout)):
                     replies = await self._send(batch)
@@ -325,12 +329,16 @@ class RedisStore:
                 healthy = True
                 for call, reply in zip(batch, replies, strict=True):
                     self._deliver(call, reply)
+                if self._clock() >= self._time_due:
+                    self._queue_time()
 
-    def _reading_of_time(self) -> _Call:
+    def _queue_time(self) -> None:
+        """Reads the server's clock with the next batch. Not with the first one: a server that wants a password
+        answers one large command without it, and then closes the connection."""
         self._time_due = self._clock() + TIME_EVERY_SECONDS
-        answer = asyncio.get_running_loop().create_future()
+        answer = self._time_read = asyncio.get_running_loop().create_future()
         answer.add_done_callback(self._note_time)
-        return _Call("time", places=[(f"{self._tag}/", "")], limits=[0], answer=answer)
+        self._queued.append(_Call("time", places=[(f"{self._tag}/", "")], limits=[0], answer=answer))
 
     def _note_time(self, answer: "asyncio.Future[list[int]]") -> None:
         if not answer.cancelled() and answer.exception() is None:
@@ -371,9 +379,13 @@ class RedisStore:
             again = await self._pipeline([("EVAL", self._script, *runs[index]) for index in unknown])
             for index, reply in zip(unknown, again, strict=True):
                 replies[index] = reply
-        for reply in replies:  # such as of a replica in the place of the master: nothing was done
-            if isinstance(reply, Exception) and (reason := reason_of(reply)) in LEAVE:
-                raise RedisFailed(reason)
+        for reply in replies:
+            if type(reply) is not list or not reply:
+                reason = reason_of(reply) if isinstance(reply, Exception) else "reply"
+                if reason in LEAVE or not isinstance(reply, Exception):
+                    raise RedisFailed(
+                        reason
+                    )  # such as of a replica in the place of the master: nothing was done
         return replies
 
     async def _pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:

@@ -239,16 +239,10 @@ class RedisJournals:
                 pipe.xrevrange(keys.log, count=1)
                 pipe.get(keys.unresumable)
                 _, first, newest, unresumable = await pipe.execute()
+                return _found(first, newest, unresumable)
         except RedisFailed as error:
             self._report(error.reason)
             raise Unavailable("Streams cannot be resumed now") from error
-        if unresumable is not None:
-            return Found(_head(unresumable), unresumable=True)
-        if not first or not newest:
-            return None
-        id, fields = newest[0]
-        over = b"end" in fields or b"cut" in fields
-        return Found(_head(first[0][1][b"head"]), _number(id) - over, b"end" in fields)
 
     async def read(self, stream: str, after: int, patience: float | None) -> AsyncGenerator[FrameBatch, None]:
         keys = StreamKeys(self._prefix, stream)
@@ -333,3 +327,15 @@ def _after(number: int, fields: dict[bytes, bytes]) -> bytes:
 
 def _number(id: bytes) -> int:
     return int(id.partition(b"-")[0]) - 2
+
+
+def _found(first: Any, newest: Any, unresumable: Any) -> Found | None:
+    """Returns what is known of a stream, from the first and the newest entry of its log and the mark of one that
+    cannot be resumed."""
+    if unresumable is not None:
+        return Found(_head(unresumable), unresumable=True)
+    if not first or not newest:
+        return None
+    id, fields = newest[0]
+    over = b"end" in fields or b"cut" in fields
+    return Found(_head(first[0][1][b"head"]), _number(id) - over, b"end" in fields)

@@ -35,7 +35,7 @@ connection; the next call on it would report a lost connection.
 """
 
 PROBLEMS: Mapping[Reason, str] = {
-    "timeout": "no answer in time (a server that is far away needs ?timeout= in its address)",
+    "timeout": "no answer in time (a server that is far away needs ?timeout= in its address, one without TLS no rediss://)",
     "connection": "the connection was refused or lost",
     "tls": "the TLS handshake failed",
     "no_master": "the sentinels know no master, or do not answer",

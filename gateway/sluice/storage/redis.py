@@ -32,6 +32,8 @@ from sluice.storage.address import RedisAddress
 
 CONNECT = 1.0
 """Seconds for a connection, with its password and database, if the address does not say."""
+ODD_REPLIES = (TypeError, AttributeError, LookupError)
+"""The errors of reading replies of other types, as something else than Redis gives them."""
 FAILURES = (RedisError, OSError, TimeoutError, ValueError)
 """The errors of a call of Redis. ValueError: a value that the gateway has not written."""
 
@@ -193,7 +195,7 @@ class RedisClient:
         try:
             async with asyncio.timeout(timeout):
                 yield self.raw
-        except FAILURES as error:
+        except (*FAILURES, *ODD_REPLIES) as error:
             reason = reason_of(error)
             if reason in LEAVE:
                 await self.leave()

@@ -79,16 +79,16 @@ class RedisUsage:
             pipeline.hdel(key, "")
             pipeline.hgetall(key)
             found = answer_of_master(await pipeline.execute(raise_on_error=False))
-        rows: dict[Subject, Figures] = {}
-        for field, value in found.items():
-            with suppress(ValueError, msgspec.DecodeError):  # somebody else's field hides no other
-                match _fields(field):
-                    case [key, tenant, alias, model, *of, name] if name in NAMES and len(of) == bool(
-                        dimension
-                    ):
-                        number = int(value)
-                        figures = rows.setdefault(Subject(day, key, tenant, alias, model, *of), Figures())
-                        setattr(figures, name, number)
+            rows: dict[Subject, Figures] = {}
+            for field, value in found.items():
+                with suppress(ValueError, msgspec.DecodeError):  # somebody else's field hides no other
+                    match _fields(field):
+                        case [key, tenant, alias, model, *of, name] if name in NAMES and len(of) == bool(
+                            dimension
+                        ):
+                            number = int(value)
+                            figures = rows.setdefault(Subject(day, key, tenant, alias, model, *of), Figures())
+                            setattr(figures, name, number)
         return list(rows.items())
 
     async def prune(self, before: str, dimension: str = "") -> None:
