@@ -27,6 +27,8 @@ from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 ROOT = Path(__file__).resolve().parents[2]
+ALONE = ROOT / "tests" / "alone"
+"""Modules that stand in the way of what only the tests need."""
 READY_WITHIN = 90.0
 STOPPED_WITHIN = 90.0
 
@@ -159,7 +161,7 @@ def _start(
             cwd=cwd or directory,
             pass_fds=[one.fileno() for one in sockets],
             env={
-                **os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1",
+                **os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ALONE}", "PYTHONUNBUFFERED": "1",
                 "API_PORT": str(ports[0]), "ADMIN_PORT": str(ports[1]), **env,
             },
             stdin=subprocess.DEVNULL,
