@@ -52,7 +52,7 @@ class AdminExport:
                 raise BadRequest(f"{name} is empty: leave it out", param=name)
         tenant, session, prefix = (request.query.get(name, "") for name in names)
         if session and (prefix or not tenant):
-            raise BadRequest("session: of a tenant, and not beside session_prefix", param="session")
+            raise BadRequest("session goes with tenant, and without session_prefix", param="session")
         lines = self._session_lines(tenant, session) if session else self._conversation_lines(tenant, prefix)
         return Streamed("application/x-ndjson", lines)
 
