@@ -1,12 +1,13 @@
 """How many CPU instructions a request and a token cost, counted by valgrind: the same whatever else the
 machine does.
 
-    python3 bench/instructions.py [--before FOLDER] [--scenarios whole,short,burst,ndjson] [--functions 40]
+    python3 bench/instructions.py [--before FOLDER] [--gateways sluice,sluice-pages] [--functions 40]
+        [--scenarios whole,short,burst,ndjson]
 
 Needs `make bench` to have compiled mock and load (or --bin), and valgrind. `--before`: another checkout,
-counted as well. `--functions`: the interpreter's C functions that cost most, of our own checkout. Counts what
-the process does, not the kernel: time goes with it only as far as caches agree (bench/README.md measures
-time).
+counted as well. `--gateways`: ours with other settings, by their names in gateways.py. `--functions`: the
+interpreter's C functions that cost most, of our own checkout. Counts what the process does, not the kernel:
+time goes with it only as far as caches agree (bench/README.md measures time).
 """
 
 import argparse
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--python", default="/usr/bin/python3")
     parser.add_argument("--scenarios", default="whole,short,burst,ndjson")
     parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--gateways", default="sluice")
     parser.add_argument("--functions", type=int, default=0)
     options = parser.parse_args()
     scenarios = options.scenarios.split(",")
@@ -49,10 +51,11 @@ def main() -> None:
             log=Path(work) / "mock.log",
         )
         try:
-            for root in ("before", "sluice") if options.before else ("sluice",):
+            for root in [*(["before"] if options.before else []), *options.gateways.split(",")]:
                 counted = {
                     scenario: figure
                     for name in (root, f"{root}-ndjson")
+                    if name in GATEWAYS
                     for scenario, figure in _counted(name, bench, scenarios, options.requests).items()
                 }
                 print(

@@ -36,12 +36,13 @@ def config(
     aliases: int = 1,
     report_model: str = "target",
     whole_policy: bool = False,
+    pages: bool = False,
 ) -> str:
     """A gateway.yaml. `keys` and `aliases` count those that stand in it; the first of each is the one that is
     used.
 
     `whole_policy`: requests in two windows, tokens, money, streams and a budget of the key, and tokens of
-    tenant and alias.
+    tenant and alias. `pages`: those for operators are on.
     """
     lines = [
         "server: { listen: '127.0.0.1:$port', admin_listen: '127.0.0.1:$admin', drain_delay: 0s, drain_timeout: 1s }",
@@ -71,6 +72,8 @@ def config(
         lines.append(
             f"  - {{ id: key-{number}, digest: 'sha256:{digest}', default_alias: gpt-4o-mini, {limits} }}"
         )
+    if pages:
+        lines.append(f"admin: {{ digest: 'sha256:{hashlib.sha256(b'sk-admin').hexdigest()}', ui: true }}")
     if jwt:
         lines.append("jwt:")
         lines.append(

@@ -99,8 +99,8 @@ def test_a_token_is_minted_for_development(tmp_path: Path) -> None:
     ]
     assert claims["exp"] - claims["iat"] == 60
     for arguments, said in (
-        (("--key", "nobody"), "there is no key nobody that may be used"),
-        (("--key", "off"), "there is no key off that may be used"),
+        (("--key", "nobody"), "there is no key nobody that may be used; there are shop"),
+        (("--key", "off"), "there is no key off that may be used; there are shop"),
         (("--key", "shop", "--alias", "x"), "There is no such model, or this key may not use it"),
         (("--key", "shop", "--seconds", "901"), "seconds: must be 1 to 900"),
     ):
@@ -150,6 +150,7 @@ def test_check_names_the_problems_and_fails(tmp_path: Path) -> None:
             "nowhere.yaml:1:1: cannot be read: no such file or directory",
         ),
         (["chek"], 2, "No such command 'chek'"),
+        (["init", "--provider", "openai", "--output", "no/g.yaml"], 1, "no/g.yaml: there is no folder no\n"),
     ],
 )
 def test_errors_are_lines_without_a_traceback(
@@ -159,6 +160,17 @@ def test_errors_are_lines_without_a_traceback(
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_was_meant_by_a_name_or_some_that_there_are_is_said(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text(
+        "upstreams: {e: {backend: echo}}\naliases:\n"
+        + "".join(f"  chat-{number}: {{tiers: [[{{upstream: e, model: m}}]]}}\n" for number in range(30))
+    )
+    for alias, said in (("chat7", 'did you mean "chat-7"?\n'), ("zzz", " and 10 more\n")):
+        done = sluice("explain", "--alias", alias, cwd=tmp_path)
+        assert done.stderr.endswith(said)
+        assert done.stderr.startswith(f"sluice: there is no alias {alias}; ")
 
 
 def test_check_and_version_import_nothing_heavy(tmp_path: Path) -> None:

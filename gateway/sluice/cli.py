@@ -6,6 +6,7 @@ done, 1 it failed (the reason on stderr, one line per problem, never a traceback
 wrong.
 """
 
+import os.path
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from sluice.config.loader import Loaded
 
 HEALTH_URL = "http://127.0.0.1:8081/livez"
+
+MOST_NAMES = 20
+"""Names that a message has."""
 
 T = TypeVar("T")
 
@@ -46,6 +50,12 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has left
         sys.exit(1)
+    except FileNotFoundError as error:
+        folder = os.path.dirname(str(error.filename or ""))
+        why = (
+            "there is no such file" if not folder or os.path.isdir(folder) else f"there is no folder {folder}"
+        )
+        _fail(f"sluice: {error.filename}: {why}" if error.filename else f"sluice: {error}")
     except OSError as error:
         _fail(f"sluice: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     sys.exit(0)
@@ -169,6 +179,15 @@ def _read(path: str | None) -> "Loaded":
         return load(file)
 
 
+def _near(name: str, there: Iterable[str]) -> str:
+    """What may have been meant by a name that is not there, or which are."""
+    from sluice.config.problems import suggestion
+
+    names = sorted(there)
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return suggestion(name, names) or f"; there are {', '.join(names[:MOST_NAMES]) or 'none'}{more}"
+
+
 def _done(status: int, answer: Any, done: str) -> None:
     """Print that it was done, or why not and exit 1."""
     if status // 100 == 2:
@@ -241,7 +260,7 @@ def explain(alias: str, path: str | None, request_file: str | None) -> None:
 
     loaded = _read(path)
     if alias not in loaded.config.aliases:
-        _fail(f"sluice: there is no alias {alias}; there are {', '.join(loaded.config.aliases)}")
+        _fail(f"sluice: there is no alias {alias}{_near(alias, loaded.config.aliases)}")
     try:
         chat = request_in(Path(request_file)) if request_file else None
     except BadRequest as error:
@@ -419,10 +438,12 @@ def mint(
     from sluice.identity import Authenticator
     from sluice.identity.browser import TokenRequest
 
-    authenticator = Authenticator(_read(path).config)
+    config = _read(path).config
+    authenticator = Authenticator(config)
     owner = authenticator.key(key_id)
     if owner is None:
-        _fail(f"sluice: there is no key {key_id} that may be used")
+        enabled = [key.id for key in config.keys if key.enabled]
+        _fail(f"sluice: there is no key {key_id} that may be used{_near(key_id, enabled)}")
     try:
         minted = authenticator.mint(owner, TokenRequest(origin, alias, session_prefix, seconds))
     except GatewayError as error:

@@ -24,7 +24,11 @@ class LiteLLMFile:
 
     def __init__(self, data: bytes) -> None:
         try:
-            loader = yaml.SafeLoader(data)
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise Unreadable(f"not UTF-8 (at byte {error.start})") from None
+        try:
+            loader = yaml.SafeLoader(text)
             root = loader.get_single_node()
             self.value: Any = loader.construct_document(root) if root is not None else None
             self.lines: dict[Path, int] = {}
@@ -40,7 +44,7 @@ class LiteLLMFile:
             raise Unreadable(f"{where}{getattr(error, 'problem', None) or error}") from None
         if not isinstance(self.value, dict) or root is None:
             raise Unreadable("expected sections such as model_list")
-        self.variables = set(re.findall(r"os\.environ/(\w+)", data.decode("utf-8", "replace")))
+        self.variables = set(re.findall(r"os\.environ/(\w+)", text))
         """Names of environment variables that it uses."""
         self._below: dict[Path, list[Path]] = {}
         """By each path, the values at and below it."""
