@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from sluice.errors import UpstreamError
-from sluice.upstream.proxies import proxy_for, proxy_of
-from sluice.upstream.request import origin_of
 from sluice.upstream.socks import SocksRefused, conversation
 from tests.fakes.rawserver import Peer, Request, authority, chunked, raw_server
 from tests.upstream.calls import Caller
@@ -266,56 +264,3 @@ async def test_a_tls_proxy_that_is_not_trusted_is_a_tls_error(
 
 
 # --- which one
-
-
-def test_the_port_of_socks_has_a_default() -> None:
-    assert proxy_of("socks5://p.example").origin.port == 1080
-    assert proxy_of("socks5h://u:p@[::1]").origin.name == "[::1]:1080"
-    assert proxy_of("socks5h://u:p@[::1]:9").origin.port == 9
-    assert "secret" not in repr(proxy_of("socks5://u:secret@p.example"))
-    with pytest.raises(ValueError, match="255 bytes"):
-        proxy_of(f"socks5://{'u' * 256}:p@p.example")
-
-
-ENVIRONMENT = {
-    "HTTPS_PROXY": "http://one:1",
-    "http_proxy": "two:2",
-    "ALL_PROXY": "socks5h://all:3",
-    "NO_PROXY": "localhost, .internal.example,10.0.0.0/8 ,::1,192.0.2.1:8443,*.svc",
-}
-
-
-@pytest.mark.parametrize(
-    ("environ", "url", "found"),
-    [
-        (ENVIRONMENT, "https://api.example/v1", "http://one:1"),
-        (ENVIRONMENT, "http://api.example/v1", "http://two:2"),
-        ({**ENVIRONMENT, "https_proxy": "http://lower:1"}, "https://api.example", "http://lower:1"),
-        ({"ALL_PROXY": "socks5h://all:3"}, "https://api.example", "socks5h://all:3"),
-        (ENVIRONMENT, "http://localhost:11434", None),
-        (ENVIRONMENT, "http://notlocalhost", "http://two:2"),
-        (ENVIRONMENT, "https://a.internal.example", None),
-        (ENVIRONMENT, "https://internal.example", None),
-        (ENVIRONMENT, "https://llm.svc", None),
-        (ENVIRONMENT, "https://10.2.3.4", None),
-        (ENVIRONMENT, "https://11.2.3.4", "http://one:1"),
-        (ENVIRONMENT, "https://[::1]:9", None),
-        (ENVIRONMENT, "https://192.0.2.1:8443", None),
-        (ENVIRONMENT, "https://192.0.2.1", "http://one:1"),
-        ({"HTTPS_PROXY": "http://one:1", "no_proxy": "*"}, "https://api.example", None),
-        ({"HTTPS_PROXY": ""}, "https://api.example", None),
-        ({}, "https://api.example", None),
-    ],
-)
-def test_env_is_what_the_environment_says(environ: dict[str, str], url: str, found: str | None) -> None:
-    assert proxy_for("env", origin_of(url), environ) == found
-
-
-def test_a_url_is_taken_whatever_the_environment_says() -> None:
-    assert proxy_for("http://p:1", origin_of("https://localhost"), ENVIRONMENT) == "http://p:1"
-
-
-def test_a_proxy_of_the_environment_that_cannot_be_used_is_named_by_its_variable() -> None:
-    with pytest.raises(ValueError, match="HTTPS_PROXY") as refused:
-        proxy_for("env", origin_of("https://api.example"), {"HTTPS_PROXY": "ftp://u:canary@p"})
-    assert "canary" not in str(refused.value)

@@ -488,15 +488,13 @@ class RedisConversations:
 
 
 def _digest_in(id: str) -> str:
-    """Returns the end of an id that the gateway made; "" for any other text, so that it cannot become a part
-    of a key."""
+    """Returns the end of an id that the gateway made; "none" for any other text, for it becomes part of a key."""
     _, _, digest = id.rpartition(".")
     return digest if len(digest) == 22 and digest.isascii() and "}" not in digest else "none"
 
 
 def _text(name: bytes) -> str:
-    """Returns a name of a list as a part of a key. A name that is not the gateway's gives a key that does not
-    exist."""
+    """Returns a name of a list as a part of a key, which does not exist for other programs' names."""
     return name.decode("latin-1")
 
 

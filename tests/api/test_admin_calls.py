@@ -13,7 +13,7 @@ from sluice.config.loader import load
 from sluice.identity.keys import digest_of
 from sluice.runtime.snapshot import Snapshot
 from tests.api.serving import CONFIG, KEY, FakeRequest, Served, served
-from tests.api.test_roles import VIEWER
+from tests.api.test_admin_roles import VIEWER
 
 SECRET = "sk-proj-abcdEFGH1234567890"
 ASKED = {"messages": [{"role": "user", "content": f"my key is {SECRET}, why?"}], "model": "chat"}
