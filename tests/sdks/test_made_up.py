@@ -1,11 +1,12 @@
-"""Made-up answers of each upstream dialect, in any cut, mean the same when a client's own SDK has read them: for
-each of five SDKs and seven dialects of upstreams.
+"""Made-up answers of each upstream dialect, in any cut, mean the same when a client's own SDK has read them, streamed
+and whole: for each of five SDKs and seven dialects of upstreams.
 
 tests/matrix holds the same of many more answers, without sockets and by a reader of our own.
 """
 
 import asyncio
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ from hypothesis import given, settings
 
 from tests.e2e.gateways import HEAD, KEY, gateway
 from tests.e2e.held import STOPS
-from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk
-from tests.matrix import answers
+from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, sized
+from tests.matrix import answers, wholes
 from tests.matrix.answers import Answer
 from tests.sdks import running as sdks
 from tests.sdks.running import Ask, Shown
@@ -30,6 +31,11 @@ SDKS: dict[str, tuple[str, dict[str, Any]]] = {  # the rest of the address, and 
     "py_genai": ("", {}),
     "py_ollama": ("", {}),
 }
+SPOKEN = {
+    "py_openai_helper": "openai", "py_openai_responses": "responses", "py_anthropic": "anthropic", "py_genai": "gemini",
+    "py_ollama": "ollama",
+}  # fmt: skip
+"""The dialect that each speaks: its upstream alone is asked for whole answers, others for streams."""
 ENDS = STOPS | {
     "completed": "stop", "max_output_tokens": "length", "STOP": "stop", "MAX_TOKENS": "length",
     "SAFETY": "content_filter",
@@ -53,19 +59,37 @@ def made_up() -> list[tuple[str, Answer]]:
 
 
 class Provider:
-    """Answers /NUMBER/… with that answer, each piece a write of its own."""
+    """Answers /NUMBER/… with that answer, each piece a write of its own; whole where that is what is asked for.
+    `whole` counts the latter by dialect."""
 
     def __init__(self, made: list[tuple[str, Answer]]) -> None:
         self._made = made
+        self.whole: Counter[str] = Counter()
 
     async def __call__(self, request: Request, peer: Peer) -> None:
         number = int(request.path.split("/")[1])
         dialect, answer = self._made[number]
+        if asks_whole(dialect, request):
+            self.whole[dialect] += 1
+            peer.send(sized(json.dumps(wholes.WRITERS[dialect](answer)).encode()))
+            return
         peer.send(CHUNKED)
         for piece in cuts.random(answers.WRITERS[dialect](answer), answer.seed, 60):
             peer.send(chunk(piece))
             await asyncio.sleep(0)
         peer.send(LAST_CHUNK)
+
+
+def asks_whole(dialect: str, request: Request) -> bool:
+    match dialect:
+        case "gemini":
+            return "stream" not in request.path
+        case "ollama":
+            return json.loads(request.body).get("stream") is False
+        case "openai" | "anthropic" | "responses":
+            return json.loads(request.body).get("stream") is not True
+        case _:
+            return False
 
 
 def configuration(provider: str, made: list[tuple[str, Answer]]) -> str:
@@ -87,11 +111,22 @@ async def test_a_made_up_answer_means_the_same_to_the_clients_own_sdk(sdk: str) 
     sdks.need(sdk)
     path, body = SDKS[sdk]
     made = made_up()
-    async with RawServer(Provider(made)) as up, gateway(configuration(up.url, made)) as running:
-        asks = [Ask(f"f{n}", running.url + path, KEY, {"model": f"f{n}", **body}) for n in range(len(made))]
+    provider = Provider(made)
+    async with RawServer(provider) as up, gateway(configuration(up.url, made)) as running:
+        url = running.url + path
+        ways: dict[str, dict[str, Any]] = {"streamed": {}, "whole": {"whole": True}}
+        asks = [
+            Ask(f"{way} {n}", url, KEY, {"model": f"f{n}", **body, **more})
+            for n in range(len(made))
+            for way, more in ways.items()
+        ]
         shown = await sdks.answers(sdk, asks)
     for n, (dialect, answer) in enumerate(made):
-        assert heard(sdk, shown[f"f{n}"]) == meant(sdk, dialect, answer), f"{dialect}: {answer}"
+        for way in ways:
+            assert heard(sdk, shown[f"{way} {n}"]) == meant(sdk, dialect, answer), (
+                f"{way} {dialect}: {answer}"
+            )
+    assert provider.whole == {SPOKEN[sdk]: EACH}
 
 
 def heard(sdk: str, shown: Shown) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The anthropic SDK's reader of Messages streams, and the message that it holds at the end."""
+"""The anthropic SDK's reader of Messages streams, and the message that it holds at the end; the whole message where
+the body says `whole`."""
 
 from functools import lru_cache
 from typing import Any
@@ -17,8 +18,11 @@ def client_of(base_url: str, key: str) -> anthropic.AsyncAnthropic:
 
 
 async def ask(asked: dict[str, Any], shown: Shown) -> None:
-    client = client_of(asked["base_url"], asked["key"])
-    async with client.messages.stream(**asked["body"], max_tokens=1024) as stream:
+    client, body = client_of(asked["base_url"], asked["key"]), asked["body"]
+    if body.pop("whole", False):
+        take_message(await client.messages.create(**body, max_tokens=1024), shown)
+        return
+    async with client.messages.stream(**body, max_tokens=1024) as stream:
         try:
             async for _ in stream:
                 pass

@@ -1,4 +1,5 @@
-"""Google's SDK: the stream of an answer, read part by part as its `text` property does."""
+"""Google's SDK: the stream of an answer, read part by part as its `text` property does; the whole answer
+where the body says `whole`."""
 
 from functools import lru_cache
 from typing import Any
@@ -14,8 +15,11 @@ def client_of(base_url: str, key: str) -> genai.Client:
 
 
 async def ask(asked: dict[str, Any], shown: Shown) -> None:
-    client = client_of(asked["base_url"], asked["key"])
-    stream = await client.aio.models.generate_content_stream(model=asked["body"]["model"], contents="?")
+    models, body = client_of(asked["base_url"], asked["key"]).aio.models, asked["body"]
+    if body.get("whole"):
+        take(await models.generate_content(model=body["model"], contents="?"), shown)
+        return
+    stream = await models.generate_content_stream(model=body["model"], contents="?")
     async for chunk in stream:
         take(chunk, shown)
 

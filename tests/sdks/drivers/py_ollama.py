@@ -1,4 +1,4 @@
-"""Ollama's Python SDK: the stream of a chat."""
+"""Ollama's Python SDK: the stream of a chat; the whole answer where the body says `whole`."""
 
 from functools import lru_cache
 from typing import Any
@@ -13,17 +13,24 @@ def client_of(base_url: str, key: str) -> ollama.AsyncClient:
 
 
 async def ask(asked: dict[str, Any], shown: Shown) -> None:
-    messages = [{"role": "user", "content": "?"}]
+    messages, body = [{"role": "user", "content": "?"}], asked["body"]
     client = client_of(asked["base_url"], asked["key"])
-    async for line in await client.chat(model=asked["body"]["model"], messages=messages, stream=True):
-        shown.text += line.message.content or ""
-        shown.reasoning += line.message.thinking or ""
-        shown.calls += [
-            [call.function.name, dict(call.function.arguments)] for call in line.message.tool_calls or ()
-        ]
-        if line.done:
-            shown.finish = line.done_reason
-            shown.usage = [line.prompt_eval_count, line.eval_count]
+    if body.get("whole"):
+        take(await client.chat(model=body["model"], messages=messages, stream=False), shown)
+        return
+    async for line in await client.chat(model=body["model"], messages=messages, stream=True):
+        take(line, shown)
+
+
+def take(line: Any, shown: Shown) -> None:
+    shown.text += line.message.content or ""
+    shown.reasoning += line.message.thinking or ""
+    shown.calls += [
+        [call.function.name, dict(call.function.arguments)] for call in line.message.tool_calls or ()
+    ]
+    if line.done:
+        shown.finish = line.done_reason
+        shown.usage = [line.prompt_eval_count, line.eval_count]
 
 
 if __name__ == "__main__":

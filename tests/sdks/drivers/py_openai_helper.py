@@ -1,4 +1,5 @@
-"""The openai SDK's own accumulation: `chat.completions.stream`, and the snapshot that it holds at the end."""
+"""The openai SDK's own accumulation: `chat.completions.stream`, and the snapshot that it holds at the end; the whole
+completion where the body says `whole`."""
 
 from functools import lru_cache
 from typing import Any
@@ -16,6 +17,9 @@ def client_of(base_url: str, key: str) -> openai.AsyncOpenAI:
 
 async def ask(asked: dict[str, Any], shown: Shown) -> None:
     client = client_of(asked["base_url"], asked["key"])
+    if asked["body"].pop("whole", False):
+        take_completion(await client.chat.completions.create(**asked["body"]), shown)
+        return
     body = {
         **asked["body"],
         "tools": [strict(tool) for tool in asked["body"].get("tools", ())] or openai.omit,
@@ -40,9 +44,13 @@ def take(stream: Any, shown: Shown) -> None:
         snapshot = stream.current_completion_snapshot
     except (AssertionError, IndexError):
         return  # not a single chunk came
-    if snapshot.usage:
-        shown.usage = [snapshot.usage.prompt_tokens, snapshot.usage.completion_tokens]
-    for choice in snapshot.choices[:1]:
+    take_completion(snapshot, shown)
+
+
+def take_completion(completion: Any, shown: Shown) -> None:
+    if completion.usage:
+        shown.usage = [completion.usage.prompt_tokens, completion.usage.completion_tokens]
+    for choice in completion.choices[:1]:
         message = choice.message
         shown.finish = choice.finish_reason
         shown.text = text_of(message.content)
