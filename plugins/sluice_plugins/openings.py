@@ -51,19 +51,24 @@ class EventsOrDocument:
 
     def feed(self, data: bytes) -> list[Event]:
         """The events so far, none for a document. Raises UpstreamGarbled for a body that is too long."""
+        return self._stream.events(self.complete(data))
+
+    def complete(self, data: bytes) -> bytes:
+        """The frames that `data` completes, as `EventStream.complete` has them; none for a document. Raises
+        UpstreamGarbled for a body that is too long."""
         if not self._known:
             self._kept += data
             start = self._kept.lstrip(_SPACE)
             if not start and len(self._kept) < LIMIT:
-                return []
+                return b""
             data, self._kept, self._known = self._kept, b"", True
             if start.startswith((b"{", b"[")):
                 self._document = _Document(self._stream.limit)
                 data = start
         if self._document is None:
-            return self._stream.feed(data)
+            return self._stream.complete(data)
         self._document.add(data)
-        return []
+        return b""
 
 
 class LinesOrDocument:

@@ -3,7 +3,7 @@
 import io
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -55,6 +55,7 @@ class FakeRequest:
         self.path = target
         self.query = query_of(path)
         self.parameters: Mapping[str, str] = {}
+        self.rename: Callable[[Sequence[tuple[str, str]]], Sequence[tuple[str, str]]] | None = None
         self.headers = CIMultiDict(sent)
         self._body = (
             body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
@@ -99,7 +100,8 @@ class FakeRequest:
     def _head(self, status: int, headers: Sequence[tuple[str, str]], content_type: str) -> None:
         assert not self.begun, "it has been answered"
         self.begun, self.status, self.content_type = True, status, content_type
-        self.told = CIMultiDict([*self.extra, *headers])
+        named = headers if self.rename is None else self.rename(headers)
+        self.told = CIMultiDict([*self.extra, *named])
 
     def write(self, data: bytes, *, last: bool = False) -> None:
         self.bytes_out += len(data)

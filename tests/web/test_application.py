@@ -54,6 +54,16 @@ async def test_is_made_of_a_path_a_mapping_or_what_was_loaded(
         assert len(response.headers.getall("Date")) == 1
 
 
+async def test_headers_have_the_names_of_the_dialect(aiohttp_client: AiohttpClient) -> None:
+    limited = {**CONFIG, "keys": [{**CONFIG["keys"][0], "limits": {"requests": {"rate": "10/min"}}}]}
+    client = await aiohttp_client(application(limited))
+    asked = {"model": "chat", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    for stream in (False, True):
+        async with client.post("/v1/messages", json={**asked, "stream": stream}, headers=HEADERS) as response:
+            assert response.headers["anthropic-ratelimit-requests-limit"] == "10"
+            assert not [name for name in response.headers if name.lower().startswith("x-ratelimit")]
+
+
 def test_what_is_wrong_with_a_mapping_is_said_when_the_application_is_made() -> None:
     with pytest.raises(ConfigError) as wrong:
         application({**CONFIG, "aliasses": {}})

@@ -7,7 +7,6 @@ that claims the path.
 import random
 import re
 from collections.abc import Awaitable, Sequence
-from typing import cast
 
 import msgspec
 
@@ -23,7 +22,7 @@ from sluice.api.openapi import document
 from sluice.api.operations import OperationCalls
 from sluice.api.probes import Probes
 from sluice.api.refusals import GatewayEnvelope, Refusals
-from sluice.api.request import RenamingRequest, Request
+from sluice.api.request import Request
 from sluice.api.resuming import Resuming
 from sluice.api.spool import FormSpools
 from sluice.api.table import Handler, MethodRoute, OwnRoute, PathClaims, RouteTable, ServedPath
@@ -72,7 +71,7 @@ class Api:
         if entry is None:
             return self._other(request, request_id)
         if entry.rename is not None:
-            request = cast(Request, RenamingRequest(request, entry.rename))
+            request.rename = entry.rename
         return entry.answer(request, request_id, entry)
 
     # --- routes
@@ -135,7 +134,7 @@ class Api:
         frontend = owner or self._claims.of(request.path, request.headers)
         request.extra += [(name, request_id) for name in frontend.id_headers]
         if renames(frontend):
-            request = cast(Request, RenamingRequest(request, frontend.headers))
+            request.rename = frontend.headers
         refused: GatewayError | None = None
         crashed = False
         address = ""

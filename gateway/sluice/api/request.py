@@ -1,7 +1,7 @@
 """The interface of the server's exchange for routes, and the writer of an answer that is not streamed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -23,6 +23,7 @@ class Request(ResponseWriter, Protocol):
     parameters: Mapping[str, str]
     status: int
     bytes_out: int
+    rename: Callable[[Sequence[tuple[str, str]]], Sequence[tuple[str, str]]] | None
 
     @property
     def method(self) -> str: ...
@@ -77,37 +78,3 @@ class WholeWriter(msgspec.Struct, eq=False):
 
     def abort(self) -> None:
         self._request.abort()
-
-
-class RenamingRequest:
-    """A request whose response headers are renamed; everything else is delegated.
-
-    `write` is the request's own method, because it is called for each token.
-    """
-
-    __slots__ = ("_inner", "_rename", "write")
-
-    def __init__(
-        self, inner: Request, rename: Callable[[Sequence[tuple[str, str]]], Sequence[tuple[str, str]]]
-    ) -> None:
-        object.__setattr__(self, "_inner", inner)
-        object.__setattr__(self, "_rename", rename)
-        object.__setattr__(self, "write", inner.write)
-
-    def reply(
-        self,
-        status: int,
-        body: bytes,
-        headers: Sequence[tuple[str, str]] = (),
-        content_type: str = "application/json",
-    ) -> None:
-        self._inner.reply(status, body, self._rename(headers), content_type)
-
-    def begin(self, content_type: str, headers: Sequence[tuple[str, str]]) -> None:
-        self._inner.begin(content_type, self._rename(headers))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        setattr(self._inner, name, value)

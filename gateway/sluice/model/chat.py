@@ -155,8 +155,8 @@ class ChatRequest(msgspec.Struct):
     same dialect. `own_tools`: types of tools that only this dialect has.
 
     `only_texts`: all messages are system, user and assistant messages with a single text each, and no other
-    field that a rule of a model concerns is set, except `temperature`. `dialect_only`: the part of the
-    request that is in `wire` alone and cannot be left out ("tools[2]: a tool of type web_search"), so that
+    field that a rule of a model concerns is set, except `max_tokens` and `temperature`. `dialect_only`: the
+    part of the request that is in `wire` alone and cannot be left out ("tools[2]: a tool of type web_search"), so that
     targets of another dialect are not asked; "" if there is none. `keep`: what the request has to do with
     kept responses (`sluice.policies.kept`).
     """

@@ -5,6 +5,7 @@ Completions or another dialect (`ChatRequest.fields` has that dialect's names). 
 returned unchanged, so that its text can still be forwarded verbatim.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -73,6 +74,7 @@ class Fitting:
             role != "developer" for role in rules.roles
         )  # developers are the system in the vocabulary
         self._heats = "temperature" in self._names
+        self._most_tokens = self._highest_limit()
         self._spares_texts = (
             not self._sets
             and "user" not in self._names
@@ -82,7 +84,12 @@ class Fitting:
         self._unmarks = _MARK in self._message_drop
 
     def __call__(self, chat: ChatRequest) -> ChatRequest:
-        if chat.only_texts and self._spares_texts and (not self._heats or chat.sampling.temperature is None):
+        if (
+            chat.only_texts
+            and self._spares_texts
+            and (not self._heats or chat.sampling.temperature is None)
+            and (chat.sampling.max_tokens or 0) <= self._most_tokens
+        ):
             return chat
         if chat.own_tools and self._tool_drop:
             chat = self._without_tools(chat)
@@ -106,6 +113,13 @@ class Fitting:
         if edited != wire:
             fitted = msgspec.structs.replace(fitted, wire=edited, body=b"")
         return fitted
+
+    def _highest_limit(self) -> float:
+        """Returns the tokens up to which a limit stays as it is; 0 where none may be given."""
+        rules = self._rules
+        if not self._drop.union(*rules.either).isdisjoint(LIMITS):
+            return 0
+        return min([most for name, most in rules.cap.items() if name in LIMITS], default=math.inf)
 
     def _translates(self, chat: ChatRequest) -> bool:
         """Returns whether the target gets the vocabulary, in another dialect than the caller's (which is not

@@ -6,7 +6,7 @@ the client does not read. It only waits for bodies that have not arrived yet.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Protocol
@@ -20,7 +20,7 @@ from sluice.errors import BadRequest, PayloadTooLarge, RequestTimeout, Unavailab
 from sluice.server.bodies import Pace
 from sluice.server.incoming import Incoming
 
-Pairs = Iterable[tuple[str, str]]
+Pairs = Sequence[tuple[str, str]]
 
 NOT_FOR_PAGES = (
     ("X-Content-Type-Options", "nosniff"),
@@ -68,7 +68,7 @@ class HttpExchange(msgspec.Struct, eq=False):
 
     `caller`: the id of the request's key, for the log. `extra`: headers of any answer (request id, CORS …).
     `parameters`: the values in the path for the names in its route. `bytes_out`: of the answer's body, as far
-    as it has been written.
+    as it has been written. `rename` translates the answer's own headers, but `extra`, to a dialect's names.
     """
 
     request: Incoming
@@ -90,6 +90,7 @@ class HttpExchange(msgspec.Struct, eq=False):
     extra: list[tuple[str, str]] = []
     parameters: Mapping[str, str] = NO_PARAMETERS
     bytes_out: int = 0
+    rename: Callable[[Pairs], Pairs] | None = None
     _upstream: UpstreamResponse | None = None
     _writable: asyncio.Event | None = None
     _moved: "asyncio.Future[None] | None" = None
@@ -237,6 +238,8 @@ class HttpExchange(msgspec.Struct, eq=False):
         self._write(head if self.method == "HEAD" else head + body)
 
     def _fields(self, headers: Pairs) -> str:
+        if self.rename is not None:
+            headers = self.rename(headers)
         fields = [*map(_field, (*self.extra, *headers))]
         if self.close_after or not self.request.over:
             self.close_after = True

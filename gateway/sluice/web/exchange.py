@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
 from aiohttp import web
@@ -19,7 +19,7 @@ from sluice.backends.transport import UpstreamResponse
 from sluice.config.types import Config
 from sluice.errors import BadRequest, PayloadTooLarge, RequestTimeout, Unavailable
 from sluice.server.bodies import Pace, Unfinished
-from sluice.server.exchange import NOT_FOR_PAGES, RETRY_AFTER, path_of, query_of, unmapped
+from sluice.server.exchange import NOT_FOR_PAGES, RETRY_AFTER, Pairs, path_of, query_of, unmapped
 from sluice.wire.fields import by_name
 
 DECODED = {"gzip", "deflate", "br", "zstd"}
@@ -61,6 +61,7 @@ class AiohttpExchange:
         self.method = request.method
         self.path = _path_within(request)
         self.parameters: Mapping[str, str] = {}
+        self.rename: Callable[[Pairs], Pairs] | None = None
         self.raw_headers = tuple((name, value.strip(b" \t")) for name, value in request.raw_headers)
         self.headers: Mapping[str, str] = self._headers()
         self.peer = unmapped(request.remote or "")
@@ -180,16 +181,19 @@ class AiohttpExchange:
         """Writes a whole answer. A `Cache-Control` that is the first of `headers` replaces no-store."""
         kind = [("Content-Type", content_type)] if status not in (204, 304) else []
         store = [] if headers and headers[0][0] == "Cache-Control" else [("Cache-Control", "no-store")]
-        fields = [*store, *NOT_FOR_PAGES, *self.extra, *headers, *kind]
+        fields = [*store, *NOT_FOR_PAGES, *self.extra, *self._renamed(headers), *kind]
         self.last_write = time.monotonic()
         self.bytes_out = len(body)
         self._begin(web.Response(status=status, body=body, headers=_sendable(fields)))
         self._finish()
 
-    def begin(self, content_type: str, headers: Iterable[tuple[str, str]] = ()) -> None:
+    def begin(self, content_type: str, headers: Pairs = ()) -> None:
         """Sets the head of a 200; it is sent with the first chunk."""
-        fields = [("Content-Type", content_type), *self.extra, *headers, *NO_STORE]
+        fields = [("Content-Type", content_type), *self.extra, *self._renamed(headers), *NO_STORE]
         self._begin(web.StreamResponse(headers=_sendable(fields)))
+
+    def _renamed(self, headers: Pairs) -> Pairs:
+        return headers if self.rename is None else self.rename(headers)
 
     def _begin(self, response: web.StreamResponse) -> None:
         if self._close_after or self._terms.draining:

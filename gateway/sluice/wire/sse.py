@@ -58,8 +58,12 @@ class EventStream(msgspec.Struct, eq=False):
     def feed(self, data: bytes) -> list[Event]:
         """Returns the events that `data` completes. Raises UpstreamGarbled for one that is too long (see
         `DelimitedBlocks.feed`)."""
-        body = separated(self.complete(data))
-        return [event for frame in body.split(END) if frame and (event := self.event(frame)) is not None]
+        return self.events(self.complete(data))
+
+    def events(self, body: bytes) -> list[Event]:
+        """The events of complete frames."""
+        frames = separated(body).split(END)
+        return [event for frame in frames if frame and (event := self.event(frame)) is not None]
 
     def complete(self, data: bytes) -> bytes:
         """Returns the frames that `data` completes as one piece, each ending in an empty line, with LF as
@@ -99,6 +103,8 @@ class EventStream(msgspec.Struct, eq=False):
         """Returns the event of one frame (the text between two empty lines); None if it has no data."""
         if frame.startswith(b"data:") and b"\n" not in frame:
             return Event(frame[6:] if frame[5:6] == b" " else frame[5:], "message", self.last_id)
+        if (named := named_event(frame, self.last_id)) is not None:
+            return named
         name = ""
         data: list[bytes] = []
         for line in frame.split(b"\n"):
@@ -120,6 +126,14 @@ class EventStream(msgspec.Struct, eq=False):
             return b""
         self._head = None
         return data.removeprefix(_BOM)
+
+
+def named_event(frame: bytes, id: str = "") -> Event | None:
+    """The event of a frame that is one `event: ` line and one `data: ` line; None for any other."""
+    at = frame.find(b"\n")
+    if frame[:7] != b"event: " or frame[at : at + 7] != b"\ndata: " or frame.find(b"\n", at + 1) >= 0:
+        return None
+    return Event(frame[at + 7 :], frame[7:at].decode("utf-8", "replace") or "message", id)
 
 
 def separated(body: bytes) -> bytes:

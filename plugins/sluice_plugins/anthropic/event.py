@@ -22,6 +22,7 @@ EVENTS = frozenset(
         "error",
     }
 )
+OF_BLOCKS = frozenset({"content_block_start", "content_block_delta", "content_block_stop"})
 BEGINNINGS = frozenset({"content_block_start", "content_block_delta", "message_delta"})
 """Events that may begin a stream without a message_start."""
 TYPES = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}
@@ -160,17 +161,22 @@ def _of_iteration(entry: Any) -> Usage:
 
 
 def _usage_of(usage: ReportedUsage) -> Usage:
-    cached = usage.cache_read_input_tokens or 0
-    parts = (usage.input_tokens or 0, cached, usage.cache_creation_input_tokens or 0)
+    parts = (
+        usage.input_tokens or 0,
+        usage.cache_read_input_tokens or 0,
+        usage.cache_creation_input_tokens or 0,
+    )
+    read, cached, written = parts
     details = usage.output_tokens_details
-    written = max(usage.cache_creation_input_tokens or 0, 0)
+    least = min(parts)
     return Usage(
-        input=sum(parts) if min(parts) >= 0 else min(parts),  # `believed` must see a negative part
-        output=usage.output_tokens or 0,
-        cached_input=cached,
-        reasoning=(details and details.thinking_tokens) or 0,
-        written_input=written,
-        written_input_1h=written_for_an_hour(usage.cache_creation, written) if written else 0,
+        read + cached + written if least >= 0 else least,  # `believed` must see a negative part
+        usage.output_tokens or 0,
+        cached,
+        0 if details is None else details.thinking_tokens or 0,
+        0,  # total
+        written if written > 0 else 0,
+        written_for_an_hour(usage.cache_creation, written) if written > 0 else 0,
     )
 
 

@@ -25,14 +25,13 @@ from sluice.model.events import Finished, StreamEvent, TextDelta, Verbatim
 from sluice.wire.call_ids import new_call_id
 from sluice.wire.jsontext import value_of
 from sluice.wire.lenient import encoded, parse_again, whole_characters
-from sluice.wire.sse import END, Event, separated
+from sluice.wire.sse import END, Event, named_event
 from sluice_plugins.anthropic.event import TYPES, Message, ReportedUsage
 from sluice_plugins.anthropic.stream import OF_PROMPT, MessagesDecoder
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.documents import WholeOrStream
 
 Values = dict[str, Any]
-_INDEXED = frozenset({"content_block_start", "content_block_delta", "content_block_stop"})
 _OPENINGS: Mapping[str, Values] = {
     "text": {"type": "text", "text": ""},
     "thinking": {"type": "thinking", "thinking": "", "signature": ""},
@@ -45,6 +44,7 @@ class PassingDecoder(MessagesDecoder):
     """Decodes one message, and yields its frames at the end of each batch."""
 
     __slots__ = ("_document_only", "_edits", "_fresh", "_passed")
+    _verbatim = True
 
     def __init__(
         self,
@@ -61,13 +61,10 @@ class PassingDecoder(MessagesDecoder):
         self._document_only = False
 
     def _walk(self, data: bytes, events: list[StreamEvent]) -> None:
-        if not self._started:
-            return self._before_start(data, events)
         if (texts := self._texts(data)) is not None:
             events += texts
-            events.append(Verbatim(data))
-            return None
-        body = separated(self._stream.complete(data))
+            return
+        body = self._body.complete(data)
         try:
             as_it_came = self._frames(body, events)
         finally:
@@ -76,33 +73,24 @@ class PassingDecoder(MessagesDecoder):
                 events.append(Verbatim(passed))
         if as_it_came and events and type(events[-1]) is Verbatim:
             events[-1] = Verbatim(body)
-        return None
-
-    def _before_start(self, data: bytes, events: list[StreamEvent]) -> None:
-        """Decode a read before it is known whether this is a stream."""
-        try:
-            for frame in self._framing.feed(data):
-                self._take_and_pass(frame, events)
-                if self._done:
-                    break
-        finally:
-            if passed := b"".join(self._passed):
-                self._passed.clear()
-                events.append(Verbatim(passed))
 
     def _frames(self, body: bytes, events: list[StreamEvent]) -> bool:
         """Take complete frames. Returns whether all of them are passed on as they came."""
         as_it_came = True
         for raw in body.split(END):
-            frame = self._stream.event(raw) if raw else None
-            if frame is None:
-                as_it_came = as_it_came and not raw
+            if not raw:
                 continue
             if self._done:
                 return False
-            before = len(self._passed)
-            self._take_and_pass(frame, events)
-            as_it_came = as_it_came and self._passed[before:] == [raw + END]
+            frame = named_event(raw)
+            if frame is None:
+                as_it_came = False
+                for odd in self._stream.events(raw):
+                    self._take_and_pass(odd, events)
+                    if self._done:
+                        break
+            elif not self._take_and_pass(frame, events, raw + END):
+                as_it_came = False
         return as_it_came
 
     def _end(self, events: list[StreamEvent]) -> None:
@@ -118,19 +106,28 @@ class PassingDecoder(MessagesDecoder):
     def _take_last(self, frame: Event, events: list[StreamEvent]) -> None:
         self._take_and_pass(frame, events)
 
-    def _take_and_pass(self, frame: Event, events: list[StreamEvent]) -> None:
+    def _take_and_pass(self, frame: Event, events: list[StreamEvent], raw: bytes = b"") -> bool:
+        """Take a frame. `raw`: how it came, where that is one `event: ` and one `data: ` line. Returns whether that is
+        what is passed on."""
+        passed = self._passed
+        before = len(passed)
         self._edits = {}
         self._values = None
         self._kind = ""
         self._take(frame, events)
         if self._document_only or not self._kind:
-            return
+            return False
+        edited = bool(self._edits) or self._values is not None
+        if raw and not edited and frame.event == self._kind:
+            passed.append(raw)
+            return len(passed) == before + 1
         payload = frame.data if b"\n" not in frame.data else frame.data.replace(b"\n", b" ")
-        if self._values is not None or self._edits:
+        if edited:
             payload = encoded(
                 _edited(self._values if self._values is not None else parse_again(frame.data), self._edits)
             )
-        self._passed.append(b"event: %b\ndata: %b\n\n" % (self._kind.encode(), payload))
+        passed.append(b"event: %b\ndata: %b\n\n" % (self._kind.encode(), payload))
+        return False
 
     def _whole(self, document: bytes, events: list[StreamEvent]) -> None:
         self._document_only = True
@@ -140,8 +137,6 @@ class PassingDecoder(MessagesDecoder):
         newest = self._block_index
         given = event.index
         super()._indexed(event)
-        if event.type not in _INDEXED:
-            return
         if event.type == "content_block_delta" and newest < 0 and event.delta is not None:
             self._open(event.delta)
         if event.type != "content_block_start" and not 0 <= event.index <= newest:
@@ -178,17 +173,17 @@ class PassingDecoder(MessagesDecoder):
 
     def _start(self, message: Message, events: list[StreamEvent]) -> None:
         super()._start(message, events)
-        used = message.usage or ReportedUsage()
-        counts = {"input_tokens": used.input_tokens or 0, "output_tokens": used.output_tokens or 0}
-        if (
-            self._kind != "message_start"
-        ):  # there was none: the encoder, which knows the answer's id, writes one
+        if self._kind != "message_start":  # the encoder, which knows the answer's id, writes one
             return
+        used = message.usage or ReportedUsage()
         edits: Values = {}
         if type(message.content) is not list:
             edits["content"] = []
         if used.input_tokens is None or used.output_tokens is None:
-            edits["usage"] = counts
+            edits["usage"] = {
+                "input_tokens": used.input_tokens or 0,
+                "output_tokens": used.output_tokens or 0,
+            }
         if edits:
             self._edits["message"] = edits
 
@@ -216,6 +211,8 @@ class PassingDecoder(MessagesDecoder):
             self._edits["delta"] = {"stop_reason": "tool_use"}
 
     def _end_halves(self, events: list[StreamEvent], index: int | None = None) -> None:
+        if self._halves is None:
+            return
         before = len(events)
         super()._end_halves(events, index)
         for event in events[before:]:

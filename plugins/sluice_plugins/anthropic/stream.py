@@ -48,6 +48,7 @@ from sluice.wire.upstream_errors import reported_error, stream_error
 from sluice_plugins.anthropic.event import (
     BEGINNINGS,
     EVENTS,
+    OF_BLOCKS,
     TYPES,
     Block,
     Delta,
@@ -62,9 +63,10 @@ from sluice_plugins.anthropic.event import (
     with_text_input,
 )
 from sluice_plugins.anthropic.instead import as_events
-from sluice_plugins.anthropic.texts import texts_of
+from sluice_plugins.anthropic.texts import form_of, texts_of
 from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of, is_last
 from sluice_plugins.openings import EventsOrDocument
+from sluice_plugins.text_form import Form
 
 STOP_REASONS: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -123,16 +125,21 @@ class MessagesDecoder(FrameDecoder[Event]):
     reason.
     """
 
+    _verbatim = False
+
     __slots__ = (
         "_block_index",
         "_blocks",
+        "_body",
         "_calls",
+        "_form",
         "_had_delta",
         "_halves",
         "_keep_stop",
         "_kind",
         "_message_id",
         "_moved",
+        "_reads",
         "_sealed",
         "_started",
         "_stop_reason",
@@ -159,7 +166,8 @@ class MessagesDecoder(FrameDecoder[Event]):
         usage_is_end: bool = False,
     ) -> None:
         self._stream = EventStream(max_event)
-        super().__init__(EventsOrDocument(self._stream))
+        self._body = EventsOrDocument(self._stream)
+        super().__init__(self._body)
         self._strict = strict
         self._keep_stop = keep_stop
         self._usage_is_end = usage_is_end
@@ -178,6 +186,8 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._message_id = ""
         self._had_delta = False  # a block had a delta
         self._halves: Halves | None = None
+        self._form: Form | None = None  # of the newest block's texts
+        self._reads = 0  # of texts of the newest block
         self._kind = ""  # the type of the event under way, "" if it is none
         self._values: dict[str, Any] | None = (
             None  # the event under way, where it had to be read field by field
@@ -206,7 +216,15 @@ class MessagesDecoder(FrameDecoder[Event]):
             or (halves is not None and halves.pending)
         ):
             return None
-        return texts_of(data, self._block_index)
+        form = self._form
+        if form is not None and (events := form.events(data)) is not None:
+            return events
+        events = texts_of(data, self._block_index, verbatim=self._verbatim)
+        if events is not None and form is None:
+            self._reads += 1
+            if self._reads > 1:  # not for an answer of a single token
+                self._form = form_of(data, verbatim=self._verbatim)
+        return events
 
     def _end(self, events: list[StreamEvent]) -> None:
         if isinstance(self._framing, EventsOrDocument) and (document := self._framing.document) is not None:
@@ -241,31 +259,35 @@ class MessagesDecoder(FrameDecoder[Event]):
             if event.type not in BEGINNINGS:
                 raise UpstreamGarbled
             self._start(Message(), events)
-        self._indexed(event)
+        kind = self._kind = event.type
+        if kind in OF_BLOCKS:
+            self._indexed(event)
         index = event.index or 0
-        self._kind = event.type
-        match event:
-            case StreamedEvent(type="content_block_delta", delta=Delta() as delta):
-                self._had_delta = True
-                self._delta(index, delta, events)
-            case StreamedEvent(type="content_block_start", content_block=Block() as block):
-                self._block_index = index
-                self._block(index, block, events)
-            case StreamedEvent(type="content_block_stop"):
+        match kind:
+            case "content_block_delta":
+                if event.delta is not None:
+                    self._had_delta = True
+                    self._delta(index, event.delta, events)
+            case "content_block_start":
+                if event.content_block is not None:
+                    self._block_index = index
+                    self._form, self._reads = None, 0
+                    self._block(index, event.content_block, events)
+            case "content_block_stop":
                 self._block_end(index, events)
-            case StreamedEvent(type="message_start"):
+            case "message_start":
                 if self._started:
                     self._kind = ""  # there is one in an answer
                     self._again((event.message or Message()).id or "")
                 else:
                     self._start(event.message or Message(), events)
-            case StreamedEvent(type="message_delta", delta=delta):
+            case "message_delta":
                 self._count(event.usage)
                 self._usage_ended = self._usage_ended or event.usage is not None
-                self._stop(delta or Delta())
-            case StreamedEvent(type="message_stop"):
+                self._stop(event.delta or Delta())
+            case "message_stop":
                 self._finish(events)
-            case StreamedEvent(type="error"):
+            case "error":
                 raise stream_error(event.error or values_of(frame.data))
 
     def _indexed(self, event: StreamedEvent) -> None:
@@ -450,14 +472,13 @@ class MessagesDecoder(FrameDecoder[Event]):
     @property
     def _called(self) -> bool:
         """Whether a tool of the client's was called."""
-        return any(tool.kind == "function" for tool in self._tools.values())
+        return bool(self._tools) and any([tool.kind == "function" for tool in self._tools.values()])
 
     def _stop(self, delta: Delta) -> None:
         """Raises UpstreamError for a stop reason that means failure."""
         reason = delta.stop_reason or ""
         self._stop_sequence = delta.stop_sequence or self._stop_sequence
-        failure = failure_of(reason)
-        if failure is not None:
+        if reason not in STOP_REASONS and (failure := failure_of(reason)) is not None:
             raise failure
         self._stop_reason = reason or self._stop_reason
 

@@ -6,7 +6,8 @@ import re
 
 import msgspec
 
-from sluice.model.events import StreamEvent, TextDelta
+from sluice.model.events import StreamEvent, TextDelta, Verbatim
+from sluice_plugins.text_form import Form
 
 _DELTA = re.compile(
     rb'event: content_block_delta\ndata: \{"type": ?"content_block_delta", ?"index": ?(\d{1,4}), ?'
@@ -16,9 +17,9 @@ _text = msgspec.json.Decoder(str).decode
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError)
 
 
-def texts_of(data: bytes, index: int) -> list[StreamEvent] | None:
-    """The texts of complete frames that continue the block with this index; None where there is anything else
-    in `data`."""
+def texts_of(data: bytes, index: int, *, verbatim: bool) -> list[StreamEvent] | None:
+    """The texts of complete frames that continue the block with this index, and (`verbatim`) the frames; None where
+    there is anything else in `data`."""
     events: list[StreamEvent] = []
     at, end = 0, len(data)
     try:
@@ -31,4 +32,14 @@ def texts_of(data: bytes, index: int) -> list[StreamEvent] | None:
             at = found.end()
     except _MALFORMED:
         return None
+    if verbatim:
+        events.append(Verbatim(data))
     return events
+
+
+def form_of(data: bytes, *, verbatim: bool) -> Form | None:
+    """The form of the first frame, where it is a text delta; `verbatim`: the form's events include frames."""
+    found = _DELTA.match(data)
+    if found is None:
+        return None
+    return Form(data[: found.start(2) + 1], data[found.end(2) - 1 : found.end()], verbatim=verbatim)

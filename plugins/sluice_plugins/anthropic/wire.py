@@ -38,6 +38,8 @@ def edits_of(
     edits: Wire = {}
     if chat.sampling.max_tokens is None:
         edits["max_tokens"] = default_max_tokens
+    if chat.only_texts and not extra:
+        return edits
     lacks = _lacks_blocks(wire.get("thinking"), chat)
     if lacks or rules.thinking or rules.always_thinks or FITTED & extra.keys() or chat.reasoning is None:
         _think(chat, wire, rules, extra, plan=plan, edits=edits)

@@ -50,9 +50,10 @@ from sluice_plugins.openai.chunk import (
 from sluice_plugins.openai.chunk import decode as _decode
 from sluice_plugins.openai.edits import Edits, end_chunk, frames_of, join_halves, renamed
 from sluice_plugins.openai.ends import newest_usage, usage_of
-from sluice_plugins.openai.form import Form, learn
+from sluice_plugins.openai.form import learn
 from sluice_plugins.openai.instead import WHITE, as_error, payloads_of, whole_answer_as_chunk
 from sluice_plugins.openai.variants import has_only_text, in_standard_form, unwrapped
+from sluice_plugins.text_form import Form
 
 MAX_DOCUMENT = 12 << 20
 """Bytes of a whole answer sent in place of a stream, chosen so that no step of decoding blocks the loop for

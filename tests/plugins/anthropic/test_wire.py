@@ -9,6 +9,7 @@ import pytest
 from sluice.backends.protocol import with_rules
 from sluice.errors import BadRequest
 from sluice.frontends import Head
+from sluice.frontends.anthropic import request
 from sluice.frontends.anthropic.counting import counted
 from sluice.frontends.anthropic.dialect import Anthropic as Frontend
 from sluice.model.rules import NO_RULES, ModelRules
@@ -264,3 +265,49 @@ def test_a_budget_of_thinking_is_not_asked_for_in_a_round_that_another_vendor_be
         thinking={"type": "adaptive"},
         messages=[hello, {**called, "content": calling}, result],
     )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"system": "Be kind"},
+        {"system": "x-anthropic-billing-header: cc_version=1"},
+        {"system": ""},
+        {"temperature": 0.5},
+        {"max_tokens": 10_000},
+        {"stream": False, "messages": [*HELLO, {"role": "assistant", "content": "{"}]},
+    ],
+)
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ModelRules(),
+        ModelRules(cap={"max_tokens": 4096}),
+        ModelRules(drop=frozenset({"temperature"})),
+        ModelRules(drop=frozenset({"max_tokens", "max_completion_tokens"})),
+        ModelRules(either=(("temperature", "top_p"), ("max_tokens", "max_completion_tokens"))),
+        ModelRules(default={"temperature": 0.1, "max_tokens": 7}),
+        ModelRules(force={"max_tokens": 7}),
+        ModelRules(roles={"system": "developer"}),
+        ModelRules(thinking="adaptive", always_thinks=True, blank_stops=False),
+    ],
+)
+def test_texts_alone_are_read_and_written_as_any_other_request(
+    fields: dict[str, Any], rules: ModelRules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = {"thinking": {"type": "enabled", "budget_tokens": 1024}, "speed": "fast"}
+    backends = [Anthropic(), Anthropic(extra_body=extra), Anthropic(default_max_tokens=5)]
+
+    def everything() -> list[Any]:
+        chat = Frontend().parse(body(**fields), Head())
+        read = msgspec.structs.replace(chat, only_texts=False)
+        written = [sent(body(**fields), rules, backend, whole=not chat.stream) for backend in backends]
+        other = OpenAI(base_url="http://h").request(Fitting(rules, dialect="openai")(chat), "m").body
+        return [read, *written, other]
+
+    assert Frontend().parse(body(**fields), Head()).only_texts
+    quickly = everything()
+    monkeypatch.setattr(request, "_texts", lambda wire: None)
+    assert not Frontend().parse(body(**fields), Head()).only_texts
+    assert everything() == quickly

@@ -147,6 +147,29 @@ async def test_an_answer_has_the_fields_of_http_1_without_those_of_connections()
         assert set(found) - {":status"} == set(over_http_1)
 
 
+@pytest.mark.parametrize("http2", [False, True])
+async def test_an_answer_has_the_dialects_names_of_its_own_headers(http2: bool) -> None:
+    async def answer(exchange: HttpExchange) -> None:
+        exchange.extra.append(("x-own", "0"))
+        exchange.rename = lambda pairs: [(name.replace("x-own", "their"), value) for name, value in pairs]
+        if exchange.path == "/whole":
+            exchange.reply(200, b"", [("x-own-a", "1")])
+        else:
+            exchange.begin("text/plain", [("x-own-b", "2")])
+            exchange.write(b"", last=True)
+
+    async with served(answer, http2=http2) as server:
+        for path, name, value in (("/whole", "their-a", "1"), ("/streamed", "their-b", "2")):
+            if http2:
+                caller = await client(server)
+                id = caller.ask(path)
+                await caller.answer(id)
+                found: Any = caller.headers[id]
+            else:
+                found = (await (await server.wire()).ask(get(path))).headers
+            assert (found["x-own"], found[name]) == ("0", value)
+
+
 async def test_the_answer_to_head_has_no_body() -> None:
     async with served(echo, http2=True) as server:
         caller = await client(server)

@@ -4,30 +4,35 @@ Standard: https://platform.claude.com/docs/en/api/rate-limits (response headers)
 """
 
 import math
-import re
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from functools import lru_cache
 
 from sluice.frontends import Header
 
-_LIMIT = re.compile(r"x-ratelimit-(limit|remaining|reset)-([a-z_]+)").fullmatch
+_LIMITS = "x-ratelimit-"
 
 
 def renamed(pairs: Sequence[Header], now: float) -> Sequence[Header]:
     """Renames an answer's headers; `now` in seconds since the epoch."""
-    return [_renamed(name, value, now) for name, value in pairs]
+    found = []
+    for name, value in pairs:
+        new, is_time = _named(name)
+        found.append((new, time_of(math.ceil(now + float(value.removesuffix("s")))) if is_time else value))
+    return found
 
 
-def _renamed(name: str, value: str, now: float) -> Header:
-    found = _LIMIT(name)
-    if found is None:
-        return name, value
-    fields, resource = found.groups()
-    if fields == "reset":
-        value = time_of(now + float(value.removesuffix("s")))
-    return f"anthropic-ratelimit-{resource.replace('_', '-')}-{fields}", value
+@lru_cache(maxsize=256)
+def _named(name: str) -> tuple[str, bool]:
+    """Returns a header's name here, and whether it says when a limit is reset. Limits are
+    `x-ratelimit-FIELD-RESOURCE`."""
+    if not name.startswith(_LIMITS):
+        return name, False
+    field, _, resource = name.removeprefix(_LIMITS).partition("-")
+    return f"anthropic-ratelimit-{resource.replace('_', '-')}-{field}", field == "reset"
 
 
-def time_of(seconds: float) -> str:
-    """Formats a time since the epoch, in whole seconds, rounded up."""
-    return datetime.fromtimestamp(math.ceil(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+@lru_cache(maxsize=64)
+def time_of(seconds: int) -> str:
+    """Formats a time in seconds since the epoch."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -4,6 +4,7 @@ models, page by page.
 Standard: https://platform.claude.com/docs/en/api/models/list
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,7 +71,12 @@ def _place(names: Sequence[str], name: str, parameter: str) -> int:
 
 
 def _model(inquiry: Inquiry, name: str) -> dict[str, Any]:
-    fields = {"type": "model", "id": name, "display_name": name, "created_at": time_of(inquiry.started)}
+    fields = {
+        "type": "model",
+        "id": name,
+        "display_name": name,
+        "created_at": time_of(math.ceil(inquiry.started)),
+    }
     facts = inquiry.facts(name)
     if facts == NOTHING:
         return fields

@@ -5,7 +5,6 @@ attempt yields events without frames (a whole message instead of a stream), they
 position in the stream is tracked, so that another attempt can continue it.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,9 +22,22 @@ from sluice.wire.sse import END
 
 Value = dict[str, Any]
 _BLOCK = b"event: content_block_st"
-_BLOCKS = re.compile(rb"^event: content_block_(start|stop)\ndata: (.*)$", re.MULTILINE)
-_LAST = b"event: message_stop"
-_json = msgspec.json.Encoder().encode
+_STARTED, _STOPPED = _BLOCK + b"art\ndata: ", _BLOCK + b"op\n"
+_FIRST, _LAST = b"event: message_start\n", b"event: message_stop"
+_LINE_END = 10
+
+
+class _Block(msgspec.Struct, gc=False):
+    type: str = "text"
+
+
+class _Begun(msgspec.Struct, gc=False):
+    """The start of a content block."""
+
+    content_block: _Block
+
+
+_decode = msgspec.json.Decoder(_Begun).decode
 
 
 class PassedOn(Stream):
@@ -51,23 +63,22 @@ class PassedOn(Stream):
             if (
                 type(text) is TextDelta
                 and type(passed) is Verbatim
-                and _BLOCK not in passed.data
+                and passed.data.find(_BLOCK) < 0
                 and self._started
             ):
                 return passed.data
         data = b"".join([event.data for event in events if type(event) is Verbatim])
         if not data:
             return self._own(events)
-        if _BLOCK in data:
-            self._follow(data)
+        self._follow(data)
         if self._renaming is not None:
             data = self._renaming.frames(data)
         if not self._started:
             self._started = True
-            if b"event: message_start\n" not in data:
+            if data.find(_FIRST) < 0:
                 data = self._blocks_of().encode([Started()]) + data
-        finished = next((event for event in events if type(event) is Finished), None)
-        return data if finished is None or _LAST in data else data + self._closing_frames(finished)
+        ends = [event for event in events if type(event) is Finished]
+        return data + self._closing_frames(ends[0]) if ends and data.find(_LAST) < 0 else data
 
     def _own(self, events: Sequence[StreamEvent]) -> bytes:
         """Events without frames."""
@@ -96,13 +107,23 @@ class PassedOn(Stream):
         return out + STOP
 
     def _follow(self, data: bytes) -> None:
-        for found in _BLOCKS.finditer(data):
-            if found[1] == b"stop":
-                self._at = Position(self._at.index)
-                continue
-            block = _object(found[2]).get("content_block")
-            kind = block.get("type") if type(block) is dict else None
-            self._at = Position(self._at.index + 1, kind if isinstance(kind, str) else "text")
+        at = data.find(_BLOCK)
+        while at >= 0:
+            end = data.find(END, at)
+            if at == 0 or data[at - 1] == _LINE_END:  # and not within a text
+                if data.startswith(_STOPPED, at):
+                    self._at = Position(self._at.index)
+                elif data.startswith(_STARTED, at):
+                    self._at = Position(self._at.index + 1, _kind_of(data[at + len(_STARTED) : end]))
+            at = data.find(_BLOCK, end)
+
+
+def _kind_of(payload: bytes) -> str:
+    """The type of the block that this frame begins."""
+    try:
+        return _decode(payload).content_block.type
+    except msgspec.DecodeError:
+        return "text"
 
 
 class WholePassedOn(Message):

@@ -15,13 +15,14 @@ Standard: https://platform.claude.com/docs/en/api/messages/create
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from sluice.frontends.anthropic.content import MESSAGES, Block, texts_of, unknown_role
 from sluice.frontends.anthropic.fields import FIELDS
-from sluice.frontends.checks import cache_of, check_names, explained, refused, whole_number
+from sluice.frontends.checks import MAX_SAFE_INTEGER, cache_of, check_names, explained, refused, whole_number
 from sluice.model.chat import ChatRequest, Message, Part, Reasoning, Sampling, Text, Tool
 from sluice.model.rules import Effort
 
@@ -53,6 +54,23 @@ class _Request(msgspec.Struct):
     compaction: dict[str, Any] | None = None
 
 
+class _TextMessage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class _TextRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The form of most requests without tools: texts alone, without any name that could be misspelt."""
+
+    messages: Annotated[list[_TextMessage], Meta(min_length=1)]
+    max_tokens: Annotated[int, Meta(ge=1, le=MAX_SAFE_INTEGER)]
+    model: Annotated[str, Meta(min_length=1)] | None = None
+    system: str | None = None
+    stream: bool | None = None
+    temperature: float | None = None
+
+
+_USUAL = frozenset(_TextRequest.__struct_fields__)
 _TOP = frozenset(_Request.__struct_fields__)
 _MESSAGE = frozenset(_Message.__struct_fields__)
 _TOOL = frozenset({"type", "name", "description", "input_schema", "cache_control", "strict"})
@@ -82,6 +100,8 @@ MAX_KIND_SHOWN = 64
 def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
     """Returns the request in this JSON object. `body`: its text, if none of its names has an escaped letter.
     Raises BadRequest, whose `param` names the field: "messages[0].content[1].text"."""
+    if wire.keys() <= _USUAL and (texts := _texts(wire)) is not None:
+        return _chat_of_texts(texts, wire, body)
     request = _typed(wire)
     check_names(wire, _TOP, "")
     if request.model == "":
@@ -118,6 +138,32 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
         cache=cache_of(request.cache_control),
         user=_user(request.metadata),
         dialect_only=thread or bound,
+        fields=FIELDS,
+    )
+
+
+def _texts(wire: dict[str, Any]) -> _TextRequest | None:
+    try:
+        return msgspec.convert(wire, _TextRequest)
+    except msgspec.ValidationError:
+        return None
+
+
+def _chat_of_texts(request: _TextRequest, wire: dict[str, Any], body: bytes) -> ChatRequest:
+    messages = [Message(message.role, (Text(message.content),)) for message in request.messages]
+    if request.system and (texts := _unattributed((Text(request.system),))):
+        messages.insert(0, Message("system", texts))
+    return ChatRequest(
+        "anthropic",
+        request.model,
+        tuple(messages),
+        request.stream is True,
+        None,  # session
+        Sampling(request.max_tokens, request.temperature),
+        include_usage=True,
+        wire=wire,
+        body=body,
+        only_texts=True,
         fields=FIELDS,
     )
 

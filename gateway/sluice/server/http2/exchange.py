@@ -52,14 +52,14 @@ class Http2Exchange(HttpExchange, eq=False):
             fields += (("Content-Type", content_type), ("Content-Length", str(len(body))))
         if not headers or headers[0][0] != "Cache-Control":
             fields.append(("Cache-Control", "no-store"))
-        head = self._head_of(status, (*fields, *NOT_FOR_PAGES, *self.extra, *headers))
+        head = self._head_of(status, (*fields, *NOT_FOR_PAGES, *self.extra, *self._renamed(headers)))
         self.status = status
         self.begun = self.complete = True
         self._send(head, b"" if self.method == "HEAD" or status in (204, 304) else body, last=True)
 
     def begin(self, content_type: str, headers: Pairs = ()) -> None:
         self.held = self._head_of(
-            200, (("Content-Type", content_type), *self.extra, *headers, *NO_STORE_FIELDS)
+            200, (("Content-Type", content_type), *self.extra, *self._renamed(headers), *NO_STORE_FIELDS)
         )
         self.status = 200
         self.begun = True
@@ -76,6 +76,9 @@ class Http2Exchange(HttpExchange, eq=False):
     def abort(self) -> None:
         if self.stream is not None:
             self.stream.reset()
+
+    def _renamed(self, headers: Pairs) -> Pairs:
+        return headers if self.rename is None else self.rename(headers)
 
     def _head_of(self, status: int, fields: Pairs) -> Head:
         """Encodes a head. Raises UnicodeEncodeError before anything is sent, so that the error can still be

@@ -1,0 +1,67 @@
+"""Fast path for frames that differ only in their text: in a read with exactly the bytes around a text that one frame
+had, the texts alone are decoded.
+
+Nearly every frame of an answer repeats the one before with another piece of text. A decoder learns from one that it
+has parsed what stands around its text (`Form`). Frames of any other form are parsed as usual, so both ways give the
+same events.
+"""
+
+import re
+
+import msgspec
+
+from sluice.model.events import StreamEvent, TextDelta, Verbatim
+
+PADDING = re.compile(rb'("obfuscation": ?")[0-9A-Za-z]+"')
+"""OpenAI pads its chunks with `obfuscation` of varying length: its value is ignored."""
+BARE = rb'\1"'
+_text = msgspec.json.Decoder(str).decode
+_texts = msgspec.json.Decoder(list[str]).decode
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError)
+
+
+class Form:
+    """A frame's form: the bytes up to the text's JSON string and its quote, the text, the bytes from the string's last
+    quote to the empty line. `padded`: frames have padding, which the bytes lack. `verbatim`: events include frames."""
+
+    __slots__ = ("_between", "_closing", "_from", "_left", "_opening", "_padded", "_verbatim")
+
+    def __init__(self, opening: bytes, closing: bytes, *, padded: bool = False, verbatim: bool) -> None:
+        self._opening = opening
+        self._closing = closing
+        self._between = self._closing + self._opening
+        self._from = len(self._opening)
+        self._left = len(self._closing)
+        self._padded = padded
+        self._verbatim = verbatim
+
+    def events(self, data: bytes) -> list[StreamEvent] | None:
+        """The events of `data` if it consists of complete frames of this form, else None."""
+        bare = PADDING.sub(BARE, data) if self._padded else data
+        start = self._from
+        end = bare.find(self._closing, start)
+        if end < 0 or not bare.startswith(self._opening):
+            return None
+        try:
+            if end + self._left != len(bare):
+                return self._many(bare[start:], data)
+            text = _text(bare[start - 1 : end + 1])
+        except _MALFORMED:
+            return None
+        if self._verbatim:
+            return [TextDelta(text), Verbatim(data)] if text else [Verbatim(data)]
+        return [TextDelta(text)] if text else []
+
+    def _many(self, rest: bytes, data: bytes) -> list[StreamEvent] | None:
+        """The events of several frames; `rest` lacks the opening of the first. Without a backslash no text
+        contains a quote, so the frames can be split at their closing bytes."""
+        if not rest.endswith(self._closing) or rest.find(b"\\") >= 0:
+            return None
+        slots = rest[: -self._left].split(self._between)
+        texts = _texts(b'["%b"]' % b'","'.join(slots))
+        if len(texts) != len(slots):
+            return None
+        events: list[StreamEvent] = [TextDelta(text) for text in texts if text]
+        if self._verbatim:
+            events.append(Verbatim(data))
+        return events
