@@ -21,6 +21,7 @@ from sluice.frontends.gemini.errors import error_object
 from sluice.frontends.gemini.parts import GeminiTurn
 from sluice.frontends.gemini.request import chat_of, proto, typed
 from sluice.frontends.openai.fields import FIELDS as OPENAIS_FIELDS
+from sluice.frontends.vectors import vectors_in
 from sluice.model.chat import text_size
 from sluice.model.events import Started, StreamEvent, Verbatim
 from sluice.model.operations import OperationRequest
@@ -151,18 +152,6 @@ def encoder(request: OperationRequest) -> Encoder:
     return Vectors(request.profile) if request.operation == "embeddings" else Passed()
 
 
-class _Item(msgspec.Struct):
-    embedding: msgspec.Raw
-    index: int = 0
-
-
-class _Document(msgspec.Struct):
-    data: list[_Item]
-
-
-_decode = msgspec.json.Decoder(_Document).decode
-
-
 class Passed:
     """Forwards an upstream's own answer unchanged."""
 
@@ -198,10 +187,9 @@ class Vectors(Passed):
         if not document:
             return b""
         try:
-            items = sorted(_decode(document).data, key=lambda item: item.index)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self.fail(UpstreamGarbled("The upstream's answer has no embeddings"))
-        vectors = [{"values": item.embedding} for item in items]
+            vectors = [{"values": vector} for vector in vectors_in(document)]
+        except UpstreamGarbled as error:
+            return self.fail(error)
         if self._profile == ONE:
             return _json({"embedding": vectors[0]})
         if self._profile == PREDICTED:

@@ -14,6 +14,7 @@ from sluice.frontends import Answer, RequestHead
 from sluice.frontends.checks import explained, refused
 from sluice.frontends.ollama.errors import error_object
 from sluice.frontends.openai.fields import FIELDS
+from sluice.frontends.vectors import vectors_in
 from sluice.model.chat import text_size
 from sluice.model.events import Finished, Started, StreamEvent, Verbatim
 from sluice.model.operations import OperationRequest
@@ -73,18 +74,6 @@ def _request(model: str | None, inputs: list[str], more: dict[str, Any], profile
     )
 
 
-class _Item(msgspec.Struct):
-    embedding: msgspec.Raw
-    index: int = 0
-
-
-class _Document(msgspec.Struct):
-    data: list[_Item]
-
-
-_decode = msgspec.json.Decoder(_Document).decode
-
-
 class Vectors:
     """Translates OpenAI's document to Ollama's. Vectors are forwarded as written; `one`: for /api/embeddings."""
 
@@ -104,9 +93,9 @@ class Vectors:
         if finished is None or document is None:
             return b""
         try:
-            vectors = [item.embedding for item in sorted(_decode(document).data, key=lambda item: item.index)]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self.fail(UpstreamGarbled("The upstream's answer has no embeddings"))
+            vectors = vectors_in(document)
+        except UpstreamGarbled as error:
+            return self.fail(error)
         if self._one:
             return _json({"embedding": vectors[0]})
         answer = self._answer
