@@ -1,5 +1,5 @@
-"""The fixture `sluice_gateway`, which pytest finds by an entry point. The gateway is imported where a test
-asks for it."""
+"""The fixture `sluice_gateway`, which pytest finds by an entry point. The gateway is imported when a test
+requests it."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def sluice_config() -> Mapping[str, Any] | None:
-    """Sections that the gateway of `sluice_gateway` has beside the usual ones: override it in a conftest.py
-    or a test file."""
+    """Returns sections that the gateway of `sluice_gateway` has in addition: override it in a conftest.py or
+    a test file."""
     return None
 
 
 @pytest.fixture
 def sluice_gateway(sluice_config: Mapping[str, Any] | None) -> "Iterator[RunningGateway]":
-    """A gateway with the models "echo" and "scripted", one per test: `sluice.testing.gateway`."""
+    """Yields a gateway with the models "echo" and "scripted", one per test: `sluice.testing.gateway`."""
     from sluice.testing import gateway
 
     with gateway(sluice_config) as running:

@@ -1,5 +1,4 @@
-"""The frontends that are installed: entry points `sluice.frontends`. Only those that are switched on are
-imported."""
+"""The installed frontends: entry points `sluice.frontends`. Only those that are switched on are imported."""
 
 from collections.abc import Iterable
 from itertools import product
@@ -29,8 +28,8 @@ def find_frontend(name: str) -> Frontend:
 
 
 def conflicts(frontends: Iterable[Frontend]) -> list[str]:
-    """Finds ambiguous routes: those that two of these frontends have, with no marker header or the same
-    one."""
+    """Finds ambiguous routes: those that two of these frontends have, without a marker header or with the
+    same one."""
     owners: dict[tuple[str, str, str], str] = {}
     found = []
     for frontend in frontends:

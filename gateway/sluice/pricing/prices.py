@@ -1,8 +1,7 @@
-"""Prices of tokens by model, and the cost of reported usage.
+"""Prices of tokens by model, and the cost of reported usage. `sluice.config.price_file` reads the tables.
 
-It is read by `sluice.config.price_file`.
-
-Figures are floats of US dollars; sums are kept in whole nano-dollars (`nanos`), so that nothing drifts.
+Figures are floats of US dollars; sums are kept in whole nano-dollars (`nanos`), so that rounding errors do
+not add up.
 """
 
 import re
@@ -17,11 +16,11 @@ from sluice.model.events import Usage
 MILLION = 1_000_000
 BILLION = 1_000_000_000
 SNAPSHOT = re.compile(r"(.+)-(?:[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8})")
-"""A model's name that ends in a date, and its family's name before that."""
+"""Splits a model's name that ends in a date: the family's name before the date."""
 
 
 class Dated(msgspec.Struct, frozen=True):
-    """A price, and the seconds since the epoch from which it holds."""
+    """A price, and the time from which it applies, in seconds since the epoch."""
 
     since: float
     price: Price
@@ -31,20 +30,21 @@ Named = Mapping[str, Sequence[Price]]
 
 
 class PriceList(msgspec.Struct, frozen=True):
-    """A file of prices. `snapshots`: a name that ends in a date falls back to its family's."""
+    """A file of prices. `snapshots`: a model whose name ends in a date has its family's price, if it has none
+    itself."""
 
     models: Named = {}
     snapshots: bool = False
 
 
 def no_prices() -> PriceList:
-    """A table without a file behind it."""
+    """A table that is not in a file."""
     return PriceList()
 
 
 class PriceTable:
-    """`own`: prices by "upstream/model" or "model" that stand before those of the file, which is read when it
-    is needed."""
+    """The prices of one configuration. `own`: prices by "upstream/model" or "model" that take precedence over
+    those of the file, which is read when it is needed."""
 
     def __init__(self, own: Named, read: Callable[[], PriceList] = no_prices) -> None:
         self._own = own
@@ -52,11 +52,9 @@ class PriceTable:
         self._listed: PriceList | None = None
 
     def prices_of(self, upstream: str, model: str) -> tuple[Dated, ...]:
-        """All prices of one model of an upstream, the latest first: for `price_at`. Empty where there is
-        none.
-
-        Its own name counts before its family's, "upstream/model" before "model", and ours before the file's.
-        """
+        """Returns all prices of one model of an upstream, the latest first, for `price_at`; empty if there is
+        none. Its own name takes precedence over its family's, "upstream/model" over "model", and the
+        configuration's prices over the file's."""
         if self._listed is None:
             self._listed = self._read()
         names = [model]
@@ -72,7 +70,7 @@ class PriceTable:
         return ()
 
     def price_of(self, upstream: str, model: str, at: float) -> Price | None:
-        """The price that holds at `at` (seconds since the epoch); None where there is none."""
+        """Returns the price that applies at `at` (seconds since the epoch); None if there is none."""
         return price_at(self.prices_of(upstream, model), at)
 
 
@@ -81,7 +79,7 @@ def _latest_first(dated: Dated) -> float:
 
 
 def price_at(prices: Sequence[Dated], at: float) -> Price | None:
-    """The price (of a list with the latest first) that applies at `at` (seconds since the epoch)."""
+    """Returns the price (of a list with the latest first) that applies at `at` (seconds since the epoch)."""
     for dated in prices:
         if at >= dated.since:
             return dated.price
@@ -89,7 +87,8 @@ def price_at(prices: Sequence[Dated], at: float) -> Price | None:
 
 
 def since_of(text: str | None) -> float:
-    """The midnight (UTC) of a date, in seconds since the epoch; None is ever since. Raises ValueError."""
+    """Returns the midnight (UTC) of a date, in seconds since the epoch; None means from the beginning. Raises
+    ValueError."""
     if text is None:
         return float("-inf")
     if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
@@ -102,15 +101,15 @@ def since_of(text: str | None) -> float:
 
 
 def cost(price: Price, usage: Usage) -> float:
-    """US dollars. `cached_input` and `written_input` are part of `input`, `reasoning` of `output`; what exceeds
-    the whole is paid beside it."""
+    """Returns US dollars. `cached_input` and `written_input` are part of `input`, `reasoning` of `output`;
+    tokens in excess of the whole are charged in addition."""
     if price.long_prompts:
         return _cost(rates_of(price, usage.input), usage)
     return _cost(price, usage)
 
 
 def rates_of(price: Price, prompt: int) -> Rates:
-    """The rates for a call whose prompt has `prompt` tokens."""
+    """Returns the rates for a call whose prompt has `prompt` tokens."""
     exceeded = [rates for rates in price.long_prompts if prompt > rates.above]
     return max(exceeded, key=_above) if exceeded else price
 
@@ -136,5 +135,5 @@ def _cost(price: Rates, usage: Usage) -> float:
 
 
 def nanos(dollars: float) -> int:
-    """The nearest whole nano-dollars."""
+    """Returns the nearest whole number of nano-dollars."""
     return round(dollars * BILLION)

@@ -17,10 +17,11 @@ from sluice.web.logger import LoggerLines
 
 
 class RunningGateway:
-    """A gateway to be entered by `with` or `async with`.
+    """A gateway, to be entered by `with` or `async with`.
 
-    `url` is the API's base without a slash, `key` may use every alias and is the admin key too, `upstream` is
-    what the model "scripted" says. Log lines go to the logger "sluice", where pytest's caplog finds them.
+    `url`: the API's base, without a slash. `key` may use every alias, and is also the admin key. `upstream`:
+    the upstream of the model "scripted". Log lines go to the logger "sluice", where pytest's caplog finds
+    them.
     """
 
     url: str
@@ -56,13 +57,13 @@ class RunningGateway:
         await asyncio.to_thread(self.__exit__, kind, error, at)
 
     def metrics(self) -> str:
-        """The exposition of now, as Prometheus reads it."""
+        """Returns the present exposition, as Prometheus reads it."""
         with build_opener(ProxyHandler({})).open(self.admin_url + "/metrics", timeout=30) as response:
             text: str = response.read().decode()
             return text
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of the series of this name with these labels; 0.0 where there are none.
+        """Returns the sum of the series of this name with these labels; 0.0 if there are none.
 
         gw.metric("sluice_requests_total", code="2xx")
         """
@@ -91,8 +92,8 @@ class RunningGateway:
             self._started.set_exception(error)
 
     def _sections(self) -> dict[str, Any]:
-        """The usual sections, and over them those that were given: of upstreams and aliases by name, of the
-        rest as a whole."""
+        """Returns the usual sections, overridden by those that were given: upstreams and aliases by name,
+        other sections as a whole."""
         given, digest = self._config, digest_of(self.key)
         usual: dict[str, Any] = {
             "keys": [{"id": "test", "digest": digest, "aliases": ["*"], "default_alias": "echo"}],
@@ -115,6 +116,6 @@ class RunningGateway:
 
 
 def gateway(config: Mapping[str, Any] | None = None) -> RunningGateway:
-    """A gateway with the models "echo" and "scripted", and the sections of `config`, written as in its
-    file."""
+    """Returns a gateway with the models "echo" and "scripted", and the sections of `config`, written as in
+    its file."""
     return RunningGateway(config)

@@ -13,8 +13,8 @@ End = Literal["done", "cut", "silence"]
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """`delay` in seconds before each text. `error`: a body that is sent with `status` in place of an
-    answer."""
+    """A scripted answer. `delay`: seconds before each text. `error`: a body that is sent with `status` in
+    place of an answer."""
 
     texts: tuple[str, ...] = ("Hello", " from", " the", " script")
     delay: float = 0.0
@@ -25,9 +25,10 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class ScriptedUpstream:
-    """Each call takes the next answer of the script; without one it gets "Hello from the script".
+    """An upstream that answers each call with the next answer of the script, or, if there is none, with
+    "Hello from the script".
 
-    `requests`: the bodies that were sent to it, as JSON. `url`: its base URL. It may be told from any thread.
+    `requests`: the bodies that it received, as JSON. `url`: its base URL. It may be used from any thread.
     """
 
     url: str
@@ -37,23 +38,23 @@ class ScriptedUpstream:
         self._script: deque[Answer] = deque()
 
     def answers(self, *texts: str, delay: float = 0.0) -> None:
-        """The next call is answered by these texts, one event each, `delay` seconds apart."""
+        """Answers the next call with these texts, one event each, `delay` seconds apart."""
         self._script.append(Answer(texts, delay))
 
     def fails(
         self, status: int, message: str = "It failed", *, code: str = "", retry_after: float | None = None
     ) -> None:
-        """The next call gets an error. `retry_after` in seconds."""
+        """Answers the next call with an error. `retry_after` in seconds."""
         error = {"error": {"message": message, "type": "error", "code": code or None}}
         headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
         self._script.append(Answer(status=status, error=error, headers=headers))
 
     def breaks(self, *texts: str) -> None:
-        """The next call gets these texts, and then its connection is cut."""
+        """Sends these texts to the next call, and then cuts its connection."""
         self._script.append(Answer(texts, end="cut"))
 
     def stalls(self, *texts: str) -> None:
-        """The next call gets these texts, and then nothing more."""
+        """Sends these texts to the next call, and then nothing more."""
         self._script.append(Answer(texts, end="silence"))
 
     async def __aenter__(self) -> Self:

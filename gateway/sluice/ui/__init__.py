@@ -1,2 +1,1 @@
-"""Pages for operators, on the admin port: what the admin API says, to look at. Imported only where `admin.ui`
-is true."""
+"""Pages for operators, on the admin port: a view of the admin API. Imported only if `admin.ui` is true."""

@@ -1,8 +1,8 @@
-"""Signing in to the pages by an OpenID provider. Imported only where `admin.oidc` is configured.
+"""Signing in to the pages by an OpenID provider. Imported only if `admin.oidc` is configured.
 
-POST /ui/oidc says where the browser is to go, and gives it a cookie for the way; it comes back to GET
-/ui/oidc/callback, which leads on to the pages: signed in, or with the reason why not behind the #. Nothing
-that came with a request is shown or logged.
+POST /ui/oidc returns the URL that the browser has to go to, and sets a cookie for the attempt. The browser
+comes back to GET /ui/oidc/callback, which redirects to the pages: signed in, or with the reason why not after
+the #. Nothing from a request is shown or logged.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ from sluice.ui.sessions import Attempts, Owner, Sessions, cookies
 
 CALLBACK = "oidc/callback"
 LEAVE = "oidc/leave"
-"""Below the pages' own address."""
+"""The path below the pages' own address."""
 MAX_ADDRESS_LENGTH = 2_000
 NO_REFERRER = (("Referrer-Policy", "no-referrer"),)
 _json = msgspec.json.Encoder().encode
@@ -81,13 +81,13 @@ class OidcSignIn:
         ]
 
     def leaving(self) -> str | None:
-        """Returns where to sign out of the provider; None if it has no such place. A process that has not
-        asked it yet names a route of ours, so that signing out here does not wait for it."""
+        """Returns the URL for signing out of the provider; None if it has none. A process that has not asked
+        the provider yet returns a route of the gateway, so that signing out here does not wait for it."""
         known = self._discovery.known
         return leaving_url(known, self._oidc) if known is not None else LEAVE
 
     async def _leave(self, request: Request, request_id: str) -> None:
-        """Leads on to where the provider signs people out; back to the pages if there is no such place."""
+        """Redirects to the provider's URL for signing out; to the pages if there is none."""
         try:
             url = leaving_url(await self._discovery.metadata(), self._oidc)
         except SignInFailed:
@@ -96,7 +96,7 @@ class OidcSignIn:
         request.reply(302, b"", more, "text/plain; charset=utf-8")
 
     async def _begin(self, request: Request, request_id: str) -> None:
-        """Raises RateLimited, BadRequest, Unavailable."""
+        """Begins an attempt to sign in. Raises RateLimited, BadRequest, Unavailable."""
         self._desk.attempts.check(self._desk.address(request))
         given = (await self._bodies.object(request)).get("page")
         redirect_uri = self._redirect_uri(given, request.headers.get("origin", ""))
@@ -112,12 +112,14 @@ class OidcSignIn:
         request.reply(200, _json(body), [*NOT_STORED, self._ticket(flow, redirect_uri)])
 
     async def _back(self, request: Request, request_id: str) -> None:
-        """Raises RateLimited."""
-        if request.method != "GET":  # a HEAD must not use the code up
+        """Ends an attempt. Raises RateLimited."""
+        if request.method != "GET":  # a HEAD must not use the code
             raise MethodNotAllowed("GET")
         try:
             flow = self._known(request)
-        except SignInFailed as failed:  # anybody's page can lead a browser here: it costs its address nothing
+        except (
+            SignInFailed
+        ) as failed:  # any page can send a browser here, so it is not charged to its address
             self._reply(request, self._refused(request, failed))
             return
         address = self._desk.address(request)
@@ -128,7 +130,9 @@ class OidcSignIn:
             self._reply(request, "busy")
             return
         except SignInFailed as failed:
-            if failed.reason == "token":  # neither an outage nor who changes their mind is a guess
+            if (
+                failed.reason == "token"
+            ):  # outages, and people who change their minds, do not count as guesses
                 self._desk.attempts.failed(address)
             self._reply(request, self._refused(request, failed), flow)
             return
@@ -141,12 +145,12 @@ class OidcSignIn:
         self._reply(request, "", flow, self._desk.sessions.set_cookie(session))
 
     def _known(self, request: Request) -> Flow:
-        """The attempt that this browser has begun. Raises SignInFailed."""
+        """Returns the attempt that this browser has begun. Raises SignInFailed."""
         ticket = next(cookies(request.raw_headers, self._cookie), "")
         return self._flows.back(ticket, request.query.get("state", ""))
 
     async def _operator(self, request: Request, flow: Flow) -> Operator:
-        """Returns the person whom the provider has sent back. Raises SignInFailed."""
+        """Returns the person whom the provider has signed in. Raises SignInFailed."""
         query, oidc = request.query, self._oidc
         metadata = await self._discovery.metadata()
         check_issuer(metadata, query.get("iss"))
@@ -163,10 +167,10 @@ class OidcSignIn:
         return operator_of(claims, oidc.roles)
 
     def _redirect_uri(self, page: object, origin: str) -> str:
-        """The callback's address, for a browser that shows the pages at `page`. Raises BadRequest.
+        """Returns the callback's address, for a browser that shows the pages at `page`. Raises BadRequest.
 
-        A page of another site cannot ask for this: browsers let it send no JSON here. So `origin` is the
-        pages' own.
+        A page of another site cannot send this request, because browsers let it send no JSON here; so
+        `origin` is the pages' own.
         """
         address = page if isinstance(page, str) and len(page) <= MAX_ADDRESS_LENGTH and page.isascii() else ""
         configured = self._oidc.redirect_uri
@@ -193,8 +197,8 @@ class OidcSignIn:
         return configured
 
     def _ticket(self, flow: Flow | None, redirect_uri: str) -> tuple[str, str]:
-        """The header that gives a browser its ticket, or takes it away. Lax: it comes back from another
-        site."""
+        """Returns the header that sets or deletes the attempt's cookie. It is Lax, because the browser comes
+        back from another site."""
         value, age = (flow.ticket, SIGN_IN_SECONDS) if flow is not None else ("", 0)
         more = "; Secure" if _is_secure(redirect_uri) else ""
         return "Set-Cookie", f"{self._cookie}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{more}"
@@ -214,8 +218,8 @@ class OidcSignIn:
     def _reply(
         self, request: Request, problem: str, flow: Flow | None = None, session: tuple[str, str] | None = None
     ) -> None:
-        """Lead on to the pages, which are above this path wherever a proxy has put them. A ticket is good for
-        one return."""
+        """Redirects to the pages, which are above this path wherever a proxy has put them. An attempt's
+        cookie is valid for one return."""
         location = f"../#sign-in/{problem}" if problem else "../"
         given = [self._ticket(None, flow.redirect_uri)] if flow is not None else []
         more = [session] if session is not None else []

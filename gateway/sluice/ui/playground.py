@@ -1,9 +1,9 @@
-"""Calls from the pages: an operator's request is answered as any client's, in the name of one of the
+"""Calls from the pages: an operator's request is answered like any client's, on behalf of one of the
 gateway's keys.
 
-POST /ui/play/{path} is the client's path: its limits, budgets, log line, usage and metrics are those of the
-key that `x-sluice-key` names, whose secret nobody needs for it. `x-sluice-only` names one target of the alias,
-"upstream/model", that is to answer; callers themselves cannot choose.
+POST /ui/play/{path} has the client's path. Its limits, budgets, log line, usage and metrics are those of the
+key that `x-sluice-key` names; the key's secret is not needed. `x-sluice-only` names the one target of the
+alias, "upstream/model", that has to answer; callers themselves cannot choose.
 """
 
 from collections.abc import Awaitable, Callable
@@ -29,14 +29,14 @@ ONLY_HEADER = "x-sluice-only"
 
 
 class ActingCallers(Callers):
-    """Recognizes an operator's requests as those of the key that they name."""
+    """Identifies an operator's requests as those of the key that they name."""
 
     def __init__(self, runtime: Snapshot, cors: Cors) -> None:
         super().__init__(runtime, cors)
         self.narrowed = _narrowed
 
     def recognize(self, request: Request, hidden: tuple[str, ...] = ()) -> Principal:
-        """Raises BadRequest, Forbidden."""
+        """Returns the key's principal. Raises BadRequest, Forbidden."""
         key_id = request.headers.get(KEY_HEADER, "")
         if not key_id:
             raise BadRequest(f"{KEY_HEADER} must name the key that the call is made for", param=KEY_HEADER)
@@ -48,7 +48,7 @@ class ActingCallers(Callers):
 
 
 def _narrowed(route: Route, request: Request) -> Route:
-    """Returns the route with the target that the request names alone. Raises BadRequest."""
+    """Returns the route with only the target that the request names. Raises BadRequest."""
     wanted = request.headers.get(ONLY_HEADER, "")
     if not wanted:
         return route
@@ -61,7 +61,7 @@ def _narrowed(route: Route, request: Request) -> Route:
 
 
 class Playground:
-    """`answer` answers a client's request; `admit` lets operators in."""
+    """Answers these calls. `answer` answers a client's request; `admit` identifies operators."""
 
     def __init__(self, admit: Admit, answer: Callable[[Request], Awaitable[None]]) -> None:
         self._admit = admit

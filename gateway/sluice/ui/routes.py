@@ -27,12 +27,12 @@ _json = msgspec.json.Encoder().encode
 ISOLATED = (("Cross-Origin-Opener-Policy", "same-origin"), ("Cross-Origin-Resource-Policy", "same-origin"))
 MAX_KEY_LENGTH = 4_096
 CONTROLS = frozenset({"reload", "restart", "drain", "status", "targets"})
-"""Of the admin API: what a gateway refuses that has no process of its own."""
+"""Parts of the admin API that a gateway without a process of its own refuses."""
 
 
 class Ui:
-    """The routes of the pages, for one snapshot. `clients` makes what answers clients' requests, with the
-    callers that it is given."""
+    """The routes of the pages, for one snapshot. `clients` makes the function that answers clients' requests,
+    given the callers."""
 
     def __init__(
         self,
@@ -61,8 +61,8 @@ class Ui:
         self._playground = Playground(self.admit, clients(ActingCallers))
 
     def routes(self, admin: Sequence[OwnRoute]) -> list[OwnRoute]:
-        """Beside those of the admin API, which pages are told of as far as a session's role goes: they offer
-        what there is."""
+        """Returns the pages' routes, in addition to the admin API's. Pages get the list of routes that the
+        session's role may use, and offer only these."""
         self._offered = [*(f"{route.method} {route.path}" for route in admin), ROUTE]
         pages = [OwnRoute("GET", path, self._page, quiet=True) for path in ("/", "/ui", "/ui/{+path}")]
         session = [
@@ -87,11 +87,11 @@ class Ui:
         return OidcSignIn(oidc, self, self._bodies, discovery, seed=self._seed, wall=time.time)
 
     def address(self, request: Request) -> str:
-        """The client's, as limits count it."""
+        """Returns the client's address, as limits count it."""
         return self._callers.address(request)
 
     async def admit(self, request: Request) -> Operator:
-        """Lets an operator in: by an admin key, as everywhere, or by a session and its token. Raises
+        """Identifies an operator by an admin key, as everywhere, or by a session and its token. Raises
         Unauthorized."""
         if "x-admin-api-key" in request.headers or "cookie" not in request.headers:
             return await self._callers.admit_operator(request)
@@ -107,7 +107,7 @@ class Ui:
         if request.path in ("/", "/ui"):
             request.reply(
                 302, b"", [("Location", "ui/")], "text/plain; charset=utf-8"
-            )  # relative: behind a prefix, too
+            )  # relative, so that it also works under a prefix
             return
         self._assets.answer(request, request.parameters.get("path", "") or "index.html")
 
@@ -122,7 +122,7 @@ class Ui:
         self._reply(request, self.sessions.renewed(session))
 
     async def _sign_in(self, request: Request, request_id: str) -> None:
-        """Raises RateLimited, Unauthorized, BadRequest."""
+        """Signs in. Raises RateLimited, Unauthorized, BadRequest."""
         address = self._callers.address(request)
         self.attempts.check(address)
         key = (await self._bodies.object(request)).get("key")
@@ -140,8 +140,8 @@ class Ui:
         self._reply(request, self.sessions.begin(Owner("key", operator.name, secure=_is_secure(request))))
 
     async def _sign_out(self, request: Request, request_id: str) -> None:
-        """People whom a provider has signed in get its address for signing out, too. It is not asked for that now: a
-        provider that is away does not keep anybody signed in."""
+        """Signs out. People whom a provider has signed in also get its URL for signing out. The provider is
+        not asked for that now, so that an outage of it keeps nobody signed in."""
         leave = self._oidc.leaving() if self._oidc is not None and self._is_by_provider(request) else None
         cookie = self.sessions.end_cookie(secure=_is_secure(request))
         request.reply(
@@ -158,7 +158,9 @@ class Ui:
         offered = self._offered
         if not self._runtime.config.admin.edit:
             offered = [route for route in offered if "/admin/config/file" not in route]
-        if self._runtime.state.fleet is None:  # part of somebody else's process, which controls it
+        if (
+            self._runtime.state.fleet is None
+        ):  # the gateway is part of another program's process, which controls it
             offered = [route for route in offered if route.split("/")[2] not in CONTROLS]
         operator = session.operator
         offered = [route for route in offered if operator.may(NEEDED[route])]
@@ -169,13 +171,13 @@ class Ui:
 
 
 def _seed(runtime: Snapshot) -> bytes:
-    """Returns what sessions and attempts to sign in are signed with: by the configured key, which replicas
-    share, else this gateway's own."""
+    """Returns the secret that signs sessions and attempts to sign in: the configured key, which replicas
+    share, or this gateway's own."""
     key = runtime.config.admin.session_key
     return runtime.state.seed if key is None else hmac.digest(key.keys()[0], b"sluice ui", "sha256")
 
 
 def _is_secure(request: Request) -> bool:
-    """Returns whether the browser talks TLS, to a proxy before us: it says so itself, in the origin of what
-    it posts."""
+    """Returns whether the browser uses TLS, to a proxy in front: it says so itself, in the origin of its POST
+    requests."""
     return request.headers.get("origin", request.headers.get("referer", "")).startswith("https://")

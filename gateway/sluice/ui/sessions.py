@@ -1,12 +1,12 @@
-"""Signing in to the pages: an admin key once, or an OpenID provider's word, then a cookie that says who it
-is, and until when.
+"""Sessions of the pages: somebody signs in once, by an admin key or an OpenID provider, and gets a cookie
+with the owner and the expiry.
 
-Nothing is kept of a session: the cookie is signed with a secret (`admin.session_key`, or one drawn by lot when
-the gateway is started), and with what let its owner in: the digest of the admin key, or the configuration of
-the provider. So another key, or other roles, end these sessions; signing out takes the cookie from one browser
-and ends no copy of it. It is HttpOnly and SameSite=Strict; beside it each request needs a token in a
-header, which only a page that could read an answer knows. So a page of another port of the same host, which
-the browser sends the cookie for, can do nothing with it.
+Sessions are not stored: the cookie is signed with a secret (`admin.session_key`, or a random one made when
+the gateway starts), and with what admitted its owner: the digest of the admin key, or the configuration of
+the provider. So another key, or other roles, end these sessions; signing out deletes the cookie in one
+browser and ends no copy of it. The cookie is HttpOnly and SameSite=Strict. Each request also needs a token in
+a header, which only a page that can read the gateway's responses knows; so a page on another port of the same
+host, for which the browser sends the cookie, cannot use it.
 """
 
 import base64
@@ -25,9 +25,9 @@ from sluice.errors import RateLimited, Unauthorized
 from sluice.identity.operators import Operator, Operators
 
 IDLE = 3_600
-"""Seconds that a cookie lives; one that is used is renewed."""
+"""Seconds for which a cookie is valid; a cookie in use is renewed."""
 MAX_SESSION_SECONDS = 12 * 3_600
-"""Seconds from signing in to signing in again."""
+"""Maximum seconds from signing in to signing in again."""
 TOKEN_HEADER = "x-sluice-csrf"  # noqa: S105  a name
 MAX_COOKIE_LENGTH = 1_024
 
@@ -35,9 +35,11 @@ _json = msgspec.json.Encoder().encode
 
 
 class Owner(msgspec.Struct, frozen=True, array_like=True):
-    """The owner of a session, as in its cookie: the way of signing in, and the name. `role` counts only for
-    the provider's: a key's stands in the configuration. `secure`: the browser talks TLS, to a proxy before
-    us, which only what it posts says (by its Origin)."""
+    """The owner of a session, as in its cookie: the way of signing in, and the name.
+
+    `role` is only used for people whom a provider has signed in: a key's role is in the configuration.
+    `secure`: the browser uses TLS, to a proxy in front; only the Origin of its POST requests shows that.
+    """
 
     by: Literal["key", "oidc"]
     name: str
@@ -49,7 +51,8 @@ _owner = msgspec.json.Decoder(Owner).decode
 
 
 class Session(msgspec.Struct, frozen=True):
-    """`cookie` is the cookie's value, `token` what goes into the header. Times in seconds since the epoch."""
+    """A session. `cookie`: the cookie's value; `token`: the header's value. Times are in seconds since the
+    epoch."""
 
     cookie: str
     token: str
@@ -60,7 +63,8 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class Sessions:
-    """`seed` is secret, and the same in all processes (and replicas) of a gateway; `wall` gives seconds since the epoch."""
+    """Makes and verifies sessions. `seed` is secret, and the same in all processes (and replicas) of a
+    gateway; `wall` gives seconds since the epoch."""
 
     def __init__(
         self, seed: bytes, operators: Operators, oidc: Oidc | None, wall: Callable[[], float]
@@ -72,7 +76,7 @@ class Sessions:
         self.cookie_name = f"sluice_ui_{hashlib.sha256(seed).hexdigest()[:8]}"
 
     def begin(self, owner: Owner) -> Session:
-        """Raises Unauthorized where the configuration does not know the owner."""
+        """Raises Unauthorized if the owner is not in the configuration."""
         return self._made(int(self._wall()), secrets.token_urlsafe(12), owner)
 
     def renewed(self, session: Session) -> Session:
@@ -80,7 +84,7 @@ class Sessions:
         return self._made(session.begun, session.cookie.split(".")[2], session.owner)
 
     def of(self, headers: Iterable[tuple[bytes, bytes]]) -> Session:
-        """The session of these raw header pairs. Raises Unauthorized."""
+        """Returns the session of these raw header pairs. Raises Unauthorized."""
         given = next(cookies(headers, self.cookie_name), None)
         if given is None:
             raise Unauthorized("missing")
@@ -92,12 +96,12 @@ class Sessions:
             raise Unauthorized("missing")
 
     def set_cookie(self, session: Session) -> tuple[str, str]:
-        """The header that gives a browser the session."""
+        """Returns the header that sets the session's cookie."""
         age = session.expires - int(self._wall())
         return self._cookie(session.cookie, age, secure=session.owner.secure)
 
     def end_cookie(self, *, secure: bool) -> tuple[str, str]:
-        """The header that takes the session away from a browser."""
+        """Returns the header that deletes the session's cookie."""
         return self._cookie("", 0, secure=secure)
 
     def _cookie(self, value: str, age: int, *, secure: bool) -> tuple[str, str]:
@@ -141,14 +145,14 @@ class Sessions:
         session = self._signed(int(begun), int(expires), nonce, owner)
         if not hmac.compare_digest(session.cookie.encode(), cookie.encode("utf-8", "replace")):
             raise Unauthorized("bad_signature")
-        # one that begins later than now was begun while the clock was ahead, and would last for as long as that
+        # a session that begins in the future was made while the clock was ahead, and would last too long
         if not session.begun - IDLE <= self._wall() < session.expires:
             raise Unauthorized("expired")
         return session
 
 
 def cookies(headers: Iterable[tuple[bytes, bytes]], name: str) -> Iterator[str]:
-    """The values of the cookies with this name among raw header pairs (RFC 6265 section 4.2)."""
+    """Returns the values of the cookies with this name among raw header pairs (RFC 6265 section 4.2)."""
     for header, value in headers:
         if header.lower() == b"cookie":
             for pair in value.decode("latin-1")[:8192].split(";"):
@@ -167,10 +171,11 @@ def _mark(secret: bytes, purpose: str, text: str) -> str:
 
 
 class Attempts:
-    """Counts wrong keys by address: after MAX_FAILURES within WINDOW seconds nobody there may try until they expire.
+    """Counts wrong keys by address: after MAX_FAILURES within WINDOW seconds further attempts from that
+    address are refused until these expire.
 
-    An address that has not guessed is not affected by those that do, unless there are very many (OVERALL). `clock` is
-    monotonic.
+    Addresses without wrong keys are not affected, unless there are very many wrong keys in all (OVERALL).
+    `clock` is monotonic.
     """
 
     MAX_FAILURES = 10

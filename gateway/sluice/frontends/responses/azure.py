@@ -1,5 +1,5 @@
-"""OpenAI's Responses API as Azure's clients ask for it: under its v1 API, and under the path of dated versions,
-whose `api-version` is ignored; the deployment is the body's model, the key comes in `api-key`.
+"""OpenAI's Responses API as Azure's clients use it: under its v1 API, and under the path of dated versions,
+whose `api-version` is ignored. The deployment is the body's model, the key comes in `api-key`.
 
 Standard: https://learn.microsoft.com/azure/ai-foundry/openai/how-to/responses
 """

@@ -13,8 +13,8 @@ from sluice.wire.jsontext import checked_object, unambiguous_object
 
 
 def counted(body: bytes, head: RequestHead) -> OperationRequest:
-    """Parses the request. Nothing is generated or billed, so limits of tokens do not apply. Raises BadRequest,
-    also for what the gateway keeps: only what the request itself has is counted."""
+    """Parses the request. Nothing is generated or billed, so limits of tokens do not apply. Raises
+    BadRequest, also for references to kept responses: only the tokens in the request itself are counted."""
     wire = unambiguous_object(body)
     chat = chat_of(checked_object(body)) if wire is None else chat_of(wire, body)
     if chat.wire is not None and chat.wire.get("previous_response_id") is not None:

@@ -1,8 +1,8 @@
-"""The input of a custom tool's call, out of the arguments in which another vendor's model wrote it: {"input":
-"…"}.
+"""Extracts the input of a custom tool's call from the arguments in which another vendor's model wrote it:
+{"input": "…"}.
 
-It is written as it arrives: only the string of the JSON text is forwarded, with its escapes resolved.
-Arguments of another form are kept to their end, and then written: the only text in them, else all of it.
+It is written as it arrives: only the string in the JSON text is forwarded, with its escapes resolved.
+Arguments of another form are collected and written at their end: the only text in them, or else all of them.
 """
 
 import re
@@ -18,7 +18,7 @@ _MAX_OPENING_LENGTH = 64
 
 
 class InputText:
-    """Pieces of arguments in, pieces of the input out."""
+    """Takes pieces of arguments, and returns pieces of the input."""
 
     __slots__ = ("_ended", "_other", "_rest", "_within")
 

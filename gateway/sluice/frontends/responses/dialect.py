@@ -44,7 +44,7 @@ UPGRADE = (
 
 
 class Responses(Frontend):
-    """Paths also go without their /v1: many clients have a base URL that lacks it."""
+    """Returns the paths with and without their /v1: many clients have a base URL that lacks it."""
 
     name: ClassVar[str] = "responses"
     dialect: ClassVar[str] = DIALECT
@@ -80,7 +80,7 @@ class Responses(Frontend):
         return error_object(error)
 
     async def no_socket(self, inquiry: Inquiry) -> Reply:
-        """Codex opens a WebSocket first, and asks over HTTP where that is answered 426 (RFC 9110 15.5.22)."""
+        """Codex tries a WebSocket first, and uses HTTP if that is answered 426 (RFC 9110 15.5.22)."""
         return Reply(UPGRADE, 426, (("upgrade", "HTTP/1.1"),))
 
     async def no_compaction(self, inquiry: Inquiry) -> Reply:
@@ -115,7 +115,7 @@ def _kept_for(inquiry: Inquiry) -> KeptForCaller:
 
 
 def _listed(item: dict[str, Any]) -> dict[str, Any]:
-    """Returns an item as lists have it: the content of a message is parts, however it was written."""
+    """Returns an item in the form of lists: the content of a message is a list of parts, however it was sent."""
     text = item.get("content")
     if not isinstance(text, str) or item.get("type", "message") != "message":
         return item

@@ -5,11 +5,12 @@ from typing import Any
 from sluice.model.fields import DialectFields
 
 LED_TO = frozenset({"message", "function_call", "custom_tool_call"})
-"""Items whose ids lead to the reasoning before them: with an id the API wants that, too."""
+"""Items that follow from the reasoning before them: if such an item has an id, the API requires that
+reasoning too."""
 
 
 def unsealed(wire: dict[str, Any]) -> dict[str, Any]:
-    """Returns the request without reasoning items, and without the ids of what they led to."""
+    """Returns the request without reasoning items, and without the ids of the items that follow from them."""
     if type(items := wire.get("input")) is not list:
         return wire
     kept = []

@@ -1,10 +1,9 @@
-"""The items of a Responses request -> messages. An assistant's items of one turn become one message.
+"""Converts the items of a Responses request to messages.
 
-Items of kinds that only OpenAI runs (mcp_call, computer_call, image_generation_call …) cannot be given to
-another vendor; they are named, and stay where the request goes on as it came. Calls of its web search are
-left out elsewhere: they hold no results.
-
-Standard: https://platform.openai.com/docs/api-reference/responses/create#responses-create-input
+An assistant's items of one turn become one message. Items of kinds that only OpenAI runs (mcp_call,
+computer_call, image_generation_call …) cannot be expressed for another vendor; they are reported, and stay in
+a request that is forwarded unchanged. Calls of its web search are left out elsewhere, because they contain no
+results. Standard: https://platform.openai.com/docs/api-reference/responses/create#responses-create-input
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,8 +52,8 @@ class _Turn:
 
 
 class InputMessages:
-    """The messages of a request's `input`. `unsaid`: an item that only OpenAI understands: "" or "input[3]:
-    an item of …"."""
+    """The messages of a request's `input`. `unsaid`: "input[3]: an item of …", the first item that only
+    OpenAI understands; "" if there is none."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -63,7 +62,7 @@ class InputMessages:
         self._turn = _Turn()
 
     def add(self, items: Sequence[Any]) -> None:
-        """Adds an item. Raises BadRequest, `param` naming the field as "input[0].content"."""
+        """Adds an item. Raises BadRequest, whose `param` names the field: "input[0].content"."""
         for index, item in enumerate(items):
             at = f"input[{index}]"
             if type(item) is not dict:
@@ -203,7 +202,7 @@ _ITEMS: Mapping[str, Callable[[InputMessages, Value, str], None]] = {
 
 
 def shown(kind: str) -> str:
-    """Returns a type's name as it may be repeated in an error; anything else is not repeated."""
+    """Returns a type's name if it may be repeated in an error; otherwise another word."""
     return (
         kind if len(kind) <= 64 and kind.replace("_", "").isalnum() and kind.isascii() else "an unknown name"
     )

@@ -1,11 +1,9 @@
-"""Events -> the items of an answer, with an event for each step; used for streams and for whole answers.
+"""Converts events to the items of an answer, with an event for each step; for streams and for whole answers.
 
-An item is opened by the first event that belongs to it and closed by the first that does not. Tool calls stay
-open beside each other, for some vendors write several at a time. Seals of reasoning travel in the reasoning
-items (`sluice.wire.seals`); that of a call (Google's) in one that stands before it. Of tools that the
-provider ran itself, web searches are shown, as calls that are over; no client would know what to do with
-others.
-
+An item is opened by the first event that belongs to it and closed by the first that does not. Tool calls may
+be open at the same time, because some vendors write several at once. Seals of reasoning are put into the
+reasoning items (`sluice.wire.seals`); that of a call (Google's) into one that precedes the call. Of tools
+that the provider ran itself, web searches are shown as completed calls; clients have no use for others.
 Standard: https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
@@ -45,7 +43,7 @@ class MessageItem(msgspec.Struct, eq=False):
 
 
 class _Refusal(msgspec.Struct, eq=False):
-    """A message that ends in a refusal; `parts`: what is complete of it."""
+    """A message that ends in a refusal. `parts`: its complete parts."""
 
     id: str
     index: int
@@ -64,8 +62,8 @@ class _Reasoning(msgspec.Struct, eq=False):
 
 
 class _Call(msgspec.Struct, eq=False):
-    """`named`: the fields of its item that describe the tool. `input`: of a custom one. `search`: it is a web
-    search of the provider's."""
+    """A tool call. `named`: the fields of its item that describe the tool. `input`: that of a custom tool.
+    `search`: it is a web search by the provider."""
 
     id: str
     index: int
@@ -79,9 +77,8 @@ class _Call(msgspec.Struct, eq=False):
 
 
 class ResponseOutput:
-    """The items of one answer. `ids`: the prefix of their ids; `tools`: the tools that are more than a
-    function, by name.
-    """
+    """The items of one answer. `ids`: the prefix of their ids. `tools`: the tools that are more than a
+    function, by name."""
 
     def __init__(self, ids: str, tools: Mapping[str, Tool], tell: Tell) -> None:
         self._ids = ids
@@ -97,7 +94,7 @@ class ResponseOutput:
 
     @property
     def items(self) -> list[Value]:
-        """The items that are complete."""
+        """Returns the complete items."""
         return [item for item in self._items if item is not None]
 
     def take(self, event: StreamEvent) -> None:
@@ -121,7 +118,7 @@ class ResponseOutput:
                 pass
 
     def close(self, status: str) -> None:
-        """Ends the answer. `status` of the items that are still open: "completed" or "incomplete"."""
+        """Ends the answer. `status`: that of the items that are still open: "completed" or "incomplete"."""
         self._close(status)
 
     # --- text
@@ -149,7 +146,7 @@ class ResponseOutput:
         self._done(message.index, _message_item(message.id, [part], status))
 
     def _close_part(self, message: MessageItem) -> Value:
-        """The message's text is complete; returns its part."""
+        """Ends the message's text. Returns its part."""
         text = "".join(message.pieces)
         self._characters += len(text)
         part = _part(text, message.annotations)
@@ -158,7 +155,7 @@ class ResponseOutput:
         self._tell("content_part.done", {**at, "part": part})
         return part
 
-    # --- a refusal: a part of its own behind the text, if there is one
+    # --- a refusal: a part of its own after the text, if there is one
 
     def _refuse(self, text: str) -> None:
         if not text:

@@ -1,8 +1,8 @@
-"""The upstream's own Responses, passed on as they came, in frames or whole; under the alias's name where the
-model's is hidden.
+"""Forwards the upstream's own Responses, in frames or whole; under the alias's name if the model's name is
+hidden.
 
-An answer that breaks is ended in its own terms: with its id, and the next sequence number. It cannot be
-continued by another model, whose events would be those of another Response.
+An answer that breaks is ended in its own terms: with its id, and the next sequence number. Another model
+cannot continue it, because its events would belong to another Response.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from sluice.wire.lenient import encoded, value_again
 from sluice.wire.sse import END, EventStream
 
 MAX_FRAMES = 64 << 20
-"""Bytes of frames that may be parsed as one: more than any upstream may send in one event."""
+"""Maximum bytes of frames that are parsed as one: more than any upstream may send in one event."""
 _json = msgspec.json.Encoder().encode
 
 

@@ -1,13 +1,9 @@
-"""A Responses request -> ChatRequest. What we interpret is checked, field by field; all of it stays in
-`wire`.
+"""Parses a Responses request.
 
-`previous_response_id`, references to items and `store` are for the gateway's own store
-(`sluice.policies.kept`), and never sent on: at the provider all callers are one. `conversation` and
-`background` are refused.
-
-Names that some servers would take for another are refused, as in Chat Completions
-(`sluice.frontends.checks`).
-
+Fields that are interpreted are checked one by one; all of them stay in `wire`. `previous_response_id`,
+references to items and `store` concern the gateway's own store (`sluice.policies.kept`), and are never
+forwarded, because at the provider all callers are one. `conversation` and `background` are refused. Names
+that some servers would confuse with others are refused, as in Chat Completions (`sluice.frontends.checks`).
 Standard: https://platform.openai.com/docs/api-reference/responses/create
 """
 
@@ -57,10 +53,8 @@ _REASONING = frozenset({"effort", "summary"})
 
 
 def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
-    """The request that this JSON object makes; `body`: its text, where no letter of its names is an escape.
-
-    Raises BadRequest, `param` naming the field as "input[0].role".
-    """
+    """Returns the request in this JSON object. `body`: its text, if none of its names has an escaped letter.
+    Raises BadRequest, whose `param` names the field: "input[0].role"."""
     if not wire.keys() <= _TOP:
         check_names(wire, _TOP, "")
     request = _typed(wire)
@@ -106,9 +100,8 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
 
 
 def _completed(wire: dict[str, Any], before: Sequence[Item], named: Mapping[str, Item]) -> ChatRequest:
-    """Returns the request with the items of the response that it follows before its own, and those that it
-    refers to in their places.
-    """
+    """Returns the request with the items of the response that it follows before its own items, and with the
+    items that it refers to in their places."""
     given = wire.get("input")
     own = [{"type": "message", "role": "user", "content": given}] if isinstance(given, str) else given or []
     whole = {name: value for name, value in wire.items() if name != "previous_response_id"}

@@ -1,12 +1,10 @@
-"""Events -> the server-sent events of a streamed Response: `response.created`, the items step by step, and
-one end.
+"""Encodes events as the server-sent events of a streamed Response: `response.created`, the items step by
+step, and one end.
 
 Each event has its `sequence_number`. An answer ends in `response.completed`, `response.incomplete` (too long,
-or filtered), or in an `error` event and `response.failed`, as OpenAI has them: some clients act on the one
-and some on the other. There is no `[DONE]`. Nothing is written before the model is called, so that an error
-then is an HTTP error.
-
-Standard: https://platform.openai.com/docs/api-reference/responses-streaming
+or filtered), or in an `error` event and `response.failed`, as OpenAI sends them: some clients act upon the
+one and some upon the other. There is no `[DONE]`. Nothing is written before the model is called, so an error
+until then is an HTTP error. Standard: https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
 from collections.abc import Sequence
@@ -91,9 +89,9 @@ class Stream(Responding):
     def __init__(self, chat: ChatRequest, answer: Answer) -> None:
         super().__init__(chat, answer)
         self._frames: list[bytes] = []
-        self._sequence = 0  # events so far: the next sequence_number
+        self._sequence = 0  # the number of events so far: the next sequence_number
         self._opened = False
-        self._writing: MessageItem | None = None  # the message that `_prefix` is about
+        self._writing: MessageItem | None = None  # the message that `_prefix` belongs to
         self._prefix = b""
 
     def start(self) -> bytes:

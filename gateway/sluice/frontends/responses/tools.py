@@ -1,11 +1,10 @@
-"""Tools, the choice among them and the answer's format, from a Responses request to the vocabulary.
+"""Converts tools, the choice among them and the answer's format from a Responses request to the vocabulary.
 
 A custom tool, whose input is free text or follows a grammar, becomes a function with one string `input`; the
-answer's encoder makes of its calls custom ones again. Tools within a namespace get its name before theirs.
-Tools that OpenAI runs itself (web_search, file_search, mcp, computer …) are named, for only an upstream of
-this dialect has them.
-
-Standard: https://platform.openai.com/docs/api-reference/responses/create#responses-create-tools
+answer's encoder makes custom calls of its calls again. Names of tools within a namespace begin with the
+namespace. Tools that OpenAI runs itself (web_search, file_search, mcp, computer …) are reported, because only
+an upstream of this dialect has them. Standard:
+https://platform.openai.com/docs/api-reference/responses/create#responses-create-tools
 """
 
 from typing import Any
@@ -35,8 +34,7 @@ class ToolParam(msgspec.Struct):
 
 
 class Offered(msgspec.Struct):
-    """The tools of a request. `own`: types of those that other vendors cannot have; `unsaid`: the first of
-    them."""
+    """The tools of a request. `own`: types of those that other vendors lack; `unsaid`: the first of them."""
 
     tools: list[Tool] = []
     own: list[str] = []
@@ -44,7 +42,7 @@ class Offered(msgspec.Struct):
 
 
 def tools_of(given: list[ToolParam], wire: list[Value]) -> Offered:
-    """Parses the tools. Raises BadRequest, `param` naming the field as "tools[0].name"."""
+    """Parses the tools. Raises BadRequest, whose `param` names the field: "tools[0].name"."""
     offered = Offered()
     for index, (tool, written) in enumerate(zip(given, wire, strict=True)):
         _offer(offered, tool, written, f"tools[{index}]", "")
@@ -128,8 +126,8 @@ def choice_of(
 
 
 def _choosable(choice: Value, tools: tuple[Tool, ...]) -> str:
-    """Returns the name that a chosen tool has here: within its namespace, said or not, as it is the only one
-    of its name."""
+    """Returns the name that a chosen tool has here: within its namespace, which may be missing if no other
+    tool has this name."""
     name, namespace = choice.get("name"), choice.get("namespace")
     if not isinstance(name, str):
         return ""

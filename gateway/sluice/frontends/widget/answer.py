@@ -1,8 +1,8 @@
-"""Events -> the lines of the widget's stream, or its one object.
+"""Encodes events as the lines of the widget's stream, or as its one object.
 
-A stream is `start`, any `token`, then `done` or `error`, each one line. Only clients that ask for the full
-profile (`Accept: application/x-ndjson; profile=full`) get `reasoning`, `tool_call`, `tool_call_delta`,
-`citation` and `reset`.
+A stream is `start`, any number of `token`, then `done` or `error`, each on one line. Only clients that
+request the full profile (`Accept: application/x-ndjson; profile=full`) get `reasoning`, `tool_call`,
+`tool_call_delta`, `citation` and `reset`.
 """
 
 from collections.abc import Sequence
@@ -29,13 +29,13 @@ from sluice.wire.call_ids import new_call_id
 from sluice.wire.separators import without_separators
 
 FOLD = 256
-"""Pieces of text that are kept apart: a string per token would cost ten times the text."""
+"""Maximum pieces of text that are kept apart: a string per token takes ten times the memory of the text."""
 
 _json = msgspec.json.Encoder().encode
 
 
 class _Text:
-    """The answer's text so far; `message` is the part for the history."""
+    """The answer's text so far; `message`: the part for the history."""
 
     __slots__ = ("_answer", "_model", "_pieces")
 
@@ -70,7 +70,7 @@ _BETWEEN = _END + _TOKEN
 
 
 class NdjsonLines(_Text):
-    """Writes the stream. A batch of only texts is made into bytes by one join."""
+    """Writes the stream. A batch of texts only is encoded by one join."""
 
     __slots__ = ("_full",)
 

@@ -1,11 +1,9 @@
-"""The chat API of browser widgets: a JSON object in, lines of JSON out. Its contract is docs/api (the
+"""The chat API of browser widgets: a JSON object in, lines of JSON out. It is specified in docs/api (the
 widget's NDJSON).
 
-A request is one turn of a session whose history the gateway keeps, and gives back (`history.py`). Beside
-it, one that brings its own `messages` (OpenAI's, and OpenAI's other fields) in place of `sessionId` and
-`message` is answered without a history.
-
-The answer's bytes are `sluice.frontends.widget.answer`.
+A request is one turn of a session whose history the gateway keeps, and returns on request (`history.py`). A
+request that has its own `messages` (OpenAI's, with OpenAI's other fields) in place of `sessionId` and
+`message` is answered without a history. `sluice.frontends.widget.answer` writes the answers.
 """
 
 from collections.abc import Sequence
@@ -65,9 +63,7 @@ class Widget(Frontend):
         return gateway_error_object(error, request_id)
 
     def status(self, error: GatewayError) -> int:
-        """Returns the HTTP status. The contract has one status for all errors of an upstream that are not the
-        caller's.
-        """
+        """Returns the HTTP status. All errors of an upstream that are not the caller's have the same status."""
         status = status_of(error)
         return 500 if isinstance(error, UpstreamError) and status not in (400, 429) else status
 
@@ -81,7 +77,7 @@ def prepared(chat: ChatRequest, alias: AliasTerms) -> ChatRequest:
         raise refused([("message", f"must have 1 to {most} characters")])
     return (
         with_system(chat, alias.system) if chat.session is None else chat
-    )  # a history begins with it already
+    )  # a history already begins with it
 
 
 # the request

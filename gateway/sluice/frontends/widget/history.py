@@ -1,7 +1,7 @@
-"""GET /v1/chat/messages: what was said in a session, for a widget that is loaded again.
+"""GET /v1/chat/messages: the messages of a session, for a widget that is loaded again.
 
-Only what the caller has sent or was shown: the history has no system prompts, and the reasoning that it keeps
-for providers is left out.
+It contains only what the caller has sent or was shown: no system prompts, and no reasoning that is kept for
+providers.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from sluice.frontends.widget.checks import NO_SESSION, is_session, refused
 from sluice.wire.timestamps import timestamp
 
 FEW, MOST = 50, 200
-"""Messages where no `limit` is given, and at most."""
+"""The default and the maximum number of messages."""
 _json = msgspec.json.Encoder().encode
 
 
