@@ -45,6 +45,14 @@ def test_without_a_question_it_is_the_month_so_far_by_day_and_model() -> None:
     assert not usage_query({"format": "json"}, "text/csv", TODAY).csv
 
 
+@pytest.mark.parametrize("day", ["9999-12-31", "0001-01-01", "9999-12-30", "2026-11-31", "0000-00-00"])
+@pytest.mark.parametrize("name", ["from", "to"])
+def test_a_day_at_the_end_of_time_is_none(name: str, day: str) -> None:
+    for text in ("day", "hour"):
+        with pytest.raises(BadRequest, match=f"{name} must be a day"):
+            usage_query({name: day, "by": text}, "", TODAY)
+
+
 def test_rows_are_summed_over_what_was_not_asked_for() -> None:
     rows = [row("a", "t"), row("b", "t", 10), row("a", "u", 100), row("a", "t", 1000, "2026-11-24")]
     assert [(s.key, f.nanos, f.requests) for s, f in summed(rows, "key")] == [("a", 1101, 3), ("b", 10, 1)]
