@@ -514,3 +514,10 @@ async def test_a_reservation_whose_use_cannot_be_told_ends_charged_as_it_was() -
     await turns()
     assert not desk.limiter.settlements._held
     assert desk.limiter.settlements.settling == 0
+
+
+def test_a_key_without_limits_is_shown_none_though_its_address_has_one() -> None:
+    desk = Desk(limits=Limits(address=window(1, 5)))
+    call = desk.call()
+    assert desk.limiter(call) is None
+    assert call.headers == []

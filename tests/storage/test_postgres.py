@@ -317,3 +317,27 @@ async def test_a_host_that_does_not_answer_hides_no_other(postgres: PostgresServ
                     await add(made, "thing")
                     break
         await made.close()
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # of a connection that asyncpg left half made
+@pytest.mark.parametrize("reply", [b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I", b"R\0\0\0\x08\0\0\0\x63", b"$-1\r\n"])
+async def test_what_is_no_postgres_is_a_store_that_fails(reply: bytes) -> None:
+    """A server without a version (the first one) ended the start with a traceback."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            if await reader.read(65536):
+                writer.write(reply)
+                await reader.read(65536)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        address = address_of(f"postgresql://127.0.0.1:{server.sockets[0].getsockname()[1]}/d?sslmode=disable")
+        asked = PostgresClient(address, OLD, connections=1, timeout=2.0)
+        with pytest.raises(PostgresFailed):
+            async with asked.asking():
+                raise AssertionError("it is no server")
+        await asked.close()

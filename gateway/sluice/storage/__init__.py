@@ -60,6 +60,9 @@ PROBLEMS: Mapping[Reason, str] = {
 """An explanation of each reason for users."""
 
 
+ODD_REPLIES = (TypeError, AttributeError, LookupError)
+"""The errors that a server causes in a driver, or in who reads its replies, which answers like no server of its kind."""
+
 _OF_FILES: Mapping[int | None, Reason] = {
     errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "readonly", errno.EACCES: "noperm", errno.EPERM: "noperm",
     errno.EBUSY: "busy",

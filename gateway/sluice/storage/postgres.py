@@ -22,7 +22,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from sluice.storage import LEAVE, Reason
+from sluice.storage import LEAVE, ODD_REPLIES, Reason
 from sluice.storage.postgres_address import PostgresAddress
 
 CONNECT = 2.0
@@ -75,7 +75,7 @@ def reason_of(error: BaseException) -> Reason:
         return "tls"
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return "readonly"
-    if isinstance(error, ValueError):
+    if isinstance(error, (ValueError, *ODD_REPLIES)):
         return "reply"
     return "connection"
 
@@ -111,7 +111,7 @@ class PostgresClient:
                 await self._prepare()
             async with asyncio.timeout(self.timeout), self._connection() as connection:
                 yield connection
-        except FAILURES as error:
+        except (*FAILURES, *ODD_REPLIES) as error:
             reason = reason_of(error)
             if reason in LEAVE:
                 self._leave()

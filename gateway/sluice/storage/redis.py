@@ -27,13 +27,11 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as NoReply
 
-from sluice.storage import LEAVE, Reason
+from sluice.storage import LEAVE, ODD_REPLIES, Reason
 from sluice.storage.address import RedisAddress
 
 CONNECT = 1.0
 """Seconds for a connection, with its password and database, if the address does not say."""
-ODD_REPLIES = (TypeError, AttributeError, LookupError)
-"""The errors of reading replies of other types, as something else than Redis gives them."""
 FAILURES = (RedisError, OSError, TimeoutError, ValueError)
 """The errors of a call of Redis. ValueError: a value that the gateway has not written."""
 
