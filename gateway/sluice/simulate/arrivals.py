@@ -1,4 +1,4 @@
-"""Generated arrivals, one by one as they are needed: a million of them take no memory."""
+"""Generated arrivals, one by one as they are needed, so that a million of them take no memory."""
 
 import bisect
 import itertools
@@ -19,7 +19,7 @@ PATTERNS: Mapping[str, Pattern] = {
 
 
 class Drawn:
-    """Draws names by their weights. Where all weigh nothing, each is as likely as the others."""
+    """Draws names by their weights. If all weights are zero, each is equally likely."""
 
     def __init__(self, weights: Mapping[str, float], dice: Dice) -> None:
         total = sum(weights.values())
@@ -38,7 +38,7 @@ class Drawn:
 
 
 class Filling:
-    """Fills in what an arrival does not say: alias, key, tokens, by the scenario."""
+    """Completes arrivals with the alias, key and tokens of the scenario."""
 
     def __init__(self, of: Arrivals, aliases: Sequence[str], keys: Sequence[str], dice: Dice) -> None:
         self._of = of
@@ -62,7 +62,7 @@ class Filling:
 
 
 def generated(pattern: Pattern, of: Arrivals, fill: Filling, dice: Dice) -> Iterator[Arrival]:
-    """Arrivals by their time, up to `lasts`."""
+    """Yields arrivals by their time, up to `lasts`."""
     for at in _TIMES[pattern](of, dice):
         if at >= of.lasts:
             return
@@ -94,7 +94,7 @@ def _bursts(of: Arrivals, dice: Dice) -> Iterator[float]:
             at += step
             yield at
             continue
-        at, in_burst = until, not in_burst  # memoryless: what was left of the step is drawn anew
+        at, in_burst = until, not in_burst  # memoryless: the rest of the step is drawn again
         until += dice.expovariate(1 / max(of.burst_lasts if in_burst else of.burst_every, 1e-9))
 
 

@@ -1,8 +1,8 @@
-"""An event loop whose time is virtual: where nothing is ready to run, its clock jumps to the next timer.
+"""An event loop with virtual time: when nothing is ready to run, its clock jumps to the next timer.
 
-Everything that takes its time from the loop (`call_later`, `asyncio.sleep`, `asyncio.timeout`, futures) works
-unchanged, and an hour passes as fast as its events can be handled. No socket is watched, and no thread may be
-waited for.
+Code that takes its time from the loop (`call_later`, `asyncio.sleep`, `asyncio.timeout`, futures) works
+unchanged, and an hour passes as fast as its events can be handled. Sockets are not watched, and threads must
+not be waited for.
 """
 
 import asyncio
@@ -10,15 +10,15 @@ import selectors
 from typing import Any
 
 START = 1000.0
-"""Seconds on the clock at the beginning: the gateway reads 0.0 as "never"."""
+"""Seconds on the clock at the beginning. It is not 0.0, because the gateway reads that as "never"."""
 
 
 class Stalled(RuntimeError):
-    """Tasks wait, and no timer is left that could wake one."""
+    """Tasks are waiting, and no timer is left that could wake one."""
 
 
 class _JumpingSelector(selectors.SelectSelector):
-    """Waits by moving the clock on."""
+    """Waits by advancing the clock."""
 
     now = START
 

@@ -1,4 +1,4 @@
-"""Sends the arrivals of a trace to the replicas, as clients would, and measures what becomes of them."""
+"""Sends the arrivals of a trace to the replicas, as clients would, and measures the outcomes."""
 
 import asyncio
 import time
@@ -20,19 +20,17 @@ from sluice.simulate.transport import ModelledClient, ModelledTransport
 from sluice.simulate.upstreams import ModelledUpstream
 
 AGAIN = frozenset(("429", "500", "502", "503", "504"))
-"""Outcomes that make clients try again."""
+"""Outcomes after which clients try again."""
 MAX_BACKOFF = 8.0
 MAX_RETRY_AFTER = 60.0
 MIN_RECORDED_ANSWERS = 20
-"""Recorded answers of a target from which its times are drawn."""
+"""Minimum recorded answers of a target for its times to be drawn from them."""
 MAX_OBSERVED = 10_000
 
 
 class Simulated(msgspec.Struct, frozen=True):
-    """The outcome. `seconds` were simulated, in `took` seconds, `cpu` of them on a processor.
-
-    `opened`: how often breakers opened. `crashes`: faults of the gateway's, by their types' names.
-    """
+    """The result. `seconds` were simulated, in `took` seconds, of which `cpu` were processor time. `opened`:
+    how often breakers opened. `crashes`: faults of the gateway, by the names of their types."""
 
     measured: Measured
     upstreams: Mapping[str, ModelledUpstream]
@@ -54,10 +52,10 @@ def simulate(
     observed: Sequence[RecordedAttempt] = (),
     progress: Callable[[int, float], object] = lambda calls, seconds: None,
 ) -> Simulated:
-    """Runs all arrivals to their ends. The same arguments give the same outcome, but for `took` and `cpu`.
+    """Runs all arrivals to their ends. The same arguments give the same result, except for `took` and `cpu`.
 
-    `began`: seconds since the epoch at the trace's beginning, for budgets and prices. `progress` is called with the calls so
-    far and the simulated seconds.
+    `began`: seconds since the epoch at the trace's beginning, for budgets and prices. `progress` is called
+    with the number of calls so far and the simulated seconds.
     """
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(
@@ -121,8 +119,8 @@ def modelled_upstreams(
     clock: Callable[[], float],
     dice: Dice,
 ) -> dict[str, ModelledUpstream]:
-    """A model for each target, by its label. Where the scenario has one for the upstream, its targets share
-    it."""
+    """Returns a model for each target, by its label. If the scenario has one for the upstream, its targets
+    share it."""
     recorded: dict[str, list[RecordedAttempt]] = {}
     for attempt in observed:
         recorded.setdefault(attempt.target, []).append(attempt)
@@ -183,13 +181,13 @@ class Driver:
         self.progress: Callable[[int, float], object] = lambda calls, seconds: None
 
     async def run(self) -> None:
-        """Raises Stalled where the gateway waits for something that will not come: that is a fault of
-        ours."""
+        """Raises Stalled if the gateway waits for an event that will not come, which is a fault of the
+        gateway."""
         self._due()
         await self._all_over
 
     def _due(self) -> None:
-        """Send what is due, and come back for the next."""
+        """Sends the arrivals that are due, and schedules itself for the next one."""
         now = self._loop.time()
         while True:
             arrival = self._next if self._next is not None else next(self._arrivals, None)
@@ -224,7 +222,7 @@ class Driver:
             self._all_over.set_result(None)
 
     async def _client(self, arrival: Arrival, number: int) -> None:
-        """One client, with all its tries."""
+        """Simulates one client, with all its attempts."""
         clients = self._clients
         for retry in range(clients.retries + 1):
             error, outcome = await self._request(arrival, number)
@@ -238,7 +236,7 @@ class Driver:
             self.measured.retries += 1
 
     async def _request(self, arrival: Arrival, number: int) -> tuple[GatewayError | None, str]:
-        """One request; its error, and what became of it."""
+        """Sends one request. Returns its error, and its outcome."""
         loop, replica = self._loop, self._replicas[number % len(self._replicas)]
         begun = loop.time()
         call = found = None

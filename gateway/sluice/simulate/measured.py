@@ -23,17 +23,17 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 MAX_TIME = 100 * 86400
-"""Seconds: what is later counts as then."""
+"""Maximum seconds: later times count as this."""
 
 
 class Timeline:
-    """Levels over time, one number a second: `add` raises the level between two moments."""
+    """Levels over time, one number per second: `add` raises the level between two moments."""
 
     def __init__(self) -> None:
         self._changes = array("d")
 
     def at(self, second: int, amount: float) -> None:
-        """Count something that happens at a moment: a level of one second."""
+        """Counts an event at a moment: a level that lasts one second."""
         self._change(second, amount)
         self._change(second + 1, -amount)
 
@@ -80,8 +80,8 @@ class TargetFigures:
 
 
 class Measured:
-    """Counts calls that are over. `since`: calls that arrived before are not counted. Times are seconds since
-    the beginning."""
+    """Counts finished calls. `since`: calls that arrived earlier are not counted. Times are seconds since the
+    beginning."""
 
     def __init__(self, since: float = 0.0) -> None:
         self._since = since
@@ -105,10 +105,10 @@ class Measured:
         self.streams = Timeline()
         self.token_rate = Timeline()
         self.cost_over_time = Timeline()
-        """US dollars, when the calls ended."""
+        """US dollars, by the second in which the calls ended."""
         self.first_token = array("d")
         self.first_token_at = array("d")
-        """When the calls arrived whose times to the first token are those of `first_token`."""
+        """When the calls arrived whose times to the first token are in `first_token`."""
 
     def over(
         self,
@@ -121,7 +121,7 @@ class Measured:
         ended: float,
         left: bool,
     ) -> str:
-        """One request is over; returns its outcome. `call`: None where it was refused before it became
+        """Counts a finished request; returns its outcome. `call`: None if it was refused before it became
         one."""
         error = error or (call.error if call is not None else None)
         outcome = LEFT if left else outcome_of(error, call)
@@ -202,7 +202,7 @@ class Measured:
 
 
 def outcome_of(error: GatewayError | None, call: Call | None) -> str:
-    """`ok`, the status of an error, or how a stream broke."""
+    """Returns `ok`, the status of an error, or how a stream broke."""
     if error is None:
         return OK if call is None or call.end in ("done", "length", "content_filter") else call.end
     if call is not None and call.answered is not None and isinstance(error, UpstreamError):

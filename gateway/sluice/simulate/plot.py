@@ -1,6 +1,5 @@
-"""A picture of a simulation as SVG: what came and what became of it, open streams, the time to the first token, the
-cost, and how many replicas that needs, each over time.
-"""
+"""Draws a simulation as SVG: arrivals and their outcomes, open streams, the time to the first token, the
+cost, and the number of replicas needed, each over time."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,9 +11,9 @@ from sluice.simulate.report import cores_over_time
 from sluice.simulate.scenario import ReplicaModel
 
 POINTS = 480
-"""Of a line at most: each is the mean of as many seconds as that takes."""
+"""Maximum points of a line: each is the mean of several seconds if need be."""
 LEFT, TOP, WIDTH, HEIGHT, GAP = 64, 28, 880, 110, 46
-"""Of a panel, in pixels; GAP is between two."""
+"""The geometry of panels in pixels; GAP is the distance between two."""
 COLOURS = ("#1f6feb", "#d97706", "#b3261e")
 
 Line = tuple[str, Sequence[float | None]]
@@ -22,7 +21,7 @@ Line = tuple[str, Sequence[float | None]]
 
 
 def draw_plot(simulated: Simulated, replica: ReplicaModel, path: str) -> None:
-    """Write the picture. Raises OSError."""
+    """Writes the picture. Raises OSError."""
     with open(path, "w", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in _picture(simulated, replica))
 
@@ -45,7 +44,7 @@ def _picture(simulated: Simulated, replica: ReplicaModel) -> Iterator[str]:
 def _panels(
     simulated: Simulated, replica: ReplicaModel, end: int, step: int
 ) -> Iterator[tuple[str, list[Line]]]:
-    """The title of each panel, and its lines: a point for each `step` seconds."""
+    """Returns the title of each panel, and its lines: a point for each `step` seconds."""
     measured = simulated.measured
 
     def means(levels: Sequence[float]) -> list[float]:

@@ -1,9 +1,6 @@
-"""One process of the gateway as the simulation runs it: its real routes, breakers, limits, queues and
-failover.
-
-What is not there: sockets, dialects, sessions' histories, interceptors and stages, shadows' bytes, limits by
-client address.
-"""
+"""One process of the gateway in a simulation, with the gateway's real routes, breakers, limits, queues and
+failover. It has no sockets, dialects, histories of sessions, interceptors, stages, bytes of shadows, or
+limits by client address."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -36,7 +33,7 @@ from sluice.telemetry.logs import LogLines
 from sluice.telemetry.metrics import CallSeries
 
 NOBODY = Principal(key_id="(unknown)", tenant="(unknown)", bucket="(unknown)", aliases=frozenset((EVERY,)))
-"""Who calls with a key that the configuration has not: it has no limits of its own."""
+"""The caller for keys that are not in the configuration: it has no limits of its own."""
 
 
 class _NoLines(LogLines):
@@ -62,10 +59,9 @@ class _ModelledTransports:
 
 
 class Replica:
-    """Built from a configuration. `store` holds the limits, of several replicas where they share it.
-
-    `clock` monotonic and `wall` since the epoch, in seconds; `crashed` is called with a fault of ours.
-    """
+    """A process that is built from a configuration. `store` holds the limits; several replicas may share it.
+    `clock` (monotonic) and `wall` (since the epoch) give seconds; `crashed` is called with faults of the
+    gateway."""
 
     def __init__(
         self,
@@ -97,7 +93,7 @@ class Replica:
             store,
             msgspec.structs.replace(
                 config.limits, address=None
-            ),  # a trace does not say where its callers are
+            ),  # a trace does not contain callers' addresses
             config.tenants,
             config.upstreams,
             count=partial(metrics.child, "ratelimit_decisions"),
@@ -122,10 +118,11 @@ class Replica:
         )
         self.in_flight = 0
         self.most = 0
-        """The most calls at a time."""
+        """The maximum number of calls at a time."""
 
     def call(self, arrival: Arrival, number: int) -> Call:
-        """Raises ModelNotFound for an alias that is not there, or that its key may not use."""
+        """Makes the call of an arrival. Raises ModelNotFound for an alias that does not exist, or that its
+        key may not use."""
         principal = self._principal(arrival.key)
         route = self._routes.get(arrival.alias) or self._wildcards.route_of(arrival.alias, principal.may)
         if route is None or route.wildcard or not principal.may(arrival.alias):
@@ -155,7 +152,7 @@ class Replica:
         return found
 
     def breakers(self) -> Mapping[str, str]:
-        """Each target's breaker: closed, half_open or open."""
+        """Returns each target's breaker: closed, half_open or open."""
         return {
             "/".join(target): standing.health.state.name.lower()
             for target, standing in self.standings.items()
@@ -166,7 +163,8 @@ FRONTEND = ModelledFrontend()
 
 
 def modelled(route: Route) -> Route:
-    """The route with its targets' dialects in place of their own. What requests reserve stays as it is."""
+    """Returns the route with its targets' dialects replaced by the modelled one. What requests reserve does
+    not change."""
     for tier in route.tiers:
         tier.targets = [_modelled(cast(Target, target)) for target in tier.targets]
     return route if route.shadow is None else msgspec.structs.replace(route, shadow=_modelled(route.shadow))

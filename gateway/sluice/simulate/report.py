@@ -1,4 +1,4 @@
-"""The figures of a simulation, as one JSON document and as text; what a configuration needs of replicas."""
+"""The figures of a simulation, as one JSON document and as text; and how many replicas a load needs."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,11 +9,12 @@ from sluice.simulate.measured import OK, PERCENTS, AliasFigures, percentile
 from sluice.simulate.scenario import ReplicaModel, Scenario
 
 CPU_SECONDS = 10
-"""Seconds over which the need for processors is averaged: a queue in the socket evens out less."""
+"""Seconds over which the need for processors is averaged: shorter bursts wait in the socket."""
 
 
 def document(simulated: Simulated, scenario: Scenario) -> dict[str, Any]:
-    """Times in seconds, money in US dollars. Only `took` differs between two runs of the same."""
+    """Returns the document. Times are in seconds, money in US dollars. Only `took` and `cpu` differ between
+    two runs with the same arguments."""
     measured, seconds = simulated.measured, max(simulated.seconds, 1e-9)
     counted = max(seconds - float(scenario.warmup), 1e-9)
     tokens = measured.token_rate.levels()
@@ -123,7 +124,7 @@ def _round(seconds: float) -> float:
 
 
 def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
-    """The document as a person reads it."""
+    """Returns the document as text for people."""
     calls, outcomes = found["calls"], found["outcomes"]
     took = found["took"]
     yield (

@@ -32,7 +32,7 @@ Weight = Annotated[float, Meta(ge=0)]
 
 
 class Dice(Protocol):
-    """The chance that is drawn on: `random.Random`."""
+    """A source of randomness: `random.Random`."""
 
     def random(self) -> float: ...
     def gauss(self) -> float: ...
@@ -41,7 +41,7 @@ class Dice(Protocol):
 
 
 def dice_of(seed: int, what: str) -> random.Random:
-    """Chance that is the same for the same seed, and independent for each use."""
+    """Returns a source that is the same for the same seed, and independent for each use."""
     return random.Random(f"{seed} {what}")  # noqa: S311 (nothing here is secret)
 
 
@@ -50,15 +50,15 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class TimeSpread(_Section, frozen=True):
-    """Durations with this median and 95th percentile, log-normally distributed; without the latter all the
-    same."""
+    """Durations with this median and 95th percentile, log-normally distributed; without the latter all are
+    equal."""
 
     median: Seconds
     p95: Seconds | None = None
 
 
 class CountSpread(_Section, frozen=True):
-    """Numbers of tokens, likewise."""
+    """Numbers of tokens, distributed in the same way."""
 
     median: Positive
     p95: Positive | None = None
@@ -74,7 +74,7 @@ Spread = TimeSpread | CountSpread | Observed
 
 
 def draw(of: Spread, dice: Dice) -> float:
-    """One value."""
+    """Draws one value."""
     if isinstance(of, Observed):
         return of.values[dice.randrange(len(of.values))]
     median = float(of.median)

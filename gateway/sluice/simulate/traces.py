@@ -31,10 +31,10 @@ import msgspec
 from sluice.errors import ConfigError
 
 MAX_TOKENS = 10**9
-"""Tokens of one prompt or answer."""
+"""Maximum tokens of one prompt or answer."""
 MAX_LINE_BYTES = 1 << 20
 MAX_TRACE_SECONDS = 40 * 86400
-"""Seconds that a trace may span."""
+"""Maximum seconds that a trace may span."""
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "time": ("time", "timestamp", "arrival", "arrivaltime", "at"),
@@ -66,7 +66,7 @@ Unit = Literal["s", "ms"]
 
 
 class Arrival(msgspec.Struct, gc=False):
-    """One call. `at` in seconds since the trace's beginning; "" and 0: the trace does not say."""
+    """One call. `at`: seconds since the trace's beginning. "" and 0: the trace does not say."""
 
     at: float
     alias: str = ""
@@ -88,9 +88,8 @@ class RecordedAttempt(msgspec.Struct, frozen=True, gc=False):
 
 class Trace(msgspec.Struct, frozen=True):
     """Arrivals by their time. `began`: seconds since the epoch at time 0; 0.0: the trace does not say.
-
-    `attempts`: of call records, for models of upstreams. `skipped`: lines that are no call.
-    """
+    `attempts`: those of call records, for models of upstreams. `skipped`: the number of lines that are not
+    calls."""
 
     arrivals: list[Arrival]
     began: float
@@ -99,7 +98,7 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 def read_trace(path: str, *, unit: Unit = "s") -> Trace:
-    """Raises ConfigError where a line cannot be read, OSError."""
+    """Reads a trace. Raises ConfigError if a line cannot be read, OSError."""
     rows: list[Arrival] = []
     attempts: list[RecordedAttempt] = []
     skipped = 0
@@ -133,7 +132,7 @@ def read_trace(path: str, *, unit: Unit = "s") -> Trace:
 
 
 def _lines(file: TextIO) -> Iterator[tuple[int, str | dict[str, Any]]]:
-    """Each line's number, and its JSON text or its fields."""
+    """Yields each line's number, and its JSON text or its fields."""
     lines = _bounded(file)
     first = next(lines, "").removeprefix("\ufeff")
     if first.lstrip().startswith("{"):
@@ -200,7 +199,7 @@ def _of_line(fields: Mapping[str, Any], unit: Unit) -> Arrival | None:
 
 
 def _of_record(fields: Mapping[str, Any], attempts: list[RecordedAttempt]) -> Arrival | None:
-    """None for calls that never were one: those that were refused before their alias was known."""
+    """Returns None for requests that were refused before their alias was known."""
     duration = fields.get("duration")
     if not fields.get("alias") or not isinstance(duration, int | float):
         return None
@@ -249,7 +248,7 @@ def _seconds(value: Any, unit: Unit) -> float:
 
 
 def _moment(text: str) -> float:
-    """Azure writes seven digits behind the point, where Python 3.11 takes six."""
+    """Parses a moment. Azure writes seven digits after the point, and Python 3.11 accepts six."""
     head, point, rest = text.strip().partition(".")
     digits = len(rest) - len(rest.lstrip("0123456789"))
     moment = datetime.fromisoformat(head + point + rest[: min(digits, 6)] + rest[digits:])

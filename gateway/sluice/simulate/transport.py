@@ -1,7 +1,7 @@
-"""Brings modelled answers to the gateway's attempts, in place of an HTTP transport, a dialect and a client.
+"""Passes modelled answers to the gateway's attempts, in place of an HTTP transport, a dialect and a client.
 
-Of an answer the first token and the end are events; those between are time. Deadlines are the gateway's own
-(`CallRun.tick`), which is called when one of them will have passed, not twenty times a second.
+The first token and the end of an answer are events; the tokens in between are only time. Deadlines are the
+gateway's own (`CallRun.tick`), which is called when one of them has passed instead of twenty times a second.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ from sluice.proxy.reader import AttemptReader
 from sluice.simulate.upstreams import ModelledUpstream
 
 JUST_AFTER = 1e-6
-"""Seconds: a deadline has passed when it is behind us."""
+"""Seconds: a deadline has passed when the clock is beyond it."""
 _KINDS: Mapping[int, UpstreamErrorKind] = {429: "rate_limited", 503: "overloaded"}
 
 
 class TracedRequest(ChatRequest):
-    """A request of which only its size is known."""
+    """A request of which only the size is known."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -37,7 +37,7 @@ class TracedRequest(ChatRequest):
 
 
 class ModelledBackend(msgspec.Struct, frozen=True):
-    """The dialect of modelled upstreams: a byte `t` is a text, a line of numbers usage and end."""
+    """The dialect of modelled upstreams: a byte `t` is a text, a line of numbers is the usage and the end."""
 
     default_max_tokens: int = 0
 
@@ -120,7 +120,7 @@ class ModelledFrontend(Frontend):
 
 
 class ModelledClient:
-    """Takes an answer as fast as it comes. `answered` is called with the first bytes of one."""
+    """Takes an answer at once. `answered` is called with the first bytes of an answer."""
 
     def __init__(self, answered: Callable[[], object]) -> None:
         self._answered = answered
@@ -269,18 +269,20 @@ class ModelledExchange:
                 self._done.set_exception(UpstreamTruncated())
 
     def _feed(self, data: bytes) -> bool:
-        """Returns whether the answer goes on."""
+        """Returns whether the answer continues."""
         if self._done is None or self._done.done():
             return False
         try:
             self._sink(data)
-        except Exception as error:  # as every transport: it is raised to who waits for the body's end
+        except (
+            Exception
+        ) as error:  # as with every transport, it is raised to the code that waits for the body's end
             self._done.set_exception(error)
             return False
         return True
 
     def _look_at(self, deadline: float) -> None:
-        """Have the gateway look at its deadlines when this one, or that of the whole attempt, has passed."""
+        """Makes the gateway check its deadlines when this one, or that of the whole attempt, has passed."""
         attempt = self._reader.attempt
         total = attempt.target.timeouts.total
         if total is not None:

@@ -1,6 +1,7 @@
-"""A modelled upstream: its answers, and when they come. Clock and chance are passed in; nothing waits here.
+"""A modelled upstream: its answers, and when they come. Clock and randomness are passed in; nothing waits
+here.
 
-The provider's own limits are token buckets of the same kind as the gateway's (`sluice.limits.memory`).
+The provider's own limits are token buckets like the gateway's (`sluice.limits.memory`).
 """
 
 from collections import OrderedDict
@@ -16,18 +17,16 @@ from sluice.policies.claims import bucket_of
 from sluice.simulate.scenario import Clock, Dice, Observed, Outage, Spread, UpstreamModel, draw
 
 MIN_RETRY_AFTER = 0.001
-"""Seconds of a Retry-After at least."""
+"""Minimum seconds of a Retry-After."""
 
 Kind = Literal["answer", "refuse", "hang", "error"]
 End = Literal["done", "cut", "stall"]
 
 
 class ModelledAnswer(msgspec.Struct, frozen=True, gc=False):
-    """`first`: seconds from having a place to the first token; `token`: between two. `tokens` come, then it
-    ends as `end`.
-
-    An error has `status`, and `retry_after` in seconds where that is not 0; it comes after `first`.
-    """
+    """An answer. `first`: seconds from the beginning of its processing to the first token; `token`: between
+    two tokens. `tokens` are sent, then it ends as `end`. An error has a `status`, and `retry_after` in
+    seconds unless that is 0; it comes after `first`."""
 
     kind: Kind
     first: float = 0.0
@@ -39,8 +38,8 @@ class ModelledAnswer(msgspec.Struct, frozen=True, gc=False):
 
 
 class ModelledUpstream:
-    """One upstream, or one model of it. `first_token` and `token` stand in place of the model's, where they
-    were observed."""
+    """One upstream, or one model of it. `first_token` and `token` replace the scenario's values if they were
+    observed."""
 
     def __init__(
         self,
@@ -66,13 +65,13 @@ class ModelledUpstream:
         """Calls that its own limits refused."""
         self.streaming = 0
         self.most = 0
-        """The most answers at a time."""
+        """The maximum number of answers at a time."""
         self.longest_line = 0
-        """The most that waited for a place."""
+        """The maximum number of calls that waited for a place."""
 
     def answer(self, input: int, output: int, max_tokens: int = 0) -> ModelledAnswer:
-        """The answer to a request with `input` tokens, that would have `output`. Counts against the
-        provider's limits."""
+        """Returns the answer to a request with `input` tokens, which would have `output` tokens. Counts
+        against the provider's limits."""
         model, dice = self.model, self._dice
         self.requests += 1
         outage = self._outage()
@@ -123,7 +122,7 @@ class ModelledUpstream:
         return None
 
     def _over_limit(self, tokens: int) -> float:
-        """Seconds until the provider's limits would admit the request; 0.0: they do."""
+        """Returns the seconds until the provider's limits would admit the request; 0.0 if they do now."""
         claims = []
         for name, limit, amount in (
             ("requests", self.model.requests, 1),
@@ -148,7 +147,7 @@ class ModelledUpstream:
         return True
 
     def leave(self, start: Callable[[], object]) -> None:
-        """The answer that entered with `start` is over, or is not wanted any more."""
+        """Ends the answer that entered with `start`, or removes it if it is not needed any more."""
         if start in self._waiting:
             del self._waiting[start]
             return
