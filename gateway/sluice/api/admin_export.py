@@ -125,7 +125,7 @@ class AdminExport:
 
 
 def _response_line(tenant: str, kept: KeptResponse) -> bytes:
-    """What is stored is put into the line as it is, so it has to be JSON."""
+    """Returns the line of a kept response. Stored JSON is inserted unchanged, so it has to be valid."""
     try:
         _decode(kept.input)
         _decode(kept.response)

@@ -89,7 +89,7 @@ class _Call:
         self.answer = answer
         self.reservations = reservations
         self.ended: list[_Call] = []
-        """Of a renewal: settlements sent after it."""
+        """For a renewal: the settlements that were sent after it."""
 
     def arguments(self, now: int | str, lease: int) -> list[Any]:
         keys = [*self.buckets, *(key for key, _ in self.places), *(one.key for one in self.reservations)]

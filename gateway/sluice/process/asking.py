@@ -20,7 +20,7 @@ MAX_REPLY_BYTES = 16 << 20
 
 
 class Out(Protocol):
-    """What an answer is written to."""
+    """A file that an answer is written to."""
 
     def write(self, data: bytes, /) -> object: ...
 

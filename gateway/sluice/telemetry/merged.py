@@ -61,10 +61,10 @@ class MergedExposition:
         self._lines: dict[str, list[_Line]] = {name: [] for name in self._families}
         self._chunks: dict[int, list[_Line]] = {}
         self._seen: dict[int, tuple[list[bytes], list[int], list[int], int]] = {}
-        """Of each chunk: the bytes of its flags and of its cells in each slot, which slots those are, and its
-        lines' number."""
+        """For each chunk: the bytes of its flags and of its cells in each slot, the numbers of these slots,
+        and the number of its lines."""
         self._sums: dict[int, list[float]] = {}
-        """Of each chunk: the sums of its cells over those slots."""
+        """For each chunk: the sums of its cells over these slots."""
         self._areas: dict[tuple[str, tuple[str, ...]], Record] = {}
         """Areas beside histograms: their cells and exemplars, by the name that ends in REFINED or EXEMPLARS.
         """

@@ -46,7 +46,8 @@ AUTH_REASONS = (
 )
 
 Merge = Literal["sum", "max", "apart"]
-"""What of several processes' values is shown: their sum, the greatest of those that run, or nothing."""
+"""How the values of several processes are combined: their sum, the greatest value of the running ones, or not
+at all."""
 
 
 class Spec(msgspec.Struct, frozen=True):

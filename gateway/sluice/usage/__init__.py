@@ -25,8 +25,8 @@ BATCH = 500
 
 
 class Subject(NamedTuple):
-    """What usage is counted for. `day` is 2026-11-25 (UTC). `model` is "upstream/model", empty if no target
-    was tried. `value`: the dimension's value; "" in rows of days, and for calls without the tag."""
+    """The key of usage. `day` is 2026-11-25 (UTC). `model` is "upstream/model", empty if no target was tried.
+    `value`: the dimension's value; "" in rows of days, and for calls without the tag."""
 
     day: str
     key: str

@@ -20,8 +20,8 @@ streams."""
 
 
 class FloodBounds:
-    """What one client has sent. `begun`: requests; `sent`: frames of data that it was sent; `resets`: streams that
-    it has reset within SHORT seconds of their beginning."""
+    """The frames of one client. `begun`: its requests. `sent`: frames of data that were sent to it. `resets`:
+    streams that it has reset within SHORT seconds of their beginning."""
 
     __slots__ = ("begun", "frames", "resets", "sent")
 
