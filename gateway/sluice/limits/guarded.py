@@ -109,7 +109,7 @@ class Guarded:
         self._switched = switched
         self._streak = 0
         self._cause: BaseException | None = None
-        """The reason of the last failure that was counted."""
+        """The cause of the last failure that was counted."""
         self._waiting: set[asyncio.Timeout] = set()
         self._probing: asyncio.Task[None] | None = None
         self._settling: asyncio.Task[None] | None = None
