@@ -2,8 +2,9 @@
 test_model.sh).
 
 Two turns of one session through the NDJSON API, the second of which shows that the model is given the first;
-one call through OpenAI's SDK; the server's other API, Anthropic's, to callers of both; then what the gateway
-says of itself: its log lines and the time to the first token.
+one call through OpenAI's SDK; the server's other API, Anthropic's, to callers of both; clients that nobody here wrote,
+of every dialect, by both (tests/clients/at_model.py), as far as `make test-clients` has installed them; then what the
+gateway says of itself: its log lines and the time to the first token.
 """
 
 import json
@@ -14,18 +15,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.request import ProxyHandler, Request, build_opener
 
+from tests.clients.at_model import failures
 from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, free_port, serving
 
 CONFIG = f"""
 upstreams:
-  local: {{ backend: openai, base_url: "http://127.0.0.1:${{MODEL_PORT}}/v1", timeouts: {{ first_token: 2m }} }}
+  local:
+    backend: openai
+    base_url: "http://127.0.0.1:${{MODEL_PORT}}/v1"
+    timeouts: {{ first_token: 2m }}
+    force: {{ max_tokens: 40 }}
   messages:
     backend: anthropic
     base_url: "http://127.0.0.1:${{MODEL_PORT}}"
     timeouts: {{ first_token: 2m }}
+    force: {{ max_tokens: 40 }}
 aliases:
-  gemma: {{ tiers: [[{{ upstream: local, model: gemma-3-270m }}]] }}
-  gemma-by-messages: {{ tiers: [[{{ upstream: messages, model: gemma-3-270m }}]] }}
+  gemma: {{ unsupported: drop, tiers: [[{{ upstream: local, model: gemma-3-270m }}]] }}
+  gemma-by-messages: {{ unsupported: drop, tiers: [[{{ upstream: messages, model: gemma-3-270m }}]] }}
 keys: [{{ id: test-model, digest: "{DIGEST}", default_alias: gemma }}]
 """
 TURNS = ("My name is Ada and I live in Lisbon. What is the capital of Portugal?", "In which city do I live?")
@@ -59,7 +66,11 @@ def main() -> None:
         for path in ("/v1/messages", "/v1/chat/completions"):
             for stream in (False, True):
                 ask(gateway, path, stream=stream)
+        print("--- clients that nobody here wrote")
+        failed = failures(gateway.api, KEY, ("gemma", "gemma-by-messages"))
         report(gateway)
+    if failed:
+        sys.exit(f"test-model: {failed} clients were not answered as they expect")
     if not inputs[1] > inputs[0]:
         sys.exit("test-model: the second turn's prompt is not longer than the first: where is the history?")
 

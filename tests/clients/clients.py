@@ -481,7 +481,9 @@ def read_note() -> str:
 
 def _llm(place: Place) -> list[str]:
     return [
-        str(PYTHON / "llm"),
+        str(PYTHON / "python"),
+        "-m",
+        "llm",
         "-m",
         place.model,
         "--key",

@@ -13,7 +13,8 @@ _ANSWERED = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 class Watch:
     """Listens on 127.0.0.1 while entered, at `url`, and passes bytes on as they are.
 
-    `unsuccessful` holds "STATUS METHOD PATH" of answers from 400 on, the query of the path left out. A head
+    `unsuccessful` holds "STATUS METHOD PATH" of answers from 400 on, the query of the path left out; `successful` counts
+    the other answers to POST. A head
     is looked for only where a read begins, which is where clients and the gateway put it.
     """
 
@@ -21,6 +22,7 @@ class Watch:
         self._gateway = gateway
         self._tasks: set[asyncio.Task[None]] = set()
         self.unsuccessful: set[str] = set()
+        self.successful = 0
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -52,6 +54,8 @@ class Watch:
                 one = asked.pop(0) if asked else "?"
                 if found[1] >= b"400":
                     self.unsuccessful.add(f"{found[1].decode()} {one}")
+                else:
+                    self.successful += one.startswith("POST ")
 
         try:
             async with asyncio.TaskGroup() as group:
