@@ -1,5 +1,5 @@
-"""Counts of tokens: by an upstream that speaks the caller's dialect, whose answer is passed on as it came,
-and the decoder for all answers that are one count.
+"""Token counts: requests to an upstream that speaks the caller's dialect, whose answer is forwarded
+unmodified, and a decoder for answers that consist of one count.
 
 Standards: https://platform.claude.com/docs/en/api/messages/count_tokens,
 https://platform.openai.com/docs/api-reference/responses/input-tokens
@@ -25,7 +25,7 @@ MAX_ERROR = 64 << 10
 
 
 class Counting(msgspec.Struct, frozen=True):
-    """Requests counts from `url` in the caller's own dialect."""
+    """A token counting operation: sends the caller's own body, with the target's model, to `url`."""
 
     url: str
     headers: Headers
@@ -59,8 +59,8 @@ exception of MALFORMED: the body has no count."""
 
 
 class CountDecoder(Decoder):
-    """Reads an answer of at most `max_answer` bytes that is one count. The call has no usage: vendors do not
-    bill it."""
+    """Decodes an answer that is one token count; raises UpstreamGarbled if it is longer than `max_answer`
+    bytes. The call gets no usage, since vendors do not bill for counting."""
 
     def __init__(self, read: Read, max_answer: int = MAX_ANSWER) -> None:
         self._read = read

@@ -1,5 +1,5 @@
-"""The common part of decoders: turns frames into events, and raises an error only after the events before
-it."""
+"""The base class of stream decoders. It turns frames into events, and raises an upstream's error only after
+the events that precede the error have been returned."""
 
 import re
 from collections.abc import Sequence
@@ -54,9 +54,10 @@ _FAILED = re.compile(
 
 
 def failure_of(native: str) -> UpstreamError | None:
-    """The error that a provider's finish reason means; None if the answer is complete.
+    """Returns the error that a provider's finish reason stands for; None if the answer is complete.
 
-    Known reasons are in FAILURES; others that end in "error", "failed" and the like mean the same."""
+    Reasons in FAILURES have their own error; any other that contains "error", "failed" or the like is a
+    stream error."""
     word = native[:80].lower()
     found = FAILURES.get(word)
     if found is None and (failed := _FAILED(word)) is not None:
@@ -65,8 +66,8 @@ def failure_of(native: str) -> UpstreamError | None:
 
 
 def arguments_of(raw: msgspec.Raw) -> str:
-    """The JSON text of a call's arguments received in one piece; "" if there are none. Some servers write
-    them as a string, as OpenAI does, and PHP writes an empty object as []."""
+    """Returns the JSON text of tool call arguments that came in one piece; "" if there are none. Some servers
+    write the arguments as a string, as OpenAI does, and PHP servers write an empty object as []."""
     text = bytes(raw).decode("utf-8", "replace").strip()
     if text.startswith('"'):
         try:
@@ -77,20 +78,20 @@ def arguments_of(raw: msgspec.Raw) -> str:
 
 
 def is_last(data: bytes) -> bool:
-    """Returns whether data that the body ends in, without the empty line behind it, is an event all the same:
-    a whole JSON object, or [DONE]."""
+    """Returns whether `data`, the end of a body without the empty line that ends an event, is nevertheless a
+    complete event: a whole JSON object, or [DONE]."""
     return is_object(data) or data.strip() == b"[DONE]"
 
 
 class Framing(Protocol[FrameOut]):
-    """Splits bytes into frames, as those in `sluice.wire`."""
+    """Splits bytes into frames, as the classes of `sluice.wire` do."""
 
     def feed(self, data: bytes) -> Sequence[FrameOut]: ...
 
 
 class FrameDecoder(Generic[Frame]):
-    """A base for decoders (`backends.protocol.Decoder`); a dialect implements `_take`, which sets `_done`,
-    and `_end`."""
+    """A base class for decoders (`backends.protocol.Decoder`). A dialect implements `_take`, which sets
+    `_done` at the end of the answer, and `_end`."""
 
     __slots__ = ("_done", "_error", "_framing", "_ids")
 
@@ -125,7 +126,7 @@ class FrameDecoder(Generic[Frame]):
         return events
 
     def _walk(self, data: bytes, events: list[StreamEvent]) -> None:
-        """Append the events of this read. Raises UpstreamError."""
+        """Append the events of one read. Raises UpstreamError."""
         for frame in self._framing.feed(data):
             self._take(frame, events)
             if self._done:
@@ -155,6 +156,6 @@ class FrameDecoder(Generic[Frame]):
         raise NotImplementedError
 
     def _end(self, events: list[StreamEvent]) -> None:
-        """Append what was pending when the body ended, before `_done`. Raises UpstreamTruncated unless the
-        answer is complete."""
+        """Append what is still pending when the body ends, if `_done` is not set. Raises UpstreamTruncated
+        unless the answer is complete."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The common part of decoders of whole answers: a JSON document, or the stream that came in its place."""
+"""Base classes for decoders of whole answers: a JSON document, or a stream that was sent in its place."""
 
 from sluice.backends.protocol import Decoder, DecoderT, WrappedDecoder
 from sluice.errors import UpstreamGarbled
@@ -13,8 +13,8 @@ WHITE = b" \t\r\n\xef\xbb\xbf"
 
 
 class BodyDecoder(Decoder):
-    """Collects a whole body, which `_answer` decodes at its end. The relay bounds its length (an upstream's
-    `max_answer`)."""
+    """Collects the body, and decodes it with `_answer` when it has ended. The relay bounds its length (the
+    upstream's option `max_answer`)."""
 
     skipped_fields = 0
 
@@ -29,13 +29,13 @@ class BodyDecoder(Decoder):
         return self._answer(bytes(self._body))
 
     def _answer(self, body: bytes) -> list[StreamEvent]:
-        """Returns the events of the answer, its Verbatim at their end. Raises UpstreamError."""
+        """Returns the events of the answer; the last one is its Verbatim. Raises UpstreamError."""
         raise NotImplementedError
 
 
 class WholeOrStream(WrappedDecoder[DecoderT]):
-    """Collects a document for `_answer`; a body that begins otherwise than JSON goes to the stream's
-    `decoder` as it comes."""
+    """Collects a JSON document and decodes it with `_answer`. A body that does not begin with { or [ is a
+    stream, which is passed to `decoder` read by read."""
 
     def __init__(self, decoder: DecoderT) -> None:
         super().__init__(decoder)
@@ -65,5 +65,5 @@ class WholeOrStream(WrappedDecoder[DecoderT]):
         return self._decoder.close() if self._is_stream else self._answer(bytes(self._body))
 
     def _answer(self, body: bytes) -> list[StreamEvent]:
-        """The events of a complete document. Raises UpstreamError."""
+        """Returns the events of a complete document. Raises UpstreamError."""
         raise NotImplementedError

@@ -1,4 +1,5 @@
-"""Echo: a model inside the gateway, for development, demonstrations and measurements. No network, no weights.
+"""Echo: a simulated model inside the gateway, for development, demonstrations and measurements. It needs no
+network and no model weights.
 
 It repeats the last user message ("You said: …", from the second turn on with the turn's number, to show that
 the history arrived), or writes `text`, or `tokens` numbered tokens ("tok0 tok1 …"). A message can override
@@ -6,8 +7,8 @@ the options:
 
     tokens=64 delay_ms=20        or, finer, as benchmarks do:  tokens=64 gap_us=20000 ttft_us=0
 
-It is deterministic, and counts usage in words. `fail` makes it fail on purpose, to show how the gateway
-reacts.
+Its answers are deterministic, and usage is counted in words. With `fail` it fails on purpose, to show how the
+gateway reacts.
 
 Its transport replaces the upstream: the request's body is a `Script`, the response is NDJSON: a start object,
 a JSON string per token, and an end object.
@@ -45,8 +46,8 @@ MID_STREAM = ("truncated", "stream_error", "stall")
 
 
 class Script(msgspec.Struct):
-    """The answer to write: `tokens` numbered tokens, or the words of `text`; at most `limit`. Delays in
-    seconds."""
+    """The answer to write: `tokens` numbered tokens, or the words of `text`, at most `limit` of either.
+    Delays are in seconds."""
 
     model: str
     text: str
@@ -67,17 +68,17 @@ class Script(msgspec.Struct):
 
 
 class Echo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`tokens`: 0 repeats the user's message, N writes N tokens. `delay` is waited between tokens,
-    `first_token_delay` before the first (default: `delay`). `text`: the fixed answer. `fail`: refuse, or
-    break off within the answer."""
+    """`tokens`: 0 repeats the user's message, N writes N tokens. `delay`: the time between two tokens,
+    `first_token_delay` that before the first (default: `delay`). `text`: a fixed answer. `fail`: refuse the
+    request, or break off within the answer."""
 
     dialect: ClassVar[str] = ""
 
-    tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] = 0  # tokens of an answer; null: as many as it has
+    tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] = 0  # tokens of an answer; 0: as many as it has
     delay: Seconds = Seconds(0)  # time between two tokens
     first_token_delay: Seconds | None = None  # time before the first token
-    text: str | None = None  # what it says in place of an echo
-    fail: Failure | None = None  # how it fails, for trying things out
+    text: str | None = None  # a fixed answer, instead of the echo
+    fail: Failure | None = None  # how requests fail, to try out the gateway's reaction
 
     def request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
         prompts = [message.text for message in chat.messages if message.role == "user"]
@@ -125,7 +126,7 @@ class Start(msgspec.Struct, tag="start"):
 
 
 class End(msgspec.Struct, tag="end", omit_defaults=True):
-    """The last line. Usage in words; `length`: the limit cut the answer."""
+    """The last line: usage in words; `length`: whether the answer was cut at the limit."""
 
     input: int = 0
     output: int = 0
@@ -183,7 +184,8 @@ class EchoTransport:
 
 
 class EchoResponse:
-    """Plays its script. `resume` and `abort` wake it, and it checks its state again."""
+    """Sends the lines of its script. `resume` and `abort` wake a waiting response, which then checks its
+    state."""
 
     headers: Mapping[str, str] = MappingProxyType({"content-type": "application/x-ndjson"})
 
@@ -222,8 +224,8 @@ class EchoResponse:
         self._wake()
 
     async def _until(self, due: float) -> None:
-        """Wait until `due` on the loop's clock, longer if paused; always yields once. Raises the error given
-        to `abort`."""
+        """Wait until `due` on the loop's clock, and longer while paused; yields to the loop at least once.
+        Raises the error given to `abort`."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(0)
         # the loop's timers have a resolution of a millisecond

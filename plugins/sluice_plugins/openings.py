@@ -1,4 +1,4 @@
-"""Detects, by a body's first bytes, answers in another format than requested.
+"""Recognizes, by a body's first bytes, answers that have another format than the requested one.
 
 Some servers answer with one JSON document in place of a stream, and some proxies send server-sent events in
 place of lines of JSON. Each class here is a framing that checks the first bytes and then passes all data to
@@ -35,7 +35,8 @@ class _Document:
 
 
 class EventsOrDocument:
-    """Server-sent events, or a JSON document in their place: `document`, once one was recognized."""
+    """Server-sent events, or a JSON document in their place: then `document` is the body so far, else
+    None."""
 
     __slots__ = ("_document", "_kept", "_known", "_stream")
 
@@ -50,12 +51,13 @@ class EventsOrDocument:
         return self._document.body if self._document is not None else None
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events so far, none for a document. Raises UpstreamGarbled for a body that is too long."""
+        """Returns the complete events, none for a document. Raises UpstreamGarbled for a body that is too
+        long."""
         return self._stream.events(self.complete(data))
 
     def complete(self, data: bytes) -> bytes:
-        """The frames that `data` completes, as `EventStream.complete` has them; none for a document. Raises
-        UpstreamGarbled for a body that is too long."""
+        """Returns the bytes of the frames that `data` completes, as `EventStream.complete` does; b"" for a
+        document. Raises UpstreamGarbled for a body that is too long."""
         if not self._known:
             self._kept += data
             start = self._kept.lstrip(_SPACE)
@@ -85,13 +87,13 @@ class LinesOrDocument:
         self._events: EventStream | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Texts of JSON values, for a document none before `close`. Raises UpstreamGarbled for a body that is
-        too long."""
+        """Returns the texts of complete JSON values; of a document only `close` returns any. Raises
+        UpstreamGarbled for a body that is too long."""
         if not self._known:
             self._kept += data
             if (
                 b"\n" not in data and len(self._kept) < self._limit
-            ):  # scan a first line of megabytes only once
+            ):  # search a first line of megabytes for its end only once
                 return []
             start = bytes(self._kept).lstrip(_SPACE)
             line, end, _ = start.partition(b"\n")
@@ -111,11 +113,11 @@ class LinesOrDocument:
 
     @property
     def is_lines(self) -> bool:
-        """Whether the body was recognized as lines of JSON, as requested."""
+        """Whether the body was recognized as the requested lines of JSON."""
         return self._known and self._document is None and self._events is None
 
     def close(self) -> list[bytes]:
-        """The document, or a last line without line end."""
+        """Returns the document, or a last line that has no line end."""
         if self._document is not None:
             return [self._document.body]
         if self._events is not None:

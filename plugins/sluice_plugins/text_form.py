@@ -1,9 +1,9 @@
-"""Fast path for frames that differ only in their text: in a read with exactly the bytes around a text that one frame
-had, the texts alone are decoded.
+"""Fast path for frames that differ from an earlier frame in their text only: where a read has exactly the
+same bytes around its texts, only the texts are decoded.
 
-Nearly every frame of an answer repeats the one before with another piece of text. A decoder learns from one that it
-has parsed what stands around its text (`Form`). Frames of any other form are parsed as usual, so both ways give the
-same events.
+Nearly every frame of an answer is equal to the one before but for its piece of text. From a frame that it has
+parsed, a decoder learns the bytes before and after the text (`Form`). Frames of any other form are parsed as
+usual, and both ways give the same events.
 """
 
 import re
@@ -21,8 +21,9 @@ _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 class Form:
-    """A frame's form: the bytes up to the text's JSON string and its quote, the text, the bytes from the string's last
-    quote to the empty line. `padded`: frames have padding, which the bytes lack. `verbatim`: events include frames."""
+    """The form of a frame with one text. `opening`: the bytes up to and including the opening quote of the
+    text; `closing`: those from its closing quote to the empty line. `padded`: frames have OpenAI's padding,
+    which `opening` and `closing` leave out. `verbatim`: the events include the frames."""
 
     __slots__ = ("_between", "_closing", "_from", "_left", "_opening", "_padded", "_verbatim")
 
@@ -36,7 +37,7 @@ class Form:
         self._verbatim = verbatim
 
     def events(self, data: bytes) -> list[StreamEvent] | None:
-        """The events of `data` if it consists of complete frames of this form, else None."""
+        """Returns the events of `data` if it consists of complete frames of this form, else None."""
         bare = PADDING.sub(BARE, data) if self._padded else data
         start = self._from
         end = bare.find(self._closing, start)
@@ -53,8 +54,8 @@ class Form:
         return [TextDelta(text)] if text else []
 
     def _many(self, rest: bytes, data: bytes) -> list[StreamEvent] | None:
-        """The events of several frames; `rest` lacks the opening of the first. Without a backslash no text
-        contains a quote, so the frames can be split at their closing bytes."""
+        """Returns the events of several frames. `rest` lacks the opening of the first frame. A text without a
+        backslash contains no quote, so the frames can be split at their closing bytes."""
         if not rest.endswith(self._closing) or rest.find(b"\\") >= 0:
             return None
         slots = rest[: -self._left].split(self._between)

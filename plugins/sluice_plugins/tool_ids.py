@@ -1,10 +1,10 @@
-"""Replaces ids of tool calls that a vendor does not accept, consistently in calls and results.
+"""Replaces ids of tool calls that a vendor does not accept, in calls and their results alike.
 
-An acceptable id stays. Of any other, the valid characters are kept and a digest of the whole is appended, so
-different ids stay different, and the same conversation gets the same ids each time (prompt caches depend on
-that). An id used in several messages (servers that number calls from 0 in each answer) becomes a different
-one in each, as vendors require. Results of calls that share an id within one message are matched by their
-order.
+An id that the vendor accepts stays. Of any other id the valid characters are kept, and a digest of the whole
+id is appended: different ids stay different, and a conversation gets the same ids in each request, which
+prompt caches depend on. Some servers number calls from 0 in each answer; an id that several messages use is
+replaced by a different one in each message, as vendors require. Where calls of one message share an id, the
+first result belongs to the first call, and so on.
 """
 
 import hashlib
@@ -51,7 +51,8 @@ _MAKERS: dict[ToolIds, Callable[[str, int], str]] = {
 
 
 def fitted_ids(messages: Sequence[Message], form: ToolIds) -> Sequence[Message]:
-    """The messages, with ids of tool calls that have this form ("": any) and stand for one call each."""
+    """Returns the messages with ids of tool calls that match `form` ("": any id), each used for one call
+    only."""
     if not [True for message in messages if message.tool_calls]:
         return messages
     ids = _Ids(form)
@@ -59,7 +60,7 @@ def fitted_ids(messages: Sequence[Message], form: ToolIds) -> Sequence[Message]:
 
 
 def fitted_wire_ids(messages: Sequence[dict[str, Any]], form: ToolIds) -> list[dict[str, Any]]:
-    """`fitted_ids` for messages of OpenAI's dialect as they are written."""
+    """Does the same as `fitted_ids` for messages in the JSON of OpenAI's dialect."""
     ids = _Ids(form)
     fitted = []
     for message in messages:
@@ -77,14 +78,14 @@ def fitted_wire_ids(messages: Sequence[dict[str, Any]], form: ToolIds) -> list[d
 
 
 def ids_fit(messages: Sequence[Message], form: ToolIds) -> bool:
-    """Returns whether all ids of tool calls have this form ("": any) and stand for one call each."""
+    """Returns whether all ids of tool calls match `form` ("": any id), and each is used for one call only."""
     ids = [call.id for message in messages for call in message.tool_calls]
     fits = re.compile(form or r"(?s).+").fullmatch
     return not ids or (len(set(ids)) == len(ids) and all([fits(id) for id in ids]))
 
 
 def fitted_block_ids(messages: Sequence[dict[str, Any]], form: ToolIds) -> list[dict[str, Any]]:
-    """`fitted_ids` for messages of Anthropic's dialect as they are written."""
+    """Does the same as `fitted_ids` for messages in the JSON of Anthropic's dialect."""
     ids = _Ids(form)
     fitted = []
     for message in messages:
@@ -113,7 +114,7 @@ class _Ids:
         self._count: dict[str, int] = {}
         self._open: dict[
             str, deque[str]
-        ] = {}  # of each id: the calls that have no result yet; one stays, for results to come
+        ] = {}  # by original id: new ids of calls without a result; the last one stays
         self._taken: set[str] = set()
 
     def message(self, message: Message) -> Message:
@@ -129,7 +130,7 @@ class _Ids:
         return message
 
     def calls(self, ids: Sequence[str]) -> list[str]:
-        """The ids of one message's calls."""
+        """Returns the new ids of one message's calls."""
         made: dict[str, deque[str]] = {}
         fresh = [self._new(id) for id in ids]
         for id, new in zip(ids, fresh, strict=True):
@@ -148,8 +149,8 @@ class _Ids:
         return made
 
     def result(self, id: str) -> str:
-        """The id of the call whose result this is."""
+        """Returns the new id of the call that this result belongs to."""
         calls = self._open.get(id)
-        if calls is None:  # of an unknown call: the vendor will refuse it
+        if calls is None:  # no such call is known: the vendor will refuse the result
             return id if self._fits(id) else self._make(id, 0)
         return calls.popleft() if len(calls) > 1 else calls[0]

@@ -1,17 +1,19 @@
-"""Puts the results of tools directly behind the message that called them, as vendors require. Pure.
+"""Moves the results of tools directly behind the message with their calls, as vendors require. Pure
+functions.
 
-The Responses API, Gemini's and Ollama's let other messages stand between: what a user wrote while a tool ran, a
-note of the client's in the turn that has the results, results of two calls in the order of their ends.
-Anthropic, Bedrock, Cohere, Mistral and OpenAI's Chat Completions refuse such a conversation
-(QwenLM/qwen-code#8161, sgl-project/sglang#29083). What stood between follows the results.
+The Responses API, Gemini's and Ollama's allow other messages in between: what a user wrote while a tool ran,
+a client's note in the turn that has the results, results in the order in which the tools finished. Anthropic,
+Bedrock, Cohere, Mistral and OpenAI's Chat Completions refuse such a conversation (QwenLM/qwen-code#8161,
+sgl-project/sglang#29083). The messages in between are moved behind the results.
 
-A result whose call is not in the conversation, because a client cut its beginning off, or that is another one of
-a call that has its result, is told as what a user says: vendors refuse it as a result, and the conversation with
-it from then on (anthropics/claude-code#6836, lidge-jun/opencodex#3420).
+Two kinds of results become a user's message, since vendors would refuse them as results, and with them every
+later request of the conversation (anthropics/claude-code#6836, lidge-jun/opencodex#3420): one whose call is
+not in the conversation, because the client dropped its beginning, and a second result of the same call.
 
-A call that has no result, because its client was interrupted, gets one that says so: otherwise the vendors
-refuse the conversation from then on (anthropics/claude-code#1776, tidyverse/ellmer#459, livekit/agents#5092,
-agno-agi/agno#6698; Gemini: google-gemini/gemini-cli#16415). Calls that the conversation ends with stay open.
+A call without a result, because its client was interrupted, gets a result that says so; otherwise vendors
+refuse every later request of the conversation (anthropics/claude-code#1776, tidyverse/ellmer#459,
+livekit/agents#5092, agno-agi/agno#6698; Gemini: google-gemini/gemini-cli#16415). Calls in the last message
+are left without results.
 """
 
 from collections import Counter
@@ -28,13 +30,13 @@ LOST = "The result of a tool call that is not in this conversation:"
 
 
 def results_first(messages: Sequence[Message]) -> Sequence[Message]:
-    """The messages, each call's results behind it, and one for each call that has none; the same object where
-    they are in order and complete, as most are."""
+    """Returns the messages with the results of each call behind it, and a result for each call that has none.
+    Returns `messages` itself if they are in order and complete, as most are."""
     if _in_order(messages):
         return messages
     groups: list[list[Message]] = []
-    callers: dict[str, list[Message]] = {}  # the latest group that has a call of this id
-    left: dict[str, int] = {}  # calls of this id in that group that have no result so far
+    callers: dict[str, list[Message]] = {}  # by call id: the latest group with such a call
+    left: dict[str, int] = {}  # by call id: how many calls of that group have no result so far
     for message in messages:
         if message.role == "tool":
             if left.get(message.tool_call_id):
@@ -52,9 +54,9 @@ def results_first(messages: Sequence[Message]) -> Sequence[Message]:
 
 
 def _in_order(messages: Sequence[Message]) -> bool:
-    """Returns whether before each result there are only other results, and the message that has its call; and
-    whether each call has one, but those that the conversation ends with."""
-    left: list[str] = []  # calls of the latest message that is no result, those without a result so far
+    """Returns whether only other results stand between each result and the message with its call, and whether
+    every call but those of the last message has a result."""
+    left: list[str] = []  # calls without a result so far, of the latest message that is not a result
     for message in messages:
         if message.role != "tool":
             if left:
@@ -69,12 +71,12 @@ def _in_order(messages: Sequence[Message]) -> bool:
 
 
 def _unanswered(group: Sequence[Message]) -> list[ToolCall]:
-    """The calls of a group's first message for which none of the others is the result."""
+    """Returns the calls of a group's first message that have no result in the group."""
     results = [message.tool_call_id for message in group[1:]]
     calls = []
     for call in group[0].tool_calls:
         if call.id in results:
-            results.remove(call.id)  # an id may be that of two calls
+            results.remove(call.id)  # two calls may have the same id
         else:
             calls.append(call)
     return calls

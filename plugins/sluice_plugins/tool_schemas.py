@@ -1,9 +1,10 @@
-"""The JSON Schema of a tool's arguments, as vendors take it. Pure.
+"""Adapts the JSON Schema of a tool's arguments to what vendors accept. Pure functions.
 
-OpenAI, Azure and DeepSeek refuse a schema without `"type": "object"` and, at OpenAI, without `properties`
-(langchain-ai/langchain-mcp-adapters#137, farion1231/cc-switch#5490). Anthropic, Bedrock and OpenAI refuse `anyOf`,
-`oneOf` and `allOf` at the top (anomalyco/opencode#35516): the properties of their branches are gathered, and the
-whole of it is said in words behind the tool's description, so that nothing is lost.
+OpenAI, Azure and DeepSeek refuse a schema without `"type": "object"`, OpenAI also one without `properties`
+(langchain-ai/langchain-mcp-adapters#137, farion1231/cc-switch#5490). Anthropic, Bedrock and OpenAI refuse
+`anyOf`, `oneOf` and `allOf` at the top level (anomalyco/opencode#35516): the properties of all branches are
+merged into one object, and the branches are appended as JSON to the tool's description, so that the model
+still reads them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ _MUST = "The arguments must also match this JSON Schema:"
 
 
 def object_schema(parameters: Mapping[str, Any] | None) -> Schema:
-    """The schema of an object, with its properties, though there may be none."""
+    """Returns the schema of an object that has `properties`, if need be an empty one."""
     schema = dict(parameters or {})
     if schema.get("type") != "object":
         schema = {"type": "object"} | {name: value for name, value in schema.items() if name != "type"}
@@ -30,8 +31,8 @@ def object_schema(parameters: Mapping[str, Any] | None) -> Schema:
 
 
 def is_closed(schema: Any) -> bool:
-    """Returns whether OpenAI follows this schema to the letter: each object in it must be closed, and all its
-    properties required. It refuses `strict` beside any other; Anthropic's tools may have optional ones.
+    """Returns whether OpenAI accepts this schema with `strict`: every object in it must be closed
+    (`additionalProperties` false), and all its properties required. Anthropic's tools may have optional ones.
 
     https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
     """
@@ -50,7 +51,7 @@ def is_closed(schema: Any) -> bool:
 
 
 def plain_tool(tool: Tool) -> tuple[str, Schema]:
-    """The description and the schema of a tool, without branches at the schema's top."""
+    """Returns the description and the schema of a tool, without branches at the schema's top level."""
     schema = object_schema(tool.parameters)
     branches = {name: schema.pop(name) for name in BRANCHES if name in schema}
     if not branches:
@@ -62,7 +63,8 @@ def plain_tool(tool: Tool) -> tuple[str, Schema]:
 
 
 def _gather(schema: Schema, branches: Sequence[Any], *, every: bool) -> None:
-    """Adds the branches' properties to the schema's. `every`: all branches hold, else one of them."""
+    """Merges the branches' properties into the schema. `every`: all branches apply (allOf), else one of
+    them."""
     properties = dict(schema["properties"])
     own = frozenset(properties)
     found = [_resolved(branch, schema) for branch in branches]
@@ -89,7 +91,7 @@ def _names(required: Any) -> set[str]:
 
 
 def _resolved(branch: Any, schema: Schema) -> Schema:
-    """A branch, or the definition that it refers to."""
+    """Returns the branch, or the definition that its `$ref` names; {} if there is none."""
     if type(branch) is not dict:
         return {}
     match branch.get("$ref"):

@@ -1,5 +1,5 @@
-"""Translates the parts of requests that every dialect but OpenAI's needs translated; checks endpoints; makes
-headers. Pure."""
+"""Helpers that several backends use to build requests: checks of URLs, headers of OpenAI's APIs, inline
+images, texts, tool call arguments, response formats. Pure functions."""
 
 import mimetypes
 from base64 import b64decode
@@ -36,7 +36,8 @@ class ResponseFormat(msgspec.Struct):
 
 
 def check_endpoint(base_url: str, headers: Mapping[str, str]) -> None:
-    """Raise ValueError for an unusable URL or header; the configuration's reader adds its place."""
+    """Raise ValueError for an unusable URL or header; the reader of the configuration adds where it
+    stands."""
     base_of(base_url)
     check_fields(headers.items())
 
@@ -44,8 +45,8 @@ def check_endpoint(base_url: str, headers: Mapping[str, str]) -> None:
 def account_headers(
     accept: str, organization: str | None, project: str | None, more: Mapping[str, str]
 ) -> tuple[tuple[str, str], ...]:
-    """The headers of a request to an API of OpenAI's: its account's, and `more` in place of any of the same
-    name.
+    """Returns the headers of a request to OpenAI's API: accept, organization and project. Headers in `more`
+    replace those of the same name.
 
     Standard: https://platform.openai.com/docs/api-reference/authentication
     """
@@ -59,7 +60,7 @@ def account_headers(
 
 
 def inline_image(url: str) -> Inline | None:
-    """The image of a data: URL (RFC 2397), None for an http(s) URL. Raises BadRequest."""
+    """Returns the image in a data: URL (RFC 2397), None for an http(s) URL. Raises BadRequest."""
     if is_http(url):
         return None
     inline = inline_data(url)
@@ -71,7 +72,7 @@ def inline_image(url: str) -> Inline | None:
 
 
 def result_text(message: Message) -> str:
-    """The text of a tool's result, for dialects without a field that says whether the tool failed."""
+    """Returns the text of a tool's result, for dialects without a field that says that the tool failed."""
     text = message.text
     return f"{FAILED}{text}" if message.failed and not text.lower().startswith("error") else text
 
@@ -81,23 +82,23 @@ _TEXTS = frozenset({"application/json", "application/xml", "application/javascri
 
 
 def is_text(media_type: str) -> bool:
-    """Returns whether files of this type are text, whatever their type is called."""
+    """Returns whether files of this media type are text, even if the type does not begin with text/."""
     return media_type.startswith("text/") or media_type in _TEXTS or media_type.endswith(("+json", "+xml"))
 
 
 def type_of_name(name: Any) -> str:
-    """The media type that a file's name tells; "" for none."""
+    """Returns the media type that a file's name implies; "" if none."""
     return (mimetypes.guess_type(name)[0] or "") if isinstance(name, str) else ""
 
 
 def decoded_text(encoded: str) -> str:
-    """Base64 decoded as UTF-8; invalid bytes become U+FFFD."""
+    """Returns Base64 decoded as UTF-8; invalid bytes become U+FFFD."""
     return b64decode(encoded).decode("utf-8", "replace")
 
 
 def json_object(arguments: str) -> Raw:
-    """A tool call's arguments unmodified, checked to be a JSON object; blank text becomes {}. Raises
-    BadRequest."""
+    """Returns a tool call's arguments unmodified if they are a JSON object; blank text becomes {}. Raises
+    BadRequest for anything else."""
     text = arguments.strip() or "{}"
     try:
         msgspec.json.decode(text, type=dict[str, Any])
@@ -111,10 +112,11 @@ UNREADABLE = "unreadable_arguments"
 
 
 def arguments_object(arguments: str) -> Raw:
-    """The arguments of an earlier call as the JSON object that vendors insist on.
+    """Returns the arguments of an earlier tool call as a JSON object, which vendors insist on.
 
-    Models write other things at times (half an object where the answer was cut, a list), and callers cannot
-    take that back: it is put into an object as text. Blank text, `null` and PHP's `[]` are no arguments.
+    Models sometimes write something else (half an object in a truncated answer, a list), which a caller
+    cannot change afterwards: such a text becomes a member of an object. Blank text, `null` and PHP's `[]`
+    become {}.
     """
     text = arguments.strip()
     if not text.isascii():
@@ -132,7 +134,7 @@ _NOTHING = (type(None), list, str)
 
 
 def response_format(wanted: Mapping[str, Any] | None) -> ResponseFormat:
-    """The requested format of the answer, text by default. Raises BadRequest."""
+    """Returns the requested format of the answer; text if none was requested. Raises BadRequest."""
     try:
         parsed = msgspec.convert(wanted or {}, ResponseFormat)
     except msgspec.ValidationError as error:

@@ -1,6 +1,5 @@
-"""Embeddings of upstreams that do not speak OpenAI's dialect: what its requests ask for, and its document
-made of vectors.
-from sluice_plugins.documents import BodyDecoder
+"""Embeddings by upstreams that do not speak OpenAI's dialect: reads the fields of OpenAI's request, and
+writes OpenAI's document from the vendor's vectors.
 
 Standard: https://platform.openai.com/docs/api-reference/embeddings
 """
@@ -35,7 +34,7 @@ _json = msgspec.json.Encoder().encode
 
 
 def texts_of(chat: ChatRequest) -> list[str]:
-    """The texts to embed. Raises BadRequest for tokens and for anything else."""
+    """Returns the texts to embed. Raises BadRequest for lists of tokens and for anything else."""
     given = (chat.wire or {}).get("input")
     texts = [given] if type(given) is str else given
     if type(texts) is not list or not texts or not all([type(text) is str for text in texts]):
@@ -49,8 +48,8 @@ def dimensions_of(chat: ChatRequest) -> int | None:
 
 
 def purpose_of(chat: ChatRequest, default: str) -> str:
-    """Returns the purpose of the vectors, in Cohere's terms: as the caller says (`input_type`, or `taskType`
-    of Gemini's dialect), else `default`. Raises BadRequest where the texts of one request are for several
+    """Returns what the vectors are for, in Cohere's terms: the caller's `input_type` (or `taskType` in
+    Gemini's dialect), else `default`. Raises BadRequest if the texts of one request have different
     purposes."""
     given = (chat.wire or {}).get("input_type")
     if type(given) is str and given:
@@ -63,14 +62,15 @@ def purpose_of(chat: ChatRequest, default: str) -> str:
 
 
 def task_of(one: Mapping[str, Any]) -> Mapping[str, Any]:
-    """One request of Gemini's dialect with what its `embedContentConfig` says in place of its own fields."""
+    """Returns one request of Gemini's dialect, with fields of its `embedContentConfig` in place of its
+    own."""
     config = one.get("embedContentConfig")
     return {**one, **config} if type(config) is dict else one
 
 
 class Vectors(msgspec.Struct, frozen=True):
-    """The content of an answer: vectors as they are written, in their order. `tokens`: of the input; None if
-    not reported. What is no whole number up to MOST_TOKENS is as if it were not reported."""
+    """Vectors as JSON text, in the order of the texts. `tokens`: those of the input; None if not reported. A
+    number that is not whole, or above MOST_TOKENS, counts as not reported."""
 
     vectors: Sequence[Raw]
     tokens: float | None = None
@@ -81,7 +81,7 @@ Read = Callable[[bytes], Vectors]
 
 
 class VectorsDecoder(BodyDecoder):
-    """Decodes a vendor's document of vectors, and writes it as OpenAI does."""
+    """Decodes a vendor's document of vectors, and writes it in OpenAI's form."""
 
     def __init__(self, read: Read) -> None:
         super().__init__()

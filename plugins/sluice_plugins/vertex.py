@@ -1,4 +1,4 @@
-"""Places of Google's Vertex AI. Pure."""
+"""Projects, locations and addresses of Google's Vertex AI. Pure functions."""
 
 import re
 
@@ -7,7 +7,7 @@ _PROJECT = re.compile(r"[A-Za-z0-9.:_-]{1,100}\Z").match
 
 
 def check_place(project: str, location: str) -> None:
-    """Raise ValueError for what is no project or location; a project may be absent ("")."""
+    """Raise ValueError for an invalid project or location; the project may be missing ("")."""
     if not _LOCATION(location):
         raise ValueError("location must be a region of Vertex AI such as europe-west4, or us, eu, global")
     if project and not _PROJECT(project):
@@ -15,7 +15,8 @@ def check_place(project: str, location: str) -> None:
 
 
 def vertex_address(location: str) -> str:
-    """The API's own address: https://cloud.google.com/vertex-ai/generative-ai/docs/learn/locations"""
+    """Returns the base URL of the API:
+    https://cloud.google.com/vertex-ai/generative-ai/docs/learn/locations"""
     if location == "global":
         return "https://aiplatform.googleapis.com"
     if location in ("us", "eu"):

@@ -1,9 +1,10 @@
-"""AWS: signs each request (Signature Version 4), with access keys from the sources of AWS's own SDKs.
+"""AWS credentials: sign each request (Signature Version 4) with access keys from the sources that AWS's own
+SDKs use.
 
-`source: auto` tries them in the SDKs' order: keys in the options, the environment (unless a profile is
-named), web identity, the profile's files, the container's endpoint (ECS, EKS Pod Identity), the instance's
-(IMDSv2). A profile that assumes a role, runs a process or signs in (SSO) is refused by name: use one of the
-others, or the kind `exec`.
+`source: auto` tries the sources in the SDKs' order: keys in the options, the environment (unless a profile is
+named), web identity, the profile's files, the container's endpoint (ECS, EKS Pod Identity), the endpoint of
+the EC2 instance (IMDSv2). A profile that assumes a role, runs a process or signs in by SSO is not supported
+and refused with an error: use another source, or credentials of the kind `exec`.
 """
 
 import re
@@ -28,15 +29,15 @@ _NAME = re.compile(r"[a-z0-9-]+")
 class Aws(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Access keys of AWS."""
 
-    region: str | None = None  # the region that is signed for; null: that of base_url, else AWS_REGION
-    service: str | None = None  # the service that is signed for; null: the backend's (bedrock)
+    region: str | None = None  # the region in signatures; null: that of base_url, else AWS_REGION
+    service: str | None = None  # the service in signatures; null: the backend's (bedrock)
     source: Source = (
         "auto"  # where keys come from: auto, environment, web_identity, profile, container or instance
     )
     profile: str | None = None  # the profile of ~/.aws; null: AWS_PROFILE, else default
-    access_key_id: Secret | None = None  # a key that stands here, as ${VAR} or ${file:/path}
-    secret_access_key: Secret | None = None  # the same key's secret
-    session_token: Secret | None = None  # the same key's session
+    access_key_id: Secret | None = None  # an access key in the configuration, as ${VAR} or ${file:/path}
+    secret_access_key: Secret | None = None  # the secret of access_key_id
+    session_token: Secret | None = None  # the session token of access_key_id, for temporary keys
 
     SERVICE: ClassVar[str] = "bedrock"
 
@@ -78,7 +79,7 @@ class Aws(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 
 def region_of(options: Aws, backend: object, environ: Mapping[str, str]) -> str:
-    """The region to sign for. Raises ValueError if none is configured."""
+    """Returns the region to sign for. Raises ValueError if none is configured."""
     found = _REGION.search(getattr(backend, "base_url", "") or "")
     region = options.region or (found["region"] if found else "") or getattr(backend, "region", None)
     region = region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
@@ -88,7 +89,7 @@ def region_of(options: Aws, backend: object, environ: Mapping[str, str]) -> str:
 
 
 def _check_sendable(keys: AwsKeys) -> None:
-    """Raise ValueError for keys with characters that a header cannot have."""
+    """Raise ValueError for keys with characters that a header must not contain."""
     lines_of((("x-amz-security-token", keys.token), ("authorization", keys.access_key)))
 
 

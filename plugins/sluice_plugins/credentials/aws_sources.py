@@ -34,7 +34,7 @@ MAX_FILE_BYTES = 1 << 20
 
 
 class _Given(msgspec.Struct):
-    """Keys in the format of the container's and the instance's endpoints."""
+    """Access keys as the container's and the instance's endpoints return them."""
 
     access_key: str = msgspec.field(name="AccessKeyId", default="")
     secret_key: str = msgspec.field(name="SecretAccessKey", default="")
@@ -43,7 +43,8 @@ class _Given(msgspec.Struct):
 
 
 class AwsSources:
-    """`profile` is the configured name; without `fetch` nothing is sent over the network."""
+    """Reads access keys. `profile`: the configured name. `fetch`: sends requests; None: only sources on this
+    machine are used."""
 
     def __init__(
         self, profile: str | None, region: str, environ: Mapping[str, str], fetch: Fetch | None
@@ -54,7 +55,8 @@ class AwsSources:
         self._fetch = fetch
 
     async def keys(self, source: str) -> Fresh[AwsKeys]:
-        """From one source, or with "auto" from the first that has any. Raises CredentialFailed."""
+        """Returns keys of one source, or for "auto" of the first source that has any. Raises
+        CredentialFailed."""
         match source:
             case "environment":
                 return self.of_environment()
@@ -96,7 +98,7 @@ class AwsSources:
         return Fresh(AwsKeys(key, secret, environ.get("AWS_SESSION_TOKEN", "")))
 
     def of_profile(self) -> Fresh[AwsKeys]:
-        """Reads both files: to be called in a thread."""
+        """Reads both files of AWS's tools, blocking: call it in a thread."""
         name = self._profile or self._environ.get("AWS_PROFILE") or "default"
         config = self._section("AWS_CONFIG_FILE", "config", name if name == "default" else f"profile {name}")
         found = {**config, **self._section("AWS_SHARED_CREDENTIALS_FILE", "credentials", name)}
@@ -208,8 +210,8 @@ class AwsSources:
 
 
 def _check_container(url: str) -> None:
-    """Raise CredentialFailed for HTTP without TLS to any host but this machine and the endpoints of ECS and
-    EKS."""
+    """Raise CredentialFailed for HTTP without TLS to any host except this machine and the fixed addresses of
+    ECS and EKS."""
     parts = urlsplit(url)
     if parts.scheme == "https" or parts.hostname == "localhost":
         return
@@ -244,7 +246,8 @@ def _keys(given: _Given, source: str) -> Fresh[AwsKeys]:
 
 
 def _element(xml: str, name: str) -> str:
-    """The text of the first element of this name; "" where there is none. Keys and codes need no entities."""
+    """Returns the text of the first element of this name; "" if there is none. Keys and codes have no
+    entities."""
     found = re.search(rf"<{name}>\s*([\w+/=.:-]{{1,4096}})\s*</{name}>", xml)
     return found[1] if found else ""
 

@@ -1,9 +1,9 @@
-"""Microsoft Entra: access tokens for Azure OpenAI and Foundry. (For an API key use the kind `static`, with
-`header: api-key`.)
+"""Microsoft Entra credentials: access tokens for Azure OpenAI and Foundry. (For an API key use the kind
+`static`, with `header: api-key`.)
 
-`source: auto` takes the first that is configured: a client's secret, workload identity
-(AZURE_FEDERATED_TOKEN_FILE, as AKS sets it), and then the managed identity of the machine (App Service's
-endpoint, else IMDS).
+`source: auto` uses the first one that is configured: a client secret, a workload identity
+(AZURE_FEDERATED_TOKEN_FILE, as AKS sets it), else the managed identity of the machine (App Service's
+endpoint, or IMDS).
 
 https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
 https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
@@ -38,17 +38,15 @@ class Azure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     source: Source = (
         "auto"  # where tokens come from: auto, client_secret, workload_identity or managed_identity
     )
-    tenant_id: str | None = None  # the tenant; null: AZURE_TENANT_ID
-    client_id: str | None = (
-        None  # the application, or the identity that the machine shall use; null: AZURE_CLIENT_ID
-    )
+    tenant_id: str | None = None  # the tenant in Entra; null: AZURE_TENANT_ID
+    client_id: str | None = None  # the application, or the managed identity to use; null: AZURE_CLIENT_ID
     client_secret: Secret | None = (
         None  # the application's secret, as ${VAR} or ${file:/path}; null: AZURE_CLIENT_SECRET
     )
-    token_file: str | None = None  # the file with the workload's own token; null: AZURE_FEDERATED_TOKEN_FILE
-    scope: str = SCOPE  # what the token is good for
+    token_file: str | None = None  # the workload's federated token; null: AZURE_FEDERATED_TOKEN_FILE
+    scope: str = SCOPE  # the OAuth scope of the token
     authority: str | None = (
-        None  # where tokens are got; null: AZURE_AUTHORITY_HOST, else login.microsoftonline.com
+        None  # the address that issues tokens; null: AZURE_AUTHORITY_HOST, else login.microsoftonline.com
     )
 
     def check(self, backend: object, environ: Mapping[str, str]) -> None:
@@ -63,7 +61,7 @@ class Azure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Identity:
-    """The options, completed by the environment."""
+    """The options, with values of the environment for those that are not set."""
 
     def __init__(self, options: Azure, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -80,7 +78,8 @@ class Identity:
     __repr__ = object.__repr__
 
     def source(self) -> Source:
-        """The source to use. Raises CredentialFailed if a setting that it needs is missing."""
+        """Returns the source to use. Raises CredentialFailed if a setting that the source needs is
+        missing."""
         source = self._wanted
         if source == "auto":
             named = bool(self._tenant and self._client)

@@ -1,9 +1,9 @@
-"""A key or token printed by a program of the operator's: for vaults and identity systems without a kind of
-their own.
+"""Credentials that a program prints: a key or token from a vault or identity system that has no kind of
+credentials here.
 
-The program is run without a shell, with the gateway's environment and no input, and prints one JSON object:
-`{"token": "…", "expires_at": "2026-12-01T12:00:00Z"}`. `expires_at` may be seconds since the epoch, too;
-without it the program is run each hour. Its stderr is discarded: it may hold a secret.
+The program runs without a shell, with the gateway's environment and no input, and prints one JSON object:
+`{"token": "…", "expires_at": "2026-12-01T12:00:00Z"}`. `expires_at` may also be seconds since the epoch;
+without it the program runs once an hour. Its stderr is discarded, since it may contain a secret.
 """
 
 import asyncio
@@ -32,10 +32,10 @@ class _Printed(msgspec.Struct):
 
 
 class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The output of the program."""
+    """A key or token that a program prints."""
 
-    command: tuple[str, ...]  # the program and its arguments; no shell reads them
-    timeout: Seconds = Seconds(10)  # how long it may take
+    command: tuple[str, ...]  # the program and its arguments, run without a shell
+    timeout: Seconds = Seconds(10)  # how long the program may run
     header: str | None = None  # the header that carries the token, such as api-key; null: the backend's own
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                start_new_session=True,  # so that its children can be ended with it
+                start_new_session=True,  # so that the processes that it starts can be killed with it
             )
         except OSError as error:
             raise CredentialFailed(
@@ -107,7 +107,7 @@ def _read(output: bytes, program: str) -> Fresh[str]:
 
 
 def _seconds(moment: str | float | None) -> float | None:
-    """Seconds since the epoch. A time without a zone is UTC. Raises ValueError."""
+    """Returns seconds since the epoch. A time without a time zone is UTC. Raises ValueError."""
     if not isinstance(moment, str):
         return moment
     when = datetime.fromisoformat(moment)

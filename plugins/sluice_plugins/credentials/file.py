@@ -1,10 +1,10 @@
-"""A key in a file that may be replaced at any time: a Kubernetes Secret or ConfigMap, or the file of an
-agent.
+"""Credentials in a file whose key may be replaced at any time: a Kubernetes Secret or ConfigMap, or a file
+that an agent writes.
 
-The file is checked once a second in a thread, and read if its target, time or size has changed, so swapped
-symlinks (Kubernetes' `..data`) are followed. When the upstream refuses a key, the file is checked again at
-once, so that a key that is replaced and revoked at the same moment fails no call. While the file is missing,
-empty or half written, the last key stays in use.
+The file is checked once a second in a thread, and read again if the target of its links, its time or its size
+has changed, so swapped symlinks (Kubernetes' `..data`) are noticed. When the upstream refuses a key, the file
+is checked at once: a key that is replaced and revoked at the same moment fails no call. While the file is
+missing, empty or incomplete, the last key stays in use.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ State = tuple[int, int, int, int]
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A key in a file, which is watched."""
+    """A key in a file, which is read again when it changes."""
 
-    path: str  # the file that holds the key and nothing else
-    header: str | None = None  # the header that carries it, such as api-key; null: the backend's own
+    path: str  # the file with the key and nothing else
+    header: str | None = None  # the header that carries the key, such as api-key; null: the backend's own
 
     def check(self, backend: object, environ: Mapping[str, str]) -> None:
         key_field_of(backend, self.header).line("key")
@@ -44,7 +44,8 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 def key_in(path: str) -> str:
-    """The key in a file, without the line's end. Raises ValueError, which never quotes the file's content."""
+    """Returns the key in a file, without the line end. Raises ValueError, which never quotes the file's
+    content."""
     try:
         with Path(path).open("rb") as file:
             text = file.read(MAX_FILE_BYTES + 1).decode().strip("\r\n")
@@ -79,7 +80,7 @@ class _Look(msgspec.Struct):
 
 
 class FileKey(UnmodifiedKey):
-    """The file's key. `sleep` is awaited between two checks."""
+    """The key of a file, checked regularly; `sleep` waits between two checks."""
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class FileKey(UnmodifiedKey):
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Read the file, and watch it from now on."""
+        """Read the file, and start checking it regularly."""
         self._take(self._look())
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
@@ -113,7 +114,7 @@ class FileKey(UnmodifiedKey):
         return self._line != lines
 
     async def look(self) -> None:
-        """Look at the file now."""
+        """Check the file now."""
         self._take(await asyncio.to_thread(self._look))
 
     async def close(self) -> None:
@@ -127,8 +128,8 @@ class FileKey(UnmodifiedKey):
             await self.look()
 
     def _look(self) -> _Look:
-        """Look at the file, and read it where it has changed. In a thread: the disk may be somebody
-        else's."""
+        """Check the file, and read it if it has changed. Runs in a thread, because the file may be on a slow
+        network disk."""
         state = _state_of(self._path)
         if state is not None and state == self._seen:
             return _Look(state)

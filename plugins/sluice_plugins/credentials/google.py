@@ -1,9 +1,9 @@
-"""Google Cloud: OAuth access tokens by Application Default Credentials (AIP-4110), for Vertex AI.
+"""Google Cloud credentials: OAuth access tokens by Application Default Credentials (AIP-4110), for Vertex AI.
 
-`file` (else GOOGLE_APPLICATION_CREDENTIALS, else the file of `gcloud auth application-default login`) holds a
-service account's key, a user's refresh token, or workload identity federation with the subject's token in a
-file or at a URL. Without any file the token comes from the metadata server of Google's machines. For an API
-key (also that of express mode) use the kind `static`.
+The option `file` (else GOOGLE_APPLICATION_CREDENTIALS, else the file of `gcloud auth application-default
+login`) names a file with a service account's key, a user's refresh token, or the configuration of workload
+identity federation, whose subject token is in a file or at a URL. Without any file the token comes from the
+metadata server of a Google Cloud machine. For an API key (also in express mode) use the kind `static`.
 
 https://google.aip.dev/auth/4110 and the pages beside it
 """
@@ -28,7 +28,7 @@ ASSERTED = 3600
 
 
 class _File(msgspec.Struct):
-    """The fields of a credentials file, of any of the three types."""
+    """The fields of a credentials file, of all its types."""
 
     type: str
     client_email: str = ""
@@ -56,9 +56,9 @@ class Google(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Access tokens of Google Cloud."""
 
     file: str | None = (
-        None  # a credentials file; null: GOOGLE_APPLICATION_CREDENTIALS, gcloud's, else the metadata server
+        None  # the credentials file; null: GOOGLE_APPLICATION_CREDENTIALS, gcloud's, else the metadata server
     )
-    scope: str = SCOPE  # what the token is good for
+    scope: str = SCOPE  # the OAuth scope of the token
 
     def check(self, backend: object, environ: Mapping[str, str]) -> None:
         try:
@@ -76,7 +76,7 @@ class Google(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def file_of(configured: str | None, environ: Mapping[str, str]) -> str:
-    """The credentials file; "" for none: then the metadata server is used."""
+    """Returns the path of the credentials file; "" if there is none, and the metadata server is used."""
     path = configured or environ.get("GOOGLE_APPLICATION_CREDENTIALS", "")
     if path:
         return path
@@ -108,7 +108,7 @@ def _check(file: _File, path: str) -> None:
 
 
 class Tokens:
-    """Fetches tokens with a credentials file, which is read again each time."""
+    """Fetches access tokens. The credentials file is read again for each."""
 
     def __init__(self, path: str, scope: str, setting: Setting) -> None:
         self._path = path
@@ -134,7 +134,7 @@ class Tokens:
         return await self._of_federation(file)
 
     def assertion(self, file: _File) -> str:
-        """The JWT with which a service account requests a token (RFC 7523 3), signed with RS256."""
+        """Returns the JWT with which a service account requests a token (RFC 7523 3), signed with RS256."""
         import jwt
 
         now = int(self._setting.wall())
@@ -152,7 +152,8 @@ class Tokens:
             raise CredentialFailed(f"{self._path} has a private_key that cannot be used") from None
 
     async def _of_federation(self, file: _File) -> Fresh[str]:
-        """https://docs.cloud.google.com/iam/docs/reference/sts/rest/v1/TopLevel/token"""
+        """Exchange the subject's token:
+        https://docs.cloud.google.com/iam/docs/reference/sts/rest/v1/TopLevel/token"""
         form = {
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
             "audience": file.audience,
@@ -167,7 +168,8 @@ class Tokens:
         return await self._as_account(file.service_account_impersonation_url, token.value)
 
     async def _subject(self, source: Mapping[str, Any]) -> str:
-        """The subject's token, from a file or a URL; as text, or a field of JSON."""
+        """Returns the subject's token from a file or a URL, which has it as text or as a field of a JSON
+        object."""
         match source:
             case {"file": str(path)}:
                 text = await asyncio.to_thread(text_of, path)
@@ -197,7 +199,7 @@ class Tokens:
         return text
 
     async def _as_account(self, url: str, token: str) -> Fresh[str]:
-        """A token of the service account that the workload may act as."""
+        """Returns a token of the service account that the workload impersonates."""
         check_endpoint(url)
         body = msgspec.json.encode({"scope": [self._scope], "lifetime": f"{ASSERTED}s"})
         headers = (("content-type", "application/json"), BEARER.header(token))

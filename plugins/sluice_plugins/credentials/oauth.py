@@ -25,15 +25,16 @@ class _Answer(msgspec.Struct):
 
 
 async def token_of(setting: Setting, url: str, form: Mapping[str, str], headers: Headers = ()) -> Fresh[str]:
-    """Exchange a form for a token. Raises CredentialFailed, with the endpoint's error code."""
+    """Send a form and return the token in the answer. Raises CredentialFailed, with the endpoint's error
+    code."""
     check_endpoint(url)
     body = urlencode(form).encode()
     return await token_for(setting, UpstreamRequest(url, (*FORM, *headers), body))
 
 
 async def token_for(setting: Setting, request: UpstreamRequest) -> Fresh[str]:
-    """Send a request for a token. Microsoft's metadata servers write numbers as text, so decoding is not
-    strict."""
+    """Send a request and return the token in the answer. Microsoft's metadata servers write numbers as
+    strings, so decoding is not strict."""
     answer = await setting.fetch(request)
     try:
         given = msgspec.json.decode(answer.body, type=_Answer, strict=False)
@@ -49,7 +50,7 @@ async def token_for(setting: Setting, request: UpstreamRequest) -> Fresh[str]:
 
 
 def _code(error: object) -> str:
-    """An error's code (RFC 6749 5.2); descriptions are left out, since they may repeat what was sent."""
+    """Returns an error's code (RFC 6749 5.2), without its description, which may repeat what was sent."""
     return (
         f" ({error})"
         if isinstance(error, str) and error.replace("_", "").isalpha() and len(error) <= 64
@@ -58,14 +59,14 @@ def _code(error: object) -> str:
 
 
 def check_endpoint(url: str) -> None:
-    """Raise CredentialFailed unless secrets would go over TLS or to this machine."""
+    """Raise CredentialFailed for a URL that would send secrets without TLS to another machine."""
     parts = urlsplit(url)
     if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
         raise CredentialFailed("a token endpoint must be an https:// URL")
 
 
 def text_of(path: str) -> str:
-    """A file's text, to be called in a thread. Raises CredentialFailed."""
+    """Returns a file's text, blocking: call it in a thread. Raises CredentialFailed."""
     try:
         with Path(path).open("rb") as file:
             return file.read(MAX_FILE_BYTES).decode().strip()

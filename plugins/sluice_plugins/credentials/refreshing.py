@@ -1,9 +1,9 @@
-"""Fetches expiring keys and tokens in the background, before they expire, so that requests need not wait for
-them.
+"""Fetches keys and tokens that expire in the background, before they expire, so that requests need not wait
+for them.
 
-One task per credential fetches at the start, then at a random 75 to 85 % of the lifetime (so that processes
-do not fetch at the same time), and after a failure with a backoff that doubles to a minute. Until it expires
-the old value is used.
+Each credential has one task. It fetches at the start, then after a random 75 to 85 % of the value's lifetime
+(so that processes do not all fetch at the same time), and after a failure with a backoff that doubles up to a
+minute. Until it expires the old value stays in use.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ Pause = Callable[[asyncio.Event, float], Awaitable[object]]
 
 
 async def pause(wake: asyncio.Event, seconds: float) -> None:
-    """Returns after so many seconds, or when `wake` is set."""
+    """Wait `seconds`, or until `wake` is set."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await wake.wait()
@@ -52,9 +52,10 @@ def _anything(value: object) -> None: ...
 
 
 class Refreshed(Generic[T]):
-    """A value kept fresh by `fetch`, which raises CredentialFailed. `start` it within the event loop.
+    """A value that is fetched again before it expires. `fetch` raises CredentialFailed. Call `start` within
+    the event loop.
 
-    `check` raises ValueError for a value that cannot be sent; it is then rejected.
+    `check` raises ValueError for a value that cannot be sent in a request; such a value is rejected.
     """
 
     def __init__(
@@ -78,15 +79,16 @@ class Refreshed(Generic[T]):
         self._running = asyncio.get_running_loop().create_task(self._run())
 
     def now(self) -> T | None:
-        """The current value; None if there is none or it has expired."""
+        """Returns the current value; None if there is none or it has expired."""
         return self._value if self._wall() < self._expires else None
 
     def held(self) -> T | None:
-        """The current value, even if it has expired."""
+        """Returns the current value, even if it has expired."""
         return self._value
 
     async def ready(self) -> None:
-        """Wait for a value, WAIT seconds at most. Raises CredentialFailed, at once after a failed fetch."""
+        """Wait for a value, WAIT seconds at most. Raises CredentialFailed, at once if the last fetch
+        failed."""
         if self.now() is None:
             if not self._failing:
                 self._hurry()
@@ -95,8 +97,8 @@ class Refreshed(Generic[T]):
                 raise CredentialFailed(self._why)
 
     async def renewed(self, refused: T | None) -> bool:
-        """Returns whether there is another value than the refused one; fetches it unless the last fetch was
-        within SPACING."""
+        """Returns whether the current value is another than the one that was refused. Fetches one first,
+        unless the last fetch was less than SPACING ago."""
         if self.now() not in (None, refused):
             return True
         if self._setting.clock() - self._fetched_at >= SPACING:
@@ -135,7 +137,7 @@ class Refreshed(Generic[T]):
             self._done.clear()
 
     async def _refresh(self) -> float | None:
-        """Seconds until the next fetch; None where this one failed."""
+        """Fetch once. Returns the seconds until the next fetch; None if this one failed."""
         try:
             async with asyncio.timeout(MAX_FETCH_SECONDS):
                 fresh = await self._fetch()
@@ -165,7 +167,7 @@ class Refreshed(Generic[T]):
 
 
 class Token:
-    """A fetched token in one header, `authorization: Bearer …` for most kinds."""
+    """A fetched token in one header; for most kinds of credentials `authorization: Bearer …`."""
 
     def __init__(
         self, tokens: Refreshed[str], line_of: Callable[[str], bytes], field: str = "authorization"

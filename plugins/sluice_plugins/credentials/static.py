@@ -1,4 +1,4 @@
-"""A key from the configuration, usually as ${VAR} or ${file:/path}. It changes only with a restart."""
+"""A key in the configuration, usually as ${VAR} or ${file:/path}. Only a restart changes it."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,7 +13,7 @@ class Static(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """A key in the configuration."""
 
     api_key: Secret  # the key itself, as ${VAR} or ${file:/path}
-    header: str | None = None  # the header that carries it, such as api-key; null: the backend's own
+    header: str | None = None  # the header that carries the key, such as api-key; null: the backend's own
 
     def check(self, backend: object, environ: Mapping[str, str]) -> None:
         key_field_of(backend, self.header).line("key")
@@ -29,7 +29,7 @@ class Static(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class UnmodifiedKey:
-    """A key that is sent unmodified. `take` replaces it."""
+    """A key that is sent as it is, without signing. `take` replaces it."""
 
     def __init__(self, field: str) -> None:
         self.fields = frozenset({field})

@@ -1,1 +1,1 @@
-"""The interceptors that come along (`sluice.proxy.interceptors`), one file each, and its entry point."""
+"""Interceptors that are part of Sluice (`sluice.proxy.interceptors`): one file and one entry point each."""

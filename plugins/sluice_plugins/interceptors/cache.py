@@ -1,10 +1,9 @@
-"""Answers chats that were asked before, word for word, from memory: an exact-match cache of one alias in one
-process.
+"""An exact-match cache for one alias in one process: a chat that is equal to an earlier one is answered from
+memory.
 
-What is kept of an answer is its text. So only answers that are nothing but text are kept (no tool calls, no
-reasoning), and only chats are looked up that ask for no more: those with fields that this file does not know
-go to the targets, as do those with tools or a session, unless the options say otherwise. Streamed and whole
-answers share entries.
+Only the text of an answer is stored, so answers with tool calls or reasoning are not. Only chats that a text
+can answer are looked up: chats with request fields that this file does not know go to the targets, and so do
+chats with tools or a session unless the options allow them. Streamed and whole answers share entries.
 """
 
 import hashlib
@@ -22,34 +21,36 @@ from sluice.proxy.run import CallRun
 
 HEADER = "x-sluice-cache"
 MAX_REQUEST_BYTES = 256 << 10
-"""Bytes of a request's body that is looked up: a larger one would hold up the event loop while it is
-hashed."""
+"""The largest request body, in bytes, that is looked up: hashing a larger one would block the event loop for
+too long."""
 OVERHEAD = 600
-"""Bytes that an entry takes beside its text, about."""
+"""Bytes of memory that an entry takes beside its text, roughly."""
 UNHEEDED = frozenset({"stream", "stream_options"})
-"""Fields of a request that make no other answer."""
+"""Request fields that do not affect the answer."""
 KNOWN = UNHEEDED | {
     "model", "messages", "system", "instructions", "input", "user", "metadata", "service_tier", "safety_identifier",
     "prompt_cache_key", "temperature", "top_p", "top_k", "seed", "stop", "stop_sequences", "max_tokens",
     "max_completion_tokens", "max_output_tokens", "frequency_penalty", "presence_penalty", "logit_bias", "response_format",
     "reasoning_effort", "reasoning", "thinking", "verbosity", "store", "n", "tools", "tool_choice", "parallel_tool_calls",
 }  # fmt: skip
-"""Fields of OpenAI's and Anthropic's requests to which an answer is text; what asks for more (logprobs,
-audio) is not here."""
+"""Fields of OpenAI's and Anthropic's requests that a text can answer; fields that ask for more (logprobs, audio)
+are not among them."""
 
 
 class Cache(msgspec.Struct, frozen=True):
-    """Answers chats that were asked before, word for word, from memory.
+    """Answers chats that are equal to an earlier one from memory.
 
-    `scope`: who shares answers: the calls of one key, those of one tenant, or all calls of the alias.
+    `scope`: whose calls share answers: those of one key, those of one tenant, or all calls of the alias.
     """
 
-    ttl: Seconds = Seconds(300)  # how long an answer is given again
-    size: Bytes = Bytes(64 << 20)  # memory for answers, in each process; the one unused for longest gives way
-    answer: Bytes = Bytes(256 << 10)  # the longest answer that is kept
-    scope: Literal["key", "tenant", "alias"] = "tenant"  # who shares answers
-    tools: bool = False  # also chats that have tools, where the answer calls none
-    sessions: bool = False  # also turns of sessions, where the whole conversation is the same
+    ttl: Seconds = Seconds(300)  # how long an answer is used again
+    size: Bytes = Bytes(
+        64 << 20
+    )  # memory for answers, in each process; the least recently used one goes first
+    answer: Bytes = Bytes(256 << 10)  # the longest answer that is stored
+    scope: Literal["key", "tenant", "alias"] = "tenant"  # whose calls share answers
+    tools: bool = False  # whether chats with tools are cached, too, where the answer calls none
+    sessions: bool = False  # whether turns of sessions are cached, too, where the whole conversation is equal
 
     def __post_init__(self) -> None:
         for name in ("ttl", "size", "answer"):
@@ -61,7 +62,7 @@ class Cache(msgspec.Struct, frozen=True):
 
 
 class CachedAnswer(msgspec.Struct, frozen=True, gc=False):
-    """`until` on the cache's clock; `size` in bytes."""
+    """A stored answer. `until`: when it expires, on the cache's clock; `size` in bytes."""
 
     text: str
     model: str
@@ -71,7 +72,8 @@ class CachedAnswer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Answers:
-    """Answers by key, the one that was unused for longest first. `size` bounds their bytes."""
+    """Answers by key, ordered by their last use, the oldest first. `size` is the most bytes of all
+    together."""
 
     def __init__(self, size: int, clock: Callable[[], float]) -> None:
         self._size = size
@@ -90,7 +92,7 @@ class Answers:
         return answer
 
     def keep(self, key: bytes, answer: CachedAnswer) -> None:
-        """Keeps it, if it is not larger than all there may be."""
+        """Stores an answer, unless it is larger than the whole cache may be."""
         self._pop(key)
         if answer.size > self._size:
             return
@@ -110,7 +112,7 @@ class Answers:
 
 
 class ResponseCache:
-    """The interceptor. It is kept over reloads that leave its options alone, with what it holds."""
+    """The interceptor. A reload that does not change its options keeps it and its answers."""
 
     def __init__(self, options: Cache, clock: Callable[[], float]) -> None:
         self._options = options
@@ -135,7 +137,7 @@ class ResponseCache:
         self._keep(key, run)
 
     def key_of(self, run: CallRun) -> bytes | None:
-        """Returns the key that the call is looked up by; None if it must not be answered from the cache."""
+        """Returns the cache key of the call; None if the call must not be answered from the cache."""
         call = run.call
         chat = call.chat
         if not self._takes(chat) or call.size > MAX_REQUEST_BYTES:
@@ -162,7 +164,7 @@ class ResponseCache:
         )
 
     def _keep(self, key: bytes, run: CallRun) -> None:
-        """Keeps the answer that the client has got, if it is complete and nothing but text."""
+        """Stores the answer that the client got, if it is complete and has nothing but text."""
         winner = run.winner
         if winner is None or run.call.end != "done":
             return
@@ -177,8 +179,8 @@ class ResponseCache:
 
 
 def asks_of(chat: ChatRequest) -> Any:
-    """Everything of a chat that its answer depends on, ready for JSON: the caller's own fields, or what was
-    read of them."""
+    """Returns everything in a chat that its answer depends on, ready for JSON: the caller's own fields, or
+    the fields of the parsed request if there are none."""
     if chat.wire is not None:
         return [chat.dialect, {name: value for name, value in chat.wire.items() if name not in UNHEEDED}]
     return [
