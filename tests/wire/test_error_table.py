@@ -236,6 +236,7 @@ WORDS: dict[str, tuple[str, ...]] = {
         "Vector store vs_1 does not exist",
     ),
     "overloaded": (
+        "Too many connections, please wait before trying again.",
         "The engine is currently overloaded, please try again later",
         "Service tier capacity exceeded for this model.",
         "No capacity available for model gemini-3.1-flash-lite on the server",

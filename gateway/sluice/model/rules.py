@@ -63,7 +63,10 @@ class ModelRules(msgspec.Struct, frozen=True):
     prefill          it continues a last message of the assistant; otherwise a cut answer is not continued in this way,
                      whatever the target's option says
     cache_marks      the form of callers' marks for the prompt cache, if its dialect has none for every model (OpenAI's)
-    replies          an assistant's message is needed between results of tools and a user's message (Mistral)
+    replies          roles have an order: results of tools directly behind their calls, an assistant's message between them
+                     and a user's, and the system's only at the beginning or behind a user's (Mistral)
+    blank_answers    it accepts messages of the assistant without content and calls
+    thinking_switch  the `type` of `thinking` that stands for any effort, and for none, if it has no efforts
     blank_reasoning  tool calls of earlier messages need some reasoning while it thinks (DeepSeek, Moonshot)
     least_tokens     the smallest token limit
     """
@@ -88,6 +91,8 @@ class ModelRules(msgspec.Struct, frozen=True):
     prefill: bool = True
     cache_marks: CacheMarks = ""
     replies: bool = False
+    blank_answers: bool = True
+    thinking_switch: tuple[str, ...] = ()
     blank_reasoning: bool = False
     least_tokens: int = 0
 
@@ -136,6 +141,8 @@ class ModelRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefill: bool | None = None
     cache_marks: CacheMarks | None = None
     replies: bool | None = None
+    blank_answers: bool | None = None
+    thinking_switch: tuple[str, str] | None = None
     blank_reasoning: bool | None = None
     least_tokens: int | None = None
 
@@ -167,6 +174,8 @@ _LATER_WINS = (
     "prefill",
     "cache_marks",
     "replies",
+    "blank_answers",
+    "thinking_switch",
     "blank_reasoning",
     "least_tokens",
 )

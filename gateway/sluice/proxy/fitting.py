@@ -6,7 +6,7 @@ returned unchanged, so that its text can still be forwarded verbatim.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -291,7 +291,10 @@ class Fitting:
             out[names[0]] = fitted.sampling.max_tokens
 
     def _surplus(self, out: Mapping[str, Any]) -> list[str]:
-        given = [[name for name in group if out.get(name) not in (None, [])] for group in self._rules.either]
+        given = [
+            [name for name in group if name not in self._drop and out.get(name) not in (None, [])]
+            for group in self._rules.either
+        ]
         return [name for group in given for name in group[1:]]
 
     def _message(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -316,10 +319,7 @@ class Fitting:
         of_chat: dict[str, Any] = {}
         for name in rules.default:
             self._take(name, chat, self._default, of_sampling, of_chat, only_absent=True)
-        surplus = [
-            [name for name in group if _is_given(name, chat, of_sampling)][1:] for group in rules.either
-        ]
-        names = [*self._drop, *(name for group in surplus for name in group)]
+        names = [*self._drop, *[name for group in rules.either for name in _second(group, chat, of_sampling)]]
         if self._translates(chat):
             names = [name for name in names if name not in VENDOR_FIELDS]
         for name in names:
@@ -379,6 +379,13 @@ class Fitting:
         if role in ("system", "user", "assistant"):
             return msgspec.structs.replace(message, role=role)
         return message
+
+
+def _second(group: Sequence[str], chat: ChatRequest, of_sampling: Mapping[str, Any]) -> list[str]:
+    """Returns the names in this group behind the first that the request has, but for other names of the same
+    field of the vocabulary (`thinking` and `reasoning_effort`)."""
+    given = [name for name in group if _is_given(name, chat, of_sampling)]
+    return [name for name in given[1:] if _CHAT.get(name, name) != _CHAT.get(given[0], given[0])]
 
 
 def _is_given(name: str, chat: ChatRequest, of_sampling: Mapping[str, Any]) -> bool:

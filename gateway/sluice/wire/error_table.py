@@ -312,6 +312,8 @@ WORDS: tuple[Row, ...] = (
     Row("billing", "re:need (a )?positive balance", "zebbern/no-cost-ai#24"),
     Row("billing", "re:budget has been exceeded! (current cost|team)", "BerriAI/litellm#14144"),
     Row("billing", "欠费", "langgenius/dify#5850"),
+    # no capacity, in words of a rate limit
+    Row("overloaded", "too many connections", _BEDROCK),
     # too many requests at a time
     Row(
         "rate_limited",

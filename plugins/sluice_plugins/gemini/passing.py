@@ -14,7 +14,6 @@ from sluice.model.events import ReasoningDelta, StreamEvent, TextDelta, Verbatim
 from sluice.wire.jsontext import value_of
 from sluice.wire.lenient import encoded, parse_again
 from sluice.wire.separators import without_separators
-from sluice.wire.sse import Event
 from sluice_plugins.decoding import MAX_EVENT
 from sluice_plugins.documents import MAX_DOCUMENT, WHITE, WholeOrStream
 from sluice_plugins.gemini.stream import GenerateDecoder
@@ -30,12 +29,11 @@ class PassingDecoder(GenerateDecoder):
     """Decodes one answer, and yields its chunks at the end of each batch. `mended`: one of them had to be written
     anew."""
 
-    __slots__ = ("_passed", "_payload", "mended")
+    __slots__ = ("_passed", "mended")
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
         super().__init__(strict=strict, max_event=max_event, keep_stop=keep_stop)
         self._passed: list[bytes] = []
-        self._payload = b""
         self.mended = False
 
     def _walk(self, data: bytes, events: list[StreamEvent]) -> None:
@@ -55,18 +53,14 @@ class PassingDecoder(GenerateDecoder):
             events.append(Verbatim(b"".join(self._passed)))
             self._passed.clear()
 
-    def _take(self, frame: Event, events: list[StreamEvent]) -> None:
-        self._payload = frame.data
-        super()._take(frame, events)
-
-    def _chunk(self, chunk: Any, events: list[StreamEvent]) -> None:
-        values, payload = self._parsed, self._payload
+    def _chunk(self, chunk: Any, data: bytes, events: list[StreamEvent]) -> None:
+        payload = data
         try:
-            super()._chunk(chunk, events)
+            super()._chunk(chunk, data, events)
         except UpstreamError:
-            self._pass_content(values if values is not None else parse_again(payload))
+            self._pass_content(self._parsed if self._parsed is not None else parse_again(payload))
             raise
-        if values is not None:
+        if (values := self._parsed) is not None:
             self.mended = True
             if values.get("candidates"):
                 values = {**values, "candidates": [_named(one) for one in values["candidates"]]}

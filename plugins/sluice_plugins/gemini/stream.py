@@ -24,9 +24,14 @@ Sources of the answer become events at its end (`sluice_plugins.gemini.sources`)
 
 Counts are the whole answer's so far. `toolUsePromptTokenCount` is input; `thoughtsTokenCount` is output,
 beside `candidatesTokenCount`. (https://ai.google.dev/api/generate-content#UsageMetadata)
+
+Proxies may write names in snake_case, as Google's own Python SDK shows them, and Code Assist puts each answer
+into `{"response": …}`. Such a chunk has none of the names by which the first chunk is known, and is then read
+anew with the names of this page; so are all that follow it (google-gemini/gemini-cli: `CaGenerateContentResponse`).
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -46,7 +51,7 @@ from sluice.model.events import (
     Usage,
     Working,
 )
-from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, parse, whole_characters
+from sluice.wire.lenient import REPLACEMENT, Halves, encoded, fit, parse, value_again, whole_characters
 from sluice.wire.seals import GOOGLES
 from sluice.wire.sse import Event, EventStream
 from sluice.wire.upstream_errors import reported_error
@@ -144,6 +149,41 @@ class _Chunk(msgspec.Struct):
 
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
+_SNAKE = re.compile("_([a-z])")
+
+
+def _refuse(data: bytes) -> _Chunk:
+    """Stands in place of the fast decoder in streams with other names."""
+    raise msgspec.DecodeError
+
+
+def _in_camel_case(value: Any) -> Any:
+    """Returns a chunk's values with the names of the API; what is within a call's arguments is left alone."""
+    if type(value) is list:
+        return [_in_camel_case(inner) for inner in value]
+    if type(value) is not dict:
+        return value
+    named: dict[str, Any] = {}
+    for name, inner in value.items():
+        here = _SNAKE.sub(lambda found: found[1].upper(), name)
+        if here == name or here not in value:  # the API's own name is the one that counts
+            named[here] = inner if here == "args" else _in_camel_case(inner)
+    return named
+
+
+def _fitted(values: Any) -> _Chunk:
+    return msgspec.convert(fit(values, _Chunk)[0], _Chunk)
+
+
+def _unwrapped(value: Any) -> Any:
+    """Returns the answer in Code Assist's envelope; anything else as it is."""
+    match value:
+        case {"response": dict(answer)} if "candidates" not in value:
+            return answer
+        case _:
+            return value
+
+
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _STEP = re.compile(
     r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d{1,9})\]|\[(?P<quote>['\"])(?P<quoted>.*?)(?P=quote)\]"
@@ -188,6 +228,7 @@ class GenerateDecoder(FrameDecoder[Event]):
         "_open",
         "_parsed",
         "_partial",
+        "_read",
         "_sources",
         "_started",
         "_stream",
@@ -205,6 +246,7 @@ class GenerateDecoder(FrameDecoder[Event]):
         self._strict = strict
         self._keep_stop = keep_stop
         self._started = False
+        self._read: Callable[[bytes], _Chunk] = _CHUNK.decode
         self._parsed: dict[str, Any] | None = (
             None  # the chunk under way, where it had to be read field by field
         )
@@ -242,14 +284,25 @@ class GenerateDecoder(FrameDecoder[Event]):
             if chunk is None and data.lstrip().startswith(b"["):
                 self._list(data, events)
                 return
-            if chunk is None or (
-                chunk.usageMetadata is None and chunk.responseId is None and chunk.modelVersion is None
-            ):
-                if self._strict:
-                    raise UpstreamGarbled
-                self.skipped += 1
-                return
-        self._chunk(chunk, events)
+            if chunk is None or _is_nameless(chunk):
+                again = self._in_other_names(data)
+                if again is None or (not (again.candidates or again.promptFeedback) and _is_nameless(again)):
+                    if self._strict:
+                        raise UpstreamGarbled
+                    self.skipped += 1
+                    return
+                chunk = again
+        self._chunk(chunk, data, events)
+
+    def _in_other_names(self, data: bytes) -> _Chunk | None:
+        """Returns a chunk that is written in snake_case or within an envelope, and reads those that follow
+        likewise; None for any other."""
+        values = value_again(data)
+        named = _in_camel_case(_unwrapped(values))
+        if self._read is _refuse or named == values or _fitted(named) == _fitted(values):
+            return None  # other names are not of the API
+        self._read = _refuse
+        return self._decode(data)
 
     def _list(self, data: bytes, events: list[StreamEvent]) -> None:
         """A list of chunks, as the API writes it without `alt=sse`."""
@@ -287,11 +340,14 @@ class GenerateDecoder(FrameDecoder[Event]):
         self._parsed = None
         if self._halves is None or not self._halves.pending:
             try:
-                return _CHUNK.decode(data)
+                return self._read(data)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass
         try:
-            parsed, odd = fit(parse(data), _Chunk)
+            values = parse(data)
+            if self._read is _refuse:
+                values = _in_camel_case(_unwrapped(values))
+            parsed, odd = fit(values, _Chunk)
             if self._halves is not None or _HALF.search(data):
                 self._join_halves(parsed)
                 parsed = whole_characters(parsed)
@@ -312,9 +368,11 @@ class GenerateDecoder(FrameDecoder[Event]):
 
     # ---- chunks
 
-    def _chunk(self, chunk: _Chunk, events: list[StreamEvent]) -> None:
+    def _chunk(self, chunk: _Chunk, data: bytes, events: list[StreamEvent]) -> None:
         if not self._started:
             self._started = True
+            if _is_nameless(chunk):
+                chunk = self._in_other_names(data) or chunk
             if isinstance(self._framing, EventsOrDocument) and self._framing.document is None:
                 self._framing = self._stream
             events.append(Started(chunk.responseId or "", chunk.modelVersion or ""))
@@ -475,6 +533,11 @@ class GenerateDecoder(FrameDecoder[Event]):
         if reason == "stop" and self._calls and not self._keep_stop:
             reason = "tool_calls"
         events.append(Finished(reason, self.reported, self._finish_reason))
+
+
+def _is_nameless(chunk: _Chunk) -> bool:
+    """Returns whether a chunk has none of the names that Google writes into each."""
+    return chunk.usageMetadata is None and chunk.responseId is None and chunk.modelVersion is None
 
 
 def _is_document(body: bytes | None) -> bool:

@@ -30,11 +30,13 @@ from sluice_plugins.openai.document import DocumentDecoder
 from sluice_plugins.openai.embeddings import Embeddings
 from sluice_plugins.openai.messages import (
     cache_options,
+    in_order,
+    is_blank,
     lacks_reasoning,
-    lacks_replies,
     messages_of,
+    out_of_order,
     with_reasoning,
-    with_replies,
+    without_blanks,
 )
 from sluice_plugins.openai.reasoning import effort_of
 from sluice_plugins.openai.stream import ChunkDecoder
@@ -230,7 +232,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def _edited(self, chat: ChatRequest, wire: dict[str, Any], model: str, *, stream: bool) -> bytes:
         """The caller's body with the model replaced and usage requested; b"" if it needs other changes."""
         body = chat.body
-        if self.rules.prefix and any([message.role == "assistant" for message in chat.messages[-1:]]):
+        if self._orders and self._needs_order(chat):
             return b""
         if not (chat.only_texts or (self._limit_stands(chat, wire) and self._messages_stand(chat, wire))):
             return b""
@@ -254,13 +256,29 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         needs a field more."""
         rules = self.rules
         return (not rules.tool_ids or ids_fit(chat.messages, rules.tool_ids)) and not (
-            (rules.replies and lacks_replies([message.role for message in chat.messages]))
-            or (self._fills_reasoning(chat) and lacks_reasoning(wire["messages"]))
+            (self._fills_reasoning(chat) and lacks_reasoning(wire["messages"]))
+            or (rules.thinking_switch and chat.reasoning is not None and "thinking" not in wire)
+        )
+
+    @cached_property
+    def _orders(self) -> bool:
+        """Whether a conversation of texts alone may have to change, too."""
+        return self.rules.prefix or self.rules.replies or not self.rules.blank_answers
+
+    def _needs_order(self, chat: ChatRequest) -> bool:
+        """Returns whether messages have to be marked, left out, moved or put between others."""
+        rules, messages = self.rules, chat.messages
+        return (
+            (rules.prefix and any([message.role == "assistant" for message in messages[-1:]]))
+            or (rules.replies and out_of_order([message.role for message in messages]))
+            or (not rules.blank_answers and any([is_blank(message) for message in messages]))
         )
 
     def _fills_reasoning(self, chat: ChatRequest) -> bool:
         """Returns whether tool calls without reasoning need a blank one: not where no thinking is wanted."""
-        return self.rules.blank_reasoning and (chat.reasoning is None or chat.reasoning.effort != "none")
+        return self.rules.blank_reasoning and (
+            self.rules.always_thinks or chat.reasoning is None or chat.reasoning.effort != "none"
+        )
 
     def _limit_stands(self, chat: ChatRequest, wire: dict[str, Any]) -> bool:
         """Returns whether the token limit can stay: given once, as an integer, under the required name."""
@@ -287,11 +305,25 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             body[self._limit_name or given[0]] = chat.sampling.max_tokens
         if self.rules.tool_ids and not ids_fit(chat.messages, self.rules.tool_ids):
             body["messages"] = fitted_wire_ids(body["messages"], self.rules.tool_ids)
-        if self.rules.replies:
-            body["messages"] = with_replies(body["messages"])
+        if self._orders:
+            body["messages"] = self._ordered(body["messages"])
         if self._fills_reasoning(chat):
             body["messages"] = with_reasoning(body["messages"])
+        if self.rules.thinking_switch:
+            self._switch(body, chat)
         return body
+
+    def _ordered(self, messages: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        if not self.rules.blank_answers:
+            messages = without_blanks(messages)
+        return in_order(messages) if self.rules.replies else messages
+
+    def _switch(self, body: dict[str, Any], chat: ChatRequest) -> None:
+        """Write an effort as `thinking`, which this vendor has in its place."""
+        body.pop("reasoning_effort", None)
+        if chat.reasoning is not None:
+            some, none = self.rules.thinking_switch
+            body.setdefault("thinking", {"type": none if chat.reasoning.effort == "none" else some})
 
     def _translated(self, chat: ChatRequest) -> dict[str, Any]:
         sampling, rules = chat.sampling, self.rules
@@ -303,8 +335,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             reasoning="messages.reasoning_content" not in rules.drop,
             marks=rules.cache_marks,
         )
-        if rules.replies:
-            written = with_replies(written)
+        if self._orders:
+            written = list(self._ordered(written))
         if self._fills_reasoning(chat):
             written = with_reasoning(written)
         if (
@@ -347,6 +379,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             name: new for name, new in rules.rename.items() if name not in LIMITS
         }  # a limit has its name already
         given = {names.get(name, name): value for name, value in body.items() if value is not None}
+        if rules.thinking_switch:
+            self._switch(given, chat)
         if not (rules.default or rules.force):
             return given
         ours = {

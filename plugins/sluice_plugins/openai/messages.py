@@ -93,19 +93,80 @@ REPLY = "Understood."
 it (Mistral: "Unexpected role 'user' after role 'tool'")."""
 
 
-def lacks_replies(roles: Sequence[str]) -> bool:
-    """Returns whether a user's message stands directly behind a tool's result."""
-    return any([role == "user" and before == "tool" for before, role in pairwise(roles)])
+def out_of_order(roles: Sequence[str]) -> bool:
+    """Returns whether these roles follow one another as no vendor with an order of roles takes it: a user's
+    message directly behind a tool's result, the system's behind either or the assistant's, a result behind
+    anything but a call or another result."""
+    return any([role in _UNORDERED.get(before, ()) for before, role in pairwise(roles)])
 
 
-def with_replies(messages: Sequence[Wire]) -> list[Wire]:
-    """The messages, with an assistant's between results of tools and a user's."""
+_UNORDERED: Mapping[str, Sequence[str]] = {
+    "tool": ("user", "system"), "assistant": ("system",), "user": ("tool",), "system": ("tool",),
+}  # fmt: skip
+"""The roles that cannot stand behind a role: mistral-common's validator, "Unexpected role 'system' after role 'tool'"."""
+
+
+def in_order(messages: Sequence[Wire]) -> list[Wire]:
+    """The messages in an order of roles that such a vendor takes.
+
+    Results are directly behind their calls. What the system says later than at the beginning is told as a
+    user's message, where it was said, unless it is behind a user's. An assistant's message stands between
+    results of tools and a user's.
+    """
     found: list[Wire] = []
-    for message in messages:
-        if message["role"] == "user" and found and found[-1]["role"] == "tool":
+    for message in _results_first(messages):
+        before = found[-1]["role"] if found else ""
+        if message["role"] == "system" and before in ("assistant", "tool"):
+            message = {**message, "role": "user"}
+        if message["role"] == "user" and before == "tool":
             found.append({"role": "assistant", "content": REPLY})
         found.append(message)
     return found
+
+
+def _results_first(messages: Sequence[Wire]) -> list[Wire]:
+    """The messages, what users or the system said between calls and their results behind these."""
+    found: list[Wire] = []
+    between: list[Wire] = []
+    open_calls: set[Any] = set()
+    for message in messages:
+        role = message["role"]
+        if role == "tool":
+            open_calls.discard(message.get("tool_call_id"))
+            found.append(message)
+        elif open_calls and role != "assistant":
+            between.append(message)
+        else:
+            found += [*between, message]
+            between = []
+            open_calls = {call.get("id") for call in message.get("tool_calls") or ()}
+    return found + between
+
+
+def is_blank(message: Message) -> bool:
+    """Returns whether it is the assistant's and says nothing and calls nothing."""
+    return message.role == "assistant" and not (
+        message.tool_calls or any([type(part) is not Text or part.text for part in message.parts])
+    )
+
+
+def without_blanks(messages: Sequence[Wire]) -> Sequence[Wire]:
+    """The messages without the assistant's that have neither content nor calls; all of them, if no other is
+    there."""
+    return [message for message in messages if not _is_blank(message)] or messages
+
+
+def _is_blank(message: Wire) -> bool:
+    if message["role"] != "assistant" or any([message.get(name) for name in _SAYING]):
+        return False
+    content = message.get("content")
+    return not content or (
+        type(content) is list
+        and all([part.get("text") == "" and part.get("type") == "text" for part in content])
+    )
+
+
+_SAYING = ("tool_calls", "function_call", "refusal")
 
 
 BLANK = " "

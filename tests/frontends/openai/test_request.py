@@ -328,10 +328,7 @@ BAD_MESSAGES: list[tuple[Any, str]] = [
     ({"role": "assistant", "tool_calls": [CALL, {"id": "c"}]}, ".tool_calls[1].function"),
     ({"role": "assistant", "tool_calls": [{"id": "c", "function": {}}]}, ".tool_calls[0].function.name"),
     (
-        {
-            "role": "assistant",
-            "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": {"secret": 1}}}],
-        },
+        {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": 1}}]},
         ".tool_calls[0].function.arguments",
     ),
     ({"role": "tool", "content": "x"}, ".tool_call_id"),

@@ -397,6 +397,8 @@ HTTP: list[tuple[int, dict[str, str], bytes, UpstreamErrorKind]] = [
     (429, {"x-amzn-errortype": "ModelNotReadyException"}, b'{"message":"x"}', "rate_limited"),
     (500, {"x-amzn-errortype": "InternalServerException"}, b"{}", "server_error"),
     (503, {"x-amzn-errortype": "ServiceUnavailableException", "retry-after": "3"}, b"{}", "overloaded"),
+    (503, {}, b'{"message":"Too many connections, please wait before trying again."}', "overloaded"),
+    (429, {}, b'{"message":"Too many requests, please wait before trying again."}', "rate_limited"),
 ]  # fmt: skip
 
 

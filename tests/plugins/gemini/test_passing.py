@@ -1,6 +1,7 @@
 """Callers of Gemini's own dialect: what of their requests changes on the way, and what of the answers."""
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -245,6 +246,62 @@ def test_what_clients_would_misread_is_written_anew() -> None:
         said = [part["text"] for chunk in read for part in chunk["candidates"][0]["content"]["parts"]]
         assert ("".join(said), read[-1]["candidates"][0]["finishReason"]) == ("🌍", "STOP")
         assert read[-1]["candidates"][0]["content"]["parts"][0]["new"] == 1
+
+
+CALL = {"functionCall": {"name": "f", "args": {"a_b": {"c_d": 1}}}, "thoughtSignature": "c2ln"}
+IMAGE = {"inlineData": {"mimeType": "image/png", "data": "AA=="}}
+USAGE = {"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5}
+PLAIN = [told({"text": "a"}), told(CALL), told(IMAGE, finishReason="STOP") | {"usageMetadata": USAGE}]
+
+
+def in_snake_case(value: Any) -> Any:
+    if isinstance(value, list):
+        return [in_snake_case(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        re.sub("([A-Z])", lambda found: "_" + found[1].lower(), name): (
+            inner if name == "args" else in_snake_case(inner)
+        )
+        for name, inner in value.items()
+    }
+
+
+OTHER_NAMES = {
+    "snake_case": [in_snake_case(chunk) for chunk in PLAIN],
+    "an envelope": [{"response": chunk, "traceId": "t"} for chunk in PLAIN],
+    "an envelope and snake_case": [{"response": in_snake_case(chunk)} for chunk in PLAIN],
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_NAMES)
+def test_chunks_in_snake_case_or_within_an_envelope_are_read_and_passed_on_in_googles_names(
+    kind: str,
+) -> None:
+    chunks = OTHER_NAMES[kind]
+    for reads in ([frames(*chunks)], cuts.bytewise(frames(*chunks)), [json.dumps(chunks).encode()]):
+        passed, error = relayed(reads)
+        assert error is None
+        found = [json.loads(frame[6:]) for frame in passed.split(b"\r\n\r\n") if frame]
+        assert found == PLAIN
+        compact = [b"data: %b\n\n" % msgspec.json.encode(chunk) for chunk in PLAIN]
+        plain, other = [], []
+        for stream, events in (compact, plain), (reads, other):
+            decoder = Gemini().decoder()
+            for read in stream:
+                events += decoder.feed(read)
+            events += decoder.close()
+        assert other == plain
+    whole_answer = {**PLAIN[2], "responseId": "r"}
+    for written in ({"response": whole_answer}, in_snake_case(whole_answer)):
+        reads = [json.dumps(written).encode()]
+        found = relayed(reads, stream=False, decoder=Gemini().whole_decoder())
+        assert (json.loads(found[0]), found[1]) == (whole_answer, None)
+
+
+def test_names_that_are_not_googles_are_passed_on_as_they_came() -> None:
+    chunk = {"candidates": [{"content": {"parts": [{"text": "a"}]}, "finishReason": "STOP"}], "trace_id": "t"}
+    assert relayed([frames(chunk)]) == (frames(chunk), None)
 
 
 def test_a_cut_and_a_failure_end_in_one_error_behind_what_was_said() -> None:

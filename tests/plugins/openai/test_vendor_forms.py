@@ -25,6 +25,11 @@ GPT = upstream(OpenAI, "api.openai.com", "gpt-4.1")
 VLLM = upstream(OpenAI, "vllm.test", "qwen3")
 DEEPSEEK = upstream(OpenAI, "api.deepseek.com", "deepseek-v4-pro")
 KIMI = upstream(OpenAI, "api.moonshot.ai", "kimi-k2.5")
+KIMI_CODE = upstream(OpenAI, "api.moonshot.ai", "kimi-k2.7-code")
+KIMI_3 = upstream(OpenAI, "api.moonshot.cn", "kimi-k3")
+MINIMAX_3 = upstream(OpenAI, "api.minimax.io", "MiniMax-M3")
+MINIMAX_31 = upstream(OpenAI, "api.minimaxi.com", "MiniMax-M3.1-Flash")
+MINIMAX_2 = upstream(OpenAI, "api.minimax.io", "MiniMax-M2.7")
 GROK = upstream(OpenAI, "api.x.ai", "grok-4.20-0309-non-reasoning")
 OF_RESPONSES = upstream(Responses, "api.openai.com", "gpt-4.1")
 OTHER_RESPONSES = upstream(Responses, "vllm.test", "qwen3")
@@ -67,6 +72,89 @@ def test_mistral_is_told_something_of_the_assistants_between_a_result_and_its_us
     assert roles(asked(VLLM, messages=conversation("abcdefgh1"))) == ["user", "assistant", "tool", "user"]
     fine = conversation("abcdefgh1")[:3]
     assert roles(asked(MISTRAL, messages=fine)) == ["user", "assistant", "tool"]
+
+
+SYSTEM = {"role": "system", "content": "Two calls are left."}
+
+
+def test_mistral_is_told_later_words_of_the_systems_as_a_users_where_they_were_said() -> None:
+    user, called, result, _ = conversation("abcdefgh1")
+    told = {"role": "user", "content": SYSTEM["content"]}
+    for messages, expected in [
+        ([user, called, result, SYSTEM], ["user", "assistant", "tool", "assistant", "user"]),
+        ([user, {"role": "assistant", "content": "a"}, SYSTEM, user], ["user", "assistant", "user", "user"]),
+        ([SYSTEM, user, SYSTEM, called, result], ["system", "user", "system", "assistant", "tool"]),
+    ]:
+        for stream in (True, False):
+            body = asked(MISTRAL, messages=messages, stream=stream)
+            assert roles(body) == expected, body
+        assert told in body["messages"] or expected[-1] == "tool"
+        assert asked(VLLM, messages=messages, stream=True)["messages"] == messages
+
+
+@pytest.mark.parametrize("between", [SYSTEM, {"role": "user", "content": "wait"}])
+def test_mistral_gets_what_stands_between_two_results_behind_them(between: dict[str, Any]) -> None:
+    calls = [call("abcdefgh1"), call("abcdefgh2")]
+    first, second = [{"role": "tool", "tool_call_id": made["id"], "content": "r"} for made in calls]
+    called = {"role": "assistant", "content": None, "tool_calls": calls}
+    body = asked(MISTRAL, messages=[CALLED[0], called, first, between, second], stream=True)
+    assert roles(body) == ["user", "assistant", "tool", "tool", "assistant", "user"]
+    assert body["messages"][-1]["content"] == between["content"]
+
+
+BLANKS: list[dict[str, Any]] = [
+    {"content": ""}, {"content": None}, {"content": [{"type": "text", "text": ""}]}, {"content": "", "tool_calls": []},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("to", [MISTRAL, KIMI, KIMI_3])
+def test_an_assistants_message_without_content_and_calls_is_left_out_where_it_is_refused(
+    to: Upstream,
+) -> None:
+    user = {"role": "user", "content": "q"}
+    for blank in BLANKS:
+        messages = [user, {"role": "assistant", **blank}, user]
+        assert asked(to, messages=messages, stream=True)["messages"] == [user, user], blank
+        assert asked(VLLM, messages=messages, stream=True)["messages"] == messages
+    assert asked(to, "anthropic", max_tokens=9, messages=[user, {"role": "assistant", "content": ""}, user])[
+        "messages"
+    ] == [user, user]
+    kept = [user, {"role": "assistant", "content": " "}, user]
+    assert asked(to, messages=kept, stream=True)["messages"] == kept
+    roles_of_calls = roles(asked(to, messages=CALLED[:3], stream=True))
+    assert roles_of_calls == ["user", "assistant", "tool"]
+
+
+@pytest.mark.parametrize(
+    ("to", "some", "none"), [(KIMI, "enabled", "disabled"), (MINIMAX_3, "adaptive", "disabled")]
+)
+def test_an_effort_is_a_switch_where_a_vendor_has_no_efforts(to: Upstream, some: str, none: str) -> None:
+    for effort, expected in [("none", none), ("low", some), ("max", some)]:
+        body = asked(to, messages=CALLED[:1], stream=True, reasoning_effort=effort)
+        assert (body["thinking"], "reasoning_effort" in body) == ({"type": expected}, False)
+    thinking = {"type": "enabled", "budget_tokens": 1024}
+    other = asked(to, "anthropic", max_tokens=2048, messages=CALLED[:1], thinking=thinking)
+    assert (other["thinking"], "reasoning_effort" in other) == ({"type": some}, False)
+    both = asked(to, messages=CALLED[:1], stream=True, thinking={"type": none}, reasoning_effort="high")
+    assert (both["thinking"], "reasoning_effort" in both) == ({"type": none}, False)
+    assert "thinking" not in asked(to, messages=CALLED[:1], stream=True)
+
+
+def test_an_effort_is_the_nearest_or_none_where_thinking_is_never_off() -> None:
+    for to, low, medium in [(KIMI_3, "low", "low"), (MINIMAX_31, "low", "medium")]:
+        for effort, expected in [("low", low), ("medium", medium), ("max", "max")]:
+            config = {"effort": effort}
+            body = asked(to, "anthropic", max_tokens=9, messages=CALLED[:1], output_config=config)
+            assert body.get("reasoning_effort") == expected
+        off = {"thinking": {"type": "disabled"}}
+        assert (
+            not {"thinking", "reasoning_effort"} & asked(to, messages=CALLED[:1], stream=True, **off).keys()
+        )
+    for to in (KIMI_CODE, MINIMAX_2):
+        assert "reasoning_effort" not in asked(to, messages=CALLED[:1], stream=True, reasoning_effort="none")
+    for to in (KIMI_CODE, KIMI_3):  # it thinks all the same, and wants reasoning beside calls
+        called = asked(to, messages=CALLED, stream=True, reasoning_effort="none")["messages"][1]
+        assert called["reasoning_content"] == " "
 
 
 def with_thought(**thought: Any) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from sluice.errors import BadRequest
 from sluice.frontends.checks import cache_of, check_names, refused
 from sluice.model.chat import Cache, Image, Message, Other, Part, Text, Thought, ToolCall
 from sluice.wire.dataurl import is_http
+from sluice.wire.jsontext import value_of
 from sluice.wire.seals import call_signature
 
 Block = dict[str, Any]
@@ -32,6 +33,10 @@ MAX_KIND = 64
 _NO_SYSTEM = frozenset({"image", "document", "search_result", "compaction"})
 _SOURCE = frozenset({"type", "media_type", "data", "url", "file_id", "content"})
 _encode = msgspec.json.Encoder().encode
+
+
+class OddInput(Exception):
+    """A tool call's `input` is no object, but stands for one: `with_inputs`."""
 
 
 def texts_of(content: str | list[Block], at: str) -> tuple[Part, ...]:
@@ -234,8 +239,41 @@ def _search_result(block: Block, at: str) -> list[Part]:
 def _call(block: Block, at: str, seal: str) -> ToolCall:
     given = block.get("input")
     if not isinstance(given, dict):
-        raise refused(f"{at}.input", "must be an object" if "input" in block else "is required")
+        if _input_of(block) is not None:
+            raise OddInput
+        raise refused(f"{at}.input", "must be an object")
     return ToolCall(_text(block, "id", at), _text(block, "name", at), _encode(given).decode(), seal)
+
+
+def _input_of(block: Block) -> Block | None:
+    """Returns the object that a call's `input` is or stands for: {} where it is null, absent or blank, and the
+    one in a JSON text; None if it stands for none."""
+    given = block.get("input")
+    if given is None or (isinstance(given, str) and not given.strip()):
+        return {}
+    if isinstance(given, str):
+        try:
+            given = value_of(given.encode())
+        except ValueError:
+            return None
+    return given if isinstance(given, dict) else None
+
+
+def with_inputs(wire: Block) -> Block:
+    """Returns a request whose tool calls have objects as their `input`, where they stood for some. Clients
+    send back what their SDK left of a call without arguments (danny-avila/LibreChat#370)."""
+    messages = [
+        {**message, "content": [_with_input(block) for block in message["content"]]}
+        if message.get("role") == "assistant" and isinstance(message.get("content"), list)
+        else message
+        for message in wire["messages"]
+    ]
+    return {**wire, "messages": messages}
+
+
+def _with_input(block: Block) -> Block:
+    found = _input_of(block) if block.get("type") == "tool_use" else None
+    return block if found is None else {**block, "input": found}
 
 
 def _result(block: Block, at: str) -> Message:

@@ -20,7 +20,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from sluice.frontends.anthropic.content import MESSAGES, Block, texts_of, unknown_role
+from sluice.frontends.anthropic.content import (
+    MESSAGES,
+    Block,
+    OddInput,
+    texts_of,
+    unknown_role,
+    with_inputs,
+)
 from sluice.frontends.anthropic.fields import FIELDS
 from sluice.frontends.checks import MAX_SAFE_INTEGER, cache_of, check_names, explained, refused, whole_number
 from sluice.model.chat import ChatRequest, Message, Part, Reasoning, Sampling, Text, Tool
@@ -115,10 +122,14 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
     if request.compaction is not None:  # a summary is wanted instead of an answer
         bound = "compaction: a summary of the conversation"
     choice, parallel = _tool_choice(request.tool_choice)
+    try:
+        messages = _messages(request, wire["messages"])
+    except OddInput:
+        return chat_of(with_inputs(wire))
     return ChatRequest(
         "anthropic",
         request.model,
-        _messages(request, wire["messages"]),
+        messages,
         request.stream is True,
         sampling=Sampling(
             _positive(request.max_tokens, "max_tokens"),

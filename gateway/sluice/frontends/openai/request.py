@@ -49,7 +49,11 @@ from sluice.model.rules import LIMITS
 
 class _Function(msgspec.Struct, gc=False):
     name: str
-    arguments: str = ""
+    arguments: str | dict[str, Any] | list[Any] | None = ""
+
+
+class _OddArguments(Exception):
+    """A call's arguments are no text: `_with_texts`."""
 
 
 class _ToolCall(msgspec.Struct, gc=False):
@@ -175,10 +179,14 @@ def chat_of(wire: dict[str, Any], body: bytes = b"") -> ChatRequest:
     choice = None
     if request.tool_choice is not None:
         choice, tools = choice_of(request.tool_choice, tools)
+    try:
+        told = tuple([_message(message, index, messages) for index, message in enumerate(request.messages)])
+    except _OddArguments:
+        return chat_of({**wire, "messages": [_with_texts(message) for message in messages]})
     return ChatRequest(
         "openai",
         request.model,
-        tuple([_message(message, index, messages) for index, message in enumerate(request.messages)]),
+        told,
         request.stream is True,
         None,  # session
         Sampling(
@@ -334,6 +342,8 @@ def _assistant(message: _Message, at: str) -> Message:
     calls = [_call(call, f"{at}.tool_calls[{index}]") for index, call in enumerate(message.tool_calls or [])]
     if message.function_call is not None:
         legacy = message.function_call
+        if type(legacy.arguments) is not str:
+            raise _OddArguments
         calls.append(ToolCall(legacy.name, legacy.name, legacy.arguments))
     parts = _content(message, at) if message.content else ()
     if message.audio is not None and not parts and (said := transcript_of(message.audio)):
@@ -428,10 +438,29 @@ def _call(call: _ToolCall, at: str) -> ToolCall:
         if call.type == "function":
             raise _bad(f"{at}.function", "is required")
         return ToolCall(call.id, call.type, "{}")
+    arguments = call.function.arguments
+    if type(arguments) is not str:
+        raise _OddArguments
     match call.extra_content:
         case {"google": {"thought_signature": str(signature)}}:
-            return ToolCall(call.id, call.function.name, call.function.arguments, signature)
-    return ToolCall(call.id, call.function.name, call.function.arguments)
+            return ToolCall(call.id, call.function.name, arguments, signature)
+    return ToolCall(call.id, call.function.name, arguments)
+
+
+def _with_texts(message: dict[str, Any]) -> dict[str, Any]:
+    """Returns the message, its calls' arguments as texts: objects are written as JSON, null and PHP's `[]` are no
+    arguments. Clients keep what their SDK has parsed (vercel/ai#6687)."""
+    changed: dict[str, Any] = {}
+    if calls := message.get("tool_calls"):
+        changed["tool_calls"] = [{**call, **_with_text(call, "function")} for call in calls]
+    return {**message, **changed, **_with_text(message, "function_call")}
+
+
+def _with_text(outer: dict[str, Any], name: str) -> dict[str, Any]:
+    function = outer.get(name)
+    if not function or type(given := function.get("arguments", "")) is str:
+        return {}
+    return {name: {**function, "arguments": msgspec.json.encode(given or {}).decode()}}
 
 
 def _response_format(wanted: dict[str, Any]) -> dict[str, Any]:
