@@ -228,7 +228,7 @@ async def pair(
                 configuration(dialect, urls, aliases, timeouts=timeouts, options=options)
             ) as g:
                 # what bounds retries is tested apart: here every call may have its own
-                g.runtime.pipeline.failover.budget = RetryBudget(time.monotonic, reserve=1000)
+                g.runtime.pipeline.failover.retries = RetryBudget(time.monotonic, reserve=1000)
                 yield g, faulty, well
                 await settled(g)
             async with asyncio.timeout(BOUND):

@@ -187,7 +187,7 @@ def test_a_response_under_way_is_no_answer(status: str) -> None:
 def relay() -> Relay:
     chat = ChatRequest("openai", "chat", (), stream=True)
     encoder = Frontend().encoder(chat, Answer("req", "chat", 1))
-    return Relay(OpenAI().decoder(), encoder, whole=False, accept_empty=False, content_at=1)
+    return Relay(OpenAI().decoder(), encoder, whole=False, accept_empty=False, alive_at=1)
 
 
 def test_the_rest_is_written_to_a_client_that_has_content() -> None:

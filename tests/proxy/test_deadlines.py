@@ -18,7 +18,7 @@ class Answer:
         timeouts = {"first_token": 10.0, "idle": 5.0, "whole": 60.0, "total": None, **more}
         self.aborted: list[Exception] = []
         self.complete_at = complete
-        self.relay = SimpleNamespace(first_content_at=content, content_at=content or 101.0)
+        self.relay = SimpleNamespace(first_content_at=content, alive_at=content or 101.0)
         self.response = SimpleNamespace(status=200, headers={}, abort=self.aborted.append)
         self.attempt = SimpleNamespace(
             started=100.0,

@@ -92,7 +92,7 @@ def relay(
     resumes: bool = False,
 ) -> Relay:
     encoder = WholeNames() if whole else Names()
-    r = Relay(Script(), encoder, whole, accept_empty, content_at=1.0, resumes=resumes)
+    r = Relay(Script(), encoder, whole, accept_empty, alive_at=1.0, resumes=resumes)
     if said:
         r.resume(said, prefilled=prefilled)
     return r
@@ -105,11 +105,11 @@ def test_nothing_is_said_before_the_first_content() -> None:
     assert r.feed(b"_", 3) == b""
     assert r.feed(b"ab", 4) == b"sab", "what was held back comes first"
     assert r.committed
-    assert (r.first_content_at, r.content_at) == (4, 4)
+    assert (r.first_content_at, r.alive_at) == (4, 4)
     assert r.feed(b"a", 6) == b"a"
-    assert (r.first_content_at, r.content_at, r.gap) == (4, 6, 2)
+    assert (r.first_content_at, r.alive_at, r.gap) == (4, 6, 2)
     assert r.feed(b"v", 7) == b"v"
-    assert (r.content_at, r.gap) == (6, 0), "a gap ends with content, and is told of once"
+    assert (r.alive_at, r.gap) == (6, 0), "a gap ends with content, and is told of once"
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_whole_answer_that_breaks_leaves_no_trace() -> None:
 
 
 def test_the_end_of_the_body_can_complete_an_answer() -> None:
-    r = Relay(Script(complete_at_close=True), Names(), whole=False, accept_empty=False, content_at=1)
+    r = Relay(Script(complete_at_close=True), Names(), whole=False, accept_empty=False, alive_at=1)
     r.feed(b"sa", 2)
     assert r.close(3) == b"."
     assert r.finished is not None
@@ -243,7 +243,7 @@ def test_another_answer_than_the_one_that_was_cut_is_an_error(answer: bytes) -> 
 def test_a_client_that_can_starts_over_when_the_answer_is_another() -> None:
     encoder = Names()
     encoder.restarting = b"<again>"
-    r = Relay(Script(), encoder, whole=False, accept_empty=True, content_at=1)
+    r = Relay(Script(), encoder, whole=False, accept_empty=True, alive_at=1)
     r.resume("ab", prefilled=False)
     assert r.feed(b"sa", 2) == b""
     assert r.feed(b"a", 3).startswith(b"<again>")
@@ -302,7 +302,7 @@ def test_pieces_that_say_again_what_the_client_holds_count_too() -> None:
 
 
 def test_large_pieces_are_estimated_by_their_characters() -> None:
-    r = Relay(Long(), Names(), whole=True, accept_empty=True, content_at=1)
+    r = Relay(Long(), Names(), whole=True, accept_empty=True, alive_at=1)
     r.feed(b"", 2)
     assert (r.pieces, r.estimated_tokens) == (1, 250)
 
@@ -320,7 +320,7 @@ def test_the_end_says_the_cost_where_it_is_asked_for() -> None:
             said.extend(events)
             return b"x"
 
-    r = Relay(Script(), Keeps(), whole=False, accept_empty=False, content_at=1)
+    r = Relay(Script(), Keeps(), whole=False, accept_empty=False, alive_at=1)
     r.priced = lambda finished: Finished(finished.reason, finished.usage, cost=0.5)
     r.feed(b"sa", 2)
     r.feed(b"b.", 3)
@@ -328,7 +328,7 @@ def test_the_end_says_the_cost_where_it_is_asked_for() -> None:
 
 
 def bounded(*, whole: bool, before: int = 10, answer: int = 20) -> Relay:
-    return Relay(Script(), WholeNames() if whole else Names(), whole, False, before, answer, content_at=1.0)
+    return Relay(Script(), WholeNames() if whole else Names(), whole, False, before, answer, alive_at=1.0)
 
 
 TOO_EARLY = "more than 10 bytes before any content"
@@ -376,7 +376,7 @@ def test_the_events_of_a_whole_answer_are_not_kept() -> None:
             encoded.append(len(events))
             return super().encode(events)
 
-    r = Relay(Script(), Counts(), whole=True, accept_empty=False, content_at=1)
+    r = Relay(Script(), Counts(), whole=True, accept_empty=False, alive_at=1)
     for _ in range(100):
         assert r.feed(b"ab", 2) == b""
     assert encoded == [2] * 100
@@ -387,14 +387,14 @@ def test_the_events_of_a_whole_answer_are_not_kept() -> None:
 def test_work_that_shows_nothing_is_a_sign_of_life_and_commits_nothing() -> None:
     r = relay()
     assert r.feed(b"sk", 2) == b""
-    assert (r.content_at, r.first_content_at, r.committed) == (2, 0, False)
+    assert (r.alive_at, r.first_content_at, r.committed) == (2, 0, False)
     for now in range(3, 1003):
         assert r.feed(b"k", now) == b""
-    assert (r.content_at, r.committed) == (1002, False)
+    assert (r.alive_at, r.committed) == (1002, False)
     assert len(r._held) == 1, "nothing piles up meanwhile"
     assert r.feed(b"ka", 2000) == b"sa"
     assert r.feed(b"k", 2001) == b""
-    assert (r.content_at, r.gap) == (2001, 0)
+    assert (r.alive_at, r.gap) == (2001, 0)
 
 
 def test_a_model_that_hands_over_is_named() -> None:
@@ -407,7 +407,7 @@ def test_a_model_that_hands_over_is_named() -> None:
 def test_a_block_for_its_provider_waits_for_content_and_is_kept() -> None:
     r = relay()
     assert r.feed(b"sB", 2) == b""
-    assert (r.content_at, r.first_content_at, r.committed) == (2, 0, False)
+    assert (r.alive_at, r.first_content_at, r.committed) == (2, 0, False)
     assert r.feed(b"a", 3) == b"sBa"
     assert r.thoughts == [ReasoningBlock(0, "r", "sig")]
 

@@ -1,11 +1,11 @@
 """A bucket store with a circuit breaker: while the store is down, a local fallback decides.
 
-After `failures` calls in a row without an answer the store counts as down (those that one lost connection cut off
-are one): calls that still wait for it stop
-waiting, and further calls are decided at once, by the fallback's own buckets (mode "open") or by refusing
-them ("closed"). The fallback's buckets are this gateway's share of the limits: limits and budgets divided by
-the number of gateways. So an outage admits at most the limit once more, over all gateways together; slots
-taken in the store are not counted in it. Meanwhile one task sends a probe every `probe_every` seconds; the
+After `failures` calls in a row without an answer the store counts as down; calls that were lost with the same
+connection count as one failure. Calls that still wait for it then stop waiting, and further calls are decided
+at once, by the fallback's own buckets (mode "open") or by refusing them ("closed"). The fallback's buckets are
+this gateway's share of the limits: limits and budgets divided by the number of gateways. So an outage admits
+at most the limit once more, over all gateways together; slots that are taken in the store come on top.
+Meanwhile one task sends a probe every `probe_every` seconds; the
 store is used again when it has answered and all pending settlements are done.
 
 A call is settled in the store that decided it: in the fallback (`Verdict.by`), or in the store, where a
@@ -13,8 +13,8 @@ settlement is kept pending while the store is down. Budgets, which never refill,
 for calls that the fallback admitted, so that an outage hides no cost.
 
 An error reply of the store concerns one call only, which the fallback decides; others still use the store. A
-failed settlement is not repeated, for it may have been done, unless it ends reservations: by these the store
-knows whether it was done, so it is repeated until the store has answered. Reservations of the fallback do not
+settlement that failed may have been done, so it is not repeated. One that ends reservations is: by them the
+store sees whether it was done. Reservations of the fallback do not
 exist in the store; each is made there under a name of its own before it is settled.
 """
 
@@ -38,8 +38,8 @@ Decider = Literal["store", "fallback", "nobody"]
 
 TIMEOUT = 0.05
 """Seconds that a call waits for the store by default."""
-MAX_GREETING_SECONDS = 1.5
-"""Seconds that a start waits for the store at most."""
+MAX_PATIENCE_SECONDS = 1.5
+"""Seconds that a start, a stop and a question about balances wait for the store at most."""
 MAX_PENDING = 10_000
 """Most pending settlements; beyond it the oldest are dropped."""
 SETTLEMENTS_AT_A_TIME = 100
@@ -57,7 +57,7 @@ def _ignore(*_: object) -> None:
 
 class _Settlement(msgspec.Struct):
     """A settlement that the store has not confirmed. `reserve`: its reservations have to be made in the store
-    first."""
+    first. `again`: it was sent before and may have been done."""
 
     claims: Sequence[Claim]
     slots: Sequence[Slot] = ()
@@ -123,7 +123,7 @@ class Guarded:
             try:
                 verdict = await self._ask(self._timeout, self._store.take, claims, slots)
             except BucketStoreFailed as error:
-                self._count(error)
+                self._note_failure(error)
             else:
                 self._decided("store", self._clock() - began)
                 return verdict
@@ -139,9 +139,9 @@ class Guarded:
         store is down."""
         if isinstance(self._store, Remote):
             try:
-                await self._ask(MAX_GREETING_SECONDS, self._store.greet)
+                await self._ask(MAX_PATIENCE_SECONDS, self._store.greet)
             except BucketStoreFailed as error:
-                self._count(error)
+                self._note_failure(error)
 
     async def settle(self, claims: Sequence[Claim], slots: Sequence[Slot] = (), again: bool = False) -> None:
         """Does not raise if the store is down: the call that is settled has its answer already."""
@@ -164,7 +164,7 @@ class Guarded:
                     min(self.lease / 3, 10), self._store.renew, held, *([reserved] if reserved else [])
                 )
             except BucketStoreFailed as error:
-                self._count(error)
+                self._note_failure(error)
 
     async def balances(self, claims: Sequence[Claim]) -> list[Balance]:
         """Returns the store's balances after all pending settlements. Raises Unavailable if it does not
@@ -173,20 +173,20 @@ class Guarded:
             raise Unavailable("The budgets cannot be read now")
         try:
             await self._settle_pending()
-            return await self._ask(max(self._timeout, MAX_GREETING_SECONDS), self._store.balances, claims)
+            return await self._ask(max(self._timeout, MAX_PATIENCE_SECONDS), self._store.balances, claims)
         except BucketStoreFailed as error:
-            self._count(error)
+            self._note_failure(error)
             raise Unavailable("The budgets cannot be read now") from error
 
     async def close(self) -> None:
-        """Sends pending settlements while the store answers, for at most MAX_GREETING_SECONDS."""
+        """Sends pending settlements while the store answers, for at most MAX_PATIENCE_SECONDS."""
         for task in (self._probing, self._settling):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
         if self._pending and not self.down:
             with contextlib.suppress(BucketStoreFailed, TimeoutError):
-                async with asyncio.timeout(MAX_GREETING_SECONDS):
+                async with asyncio.timeout(MAX_PATIENCE_SECONDS):
                     await self._settle_pending()
         await self._store.close()
         await self._share.close()
@@ -199,7 +199,7 @@ class Guarded:
         try:
             await self._settle_one(settlement)
         except BucketStoreFailed as error:
-            self._count(error)
+            self._note_failure(error)
             if settlement.repeatable:
                 self._add_pending(settlement)
         else:
@@ -216,11 +216,12 @@ class Guarded:
             await self._ask(self._timeout, self._store.renew, (), reserved)
             settlement.reserve, settlement.again = False, True
         again = (True,) if settlement.again else ()
-        settlement.again = settlement.repeatable
+        settlement.again = settlement.repeatable  # should this fail, the next try says so
         await self._ask(self._timeout, self._store.settle, settlement.claims, settlement.slots, *again)
 
     def _charge(self, claims: Sequence[Claim]) -> None:
-        """Charges the store for what the fallback decided about budgets."""
+        """Charges the store for what the fallback decided about budgets. What is reserved is charged when its
+        reservation ends."""
         if charges := [claim for claim in claims if not claim.holder]:
             self._add_pending(_Settlement(charges))
         if ended := [_of_fallback(claim) for claim in claims if claim.holder]:
@@ -245,7 +246,7 @@ class Guarded:
             try:
                 await self._settle_pending()
             except BucketStoreFailed as error:
-                self._count(error)
+                self._note_failure(error)
 
     async def _ask(self, timeout: float, operation: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """Calls the store. Raises BucketStoreFailed, also if the store is declared down meanwhile."""
@@ -261,8 +262,9 @@ class Guarded:
         self._streak = 0
         return answer
 
-    def _count(self, error: BucketStoreFailed) -> None:
-        """Calls that were on one connection when that was lost have one cause, and count as one failure."""
+    def _note_failure(self, error: BucketStoreFailed) -> None:
+        """Counts a failure, and declares the store down after too many in a row. Calls that were lost with the
+        same connection have one cause, and count as one."""
         self._failed(error.reason)
         if error.reason not in DOWN or self.down:
             return

@@ -25,9 +25,9 @@ def end_if_late(answer: AnsweringAttempt, now: float) -> float:
     if attempt.whole is not None and response.status // 100 == 2 and not _is_stream(response):
         deadline, error = attempt.started + timeouts.whole, _late_total
     elif relay.first_content_at:
-        deadline, error = relay.content_at + timeouts.idle, _late_next
+        deadline, error = relay.alive_at + timeouts.idle, _late_next
     else:
-        deadline, error = relay.content_at + timeouts.first_token, _late_first
+        deadline, error = relay.alive_at + timeouts.first_token, _late_first
     if timeouts.total is not None and attempt.started + timeouts.total <= deadline:
         deadline, error = attempt.started + timeouts.total, _late_total
     return _end(response, deadline, now, error)

@@ -26,7 +26,8 @@ from sluice.wire.upstream_errors import refuses_seals
 
 
 class Failover:
-    """Follows failover plans. `priced_only`: skip targets without a price.
+    """Follows failover plans. `priced_only`: skip targets without a price. `retries` bounds retries over all calls
+    (not money).
 
     `off`: labels of targets that operators have switched off, "disabled" or "draining": neither gets new
     calls, and disabled ones get no further attempts of running calls.
@@ -37,7 +38,7 @@ class Failover:
         sender: Sender,
         shadows: Shadows,
         metrics: Any,
-        budget: RetryBudget,
+        retries: RetryBudget,
         *,
         wall: Callable[[], float],
         chance: Callable[[], float],
@@ -46,7 +47,7 @@ class Failover:
         off: Mapping[str, str] | None = None,
     ) -> None:
         self._off: Mapping[str, str] = off if off is not None else {}
-        self.budget = budget
+        self.retries = retries
         self._attempt = sender.attempt
         self._shadows = shadows
         self._metrics = metrics
@@ -60,23 +61,25 @@ class Failover:
         call = run.call
         route, chat = call.route, call.chat
         first: Target = route.tiers[0].targets[0]  # type: ignore[assignment]
+        # what a dialect may send before any target has answered: it names no model (`Encoder.start`)
         opening = run.stream_encoder(verbatim=first.passes_on == call.chat.dialect).start()
         if opening:
             run.write(opening)
         if route.shadow is not None and route.shadow.label not in self._off:
             self._shadows.send(run, route.shadow)
-        self.budget.request()
+        self.retries.request()
         plan = None
         hedge = route.config.hedge
-        if (
-            route.single_target and hedge is None and not self._off
-        ):  # one target: the plan is made when it is needed
+        if route.single_target and hedge is None and not self._off:
+            # the plan is made when it is needed
             choice = NextTarget(first)
         else:
             plan = self._plan(call)
             choice = plan.choice
             self._count_passed(call, plan)
-        full: NoCapacity | None = None  # of the upstreams at their limit, the one that has capacity first
+        full: NoCapacity | None = (
+            None  # the one with the shortest wait, raised if the last target is full, too
+        )
         try:
             while True:
                 if choice.wait:
@@ -88,6 +91,7 @@ class Failover:
                         call.trace.waited()
                     choice = self._after_wait(call, plan, choice)
                 try:
+                    # without seals, or with one target, an attempt is neither hedged nor does it recover another
                     if chat is not call.chat or plan is None or (hedge is None and not run.resumes):
                         await self._attempt(run, choice.target, chat, last=choice.last)
                     elif run.resumes or hedge is None:
@@ -98,7 +102,7 @@ class Failover:
                 except (UpstreamError, BadRequest) as error:
                     if chat is call.chat and run.winner is None and _seals_are_refused(error):
                         chat = without_seals(chat)
-                        if chat is not call.chat:  # the same target once more
+                        if chat is not call.chat:  # it had seals: the same target once more, without them
                             self._count(call, choice.target, choice.target, "seals_refused")
                             run.let_go()
                             choice = NextTarget(choice.target, last=choice.last)
@@ -138,7 +142,7 @@ class Failover:
             queue = [target for target in queue if price_at(target.prices, self._wall()) is not None]
             if not queue:
                 raise Forbidden("What this model costs is not known", code="price_unknown")
-        return FailoverPlan(queue, self._chance, self.budget, route.retry)
+        return FailoverPlan(queue, self._chance, self.retries, route.retry)
 
     def _by_pods(self, call: Call) -> list[Target]:
         """The queue of a route on which queues or prompts decide: by the prompt as it is sent, with the
@@ -156,7 +160,7 @@ class Failover:
         self, call: Call, plan: FailoverPlan[Target], failed: Target, error: UpstreamError | BadRequest
     ) -> NextTarget[Target] | None:
         if isinstance(error, BadRequest):  # this dialect cannot express the request; another one may
-            error = UpstreamError("not_found", error.message)
+            error = UpstreamError("not_found", error.message)  # a kind after which the next target is asked
         choice = plan.pass_over() if isinstance(error, NoCapacity) else plan.failed(error)
         while self._off and choice is not None and self._off.get(choice.target.label) == "disabled":
             choice = plan.pass_over()
@@ -180,14 +184,16 @@ class Failover:
         return following
 
     def _count_passed(self, call: Call, plan: FailoverPlan[Target]) -> None:
-        """Counts the unhealthy targets that were skipped before the chosen one."""
+        """Counts the targets before the chosen one that are not ready: their breaker is open, or their provider
+        has told them to wait."""
         for passed in plan.passed:
             self._count(
                 call, passed, plan.choice.target, "rate_limited" if passed.health.closed else "breaker_open"
             )
 
     def _count_left_out(self, call: Call, target: Target) -> None:
-        """Counts the targets that cannot take the call, up to the tier of the first one that can."""
+        """Counts the targets that cannot serve this call (pictures, tools, its length), up to the tier of the
+        first one that can."""
         for tier in call.route.tiers:
             for other in cast(Sequence[Target], tier.targets):
                 if lacks := call.traits.lacks(other):
@@ -231,8 +237,8 @@ class Failover:
         await self._continue(run, target, chat, how="fresh")
 
     async def _continue(self, run: CallRun, target: Target, chat: ChatRequest, *, how: str) -> None:
-        """Counts the recovery by the outcome of the attempt, not of the client, which may close its
-        connection at the answer's last byte.
+        """Makes one attempt that continues the answer. Counts it by the outcome of the attempt, not of the client,
+        which may close its connection at the answer's last byte.
         """
         call = run.call
         before = len(call.attempts)

@@ -38,7 +38,8 @@ class Pipeline:
     """Answers calls. `runs` are the calls in flight, for the clock that ticks them.
 
     `interceptors` are those of each alias that has any. `crashed` is called with an unexpected exception and
-    the id of the call that it ended. `off`: see Failover.
+    the id of the call that it ended. `claims` charge an attempt to its upstream's limits. `later` puts accounts
+    off until the client has its answer, `beside` runs heavy work in a thread. `retries` and `off`: see Failover.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Pipeline:
         later: Schedule = at_once,
         beside: Beside | None = None,
         interceptors: Mapping[str, Sequence[Interceptor]] | None = None,
-        budget: RetryBudget | None = None,
+        retries: RetryBudget | None = None,
         off: Mapping[str, str] | None = None,
     ) -> None:
         prices = prices or Prices()
@@ -83,7 +84,7 @@ class Pipeline:
             sender,
             self.shadows,
             metrics,
-            budget or RetryBudget(clock),
+            retries or RetryBudget(clock),
             wall=wall,
             chance=chance,
             sleep=sleep,
@@ -93,6 +94,7 @@ class Pipeline:
         self._ask = by_alias(interceptors or {}, self.failover.ask)
 
     def _report(self, crash: Exception, request_id: str) -> object:
+        """Looks `crashed` up at each call: it may be set later."""
         return self.crashed(crash, request_id)
 
     def tick(self, now: float) -> None:
@@ -168,7 +170,7 @@ class Pipeline:
             entered = policy(call)
             if entered is not None:
                 return self._within(entered, run, policies)
-        return self._kept(run) if call.conversation else self._ask(run)
+        return self._in_conversation(run) if call.conversation else self._ask(run)
 
     async def _within(
         self, entered: AbstractAsyncContextManager[None], run: CallRun, policies: Iterator[Policy]
@@ -176,7 +178,7 @@ class Pipeline:
         async with entered:
             await self._admitted(run, policies)
 
-    async def _kept(self, run: CallRun) -> None:
+    async def _in_conversation(self, run: CallRun) -> None:
         """Prepares a call of a conversation: the client gets its id, and the policies get the answer's
         text."""
         call = run.call
@@ -189,7 +191,7 @@ class Pipeline:
     def _end_in_error(self, run: CallRun, error: GatewayError) -> None:
         """Writes the error into an answer that has begun; otherwise raises it, for the server to render."""
         call = run.call
-        run.send_end()
+        run.send_end()  # of an answer that is complete and only waited for its turn to be stored
         call.error = error
         call.finish(end_of(error))
         if not run.writer.begun:

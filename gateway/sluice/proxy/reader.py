@@ -89,7 +89,7 @@ class AttemptReader(msgspec.Struct, eq=False):
         relay = self._relay or self._make_relay()
         if self.attempt.whole is not None and (begin := getattr(relay.decoder, "begin", None)) is not None:
             begin(headers)
-        relay.content_at = run.clock()
+        relay.alive_at = run.clock()
         answer = self.answer = AnswerReader(run, self.attempt, response, relay, self.task, beside=self.beside)
         run.reading.append(answer)
         return answer

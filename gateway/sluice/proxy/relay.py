@@ -57,19 +57,22 @@ from sluice.model.events import (
 from sluice.proxy.estimate import estimated_output
 
 MAX_BEFORE_CONTENT = 1 << 20
-MAX_WHOLE = 64 << 20
-MAX_ANSWER = 32 << 20
-"""Maximum characters of one answer's text that are kept, so that an upstream that never ends cannot fill the
-memory."""
+"""Bytes of an upstream's body before the first content, by default."""
+MAX_WHOLE_BYTES = 64 << 20
+"""Bytes of an upstream's body for a whole answer, by default."""
+MAX_CHARACTERS = 32 << 20
+"""Characters of text, reasoning and arguments in one answer, so that an upstream that never ends cannot fill
+the memory."""
 MAX_PIECES_APART = 256
 """Maximum pieces of text that are kept apart; beyond it they are joined."""
 
 
 class Relay(msgspec.Struct, eq=False):
-    """`now`, `content_at` and all times are in seconds of the caller's clock.
+    """Decodes, observes and encodes the answer of one attempt. All times are in seconds of the caller's clock.
 
-    `accept_empty`: a finished answer without any content is an answer. `resumes`: the client holds content of
-    a cut attempt.
+    `accept_empty`: a finished answer without any content is an answer. `alive_at`: the last sign of life, which
+    deadlines count from: content, reasoning, or a mere notice that the model works. `resumes`: the client holds
+    content of a cut attempt.
     """
 
     decoder: Decoder
@@ -77,8 +80,8 @@ class Relay(msgspec.Struct, eq=False):
     whole: bool
     accept_empty: bool
     max_before_content: int = MAX_BEFORE_CONTENT
-    max_answer: int = MAX_WHOLE
-    content_at: float = 0.0
+    max_answer: int = MAX_WHOLE_BYTES
+    alive_at: float = 0.0
     resumes: bool = False
     committed: bool = False
     finished: Finished | None = None
@@ -91,14 +94,14 @@ class Relay(msgspec.Struct, eq=False):
     only_text: bool = True
     recovered: bool = False  # this attempt has continued another's answer
     usage_refused: bool = False  # the provider reported an implausible usage
-    uncommitted: int = 0  # body bytes before the first output, without the read that brought content
+    uncommitted: int = 0  # bytes of the body that are held back so far
     thoughts: list[ReasoningBlock] = []  # blocks of reasoning that their provider expects back
-    _kept: str = ""
-    _reproducing: bool = False
-    _held: list[StreamEvent] = []
+    _kept: str = ""  # the text that the client holds of a cut answer
+    _reproducing: bool = False  # the model writes that text once more, which is not passed on
+    _held: list[StreamEvent] = []  # events that are held back
     _text: list[str] = []
-    _folded: int = 0
-    _fold_at: int = MAX_PIECES_APART
+    _folded: int = 0  # leading items of `_text` that are already joined
+    _fold_at: int = MAX_PIECES_APART  # the length of `_text` at which to join again
     _counted: int = 0  # pieces that are no longer apart in `_text`
 
     __repr__ = object.__repr__  # it holds an answer
@@ -171,9 +174,9 @@ class Relay(msgspec.Struct, eq=False):
     def close(self, now: float) -> bytes:
         """Handles the end of the upstream's body.
 
-        Where the answer is not complete, what its last frame still had is returned first, unless nothing of
-        the answer was: then another target may give all of it. The next call raises UpstreamTruncated, or
-        the error that the last frame reported.
+        If the answer was cut, returns what its last frame held, where the client has a part of the answer; the
+        next call raises UpstreamTruncated, or the error that the last frame reported. Where the client has
+        nothing, raises at once, so that another target can answer.
         """
         if self.finished is not None:
             return b""
@@ -183,7 +186,7 @@ class Relay(msgspec.Struct, eq=False):
             if out or self.finished is not None:
                 return out
         if events:
-            self._closed()
+            self._closed()  # raises the error that the last frame reported, if it did
         raise UpstreamTruncated
 
     def _closed(self) -> list[StreamEvent]:
@@ -195,6 +198,8 @@ class Relay(msgspec.Struct, eq=False):
             raise DecoderCrashed(crash) from None
 
     def _take(self, events: list[StreamEvent], now: float) -> bytes:
+        """Observes the events and returns the client's bytes. Replaces the answer's end in `events` by the one
+        with the accepted usage. Raises UpstreamGarbled beyond MAX_CHARACTERS."""
         if not events or self.finished is not None:
             return b""
         content = False
@@ -216,25 +221,25 @@ class Relay(msgspec.Struct, eq=False):
             elif kind is Started:
                 self.model = event.model  # type: ignore[union-attr]
             elif kind is Working:  # a sign of life, but no content: another target may still answer
-                self.content_at = now
+                self.alive_at = now
                 self.model = event.model or self.model  # type: ignore[union-attr]
                 if not event.model:  # type: ignore[union-attr]
                     events = [
                         other for other in events if other is not event
                     ]  # nothing to pass on, nor to hold back
             elif kind is ReasoningBlock:
-                self.content_at = now
+                self.alive_at = now
                 self.thoughts.append(event)  # type: ignore[arg-type]
             else:
-                self.characters += self._measure(event)
+                self.characters += self._observed(event)
                 self._counted += 1
                 content = True
         if content:
-            self.gap = now - self.content_at
-            self.content_at = now
+            self.gap = now - self.alive_at
+            self.alive_at = now
             if not self.first_content_at:
                 self.first_content_at = now
-            if self.characters > MAX_ANSWER:
+            if self.characters > MAX_CHARACTERS:
                 raise UpstreamGarbled("The upstream's answer is too long")
             if len(texts) > self._fold_at:
                 self._fold()
@@ -297,7 +302,8 @@ class Relay(msgspec.Struct, eq=False):
         self._folded += 1
         self._fold_at += 1
 
-    def _measure(self, event: StreamEvent) -> int:
+    def _observed(self, event: StreamEvent) -> int:
+        """Observes content that is not text of the answer. Returns its number of characters."""
         match event:
             case ReasoningDelta(text=text):
                 return len(text)
@@ -319,7 +325,7 @@ class Relay(msgspec.Struct, eq=False):
         if finished is None or self.first_content_at or self.accept_empty or self._kept:
             return
         if finished.reason == "stop":
-            self.finished = None
+            self.finished = None  # the attempt is not complete: another one may follow
             raise UpstreamError("truncated", "The upstream's answer was empty")
 
     def _continue(self, events: list[StreamEvent]) -> bytes:
@@ -364,7 +370,7 @@ class Relay(msgspec.Struct, eq=False):
             return b""
         restart = self.encoder.restart()
         if not restart:
-            self.finished = None
+            self.finished = None  # the attempt is not complete: another one may follow
             raise UpstreamError("diverged", "Another answer than the one that was cut")
         return restart
 

@@ -228,7 +228,7 @@ class CallRun(msgspec.Struct, eq=False):
         blocked = writer.blocked_since
         if blocked:
             if self.winner is not None:
-                self.winner.relay.content_at = (
+                self.winner.relay.alive_at = (
                     now  # a client that does not read must not count as a silent upstream
                 )
             if now - blocked > self.write_idle:

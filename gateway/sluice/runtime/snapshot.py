@@ -209,7 +209,7 @@ class Snapshot:
             prices=config.prices,
             later=state.deferred.later,
             beside=state.beside,
-            budget=state.retries,
+            retries=state.retries,
             off=state.off,
             interceptors=interceptors,
         )

@@ -113,7 +113,7 @@ class Replica:
             chance=chance,
             crashed=crashed,
             prices=config.prices,
-            budget=state.retries,
+            retries=state.retries,
             off=state.off,
         )
         self.in_flight = 0

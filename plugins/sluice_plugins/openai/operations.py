@@ -33,7 +33,8 @@ _NULL = msgspec.Raw(b"null")
 
 
 class Whole:
-    """An operation at `url`, with `headers` beside the upstream's credentials."""
+    """An operation at `url`, with `headers` beside the upstream's credentials. An answer must have a list of
+    `data` (images) or `results` (the others)."""
 
     def __init__(self, url: str, headers: Headers, operation: str) -> None:
         self._url = url

@@ -4,10 +4,10 @@ requests.
 Usage may come on any chunk (the last one counts), most often after the finish reason. How a stream ends:
 
     a finish reason, then [DONE] or the body's end    complete
-    [DONE] behind content, without a finish reason    complete: `stop`, or `tool_calls` where calls were made; counted
+    [DONE] behind content, without a finish reason    complete: `stop`, or `tool_calls` where calls were made (`finish_missing`)
     usage behind content, then the body's end         the same, where `usage_is_end`; else cut
-    the body's end with none of these                 cut
     a finish reason that means failure                an error (`sluice_plugins.decoding.FAILURES`)
+    the body's end with none of these                 cut
 
 A last frame that is complete JSON counts even without the empty line after it. `stop` where calls were made
 becomes `tool_calls`, unless `keep_stop`. Most of this file handles vendors' deviations: a chunk that msgspec
@@ -84,13 +84,13 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
     _error: UpstreamError | None = None
     _started: bool = False
     _done: bool = False
-    _ordinary: bool = True  # every chunk so far was an OrdinaryChunk
+    _ordinary: bool = True  # every chunk so far was an OrdinaryChunk: one choice with text, decoded faster
     _held: list[bytes] = msgspec.field(default_factory=list)  # frames that end in the name of a call
     _held_at: NamedCall | None = None  # the call, and where it stands in the first of them
-    _like: bytes = b""  # the first forwarded chunk: `end_chunk` copies its head
+    _sample: bytes = b""  # the first forwarded chunk: `end_chunk` copies its head
     _halves: Halves | None = None
     _form: Form | None = None
-    _texts: int = 0  # reads since the last form was learnt that ended in text
+    _texts: int = 0  # reads that ended in text since a form was last learnt
     _forms_left: int = FORMS
 
     @property
@@ -178,8 +178,8 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
             self._release(events, passed)
         if events and type(events[-1]) is TextDelta:
             self._learn(payloads[-1])
-        if not self._like:
-            self._like = passed[0] if passed else b""
+        if not self._sample:
+            self._sample = passed[0] if passed else b""
         if passed:
             events.append(Verbatim(frames_of(passed, payloads, body)))
         if self._error is not None and not events:
@@ -429,7 +429,7 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
         open_ = {index: state for index, state in every.items() if state is not None and not state.native}
         if open_:
             reasons = {index: "tool_calls" if state.called else "stop" for index, state in open_.items()}
-            self._chunk(end_chunk(self._like or b"".join(passed[:1]), reasons), events, passed)
+            self._chunk(end_chunk(self._sample or b"".join(passed[:1]), reasons), events, passed)
 
     def _cut(self) -> UpstreamError:
         if self._started or (self._first in b"deir:" and not self.skipped):
