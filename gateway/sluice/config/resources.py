@@ -2,8 +2,8 @@
 
 All code about limits (claims, headers, /v1/limits, metrics, checks, commands) uses this table. To add a
 resource, add an option of `CallLimits`, a row here and, if it is metered, a field of
-`policies.claims.Amounts` and its amount in the three functions there that make one. Calls at a time (`streams`) and money per calendar period (`budget`) are not rates,
-so they are not here.
+`policies.claims.Amounts` and its amount in the three functions there that make one. Calls at a time
+(`streams`) and money per calendar period (`budget`) are not rates, so they are not here.
 """
 
 from collections.abc import Iterator

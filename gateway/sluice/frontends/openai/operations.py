@@ -120,8 +120,9 @@ OPERATIONS = (
     CallRoute(path="/v1/audio/speech", also=("/audio/speech",), parse=speech, operation="speech"),
     CallRoute(path="/v1/rerank", also=("/rerank", "/v2/rerank"), parse=rerank, operation=RERANK),
 )
-"""The routes of these operations, which Azure's paths have, too (but for `azure.OPENAI_ALONE`). To add an operation,
-add a row here, its row of `PATHS` in `sluice_plugins.openai.operations` and its path in `api/openapi.json`."""
+"""The routes of these operations, which Azure's paths have, too (but for `azure.OPENAI_ALONE`). To add an
+operation, add a row here, its row of `PATHS` in `sluice_plugins.openai.operations` and its path in
+`api/openapi.json`."""
 
 
 def _object(body: bytes, names: frozenset[str]) -> tuple[dict[str, Any], bool]:
