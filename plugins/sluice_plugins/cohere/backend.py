@@ -1,16 +1,17 @@
-"""Cohere's chat API, version 2: https://docs.cohere.com/reference/chat-stream
+"""The backend for Cohere's chat API, version 2: https://docs.cohere.com/reference/chat-stream
 
-What the request loses or changes on the way:
-  - system messages are joined into one at the beginning, the only place for it;
-  - results of tools are text only: images and files in them follow in a user's message behind the round's results;
-  - files of text become `documents`, which answers cite; other files are refused;
-  - `temperature` and penalties are held to 0…1, `top_p` to 0.01…0.99: OpenAI's scales are wider;
-  - a named function is asked for as the only tool, which must be called: Cohere knows REQUIRED and NONE;
-  - `response_format` of type json_schema is json_object with a schema;
-  - reasoning comes back as the plan of the calls that followed it, and is left out elsewhere;
-  - what else is left out (logprobs, logit_bias, parallel_tool_calls …) stands in config/models.yaml, and is counted.
+What is lost or changed in a request:
+  - system messages are joined into one at the beginning, the only place where Cohere accepts one;
+  - results of tools are text only: images and files in them follow in a user message after all results of the turn;
+  - text files become `documents`, which answers cite; other files are refused;
+  - `temperature` and penalties are limited to 0…1, `top_p` to 0.01…0.99: OpenAI's ranges are wider;
+  - if the caller requires a certain function, it is sent as the only tool with tool_choice REQUIRED: Cohere has only REQUIRED
+    and NONE;
+  - `response_format` of type json_schema is sent as json_object with a schema;
+  - earlier reasoning is sent as the tool plan of the calls that followed it, and is otherwise left out;
+  - other fields that are left out (logprobs, logit_bias, parallel_tool_calls …) are in config/models.yaml, and counted.
 
-Answers: `sluice_plugins.cohere.stream`.
+`sluice_plugins.cohere.stream` decodes answers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,12 +57,12 @@ InputType = Literal["search_document", "search_query", "classification", "cluste
 
 
 class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
-    """Cohere's own API, or another place of it at `base_url` (a private deployment), with or without /v2.
+    """Cohere's own API, or a private deployment of it at `base_url`, with or without /v2.
 
-    `extra_body`: fields put into each request (`documents`: beside those of the request). `billed`: usage
-    counts the tokens that are billed, which leave out Cohere's own part of the prompt. `strict`: data in the
-    stream that is no event is an error, else it is skipped. `max_event`: bytes of one event. `keep_stop`:
-    COMPLETE after tool calls stays `stop`.
+    `extra_body`: fields added to each request (`documents` are appended to those of the request). `billed`:
+    usage counts billed tokens, which exclude Cohere's own part of the prompt. `strict`: malformed data in the
+    stream is an error, otherwise it is skipped. `max_event`: most bytes of one event. `keep_stop`: COMPLETE
+    after tool calls is reported as `stop`, not `tool_calls`.
     """
 
     dialect: ClassVar[str] = ""
@@ -74,22 +75,20 @@ class Cohere(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     })  # fmt: skip
     rules: ClassVar[ModelRules] = NO_RULES
 
-    base_url: str = "https://api.cohere.com"  # where its API is
+    base_url: str = "https://api.cohere.com"  # the address of its API
     api_key: Secret | None = None  # sent as a Bearer token
-    headers: dict[str, str] = {}  # headers of every request
-    citations: Citations | None = None  # how answers cite documents and tools' results
-    safety_mode: Literal["contextual", "strict", "off"] | None = (
-        None  # Cohere's instruction about what is safe
-    )
+    headers: dict[str, str] = {}  # headers added to every request
+    citations: Citations | None = None  # how answers cite documents and results of tools
+    safety_mode: Literal["contextual", "strict", "off"] | None = None  # Cohere's safety mode
     strict_tools: bool | None = (
-        None  # whether calls must follow their schemas to the letter; null: as the tools say
+        None  # whether calls must follow their schemas strictly; null: as the tools say
     )
-    extra_body: dict[str, Any] = {}  # fields that every request gets
+    extra_body: dict[str, Any] = {}  # fields added to every request
     input_type: InputType = "search_document"  # what embeddings are for, where the caller does not say
-    billed: bool = False  # whether usage counts what is billed
-    strict: bool = False  # whether a malformed event ends the stream
-    max_event: Bytes = MAX_EVENT  # bytes of one event
-    keep_stop: bool = False  # whether stop stays stop where tools were called
+    billed: bool = False  # whether usage counts billed tokens
+    strict: bool = False  # whether a malformed event is an error
+    max_event: Bytes = MAX_EVENT  # most bytes of one event
+    keep_stop: bool = False  # whether stop after tool calls is forwarded as it is, instead of as tool_calls
 
     def __post_init__(self) -> None:
         check_endpoint(self.base_url, self.headers)
@@ -208,8 +207,8 @@ def _within(value: float | None, least: float, most: float) -> float | None:
 
 
 def _thinking(wish: Reasoning | None) -> Block | None:
-    """https://docs.cohere.com/docs/reasoning: on or off, with a budget of tokens; the highest efforts have
-    none."""
+    """Returns Cohere's `thinking`: on or off, with a budget of tokens; the highest efforts have no budget:
+    https://docs.cohere.com/docs/reasoning"""
     if wish is None or not (wish.effort or wish.budget is not None):
         return None
     if wish.effort == "none" or wish.budget == 0:
@@ -232,10 +231,10 @@ def _response_format(chat: ChatRequest) -> Block | None:
 
 
 def _messages(messages: Sequence[Message], documents: list[Block]) -> list[Block]:
-    """The conversation; its files go to `documents`."""
+    """Returns the messages of the conversation; its files are appended to `documents`."""
     system = [message.text for message in messages if message.role == "system" and message.text.strip()]
     turns: list[Block] = [{"role": "system", "content": "\n\n".join(system)}] if system else []
-    shown: list[Part] = []  # content of tools' results that is no text
+    shown: list[Part] = []  # content of tool results that is not text
     for message in messages:
         if shown and message.role in ("user", "assistant"):
             turns.append({"role": "user", "content": _content([Text(OF_TOOLS), *shown], documents)})
@@ -279,7 +278,7 @@ def _assistant(message: Message) -> list[Block]:
 
 
 def _content(parts: Iterable[Part], documents: list[Block]) -> str | list[Block]:
-    """A text, or blocks where there are images."""
+    """Returns a text, or content blocks if there are images."""
     blocks: list[Block] = []
     for part in parts:
         match part:
@@ -304,7 +303,7 @@ def _content(parts: Iterable[Part], documents: list[Block]) -> str | list[Block]
 
 
 def _document(file: Any, number: int) -> Block:
-    """A file of text, as a document to be cited:
+    """Returns a text file as a document that answers can cite:
     https://docs.cohere.com/v2/docs/retrieval-augmented-generation-rag"""
     match file:
         case {"file_data": str(data), **rest} if data:
@@ -322,7 +321,7 @@ def _document(file: Any, number: int) -> Block:
 
 
 def _result(message: Message) -> str | list[Block]:
-    """A tool's result: a text, or a document where it is a JSON object, so that answers can cite it."""
+    """Returns a tool's result: a text, or a document if it is a JSON object, so that answers can cite it."""
     text = result_text(message)
     if not text and message.parts and not any(isinstance(part, Text) for part in message.parts):
         return SHOWN

@@ -1,9 +1,9 @@
-"""Embeddings by Cohere's models: from requests of OpenAI's dialect, and answers as its document.
+"""Embeddings by Cohere's models: translates requests of OpenAI's dialect, and answers into OpenAI's document.
 
-Cohere wants to know what vectors are for (`input_type`), which OpenAI's dialect has no word for: callers may
-give it as a field of that name, Gemini's as `taskType`, and an upstream has a default. `truncate` and
-`max_tokens` are passed on. Vectors are asked for as floats; callers who want base64 get theirs by the
-frontend.
+Cohere requires the purpose of the vectors (`input_type`), for which OpenAI's dialect has no field: callers
+may send a field of that name, callers of Gemini's dialect `taskType`; otherwise the upstream's default is
+used. `truncate` and `max_tokens` are passed on. Vectors are requested as floats; for callers who want base64
+the frontend converts them.
 
 Standard: https://docs.cohere.com/reference/embed
 """
@@ -19,7 +19,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class Embeddings(msgspec.Struct, frozen=True):
-    """Requests vectors of texts from `url`, at most 96 of them (Cohere itself refuses more)."""
+    """Requests vectors of texts from `url`. Cohere itself refuses more than 96 texts."""
 
     url: str
     headers: Headers
@@ -35,7 +35,7 @@ class Embeddings(msgspec.Struct, frozen=True):
 
 
 def fields_of(chat: ChatRequest, input_type: str) -> Value:
-    """The request's fields beside the model. Raises BadRequest."""
+    """Returns the request's fields except the model. Raises BadRequest."""
     wire = chat.wire or {}
     fields: Value = {
         "texts": texts_of(chat),
@@ -72,14 +72,14 @@ _meta_of = msgspec.json.Decoder(_Meta | None).decode
 
 
 def read(body: bytes) -> Vectors:
-    """Reads the answer in either form: vectors by type, or a bare list, as before there were types."""
+    """Reads either form of the answer: vectors by type, or a plain list (answers of Cohere's older API)."""
     document = _document_of(body)
     found = _by_type_of(document.embeddings)
     return Vectors(found.floats if isinstance(found, _ByType) else found, _tokens(document.meta))
 
 
 def _tokens(given: Raw) -> float | None:
-    """The billed usage; a malformed `meta` does not fail the answer."""
+    """Returns the billed tokens; a malformed `meta` does not fail the answer."""
     try:
         meta = _meta_of(given) or _Meta()
     except msgspec.DecodeError:

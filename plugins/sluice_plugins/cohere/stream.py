@@ -1,21 +1,21 @@
-"""Decodes answers of Cohere's chat API, version 2: https://docs.cohere.com/v2/docs/streaming (server-sent
-events).
+"""Decodes answers of Cohere's chat API, version 2 (server-sent events):
+https://docs.cohere.com/v2/docs/streaming
 
-A stream is message-start, then content blocks (start, deltas, end) of text or thinking, the plan of tool
-calls, the calls, and citations of the text, as they come; message-end says why it ended, and its usage. How a
-stream ends:
+A stream is message-start, content blocks (start, deltas, end) of text or thinking, the plan of tool calls,
+the calls, and citations of the text, in the order in which the model writes them; message-end has the finish
+reason and the usage. How a stream ends:
 
     message-end                              complete ([DONE] may follow)
-    the body's end without it                cut
-    a finish reason that means failure       an error (ERROR, TIMEOUT), with the words of `error` where they are told
+    the body's end without it                truncated
+    a finish reason that means failure       an error (ERROR, TIMEOUT), with the text of `error` if present
 
-A tool plan is reasoning: it is what the model thought before its calls. Unknown types of events are skipped.
-A JSON document in place of a stream is a whole answer or an error. An event that msgspec refuses is read
-field by field (`sluice.wire.lenient`).
+A tool plan is treated as reasoning: it is what the model thought before its calls. Unknown types of events
+are skipped. A JSON document in place of a stream is a whole answer or an error. An event that msgspec refuses
+is decoded field by field (`sluice.wire.lenient`).
 
-A citation stands for characters of one content block; they are counted from the answer's beginning here. Each
-of its sources becomes an event of its own. `tokens` are what the model read and wrote; `billed_units`
-leave out Cohere's own part of the prompt.
+Cohere counts a citation's characters within its content block; the events count them from the beginning of
+the answer. Each source of a citation becomes an event of its own. `tokens` are those that the model read and
+wrote; `billed_units` exclude Cohere's own part of the prompt.
 """
 
 import re
@@ -141,9 +141,9 @@ _IS_START = re.compile(rb'"type"\s*:\s*"message-start"').search
 class ChatDecoder(FrameDecoder[Event]):
     """Decodes one answer.
 
-    `strict`: data that is no event is an error, else it is skipped and counted in `skipped`. `skipped_fields`
+    `strict`: malformed data is an error, otherwise it is skipped and counted in `skipped`. `skipped_fields`
     counts fields of a wrong type, `finish_missing` answers without a finish reason. `billed`: usage counts
-    what is billed.
+    billed tokens.
     """
 
     __slots__ = (
@@ -181,10 +181,10 @@ class ChatDecoder(FrameDecoder[Event]):
         self._started = False
         self._newest = -1  # the index of the newest block or call
         self._has_content = False  # a block or a call has begun
-        self._calls: dict[int, int] = {}  # of each of Cohere's indexes: ours
+        self._calls: dict[int, int] = {}  # indexes of the gateway's calls, by Cohere's indexes
         self._begun: set[int] = set()  # calls that have arguments
         self._length = 0  # characters of the answer's text
-        self._offsets: dict[int, int] = {}  # of each content block: where its text begins
+        self._offsets: dict[int, int] = {}  # characters of the answer before each content block
         self._usage: _Usage | None = None
         self._halves: Halves | None = None
         self.skipped = 0
@@ -314,7 +314,8 @@ class ChatDecoder(FrameDecoder[Event]):
             events.append(TextDelta(content.text))
 
     def _end_halves(self, index: int | None, events: list[StreamEvent]) -> None:
-        """Tell what is left of pairs that never became whole: of the block that ends, or (None) of all."""
+        """Replace pending halves of surrogate pairs by U+FFFD: those of the block that ends, or (None)
+        all."""
         for ended in (
             [key for key in self._halves.pending if index in (None, key[0]) and key[-1] != "arguments"]
             if self._halves is not None
@@ -337,7 +338,7 @@ class ChatDecoder(FrameDecoder[Event]):
         return given
 
     def _arguments(self, index: int, call: _ToolCall, events: list[StreamEvent]) -> None:
-        number = self._calls.get(index, len(self._calls) - 1)  # one of no call is of the newest
+        number = self._calls.get(index, len(self._calls) - 1)  # no such call: the newest
         piece = _piece(call.function.arguments) if call.function is not None else ""
         if number >= 0 and piece:
             self._begun.add(number)
@@ -406,7 +407,7 @@ class ChatDecoder(FrameDecoder[Event]):
 
 
 def _as_frames(value: dict[str, Any], message: dict[str, Any]) -> list[dict[str, Any]]:
-    """A whole answer as the events by which it is streamed."""
+    """Returns a whole answer as the events of a stream."""
     frames: list[dict[str, Any]] = [{"type": "message-start", "id": value.get("id")}]
 
     def add(kind: str, index: int, message_part: dict[str, Any]) -> None:
@@ -430,8 +431,8 @@ def _list(message: dict[str, Any], name: str) -> list[Any]:
 
 
 def _piece(raw: Raw) -> str:
-    """The next piece of a call's arguments: text, or (from servers that are not Cohere's) the JSON value
-    itself."""
+    """Returns the next piece of a call's arguments: text, or (from servers other than Cohere's) the JSON
+    value."""
     text = bytes(raw)
     if text.startswith(b'"'):
         try:
@@ -442,7 +443,7 @@ def _piece(raw: Raw) -> str:
 
 
 def _text(about: dict[str, Any], *names: str) -> str:
-    """The first of these fields that is a text."""
+    """Returns the first of these fields that is a string."""
     return next((text for name in names if isinstance(text := about.get(name), str) and text), "")
 
 

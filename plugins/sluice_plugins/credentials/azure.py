@@ -43,7 +43,7 @@ class Azure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     client_secret: Secret | None = (
         None  # the application's secret, as ${VAR} or ${file:/path}; null: AZURE_CLIENT_SECRET
     )
-    token_file: str | None = None  # the workload's federated token; null: AZURE_FEDERATED_TOKEN_FILE
+    token_file: str | None = None  # file of the workload's token; null: AZURE_FEDERATED_TOKEN_FILE
     scope: str = SCOPE  # the OAuth scope of the token
     authority: str | None = (
         None  # the address that issues tokens; null: AZURE_AUTHORITY_HOST, else login.microsoftonline.com

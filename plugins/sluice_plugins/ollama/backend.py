@@ -1,22 +1,22 @@
-"""Ollama's own chat API, /api/chat: https://github.com/ollama/ollama/blob/main/docs/api.md (NDJSON, one
-object a line).
+"""The backend for Ollama's own chat API, /api/chat: https://github.com/ollama/ollama/blob/main/docs/api.md
+(NDJSON: one JSON object per line).
 
-What the request loses: `tool_choice` can only be "auto" (or "none": the tools are left out), any other is
-refused; files are refused; Anthropic's thinking blocks lose their signatures; a tool that failed says so in
-its result's first word. Other fields that are left out (logprobs, logit_bias, parallel_tool_calls …) are
-listed in config/models.yaml, and counted (`dropped_fields_total`).
+What the request loses: `tool_choice` can only be "auto" (or "none": the tools are left out), any other value
+is refused; files are refused; Anthropic's thinking blocks lose their signatures; the result of a tool that
+failed begins with a word that says so. Other fields that are left out (logprobs, logit_bias,
+parallel_tool_calls …) are listed in config/models.yaml, and counted (`dropped_fields_total`).
 
-Of callers of Ollama's own dialect whose request has to be written anew (the alias has a prompt, or keeps the
-history), further `options` of models are kept, and `think` as it is. Embeddings are asked for at its endpoint
-of OpenAI's dialect, /v1/embeddings.
+If the request of a caller of Ollama's dialect has to be built anew (the alias has a prompt, or keeps the
+history), its further `options` are kept, and `think` unmodified. Embeddings are requested from Ollama's
+OpenAI-compatible endpoint, /v1/embeddings.
 
-Penalties, `top_k` and `reasoning_effort` become what Ollama's own OpenAI endpoint makes of them
-(openai/openai.go there, read on 2026-11-29): `options`, and `think` from "low" to "max". Without a token
+Penalties, `top_k` and `reasoning_effort` are translated as Ollama's own OpenAI endpoint does it
+(openai/openai.go there, read on 2026-11-29): into `options`, and `think` from "low" to "max". Without a token
 limit `num_predict` is not sent.
 
-Answers are `sluice_plugins.ollama.stream`. Where the caller speaks the same dialect, the request is its own
-JSON object with as few edits as possible (`sluice_plugins.ollama.wire`), to the endpoint that it was made
-for, and its answer is passed on (`sluice_plugins.ollama.passing`).
+`sluice_plugins.ollama.stream` decodes answers. If the caller speaks the same dialect, the request is its own
+JSON object with as few edits as possible (`sluice_plugins.ollama.wire`), sent to the endpoint that the caller
+used, and the answer is forwarded (`sluice_plugins.ollama.passing`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,14 +53,15 @@ GENERATE = "generate"
 
 
 class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
-    """`base_url` with or without /api. `api_key`, if the server needs one (ollama.com), is sent as Bearer.
+    """`base_url` with or without /api. `api_key`, if the server needs one (ollama.com), is sent as a Bearer
+    token.
 
-    `think`: true, false, or how hard ("low" … "max"), for models that can. `keep_alive`: how long the model
-    stays loaded, in seconds or as Ollama writes it ("10m"). `model_options`: Ollama's `options` (num_ctx,
-    min_p …). A call's own max_tokens, sampling, penalties, seed and stop override them, and its
-    reasoning_effort `think`. `strict`: a malformed line is an error, else it is skipped. `max_event`: bytes
-    of one line. `keep_stop`: pass on `stop` after tool calls. `always_stream`: request a stream even if a
-    caller of this dialect wants a whole answer.
+    `think`: true, false, or an effort ("low" … "max"), for models that can think. `keep_alive`: how long the
+    model stays loaded, in seconds or as Ollama writes it ("10m"). `model_options`: Ollama's `options`
+    (num_ctx, min_p …). A call's own max_tokens, sampling, penalties, seed and stop override them, and its
+    reasoning_effort overrides `think`. `strict`: a malformed line is an error, otherwise it is skipped.
+    `max_event`: most bytes of one line. `keep_stop`: forward `stop` after tool calls as it is.
+    `always_stream`: request a stream even if a caller of this dialect wants a whole answer.
     """
 
     dialect: ClassVar[str] = "ollama"
@@ -71,16 +72,16 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         "top_k", "frequency_penalty", "presence_penalty", "reasoning_effort", "reasoning_budget",
     })  # fmt: skip
 
-    base_url: str = "http://localhost:11434"  # where its server is
+    base_url: str = "http://localhost:11434"  # the address of the server
     api_key: Secret | None = None  # sent as a Bearer token
-    headers: dict[str, str] = {}  # headers of every request
-    think: bool | Literal["low", "medium", "high", "max"] | None = None  # whether, or how hard, models think
+    headers: dict[str, str] = {}  # headers added to every request
+    think: bool | Literal["low", "medium", "high", "max"] | None = None  # whether to think, or the effort
     keep_alive: Annotated[float, Meta(ge=-1, le=10**9)] | str | None = None  # how long a model stays loaded
     model_options: dict[str, Any] = {}  # Ollama's own options (num_ctx …)
-    strict: bool = False  # whether a malformed line ends the stream
-    always_stream: bool = False  # whether whole answers are asked for as streams, too
-    max_event: Bytes = MAX_EVENT  # bytes of one line
-    keep_stop: bool = False  # whether stop stays stop where tools were called
+    strict: bool = False  # whether a malformed line is an error
+    always_stream: bool = False  # whether to request a stream for whole answers, too
+    max_event: Bytes = MAX_EVENT  # most bytes of one line
+    keep_stop: bool = False  # whether stop after tool calls is forwarded as it is, instead of as tool_calls
 
     def __post_init__(self) -> None:
         check_endpoint(self.base_url, self.headers)
@@ -144,7 +145,7 @@ class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return msgspec.json.encode(given)
 
     def operation(self, name: str, dialect: str) -> Operation | None:
-        """Embeddings and completions by Ollama's own endpoints of OpenAI's dialect."""
+        """Embeddings and completions use Ollama's OpenAI-compatible endpoints."""
         if (name, dialect) == ("completions", "completions"):
             from sluice_plugins.openai.completions import Completions
 
@@ -222,7 +223,7 @@ def _options(chat: ChatRequest) -> dict[str, Any]:
 
 
 def _own(chat: ChatRequest, configured: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a caller of Ollama's dialect that no other vendor has."""
+    """Returns the options of a caller of Ollama's dialect that no other vendor has."""
     if chat.dialect != "ollama" or chat.own is None:
         return {}
     more: dict[str, Any] = {"options": {**configured, **chat.own["options"], **_options(chat)}}
@@ -237,7 +238,7 @@ _EFFORTS: Mapping[str, bool | str] = {
 
 
 def _think(wish: Reasoning | None, configured: bool | str | None) -> bool | str | None:
-    """The value of `think`; the API takes no budget of tokens, so a budget only turns thinking on."""
+    """Returns the value of `think`. The API takes no budget of tokens, so a budget only turns thinking on."""
     if wish is None:
         return configured
     return _EFFORTS[wish.effort] if wish.effort else configured or True
@@ -251,7 +252,7 @@ def _format(chat: ChatRequest) -> str | dict[str, Any] | None:
 
 
 def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    names: dict[str, str] = {}  # of the tool calls so far, by id: results are matched by the tool's name
+    names: dict[str, str] = {}  # by call id; Ollama matches results by the name of the tool
     translated = []
     for message in messages:
         names |= {call.id: call.name for call in message.tool_calls}

@@ -1,10 +1,11 @@
-"""Answers of Ollama's API for callers of the same dialect: lines as they came, and the events that they mean.
+"""Forwards answers of Ollama's API to callers of the same dialect: lines unmodified, and the events that they
+mean.
 
-The decoder observes, and writes a line anew only where a client would misread it: a field is of another type
-than it should be, a surrogate pair is split over two lines, the arguments of a tool call are no object, a
-call names no function, or the last line does not say `done`. Not passed on are errors and ends that mean
-failure (they end the answer in the gateway's words), and data that is no line. An answer of /api/generate is
-read, too; it is another form of the same.
+A line is rewritten only where a client would misread it: a field has a wrong type, a surrogate pair is split
+over two lines, the arguments of a tool call are not an object, a call names no function, or the last line
+does not say `done`. Not forwarded are errors and finish reasons that mean failure (the gateway reports them
+in its own words), and data that is not a line of JSON. Answers of /api/generate are decoded, too; they have
+another form.
 """
 
 from typing import Any
@@ -24,16 +25,16 @@ _CONTENT = ("content", "thinking", "response", "tool_calls")
 
 
 class PassingDecoder(ChatDecoder):
-    """Decodes one answer, and yields its lines at the end of each batch. `rewritten` counts those that are
-    not as they came."""
+    """Decodes one answer, and returns its lines after the events of each read. `rewritten` counts the lines
+    that were changed."""
 
     __slots__ = ("_odd", "_passed", "_silent_end", "rewritten")
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
         super().__init__(strict=strict, max_event=max_event, keep_stop=keep_stop)
         self._passed: list[bytes] = []
-        self._odd = False  # the line under way has a call that a client would misread
-        self._silent_end = False  # the line under way ends the answer without `done`
+        self._odd = False  # the current line has a call that a client would misread
+        self._silent_end = False  # the current line ends the answer without `done`
         self.rewritten = 0
 
     def _walk(self, data: bytes, events: list[StreamEvent]) -> None:
@@ -93,21 +94,21 @@ class PassingDecoder(ChatDecoder):
         self._passed.append(encoded(values) + b"\n")
 
     def _pass_content(self, values: Values) -> None:
-        """Pass the content of a line that also has an error."""
+        """Forward the content of a line that also has an error."""
         if values.get("message") or any([values.get(name) for name in _CONTENT]):
             told = {name: value for name, value in values.items() if name not in ("done_reason", "error")}
             self._pass({**_with_objects(told), "done": False})
 
 
 def _one_line(frame: bytes) -> bytes:
-    """A document over several lines as one: within strings JSON has no line ends."""
+    """Returns a document of several lines as one line: JSON strings contain no line ends."""
     if b"\n" not in frame and b"\r" not in frame:
         return frame
     return frame.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
 def _with_objects(values: Values) -> Values:
-    """The line with an object as each call's arguments, and without calls of no function."""
+    """Returns the line with objects as arguments of its calls, and without calls that name no function."""
     message = values.get("message")
     if type(message) is dict:
         return {**values, "message": _with_objects(message)}
@@ -134,7 +135,7 @@ def _with_object(call: Values) -> Values:
 
 
 class WholeAnswerDecoder(WholeOrStream[PassingDecoder]):
-    """Decodes one whole answer, or a stream that comes in its place."""
+    """Decodes one whole answer, or a stream that was sent in its place."""
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
         super().__init__(
@@ -142,8 +143,8 @@ class WholeAnswerDecoder(WholeOrStream[PassingDecoder]):
         )
 
     def _answer(self, body: bytes) -> list[StreamEvent]:
-        """A document and a line begin alike, so both are read as lines; one that is the whole answer is
-        passed on as one."""
+        """A document and a line begin in the same way, so both are decoded as lines; a single line that is
+        the whole answer is forwarded as a document."""
         stream = self._decoder
         stream.whole = b"}\n{" not in body.replace(b"\r", b"")
         events = [*stream.feed(body), *stream.close()]

@@ -1,10 +1,10 @@
-"""The answers of Ollama's /api/chat: lines of JSON, one object a line.
+"""Decodes answers of Ollama's /api/chat: one JSON object per line.
 
-The answer ends with the line that has done:true; a body that ends without one is cut, and a `done_reason`
-that means failure is an error (`sluice_plugins.decoding.FAILURES`). A last line without line end counts.
-Where tools were called, `stop` becomes `tool_calls` unless `keep_stop`. A tool call comes in one piece; if it
-has no id, one is generated. An error within a stream is a line {"error": "…"} under status 200. A line that
-msgspec refuses, because a field has another type, is read field by field (`sluice.wire.lenient`).
+The line with done:true ends the answer; a body that ends without one is truncated, and a `done_reason` that
+means failure is an error (`sluice_plugins.decoding.FAILURES`). A last line without a line end counts. After
+tool calls `stop` becomes `tool_calls`, unless `keep_stop`. A tool call comes in one piece; if it has no id,
+one is generated. An error within a stream is a line {"error": "…"} with status 200. A line that msgspec
+refuses because a field has a wrong type is decoded field by field (`sluice.wire.lenient`).
 
 Standard: https://github.com/ollama/ollama/blob/main/docs/api.md
 """
@@ -52,8 +52,8 @@ class LineMessage(msgspec.Struct):
 
 
 class Line(msgspec.Struct):
-    """A line of /api/chat, or of /api/generate, which has `response`, `thinking` and `tool_calls` in place of
-    a message."""
+    """A line of /api/chat, or of /api/generate, which has `response`, `thinking` and `tool_calls` instead of
+    `message`."""
 
     model: str | None = None
     message: LineMessage | None = None
@@ -73,8 +73,8 @@ _TEXTS = ("thinking", "content", "response")
 
 class ChatDecoder(FrameDecoder[bytes]):
     """Decodes one answer. `skipped` counts malformed lines that were ignored (see `Ollama.strict`),
-    `skipped_fields` fields of a wrong type, `finish_missing` answers without a done_reason. `whole`: there is
-    one line, which is the answer even if it does not say `done`."""
+    `skipped_fields` fields of a wrong type, `finish_missing` answers without a done_reason. `whole`: the body
+    is one line, which is the answer even if it does not say `done`."""
 
     __slots__ = (
         "_calls", "_halves", "_keep_stop", "_lines", "_parsed", "_started", "_strict",
@@ -86,7 +86,7 @@ class ChatDecoder(FrameDecoder[bytes]):
         super().__init__(LinesOrDocument(self._lines, max_event))
         self._calls = 0
         self._halves: Halves | None = None
-        self._parsed: dict[str, Any] | None = None  # the last line that was read field by field
+        self._parsed: dict[str, Any] | None = None  # the last line, if it was decoded field by field
         self._started = False
         self._strict = strict
         self._keep_stop = keep_stop
@@ -110,7 +110,7 @@ class ChatDecoder(FrameDecoder[bytes]):
         if (line is None or (line.message is None and not line.done)) and (
             error := reported_error(frame)
         ) is not None:
-            raise error  # an error in another vendor's format
+            raise error  # an error in the format of another vendor
         if line is None:
             if self._strict or not self._started:
                 raise UpstreamGarbled
@@ -148,7 +148,7 @@ class ChatDecoder(FrameDecoder[bytes]):
         return msgspec.convert(values, Line)
 
     def _join_halves(self, values: dict[str, Any]) -> None:
-        """Join surrogate pairs split over two lines; a half left at the answer's end becomes U+FFFD."""
+        """Join surrogate pairs split over two lines; a half left at the end of the answer becomes U+FFFD."""
         halves = self._halves = self._halves or Halves()
         message = values.get("message")
         if type(message) is not dict:
@@ -173,7 +173,7 @@ class ChatDecoder(FrameDecoder[bytes]):
             events.append(ToolCallDelta(index, arguments_of(call.function.arguments) or "{}"))
 
     def _id(self, given: str) -> str:
-        """The call's id; "" if it has none or another call has the same."""
+        """Returns the call's id; "" if it has none or another call has the same."""
         if given in self._ids:
             return ""
         self._ids.add(given)

@@ -1,11 +1,13 @@
-"""A request of a caller of the same dialect: its own JSON object, with as few edits as the target needs.
+"""Edits the request of a caller of Ollama's own dialect: its JSON object is sent with as few changes as
+possible.
 
 What is changed:
-  - `keep_alive` and options of the machine that a model runs on (`MACHINE`) are the operator's: the upstream's own are sent;
-  - `model_options` of the upstream are added for options of which the caller says nothing, and `think` where he says nothing;
-  - `stream` is as the gateway asks;
-  - messages are written anew where Ollama would refuse them, though the gateway takes them from its callers: images as data:
-    URLs, arguments of calls as text, a `developer`, roles in capitals.
+  - `keep_alive` and options of the machine that runs the model (`MACHINE`) are for the operator to set: the upstream's
+    configured values are sent;
+  - the upstream's `model_options` and `think` are added where the caller sets nothing;
+  - `stream` is set as the gateway needs it;
+  - messages are rewritten if Ollama would refuse them, though the gateway accepts them from its callers: images as data:
+    URLs, arguments of calls as text, the role `developer`, roles in capitals.
 """
 
 from collections.abc import Mapping
@@ -22,8 +24,8 @@ _ROLES = frozenset({"system", "user", "assistant", "tool"})
 
 
 def edits_of(wire: Wire, options: Mapping[str, Any], *, think: Any, keep_alive: Any, stream: bool) -> Wire:
-    """The fields that the target is to have otherwise; None stands for one that it is not to have. `messages`
-    is None where they are to be written anew."""
+    """Returns the fields to change, with their new values; None removes a field. `messages` is None if the
+    messages have to be rewritten."""
     edits: Wire = {}
     if (wire.get("stream") is not False) is not stream:
         edits["stream"] = stream

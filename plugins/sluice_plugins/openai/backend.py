@@ -1,9 +1,9 @@
-"""OpenAI's Chat Completions, and with another `base_url` everything that speaks it (vLLM, llama.cpp, Groq,
-Azure …).
+"""The backend for OpenAI's Chat Completions, and with another `base_url` for every server that speaks it
+(vLLM, llama.cpp, Groq, Azure …).
 
-Where the caller speaks the same dialect, the request is its own JSON object with as few edits as possible, so
-that unknown fields pass through; else it is built from `sluice.model.chat`. `sluice_plugins.openai.stream`
-decodes streams, `sluice_plugins.openai.document` whole answers.
+If the caller speaks the same dialect, the upstream request is the caller's own JSON object with as few edits
+as possible, so that unknown fields pass through; otherwise it is built from `sluice.model.chat`. Streams are
+decoded by `sluice_plugins.openai.stream`, whole answers by `sluice_plugins.openai.document`.
 
 Standard: https://platform.openai.com/docs/api-reference/chat
 """
@@ -50,36 +50,37 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """A backend that speaks Chat Completions.
 
     `base_url` may end in `/chat/completions`; its query is kept (Azure's api-version). `path` is appended to
-    it, with the target's model for {model} (Azure's deployments). `headers` are added to every request.
-    `max_tokens_field`: the name of the token limit, whichever the caller used; null: as in the model's rules
-    (config/models.yaml), else the caller's. `include_usage`: request the usage chunk. `strict`: a malformed
-    event is an error instead of being skipped. `completions`: it has /completions beside chats; callers of
-    that are then asked for there, with a suffix, tokens and all. `always_stream`: request a stream even if a
-    caller of this dialect wants a whole answer. `max_event`: bytes of one event of a stream. `keep_stop`:
-    pass on the provider's `stop` after tool calls instead of `tool_calls`. `usage_is_end`: a stream that ends
-    after its usage is complete even without a finish reason and [DONE]. `count_tokens`: whose /tokenize it
-    has, beside /v1; Anthropic's, Gemini's and Responses' callers get their counts there.
+    it, with the target's model in place of {model} (Azure's deployments). `headers` are added to every
+    request. `max_tokens_field`: the name under which the token limit is sent; null: the name in the model's
+    rules (config/models.yaml), else the caller's. `include_usage`: request the usage chunk. `strict`: a
+    malformed event is an error instead of being skipped. `completions`: the server has /completions beside
+    chats; it is used for callers of that endpoint, with suffix, tokens and all other fields. `always_stream`:
+    request a stream even if a caller of this dialect wants a whole answer. `max_event`: most bytes of one
+    event of a stream. `keep_stop`: forward the provider's `stop` after tool calls instead of `tool_calls`.
+    `usage_is_end`: a stream that ends after its usage is complete even without a finish reason and [DONE].
+    `count_tokens`: the kind of server, if it has a /tokenize endpoint beside /v1; it counts tokens for
+    callers of Anthropic's, Gemini's and the Responses dialect.
     """
 
-    base_url: str = "https://api.openai.com/v1"  # where its API is, with /v1
-    path: str = "/chat/completions"  # below base_url; {model} in it is the target's model
+    base_url: str = "https://api.openai.com/v1"  # the address of its API, with /v1
+    path: str = "/chat/completions"  # the path below base_url; {model} in it is the target's model
     api_key: Secret | None = None  # sent as a Bearer token
     organization: str | None = None  # the openai-organization header
     project: str | None = None  # the openai-project header
-    headers: dict[str, str] = {}  # headers of every request
+    headers: dict[str, str] = {}  # headers added to every request
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = (
-        None  # what the maximum is called
+        None  # the name under which the token limit is sent
     )
-    include_usage: bool = True  # whether the usage chunk is asked for
+    include_usage: bool = True  # whether to request the usage chunk
     strict: bool = False  # whether a malformed event ends the stream
-    always_stream: bool = False  # whether whole answers are asked for as streams, too
-    max_event: Bytes = MAX_EVENT  # bytes of one event
-    keep_stop: bool = False  # whether stop stays stop where tools were called
-    completions: bool = False  # whether it has /completions, which continues a text
+    always_stream: bool = False  # whether to request a stream for whole answers, too
+    max_event: Bytes = MAX_EVENT  # most bytes of one event
+    keep_stop: bool = False  # whether stop after tool calls is forwarded as it is, instead of as tool_calls
+    completions: bool = False  # whether the server has /completions, which continues a text
     count_tokens: Literal["vllm", "llama.cpp"] | None = (
-        None  # whose /tokenize counts tokens; null: they are estimated
+        None  # the kind of server whose /tokenize counts tokens; null: tokens are estimated
     )
-    usage_is_end: bool = False  # whether usage and a clean end of the body end an answer
+    usage_is_end: bool = False  # whether usage and then the body's end complete an answer
 
     dialect: ClassVar[str] = "openai"
     endings: ClassVar[tuple[str, ...]] = ("/chat/completions", "/chat")
@@ -189,7 +190,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @cached_property
     def _asks_usage(self) -> bool:
-        """Whether usage is requested; some vendors refuse that option, and report usage anyway."""
+        """Whether usage is requested; some vendors refuse the option `stream_options`, and report usage
+        anyway."""
         return self.include_usage and "stream_options" not in self.rules.drop
 
     @cached_property
@@ -203,7 +205,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @cached_property
     def _limit_name(self) -> str:
-        """The required name of the token limit; "" to keep the caller's."""
+        """The name under which the token limit must be sent; "" to keep the caller's."""
         return self.max_tokens_field or self.rules.limit_name
 
     @cached_property
@@ -230,7 +232,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return () if self.api_key is None else (("authorization", f"Bearer {self.api_key.reveal()}"),)
 
     def _edited(self, chat: ChatRequest, wire: dict[str, Any], model: str, *, stream: bool) -> bytes:
-        """The caller's body with the model replaced and usage requested; b"" if it needs other changes."""
+        """Returns the caller's body with another model and usage requested; b"" if it needs other changes."""
         body = chat.body
         if self._orders and self._needs_order(chat):
             return b""
@@ -252,8 +254,8 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return with_member(body, b'"stream_options":{"include_usage":true}')
 
     def _messages_stand(self, chat: ChatRequest, wire: dict[str, Any]) -> bool:
-        """Returns whether the ids of tool calls can stay, and no message has to be put between others or
-        needs a field more."""
+        """Returns whether the messages can stay as they are: the ids of tool calls are valid, and no message
+        has to be inserted or needs another field."""
         rules = self.rules
         return (not rules.tool_ids or ids_fit(chat.messages, rules.tool_ids)) and not (
             (self._fills_reasoning(chat) and lacks_reasoning(wire["messages"]))
@@ -262,11 +264,11 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @cached_property
     def _orders(self) -> bool:
-        """Whether a conversation of texts alone may have to change, too."""
+        """Whether even a conversation that has only texts may have to be changed."""
         return self.rules.prefix or self.rules.replies or not self.rules.blank_answers
 
     def _needs_order(self, chat: ChatRequest) -> bool:
-        """Returns whether messages have to be marked, left out, moved or put between others."""
+        """Returns whether messages have to be marked, left out, moved or inserted."""
         rules, messages = self.rules, chat.messages
         return (
             (rules.prefix and any([message.role == "assistant" for message in messages[-1:]]))
@@ -275,13 +277,14 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         )
 
     def _fills_reasoning(self, chat: ChatRequest) -> bool:
-        """Returns whether tool calls without reasoning need a blank one: not where no thinking is wanted."""
+        """Returns whether tool calls without reasoning get a blank one: not if the caller wants no reasoning,
+        unless the model always thinks."""
         return self.rules.blank_reasoning and (
             self.rules.always_thinks or chat.reasoning is None or chat.reasoning.effort != "none"
         )
 
     def _limit_stands(self, chat: ChatRequest, wire: dict[str, Any]) -> bool:
-        """Returns whether the token limit can stay: given once, as an integer, under the required name."""
+        """Returns whether the token limit can stay: given once, as an integer, under the right name."""
         if "max_tokens" in wire:
             name = "" if "max_completion_tokens" in wire else "max_tokens"
         elif "max_completion_tokens" in wire:
@@ -349,7 +352,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             and not chat.user
             and not (rules.default or rules.force or rules.cache_marks or "system" in rules.roles)
         ):
-            return {"messages": written}  # what most widgets send
+            return {"messages": written}  # the most frequent case
         body: dict[str, Any] = {
             "messages": written,
             self._limit_name or LIMITS[0]: sampling.max_tokens,
@@ -363,7 +366,7 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "tools": [_tool(tool) for tool in chat.tools] or None,
             "tool_choice": _tool_choice(chat.tool_choice)
             if chat.tools
-            else None,  # OpenAI: only beside tools
+            else None,  # OpenAI accepts it only together with tools
             "parallel_tool_calls": chat.parallel_tool_calls if chat.tools else None,
             "response_format": chat.response_format,
             "reasoning_effort": effort_of(chat.reasoning, rules.efforts)
@@ -372,12 +375,12 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "user": chat.user if 0 < len(chat.user) <= MAX_USER_LENGTH and "user" not in rules.drop else None,
             "prompt_cache_options": cache_options(chat, rules.cache_marks),
         }
-        if "system" in rules.roles:  # "developer", or another role that our vocabulary lacks
+        if "system" in rules.roles:  # "developer", or another role that `sluice.model.chat` has no name for
             for message in body["messages"]:
                 message["role"] = rules.roles.get(message["role"], message["role"])
         names = {
             name: new for name, new in rules.rename.items() if name not in LIMITS
-        }  # a limit has its name already
+        }  # the limit has its right name already
         given = {names.get(name, name): value for name, value in body.items() if value is not None}
         if rules.thinking_switch:
             self._switch(given, chat)
@@ -392,19 +395,19 @@ class OpenAI(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 FORMS = frozenset({"transcriptions", "translations", "image_edits"})
-"""Operations whose requests are forms."""
+"""Operations whose requests are multipart forms."""
 MAX_USER_LENGTH = 64
-"""Characters of `user` that OpenAI takes; a longer name is left out."""
+"""The longest `user` that OpenAI accepts, in characters; a longer one is left out."""
 _USAGE = {"include_usage": True}
 _NO_SAMPLING = ChatRequest("", None, ()).sampling
 _encode = msgspec.json.Encoder().encode
 
 
-# the request, from the vocabulary
+# the request, from `sluice.model.chat`
 
 
 def _with_prefix(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages, a last one of the assistant marked as what the answer begins with."""
+    """Returns the messages; a last assistant message is marked as the beginning of the answer."""
     last = [
         {**message, "prefix": True} if message["role"] == "assistant" else message
         for message in messages[-1:]

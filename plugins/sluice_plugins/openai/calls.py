@@ -1,18 +1,20 @@
-"""Assembles the tool calls of one choice of a stream of Chat Completions: assigns each delta to its call.
+"""Assembles the tool calls of one choice of a Chat Completions stream: finds the call that each delta belongs
+to.
 
-By the standard each call has an index, its first delta an id and the full name, and the others pieces of its
-arguments. Vendors deviate from that in many ways. The rules:
+By the standard each call has an index; its first delta has an id and the full name, the others have pieces of
+its arguments. Vendors deviate from that in many ways. The rules:
 
-    an index not seen yet   a new call, whatever the id is (older vLLM makes up an id for every delta); but with neither id
-                            nor name the last call, if its arguments are not complete (vLLM, where a guess of several
-                            tokens spans two calls)
-    the same index          another call begins with a new id and a name; with a name again, if the arguments so far are
-                            complete; and with arguments that start over after complete ones (it has the name of the last)
+    a new index             a new call, whatever its id is (older vLLM invents an id for every delta). But a delta with
+                            neither id nor name belongs to the last call while its arguments are incomplete
+                            (vLLM, where one speculative step of several tokens spans two calls)
+    the same index          a new call begins with a new id and a name; with a name alone if the arguments so far are
+                            complete; and with arguments that start over after complete ones (it gets the last
+                            call's name)
     no index                the call with this id, else the last call, until a new id or name comes
-    a name in pieces        is joined until the first piece of the arguments comes; only then is the call announced
+    a name in pieces        the pieces are joined until the first piece of arguments; only then is the call's event sent
 
-A repeated name is the same name, and special tokens in it are not of it ("f<|channel|>commentary", gpt-oss). An
-id that another call of this answer or conversation has is ignored.
+A repeated name is the same name, and special tokens in a name are removed ("f<|channel|>commentary",
+gpt-oss). An id that another call of this answer or conversation has is ignored.
 """
 
 import re
@@ -27,7 +29,7 @@ from sluice.wire.lenient import encoded
 from sluice_plugins.openai.chunk import Function, ToolCallPart
 
 MAX_CALLS = 256
-"""Tool calls of one answer."""
+"""Most tool calls of one answer."""
 
 _NO_FUNCTION = Function()
 _DOUBTFUL = frozenset(["", "{", "n", " ", "\t", "\r", "\n"])
@@ -37,16 +39,16 @@ _INSIDE = re.compile(r'["\\]')
 
 
 class Arguments:
-    """A JSON text received in pieces. It is scanned only when `complete` is read."""
+    """A JSON text received in pieces. It is scanned only when the property `complete` is read."""
 
     __slots__ = ("_begun", "_depth", "_inside", "_pieces", "_skip", "any")
 
     def __init__(self) -> None:
         self.any = False
-        self._begun = False  # an object or a list
+        self._begun = False  # an object or an array has begun
         self._pieces: list[str] = []
         self._depth = 0
-        self._inside = False  # a string
+        self._inside = False  # within a string
         self._skip = False  # the next character is escaped
 
     def add(self, piece: str) -> None:
@@ -55,7 +57,7 @@ class Arguments:
 
     @property
     def complete(self) -> bool:
-        """Whether an object or a list has begun and everything opened is closed."""
+        """Whether an object or an array has begun and all brackets are closed."""
         for piece in self._pieces:
             self._scan(piece)
         self._pieces.clear()
@@ -79,8 +81,8 @@ class Arguments:
 
 class ReceivedCall:
     """One call being received. `started`: its ToolCallStarted was sent; `empty`: its arguments were an empty
-    list or object; `worded`: they came as a string, perhaps an empty one. `place`: its position in a whole
-    answer. `given` is the vendor's id, even if another call has it."""
+    array or object; `worded`: they came as a string, perhaps an empty one. `place`: its position in a whole
+    answer. `given` is the vendor's id, even if another call has the same."""
 
     __slots__ = ("arguments", "empty", "given", "id", "index", "name", "place", "started", "worded")
 
@@ -99,7 +101,7 @@ class ReceivedCall:
         return bool(id) and id in (self.id, self.given)
 
     def is_another(self, delta: ToolCallPart, name: str, arguments: str, *, empty: bool) -> bool:
-        """Returns whether this delta begins another call with the same (or no) index."""
+        """Returns whether this delta begins another call, though it has the same index or none."""
         same_id = self.is_named(delta.id)
         new_id = bool(delta.id) and bool(self.id or self.given) and not same_id
         begins_anew = empty or arguments.lstrip()[:1] == "{"
@@ -117,10 +119,9 @@ class ReceivedCall:
 
 
 class NormalizedDelta(msgspec.Struct, frozen=True, gc=False):
-    """A delta of a tool call as the standard would have it: `id`, `name` and `arguments` are "" where it has
-    none.
+    """A delta of a tool call in the standard's form: `id`, `name` and `arguments` are "" if it has none.
 
-    `joined`: the name so far, if the delta continued the name of a call that is not announced yet.
+    `joined`: the name so far, if the delta continued the name of a call whose event was not sent yet.
     """
 
     call: "ReceivedCall"
@@ -131,11 +132,11 @@ class NormalizedDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReceivedCalls:
-    """The calls of one choice: `made` are all of them, by their index.
+    """The calls of one choice. `made` are all of them, by their index.
 
-    `new_id` makes the id of a call whose vendor gives none; without it such a call has none. `taken` are ids
-    of the conversation's other calls. `naming` is the call whose name the next delta may continue: it is not
-    announced yet.
+    `new_id` makes the id of a call for which the vendor sends none; without `new_id` such a call has no id.
+    `taken` are ids of the conversation's other calls. `naming` is the call whose name the next delta may
+    continue: its event was not sent yet.
     """
 
     __slots__ = ("_by_index", "_ids", "_latest", "_new_id", "made", "naming")
@@ -149,8 +150,8 @@ class ReceivedCalls:
         self.naming: ReceivedCall | None = None
 
     def goes_on(self, delta: ToolCallPart, events: list[StreamEvent]) -> bool:
-        """Fast path: whether the delta is the next piece of arguments, in the standard's form; its event is
-        added then."""
+        """Fast path: returns whether the delta is the next piece of a call's arguments in the standard's
+        form, and if so appends its event."""
         call, function = self._by_index.get(delta.index), delta.function  # type: ignore[arg-type]
         if call is None or function is None or function.name or delta.id:
             return False
@@ -202,7 +203,8 @@ class ReceivedCalls:
         return NormalizedDelta(call, id_, named, arguments, joined)
 
     def announce(self, events: list[StreamEvent], call: ReceivedCall | None = None) -> None:
-        """Append ToolCallStarted for `call` (else the one whose name is complete now), unless it was."""
+        """Append ToolCallStarted for `call` (else for the call whose name is complete now), unless it was
+        sent."""
         call = call or self.naming
         self.naming = None
         if call is not None and not call.started:
@@ -210,7 +212,7 @@ class ReceivedCalls:
             events.append(ToolCallStarted(call.index, call.id, call.name))
 
     def without_arguments(self) -> list[ReceivedCall]:
-        """The calls whose arguments were null or an empty list or object until the end; they stand for
+        """Returns the calls whose arguments were null or an empty array or object until the end, which means
         `{}`."""
         return [
             call
@@ -219,8 +221,8 @@ class ReceivedCalls:
         ]
 
     def _identify(self, call: ReceivedCall, given: str, *, wanted: bool) -> str:
-        """Set the call's id, once: the vendor's, or a generated one. Returns it if it was set now, else
-        ""."""
+        """Set the call's id once: the vendor's, or a generated one. Returns the id if it was set by this
+        call, else ""."""
         if call.id:
             return ""
         call.given = call.given or given
@@ -232,14 +234,14 @@ class ReceivedCalls:
         return call.id
 
     def _of_id(self, given: str | None) -> ReceivedCall | None:
-        """The last call with this id, if any."""
+        """Returns the last call with this id, if any."""
         if not given or given not in self._ids:
             return None
         return next((call for call in reversed(self.made) if call.is_named(given)), None)
 
     def _unnumbered(self, delta: ToolCallPart, name: str) -> ReceivedCall | None:
-        """The last call, if it began without an index and this delta gives it one; or if this can be no
-        other."""
+        """Returns the last call if it began without an index and this delta gives it one, or if the delta
+        cannot belong to another call."""
         call = self._latest
         if delta.index is None or call is None or name or (delta.id and not call.is_named(delta.id)):
             return None
@@ -259,8 +261,8 @@ class ReceivedCalls:
 
 
 def _text(given: Any, *, first: bool) -> tuple[str, bool]:
-    """The text of arguments of any type, and whether they are an empty list or object. (PHP writes `{}` as
-    `[]`, and a proxy may send the arguments' text after it.)"""
+    """Returns the text of arguments of any type, and whether they are an empty array or object. (PHP servers
+    write `{}` as `[]`, and a proxy may send the arguments' text after that.)"""
     kind = type(given)
     if kind is str:
         return ("", True) if first and given == "null" else (given, False)

@@ -1,8 +1,8 @@
-"""Decodes the choices of one answer, of a stream's chunks or of a whole answer: into events, and into the edits
-that its frames need before they are forwarded.
+"""Decodes the choices of one answer, be it a stream or whole, into events, and into the edits that its frames
+need before they are forwarded.
 
-The choices are typed already (`openai.chunk`), whichever way they were read. Only choice 0 makes events; the others
-are followed because their frames are forwarded, too.
+Choices arrive as the types of `openai.chunk`, whichever way they were parsed. Only one choice makes events;
+the state of the others is kept because their frames are forwarded, too.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,8 +32,8 @@ MAX_CHOICES = 128
 
 
 class ChoiceState(msgspec.Struct, eq=False):
-    """One choice as received so far. `native` is its finish reason, "" until there is one; `content`: it has
-    text, reasoning or calls; `legacy`: it called a function by the deprecated `function_call`."""
+    """The state of one choice. `native`: its finish reason, "" until it has one; `content`: it has text,
+    reasoning or calls; `legacy`: it called a function by the deprecated field `function_call`."""
 
     calls: ReceivedCalls | None = None
     content: bool = False
@@ -47,8 +47,8 @@ class ChoiceState(msgspec.Struct, eq=False):
         return self.calls is not None and any(call.started or call.name for call in self.calls.made)
 
     def reason(self, *, keep_stop: bool) -> FinishReason:
-        """The finish reason for the client: clients end their tool loop on `stop`, so after calls it is
-        `tool_calls`."""
+        """Returns the finish reason for the client: after tool calls `tool_calls`, since clients end their
+        tool loop on `stop`, unless `keep_stop`."""
         reason = FINISH.get(self.native.lower(), "stop")
         if reason == "stop" and self.calls is not None and self.called and not keep_stop:
             return "tool_calls"
@@ -56,7 +56,7 @@ class ChoiceState(msgspec.Struct, eq=False):
 
 
 class NamedCall(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """A call whose name the next chunk may continue; `choice` and `place` are its positions in the chunk."""
+    """A call whose name the next chunk may continue; `choice` and `place` are its positions in its chunk."""
 
     calls: ReceivedCalls
     call: ReceivedCall
@@ -69,10 +69,11 @@ class NamedCall(msgspec.Struct, frozen=True, gc=False, eq=False):
 
 
 class ChoiceDecoder(msgspec.Struct, eq=False):
-    """Decodes the choices of one answer. `verbatim`: its frames are forwarded, so the edits that they need are noted.
+    """Decodes the choices of one answer. `verbatim`: its frames are forwarded, so the edits that they need
+    are recorded.
 
-    `finish_missing` counts answers without a finish reason (0 or 1). `new_id` makes ids for calls that have none,
-    where frames are forwarded. `keep_stop`: `stop` after calls stays as it is.
+    `finish_missing` counts answers without a finish reason (0 or 1). `new_id` makes ids for calls that have
+    none, if frames are forwarded. `keep_stop`: `stop` after calls is not changed.
     """
 
     verbatim: bool = False
@@ -83,11 +84,11 @@ class ChoiceDecoder(msgspec.Struct, eq=False):
     _failure: UpstreamError | None = None  # set by a finish reason of the current chunk that means failure
     _usage: ReportedUsage | None = None
     _main: ChoiceState | None = None  # choice 0
-    _main_index: int = 0  # its index, which is another at some servers
+    _main_index: int = 0  # the index of that choice, which is not 0 at some servers
     _others: dict[int, ChoiceState] = {}
-    _as_it_came: bool = True  # the current chunk needs no change, and no frame is held back
-    _edits: Edits | None = None  # of the current chunk
-    _joined: str = ""  # a held call's name so far, continued by the current chunk
+    _as_it_came: bool = True  # the current chunk needs no edit, and no frame is held back
+    _edits: Edits | None = None  # edits of the current chunk
+    _joined: str = ""  # the name so far of a call that was held back, continued by the current chunk
     _naming: NamedCall | None = None  # the last call whose name began in the current chunk
     _called: bool = False  # the current chunk has a piece of a call
 
@@ -100,7 +101,7 @@ class ChoiceDecoder(msgspec.Struct, eq=False):
         self, choices: Sequence[Choice], usage: ReportedUsage | None, events: list[StreamEvent]
     ) -> Edits | None:
         """Decode the choices of a whole answer into the events after `Started`. Returns the edits that the
-        answer needs, None for none. Raises UpstreamError if a choice failed, UpstreamTruncated for an answer
+        answer needs; None if none. Raises UpstreamError if a choice failed, UpstreamTruncated for an answer
         without content."""
         if usage is not None:
             self._usage = usage
@@ -126,8 +127,8 @@ class ChoiceDecoder(msgspec.Struct, eq=False):
         return self._edits
 
     def _several(self, choices: Sequence[Choice], events: list[StreamEvent]) -> None:
-        """Handle several choices, or a single one without the index 0. Only one choice makes events: that with the
-        index 0, or, where one alone was asked for, the first."""
+        """Handle several choices, or a single one whose index is not 0. Only one choice makes events: the one
+        with the index 0, or, if a single choice was requested, the first."""
         for position, choice in enumerate(choices):
             if choice.index is not None and choice.index < 0:
                 choice.index = None
@@ -141,8 +142,8 @@ class ChoiceDecoder(msgspec.Struct, eq=False):
                 self._choice(choice, self._choice_of(choice.index), [], position)
 
     def _choice_of(self, index: int) -> ChoiceState:
-        """The state of the choice with this index, created if it is new. Raises UpstreamGarbled beyond
-        MAX_CHOICES."""
+        """Returns the state of the choice with this index, created if it is new. Raises UpstreamGarbled for
+        more than MAX_CHOICES."""
         if not index:
             self._main = self._main or ChoiceState()
             return self._main
@@ -161,8 +162,8 @@ class ChoiceDecoder(msgspec.Struct, eq=False):
         position: int = 0,
         key: str = "delta",
     ) -> None:
-        """Handle one choice. `position` is its place in the chunk, `key` the field that holds its delta there
-        (for edits)."""
+        """Handle one choice. For edits: `position` is its place in the chunk, `key` the field of the choice
+        that holds its delta."""
         delta = choice.delta
         if delta is not None:
             calls = state.calls
@@ -212,7 +213,7 @@ class ChoiceDecoder(msgspec.Struct, eq=False):
     def _drop_empty_call(
         self, delta: ToolCallPart, state: ChoiceState, position: int, key: str, place: int
     ) -> None:
-        """Drop an empty entry of `tool_calls` if an SDK would make a call of it."""
+        """Drop an empty entry of `tool_calls` if the client's SDK would read it as a call."""
         known = delta.index is not None and state.calls is not None and delta.index < len(state.calls.made)
         if self.verbatim and (key == "message" or not known):
             self._edit().drop("choices", position, key, "tool_calls", place)
@@ -225,7 +226,7 @@ class ChoiceDecoder(msgspec.Struct, eq=False):
         position: int,
         *path: str | int,
     ) -> None:
-        """Handle one entry of a delta's calls, at `path` of the choice at `position`."""
+        """Handle one entry of a delta's tool calls, found at `path` within the choice at `position`."""
         if state.calls is None:
             state.calls = ReceivedCalls(self.new_id if self.verbatim else None, self._taken)
         state.content = True
@@ -252,8 +253,8 @@ class ChoiceDecoder(msgspec.Struct, eq=False):
                 normalized.id or delta.id != call.id or self._edits is not None
             ):
                 self._edit().set_or_drop(normalized.id, "choices", position, *path, "id")
-            # openai's helper for JavaScript refuses a call with an index but no type; one without either it
-            # ignores
+            # openai's helper for JavaScript refuses a call with an index but no type, and ignores one that has
+            # neither
             if normalized.id and not delta.type and self._edits is not None:
                 self._edits.set("function", "choices", position, *path, "type")
         if function is None:
@@ -320,14 +321,15 @@ class ChoiceDecoder(msgspec.Struct, eq=False):
 
 
 def failed_natively(choice: Choice) -> bool:
-    """Returns whether the upstream's own upstream failed, though it tells an ordinary end."""
+    """Returns whether OpenRouter's own upstream failed, though the finish reason is that of a complete
+    answer."""
     native = choice.native_finish_reason
     return type(native) is str and failure_of(native) is not None
 
 
 def _parts(parts: Sequence[ContentPart], events: list[StreamEvent]) -> tuple[str | None, str]:
-    """Append the events of content that is a list of parts. Returns its text and its thoughts if it has
-    nothing else, else None: clients of this dialect know a text alone."""
+    """Append the events of content that is a list of parts. Returns its text and its reasoning if it has
+    nothing else, else None as text: clients of this dialect accept only a text."""
     known = True
     thoughts: list[str] = []
     for part in parts:

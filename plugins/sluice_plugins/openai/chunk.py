@@ -1,5 +1,5 @@
-"""The types of a chunk of Chat Completions: only the fields that are used, each as loosely typed as vendors
-send it.
+"""The types of a chunk of Chat Completions: only the fields that are used, typed as loosely as vendors send
+them.
 
 Standard: https://platform.openai.com/docs/api-reference/chat-streaming
 """
@@ -20,11 +20,12 @@ NativeWord = Literal[
     "stop", "STOP", "end_turn", "completed", "complete", "eos", "length", "max_tokens", "MAX_TOKENS", "max_output_tokens",
     "tool_calls", "tool_use", "stop_sequence", "content_filter",
 ]  # fmt: skip
-"""The usual ones of `native_finish_reason`."""
+"""The usual values of `native_finish_reason`."""
 
 
 class ContentPart(msgspec.Struct, gc=False):
-    """Mistral's reasoning models: content as a list of {"type": "text"} and {"type": "thinking"} parts."""
+    """A part of content that is a list, as Mistral's reasoning models send it. `type` is "text" or
+    "thinking"."""
 
     type: str = ""
     text: str | None = None
@@ -32,7 +33,7 @@ class ContentPart(msgspec.Struct, gc=False):
 
 
 class Function(msgspec.Struct, gc=False):
-    """`arguments` is JSON text, or the value itself (vendors that translate from another dialect)."""
+    """`arguments` is JSON text, or the JSON value itself (vendors that translate from another dialect)."""
 
     name: str | None = None
     arguments: Any = None
@@ -43,7 +44,7 @@ class Function(msgspec.Struct, gc=False):
 
 
 class ToolCallPart(msgspec.Struct, gc=False):
-    """`name` and `arguments` are refused: they belong in `function` (`openai.variants`)."""
+    """`name` and `arguments` are refused here: they belong in `function` (see `openai.variants`)."""
 
     index: int | None = None
     id: str | None = None
@@ -58,8 +59,8 @@ class ToolCallPart(msgspec.Struct, gc=False):
 
 
 class Delta(msgspec.Struct, gc=False):
-    """Reasoning is `reasoning_content` (DeepSeek and most) or `reasoning` (Groq, OpenRouter, Ollama); some
-    send both."""
+    """Reasoning is in `reasoning_content` (DeepSeek and most vendors) or `reasoning` (Groq, OpenRouter,
+    Ollama); some send both."""
 
     content: str | list[ContentPart] | None = None
     reasoning_content: str | None = None
@@ -70,13 +71,14 @@ class Delta(msgspec.Struct, gc=False):
 
 
 class CacheLives(msgspec.Struct, gc=False):
-    """How long what was written to the cache is kept: Anthropic's names, at LiteLLM's proxy."""
+    """Tokens written to the prompt cache by how long they are kept, under Anthropic's names (LiteLLM's
+    proxy)."""
 
     ephemeral_1h_input_tokens: int | None = None
 
 
 class _PromptDetails(msgspec.Struct, gc=False):
-    """`cache_creation_tokens` stands for `cache_write_tokens` at LiteLLM's proxy."""
+    """`cache_creation_tokens` is LiteLLM's name for `cache_write_tokens`."""
 
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
@@ -89,8 +91,8 @@ class _CompletionDetails(msgspec.Struct, gc=False):
 
 
 class ReportedUsage(msgspec.Struct, gc=False):
-    """`cached_tokens` and `prompt_cache_hit_tokens` stand for the details at Moonshot and DeepSeek,
-    `input_tokens` and `output_tokens` for the counts at servers that translate from another dialect."""
+    """`cached_tokens` is Moonshot's and `prompt_cache_hit_tokens` DeepSeek's count of cached input tokens;
+    `input_tokens` and `output_tokens` are the counts at servers that translate from another dialect."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -104,10 +106,10 @@ class ReportedUsage(msgspec.Struct, gc=False):
 
 
 class Choice(msgspec.Struct, gc=False):
-    """`usage` is Moonshot's place for it, `error` OpenRouter's for one; `finish_reason` is "" at some until
-    there is one. `text` is that of /completions, which some have beside the delta, and some alone.
-    `native_finish_reason` is the word of OpenRouter's own upstream, which may tell of a failure alone
-    (OleksandrChekhovskyi/hax#15)."""
+    """`usage` is where Moonshot reports it, `error` where OpenRouter reports one; `finish_reason` is "" at
+    some servers until there is one. `text` is the field of /completions, which some servers send beside or
+    instead of the delta. `native_finish_reason` is the finish reason of OpenRouter's own upstream, which may
+    be the only sign of a failure (OleksandrChekhovskyi/hax#15)."""
 
     delta: Delta | None = None
     text: str | None = None
@@ -153,9 +155,9 @@ class _OrdinaryChoice(msgspec.Struct, gc=False):
 
 
 class OrdinaryChunk(msgspec.Struct, gc=False):
-    """The form of nearly every chunk: text or the finish reason of a single choice, or usage.
+    """The form of nearly every chunk: one choice with text or a finish reason, or usage.
 
-    The types are so strict that a decoded chunk needs no further check; msgspec refuses any other chunk.
+    The types are strict, so a decoded chunk needs no further check; msgspec refuses every other chunk.
     """
 
     choices: Annotated[list[_OrdinaryChoice], Meta(max_length=1)]
@@ -181,7 +183,7 @@ class _CompletionCounts(msgspec.Struct, gc=False):
 
 
 def cache_writes(details: _PromptDetails | _PromptCounts) -> tuple[int, int]:
-    """How many tokens were written to the cache, and how many of them for an hour."""
+    """Returns how many tokens were written to the prompt cache, and how many of them are kept for an hour."""
     lives = details.cache_creation_token_details
     return (
         details.cache_write_tokens or details.cache_creation_tokens or 0,
@@ -190,7 +192,7 @@ def cache_writes(details: _PromptDetails | _PromptCounts) -> tuple[int, int]:
 
 
 class OrdinaryUsage(msgspec.Struct, gc=False):
-    """Usage that needs no correction if its total is the sum."""
+    """Usage that needs no correction if its total is the sum of input and output."""
 
     prompt_tokens: Count
     completion_tokens: Count
@@ -232,7 +234,7 @@ class _OrdinaryAnswer(msgspec.Struct, gc=False):
 
 
 class OrdinaryDocument(msgspec.Struct, gc=False):
-    """The form of nearly every whole answer: one choice with a complete text."""
+    """The form of nearly every whole answer: one choice with nothing but a complete text."""
 
     choices: Annotated[list[_OrdinaryAnswer], Meta(min_length=1, max_length=1)]
     usage: OrdinaryUsage | None = None

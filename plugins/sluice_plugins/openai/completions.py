@@ -1,8 +1,8 @@
-"""`/completions` of servers that have it (vLLM, llama.cpp, Ollama …): the caller's request under the model's
-name, the answer as it came.
+"""OpenAI's legacy `/completions` at servers that have it (vLLM, llama.cpp, Ollama …): sends the caller's
+request with the target's model, and forwards the answer unmodified.
 
-A stream's frames are forwarded unmodified, but for the terminator and the chunk that has nothing but usage.
-It is complete with a finish reason, or with [DONE] behind content.
+Of a stream's frames only the terminator and a chunk with nothing but usage are not forwarded. A stream is
+complete with a finish reason, or with [DONE] after content.
 
 Standard: https://platform.openai.com/docs/api-reference/completions
 """
@@ -28,14 +28,14 @@ from sluice_plugins.openai.ends import finished
 
 DIALECT = "completions"
 MAX_DOCUMENT = 32 << 20
-"""Bytes of a whole answer."""
+"""Most bytes of a whole answer."""
 
 
 class Completions:
-    """An upstream, asked at `url` (the target's model for {model} in it) for completions; in all else it is
-    its `backend`.
+    """Backend for completions at `url`, in which the target's model replaces {model}; in everything else it
+    behaves as its `backend`.
 
-    `headers` are those of a stream's request. `include_usage`: the usage chunk is asked for. `max_event`:
+    `headers` are those of a stream's request. `include_usage`: request the usage chunk. `max_event`: most
     bytes of one event.
     """
 
@@ -84,7 +84,7 @@ class Completions:
 
 
 def _wire(chat: ChatRequest) -> dict[str, Any]:
-    """The caller's own object; written anew where an interceptor has changed the prompt."""
+    """Returns the caller's own object; with another prompt if an interceptor has changed it."""
     if chat.wire is not None:
         return chat.wire
     sampling = chat.sampling
@@ -118,8 +118,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 def _chunk_of(data: bytes) -> tuple[_Chunk | None, int]:
-    """The chunk, field by field where it is odd, and how many fields were; None for what is no JSON
-    object."""
+    """Returns the chunk, decoded field by field if fields have a wrong type, and the number of such fields;
+    None if the data is not a JSON object."""
     try:
         return _decode(data), 0
     except MALFORMED:
@@ -131,7 +131,7 @@ def _chunk_of(data: bytes) -> tuple[_Chunk | None, int]:
 
 
 class TextDecoder(FrameDecoder[Event], Decoder):
-    """Decodes one stream."""
+    """Decodes one stream of completions."""
 
     __slots__ = (
         "_content",
@@ -217,7 +217,7 @@ class TextDecoder(FrameDecoder[Event], Decoder):
 
 
 class TextDocument(BodyDecoder):
-    """Decodes one whole answer."""
+    """Decodes one whole completion."""
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         super().feed(data)

@@ -1,9 +1,9 @@
-"""Counts the tokens of a request by a server's own tokenizer, for callers of Anthropic's and of Gemini's
-dialects and of OpenAI's Responses.
+"""Counts the tokens of a request with a server's own tokenizer, for callers of Anthropic's, Gemini's and the
+Responses dialect.
 
-vLLM's `/tokenize` takes a conversation and its tools, and applies the model's template, so its count is that
-of the chat. The one of llama.cpp takes a text: the conversation's texts are sent with their roles, so that
-only the template's own tokens are missing. Both stand beside /v1.
+vLLM's `/tokenize` takes a conversation with its tools and applies the model's template, so its count is that
+of the chat. llama.cpp's takes a text: it gets the texts of the conversation with their roles, so its count
+lacks only the template's own tokens. Both endpoints are beside /v1, not below it.
 
 Standards: https://docs.vllm.ai/en/latest/serving/openai_compatible_server (Tokenizer API),
 https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md (POST /tokenize)
@@ -21,7 +21,7 @@ from sluice.model.operations import OperationRequest
 from sluice_plugins.counting import CountDecoder
 
 MAX_ANSWER = 32 << 20
-"""Bytes of an answer, which may hold each token."""
+"""Most bytes of an answer, which may list every token."""
 Value = dict[str, Any]
 _json = msgspec.json.Encoder().encode
 
@@ -35,12 +35,12 @@ COUNT_DOCUMENTS: Mapping[str, Callable[[int], Value]] = {
     "responses": lambda tokens: {"object": "response.input_tokens", "input_tokens": tokens},
     "gemini": _of_gemini,
 }
-"""By the callers' dialect: the document that tells a count."""
+"""By the caller's dialect: the document with the count."""
 
 
 class Counting(msgspec.Struct, frozen=True):
-    """Requests counts from `url` for callers of `dialect`. `translated` writes a chat's body in the
-    upstream's dialect; `whole`: the server takes that, with its tools, else it takes a text."""
+    """A token counting operation at `url`, for callers of `dialect`. `translated` writes a chat's body in the
+    upstream's dialect. `whole`: the server takes that body; otherwise it takes a text."""
 
     url: str
     headers: Headers
@@ -63,7 +63,7 @@ class Counting(msgspec.Struct, frozen=True):
 
 
 def _text_of(given: Value) -> str:
-    """All that is to be read: tools, roles, contents, calls."""
+    """Returns everything that the model reads, as one text: tools, roles, contents, calls."""
     pieces = [_json(tool).decode() for tool in given.get("tools", ())]
     for message in given["messages"]:
         pieces.append(message["role"])

@@ -1,7 +1,7 @@
-"""Decodes a whole answer: a chat completion -> events, and the document itself to be forwarded.
+"""Decodes a whole chat completion into events, with the document itself to be forwarded.
 
 A stream sent in its place, or a document that is not an ordinary completion (an error, a vendor's own form),
-is left to `openai.stream`, which decodes both.
+is passed to `openai.stream`, which decodes both.
 
 Standard: https://platform.openai.com/docs/api-reference/chat/object
 """
@@ -39,18 +39,18 @@ class _Completion(msgspec.Struct, gc=False):
 
 
 MAX_DOCUMENT = 32 << 20
-"""Bytes of an ordinary completion. Any other document, or one that needs edits, may have
+"""Most bytes of an ordinary completion. Any other document, or one that needs edits, may have
 `stream.MAX_DOCUMENT`."""
 ORDINARY = 64 << 10
-"""Bytes of a document that is too short to have too many values (`check_size`)."""
+"""A document of at most so many bytes cannot have too many values (`check_size`)."""
 _NO_ERROR = (b"null", b"false", b"{}", b'""', b"[]", b"0")
 _decode = msgspec.json.Decoder(_Completion).decode
 
 
 class DocumentDecoder(msgspec.Struct, eq=False):
-    """Collects the body and decodes it at its end; has the same counters as `ChunkDecoder`.
+    """Collects the body, and decodes it at its end. It has the same counters as `ChunkDecoder`.
 
-    The answer is edited only where the client's SDK would read it differently.
+    The answer is edited only where the client's SDK would misread it.
     """
 
     strict: bool = False
@@ -157,8 +157,8 @@ class DocumentDecoder(msgspec.Struct, eq=False):
             )
 
     def _completion(self, body: bytes) -> tuple[_Completion | None, dict[str, Any] | None]:
-        """The completion, or None for anything else; and its parsed values if it had to be read field by
-        field."""
+        """Returns the completion, or None for any other document; and its parsed values, if it had to be
+        decoded field by field."""
         values: dict[str, Any] | None = None
         try:
             completion = _decode(body)
@@ -188,7 +188,7 @@ class DocumentDecoder(msgspec.Struct, eq=False):
 
 
 def _ordinary(body: bytes) -> list[StreamEvent]:
-    """The events of an OrdinaryDocument; an empty list for any other."""
+    """Returns the events of an OrdinaryDocument; [] for any other document."""
     try:
         document = decode_ordinary_document(body)
     except MALFORMED:
@@ -206,7 +206,7 @@ def _ordinary(body: bytes) -> list[StreamEvent]:
 
 
 def _only_text(choices: list[_MessageChoice]) -> str:
-    """The text of an answer with one choice and nothing but text, as most are; "" for others."""
+    """Returns the text of an answer with one choice and nothing but text, as most are; "" for any other."""
     choice = choices[0]
     message, native = choice.message, choice.finish_reason
     if (
@@ -224,7 +224,8 @@ def _only_text(choices: list[_MessageChoice]) -> str:
 
 
 def _as_deltas(choices: list[_MessageChoice]) -> bool:
-    """Make each message its choice's delta, with numbered tool calls. False if a choice has no message."""
+    """Make each message the delta of its choice, with numbered tool calls. Returns False if one is
+    missing."""
     for choice in choices:
         if choice.message is None:
             return False

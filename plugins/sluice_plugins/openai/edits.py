@@ -1,5 +1,5 @@
-"""Changes to chunks (and whole answers) that are otherwise passed on as they came: edits at their paths, names
-of calls, halves of surrogate pairs, finish reasons, and the frames around them."""
+"""Changes to chunks (and whole answers) that are otherwise forwarded unmodified: edits at paths in the JSON,
+names of calls, halves of surrogate pairs, finish reasons, and the frames themselves."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ class Edits:
         self._changes.append((path, value or _DROPPED))
 
     def more_calls(self, calls: list[dict[str, Any]], choice: int) -> None:
-        """Append entries to `tool_calls` in the delta of the choice at this position."""
+        """Append entries to `tool_calls` in the delta of the choice at position `choice`."""
         self._calls.append((choice, calls))
 
     def apply(self, document: Any) -> None:
@@ -44,7 +44,9 @@ class Edits:
             elif type(at) is dict:
                 at.pop(last, None)
             else:
-                at[last] = _DROPPED  # removed below: the other paths count this place
+                at[last] = (
+                    _DROPPED  # marked here and removed below, so that positions in other paths stay valid
+                )
                 thinned.append(at)
         for position, calls in self._calls:
             choice = document["choices"][position]
@@ -55,14 +57,14 @@ class Edits:
 
 
 def renamed(payload: bytes, name: str, choice: int, call: int) -> bytes:
-    """The chunk with the name of one call replaced."""
+    """Returns the chunk with another name for the tool call at position `call` of the choice at `choice`."""
     values = parse_again(payload)
     values["choices"][choice]["delta"]["tool_calls"][call]["function"]["name"] = name
     return encoded(values)
 
 
 def end_chunk(like: bytes, reasons: dict[int, str]) -> bytes:
-    """A chunk with finish reasons by choice, and the head (id, model …) of the chunk `like`."""
+    """Returns a chunk with these finish reasons by choice, and the head (id, model …) of the chunk `like`."""
     try:
         head = parse(like) if like else {}
     except ValueError:
@@ -75,8 +77,8 @@ def end_chunk(like: bytes, reasons: dict[int, str]) -> bytes:
 
 
 def frames_of(passed: list[bytes], payloads: list[bytes], body: bytes | None) -> bytes:
-    """The frames of `passed`. `body`, the frames of `payloads`, is reused as far as both are the same; else
-    they are written again."""
+    """Returns frames with the payloads `passed`. `body`, the frames of `payloads`, is reused as far as both
+    lists are equal; the other frames are written anew."""
     if body is not None:
         if passed == payloads:
             return body
@@ -86,7 +88,8 @@ def frames_of(passed: list[bytes], payloads: list[bytes], body: bytes | None) ->
 
 
 def join_halves(values: dict[str, Any], halves: Halves) -> None:
-    """Join surrogate pairs that are split over two chunks; a half that is left at its choice's end becomes U+FFFD."""
+    """Join surrogate pairs that are split over two chunks; a half left at the end of its choice becomes
+    U+FFFD."""
     for choice in values.get("choices") or ():
         number, delta = choice.get("index") or 0, choice.get("delta")
         if type(delta) is dict:
@@ -119,7 +122,7 @@ def _join_function(function: Any, halves: Halves, choice: int, call: Any) -> Non
 
 
 def _end_halves(choice: dict[str, Any], halves: Halves, number: int) -> None:
-    """At the choice's end, replace each half of a pair that is still pending by U+FFFD."""
+    """Replace each half of a surrogate pair that is still pending at the end of a choice by U+FFFD."""
     delta = choice["delta"] if type(choice.get("delta")) is dict else {}
     choice["delta"] = delta
     for ended in [text_id for text_id in halves.pending if text_id[0] == number]:

@@ -1,7 +1,7 @@
-"""Embeddings: the caller's request under the model's name, and the answer as it came.
+"""Embeddings: sends the caller's request with the target's model, and forwards the answer unmodified.
 
-Vectors are not looked at: a document of megabytes is searched for what it was billed for, and for an error in
-their place.
+The vectors are not parsed, since a document may have megabytes: only its usage is read, or an error that was
+sent in its place.
 
 Standard: https://platform.openai.com/docs/api-reference/embeddings
 """
@@ -21,7 +21,7 @@ from sluice_plugins.openai.ends import finished
 from sluice_plugins.openai.operations import body_for
 
 MAX_ERROR = 64 << 10
-"""Bytes of a document that may be read as an error."""
+"""The longest document, in bytes, that is searched for an error."""
 _NULL = msgspec.Raw(b"null")
 
 
@@ -40,7 +40,8 @@ class Embeddings:
 
 
 class _Document(msgspec.Struct, gc=False):
-    """The members that are read, each by itself: one of another type does not fail the others."""
+    """The fields that are read. Each is decoded by itself, so that one of a wrong type does not fail the
+    others."""
 
     data: msgspec.Raw = _NULL
     usage: msgspec.Raw = _NULL
@@ -48,7 +49,7 @@ class _Document(msgspec.Struct, gc=False):
 
 
 class EmbeddingsDecoder(BodyDecoder):
-    """Decodes a list of embeddings, whose document is forwarded."""
+    """Decodes a list of embeddings, and forwards its document."""
 
     def _answer(self, body: bytes) -> list[StreamEvent]:
         try:
@@ -79,7 +80,7 @@ class EmbeddingsDecoder(BodyDecoder):
 
 
 def _has_items(data: msgspec.Raw) -> bool:
-    """Returns whether this JSON text is an array that is not empty."""
+    """Returns whether this JSON text is a non-empty array."""
     first = bytes(memoryview(data)[:64]).translate(None, b" \t\r\n")
     return first.startswith(b"[") and first != b"[" and not first.startswith(b"[]")
 

@@ -28,7 +28,7 @@ def finished(native: str, usage: ReportedUsage | None) -> Finished:
 
 
 def usage_of(usage: ReportedUsage | None) -> Usage | None:
-    """The reported usage. Any two of input, output and total give the third; None if too little is
+    """Returns the reported usage. Any two of input, output and total give the third; None if fewer are
     reported."""
     if usage is None:
         return None
@@ -61,7 +61,7 @@ def usage_of(usage: ReportedUsage | None) -> Usage | None:
 
 
 def newest_usage(usage: ReportedUsage, known: ReportedUsage | None) -> ReportedUsage:
-    """The newest usage, with the fields it lacks taken from the one before."""
+    """Returns the newest usage, with missing fields taken from the usage before."""
     if known is not None and (usage.prompt_tokens is None or usage.completion_tokens is None):
         for name in ReportedUsage.__struct_fields__:
             if getattr(usage, name) is None:
@@ -70,8 +70,8 @@ def newest_usage(usage: ReportedUsage, known: ReportedUsage | None) -> ReportedU
 
 
 def completed(usage: ReportedUsage) -> tuple[int, int, int] | None:
-    """The three counts that every client of the dialect reads (COUNTS); None if too little is reported, or
-    numbers that cannot be true (`believed`)."""
+    """Returns the three counts that every client of the dialect reads (COUNTS); None if too few are reported,
+    or if the numbers are impossible (`believed`)."""
     known = usage_of(usage)
     known = None if known is None else believed(known)
     return None if known is None else (known.input, known.output, known.tokens)

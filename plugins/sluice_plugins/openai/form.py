@@ -1,6 +1,6 @@
 """Learns the form of chunks that differ only in their text (`sluice_plugins.text_form`).
 
-Which string is the text is not guessed: the decoder must return the probe text that `learn` puts there.
+It does not guess which string is the text: `learn` puts a probe text there, which the decoder must return.
 """
 
 import re
@@ -13,9 +13,9 @@ import msgspec
 from sluice_plugins.text_form import BARE, PADDING, Form
 
 PROBE = secrets.token_hex(16)
-"""A text that no model writes."""
+"""The probe: a text that no model writes."""
 MAX_CHUNK_BYTES = 4 << 10
-"""Bytes of the longest chunk whose form is learnt: one with a few words has some hundreds."""
+"""The longest chunk, in bytes, whose form is learnt; a chunk with a few words has some hundreds."""
 SLOTS = 4
 
 _SLOT = re.compile(rb'"content": ?("(?:[^"\\]|\\.)*")', re.DOTALL)
@@ -23,8 +23,8 @@ _PROBED = msgspec.json.encode(PROBE)
 
 
 def learn(payload: bytes, text_of: Callable[[bytes], str], *, verbatim: bool) -> Form | None:
-    """The form of a chunk (one line of JSON), or None. `text_of` returns the text of a payload, "" if it is
-    no chunk or holds anything else. `verbatim`: the form's events include the frames."""
+    """Returns the form of a chunk (one line of JSON), or None. `text_of` returns the text of a payload, "" if
+    the payload is not a chunk or has anything else. `verbatim`: the form's events include the frames."""
     if len(payload) > MAX_CHUNK_BYTES or b"\n" in payload:
         return None
     bare = PADDING.sub(BARE, payload)

@@ -1,5 +1,5 @@
-"""Transcriptions, translations and edits of images: the caller's form with the model's name put in, and the
-answer as it came.
+"""Transcriptions, translations and image edits, whose requests are multipart forms: sends the caller's form
+with the target's model, and forwards the answer unmodified.
 
 Standard: https://platform.openai.com/docs/api-reference/audio
 """
@@ -22,7 +22,7 @@ PATHS = {
 
 
 class Forms(Speech):
-    """An operation whose request is a form. `headers` are those of whole answers' requests."""
+    """An operation whose request is a multipart form. `headers` are those of requests for whole answers."""
 
     def __init__(self, backend: Backend, url: str, headers: Headers, operation: str) -> None:
         super().__init__(backend, url, headers)
@@ -50,7 +50,7 @@ class Forms(Speech):
 
 
 class NamedForm:
-    """A stored form with `name` in place of what stands from `at` to `end` in it."""
+    """A stored form in which `name` replaces the bytes from `at` to `end`."""
 
     def __init__(self, form: StoredForm, at: int, end: int, name: bytes) -> None:
         self._form = form
@@ -66,8 +66,8 @@ class NamedForm:
 
 
 def _splice(form: FormRequest, model: str) -> tuple[int, int, bytes]:
-    """Returns the place of this model's name in the form, and its text: instead of the caller's, or as a part
-    of its own."""
+    """Returns the start and end of the model's name in the form, and the text to put there: another name, or
+    a whole part if the form has no model."""
     name = model.encode()
     if form.at is not None:
         return *form.at, name
@@ -77,7 +77,7 @@ def _splice(form: FormRequest, model: str) -> tuple[int, int, bytes]:
 
 
 class TranscriptDecoder(WholeDecoder):
-    """A JSON object with `text`, or a plain text."""
+    """Decodes a transcript: a JSON object with `text`, or plain text."""
 
     def __init__(self) -> None:
         super().__init__("text")

@@ -1,5 +1,5 @@
-"""Reads what upstreams send in place of a stream of chunks, as chunks: whole answers, lists and lines of them,
-errors."""
+"""Converts what upstreams send in place of a stream of chunks into chunks: whole answers, lists and lines of
+chunks, errors."""
 
 from typing import Any
 
@@ -14,7 +14,8 @@ WHITE = b"\xef\xbb\xbf \t\r\n"
 
 
 def as_error(payload: bytes) -> bytes:
-    """The payload of an `event: error`, wrapped in `{"error": …}` if it is not an error object itself."""
+    """Returns the payload of an `event: error`, wrapped in `{"error": …}` if it is not an error object
+    itself."""
     try:
         value = parse(payload)
     except ValueError:
@@ -25,14 +26,14 @@ def as_error(payload: bytes) -> bytes:
 
 
 def check_size(document: bytes | bytearray) -> None:
-    """Raise UpstreamGarbled for a JSON document that is too deep or has too many values; it is not parsed."""
+    """Raise UpstreamGarbled, without parsing, for a JSON document that is too deep or has too many values."""
     if bound := oversized(document):
         raise UpstreamGarbled(f"The upstream sent a document that {bound}")
 
 
 def payloads_of(document: bytes | bytearray) -> list[bytes]:
-    """The payloads of a document sent in place of a stream: its lines or list entries may be chunks, else it
-    is one."""
+    """Returns the payloads of a document that was sent in place of a stream: its lines or list entries if
+    they may be chunks, else the document itself."""
     check_size(document)
     lines = [line for line in document.splitlines() if line.strip()]
     if len(lines) > 1 and all(is_object(bytes(line)) for line in lines):
@@ -47,7 +48,7 @@ def payloads_of(document: bytes | bytearray) -> list[bytes]:
 
 
 def whole_answer_as_chunk(payload: bytes) -> bytes:
-    """A frame that holds a whole chat completion, as a chunk; b"" for any other frame."""
+    """Returns a frame that holds a whole chat completion as a chunk; b"" for any other frame."""
     match value_with(payload, b'"message"'):
         case {"choices": [{"message": dict()}, *_]}:
             return _as_chunk(payload)
@@ -56,8 +57,8 @@ def whole_answer_as_chunk(payload: bytes) -> bytes:
 
 
 def _as_chunk(document: bytes | bytearray) -> bytes:
-    """A whole chat completion as one chunk; an error as `{"error": …}`. Raises UpstreamGarbled for anything
-    else."""
+    """Returns a whole chat completion as one chunk; an error as `{"error": …}`. Raises UpstreamGarbled for
+    anything else."""
     check_size(document)
     if slow_numbers(document):
         raise UpstreamGarbled("The upstream sent a document whose numbers would take too long to read")
@@ -84,7 +85,7 @@ def _as_chunk(document: bytes | bytearray) -> bytes:
 
 
 def _as_chunk_choices(choices: list[Any]) -> list[Any]:
-    """The choices as a chunk has them, numbered by their order if none has the index 0."""
+    """Returns the choices in the form of a chunk, numbered by their order if none has the index 0."""
     made = [_as_chunk_choice(choice) for choice in choices]
     if all(type(choice) is dict and choice.get("index") for choice in made):
         made = [{**choice, "index": position} for position, choice in enumerate(made)]

@@ -1,14 +1,14 @@
-"""Messages of the vocabulary -> messages of a Chat Completions request, from callers of other dialects.
+"""Builds the messages of a Chat Completions request from `sluice.model.chat`, for callers of other dialects.
 
-What this dialect has no word for is said with what it has:
-  - results of tools are text only: images and files in them follow in a user's message behind the round's results;
-  - a tool that failed says so in its result's first word;
+What this dialect has no field for is expressed in others:
+  - results of tools are text only: images and files in them follow in a user message after all results of the turn;
+  - the result of a tool that failed begins with a word that says so;
   - text documents become text, PDFs and audio are passed on; a file by URL, or by another vendor's id, is refused;
-  - earlier reasoning goes out as `reasoning_content` with the calls of the tool loop that is not over: vendors of thinking
-    models want it back there (DeepSeek, Moonshot), and elsewhere it is not read. A model's rules may drop it
-    (`messages.reasoning_content`). Seals of other vendors are left out;
-  - cache markers are written as the model's rules say (`cache_marks`), else left out: OpenAI takes them at what the
-    assistant has not said.
+  - earlier reasoning is sent as `reasoning_content` with the calls of the unfinished tool loop: vendors of thinking models
+    require it there (DeepSeek, Moonshot), others ignore it. A model's rules may drop it
+    (`messages.reasoning_content`). Signatures of other vendors are left out;
+  - cache markers are written as the model's rules say (`cache_marks`), else left out. OpenAI accepts them in all messages
+    but the assistant's.
 
 Standard: https://platform.openai.com/docs/api-reference/chat/create#messages;
 https://api-docs.deepseek.com/guides/thinking_mode (tool calls)
@@ -26,12 +26,12 @@ from sluice_plugins.translation import FAILED, OF_TOOLS, SHOWN, decoded_text
 
 Wire = dict[str, Any]
 OWN = ("openai", "")
-"""Dialects whose content is in this one's form, whatever its kind: the widget's, too."""
+"""Dialects whose content parts of all kinds have this dialect's form; "" is the widget's."""
 KINDS = ("file", "input_audio", "video_url")
 
 
 BREAKPOINT: Wire = {"mode": "explicit"}
-"""The value of OpenAI's mark for the prompt cache.
+"""The value of OpenAI's cache marker.
 
 https://developers.openai.com/api/docs/guides/prompt-caching#prompt-cache-breakpoints"""
 
@@ -39,14 +39,15 @@ https://developers.openai.com/api/docs/guides/prompt-caching#prompt-cache-breakp
 def messages_of(
     messages: Sequence[Message], dialect: str, *, reasoning: bool, marks: CacheMarks = ""
 ) -> list[Wire]:
-    """`dialect`: the caller's. `reasoning`: the target takes `reasoning_content`. `marks`: how it takes marks
-    for the prompt cache. Raises BadRequest for content that this dialect lacks."""
+    """Returns the messages. `dialect`: the caller's. `reasoning`: the target takes `reasoning_content`.
+    `marks`: the form in which the target takes cache markers. Raises BadRequest for content that this dialect
+    lacks."""
     if dialect not in OWN:
         for part in [part for message in messages for part in message.parts if type(part) is Other]:
             _check_foreign(part)
     loop: int | None = None if reasoning else len(messages)
     found: list[Wire] = []
-    shown: list[Wire] = []  # content of tools' results that is no text
+    shown: list[Wire] = []  # content of tool results that is not text
     for index, message in enumerate(messages):
         if shown and message.role != "tool":
             found.append({"role": "user", "content": [{"type": "text", "text": OF_TOOLS}, *shown]})
@@ -65,8 +66,8 @@ def messages_of(
 
 
 def cache_options(chat: ChatRequest, marks: CacheMarks) -> Wire | None:
-    """OpenAI's options of the prompt cache for a caller who has marked what is to be written to it, for which
-    it takes money: nothing else is. None where there is nothing to say."""
+    """Returns OpenAI's prompt cache options for a caller who has marked what is to be cached: nothing else
+    must be, since OpenAI charges for cache writes. None if no options are needed."""
     if marks != "prompt_cache_breakpoint":
         return None
     parts = [part for message in chat.messages if message.role != "assistant" for part in message.parts]
@@ -74,7 +75,7 @@ def cache_options(chat: ChatRequest, marks: CacheMarks) -> Wire | None:
 
 
 def cache_of(part: Part) -> Cache | None:
-    """The caller's mark for the prompt cache at this part."""
+    """Returns the caller's cache marker at this part, if any."""
     if type(part) is not Other:
         return part.cache  # type: ignore[union-attr]
     cache = part.wire.get("cache_control")
@@ -82,36 +83,36 @@ def cache_of(part: Part) -> Cache | None:
 
 
 def marked(wire: Wire, part: Part, marks: CacheMarks) -> Wire:
-    """The part with the caller's mark for the prompt cache, if it has one and the target takes them."""
+    """Returns the part with the caller's cache marker, if it has one and the target takes markers."""
     if not marks or (cache := cache_of(part)) is None:
         return wire
     return {**wire, marks: cache if marks == "cache_control" else BREAKPOINT}
 
 
 REPLY = "Understood."
-"""What the assistant says between the results of its tools and a user's next message, where a vendor insists on
-it (Mistral: "Unexpected role 'user' after role 'tool'")."""
+"""The text of the assistant message that is inserted between results of tools and a user message, for vendors that
+require one (Mistral: "Unexpected role 'user' after role 'tool'")."""
 
 
 def out_of_order(roles: Sequence[str]) -> bool:
-    """Returns whether these roles follow one another as no vendor with an order of roles takes it: a user's
-    message directly behind a tool's result, the system's behind either or the assistant's, a result behind
-    anything but a call or another result."""
+    """Returns whether the roles are in an order that some vendors refuse: a user message directly behind a tool's
+    result, a system message behind a result or an assistant message, a result behind anything but a call or
+    another result."""
     return any([role in _UNORDERED.get(before, ()) for before, role in pairwise(roles)])
 
 
 _UNORDERED: Mapping[str, Sequence[str]] = {
     "tool": ("user", "system"), "assistant": ("system",), "user": ("tool",), "system": ("tool",),
 }  # fmt: skip
-"""The roles that cannot stand behind a role: mistral-common's validator, "Unexpected role 'system' after role 'tool'"."""
+"""By role: those that must not follow it. Source: mistral-common's validator, "Unexpected role 'system' after role 'tool'"."""
 
 
 def in_order(messages: Sequence[Wire]) -> list[Wire]:
-    """The messages in an order of roles that such a vendor takes.
+    """Returns the messages in an order of roles that every vendor accepts.
 
-    Results are directly behind their calls. What the system says later than at the beginning is told as a
-    user's message, where it was said, unless it is behind a user's. An assistant's message stands between
-    results of tools and a user's.
+    Results are moved directly behind their calls. A system message behind an assistant message or a result
+    becomes a user message in the same place. An assistant message is inserted between results of tools and a
+    user message.
     """
     found: list[Wire] = []
     for message in _results_first(messages):
@@ -125,7 +126,7 @@ def in_order(messages: Sequence[Wire]) -> list[Wire]:
 
 
 def _results_first(messages: Sequence[Wire]) -> list[Wire]:
-    """The messages, what users or the system said between calls and their results behind these."""
+    """Returns the messages; user and system messages between calls and their results are moved behind these."""
     found: list[Wire] = []
     between: list[Wire] = []
     open_calls: set[Any] = set()
@@ -177,13 +178,13 @@ experientiallabs/experiential#887 (measured), earendil-works/pi#4178 (measured)"
 
 
 def lacks_reasoning(messages: Sequence[Wire]) -> bool:
-    """Returns whether a message has tool calls and no reasoning."""
+    """Returns whether a message has tool calls but no reasoning."""
     return any([message.get("tool_calls") and not message.get("reasoning_content") for message in messages])
 
 
 def with_reasoning(messages: Sequence[Wire]) -> list[Wire]:
-    """The messages, those with tool calls and no reasoning with a blank one. `reasoning` is another name of
-    it."""
+    """Returns the messages, with a blank `reasoning_content` where there are tool calls but no reasoning.
+    `reasoning` is another name of that field."""
     found: list[Wire] = []
     for message in messages:
         if message.get("tool_calls") and not message.get("reasoning_content"):
@@ -194,12 +195,13 @@ def with_reasoning(messages: Sequence[Wire]) -> list[Wire]:
 
 
 def _loop(messages: Sequence[Message]) -> int:
-    """The index of the last message that a person wrote: what follows is a tool loop that is not over."""
+    """Returns the index of the last message of a person: the messages behind it are an unfinished tool
+    loop."""
     return next((index for index in range(len(messages) - 1, -1, -1) if messages[index].role == "user"), -1)
 
 
 def _text_message(message: Message, marks: CacheMarks) -> Wire | None:
-    """A message that is nothing but text, as most are; None for any other."""
+    """Returns a message that has nothing but text, as most do; None for any other."""
     parts = message.parts
     if len(parts) != 1 or message.tool_calls or message.role == "tool":
         return None
@@ -224,7 +226,7 @@ def _message(message: Message, shown: list[Wire], marks: CacheMarks) -> Wire:
 
 
 def _result(message: Message, shown: list[Wire], marks: CacheMarks) -> str | list[Wire]:
-    """A tool's result; what in it is no text is added to `shown`."""
+    """Returns a tool's result; its parts that are not text are appended to `shown`."""
     parts = [_part(part, marks) for part in message.parts]
     texts = [part for part in parts if part["type"] == "text"]
     shown += [part for part in parts if part["type"] != "text"]
@@ -265,8 +267,8 @@ def _unmarked(part: Part) -> Wire:
 
 
 def _check_foreign(part: Other) -> None:
-    """Raises BadRequest for a kind that only its own dialect knows, and for files of which this one cannot
-    have the bytes."""
+    """Raise BadRequest for a part that only its own dialect has, and for files whose bytes the request does
+    not contain."""
     if part.type not in KINDS:
         raise BadRequest(f"Content of type {part.type!r} cannot be given to this model", param="messages")
     if part.type == "file":
@@ -285,7 +287,7 @@ def _data_of(wire: Mapping[str, Any]) -> str:
 
 
 def _file(wire: Mapping[str, Any]) -> Wire:
-    """A file: https://platform.openai.com/docs/guides/pdf-files"""
+    """Returns a file part: https://platform.openai.com/docs/guides/pdf-files"""
     file, data = wire.get("file"), _data_of(wire)
     if not isinstance(file, dict) or not data:
         return {name: value for name, value in wire.items() if name != "cache_control"}

@@ -1,6 +1,7 @@
-"""Moderations, images and reranking: the caller's request under the model's name, and the answer as it came.
+"""Moderations, images and reranking: sends the caller's request with the target's model, and forwards the
+answer unmodified.
 
-Of an answer only what it was billed for is looked at, and whether it is one.
+Of an answer only its usage is read, and whether it is an answer at all or an error.
 
 Standards: https://platform.openai.com/docs/api-reference/moderations,
 https://platform.openai.com/docs/api-reference/images, https://jina.ai/reranker (`usage`),
@@ -22,18 +23,18 @@ from sluice_plugins.decoding import MALFORMED
 from sluice_plugins.documents import BodyDecoder
 
 MAX_ERROR = 64 << 10
-"""Bytes of a document that may be read as an error."""
+"""The longest document, in bytes, that is searched for an error."""
 PATHS = {
     ("moderations", "openai"): "/moderations",
     ("images", "openai"): "/images/generations",
     ("rerank", "rerank"): "/rerank",
 }
-"""Operations that an API of OpenAI's dialect may have, by name and the callers' dialect."""
+"""Paths of operations that an API of OpenAI's dialect may have, by name and the caller's dialect."""
 _NULL = msgspec.Raw(b"null")
 
 
 class Whole:
-    """An operation at `url`, with `headers` beside the upstream's credentials. An answer must have a list of
+    """An operation at `url`; `headers` are sent beside the upstream's credentials. An answer must have a list:
     `data` (images) or `results` (the others)."""
 
     def __init__(self, url: str, headers: Headers, operation: str) -> None:
@@ -49,7 +50,7 @@ class Whole:
 
 
 def body_for(chat: ChatRequest, model: str) -> bytes:
-    """The caller's body with this model's name."""
+    """Returns the caller's body with the target's model."""
     wire = chat.wire or {}
     body = chat.body if wire.get("model") == model else b""
     if not body and chat.body and "model" in wire:
@@ -58,7 +59,7 @@ def body_for(chat: ChatRequest, model: str) -> bytes:
 
 
 class _Document(msgspec.Struct, gc=False):
-    """The members that are read, each by itself."""
+    """The fields that are read, each decoded by itself."""
 
     data: msgspec.Raw = _NULL
     results: msgspec.Raw = _NULL
@@ -80,7 +81,7 @@ class _Meta(msgspec.Struct):
 
 
 class WholeDecoder(BodyDecoder):
-    """Decodes an answer whose document has this member, and is forwarded."""
+    """Decodes an answer that must have the field `member`, and forwards its document."""
 
     def __init__(self, member: str) -> None:
         super().__init__()
@@ -115,7 +116,8 @@ class WholeDecoder(BodyDecoder):
 
 
 def _counted(usage: _Usage | None) -> Usage | None:
-    """The billed usage; None if it is not in tokens (Cohere's search units, most moderations)."""
+    """Returns the usage in tokens; None if it is billed in other units (Cohere's search units, most
+    moderations)."""
     if usage is None:
         return None
     total = usage.total_tokens or 0

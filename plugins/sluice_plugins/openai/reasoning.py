@@ -1,4 +1,4 @@
-"""Translates amounts of reasoning into OpenAI's `reasoning_effort`."""
+"""Translates the requested amount of reasoning into OpenAI's `reasoning_effort`."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from sluice.model.rules import Effort
 
 LEVELS: Sequence[Effort] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 USUAL: Sequence[Effort] = LEVELS[:5]
-"""What servers know of which nothing else is known: the two above are single models'."""
+"""Efforts of models that have no rule: only a few models have the two highest."""
 BUDGETS: Sequence[tuple[int, Effort]] = ((2048, "low"), (8192, "medium"))
-"""Tokens up to which a budget is this effort; a larger one is high."""
+"""The largest budget, in tokens, that becomes each effort; a larger budget becomes high."""
 
 
 def effort_of(wish: Reasoning, known: Sequence[Effort]) -> Effort | None:
-    """The highest of the model's efforts up to the wish, else its lowest. `known`: the model's; empty: those
-    of most."""
+    """Returns the highest of the model's efforts that is not above the requested one, else its lowest.
+    `known`: the model's efforts; empty: those of most models."""
     level = wish.effort or next(
         (effort for tokens, effort in BUDGETS if (wish.budget or 0) <= tokens), "high"
     )

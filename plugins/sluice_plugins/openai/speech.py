@@ -1,6 +1,6 @@
-"""`/audio/speech`: the caller's request under the model's name, and the sound as it comes.
+"""`/audio/speech`: sends the caller's request with the target's model, and forwards the audio as it arrives.
 
-Sound has no end of its own: it is complete where its body ends cleanly, as HTTP frames it.
+Audio has no terminator of its own: it is complete when its HTTP body ends as framed.
 
 Standard: https://platform.openai.com/docs/api-reference/audio/createSpeech
 """
@@ -17,12 +17,12 @@ from sluice.wire.upstream_errors import reported_error
 from sluice_plugins.openai.operations import body_for
 
 MAX_ERROR = 64 << 10
-"""Bytes of a JSON text that may stand in place of sound."""
+"""Most bytes of a JSON text that is sent in place of audio."""
 
 
 class Speech:
-    """An upstream, asked at `url` for sound; in all else it is its `backend`. `headers`: of whole answers'
-    requests."""
+    """Backend for audio from `url`; in everything else it behaves as its `backend`. `headers`: those of
+    requests for whole answers."""
 
     dialect: ClassVar[str] = "openai"
 
@@ -54,8 +54,8 @@ class Speech:
 
 
 class SoundDecoder(Decoder):
-    """Each read is content. What begins as a JSON object or a page does is no sound, and kept to be read as
-    an error."""
+    """Forwards each read of the body. A body that begins as a JSON object or an HTML page is not audio: it is
+    collected and decoded as an error."""
 
     def __init__(self) -> None:
         self._begun = False

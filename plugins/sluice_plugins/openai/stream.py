@@ -1,25 +1,24 @@
-"""Decodes a stream of Chat Completions: chunks of JSON in server-sent events -> events. `backend` writes the
-requests.
+"""Decodes a stream of Chat Completions (chunks of JSON in server-sent events) into events.
 
-Usage may come on any chunk (the last one counts), most often after the finish reason. How a stream ends:
+Usage may come with any chunk, most often after the finish reason; the last one counts. How a stream ends:
 
     a finish reason, then [DONE] or the body's end    complete
-    [DONE] behind content, without a finish reason    complete: `stop`, or `tool_calls` where calls were made (`finish_missing`)
-    usage behind content, then the body's end         the same, where `usage_is_end`; else cut
+    [DONE] after content, without a finish reason     complete: `stop`, or `tool_calls` after calls (`finish_missing`)
+    usage after content, then the body's end          the same if `usage_is_end`, else truncated
     a finish reason that means failure                an error (`sluice_plugins.decoding.FAILURES`)
-    the body's end with none of these                 cut
+    the body's end with none of these                 truncated
 
-A last frame that is complete JSON counts even without the empty line after it. `stop` where calls were made
+A last frame that is complete JSON counts even without the empty line after it. `stop` after tool calls
 becomes `tool_calls`, unless `keep_stop`. Most of this file handles vendors' deviations: a chunk that msgspec
-refuses because a field has another type, or holds half of a surrogate pair, is read field by field
+refuses because a field has another type, or contains half of a surrogate pair, is decoded field by field
 (`sluice.wire.lenient`).
 
-Verbatim: the frames are returned unmodified, except for the terminator, errors, malformed frames, comments
-and the chunk that carries nothing but usage (not every client requested it; it is in `Finished`). A frame
-that the client's SDK would read differently is re-encoded with the fewest possible changes: fields of another
-type, halves of surrogate pairs, usage beside a choice, tool calls with ambiguous indexes or ids, `stop` after
-calls. A frame that ends in the name of a call is held back until the next one comes, which may continue the
-name.
+If frames are forwarded (`verbatim`) they are unmodified, and these are left out: the terminator, errors,
+malformed frames, comments, and a chunk with nothing but usage (not every client requested it; it is in
+`Finished`). A frame that the client's SDK would misread is re-encoded with as few changes as possible: fields
+of another type, halves of surrogate pairs, usage beside a choice, tool calls with ambiguous indexes or ids,
+`stop` after tool calls. A frame that ends with the name of a call is held back until the next one comes,
+which may continue the name.
 
 Standard: https://platform.openai.com/docs/api-reference/chat-streaming
 """
@@ -68,7 +67,7 @@ def _event_stream() -> sse.EventStream:
 
 
 class ChunkDecoder(ChoiceDecoder, eq=False):
-    """Decodes the bytes of one response into events; `stream` splits them into server-sent events.
+    """Decodes the body of one response into events; `stream` splits it into server-sent events.
 
     `skipped` counts malformed events that were ignored (see `OpenAI.strict`), `skipped_fields` fields of a
     wrong type.
@@ -86,7 +85,7 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
     _done: bool = False
     _ordinary: bool = True  # every chunk so far was an OrdinaryChunk: one choice with text, decoded faster
     _held: list[bytes] = msgspec.field(default_factory=list)  # frames that end in the name of a call
-    _held_at: NamedCall | None = None  # the call, and where it stands in the first of them
+    _held_at: NamedCall | None = None  # that call, and its position in the first of these frames
     _sample: bytes = b""  # the first forwarded chunk: `end_chunk` copies its head
     _halves: Halves | None = None
     _form: Form | None = None
@@ -145,7 +144,7 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
         return []
 
     def _odd_frames(self, body: bytes) -> list[bytes]:
-        """The payloads of frames of which some are not a single `data: ` line."""
+        """Returns the payloads of frames, of which some are not a single `data: ` line."""
         events = map(self.stream.event, sse.separated(body).split(sse.END))
         return [
             as_error(event.data) if event.event == "error" else event.data
@@ -154,15 +153,15 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
         ]
 
     def _last_frame(self) -> list[bytes]:
-        """The payload after the last empty line, if it is complete."""
+        """Returns the payload after the last empty line, if it is complete."""
         found = self._odd_frames(self.stream.close())
         return [payload for payload in found if is_last(payload)]
 
     def _batch(
         self, payloads: list[bytes], body: bytes | None, *, closing: bool = False
     ) -> list[StreamEvent]:
-        """The events of one read. `body`: the bytes of exactly these payloads' frames, None if there was
-        anything else. `closing`: the body has ended."""
+        """Returns the events of one read. `body`: the bytes of the frames with exactly these payloads; None
+        if there was anything else between them. `closing`: the body has ended."""
         events: list[StreamEvent] = []
         passed: list[bytes] = []
         try:
@@ -187,7 +186,7 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
         return events
 
     def _learn(self, payload: bytes) -> None:
-        """Learn the form of this chunk, since the next reads likely have it; not for an answer of a single
+        """Learn the form of this chunk, since later reads are likely to have it; not for an answer of one
         token."""
         self._texts += 1
         if self._texts > 1 and self._forms_left and self._error is None and self._is_settled:
@@ -197,7 +196,8 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
 
     @property
     def _is_settled(self) -> bool:
-        """Whether nothing depends on the next chunk: neither half a surrogate pair nor an unfinished name."""
+        """Whether the next chunk can be decoded by itself: no half of a surrogate pair or unfinished name is
+        pending."""
         state = self._main
         named = state is None or state.calls is None or state.calls.naming is None
         return named and self._held_at is None and (self._halves is None or not self._halves.pending)
@@ -213,7 +213,7 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
         try:
             chunk = decode_ordinary(payload)
         except MALFORMED:
-            self._ordinary = False  # a vendor keeps its form: the next chunks will not be ordinary either
+            self._ordinary = False  # a vendor keeps to its form: its next chunks will not be ordinary either
             self._any_chunk(payload, events, passed)
             return
         if not chunk.choices:
@@ -242,7 +242,7 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
             passed.append(payload)
 
     def _begin(self, id: str | None, model: str | None, events: list[StreamEvent]) -> ChoiceState:
-        """Handle the first chunk with a choice."""
+        """Handle the first chunk that has a choice."""
         if not self._started:
             self._started = True
             events.append(Started(id or "", model or ""))
@@ -318,8 +318,8 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
         events: list[StreamEvent],
         passed: list[bytes],
     ) -> None:
-        """Forward a chunk, unmodified or edited; or hold it back because the next one may continue a call's
-        name."""
+        """Forward a chunk, unmodified or edited, or hold it back if the next chunk may continue the name of a
+        call."""
         edits, self._edits = self._edits, None
         self._as_it_came = True
         if chunk.usage is not None:
@@ -352,7 +352,7 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
             passed.append(payload)
 
     def _release(self, events: list[StreamEvent], passed: list[bytes]) -> None:
-        """Forward the frames that were held back: the name is complete."""
+        """Forward the frames that were held back, now that the name is complete."""
         held_at, self._held_at = self._held_at, None
         if held_at is not None:
             passed += self._held
@@ -379,8 +379,8 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
         return values
 
     def _without_choices(self, chunk: Chunk, payload: bytes) -> bool:
-        """Returns whether to forward a chunk without choices: Azure's content filter results are, usage alone
-        is not."""
+        """Returns whether to forward a chunk without choices: Azure's content filter results are forwarded,
+        usage alone is not."""
         if chunk.usage is None or b'"base_resp"' in payload:
             error = reported_error(payload)
             if error is not None:
@@ -402,8 +402,8 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
         self.skipped += 1
 
     def _finish(self, events: list[StreamEvent], passed: list[bytes], *, closing: bool = False) -> None:
-        """End the stream, by its terminator or (`closing`) the body's end. Raises UpstreamTruncated if it was
-        cut."""
+        """End the stream, by its terminator or (`closing`) at the body's end. Raises UpstreamTruncated if the
+        answer is incomplete."""
         state = self._main
         if state is None and len(self._others) == 1:  # the only choice has another index
             [state] = self._others.values()
@@ -438,7 +438,7 @@ class ChunkDecoder(ChoiceDecoder, eq=False):
 
 
 def _text_of(payload: bytes) -> str:
-    """The text of a chunk that holds nothing else and is forwarded unmodified; "" for any other."""
+    """Returns the text of a chunk that has nothing else and is forwarded unmodified; "" for any other."""
     decoder = ChunkDecoder(verbatim=True)
     decoder._started = True
     events: list[StreamEvent] = []

@@ -5,7 +5,7 @@
     finish_reason of another type       a list's text, else null: SDKs miss the field where it is left out
     {"data": {"choices": …}}            the answer stands within an envelope
 
-Only what the typed decoding refuses comes here, or has a choice without content, so ordinary chunks cost nothing.
+Ordinary chunks do not come here: only those that the typed decoding refuses, or that have a choice without content.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,8 +18,8 @@ Values = dict[str, Any]
 
 
 def in_standard_form(value: Any, key: str = "delta") -> tuple[Any, int]:
-    """The parsed chunk (or whole answer, whose `key` is "message") in the standard's form, and how many of its
-    finish reasons had another type. What is no JSON object stays as it is."""
+    """Returns the parsed chunk (or whole answer: `key` is "message" then) in the standard's form, and how many of its
+    finish reasons had another type. A value that is not a JSON object is returned unmodified."""
     if type(value) is not dict or "choices" not in value:
         return value, 0
     odd = 0
@@ -45,7 +45,7 @@ def in_standard_form(value: Any, key: str = "delta") -> tuple[Any, int]:
 
 
 def has_only_text(choices: Iterable[Choice], key: str = "delta") -> bool:
-    """Returns whether a choice has its text where /completions has it."""
+    """Returns whether a choice has its text in the field of /completions."""
     for choice in choices:
         said = getattr(choice, key)
         if choice.text is not None and (said is None or (choice.text and not said.content)):
@@ -54,7 +54,7 @@ def has_only_text(choices: Iterable[Choice], key: str = "delta") -> bool:
 
 
 def unwrapped(payload: bytes | bytearray) -> bytes:
-    """The answer that stands in the field `data` of an object; b"" if none does."""
+    """Returns the answer in the field `data` of a JSON object; b"" if there is none."""
     match value_with(payload, b'"data"', b'"choices"'):
         case {"data": {"choices": list() | dict()} as inner, **beside} if "choices" not in beside:
             return encoded(inner)
@@ -63,7 +63,7 @@ def unwrapped(payload: bytes | bytearray) -> bytes:
 
 
 def value_with(payload: bytes | bytearray, *names: bytes) -> Any:
-    """The parsed payload; None where it is no JSON, or has not each of these names, quoted, somewhere."""
+    """Returns the parsed payload; None if it is not JSON, or does not contain all of these quoted names."""
     if not all(name in payload for name in names):
         return None
     try:
@@ -84,7 +84,7 @@ def _move_text(choice: Values, key: str) -> None:
 
 
 def _nested(call: Values) -> Values:
-    """The call with its own name and arguments as those of its function."""
+    """Returns the call with its name and arguments moved into `function`."""
     if call.get("function") is not None or not ("name" in call or "arguments" in call):
         return call
     function = {name: call[name] for name in ("name", "arguments") if call.get(name) is not None}
@@ -94,7 +94,7 @@ def _nested(call: Values) -> Values:
 
 
 def _each(value: Any, rewritten: Callable[[Values], Values]) -> Any:
-    """The list with each of its objects rewritten, or one that stands alone in its place."""
+    """Returns the list with each of its objects rewritten; a single object in place of a list is rewritten, too."""
     if type(value) is dict:
         return rewritten(value)
     if type(value) is not list:
