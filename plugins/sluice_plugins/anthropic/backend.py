@@ -1,23 +1,26 @@
-"""Anthropic's Messages API: https://docs.anthropic.com/en/api/messages and .../build-with-claude/streaming.
+"""The backend for Anthropic's Messages API: https://docs.anthropic.com/en/api/messages and
+.../build-with-claude/streaming.
 
-Where the caller speaks the same dialect, the request is its own JSON object with as few edits as possible
-(`sluice_plugins.anthropic.wire`), and its answer is passed on (`sluice_plugins.anthropic.passing`).
+If the caller speaks the same dialect, the request is the caller's own JSON object with as few edits as
+possible (`sluice_plugins.anthropic.wire`), and the answer is forwarded (`sluice_plugins.anthropic.passing`).
 
-How any other request is changed where the API differs:
+How any other request is changed, where the API differs:
   - all system messages are joined into the one `system`;
-  - consecutive messages of one role become one, and a conversation that begins with the assistant gets a user turn first;
-  - `max_tokens` is required: `default_max_tokens` where the caller set none;
-  - `temperature` above 1 (OpenAI's scale ends at 2) is sent as 1: a caller cannot know which vendor an alias leads to,
+  - consecutive messages of one role become one message; a conversation that begins with the assistant gets a user message
+    first;
+  - `max_tokens` is required: `default_max_tokens` is sent if the caller set none;
+  - `temperature` above 1 (OpenAI's range ends at 2) is sent as 1: a caller cannot know which vendor an alias leads to,
     and refusing would break failover to it;
-  - a last message of the assistant loses its trailing white space, which the API refuses in a prefill;
+  - a final assistant message loses its trailing white space, which the API refuses in a prefill;
   - `response_format` of type json_object becomes a sentence at the end of `system`: there is no JSON mode without a schema;
   - reasoning without Anthropic's signature (another vendor's) is left out;
   - files become documents: PDF and text, inline or by URL; OpenAI's file ids are refused;
   - config/models.yaml says which fields are left out (seed, penalties, logprobs …), which sampling a model takes, the form
-    of tool call ids and whether stops may be blank. Fields left out are counted (`dropped_fields_total`).
+    of tool call ids and whether stop sequences may be blank. Fields left out are counted
+    (`dropped_fields_total`).
 
-`cache_control` is passed on: of the request, of system, user and tool messages and their parts, of tools.
-Thinking: `sluice_plugins.anthropic.thinking`; answers: `sluice_plugins.anthropic.stream`.
+`cache_control` is passed on from the request, from tools, and from system, user and tool messages and their
+parts. `sluice_plugins.anthropic.thinking` sets `thinking`; `sluice_plugins.anthropic.stream` decodes answers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -104,15 +107,14 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """The Messages API, of Anthropic or of another server at `base_url` (with or without its `/v1`).
 
     `beta`: values of the anthropic-beta header. `extra_body`: fields copied into each request; its `thinking`
-    is adapted to the request, its `output_config` merged into the request's. `strict`: data in the stream
-    that is no event is an error, else it is skipped. `max_event`: bytes of one event. `beta_allowed`: values
-    of the anthropic-beta header that callers may send, with or without their dates; "*" is any of them.
-    `count_tokens`: pass requests to count tokens on; null: where `base_url` is Anthropic's own. `threads`: it
-    keeps message threads (null: as with `count_tokens`); callers may use them where `message-threads` is an
-    allowed beta.
-    `always_stream`: request a stream even if a caller of this dialect wants a whole answer. `keep_stop`: pass
-    on `stop` after tool calls instead of `tool_calls`. `usage_is_end`: a stream that ends after its last
-    usage is complete even without a stop reason.
+    is adapted to the request, its `output_config` merged into the request's. `strict`: malformed data in the
+    stream is an error, otherwise it is skipped. `max_event`: most bytes of one event. `beta_allowed`: values
+    of the anthropic-beta header that callers may send, with or without their dates; "*" allows all.
+    `count_tokens`: forward requests to count tokens; null: only if `base_url` is Anthropic's own. `threads`:
+    the server keeps message threads (null: as with `count_tokens`); callers may use them if `message-threads`
+    is an allowed beta. `always_stream`: request a stream even if a caller of this dialect wants a whole
+    answer. `keep_stop`: forward `stop` after tool calls instead of `tool_calls`. `usage_is_end`: a stream
+    that ends after its last usage is complete even without a stop reason.
     """
 
     dialect: ClassVar[str] = "anthropic"
@@ -126,21 +128,21 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     key_field: ClassVar[KeyField] = KeyField("x-api-key")
     rules: ClassVar[ModelRules] = NO_RULES
 
-    base_url: str = "https://api.anthropic.com"  # where its API is
+    base_url: str = "https://api.anthropic.com"  # the address of its API
     api_key: Secret | None = None  # sent as x-api-key
     version: str = "2023-06-01"  # the anthropic-version header
     beta: tuple[str, ...] = ()  # values of the anthropic-beta header
-    beta_allowed: tuple[str, ...] = BETAS  # those that callers may send
-    count_tokens: bool | None = None  # whether it counts tokens for callers; null: if it is Anthropic's own
-    threads: bool | None = None  # whether it keeps message threads; null: if it is Anthropic's own
-    headers: dict[str, str] = {}  # headers of every request
-    extra_body: dict[str, Any] = {}  # fields that every request gets
-    default_max_tokens: Annotated[int, Meta(ge=1, le=10**9)] = 4096  # max_tokens of requests that set none
-    strict: bool = False  # whether a malformed event ends the stream
-    always_stream: bool = False  # whether whole answers are asked for as streams, too
-    max_event: Bytes = MAX_EVENT  # bytes of one event
-    keep_stop: bool = False  # whether stop stays stop where tools were called
-    usage_is_end: bool = False  # whether usage and a clean end of the body end an answer
+    beta_allowed: tuple[str, ...] = BETAS  # values of anthropic-beta that callers may send
+    count_tokens: bool | None = None  # whether it counts tokens for callers; null: only Anthropic's own API
+    threads: bool | None = None  # whether it keeps message threads; null: only Anthropic's own API
+    headers: dict[str, str] = {}  # headers added to every request
+    extra_body: dict[str, Any] = {}  # fields added to every request
+    default_max_tokens: Annotated[int, Meta(ge=1, le=10**9)] = 4096  # max_tokens of requests without one
+    strict: bool = False  # whether a malformed event is an error
+    always_stream: bool = False  # whether to request a stream for whole answers, too
+    max_event: Bytes = MAX_EVENT  # most bytes of one event
+    keep_stop: bool = False  # whether stop after tool calls is forwarded as it is, instead of as tool_calls
+    usage_is_end: bool = False  # whether usage and then the body's end complete an answer
 
     def __post_init__(self) -> None:
         check_endpoint(self.base_url, self.headers)
@@ -151,12 +153,12 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return self.sent(model, self._headers, msgspec.json.encode(self.body(chat, model)))
 
     def sent(self, model: str, headers: Headers, body: bytes) -> UpstreamRequest:
-        """The request that has this body, of any lane, streamed or not as the body says. Who serves the same
-        API elsewhere (Vertex AI, Bedrock) overrides this alone."""
+        """Returns the request with this body, for streams and whole answers. Backends of platforms that offer
+        the same API elsewhere (Vertex AI, Bedrock) override only this method."""
         return UpstreamRequest(self._url, headers, body)
 
     def whole_request(self, chat: ChatRequest, model: str) -> UpstreamRequest:
-        if chat.wire is None:  # a rule could not be written into the caller's own object
+        if chat.wire is None:  # a rule could not be applied to the caller's own object
             body = msgspec.json.encode(self.body(chat, model) | {"stream": False})
         else:
             body = self._passed_on(chat, chat.wire, model, stream=False)
@@ -175,7 +177,7 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     @cached_property
     def forwards(self) -> Allowed:
-        """The headers of its callers that it takes."""
+        """The headers of a caller that are passed on."""
         betas: Literal["any"] | tuple[str, ...] = "any" if "*" in self.beta_allowed else self.beta_allowed
         if betas != "any" and not self._keeps_threads:
             betas = tuple([beta for beta in betas if beta != THREADS])
@@ -191,7 +193,7 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return urlsplit(self.base_url).hostname == OWN_HOST
 
     def _passed_on(self, chat: ChatRequest, wire: dict[str, Any], model: str, *, stream: bool) -> bytes:
-        """The caller's own object, as the target takes it."""
+        """Returns the caller's own object, edited for the target."""
 
         def planned() -> ThinkingPlan:
             turns = _messages(chat.messages, thoughts=True)
@@ -220,8 +222,8 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         return msgspec.json.encode(body)
 
     def body(self, chat: ChatRequest, model: str) -> Block:
-        """The body that asks for a streamed answer, from the vocabulary. Raises BadRequest for what the API
-        cannot express."""
+        """Returns the body of a streamed request, built from `sluice.model.chat`. Raises BadRequest for what
+        the API cannot express."""
         rules, extra = self.rules, self.extra_body
         messages = fitted_ids(results_first(chat.messages), rules.tool_ids)
         turns = _messages(messages, thoughts=rules.thinking != "never")
@@ -313,7 +315,8 @@ def _sampling(chat: ChatRequest, rules: ModelRules, *, thinking: bool) -> dict[s
 
 
 def _system(messages: Sequence[Message], behind: str) -> str | list[Block]:
-    """The system prompt as one text, or as blocks if one of them has cache_control."""
+    """Returns the system prompt as one text, or as blocks if one of them has cache_control. `behind` is
+    appended."""
     texts: list[Text] = []
     cached = False
     for message in messages:
@@ -379,7 +382,7 @@ def _trim_prefill(turn: Block) -> None:
 
 
 def _content(parts: Iterable[Part]) -> list[Block]:
-    """The API refuses blocks of blank text, so they are left out."""
+    """Returns content blocks, without blocks of blank text, which the API refuses."""
     return [_block(part) for part in parts if not (isinstance(part, Text) and not part.text.strip())]
 
 
@@ -415,7 +418,7 @@ def _marked(block: Block, cache: Cache | None) -> Block:
 
 
 def _document(file: Any) -> Block:
-    """A file part: https://platform.claude.com/docs/en/build-with-claude/pdf-support"""
+    """Returns a document block: https://platform.claude.com/docs/en/build-with-claude/pdf-support"""
     match file:
         case {"file_data": str(data), **rest} if data:
             name = rest.get("filename")
@@ -473,7 +476,7 @@ def _tool_choice(chat: ChatRequest) -> Block | None:
 
 
 def _output_config(schema: Mapping[str, Any] | None, effort: Effort, configured: Any) -> Block:
-    """Structured outputs and effort:
+    """Returns `output_config`, with structured outputs and effort:
     https://platform.claude.com/docs/en/build-with-claude/structured-outputs, .../effort"""
     config: Block = {"format": {"type": "json_schema", "schema": schema}} if schema is not None else {}
     if effort:

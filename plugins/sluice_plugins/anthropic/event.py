@@ -26,7 +26,7 @@ OF_BLOCKS = frozenset({"content_block_start", "content_block_delta", "content_bl
 BEGINNINGS = frozenset({"content_block_start", "content_block_delta", "message_delta"})
 """Events that may begin a stream without a message_start."""
 TYPES = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}
-"""The type of a delta without one, by the field that it has."""
+"""Types for deltas without `type`, by the field that the delta has."""
 
 
 class OutputDetails(msgspec.Struct):
@@ -44,7 +44,7 @@ class ReportedUsage(msgspec.Struct):
 
 
 class Iteration(msgspec.Struct):
-    """The usage of one step of an answer; its type says which."""
+    """The usage of one step of an answer; `type` names the kind of step."""
 
     type: str = ""
     input_tokens: int = 0
@@ -84,7 +84,7 @@ class Delta(msgspec.Struct):
 
 
 class StreamedEvent(msgspec.Struct):
-    """Any event of the stream: one type and not a union, so that an unknown event type is no error."""
+    """Any event of the stream. It is one type, not a union, so that an unknown event type is not an error."""
 
     type: str = ""
     index: int | None = None
@@ -99,7 +99,7 @@ decode = msgspec.json.Decoder(StreamedEvent).decode
 
 
 def with_text_input(event: Any) -> Any:
-    """The event with `partial_json` as text, if a server sent the JSON value itself."""
+    """Returns the event with `partial_json` as text, for servers that send the JSON value itself."""
     match event:
         case {"delta": {"partial_json": dict() | list() as given} as delta}:
             return {**event, "delta": {**delta, "partial_json": encoded(given).decode()}}
@@ -108,7 +108,7 @@ def with_text_input(event: Any) -> Any:
 
 
 def values_of(data: bytes) -> dict[str, Any]:
-    """The parsed event if it is a JSON object, else {}."""
+    """Returns the parsed event if it is a JSON object, else {}."""
     try:
         value = parse(data)
     except ValueError:
@@ -117,12 +117,12 @@ def values_of(data: bytes) -> dict[str, Any]:
 
 
 def is_message(data: bytes) -> bool:
-    """Returns whether an event is a whole message, as a request without `stream` returns."""
+    """Returns whether the data is a whole message, the answer to a request without `stream`."""
     return b'"message"' in data and values_of(data).get("type") == "message"
 
 
 def continuing_model(named: Any) -> str:
-    """The model in a fallback block that continues."""
+    """Returns the model that a fallback block names: it continues the answer. "" if there is none."""
     match named:
         case {"model": str(model)}:
             return model
@@ -131,13 +131,14 @@ def continuing_model(named: Any) -> str:
 
 
 BESIDE = ("compaction", "advisor_message")
-"""Types of iterations whose tokens are billed and not in the counts of the whole answer."""
+"""Types of steps whose tokens are billed, but not included in the counts of the whole answer."""
 MAX_ITERATIONS = 1000
 
 
 def usage_of(usage: ReportedUsage) -> Usage:
-    """Anthropic counts what was read from and written to its cache apart from `input_tokens`; ours is the
-    whole input. Steps beside the answer (a compaction, an advisor's) are billed, too."""
+    """Returns the usage in the gateway's form, where input includes cached tokens: Anthropic counts tokens
+    read from and written to the prompt cache apart from `input_tokens`. Billed steps beside the answer
+    (compaction, advisor) are added."""
     found = _usage_of(usage)
     if type(usage.iterations) is list:
         for entry in usage.iterations[:MAX_ITERATIONS]:
@@ -147,7 +148,7 @@ def usage_of(usage: ReportedUsage) -> Usage:
 
 
 def _of_iteration(entry: Any) -> Usage:
-    """The usage of a step; none where it is not in its form."""
+    """Returns the usage of a step; zero if the step is malformed."""
     try:
         step = msgspec.convert(entry, Iteration)
     except msgspec.ValidationError:
@@ -181,8 +182,9 @@ def _usage_of(usage: ReportedUsage) -> Usage:
 
 
 def written_for_an_hour(details: Any, written: int) -> int:
-    """How many of the tokens that were written to the cache are kept for an hour: `ephemeral_1h_input_tokens` of
-    `cache_creation`; 0 where there is no such count, or more than were written."""
+    """Returns how many of the tokens written to the prompt cache are kept for an hour:
+    `ephemeral_1h_input_tokens` of `cache_creation`; 0 if there is no such count, or if it is larger than
+    `written`."""
     match details:
         case {"ephemeral_1h_input_tokens": int(count)} if 0 < count <= written:
             return int(count)

@@ -8,8 +8,8 @@ from sluice.wire.upstream_errors import reported_error
 
 
 def as_events(document: bytes) -> list[dict[str, Any]]:
-    """The events that a stream would have had. Raises UpstreamTruncated for an incomplete document, UpstreamError for
-    one that reports an error."""
+    """Returns the events of a stream with the same content. Raises UpstreamTruncated for an incomplete
+    document, UpstreamError for a document that reports an error."""
     try:
         message = parse(document)
     except (ValueError, RecursionError):

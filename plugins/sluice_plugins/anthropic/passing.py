@@ -1,20 +1,20 @@
-"""Answers of the Messages API for callers of the same dialect: frames as they came, and the events that they
-mean.
+"""Forwards answers of the Messages API to callers of the same dialect: frames unmodified, and the events that
+they mean.
 
-The decoder observes, and writes a frame anew only where an SDK would misread it:
-  - the `event:` line is missing or names another type (SDKs go by it);
-  - a field is of another type than it should be, or a surrogate pair is split over two deltas;
-  - the type of a delta or a block is missing, a block's index is missing, negative or beyond the newest block, a tool
-    call's id is missing or not unique in the conversation;
-  - the stop reason is `end_turn` though the client's tools were called;
-  - a delta comes before any block has begun: its start is written before it;
-  - a message begins without its content or usage, or ends without usage or a stop reason, or with zeros for the
-    prompt's counts that it began with.
-Not passed on are errors (they end the answer in the gateway's words), a proxy's `[DONE]`, data that is no event, comments, and
-what comes behind the end. Events of types that are new here pass. A whole message in place of a stream makes events alone,
-which the encoder then writes as a stream.
+A frame is rewritten only where an SDK would misread it:
+  - the `event:` line is missing or names another type (SDKs rely on it);
+  - a field has a wrong type, or a surrogate pair is split over two deltas;
+  - the type of a delta or a block is missing; a block's index is missing, negative or beyond the newest block; the id of a
+    tool call is missing or not unique in the conversation;
+  - the stop reason is `end_turn` though a tool of the client was called;
+  - a delta comes before any block has begun: a content_block_start is inserted;
+  - a message begins without content or usage, or ends without usage or a stop reason, or its last usage has zeros for the
+    input counts that its first usage had.
+Not forwarded are errors (the gateway reports them in its own words), a proxy's `[DONE]`, malformed data,
+comments, and anything after the end. Events of unknown types are forwarded. A whole message in place of a
+stream makes only events, which the encoder writes as a stream.
 
-A whole answer (`WholeMessageDecoder`) is passed on likewise: as it came, but for ids and the stop reason.
+A whole answer (`WholeMessageDecoder`) is forwarded unmodified, too, except for ids and the stop reason.
 """
 
 from collections.abc import Mapping
@@ -37,11 +37,11 @@ _OPENINGS: Mapping[str, Values] = {
     "thinking": {"type": "thinking", "thinking": "", "signature": ""},
     "signature": {"type": "thinking", "thinking": "", "signature": ""},
 }
-"""How a block begins, by a field of its first delta."""
+"""The content_block to insert before a first delta, by the field that the delta has."""
 
 
 class PassingDecoder(MessagesDecoder):
-    """Decodes one message, and yields its frames at the end of each batch."""
+    """Decodes one message, and returns its frames after the events of each read."""
 
     __slots__ = ("_document_only", "_edits", "_fresh", "_passed")
     _verbatim = True
@@ -56,8 +56,8 @@ class PassingDecoder(MessagesDecoder):
     ) -> None:
         super().__init__(strict=strict, max_event=max_event, keep_stop=keep_stop, usage_is_end=usage_is_end)
         self._passed: list[bytes] = []
-        self._edits: Values = {}  # of the frame under way: fields of the event and, as "content_block" …, of objects in it
-        self._fresh: list[tuple[int, str]] = []  # ids that were made for calls, by content block
+        self._edits: Values = {}  # new values of fields of the current event, and of its objects ("content_block" …)
+        self._fresh: list[tuple[int, str]] = []  # generated ids of calls, with their content blocks
         self._document_only = False
 
     def _walk(self, data: bytes, events: list[StreamEvent]) -> None:
@@ -75,7 +75,7 @@ class PassingDecoder(MessagesDecoder):
             events[-1] = Verbatim(body)
 
     def _frames(self, body: bytes, events: list[StreamEvent]) -> bool:
-        """Take complete frames. Returns whether all of them are passed on as they came."""
+        """Decode complete frames. Returns whether all of them can be forwarded unmodified."""
         as_it_came = True
         for raw in body.split(END):
             if not raw:
@@ -107,8 +107,8 @@ class PassingDecoder(MessagesDecoder):
         self._take_and_pass(frame, events)
 
     def _take_and_pass(self, frame: Event, events: list[StreamEvent], raw: bytes = b"") -> bool:
-        """Take a frame. `raw`: how it came, where that is one `event: ` and one `data: ` line. Returns whether that is
-        what is passed on."""
+        """Decode and forward a frame. `raw`: its bytes, if they are one `event: ` and one `data: ` line, else
+        b"". Returns whether exactly these bytes are forwarded."""
         passed = self._passed
         before = len(passed)
         self._edits = {}
@@ -145,7 +145,7 @@ class PassingDecoder(MessagesDecoder):
             self._edits["index"] = event.index
 
     def _open(self, delta: Any) -> None:
-        """Begin the first block, which the upstream did not."""
+        """Begin the first block, for which the upstream sent no content_block_start."""
         block = next((_OPENINGS[name] for name in _OPENINGS if getattr(delta, name)), None)
         if block is not None:
             self._block_index = 0
@@ -173,7 +173,7 @@ class PassingDecoder(MessagesDecoder):
 
     def _start(self, message: Message, events: list[StreamEvent]) -> None:
         super()._start(message, events)
-        if self._kind != "message_start":  # the encoder, which knows the answer's id, writes one
+        if self._kind != "message_start":  # the encoder knows the answer's id, and writes a message_start
             return
         used = message.usage or ReportedUsage()
         edits: Values = {}
@@ -198,7 +198,7 @@ class PassingDecoder(MessagesDecoder):
             }
         if usage is not None and usage is not known:
             zeros = [name for name in OF_PROMPT if getattr(usage, name) == 0 and getattr(known, name)]
-            if zeros:  # SDKs take later counts for the right ones
+            if zeros:  # SDKs let later counts replace earlier ones
                 counts = {name: getattr(known, name) for name in zeros}
                 self._edits["usage"] = self._edits.get("usage", {}) | counts
 
@@ -229,7 +229,7 @@ class PassingDecoder(MessagesDecoder):
         self._whole(document, events)
 
     def message_edits(self, message: Values, finished: Finished) -> Values:
-        """The fields of a whole message that have to be changed."""
+        """Returns the fields of a whole message to change, with their new values."""
         edits: Values = {}
         if finished.native == "end_turn" and finished.reason == "tool_calls":
             edits["stop_reason"] = "tool_use"
@@ -242,7 +242,7 @@ class PassingDecoder(MessagesDecoder):
 
 
 def _edited(values: Values, edits: Values) -> Values:
-    """The event with these fields in place of its own."""
+    """Returns the event with these fields in place of its own."""
     out = dict(values)
     for name, value in edits.items():
         held = out.get(name)
@@ -251,7 +251,7 @@ def _edited(values: Values, edits: Values) -> Values:
 
 
 class WholeMessageDecoder(WholeOrStream[PassingDecoder]):
-    """Decodes one whole message, or a stream that comes in its place."""
+    """Decodes one whole message, or a stream that was sent in its place."""
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
         super().__init__(PassingDecoder(strict=strict, max_event=max_event, keep_stop=keep_stop))
@@ -264,7 +264,7 @@ class WholeMessageDecoder(WholeOrStream[PassingDecoder]):
             raise UpstreamError("truncated")
         try:
             values, as_it_came = value_of(body), True
-        except ValueError:  # NaN, half a surrogate pair …: clients could not read it
+        except ValueError:  # NaN or half a surrogate pair, which clients could not read
             values, as_it_came = whole_characters(parse_again(body)), False
         edits = self._decoder.message_edits(values, finished) if type(values) is dict else {}
         if type(values) is dict and "content" in values:

@@ -1,10 +1,10 @@
-"""The JSON Schema of an answer, as Anthropic and Bedrock compile it. Pure.
+"""Adapts the JSON Schema of an answer to what Anthropic and Bedrock can compile. Pure functions.
 
-They take a part of JSON Schema and refuse the rest by a 400 (BerriAI/litellm#35811, agentjido/req_llm#302): every
-object must have `additionalProperties: false`, and there are no bounds of numbers, texts and lists. What is
-refused is said in the description of its place, as Anthropic's SDKs do, so that the model still reads it; a list
-of alternatives (`oneOf`) becomes `anyOf`. What would change the answer (objects with names of any kind) is
-refused by its name.
+They support a part of JSON Schema and refuse the rest with status 400 (BerriAI/litellm#35811,
+agentjido/req_llm#302): every object must have `additionalProperties: false`, and bounds of numbers, texts and
+arrays are not supported. As in Anthropic's SDKs, unsupported keywords are moved into the description of their
+schema, so that the model still reads them; a list of alternatives (`oneOf`) becomes `anyOf`. A schema whose
+objects may have any property names is refused with an error, since without them the answer would be another.
 
 https://platform.claude.com/docs/en/build-with-claude/structured-outputs#json-schema-limitations
 https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html
@@ -25,12 +25,12 @@ _KEPT = frozenset({"type", "enum", "const", "default", "title", "description", "
 _BY_NAME = ("properties", "$defs", "definitions")
 _LISTS = ("anyOf", "allOf")
 _SILENT = frozenset({"$schema", "$id", "$comment", "strict"})
-"""Keywords that say nothing of the answer."""
+"""Keywords that do not constrain the answer."""
 MAX_LEVELS = 200
 
 
 def answer_schema(schema: Mapping[str, Any]) -> Schema:
-    """Returns the schema as they take it. Raises BadRequest for what no description can stand for."""
+    """Returns the adapted schema. Raises BadRequest for keywords that a description cannot replace."""
     found: Schema = _fitted(schema, 0)
     return found
 

@@ -1,24 +1,25 @@
-"""Decodes answers of Anthropic's Messages API: https://docs.anthropic.com/en/docs/build-with-claude/streaming
-(SSE).
+"""Decodes answers of Anthropic's Messages API (SSE):
+https://docs.anthropic.com/en/docs/build-with-claude/streaming
 
-A stream is message_start, then content blocks (start, deltas, stop), message_delta (why it stopped, usage so
-far) and message_stop, its terminator. Unknown event types are skipped, as the vendor's versioning policy
-requires. How a stream ends:
+A stream is message_start, content blocks (start, deltas, stop), message_delta (stop reason, usage so far) and
+message_stop, its terminator. Unknown event types are skipped, as the vendor's versioning policy requires. How
+a stream ends:
 
-    message_stop, or a proxy's [DONE] after content   complete; without a stop reason it is `stop`, and counted
+    message_stop, or a proxy's [DONE] after content   complete; without a stop reason it is `stop` (`finish_missing`)
     a stop reason, then the body's end                complete
-    usage in a message_delta, then the body's end     complete where `usage_is_end`, else cut
-    the body's end with none of these                 cut
+    usage in a message_delta, then the body's end     complete if `usage_is_end`, else truncated
+    the body's end with none of these                 truncated
     a stop reason that means failure                  an error (`sluice_plugins.decoding.FAILURES`)
 
-Where the client's tools were called, `stop` becomes `tool_calls` unless `keep_stop`. A last event that is
-complete JSON counts even without the empty line after it. An event that msgspec refuses is read field by
-field (`sluice.wire.lenient`). A stream without message_start begins with its first block. Citations and the
+After calls of the client's tools `stop` becomes `tool_calls`, unless `keep_stop`. A last event that is
+complete JSON counts even without the empty line after it. An event that msgspec refuses is decoded field by
+field (`sluice.wire.lenient`). A stream without message_start begins with its first block. Citations and
 results of tools that the provider ran make no events.
 
-A thinking block's signature, and a redacted block's data, become one event at the block's end. Thinking
-without visible text (`display: omitted`), a compaction of the history, and a `fallback` block, which names
-the model that continues after another declined, only show that the model is working.
+The signature of a thinking block, or the data of a redacted block, becomes one event at the end of the block.
+Thinking without visible text (`display: omitted`), a compaction of the history, and a `fallback` block (it
+names the model that continues after another one declined) become Working events: they only show that the
+model is working.
 """
 
 import json
@@ -93,13 +94,14 @@ _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 OF_PROMPT = frozenset({"input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"})
-"""Counts of usage that do not change within an answer."""
+"""Counts of input tokens, which do not change within an answer."""
 MAX_MOVED = 10_000
-"""Blocks with numbers of their own that are told apart."""
+"""Most blocks whose wrong index is remembered."""
 
 
 class _Writing(msgspec.Struct):
-    """A tool call being received. `whole`: its input, if it came at once; `pieces`: it came in pieces."""
+    """A tool call being received. `whole`: its input, if it came at once; `pieces`: whether it came in
+    pieces."""
 
     index: int
     whole: str
@@ -108,7 +110,7 @@ class _Writing(msgspec.Struct):
 
 
 class _Thinking:
-    """A block of thinking being received: its text in pieces, and its signature."""
+    """A thinking block being received: the pieces of its text, and its signature."""
 
     __slots__ = ("pieces", "signature")
 
@@ -120,9 +122,8 @@ class _Thinking:
 class MessagesDecoder(FrameDecoder[Event]):
     """Decodes one message.
 
-    `strict`: data that is no event is an error, else it is skipped and counted in `skipped`, since proxies
-    add such data. `skipped_fields` counts fields of a wrong type, `finish_missing` answers without a stop
-    reason.
+    `strict`: malformed data is an error, otherwise it is skipped and counted in `skipped`, since proxies add
+    such data. `skipped_fields` counts fields of a wrong type, `finish_missing` answers without a stop reason.
     """
 
     _verbatim = False
@@ -173,25 +174,23 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._usage_is_end = usage_is_end
         self._tools: dict[int, _Writing] = {}  # by content block
         self._calls = 0
-        self._block_index = -1  # of the newest block
-        self._moved: dict[int, int] = {}  # the places of blocks whose numbers are not their places
+        self._block_index = -1  # index of the newest block
+        self._moved: dict[int, int] = {}  # positions of blocks whose index is not their position
         self._usage: ReportedUsage | None = None
         self._thinking: dict[int, _Thinking] = {}  # by content block
         self._blocks = 0  # reasoning blocks so far
-        self._sealed = 0  # characters kept of them
+        self._sealed = 0  # characters of thinking and signatures that were kept
         self._usage_ended = False  # a message_delta had usage
         self._stop_reason = ""
         self._stop_sequence = ""
         self._started = False
         self._message_id = ""
-        self._had_delta = False  # a block had a delta
+        self._had_delta = False  # some block had a delta
         self._halves: Halves | None = None
-        self._form: Form | None = None  # of the newest block's texts
-        self._reads = 0  # of texts of the newest block
-        self._kind = ""  # the type of the event under way, "" if it is none
-        self._values: dict[str, Any] | None = (
-            None  # the event under way, where it had to be read field by field
-        )
+        self._form: Form | None = None  # the form of the newest block's text deltas
+        self._reads = 0  # reads with nothing but texts of the newest block
+        self._kind = ""  # the type of the current event; "" if it has none
+        self._values: dict[str, Any] | None = None  # the current event, if it was decoded field by field
         self.skipped = 0
         self.skipped_fields = 0
         self.finish_missing = 0
@@ -208,7 +207,8 @@ class MessagesDecoder(FrameDecoder[Event]):
             events += texts
 
     def _texts(self, data: bytes) -> list[StreamEvent] | None:
-        """The events of a read of nothing but texts of the newest block, as most are; None for any other."""
+        """Returns the events of a read with nothing but texts of the newest block, as most are; None for any
+        other."""
         halves = self._halves
         if (
             self._moved
@@ -239,7 +239,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         return self._finish(events)
 
     def _take_last(self, frame: Event, events: list[StreamEvent]) -> None:
-        """A last event that lacks the empty line behind it."""
+        """Decode a last event without the empty line after it."""
         self._take(frame, events)
 
     def _whole(self, document: bytes, events: list[StreamEvent]) -> None:
@@ -277,7 +277,7 @@ class MessagesDecoder(FrameDecoder[Event]):
                 self._block_end(index, events)
             case "message_start":
                 if self._started:
-                    self._kind = ""  # there is one in an answer
+                    self._kind = ""  # a message has only one
                     self._again((event.message or Message()).id or "")
                 else:
                     self._start(event.message or Message(), events)
@@ -291,7 +291,7 @@ class MessagesDecoder(FrameDecoder[Event]):
                 raise stream_error(event.error or values_of(frame.data))
 
     def _indexed(self, event: StreamedEvent) -> None:
-        """Number a block by its place: servers repeat or forget numbers, or begin with 1."""
+        """Set a block's index to its position: some servers repeat or omit indexes, or begin with 1."""
         given = event.index
         if event.type == "content_block_start":
             event.index = self._block_index + 1
@@ -311,10 +311,11 @@ class MessagesDecoder(FrameDecoder[Event]):
         events.append(Started(self._message_id, message.model or "", prompt))
 
     def _again(self, id: str) -> None:
-        """Handle a second message_start. It is ignored if it names the same message, or before any content.
+        """Handle a second message_start. It is ignored if it names the same message, or comes before any
+        content.
 
-        Raises UpstreamError otherwise: a proxy has retried in the middle of an answer. Its blocks would go on under
-        the numbers of others, and half a call would stand before a whole one.
+        Otherwise raises UpstreamError: a proxy has retried in the middle of an answer. The new blocks would
+        have the indexes of earlier ones, and an incomplete tool call would precede a complete one.
         """
         if id and self._message_id and id != self._message_id and self._has_content:
             raise UpstreamError(
@@ -323,7 +324,7 @@ class MessagesDecoder(FrameDecoder[Event]):
 
     @property
     def _has_content(self) -> bool:
-        """Whether a block has begun, or gone on without its beginning."""
+        """Whether there was any block, or a delta without one."""
         return self._started and (self._had_delta or self._block_index >= 0)
 
     def _decode(self, frame: Event) -> StreamedEvent | None:
@@ -337,7 +338,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         if event is None:
             event = self._mended(data)
         if event is None or not event.type:
-            if (error := reported_error(data)) is not None:  # a proxy's error
+            if (error := reported_error(data)) is not None:  # an error of a proxy
                 raise error
             if event is not None and frame.event in EVENTS:  # the frame's `event:` line names the type, too
                 event.type = frame.event
@@ -350,7 +351,7 @@ class MessagesDecoder(FrameDecoder[Event]):
             return event
         if (
             b'"error"' in data and (error := reported_error(data)) is not None
-        ):  # an error in another vendor's format
+        ):  # an error in the format of another vendor
             raise error
         self._kind = event.type
         return None
@@ -369,7 +370,8 @@ class MessagesDecoder(FrameDecoder[Event]):
         return msgspec.convert(values, StreamedEvent)
 
     def _join_halves(self, values: dict[str, Any]) -> None:
-        """Join surrogate pairs split over two deltas of one block (a half left at its end: `_end_halves`)."""
+        """Join surrogate pairs split over two deltas of a block (for a half left at its end see
+        `_end_halves`)."""
         halves = self._halves = self._halves or Halves()
         block, delta = values.get("index", self._block_index), values.get("delta")
         if values.get("type") == "content_block_delta" and type(delta) is dict:
@@ -394,7 +396,8 @@ class MessagesDecoder(FrameDecoder[Event]):
                 events.append(ToolCallDelta(tool.index, delta.partial_json))
 
     def _tool(self, block: int) -> _Writing | None:
-        """The call of this content block, else (some servers send a wrong index) of the newest block."""
+        """Returns the call of this content block; else, since some servers send a wrong index, the newest
+        block's."""
         return self._tools.get(block) or self._tools.get(self._block_index)
 
     def _block(self, index: int, block: Block, events: list[StreamEvent]) -> None:
@@ -408,14 +411,14 @@ class MessagesDecoder(FrameDecoder[Event]):
         elif block.type in ("fallback", "compaction"):
             events.append(Working(continuing_model(block.to)))
         elif kind := TOOL_KINDS.get(block.type):
-            # clients parse the arguments of their functions as JSON, so none become {}
+            # clients parse the arguments of their functions as JSON, so "" becomes {}
             whole = arguments_of(block.input) or ("{}" if kind == "function" else "")
             tool = self._tools[index] = _Writing(self._calls, whole, kind)
             self._calls += 1
             events.append(ToolCallStarted(tool.index, self._id(block.id or ""), block.name or "", kind))
 
     def _id(self, given: str) -> str:
-        """The call's id; "" if it has none or another call has the same."""
+        """Returns the call's id; "" if it has none or another call has the same."""
         if given in self._ids:
             return ""
         self._ids.add(given)
@@ -471,7 +474,7 @@ class MessagesDecoder(FrameDecoder[Event]):
 
     @property
     def _called(self) -> bool:
-        """Whether a tool of the client's was called."""
+        """Whether one of the client's tools was called."""
         return bool(self._tools) and any([tool.kind == "function" for tool in self._tools.values()])
 
     def _stop(self, delta: Delta) -> None:
@@ -483,9 +486,9 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._stop_reason = reason or self._stop_reason
 
     def _count(self, usage: ReportedUsage | None) -> None:
-        """Merge usage: counts are cumulative, later ones replace earlier ones, and absent ones have not
-        changed. Nor has a prompt, so a later count of nothing is none: some servers fill what they do not know
-        with zeros."""
+        """Merge usage: counts are cumulative, later ones replace earlier ones, and missing ones have not
+        changed. Input counts do not change either, so a later zero is ignored: some servers send zeros for
+        unknown counts."""
         if usage is None:
             return
         if self._usage is None:
@@ -499,7 +502,7 @@ class MessagesDecoder(FrameDecoder[Event]):
     def _finish(self, events: list[StreamEvent]) -> None:
         self._done = True
         self._end_halves(events)
-        for tool in self._tools.values():  # without a content_block_stop
+        for tool in self._tools.values():  # calls without a content_block_stop
             self._end_tool(tool, events)
         reason = STOP_REASONS.get(self._stop_reason, "stop")
         if not self._stop_reason:

@@ -1,6 +1,5 @@
-"""Fast path for reads of nothing but text deltas, as most are: what stands around a text is matched, the text
-alone decoded. Other frames, and other ways to write these, are parsed as usual: both ways give the same
-events."""
+"""Fast path for reads that have nothing but text deltas, as most do: the bytes around a text are matched, and
+only the text is decoded. Any other frame is parsed as usual, and both ways give the same events."""
 
 import re
 
@@ -18,8 +17,8 @@ _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 def texts_of(data: bytes, index: int, *, verbatim: bool) -> list[StreamEvent] | None:
-    """The texts of complete frames that continue the block with this index, and (`verbatim`) the frames; None where
-    there is anything else in `data`."""
+    """Returns the texts of complete frames that continue the block with this index, and (`verbatim`) the
+    frames; None if there is anything else in `data`."""
     events: list[StreamEvent] = []
     at, end = 0, len(data)
     try:
@@ -38,7 +37,8 @@ def texts_of(data: bytes, index: int, *, verbatim: bool) -> list[StreamEvent] | 
 
 
 def form_of(data: bytes, *, verbatim: bool) -> Form | None:
-    """The form of the first frame, where it is a text delta; `verbatim`: the form's events include frames."""
+    """Returns the form of the first frame if it is a text delta. `verbatim`: the form's events include
+    frames."""
     found = _DELTA.match(data)
     if found is None:
         return None

@@ -1,16 +1,17 @@
-"""Decides the `thinking` of a request to Anthropic, and the other fields that depend on it. Pure functions.
+"""Chooses `thinking` of a request to Anthropic, and the other fields that depend on it. Pure functions.
 
 A caller requests an effort or a budget (`ChatRequest.reasoning`); `extra_body.thinking` of the configuration
 overrides it. The model's rules say what it accepts: a budget of tokens, or adaptive thinking with an effort;
 an unknown effort becomes the next lower one.
 
-Incompatible fields, and which of them is dropped (https://platform.claude.com/docs/en/build-with-claude/thinking and
-.../extended-thinking, feature compatibility; read on 2026-11-29):
-  - `temperature` and `top_k` are left out beside thinking, `top_p` below 0.95, too;
+Which of several incompatible fields is left out
+(https://platform.claude.com/docs/en/build-with-claude/thinking and .../extended-thinking, feature
+compatibility; read on 2026-11-29):
+  - `temperature` and `top_k` are left out beside thinking, and so is `top_p` below 0.95;
   - a budget is at least 1,024 tokens and less than `max_tokens`: it is reduced to fit the caller's maximum; if even the
     smallest does not fit, thinking is left out. Without a maximum from the caller, the budget is added to the default;
-  - thinking is left out where a tool must be called, where the last message is the assistant's (prefill), and in a round of
-    a tool loop whose thinking blocks the caller did not send back: the API refuses these combinations.
+  - thinking is left out if a tool must be called, if the last message is the assistant's (prefill), and in a tool loop
+    whose thinking blocks the caller did not send back: the API refuses these combinations.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,8 +63,8 @@ def plan(
     turns: Sequence[Block],
     default_max_tokens: int,
 ) -> ThinkingPlan:
-    """The plan for this request. `configured` is the upstream's extra_body, `turns` are the messages to be
-    sent."""
+    """Returns the plan for this request. `configured`: the upstream's extra_body; `turns`: the messages to
+    send."""
     limit = chat.sampling.max_tokens
     fixed = configured.get("thinking") if configured else None
     if fixed is None is chat.reasoning:  # most calls
@@ -98,7 +99,7 @@ def _capped(tokens: int, rules: ModelRules) -> int:
 
 
 def _wished(wish: Reasoning | None, rules: ModelRules, limit: int | None) -> tuple[Block | None, Effort]:
-    """The caller's request for reasoning as the model accepts it."""
+    """Returns the caller's requested reasoning in a form that the model accepts."""
     if wish is None or rules.thinking == "never":
         return None, ""
     if wish.effort == "none":
@@ -118,12 +119,13 @@ def _wished(wish: Reasoning | None, rules: ModelRules, limit: int | None) -> tup
 
 
 def _level(budget: int) -> Effort:
-    """The lowest effort whose budget is at least this."""
+    """Returns the lowest effort with at least this budget."""
     return next((level for level in LEVELS if BUDGETS[level] >= budget), "max")
 
 
 def known_effort(level: Effort, known: Sequence[Effort]) -> Effort:
-    """The model's highest effort up to this one, else its lowest; "" if it has none."""
+    """Returns the highest of the model's efforts that is not above `level`, else its lowest; "" if it has
+    none."""
     if not known:
         return ""
     below = [effort for effort in known if LEVELS.index(effort) <= LEVELS.index(level)]
@@ -139,8 +141,8 @@ def _is_prefill(turns: Sequence[Block]) -> bool:
 
 
 def _lacks_blocks(turns: Sequence[Block]) -> bool:
-    """Returns whether the last turn has tool results, but the turn with their calls lacks its thinking
-    blocks."""
+    """Returns whether the last message has tool results, but the message with their calls has no thinking
+    block."""
     if not any(block["type"] == "tool_result" for block in turns[-1]["content"]):
         return False
     calling = turns[-2]["content"] if len(turns) > 1 else []

@@ -1,8 +1,9 @@
-"""Message threads: conversations that the provider keeps for minutes, so that a request has only what is new.
+"""Message threads: conversations that the provider stores for minutes, so that a request has only the new
+messages.
 
-A server that keeps none would not know of the field `thread`, and could answer a request that continues a
-thread as if nothing had gone before. So it is left out where it begins a thread, which providers may lose at
-any time, and such a request is refused where it continues one: callers then send the whole conversation.
+A server without threads would ignore the field `thread`, and would answer a request that continues a thread
+without its earlier messages. So the field is removed if it begins a thread, since providers may lose threads
+at any time; a request that continues a thread is refused, and callers then send the whole conversation.
 
 Standard: https://platform.claude.com/docs/en/build-with-claude/message-threads
 """
@@ -14,7 +15,7 @@ from sluice.model.chat import ChatRequest
 
 
 def without_thread(chat: ChatRequest) -> dict[str, Any]:
-    """The edit of a request for a server without threads. Raises BadRequest if it continues one."""
+    """Returns the edit that removes `thread`. Raises BadRequest for a request that continues a thread."""
     if chat.dialect_only.startswith("thread:"):
         reason = f"{chat.dialect_only} cannot be given to this model"
         raise BadRequest(reason, param="thread", code="unsupported_parameter")
@@ -22,8 +23,8 @@ def without_thread(chat: ChatRequest) -> dict[str, Any]:
 
 
 def of_thread(error: UpstreamError) -> UpstreamError:
-    """The error as the caller's own, if it says that a thread cannot be continued: it says nothing about the
-    target's health, and no other target has the thread."""
+    """Returns an error that says that a thread cannot be continued as a caller's error: it says nothing about
+    the target's health, and no other target has the thread. Any other error is returned as it is."""
     if error.provider_code.startswith("thread_"):
         error.kind = error.code = "bad_request"
     return error

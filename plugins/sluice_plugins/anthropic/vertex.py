@@ -2,8 +2,8 @@
 
 https://cloud.google.com/vertex-ai/generative-ai/docs/partner-models/claude/use-claude
 
-The model stands in the URL and not in the body, and the version of the API in the body (`anthropic_version`);
-all else, answers included, is `sluice_plugins.anthropic.backend`'s.
+The model is in the URL instead of the body, and the API's version is in the body (`anthropic_version`);
+`sluice_plugins.anthropic.backend` does everything else, including answers.
 """
 
 from functools import cached_property
@@ -22,13 +22,13 @@ from sluice_plugins.counting import Counting
 from sluice_plugins.vertex import check_place, vertex_address
 
 OF_PLATFORM = frozenset({"anthropic-version"})
-"""Headers of Anthropic's own API that a platform has no use for."""
+"""Headers of Anthropic's own API that are not sent to a platform."""
 _fields = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def with_version(body: bytes, version: str) -> tuple[dict[str, Raw], bool]:
-    """The fields of a body as platforms want them: without `model`, with `anthropic_version`. And whether it
-    wants a stream."""
+    """Returns the fields of a body for a platform, without `model` and with `anthropic_version`, and whether
+    the body requests a stream."""
     fields = _fields(body)
     fields.pop("model", None)
     fields.setdefault("anthropic_version", Raw(msgspec.json.encode(version)))
@@ -36,17 +36,17 @@ def with_version(body: bytes, version: str) -> tuple[dict[str, Raw], bool]:
 
 
 class VertexAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
-    """Claude on Vertex AI, in a `project` and a `location`. Its options are those of `anthropic` beside
-    these; `version` is the body's anthropic_version, `api_key` an access token (see credentials of the kind
+    """Claude on Vertex AI, in a `project` and a `location`. It has the options of `anthropic` and these;
+    `version` is the body's anthropic_version, `api_key` an access token (see credentials of the kind
     `google`)."""
 
     endings: ClassVar[tuple[str, ...]] = ("/v1",)
     credential_kinds: ClassVar[tuple[str, ...]] = ("google", "static", "file", "exec")
     key_field: ClassVar[KeyField] = BEARER
 
-    project: str  # a project of Google Cloud
+    project: str  # the project of Google Cloud
     location: str = "global"  # a region, us, eu, or global
-    base_url: str = ""  # where its API is; "" is the location's own address
+    base_url: str = ""  # the address of its API; "": the location's own address
     version: str = "vertex-2023-10-16"  # the body's anthropic_version
 
     def __post_init__(self) -> None:
@@ -67,11 +67,11 @@ class VertexAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_onl
         return tuple(header for header in headers if header[0] not in OF_PLATFORM)
 
     def listing(self) -> UpstreamRequest | None:
-        """None: the platform lists models by another service."""
+        """Returns None: the platform lists models by another service."""
         return None
 
     def operation(self, name: str, dialect: str) -> Operation | None:
-        """Tokens are counted where `count_tokens` says so: not every location can."""
+        """Tokens are counted only if `count_tokens` is set, because not every location can do it."""
         if name != "count_tokens" or dialect != self.dialect or not self.count_tokens:
             return None
         before, query = self._around

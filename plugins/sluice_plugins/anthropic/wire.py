@@ -1,12 +1,13 @@
-"""A request of a caller of the same dialect: its own JSON object, with as few edits as the target needs.
+"""Edits the request of a caller of Anthropic's own dialect: its JSON object is sent with as few changes as
+possible.
 
-What is changed: the model's name; `stream` as the gateway asks; `max_tokens` where none was given; and what the model's rules
-say it does not take (`sluice.model.rules`, from `blank_stops` on):
-  - `thinking` of a kind that the model lacks becomes the kind it has (`plan`), or is left out where it never thinks;
+What is changed: the model's name; `stream` as the gateway needs it; `max_tokens` if the caller set none; and
+what the model does not accept by its rules (`sluice.model.rules`, from `blank_stops` on):
+  - `thinking` of a kind that the model lacks becomes the kind it has (`plan`), or is left out if the model cannot think;
   - an effort that it lacks becomes the next lower one, or is left out;
-  - blank stop sequences are left out; ids of tool calls are mapped to the form it takes;
-  - blocks of earlier thinking that are not Anthropic's (another target answered then) are left out: it would refuse them;
-  - a budget of thinking is left out in a round of a tool loop that has no block of Anthropic's.
+  - blank stop sequences are left out; ids of tool calls are mapped to a valid form;
+  - earlier thinking blocks that are not Anthropic's (because another target answered) are left out: the API refuses them;
+  - a budget of thinking is left out in a tool loop that has no thinking block of Anthropic's.
 `extra_body` of the configuration is copied over the caller's fields.
 """
 
@@ -33,8 +34,8 @@ def edits_of(
     plan: Callable[[], ThinkingPlan],
     default_max_tokens: int,
 ) -> Wire:
-    """The fields that the target is to have otherwise; None stands for one that it is not to have. `plan` is
-    called where the caller's thinking does not suit the model."""
+    """Returns the fields to change, with their new values; None removes a field. `plan` is called if the
+    caller's thinking does not suit the model."""
     edits: Wire = {}
     if chat.sampling.max_tokens is None:
         edits["max_tokens"] = default_max_tokens
@@ -57,7 +58,7 @@ def edits_of(
 
 
 def is_own(thought: Thought) -> bool:
-    """Returns whether a block of thinking has a seal that can be Anthropic's."""
+    """Returns whether a thinking block has a signature that can be Anthropic's."""
     return thought.sealed and not is_marked(thought.signature) and not is_marked(thought.redacted)
 
 
@@ -99,8 +100,8 @@ def _think(
 
 
 def _lacks_blocks(given: Any, chat: ChatRequest) -> bool:
-    """Returns whether a budget of thinking is asked for in a round of a tool loop that another vendor began:
-    without a block of thinking before its calls the API refuses that."""
+    """Returns whether a budget of thinking is requested in a tool loop that another vendor began: the API
+    refuses it if the message with the calls has no thinking block of its own."""
     messages = chat.messages
     if type(given) is not dict or given.get("type") != "enabled" or messages[-1].role != "tool":
         return False
@@ -109,7 +110,7 @@ def _lacks_blocks(given: Any, chat: ChatRequest) -> bool:
 
 
 def _suits(given: Any, rules: ModelRules) -> bool:
-    """Returns whether the model takes this `thinking`. What nobody knows of suits."""
+    """Returns whether the model accepts this `thinking`; unknown kinds are accepted."""
     kind = given.get("type") if type(given) is dict else None
     match rules.thinking, kind:
         case _, None:
@@ -123,8 +124,9 @@ def _suits(given: Any, rules: ModelRules) -> bool:
 
 
 def _effort(effort: Any, chat: ChatRequest, rules: ModelRules) -> Any:
-    """None where it is to be left out: the model has no efforts, or a rule has taken the wish."""
-    if effort not in LEVELS:  # a word that is newer than this
+    """Returns the effort to send; None if the model has no efforts, or a rule has removed the requested
+    one."""
+    if effort not in LEVELS:  # an effort newer than this code
         return effort
     if chat.reasoning is None:
         return None
@@ -139,7 +141,7 @@ def _effort(effort: Any, chat: ChatRequest, rules: ModelRules) -> Any:
 
 
 def _has_foreign(chat: ChatRequest) -> bool:
-    """Returns whether there is a block that another vendor sealed: of its reasoning, or of a call."""
+    """Returns whether there is a thinking block or a call with another vendor's signature."""
     thoughts = any([not is_own(thought) for message in chat.messages for thought in message.thoughts])
     return thoughts or any([call.signature for message in chat.messages for call in message.tool_calls])
 

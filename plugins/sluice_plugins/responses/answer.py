@@ -1,8 +1,9 @@
-"""Items of an output -> events of our vocabulary: as they come in pieces, and what came whole alone.
+"""Converts output items of the Responses API into events: items streamed as deltas, and items sent only as a
+whole.
 
-Servers differ in what they send of an item: some all deltas, some only the finished item, some only the
-Response at the end. So of each item is kept how much of it was told, and what is found later is told to the
-end.
+Servers differ in what they send of an item: all deltas, or only the finished item, or only the Response at
+the end. So the decoder records how much of each item was emitted, and emits the rest when the item or the
+Response is complete.
 """
 
 import json
@@ -34,35 +35,35 @@ MAX_PIECES = 4 << 20
 
 
 class _ItemState(msgspec.Struct, eq=False):
-    """The state of one received item. `call`: its place among the calls, -1 where it is none."""
+    """The state of one received item. `call`: its position among the calls; -1 if it is not a call."""
 
     type: str
     begun: int = 0  # characters of the answer's text before this item
     text: int = 0
-    last: str = ""  # the last piece of it
-    kind: str = ""  # of reasoning: its summary or its content, whichever came first
+    last: str = ""  # the last delta
+    kind: str = ""  # of a reasoning item: "summary" or "content", whichever came first
     cited: int = 0
     call: int = -1
     arguments: bool = False
     done: bool = False
     refused: bool = False
-    pieces: list[str] = []  # its deltas until it is done, where they are kept
+    pieces: list[str] = []  # the deltas of an unfinished item, if they are kept
 
 
 class Answer:
-    """The items of one answer. `ids` of calls that are taken get another one (""): it is made for them
-    later. `keeps`: the deltas are kept, to finish items that their server does not."""
+    """The items of one answer. A call whose id is in `ids` already gets the id "", for which one is generated
+    later. `keeps`: keep the deltas, to complete items that the server does not."""
 
     def __init__(self, ids: set[str], *, keeps: bool = False) -> None:
         self._ids = ids
         self._keeps = keeps
-        self._kept = 0  # characters of deltas
+        self._kept = 0  # characters of the deltas that are kept
         self._items: dict[int, _ItemState] = {}
         self._calls = 0
         self._blocks = 0
         self._sealed = 0
         self._characters = 0
-        self.called = False  # a tool of the caller's
+        self.called = False  # a tool of the caller was called
         self.content = False
 
     @property
@@ -72,7 +73,7 @@ class Answer:
 
     @property
     def unfinished(self) -> list[int]:
-        """The places of the items that have begun and are not done."""
+        """The positions of the items that have begun and are not complete."""
         return [index for index, state in self._items.items() if not state.done]
 
     @property
@@ -81,7 +82,7 @@ class Answer:
         return self._kept > MAX_PIECES
 
     def finished(self, index: int, item: dict[str, Any]) -> dict[str, Any]:
-        """The item that its deltas make of an unfinished one, `item` being what it began as."""
+        """Returns an unfinished item, completed by its deltas. `item`: the item as its first event had it."""
         state = self._items[index]
         told = "".join(state.pieces)
         begun = {"id": f"item_{index}", "type": state.type, **item, "status": "completed"}
@@ -100,7 +101,7 @@ class Answer:
         return begun
 
     def begin(self, index: int, item: Item, events: list[StreamEvent]) -> _ItemState:
-        """An item has begun, if it has not before."""
+        """Begin an item, if it has not begun yet. Returns its state."""
         state = self._items.get(index)
         if state is not None:
             return state
@@ -177,7 +178,7 @@ class Answer:
             events.append(cited)
 
     def done(self, index: int, item: Item, events: list[StreamEvent]) -> None:
-        """An item is complete: what made no events yet makes them now."""
+        """Complete an item: emit what of it was not emitted as deltas."""
         state = self.begin(index, item, events)
         if state.done:
             return
@@ -193,7 +194,7 @@ class Answer:
     def _end_message(
         self, index: int, state: _ItemState, parts: Sequence[ItemPart], events: list[StreamEvent]
     ) -> None:
-        before = state.text  # characters that came in deltas
+        before = state.text  # characters that came as deltas
         for part in parts:
             whole = part.text or part.refusal or ""
             if len(whole) > before and _goes_on(whole, before, state.last):
@@ -229,19 +230,19 @@ def _output_text(text: str) -> dict[str, Any]:
 
 
 def _is_xais(item: Item) -> bool:
-    """Returns whether a call is of a tool that xAI has run itself: its searches on X come as calls of custom
+    """Returns whether xAI has run the tool of this call itself: its searches on X come as calls of custom
     tools."""
     return item.type == "custom_tool_call" and (item.call_id or "").startswith("xs_call_")
 
 
 def _goes_on(whole: str, told: int, last: str) -> bool:
-    """Returns whether the deltas so far, of which `last` was the last one, are the beginning of the whole
-    text. If the server has corrected the text meanwhile, its rest would follow other words."""
+    """Returns whether the deltas so far, whose last one is `last` and which have `told` characters, are the
+    beginning of the whole text. They are not if the server has corrected the text meanwhile."""
     return whole[:told].endswith(last[-told:]) if told else True
 
 
 def _written(kind: str, item: Item) -> str:
-    """The arguments of a call that came whole; of a tool of the provider's: what it was asked to do."""
+    """Returns the arguments of a call that came whole; for a tool of the provider, its action or queries."""
     if kind == "custom_tool_call":
         return item.input or ""
     if item.action is not None:

@@ -1,8 +1,8 @@
-"""OpenAI's Responses API as an upstream, stateless: nothing is stored there on our behalf.
+"""The backend for OpenAI's Responses API, used statelessly: the upstream stores nothing for the gateway.
 
-Where the caller speaks the same dialect, the request is its own JSON object with as few edits as possible,
-and the answer is passed on as it comes; else the request is built from the vocabulary (`request`), and the
-answer becomes events (`stream`).
+If the caller speaks the same dialect, the request is the caller's own JSON object with as few edits as
+possible, and the answer is forwarded; otherwise the request is built from `sluice.model.chat` (`request`),
+and the answer is decoded into events (`stream`).
 
 Standard: https://platform.openai.com/docs/api-reference/responses
 """
@@ -33,7 +33,7 @@ from sluice_plugins.translation import account_headers, check_endpoint
 
 _encode = msgspec.json.Encoder().encode
 _OURS = (f'"{SEAL_PREFIX}'.encode(), b'"reasoning"')
-"""What a body holds that may hold reasoning of our making."""
+"""Bytes that a body contains if it may have reasoning items that the gateway made for the caller."""
 
 OWN_HOST = "api.openai.com"
 
@@ -42,23 +42,23 @@ class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """A backend that speaks the Responses API.
 
     `base_url` may end in `/responses`; its query is kept. `headers` are added to every request. `summary`:
-    how reasoning is to be summed up for callers of other dialects (OpenAI asks that an organization is
-    verified first); null: it is not. `strict`: a malformed event is an error instead of being skipped.
-    `always_stream`: request a stream even if a caller of this dialect wants a whole answer. `max_event`:
-    bytes of one event of a stream.
+    the summary of reasoning to request for callers of other dialects (OpenAI requires a verified organization
+    for it); null: none. `strict`: a malformed event is an error instead of being skipped. `always_stream`:
+    request a stream even if a caller of this dialect wants a whole answer. `max_event`: most bytes of one
+    event of a stream.
     """
 
-    base_url: str = "https://api.openai.com/v1"  # where its API is, with /v1
+    base_url: str = "https://api.openai.com/v1"  # the address of its API, with /v1
     api_key: Secret | None = None  # sent as a Bearer token
     organization: str | None = None  # the openai-organization header
     project: str | None = None  # the openai-project header
-    headers: dict[str, str] = {}  # headers of every request
+    headers: dict[str, str] = {}  # headers added to every request
     summary: Literal["auto", "concise", "detailed"] | None = (
-        None  # of reasoning, for callers of other dialects
+        None  # the summary of reasoning to request for callers of other dialects
     )
-    strict: bool = False  # whether a malformed event ends the stream
-    always_stream: bool = False  # whether whole answers are asked for as streams, too
-    max_event: Bytes = MAX_EVENT  # bytes of one event
+    strict: bool = False  # whether a malformed event is an error
+    always_stream: bool = False  # whether to request a stream for whole answers, too
+    max_event: Bytes = MAX_EVENT  # most bytes of one event
 
     dialect: ClassVar[str] = "responses"
     endings: ClassVar[tuple[str, ...]] = ("/responses",)
@@ -88,7 +88,7 @@ class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         )
 
     def operation(self, name: str, dialect: str) -> Operation | None:
-        """OpenAI itself counts tokens; other servers of this dialect seldom do."""
+        """Only OpenAI itself counts tokens; few other servers of this dialect do."""
         own = urlsplit(self.base_url).hostname == OWN_HOST
         if name != "count_tokens" or dialect != self.dialect or not own:
             return None
@@ -154,7 +154,8 @@ class Responses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 def _passed_through(chat: ChatRequest, wire: dict[str, Any], model: str, *, stream: bool) -> bytes:
-    """The caller's body for this model; written anew only where more than the model's name has to change."""
+    """Returns the caller's body for this model; it is re-encoded only if more than the model's name
+    changes."""
     body = chat.body
     items = wire.get("input")
     fitted = unsealed(items) if any([mark in body for mark in _OURS]) or not body else items

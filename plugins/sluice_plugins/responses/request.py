@@ -1,7 +1,9 @@
-"""A request of our vocabulary -> a Responses request, and a Responses request for its upstream.
+"""Builds a Responses request from `sluice.model.chat`, and edits a Responses caller's request for the
+upstream.
 
-What the API has no word for (stop sequences, seed, penalties) is left out by rules (config/models.yaml).
-Reasoning comes back to who made it: of earlier thoughts only OpenAI's sealed ones are sent.
+Fields that the API lacks (stop sequences, seed, penalties) are left out by rules (config/models.yaml).
+Reasoning is sent back only to the vendor that made it: of earlier reasoning only OpenAI's encrypted items are
+sent.
 
 Standard: https://platform.openai.com/docs/api-reference/responses/create
 """
@@ -32,8 +34,8 @@ from sluice_plugins.translation import result_text
 
 Value = dict[str, Any]
 ENCRYPTED = "reasoning.encrypted_content"
-"""What is asked for (`include`) so that reasoning can come back; a rule's `drop` of this name keeps it from
-models."""
+"""Value of `include`: requests encrypted reasoning, which can be sent back in the next request. Models whose
+rules have this name in `drop` are not asked for it."""
 
 SAME = ("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "metadata", "service_tier")
 """Fields that are the same in both of OpenAI's APIs."""
@@ -42,8 +44,8 @@ SAME = ("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention
 def translated(
     chat: ChatRequest, summary: str, efforts: Sequence[Effort], *, encrypted: bool, marks: CacheMarks = ""
 ) -> Value:
-    """The request without model and stream. `efforts`: the model's, where they are known; `marks`: how it
-    takes marks for the prompt cache. Raises BadRequest for content that the API does not take."""
+    """Returns the request without model and stream. `efforts`: the model's, if they are known; `marks`: the
+    form in which it takes cache markers. Raises BadRequest for content that the API does not accept."""
     sampling = chat.sampling
     of_openai = chat.wire if chat.fields.as_named and chat.wire is not None else {}
     instructions, messages = _instructions(results_first(chat.messages), marks)
@@ -67,8 +69,9 @@ def translated(
 
 
 def _instructions(messages: Sequence[Message], marks: CacheMarks) -> tuple[str, Sequence[Message]]:
-    """The system's messages at the beginning as one text, and the rest. An input cannot be empty, so a lone
-    one stays there, and instructions have no place for a mark."""
+    """Returns the system messages at the beginning as one text, and the other messages. If there are only
+    system messages they stay messages, since the input must not be empty; so do those with a cache marker,
+    since instructions have no field for it."""
     count = 0
     for message in messages:
         if message.role != "system" or any(not isinstance(part, Text) for part in message.parts):
@@ -100,7 +103,7 @@ def _assistant(message: Message) -> Iterable[Value]:
     text = "".join([part.text for part in message.parts if isinstance(part, Text)])
     if any(not isinstance(part, Text) for part in message.parts):
         raise BadRequest("An assistant's message can only be text for this model", param="messages")
-    if text or message.tool_calls:  # reasoning without what it led to is refused
+    if text or message.tool_calls:  # the API refuses reasoning without the output that followed it
         for thought in message.thoughts:
             if thought.signature.startswith(OPENAIS):
                 yield _reasoned(thought)
@@ -116,8 +119,8 @@ def _assistant(message: Message) -> Iterable[Value]:
 
 
 def _content(parts: Sequence[Part], text: str) -> str | list[Value]:
-    """An assistant's texts as one, and its refusal behind them. A list of parts is that of an answer that was
-    given, which has an id: another model's words are plain text."""
+    """Returns an assistant's texts as one text, followed by its refusal. Plain text is used because a list of
+    parts is the form of an output that has an id."""
     refusal = "".join([part.text for part in parts if isinstance(part, Text) and part.refusal])
     if not refusal:
         return text
@@ -138,7 +141,7 @@ def _reasoned(thought: Thought) -> Value:
 
 
 def _output(message: Message, marks: CacheMarks) -> str | list[Value]:
-    """A tool's result; one that failed says so in its first word."""
+    """Returns a tool's result; the result of a tool that failed begins with a word that says so."""
     text, parts = result_text(message), message.parts
     cache = next((cache for part in reversed(parts) if (cache := cache_of(part))), None) if marks else None
     if all(isinstance(part, Text) for part in parts):
@@ -176,7 +179,7 @@ def _file(file: Mapping[str, Any]) -> Value:
 
 
 def _tool(tool: Tool) -> Value:
-    """`strict` is said, for here it is the default, and in other dialects it is not."""
+    """`strict` is always sent: its default is true here, and false in other dialects."""
     description, schema = plain_tool(tool)
     described = {"description": description} if description else {}
     return {
@@ -215,8 +218,8 @@ def _reasoning(wish: Reasoning | None, summary: str, efforts: Sequence[Effort]) 
 
 
 def unsealed(items: Any) -> Any:
-    """The items of a request for OpenAI: what we sealed is OpenAI's own again, or left out where another
-    vendor made it."""
+    """Returns the items of a request for OpenAI. Encrypted reasoning that the gateway wrapped for the caller
+    is unwrapped; that of other vendors is left out."""
     if type(items) is not list:
         return items
     found = []
@@ -229,7 +232,7 @@ def unsealed(items: Any) -> Any:
             case {"type": "reasoning", "id": str(id)} if (
                 not item.get("encrypted_content") and id.count("_") > 1
             ):
-                pass  # of our making, so another vendor's: OpenAI would look for it and not find it
+                pass  # an id of the gateway's for another vendor's reasoning: OpenAI would not find it
             case _:
                 found.append(item)
     return found

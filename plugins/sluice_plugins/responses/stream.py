@@ -1,17 +1,17 @@
-"""Decodes streamed Responses: https://platform.openai.com/docs/api-reference/responses-streaming (SSE).
+"""Decodes streamed Responses (SSE): https://platform.openai.com/docs/api-reference/responses-streaming
 
 How a stream ends:
 
     response.completed                      complete
     response.incomplete                     complete: too long, or filtered (`incomplete_details.reason`)
     response.failed, response.cancelled, error   an error
-    [DONE] behind content                   complete, and counted: no server of OpenAI's says it, proxies do
-                                            (where frames are passed on, a `response.completed` is made)
-    the body's end with none of these       cut
+    [DONE] after content                    complete, and counted: proxies send it, OpenAI does not
+                                            (if frames are forwarded, a `response.completed` is added)
+    the body's end with none of these       truncated
 
-A last event that is complete JSON counts even without the empty line behind it, and so does a whole Response
-in place of a stream. `obfuscation`, which hides the length of a delta, is ignored, as is every event and
-field that is not known.
+A last event that is complete JSON counts even without the empty line after it, and so does a whole Response
+in place of a stream. `obfuscation`, which hides the length of a delta, is ignored, as are unknown events and
+fields.
 """
 
 import re
@@ -57,9 +57,9 @@ _FAILED = "The upstream's answer failed"
 class ResponsesDecoder:
     """Decodes one streamed Response.
 
-    `verbatim`: the frames are passed on as they came, but those that clients could not read (fields of another
-    type, NaN, split surrogate pairs) are written anew, and data that is no event is left out. `strict`: such data
-    is an error, else it is skipped and counted in `skipped`. `skipped_fields` counts fields of a wrong type,
+    `verbatim`: frames are forwarded unmodified; frames that clients could not read (fields of a wrong type,
+    NaN, split surrogate pairs) are re-encoded, and malformed data is left out. `strict`: malformed data is an
+    error, otherwise it is skipped and counted in `skipped`. `skipped_fields` counts fields of a wrong type,
     `finish_missing` answers that only `[DONE]` ended.
     """
 
@@ -75,20 +75,18 @@ class ResponsesDecoder:
         self._usage: Usage | None = None
         self._document: bytearray | None = None
         self._halves: Halves | None = None
-        self._instead: bytes | None = None  # what is passed on in place of the frame under way
+        self._instead: bytes | None = None  # what is forwarded in place of the current frame
         self._known = False  # whether the body is a stream or a document
-        self._items: dict[int, bytes] = {}  # the newest events of items, of a stream that is passed on
-        self._kept = 0  # bytes of these
-        self._begun = b""  # the newest event of the Response before its end
-        self._before = b""  # the event before this one
-        self._places: dict[str, int] = {}  # of items, by their ids
-        self._call_ids: dict[int, str] = {}  # of calls, by their places, in a stream that is passed on
-        self._begun_at: dict[
-            int, int
-        ] = {}  # of each `output_index`: the place of the newest item that has it
-        self._by_id = False  # items are told apart by their ids: several have the same `output_index`
-        self._newest = -1  # the place of the newest item
-        self._last = -1  # the last place that an item has
+        self._items: dict[int, bytes] = {}  # the newest event of each item, if frames are forwarded
+        self._kept = 0  # bytes of those events
+        self._begun = b""  # the newest event that has the Response, before the last event
+        self._before = b""  # the previous event
+        self._places: dict[str, int] = {}  # positions of items, by their ids
+        self._call_ids: dict[int, str] = {}  # ids of calls by position, if frames are forwarded
+        self._begun_at: dict[int, int] = {}  # by `output_index`: the position of the newest item that has it
+        self._by_id = False  # items are identified by their ids, because several have the same `output_index`
+        self._newest = -1  # the position of the newest item
+        self._last = -1  # the largest position of an item
         self.skipped = 0
         self.skipped_fields = 0
         self.finish_missing = 0
@@ -98,7 +96,7 @@ class ResponsesDecoder:
         return self._usage
 
     def distinguish(self, ids: frozenset[str]) -> None:
-        if not self._verbatim:  # frames have the ids that they came with
+        if not self._verbatim:  # forwarded frames keep the ids that they have
             self._ids |= ids
 
     def feed(self, data: bytes) -> list[StreamEvent]:
@@ -139,10 +137,10 @@ class ResponsesDecoder:
         return events
 
     def _batch(self, body: bytes) -> list[StreamEvent]:
-        """The events of complete frames, and with them the frames."""
+        """Returns the events of complete frames, and, if they are forwarded, the frames."""
         events: list[StreamEvent] = []
         passed = 0
-        written: list[bytes] = []  # what stands in place of the frames up to `since`
+        written: list[bytes] = []  # the data that replaces the frames up to `since`
         since = 0
         body = sse.separated(body)
         try:
@@ -224,13 +222,13 @@ class ResponsesDecoder:
             case "error":
                 raise reported_error(frame.data) or stream_error(event.error or _values(frame.data))
             case _:
-                if self._started:  # of an event that is not known: the provider is at work
+                if self._started:  # an unknown event: the provider is working
                     events.append(Working())
         self._before = frame.data
 
     def _place(self, event: ResponsesEvent) -> int:
-        """The place of an event's item: its `output_index`; where that is missing, or is the same for several
-        items, by the item's id, else it is the newest item."""
+        """Returns the position of an event's item: its `output_index`. If that is missing, or several items
+        have the same, the item is found by its id; without an id it is the newest item."""
         id = event.item_id or (event.item.id if event.item is not None else None)
         given = event.output_index
         if given is not None and not 0 <= given <= MAX_PLACE:
@@ -253,8 +251,8 @@ class ResponsesDecoder:
         return max(self._newest, 0) if given is None else self._begun_at.get(given, given)
 
     def _identify(self, frame: sse.Event, index: int, item: Item) -> None:
-        """Gives a call without `call_id` the one that its item had before, else its item's id, else a new one:
-        clients name a call by it when they send its result."""
+        """Set the `call_id` of a call that has none: the one that its item had before, else the item's id,
+        else a new one. Clients need it to send the call's result."""
         known = self._call_ids.get(index)
         if not item.call_id:
             item.call_id = known or item.id or new_call_id()
@@ -265,7 +263,7 @@ class ResponsesDecoder:
             self._call_ids[index] = item.call_id
 
     def _identify_all(self, frame: sse.Event, response: Response) -> None:
-        """Gives calls of the last event's Response the `call_id` that they had in the events before."""
+        """Set missing `call_id`s in the last event's Response to those of the events before."""
         if lacks_call_ids(response):
             values = parse_again(self._passed(frame))
             self._give_call_ids(response, values["response"])
@@ -290,7 +288,7 @@ class ResponsesDecoder:
         if event is None or not event.type:
             if data.strip() == b"[DONE]":
                 return ResponsesEvent("[DONE]")
-            if (error := reported_error(data)) is not None:  # a proxy's
+            if (error := reported_error(data)) is not None:  # an error of a proxy
                 raise error
             if (
                 event is not None and frame.event != "message"
@@ -305,7 +303,7 @@ class ResponsesDecoder:
         return event
 
     def _mended(self, frame: sse.Event) -> ResponsesEvent | None:
-        """An event that msgspec refused, field by field; None if it is no JSON object."""
+        """Returns an event that msgspec refused, decoded field by field; None if it is not a JSON object."""
         data = frame.data
         try:
             values, odd = fit(parse(data), ResponsesEvent)
@@ -326,7 +324,7 @@ class ResponsesDecoder:
             values["delta"] = halves.join((values.get("output_index"), kind), delta)
 
     def _end_halves(self, events: list[StreamEvent]) -> None:
-        """Halves that were left are U+FFFD."""
+        """Replace pending halves of surrogate pairs by U+FFFD."""
         pending = [*self._halves.pending] if self._halves is not None else []
         for index, kind in pending:
             if kind == "response.output_text.delta":
@@ -340,16 +338,15 @@ class ResponsesDecoder:
             events.append(Started((response and response.id) or "", (response and response.model) or ""))
 
     def _end(self, state: str, response: Response, data: bytes, events: list[StreamEvent]) -> None:
-        """The Response has come to its end, whichever it is. Raises UpstreamError for one that has failed, and
-        UpstreamTruncated for one that is complete without anything, not even usage: nothing has answered
-        (Wei-Shaw/sub2api#5415)."""
+        """Handle the Response in the last event, in any state. Raises UpstreamError if it has failed, and
+        UpstreamTruncated if it is complete but empty, without even usage (Wei-Shaw/sub2api#5415)."""
         if response.usage is not None:
             self._usage = response.usage.usage()
         if state in ("failed", "cancelled"):
             raise failure(response)
         self._start(response, events)
         self._end_halves(events)
-        if not self._answer.begun:  # nothing came but the end
+        if not self._answer.begun:  # the last event is the only one
             for index, item in enumerate(response.output or ()):
                 self._answer.done(index, item, events)
         if state == "completed" and self._usage is None and not self._answer.begun:
@@ -358,7 +355,7 @@ class ResponsesDecoder:
         self._done = True
 
     def _keep(self, index: int, data: bytes) -> None:
-        """Keeps the newest event of an item, for a Response that comes without its output."""
+        """Store the newest event of an item, for a Response that comes without its output."""
         self._kept += len(data) - len(self._items.get(index, b""))
         if self._kept <= MAX_ITEMS:
             self._items[index] = data
@@ -366,12 +363,12 @@ class ResponsesDecoder:
             self._items.clear()
 
     def _passed(self, frame: sse.Event) -> bytes:
-        """The data of the frame under way, as it is passed on."""
+        """Returns the data of the current frame as it is forwarded."""
         return frame.data if self._instead is None else self._instead.partition(b"data: ")[2].rstrip(b"\n")
 
     def _fill(self, frame: sse.Event, state: str) -> None:
-        """Makes the items that came before the output of the last event's Response: servers that keep no
-        Responses (Codex's) leave it empty, and SDKs give it to their callers as the answer."""
+        """Set the output of the last event's Response to the items that came before. Servers that do not
+        store Responses (Codex's) leave it empty, but SDKs return it to their callers as the answer."""
         values, output = _values(self._passed(frame)), self._output()
         if type(values) is not dict:
             return
@@ -383,8 +380,8 @@ class ResponsesDecoder:
         self._instead = _frame(frame, values)
 
     def _output(self) -> list[dict[str, Any]]:
-        """The items that came; those that their server did not finish are what their deltas make them. None
-        if there was more of them than is kept."""
+        """Returns the items of the answer; unfinished ones are completed by their deltas. Returns [] if they
+        were longer than MAX_ITEMS."""
         answer = self._answer
         if self._kept > MAX_ITEMS or answer.too_long:
             return []
@@ -398,7 +395,7 @@ class ResponsesDecoder:
         return [item for _, item in sorted(items.items()) if item]
 
     def _response(self, state: str) -> dict[str, Any]:
-        """The Response that had begun, in this state."""
+        """Returns the Response as it had begun, with another status."""
         event = _values(self._begun) if self._begun else None
         begun = event.get("response") if type(event) is dict else None
         plain = {"id": "", "object": "response", "created_at": 0, "model": "", "error": None, "output": []}
@@ -413,8 +410,8 @@ class ResponsesDecoder:
         return Finished(reason, self._usage, native or state)
 
     def _end_early(self, events: list[StreamEvent]) -> None:
-        """[DONE], and no Response before it. Raises UpstreamTruncated where there was no content either, and
-        where it was more than the Response could be made of that a caller of this dialect waits for."""
+        """End the answer at [DONE] without a Response. Raises UpstreamTruncated if there was no content, or
+        if frames are forwarded and the items are too long to make the Response that the client waits for."""
         if not self._answer.content:
             raise UpstreamTruncated
         self._end_halves(events)
@@ -433,7 +430,7 @@ class ResponsesDecoder:
         self._done = True
 
     def _whole(self, document: bytes, events: list[StreamEvent]) -> None:
-        """A whole Response in place of a stream."""
+        """Decode a whole Response that was sent in place of a stream."""
         response, values, odd = response_of(document)
         self.skipped_fields += odd
         if self._verbatim and lacks_call_ids(response):
@@ -445,8 +442,8 @@ class ResponsesDecoder:
 
 
 def response_of(document: bytes) -> tuple[Response, dict[str, Any] | None, int]:
-    """The Response that a document is; where it had to be read field by field, also its values, and how many
-    were of another type. Raises UpstreamError for another."""
+    """Returns the Response in a document, and, if it had to be decoded field by field, its values and the
+    number of fields of a wrong type. Raises UpstreamError for any other document."""
     try:
         return decode_response(document), None, 0
     except MALFORMED:
@@ -466,17 +463,17 @@ def lacks_call_ids(response: Response) -> bool:
 
 
 def checked_state(response: Response, document: bytes) -> str:
-    """The state of a whole Response. Raises UpstreamError where it is no answer."""
+    """Returns the status of a whole Response. Raises UpstreamError if it is not an answer."""
     state = response.status or ""
     if state in ("completed", "incomplete", "failed", "cancelled"):
         return state
-    if response.output and state not in ("queued", "in_progress"):  # none, or a word of the server's own
+    if response.output and state not in ("queued", "in_progress"):  # none, or one of this server alone
         return "completed"
     raise reported_error(document) or UpstreamGarbled("The upstream's answer is not complete")
 
 
 def failure(response: Response) -> UpstreamError:
-    """The error of a failed Response."""
+    """Returns the error of a failed Response."""
     match response.error:
         case {"message": str()} | {"code": str()} as error:
             return stream_error({"error": error})
@@ -485,7 +482,7 @@ def failure(response: Response) -> UpstreamError:
 
 
 def _frame(frame: sse.Event, values: dict[str, Any]) -> bytes:
-    """The frame with other values."""
+    """Returns the frame with other data."""
     name = b"" if frame.event == "message" else b"event: %b\n" % frame.event.encode()
     return b"%bdata: %b\n\n" % (name, encoded(values))
 

@@ -1,4 +1,5 @@
-"""The events and objects of a Responses answer, as far as they are read. Every field may be absent.
+"""The types of events and objects in a Responses answer: the fields that are used, each of which may be
+missing.
 
 Standard: https://platform.openai.com/docs/api-reference/responses-streaming
 """
@@ -56,8 +57,8 @@ class ItemPart(msgspec.Struct):
 
 
 class Item(msgspec.Struct):
-    """An item of the output: a message, reasoning, a call of the caller's tool, or what the provider ran
-    itself."""
+    """An item of the output: a message, reasoning, a call of the caller's tool, or of a tool that the
+    provider runs itself."""
 
     type: str = ""
     id: str | None = None
@@ -86,7 +87,7 @@ class Response(msgspec.Struct):
 
 
 class ResponsesEvent(msgspec.Struct):
-    """Any event of the stream: one type and not a union, so that an unknown event type is no error."""
+    """Any event of the stream. It is one type, not a union, so that an unknown event type is not an error."""
 
     type: str = ""
     output_index: int | None = None
