@@ -99,7 +99,7 @@ MAX_MOVED = 10_000
 """Most blocks whose wrong index is remembered."""
 
 
-class _Writing(msgspec.Struct):
+class _OpenCall(msgspec.Struct):
     """A tool call being received. `whole`: its input, if it came at once; `pieces`: whether it came in
     pieces."""
 
@@ -172,7 +172,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._strict = strict
         self._keep_stop = keep_stop
         self._usage_is_end = usage_is_end
-        self._tools: dict[int, _Writing] = {}  # by content block
+        self._tools: dict[int, _OpenCall] = {}  # by content block
         self._calls = 0
         self._block_index = -1  # index of the newest block
         self._moved: dict[int, int] = {}  # positions of blocks whose index is not their position
@@ -395,7 +395,7 @@ class MessagesDecoder(FrameDecoder[Event]):
                 tool.pieces = True
                 events.append(ToolCallDelta(tool.index, delta.partial_json))
 
-    def _tool(self, block: int) -> _Writing | None:
+    def _tool(self, block: int) -> _OpenCall | None:
         """Returns the call of this content block; else, since some servers send a wrong index, the newest
         block's."""
         return self._tools.get(block) or self._tools.get(self._block_index)
@@ -413,7 +413,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         elif kind := TOOL_KINDS.get(block.type):
             # clients parse the arguments of their functions as JSON, so "" becomes {}
             whole = arguments_of(block.input) or ("{}" if kind == "function" else "")
-            tool = self._tools[index] = _Writing(self._calls, whole, kind)
+            tool = self._tools[index] = _OpenCall(self._calls, whole, kind)
             self._calls += 1
             events.append(ToolCallStarted(tool.index, self._id(block.id or ""), block.name or "", kind))
 
@@ -457,7 +457,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         if tool is not None:
             self._end_tool(tool, events)
 
-    def _end_tool(self, tool: _Writing, events: list[StreamEvent]) -> None:
+    def _end_tool(self, tool: _OpenCall, events: list[StreamEvent]) -> None:
         if tool.whole and not tool.pieces:
             tool.pieces = True
             events.append(ToolCallDelta(tool.index, tool.whole))

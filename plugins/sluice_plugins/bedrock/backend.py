@@ -1,20 +1,19 @@
-"""Amazon Bedrock's Converse API, streamed:
+"""The backend for Amazon Bedrock's Converse API, streamed:
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 
-One request for the models of all makers. `model` is a model's id, an inference profile's, or an ARN. Requests
-are signed by credentials of the kind `aws`, or carry an API key of Bedrock's as a Bearer token (`api_key`,
-AWS's AWS_BEARER_TOKEN_BEDROCK).
+It has one request format for the models of all vendors. The target's `model` is a model id, an inference
+profile id, or an ARN. Requests are signed by credentials of the kind `aws`, or have a Bedrock API key as
+Bearer token (`api_key`; AWS's AWS_BEARER_TOKEN_BEDROCK).
 
-What the request loses or changes on the way:
-  - system messages are gathered, wherever they stand, into `system`;
-  - images, files, audio and video are sent with their bytes, or lie in S3 (`s3://`); http(s) URLs are refused;
-  - `temperature` above 1 (OpenAI's scale ends at 2) is sent as 1;
-  - `response_format` of type json_schema is `outputConfig`, json_object a sentence at the end of `system`;
+What is lost or changed in a request:
+  - system messages, wherever they are, are joined into `system`;
+  - images, files, audio and video are sent inline or are in S3 (`s3://`); http(s) URLs are refused;
+  - `temperature` above 1 (OpenAI's range ends at 2) is sent as 1;
+  - `response_format` of type json_schema becomes `outputConfig`, json_object a sentence at the end of `system`;
   - penalties, seed, log probabilities and the like are left out (config/models.yaml), and counted.
 
-Conversations: `sluice_plugins.bedrock.messages`; tools: `.tools`; thinking, and what each family of models
-has of its own: `.reasoning`; answers: `.stream`; embeddings: `.embeddings`. Claude by Anthropic's own format
-on Bedrock: `.invoke`.
+In this folder: `messages` (conversations), `tools`, `reasoning` (thinking, and options that only one family
+of models has), `stream` (answers), `embeddings`, and `invoke` (Claude in Anthropic's own format).
 """
 
 import re
@@ -54,16 +53,19 @@ _REGION = re.compile(r"[a-z]{2,}(?:-[a-z]+)+-\d{1,2}\Z").match
 
 
 class Guardrail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A guardrail of Bedrock's that looks at prompts and answers."""
+    """A guardrail of Bedrock that checks prompts and answers."""
 
     id: str  # its identifier or ARN
     version: str = "DRAFT"  # a number, or DRAFT
-    trace: Literal["enabled", "disabled", "enabled_full"] = "disabled"  # whether answers tell what it found
-    mode: Literal["sync", "async"] = "sync"  # async: text is streamed before it was looked at
+    trace: Literal["enabled", "disabled", "enabled_full"] = "disabled"  # whether answers report what it found
+    mode: Literal["sync", "async"] = "sync"  # async: text is sent before it was checked
 
 
 def runtime_address(region: str) -> str:
-    """https://docs.aws.amazon.com/general/latest/gr/bedrock.html. Raises ValueError for what is no region."""
+    """Returns the address of Bedrock in a region. Raises ValueError for an invalid region.
+
+    https://docs.aws.amazon.com/general/latest/gr/bedrock.html
+    """
     if not _REGION(region):
         raise ValueError("write region, such as eu-central-1, or base_url")
     return f"https://bedrock-runtime.{region}.amazonaws.com" + (".cn" if region.startswith("cn-") else "")
@@ -72,10 +74,10 @@ def runtime_address(region: str) -> str:
 class Bedrock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """Amazon Bedrock in a `region`, or at `base_url` (a VPC endpoint, a proxy).
 
-    `extra_body`: fields put into each request, those of `additionalModelRequestFields` one by one. `beta`:
-    Anthropic's beta features, for Claude. `strict`: a malformed event ends the stream, else it is skipped.
-    `max_event`: bytes of one event. `keep_stop`: pass on `end_turn` after tool calls as `stop` instead of
-    `tool_calls`.
+    `extra_body`: fields added to each request, those of `additionalModelRequestFields` one by one. `beta`:
+    Anthropic's beta features, for Claude. `strict`: a malformed event is an error, otherwise it is skipped.
+    `max_event`: most bytes of one event. `keep_stop`: forward `end_turn` after tool calls as `stop` instead
+    of `tool_calls`.
     """
 
     dialect: ClassVar[str] = ""
@@ -89,20 +91,20 @@ class Bedrock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     rules: ClassVar[ModelRules] = NO_RULES
 
     region: str = ""  # a region of AWS, such as eu-central-1
-    base_url: str = ""  # where its API is; "" is the region's own address
-    api_key: Secret | None = None  # an API key of Bedrock's, sent as a Bearer token
-    headers: dict[str, str] = {}  # headers of every request
-    guardrail: Guardrail | None = None  # what looks at prompts and answers
+    base_url: str = ""  # the address of its API; "": the region's own address
+    api_key: Secret | None = None  # a Bedrock API key, sent as a Bearer token
+    headers: dict[str, str] = {}  # headers added to every request
+    guardrail: Guardrail | None = None  # the guardrail that checks prompts and answers
     latency: Literal["standard", "optimized"] | None = None  # performanceConfig.latency
     service_tier: Literal["priority", "default", "flex", "reserved"] | None = (
         None  # how requests are served and billed
     )
     beta: tuple[str, ...] = ()  # values of anthropic_beta, for Claude
-    extra_body: dict[str, Any] = {}  # fields that every request gets
-    strict: bool = False  # whether a malformed event ends the stream
-    max_event: Bytes = MAX_EVENT  # bytes of one event
+    extra_body: dict[str, Any] = {}  # fields added to every request
+    strict: bool = False  # whether a malformed event is an error
+    max_event: Bytes = MAX_EVENT  # most bytes of one event
     input_type: InputType = "search_document"  # what embeddings are for, where the caller does not say
-    keep_stop: bool = False  # whether stop stays stop where tools were called
+    keep_stop: bool = False  # whether stop after tool calls is forwarded as it is, instead of as tool_calls
 
     def __post_init__(self) -> None:
         if not self.base_url:
@@ -176,7 +178,7 @@ class Bedrock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return own
 
     def _invoking(self, model: str) -> str:
-        """The URL of a model's InvokeModel."""
+        """Returns the URL of the model's InvokeModel."""
         base, query = base_of(self.base_url, self.endings)
         return f"{base}/model/{quote(model, safe='')}/invoke" + (f"?{query}" if query else "")
 
@@ -193,7 +195,7 @@ class Bedrock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 def _output_config(wanted: Mapping[str, Any] | None) -> Block | None:
-    """Structured output, whose schema is JSON text:
+    """Returns `outputConfig` for structured output, whose schema is JSON text:
     https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html"""
     match wanted:
         case {"type": "json_schema", "json_schema": {"schema": schema, **rest}}:
@@ -209,8 +211,8 @@ def _output_config(wanted: Mapping[str, Any] | None) -> Block | None:
 
 
 def _with_extra(body: Block, extra: Mapping[str, Any]) -> Block:
-    """The body with the configuration's fields. `thinking` and what depends on it have been planned with
-    them."""
+    """Returns the body with the configured fields. `thinking` and the fields that depend on it were already
+    set from them."""
     added = extra.get(MODEL_FIELDS)
     if not isinstance(added, dict):
         return {**body, **extra}

@@ -1,9 +1,9 @@
-"""Embeddings on Bedrock by InvokeModel: Amazon's Titan and Nova, and Cohere's models, each in its maker's
-form.
+"""Embeddings on Bedrock by InvokeModel: Amazon's Titan and Nova, and Cohere's models, each with its own
+format.
 
-Requests come in OpenAI's dialect, and answers are its document. A model's id shows which form it takes,
-which profiles and the ARNs of models hold, too. Titan and Nova take one text per request: several texts are
-several requests. How many tokens were read stands in Titan's answer, and for the others in a header.
+Requests come in OpenAI's dialect, and answers are written in it. The model id, which is also part of profile
+ids and model ARNs, decides the format. Titan and Nova take one text per request, so several texts need
+several requests. Titan's answer has the count of input tokens; for the other models it is in a header.
 
 Standards: https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-embed-text.html,
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-embed.html,
@@ -25,7 +25,7 @@ from sluice_plugins.cohere.embeddings import read as read_coheres
 from sluice_plugins.vectors import Value, Vectors, VectorsDecoder, dimensions_of, purpose_of, texts_of
 
 MAX_TEXTS = 256
-"""Of one call to a model that takes one per request."""
+"""Most texts of one call to a model that takes one text per request."""
 COUNT = "x-amzn-bedrock-input-token-count"
 _PURPOSES = {
     "search_query": "GENERIC_RETRIEVAL",
@@ -62,7 +62,7 @@ class Embeddings(msgspec.Struct, frozen=True):
         return UpstreamRequest(self.url(model), self.headers, body, beside=tuple(beside))
 
     def joined(self, answers: Sequence[ReadResponse]) -> ReadResponse:
-        """The documents as a list, and the sum of the tokens that were counted."""
+        """Returns the documents of several answers as a list, and the sum of their token counts."""
         counts = [_count(answer.headers) for answer in answers]
         known = [count for count in counts if count is not None]
         headers = {COUNT: str(sum(known))} if len(known) == len(counts) else {}
@@ -73,12 +73,12 @@ class Embeddings(msgspec.Struct, frozen=True):
 
 
 class InvokedVectors(VectorsDecoder):
-    """Reads the answer of any of these models; tokens that it does not tell are those of a header."""
+    """Decodes the answer of any of these models; if it has no token count, that of a header is used."""
 
     _counted: int | None = None
 
     def begin(self, headers: Mapping[str, str]) -> None:
-        """Look for how many tokens were read."""
+        """Read the count of input tokens from the headers."""
         self._counted = _count(headers)
 
     def used(self, found: Vectors) -> float | None:
@@ -127,7 +127,7 @@ FIELDS: Mapping[str, Callable[[str, ChatRequest, str], Value]] = {
     "amazon.titan-embed-": _for_titan,
     "amazon.nova-2-multimodal-embeddings": _for_nova,
 }
-"""By a part of a model's id: the fields of its request for one text."""
+"""By a part of the model's id: a function that returns the fields of a request for one text."""
 
 # ---- answers
 
@@ -156,7 +156,7 @@ def _read(body: bytes) -> Vectors:
 
 
 def _together(found: Sequence[Vectors]) -> Vectors:
-    """Tokens are known where they are known of each."""
+    """Returns the vectors of all answers; tokens are None unless every answer has a count."""
     tokens = [one.tokens for one in found if one.tokens is not None]
     vectors = [vector for one in found for vector in one.vectors]
     return Vectors(vectors, sum(tokens) if len(tokens) == len(found) else None)

@@ -1,4 +1,5 @@
-"""Messages of Bedrock's event streams, or a document in their place, and the errors that a message can be."""
+"""Splits bodies of Bedrock's answers into event stream messages, or a document in their place; converts
+exceptions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +11,9 @@ from sluice.wire.upstream_errors import stream_error
 
 
 class MessagesOrDocument:
-    """Messages of an event stream, or a JSON document in their place: `document`, once one was recognized.
+    """Messages of an event stream, or a JSON document in their place: then `document` is the body, else None.
 
-    A stream cannot begin with a brace: its first message would be of two gigabytes.
+    A stream cannot begin with a brace, which would be the first byte of a length of two gigabytes.
     """
 
     __slots__ = ("_document", "_known", "_messages")
@@ -44,16 +45,16 @@ class MessagesOrDocument:
 
 
 def failed(message: EventMessage) -> UpstreamError:
-    """The error that a message of the type exception (of the service's model) or error (of the protocol)
-    stands for."""
+    """Returns the error for a message of the type exception (defined by the service) or error (by the
+    protocol)."""
     if message.text(":message-type") == "error":
         return stream_error({"code": message.text(":error-code"), "message": message.text(":error-message")})
     return exception(message.text(":exception-type"), message.payload)
 
 
 def exception(name: str, payload: bytes) -> UpstreamError:
-    """An exception of Bedrock's in a stream: its name says the kind, and what the model's own server said
-    sharpens it.
+    """Returns the error for an exception in a stream. Its name gives the kind; the status of the model's own
+    server, if it is included, is more precise.
 
     https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ResponseStream.html
     """

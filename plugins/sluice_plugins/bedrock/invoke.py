@@ -2,15 +2,15 @@
 
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages.html
 
-The body is a Messages request without `model` and `stream`, with `anthropic_version`, and beta features as
-`anthropic_beta`; all else of the request is `sluice_plugins.anthropic.backend`'s. Converse
-(`sluice_plugins.bedrock.backend`) is for all models; this is for what Anthropic's API has and Converse has
-not. Bedrock also has the Messages API itself, with server-sent events, beneath /anthropic: that is
-`anthropic` with another `base_url`.
+The body is a Messages request without `model` and `stream`, with `anthropic_version` and with beta features
+in `anthropic_beta`; the rest of the request is made by `sluice_plugins.anthropic.backend`. Converse
+(`sluice_plugins.bedrock.backend`) is for all models; this backend offers what Anthropic's API has and
+Converse lacks. Bedrock also has the Messages API itself, with server-sent events, below /anthropic: for that
+use `anthropic` with another `base_url`.
 
-The answer is an event stream whose chunks hold an event of the model's own format, in base64. Claude's are
-passed on as the server-sent events of Anthropic's API to its decoder, so that both know the same. Other
-models' formats are read, too (`sluice_plugins.bedrock.native`): guardrails and older models answer so.
+The answer is an event stream whose chunks contain the model's own events in base64. Claude's are passed to
+the decoder of Anthropic's API as server-sent events, so that both backends support the same. Other models'
+formats, which guardrails and older models use, are decoded by `sluice_plugins.bedrock.native`.
 """
 
 import re
@@ -42,16 +42,16 @@ BETA = "anthropic-beta"
 
 
 class BedrockAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
-    """Claude on Bedrock, in a `region` or at `base_url`. Its options are those of `anthropic` beside these;
-    `version` is the body's anthropic_version, `beta` its anthropic_beta, `api_key` an API key of Bedrock's,
-    sent as a Bearer token."""
+    """Claude on Bedrock, in a `region` or at `base_url`. It has the options of `anthropic` and these;
+    `version` is the body's anthropic_version, `beta` its anthropic_beta, `api_key` a Bedrock API key, sent as
+    a Bearer token."""
 
     endings: ClassVar[tuple[str, ...]] = ("/model",)
     credential_kinds: ClassVar[tuple[str, ...]] = ("aws", "static", "file", "exec")
     key_field: ClassVar[KeyField] = BEARER
 
     region: str = ""  # a region of AWS, such as eu-central-1
-    base_url: str = ""  # where its API is; "" is the region's own address
+    base_url: str = ""  # the address of its API; "": the region's own address
     version: str = "bedrock-2023-05-31"  # the body's anthropic_version
 
     def __post_init__(self) -> None:
@@ -83,11 +83,11 @@ class BedrockAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_on
         return InvokeDecoder(super().whole_decoder(), native, self.max_event)
 
     def listing(self) -> UpstreamRequest | None:
-        """None: the platform lists models by another service."""
+        """Returns None: the platform lists models by another service."""
         return None
 
     def operation(self, name: str, dialect: str) -> Operation | None:
-        """None: Bedrock counts tokens for whole requests of its own form."""
+        """Returns None: Bedrock counts tokens only for requests in its own format."""
         return None
 
     @cached_property
@@ -95,7 +95,7 @@ class BedrockAnthropic(Anthropic, frozen=True, forbid_unknown_fields=True, kw_on
         return {name: values for name, values in super().forwards.items() if name == BETA}
 
     def tell(self, request: UpstreamRequest, more: Headers) -> None:
-        """The caller's betas stand in the body here; its other headers are headers."""
+        """Add a caller's headers to a request: its beta features belong in the body here."""
         fields = dict(more)
         betas = [beta.strip() for beta in fields.pop(BETA, "").split(",") if beta.strip()]
         if betas:
@@ -126,16 +126,16 @@ _NAME = re.compile(r"[a-z_]{1,60}").fullmatch
 class InvokeDecoder(Decoder):
     """Decodes an answer of InvokeModelWithResponseStream.
 
-    Its chunks go to `messages`, the decoder of Anthropic's API, as frames of server-sent events; or, where
-    the first one is of another model's format, to `native`. A whole document in place of a stream goes to
-    `messages` as it is.
+    Its chunks go to `messages`, the decoder of Anthropic's API, as server-sent events; if the first one has
+    the format of another model, they go to `native`. A whole document in place of a stream goes to `messages`
+    unmodified.
     """
 
     def __init__(self, messages: Decoder, native: NativeDecoder, max_event: int) -> None:
         self._stream = MessagesOrDocument(max_event)
         self._messages = messages
         self._native = native
-        self._inner: Decoder | None = None  # the one that this answer's format asks for
+        self._inner: Decoder | None = None  # the decoder for this answer's format
         self._skipped = 0
         self._error: UpstreamError | None = None
 
@@ -171,7 +171,7 @@ class InvokeDecoder(Decoder):
                     frames.append(_as_frame(chunk))
                 elif chunk is not None:
                     events += self._native.take(chunk)
-        except UpstreamError as error:  # raised behind what came before it in the same read
+        except UpstreamError as error:  # raised after the events that came before it in the same read
             self._error = error
         if frames:
             events += self._messages.feed(b"".join(frames))
@@ -202,7 +202,7 @@ class InvokeDecoder(Decoder):
         return self._inner is self._messages
 
     def _chunk(self, message: EventMessage) -> bytes | None:
-        """The model's own event in a message; None where there is none. Raises UpstreamError for an
+        """Returns the model's own event in a message; None if it has none. Raises UpstreamError for an
         exception."""
         if message.text(":message-type") in ("exception", "error"):
             raise failed(message)
@@ -214,7 +214,7 @@ class InvokeDecoder(Decoder):
                 match parse(message.payload):
                     case {"bytes": str(chunk)}:
                         return b64decode(chunk, validate=True)
-                    case {"bytes": dict(value)}:  # proxies
+                    case {"bytes": dict(value)}:  # written by proxies
                         return encoded(value)
             except (NotBase64, ValueError, RecursionError):
                 pass
@@ -223,15 +223,15 @@ class InvokeDecoder(Decoder):
 
 
 def _as_frame(chunk: bytes) -> bytes:
-    """An event of Anthropic's API as a server-sent event. Line ends can only stand between the tokens of
-    JSON."""
+    """Returns an event of Anthropic's API as a server-sent event. Its JSON is put on one line: line ends can
+    only be between tokens."""
     kind = _type_of(chunk)
     data = chunk.replace(b"\r", b" ").replace(b"\n", b" ")
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), data) if kind else b"data: %b\n\n" % data
 
 
 def _type_of(chunk: bytes) -> str:
-    """The type of an event of Anthropic's; "" where it says none that could be one."""
+    """Returns the type of an event of Anthropic's API; "" if it has no valid one."""
     try:
         kind = _typed(chunk).type
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

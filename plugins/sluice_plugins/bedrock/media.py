@@ -1,4 +1,4 @@
-"""Images, documents, audio and video as Converse takes them: with their bytes, or from an S3 bucket. Pure
+"""Converts images, documents, audio and video for Converse: inline bytes, or objects in S3 buckets. Pure
 functions.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html
@@ -50,7 +50,8 @@ _S3 = "s3://"
 
 
 def image_block(image: Image) -> Block:
-    """An image of a data: URL or an s3:// URL. Raises BadRequest for one that would have to be fetched."""
+    """Returns the image at a data: or s3:// URL. Raises BadRequest for a URL that the gateway would have to
+    fetch."""
     url = image.url
     if url.startswith(_S3):
         return {"image": {"format": _ending(url, IMAGES.values(), "image"), "source": _bucket(url)}}
@@ -70,8 +71,8 @@ def _inline_image(inline: Inline | None) -> Block:
 
 
 def other_block(part: Other) -> Block:
-    """A file, audio or video part. The name of a document may be "" or one that another has. Raises
-    BadRequest."""
+    """Returns the block for a file, audio or video part. The name of a document may be "" or not unique.
+    Raises BadRequest."""
     match part.wire:
         case {"file": {"file_data": str(data), **rest}} if data:
             filename = rest.get("filename")
@@ -91,7 +92,7 @@ def other_block(part: Other) -> Block:
 
 
 def _audio_format(given: str) -> str:
-    """The format as Converse names it, also for a media type; "" for none of its formats."""
+    """Returns Converse's name of the format, given as name or media type; "" if Converse lacks it."""
     format = given.lower().removeprefix("audio/").removeprefix("x-")
     format = "mp3" if format == "mpeg" else format
     return format if format in AUDIO else ""

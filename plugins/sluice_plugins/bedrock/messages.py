@@ -1,13 +1,14 @@
-"""A conversation as Converse takes it. Pure functions.
+"""Converts a conversation for Converse. Pure functions.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Message.html
 
-  - neighbouring messages of one role become one (results of tools are a user's), and a conversation that the assistant
-    begins is given a user's turn first;
+  - consecutive messages of one role become one (results of tools have the role user); a conversation that begins with the
+    assistant gets a user message first;
   - blank texts, which Converse refuses, are left out; a document needs a text beside it, and a tool's result some content;
   - a result that is a JSON object is sent as one;
-  - signed and redacted reasoning comes back before what followed it; unsigned and Google's and OpenAI's is left out;
-  - `cache_control` becomes a cachePoint behind what it marks.
+  - signed and redacted reasoning is sent back before what followed it; reasoning that is unsigned or Google's or OpenAI's
+    is left out;
+  - `cache_control` becomes a cachePoint after the marked part.
 """
 
 from base64 import b64encode
@@ -29,15 +30,15 @@ NO_OUTPUT = "(no output)"
 
 
 class Writing(msgspec.Struct):
-    """Properties of a whole conversation: whether its model takes cache points and reasoning, its documents'
-    names so far."""
+    """State of converting one conversation: whether its model takes cache points and reasoning, and the names
+    of its documents so far."""
 
     caches: bool
     thoughts: bool
     names: set[str] = set()
 
     def document(self, name: str) -> str:
-        """A name for a document that no other of the conversation has, as Converse wants it."""
+        """Returns a valid document name that no other document of the conversation has."""
         number = len(self.names) + 1
         name = name if name and name not in self.names else f"{name or 'document'} {number}"
         self.names.add(name)
@@ -45,7 +46,7 @@ class Writing(msgspec.Struct):
 
 
 def system_blocks(messages: Sequence[Message], writing: Writing, behind: str) -> list[Block]:
-    """The system prompt; `behind` is added to it. Raises BadRequest for what is no text."""
+    """Returns the system prompt, with `behind` appended. Raises BadRequest for parts that are not text."""
     blocks: list[Block] = []
     for message in messages:
         if message.role != "system":
@@ -58,7 +59,7 @@ def system_blocks(messages: Sequence[Message], writing: Writing, behind: str) ->
 
 
 def message_blocks(chat: ChatRequest, messages: Sequence[Message], writing: Writing) -> list[Block]:
-    """The turns of a conversation. Raises BadRequest for what Converse cannot express."""
+    """Returns the turns of a conversation. Raises BadRequest for parts that Converse cannot express."""
     turns: list[Block] = []
     for message in messages:
         role, blocks = _turn(message, writing)
@@ -137,7 +138,7 @@ def _cache_point(cache: Cache) -> Block:
 
 
 def _result(message: Message, writing: Writing) -> list[Block]:
-    """A tool's result; a cache point cannot stand in it, and stands behind it."""
+    """Returns a tool's result; its cache point is put after it, because a result must not contain one."""
     content = _content(message.parts, writing)
     points = [block for block in content if "cachePoint" in block]
     content = [block for block in content if "cachePoint" not in block] or [{"text": NO_OUTPUT}]
@@ -154,7 +155,7 @@ def _result(message: Message, writing: Writing) -> list[Block]:
 
 
 def _object(text: str) -> Raw | None:
-    """The text, if it is a JSON object."""
+    """Returns the text if it is a JSON object; else None."""
     if not text.lstrip().startswith("{"):
         return None
     try:

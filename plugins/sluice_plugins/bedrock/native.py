@@ -1,11 +1,11 @@
-"""Decodes models' own formats on Bedrock beside Claude's messages: Nova, Titan, Claude's text completions,
-Llama, Mistral.
+"""Decodes the formats that models other than Claude have in InvokeModelWithResponseStream: Nova, Titan,
+Claude's text completions, Llama, Mistral.
 
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html
 
-Nova's events are Converse's, each named by the only key of an object. Of the others each has the next text,
-and the last one says why the answer ended. `amazon-bedrock-invocationMetrics` in the last event has the
-usage; Titan and Llama have it apart, too.
+Nova's events are Converse's, each the value of the only key of an object. For the others each event has the
+next text, and the last one the stop reason. Usage is in `amazon-bedrock-invocationMetrics` of the last event,
+for Titan and Llama also in fields of their own.
 """
 
 import msgspec
@@ -20,7 +20,7 @@ REASONS: dict[str, FinishReason] = {
     "LENGTH": "length", "length": "length", "max_tokens": "length",
     "CONTENT_FILTERED": "content_filter", "RAG_QUERY_WHEN_RAG_DISABLED": "content_filter",
 }  # fmt: skip
-"""Why older models stopped; any other reason is `stop`."""
+"""Stop reasons of older models; any other reason is `stop`."""
 
 
 class _Metrics(msgspec.Struct):
@@ -55,13 +55,13 @@ _TEXTS = frozenset({"outputText", "completion", "generation", "outputs"})
 
 
 class NativeDecoder(ConverseDecoder):
-    """Decodes one answer; `take` gets the model's events one by one, already out of their chunks."""
+    """Decodes one answer; `take` gets the model's events one by one, without the surrounding chunks."""
 
     __slots__ = ("_in", "_native", "_out", "_stop_text")
 
     def __init__(self, *, strict: bool = False, max_event: int, keep_stop: bool = False) -> None:
         super().__init__(strict=strict, max_event=max_event, keep_stop=keep_stop)
-        self._native = ""  # why an older model stopped
+        self._native = ""  # the stop reason of an older model
         self._stop_text = ""
         self._in: int | None = None
         self._out: int | None = None
@@ -82,7 +82,7 @@ class NativeDecoder(ConverseDecoder):
         return Usage(self._in or 0, self._out or 0)
 
     def take(self, event: bytes) -> list[StreamEvent]:
-        """The events that one of the model's stands for. Raises UpstreamError."""
+        """Returns the gateway's events for one event of the model. Raises UpstreamError."""
         events: list[StreamEvent] = []
         try:
             value = parse(event)

@@ -1,4 +1,4 @@
-"""Converse's events as types, and their meaning in the gateway's events. Pure.
+"""The types of Converse's events, and their conversion to the gateway's types. Pure functions.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStreamOutput.html
 """
@@ -19,7 +19,7 @@ EVENTS = frozenset(
 
 
 class ToolUse(msgspec.Struct):
-    """`input` is the next piece of a JSON text; proxies write the object that it is."""
+    """`input` is the next piece of a JSON text; proxies write the JSON object itself."""
 
     toolUseId: str | None = None
     name: str | None = None
@@ -77,13 +77,13 @@ class Counts(msgspec.Struct):
     outputTokens: int | None = None
     cacheReadInputTokens: int | None = None
     cacheWriteInputTokens: int | None = None
-    cacheDetails: Any = None  # what was written, by how long it is kept
-    cacheReadInputTokenCount: int | None = None  # Nova's names, in InvokeModel
+    cacheDetails: Any = None  # tokens written to the prompt cache, by how long they are kept
+    cacheReadInputTokenCount: int | None = None  # Nova's names in InvokeModel
     cacheWriteInputTokenCount: int | None = None
 
 
 class Payload(msgspec.Struct):
-    """The JSON of any event: the fields of all of them, so that each is decoded once, whichever it is."""
+    """The JSON of any event, with the fields of all of them, so that each is decoded only once."""
 
     contentBlockIndex: int | None = None
     start: Block | None = None
@@ -94,7 +94,7 @@ class Payload(msgspec.Struct):
 
 
 def as_events(index: int, block: Any) -> list[tuple[str, dict[str, Any]]]:
-    """A content block of a whole answer, as the events by which it is streamed."""
+    """Returns a content block of a whole answer as the events of a stream."""
     at = {"contentBlockIndex": index}
     match block:
         case {"toolUse": {"input": value, **tool}}:
@@ -116,7 +116,7 @@ def as_events(index: int, block: Any) -> list[tuple[str, dict[str, Any]]]:
 
 
 def blob_of(encoded_text: str | None) -> bytes:
-    """A blob of JSON: base64. What is none is taken as it is."""
+    """Returns the bytes of base64 text; invalid base64 is returned as it is."""
     if not encoded_text:
         return b""
     try:
@@ -126,11 +126,11 @@ def blob_of(encoded_text: str | None) -> bytes:
 
 
 def redacted_text(blob: bytes) -> str:
-    """The text that stands for redacted content in a conversation.
+    """Returns the text that represents redacted content in a conversation.
 
-    Claude's is the `data` of a redacted_thinking block, a text that begins with an "E" (base64 of a protobuf
-    message), and Anthropic's own API takes it back, too. Any other (OpenAI's models encrypt theirs) is marked
-    as Bedrock's.
+    Claude's content is the `data` of a redacted_thinking block, a text that begins with "E" (base64 of a
+    protobuf message), which Anthropic's own API accepts as well. Any other content (OpenAI's models encrypt
+    theirs) is marked as Bedrock's.
     """
     text = blob.decode("ascii", "replace")
     return (
@@ -145,9 +145,7 @@ def usage_of(usage: Counts) -> Usage:
     written = usage.cacheWriteInputTokens or usage.cacheWriteInputTokenCount or 0
     parts = (usage.inputTokens or 0, read_from, written)
     return Usage(
-        input=sum(parts)
-        if min(parts) >= 0
-        else min(parts),  # a negative part must stay visible to `believed`
+        input=sum(parts) if min(parts) >= 0 else min(parts),  # so that `believed` sees a negative part
         output=usage.outputTokens or 0,
         cached_input=read_from,
         written_input=max(written, 0),
@@ -156,7 +154,7 @@ def usage_of(usage: Counts) -> Usage:
 
 
 MAX_CACHE_DETAILS = 16
-"""There is one for each life, which are two."""
+"""Most entries that are read. There is one for each cache lifetime, of which there are two."""
 
 
 def _written_for_an_hour(details: Any, written: int) -> int:

@@ -1,10 +1,10 @@
-"""Options without a field in Converse, in the form that each family of models takes in
-`additionalModelRequestFields`. Pure.
+"""Options that Converse has no field for: each family of models has its own form of them in
+`additionalModelRequestFields`. Pure functions.
 
-Claude takes Anthropic's fields: `thinking` and `output_config` (decided by
-`sluice_plugins.anthropic.thinking`), `top_k`, `tool_choice` where Converse has no word for it,
-`anthropic_beta`. Nova 2 takes an effort, and at the high one no sampling and no maximum; OpenAI's models take
-`reasoning_effort` (gpt-oss) or `reasoning`.
+Claude takes Anthropic's fields: `thinking` and `output_config` (chosen by
+`sluice_plugins.anthropic.thinking`), `top_k`, `anthropic_beta`, and `tool_choice` for choices that Converse
+lacks. Nova 2 takes an effort, and with the highest effort neither sampling options nor a maximum; OpenAI's
+models take `reasoning_effort` (gpt-oss) or `reasoning`.
 
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html
 https://docs.aws.amazon.com/nova/latest/nova2-userguide/extended-thinking.html
@@ -30,12 +30,12 @@ _OTHERS = re.compile(
     r"\b(?:llama|mi[sx]tral|pixtral|ministral|titan|deepseek|qwen|gpt|cohere|command|jamba|palmyra|kimi|minimax|gemma|glm|nemotron)"
 ).search
 DEFAULT_MAX_TOKENS = 4096
-"""Tokens of the answer beside a budget of thinking, where the caller set no maximum."""
+"""Tokens for the answer, added to a thinking budget, if the caller set no maximum."""
 
 
 def takes_cache_points(model: str) -> bool:
-    """Returns whether a model may have prompt caching by cache points. An inference profile's ARN may stand
-    for any model.
+    """Returns whether the model may support prompt caching by cache points. The ARN of an inference profile
+    does not tell the model, so it may.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html
     """
@@ -43,7 +43,7 @@ def takes_cache_points(model: str) -> bool:
 
 
 class Fields(msgspec.Struct):
-    """`inference` is inferenceConfig, `additional` additionalModelRequestFields."""
+    """`inference` becomes inferenceConfig, `additional` becomes additionalModelRequestFields."""
 
     inference: Block
     additional: Block
@@ -52,8 +52,8 @@ class Fields(msgspec.Struct):
 def fields_of(
     chat: ChatRequest, model: str, rules: ModelRules, extra: Mapping[str, Any], turns: Sequence[Block]
 ) -> Fields:
-    """Returns the options of length, sampling and reasoning. `extra` are the configuration's fields of the
-    model."""
+    """Returns the options of length, sampling and reasoning. `extra`: the configured
+    additionalModelRequestFields."""
     sampling = chat.sampling
     stops = [stop for stop in sampling.stop if stop.strip() or rules.blank_stops]
     temperature = None if sampling.temperature is None else min(sampling.temperature, 1.0)
@@ -90,7 +90,7 @@ def _claude(
 
 
 def _outline(turn: Block) -> Block:
-    """A turn as the plan of Claude's thinking looks at it: its role, and of which types its blocks are."""
+    """Returns what the choice of Claude's thinking needs of a turn: its role and the types of its blocks."""
     types = {"reasoningContent": "thinking", "toolResult": "tool_result", "toolUse": "tool_use"}
     blocks = [next((types[name] for name in block if name in types), "text") for block in turn["content"]]
     return {"role": turn["role"], "content": [{"type": kind} for kind in blocks]}
@@ -124,8 +124,8 @@ _SCALE: Mapping[str, str] = {
 
 
 def _effort(wish: Reasoning | None) -> str:
-    """none, low, medium or high; "" if the request has none. A budget is the lowest effort that takes as many
-    tokens."""
+    """Returns none, low, medium or high; "" if the request has no reasoning. A budget becomes the lowest
+    effort that allows as many tokens."""
     if wish is None or wish.effort:
         return _SCALE.get(wish.effort if wish is not None else "", "")
     if not wish.budget:

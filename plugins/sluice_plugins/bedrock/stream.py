@@ -1,23 +1,23 @@
 """Decodes answers of Bedrock's ConverseStream:
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 
-The body is a binary event stream (`sluice.wire.eventstream`). Each message names its event in `:event-type`
-and has it as JSON: messageStart, then content blocks (start where it says more than a number, deltas, stop),
-messageStop (why it stopped) and metadata (usage), the last. How a stream ends:
+The body is a binary event stream (`sluice.wire.eventstream`). Each message has the event's name in
+`:event-type` and its JSON as payload: messageStart, content blocks (start, if it has more than an index,
+deltas, stop), messageStop (stop reason), and metadata (usage), the last one. How a stream ends:
 
-    metadata behind messageStop, or the body's end      complete
-    the body's end without messageStop                  cut
-    a message of the type exception or error            that error, of the kind that its name means
+    metadata after messageStop, or the body's end       complete
+    the body's end without messageStop                  truncated
+    a message of the type exception or error            an error, of the kind that its name means
     a stop reason that means failure                    an error (`sluice_plugins.decoding.FAILURES`)
 
 Unknown events and deltas are skipped, the events counted; `initial-response`, which AWS's protocols may send
-first, says nothing. A JSON document in place of a stream is the whole answer (as Converse gives it) or an
-error. A payload that msgspec refuses is read field by field (`sluice.wire.lenient`).
+first, has no content. A JSON document in place of a stream is a whole answer (as Converse returns it) or an
+error. A payload that msgspec refuses is decoded field by field (`sluice.wire.lenient`).
 
-Results of tools that Bedrock runs itself, and images, only show that the model is working. What
-redactedContent holds is passed on as Anthropic's own API writes it where it is Claude's, and marked as
-Bedrock's where it is not (`redacted_text`). Usage counts what was read from and written to the prompt cache
-apart from inputTokens; ours is the whole input
+Images, and results of tools that Bedrock runs itself, only show that the model is working. Redacted content
+is forwarded in the form of Anthropic's own API if it is Claude's, otherwise it is marked as Bedrock's
+(`redacted_text`). Bedrock counts tokens read from and written to the prompt cache apart from inputTokens; the
+gateway's input count includes them
 (https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html).
 """
 
@@ -76,7 +76,7 @@ MAX_SEALED = 4 << 20
 
 
 class _Whole(msgspec.Struct):
-    """Converse's whole answer, in place of a stream."""
+    """Converse's whole answer, sent in place of a stream."""
 
     output: Any = None
     stopReason: str | None = None
@@ -86,7 +86,7 @@ class _Whole(msgspec.Struct):
 _PAYLOAD = msgspec.json.Decoder(Payload)
 
 
-class _Sealing(msgspec.Struct):
+class _OpenReasoning(msgspec.Struct):
     """A block of reasoning being received."""
 
     pieces: list[str] = []
@@ -94,7 +94,7 @@ class _Sealing(msgspec.Struct):
     redacted: bytes = b""
 
 
-class _Calling(msgspec.Struct):
+class _OpenCall(msgspec.Struct):
     """A tool call being received."""
 
     index: int
@@ -105,9 +105,9 @@ class _Calling(msgspec.Struct):
 class ConverseDecoder(FrameDecoder[EventMessage]):
     """Decodes one answer.
 
-    `strict`: a payload that is no JSON object is an error, else it is skipped and counted in `skipped`, as
-    unknown events are. `skipped_fields` counts fields of a wrong type, `finish_missing` answers without a
-    stop reason.
+    `strict`: a payload that is not a JSON object is an error, otherwise it is skipped and counted in
+    `skipped`, as unknown events are. `skipped_fields` counts fields of a wrong type, `finish_missing` answers
+    without a stop reason.
     """
 
     __slots__ = (
@@ -140,12 +140,12 @@ class ConverseDecoder(FrameDecoder[EventMessage]):
         self._stop_reason = ""
         self._stop_sequence = ""
         self._usage: Counts | None = None
-        self._block = -1  # the newest content block
-        self._open: dict[int, _Calling] = {}  # tool calls, by content block
+        self._block = -1  # index of the newest content block
+        self._open: dict[int, _OpenCall] = {}  # tool calls, by content block
         self._calls = 0
-        self._sealing: dict[int, _Sealing] = {}  # reasoning, by content block
+        self._sealing: dict[int, _OpenReasoning] = {}  # reasoning, by content block
         self._blocks = 0  # blocks of reasoning so far
-        self._sealed = 0  # characters kept of them
+        self._sealed = 0  # characters of reasoning that were kept
         self.skipped = 0
         self.skipped_fields = 0
         self.finish_missing = 0
@@ -166,7 +166,7 @@ class ConverseDecoder(FrameDecoder[EventMessage]):
             self.skipped += 1
 
     def _event(self, name: str, payload: bytes, events: list[StreamEvent]) -> None:
-        """Take one event by its name; subclasses have further ones."""
+        """Decode one event by its name; subclasses handle more names."""
         if name in EVENTS:
             value = self._decode(payload)
             if value is not None:
@@ -217,7 +217,7 @@ class ConverseDecoder(FrameDecoder[EventMessage]):
     def _end(self, events: list[StreamEvent]) -> None:
         if (document := self._stream.document) is not None:
             return self._whole(document, events)
-        self._stream.close()  # raises what was wrong behind the last message; a half one behind messageStop loses usage alone
+        self._stream.close()  # raises for an error after the last message
         if not self._stopped:
             raise UpstreamTruncated
         return self._finish(events)
@@ -229,17 +229,17 @@ class ConverseDecoder(FrameDecoder[EventMessage]):
             self._call(block, start.toolUse, events)
         elif start.toolResult is not None or start.image is not None:
             events.append(Working())
-        else:  # servers that are not AWS's begin blocks with their content
+        else:  # servers other than AWS begin blocks with their content
             self._delta(block, start, events)
 
     def _call(self, block: int, tool: ToolUse, events: list[StreamEvent]) -> None:
         kind: ToolKind = "server" if tool.type == "server_tool_use" else "function"
-        calling = self._open[block] = _Calling(self._calls, kind)
+        calling = self._open[block] = _OpenCall(self._calls, kind)
         self._calls += 1
         events.append(ToolCallStarted(calling.index, self._id(tool.toolUseId or ""), tool.name or "", kind))
 
     def _id(self, given: str) -> str:
-        """The call's id; "" if it has none or another call has the same."""
+        """Returns the call's id; "" if it has none or another call has the same."""
         if given in self._ids:
             return ""
         self._ids.add(given)
@@ -260,7 +260,7 @@ class ConverseDecoder(FrameDecoder[EventMessage]):
     def _input(self, block: int, tool: ToolUse, events: list[StreamEvent]) -> None:
         calling = self._open.get(block) or next(
             reversed(self._open.values()), None
-        )  # of no call: of the newest
+        )  # no such call: the newest
         given = tool.input
         arguments = given if isinstance(given, str) else encoded(given).decode() if given else ""
         if arguments and calling is not None:
@@ -274,14 +274,15 @@ class ConverseDecoder(FrameDecoder[EventMessage]):
         if self._sealed > MAX_SEALED:
             self._sealing.pop(block, None)
             return
-        sealing = self._sealing.setdefault(block, _Sealing())
+        sealing = self._sealing.setdefault(block, _OpenReasoning())
         if reasoning.text:
             sealing.pieces.append(reasoning.text)
         sealing.signature += reasoning.signature or ""
         sealing.redacted += blob
 
     def _cited(self, citation: Citation) -> Cited:
-        """A citation stands behind the text that it is of, which Bedrock does not delimit."""
+        """Returns a citation at the end of the text so far: it follows its text, whose beginning Bedrock does
+        not tell."""
         quote = "".join([piece.text or "" for piece in citation.sourceContent or ()])
         web = citation.location.web if citation.location is not None else None
         return Cited((web and web.url) or "", citation.title or citation.source or "", quote=quote)
@@ -302,7 +303,7 @@ class ConverseDecoder(FrameDecoder[EventMessage]):
     # ---- the end
 
     def _stop(self, value: Payload) -> None:
-        """Raises UpstreamError for a stop reason that means failure."""
+        """Record a stop reason. Raises UpstreamError for one that means failure."""
         reason = value.stopReason or ""
         if (failure := failure_of(reason)) is not None:
             raise failure
@@ -314,7 +315,7 @@ class ConverseDecoder(FrameDecoder[EventMessage]):
 
     def _finish(self, events: list[StreamEvent]) -> None:
         self._done = True
-        for block in (*self._sealing, *self._open):  # without a contentBlockStop
+        for block in (*self._sealing, *self._open):  # blocks without a contentBlockStop
             self._end_block(block, events)
         if not self._stop_reason:
             self.finish_missing = 1
@@ -327,7 +328,7 @@ class ConverseDecoder(FrameDecoder[EventMessage]):
     def _whole(self, document: bytes, events: list[StreamEvent]) -> None:
         """Decode a whole answer, as the events of a stream.
 
-        Raises UpstreamTruncated for half a document, UpstreamError for one that reports an error.
+        Raises UpstreamTruncated for an incomplete document, UpstreamError for one that reports an error.
         """
         try:
             parse(document)

@@ -1,10 +1,10 @@
-"""Tools and the choice among them, as Converse takes them. Pure.
+"""Converts tools and the choice among them for Converse. Pure functions.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolConfiguration.html
 
-Converse refuses a conversation with calls that declares no tools, so those that it has called are declared,
-by name. It has no word for "call none" and "one call at a time": Claude takes Anthropic's own `tool_choice`
-for these, in place of Converse's (both at once are refused, BerriAI/litellm#36536). Other models are given no
+Converse refuses a conversation with calls if the request declares no tools, so the called tools are declared
+by name. It has no field for "call no tool" and "one call at a time": for these Claude gets Anthropic's own
+`tool_choice` instead of Converse's (both at once are refused, BerriAI/litellm#36536). Other models get no
 tools on "none", if the conversation has no calls.
 """
 
@@ -16,7 +16,7 @@ from sluice_plugins.tool_schemas import plain_tool
 
 
 def tool_config(chat: ChatRequest, *, caches: bool, claude: bool) -> Block:
-    """The toolConfig of a request; {} where there is none."""
+    """Returns the toolConfig of a request; {} if it has none."""
     called = _called(chat.messages)
     tools = () if chat.tool_choice == "none" and not claude and not called else chat.tools
     specs: list[Block] = []
@@ -33,7 +33,7 @@ def tool_config(chat: ChatRequest, *, caches: bool, claude: bool) -> Block:
 
 
 def own_choice(chat: ChatRequest, *, claude: bool) -> Block | None:
-    """Anthropic's tool_choice, where Claude has to be told what Converse has no word for."""
+    """Returns Anthropic's tool_choice for choices that Converse lacks; None for other models and choices."""
     if not claude or not chat.tools or (chat.tool_choice != "none" and chat.parallel_tool_calls is not False):
         return None
     match chat.tool_choice:
@@ -67,5 +67,5 @@ def _spec(tool: Tool) -> Block:
 
 
 def _called(messages: Sequence[Message]) -> list[str]:
-    """The names of the tools that a conversation has called, once each."""
+    """Returns the names of the tools that the conversation has called, each once."""
     return list(dict.fromkeys([call.name for message in messages for call in message.tool_calls]))

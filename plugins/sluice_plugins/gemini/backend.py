@@ -1,27 +1,28 @@
-"""Gemini's generateContent: https://ai.google.dev/api/generate-content, and the same at Vertex AI:
+"""The backend for Gemini's generateContent: https://ai.google.dev/api/generate-content, also on Vertex AI:
 https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference
 
-Where it is asked: with `project`, at Vertex AI in `location` (a region, a multi-region, or `global`), by
-credentials of the kind `google`; with `vertex` and an API key, in Vertex AI's express mode; else at the
-Gemini API with its key.
+Which API is used: with `project`, Vertex AI in `location` (a region, a multi-region, or `global`), by
+credentials of the kind `google`; with `vertex` and an API key, Vertex AI's express mode; otherwise the Gemini
+API with its key.
 
-What the request loses or changes on the way:
-  - system messages are gathered, wherever they stand, into `systemInstruction`;
-  - neighbouring messages of one role become one, and a conversation that the model begins is given a user's turn first;
-  - calls and their results have no ids there: results stand in the order of their calls, by name;
-  - a result that is no JSON object, or has a `$ref`, is `output` of one, and that of a tool that failed `error`; its images
-    stand behind it, and in it from Gemini 3 on;
-  - images and files by URL are `fileData` (gs://, https://), those in the request `inlineData`; OpenAI's file ids mean nothing;
-  - parallel calls cannot be forbidden, and what else is left out stands in config/models.yaml.
+What is lost or changed in a request:
+  - system messages, wherever they are, are joined into `systemInstruction`;
+  - consecutive messages of one role become one message; a conversation that begins with the model gets a user message
+    first;
+  - calls and results have no ids in this API: results are in the order of their calls, with the name of the function;
+  - a result that is not a JSON object, or has a `$ref`, is sent as {"output": …}, that of a tool that failed as
+    {"error": …}; its images follow it, and from Gemini 3 on are part of it;
+  - images and files by URL become `fileData` (gs://, https://), inline ones `inlineData`; OpenAI's file ids are refused;
+  - parallel calls cannot be forbidden; other fields that are left out are in config/models.yaml.
 
-Signatures of thoughts come back with the calls and parts that had them; those of another vendor stay away.
-The first call of a turn that has none is sent with Google's word for such histories
-(https://ai.google.dev/gemini-api/docs/thought-signatures) to Gemini 3 and later, which refuse it otherwise.
-Thinking is `sluice_plugins.gemini.thinking`, the answer `sluice_plugins.gemini.stream`.
+Signatures of thoughts are sent back with the calls and parts that had them; those of other vendors are left
+out. Gemini 3 and later refuse a turn whose first call has no signature: such a call is sent with the
+placeholder that Google documents (https://ai.google.dev/gemini-api/docs/thought-signatures).
+`sluice_plugins.gemini.thinking` sets the amount of thinking, `sluice_plugins.gemini.stream` decodes answers.
 
-Where the caller speaks the same dialect, the request is its own JSON object with as few edits as possible
-(`sluice_plugins.gemini.wire`), and its answer is passed on (`sluice_plugins.gemini.passing`). Embeddings and
-counts of tokens are `sluice_plugins.gemini.operations`.
+If the caller speaks the same dialect, the request is the caller's own JSON object with as few edits as
+possible (`sluice_plugins.gemini.wire`), and the answer is forwarded (`sluice_plugins.gemini.passing`).
+Embeddings and token counts are in `sluice_plugins.gemini.operations`.
 """
 
 import mimetypes
@@ -76,15 +77,14 @@ _VERSION = re.compile(r"/(v\d\w*)\Z")
 
 
 class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
-    """The Gemini API, or Vertex AI where `project` or `vertex` is given. `base_url` may have the version
+    """The Gemini API, or Vertex AI if `project` or `vertex` is set. `base_url` may include the version
     (/v1beta, /v1).
 
-    `safety_settings`: Google's thresholds of each category. `extra_body`: fields put into each request, those
-    of `generationConfig` one by one. `thoughts`: ask for summaries of the thoughts, also where the caller
-    asked for no reasoning. `strict`: data in the stream that is no event is an error, else it is skipped.
-    `max_event`: bytes of one event. `keep_stop`: tell callers Google's `stop` where it was told beside tool
-    calls, else it is `tool_calls`. `always_stream`: request a stream even if a caller of this dialect wants a
-    whole answer.
+    `safety_settings`: Google's threshold for each category. `extra_body`: fields added to each request, those
+    of `generationConfig` one by one. `thoughts`: request summaries of thoughts even if the caller requests no
+    reasoning. `strict`: malformed data in the stream is an error, otherwise it is skipped. `max_event`: most
+    bytes of one event. `keep_stop`: forward Google's `stop` after tool calls as it is instead of as
+    `tool_calls`. `always_stream`: request a stream even if a caller of this dialect wants a whole answer.
     """
 
     dialect: ClassVar[str] = "gemini"
@@ -106,19 +106,19 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     key_field: ClassVar[KeyField] = KeyField("x-goog-api-key")
     rules: ClassVar[ModelRules] = NO_RULES
 
-    base_url: str = ""  # where its API is; "" is Google's own address of what is asked for
+    base_url: str = ""  # the address of its API; "": Google's address for the API in use
     api_key: Secret | None = None  # sent as x-goog-api-key
-    project: str = ""  # a project of Google Cloud: Vertex AI
+    project: str = ""  # the project of Google Cloud, for Vertex AI
     location: str = "global"  # of Vertex AI: a region, us, eu, or global
-    vertex: bool = False  # Vertex AI without a project: express mode, with an API key
-    headers: dict[str, str] = {}  # headers of every request
-    safety_settings: dict[str, str] = {}  # category: threshold
-    extra_body: dict[str, Any] = {}  # fields that every request gets
-    thoughts: bool = False  # whether summaries of thoughts are always asked for
-    strict: bool = False  # whether a malformed event ends the stream
-    always_stream: bool = False  # whether whole answers are asked for as streams, too
-    max_event: Bytes = MAX_EVENT  # bytes of one event
-    keep_stop: bool = False  # whether stop stays stop where tools were called
+    vertex: bool = False  # whether to use Vertex AI without a project: express mode, with an API key
+    headers: dict[str, str] = {}  # headers added to every request
+    safety_settings: dict[str, str] = {}  # threshold by category
+    extra_body: dict[str, Any] = {}  # fields added to every request
+    thoughts: bool = False  # whether to request summaries of thoughts always
+    strict: bool = False  # whether a malformed event is an error
+    always_stream: bool = False  # whether to request a stream for whole answers, too
+    max_event: Bytes = MAX_EVENT  # most bytes of one event
+    keep_stop: bool = False  # whether stop after tool calls is forwarded as it is, instead of as tool_calls
 
     def __post_init__(self) -> None:
         check_place(self.project, self.location)
@@ -152,7 +152,7 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 return None
 
     def _written(self, chat: ChatRequest, model: str) -> bytes:
-        """The body, streamed or not: that is the URL's to say."""
+        """Returns the body; it is the same for streams and whole answers, which differ in their URL."""
         if chat.dialect != self.dialect or chat.wire is None:
             return msgspec.json.encode(with_extra(self._body(chat, model), self.extra_body))
         edits = edits_of(chat, chat.wire, model, thoughts=self.thoughts, safety=self.safety_settings)
@@ -178,8 +178,7 @@ class Gemini(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return body | {name: value for name, value in optional.items() if value}
 
     def listing(self) -> UpstreamRequest | None:
-        """https://ai.google.dev/api/models#method:-models.list; Vertex AI's list of models is of another
-        service."""
+        """https://ai.google.dev/api/models#method:-models.list; Vertex AI lists models by another service."""
         if self.project or self.vertex:
             return None
         base, query = self._around
@@ -276,8 +275,8 @@ def _system(messages: Sequence[Message]) -> Block | None:
 
 def _contents(messages: Sequence[Message], *, newer: bool) -> list[Block]:
     turns: list[Block] = []
-    calls: list[ToolCall] = []  # of the assistant's latest message with any, that have no result yet
-    order: list[int] = []  # of the results in the turn that is under way
+    calls: list[ToolCall] = []  # calls of the latest assistant message without a result so far
+    order: list[int] = []  # of the results in the current turn: the positions of their calls
     for message in messages:
         parts: list[Block] = []
         if message.role == "assistant":
@@ -314,7 +313,7 @@ def _contents(messages: Sequence[Message], *, newer: bool) -> list[Block]:
 
 
 def _insert(turn: list[Block], parts: list[Block], after: int) -> None:
-    """Put a result behind `after` others: Google matches calls and results by their order."""
+    """Insert a result after `after` other results: Google matches calls and results by their order."""
     starts = [n for n, part in enumerate(turn) if "functionResponse" in part]
     turn[starts[after] : starts[after]] = parts
 
@@ -324,7 +323,7 @@ def _content(parts: Iterable[Part]) -> list[Block]:
 
 
 def _assistant(message: Message, *, newer: bool) -> list[Block]:
-    """An assistant's message, with the signatures that Google gave it."""
+    """Returns the parts of an assistant message, with the signatures that Google gave them."""
     parts = _content(message.parts)
     signatures = [thought.signature for thought in message.thoughts if thought.signature.startswith(GOOGLES)]
     if signatures:
@@ -355,8 +354,8 @@ def _result(message: Message, name: str, *, newer: bool) -> list[Block]:
 
 
 def _as_object(text: str) -> Raw | None:
-    """The text, if it is a JSON object without a `$ref`, by which Google looks for a part of the result
-    (vercel/ai#14369, BerriAI/litellm#38223)."""
+    """Returns the text if it is a JSON object without a `$ref`, which Google would resolve within the result
+    (vercel/ai#14369, BerriAI/litellm#38223); else None."""
     if not text.lstrip().startswith("{") or '"$ref"' in text:
         return None
     try:
@@ -391,8 +390,8 @@ def _inline(media_type: str, data: str) -> Block:
 
 
 def _by_url(url: str, otherwise: str) -> Block:
-    """https://ai.google.dev/api/caching#FileData; Vertex AI insists on the type, which only the name can
-    tell."""
+    """Returns a `fileData` part: https://ai.google.dev/api/caching#FileData. Vertex AI requires the media
+    type, which only the file's name can tell."""
     if not (is_http(url) or url.startswith("gs://")):
         raise BadRequest(
             "A file must be an http(s) or gs:// URL, or a data: URL in base64, for this model",
@@ -408,7 +407,7 @@ def _file(file: Any) -> Block:
             pass
         case {"file_id": str(data)} if is_http(data) or data.startswith(
             "gs://"
-        ):  # a file that was uploaded to Google
+        ):  # a file that the caller has uploaded to Google
             pass
         case _:
             raise BadRequest(

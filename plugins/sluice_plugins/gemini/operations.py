@@ -1,11 +1,11 @@
-"""Embeddings and counts of tokens by Gemini's API and Vertex AI.
+"""Embeddings and token counts by Gemini's API and Vertex AI.
 
-Embeddings are requested and answered in OpenAI's dialect, also for callers of Gemini's, whose own requests
-are in `own` then. The Gemini API takes many contents in `batchEmbedContents`. On Vertex AI, Gemini's
-embedding models have `embedContent`, which takes one content, and the others `predict`.
+Embeddings are requested and answered in OpenAI's dialect, even for callers of Gemini's dialect, whose own
+requests are in the field `own`. The Gemini API takes several contents in `batchEmbedContents`. On Vertex AI,
+Gemini's embedding models have `embedContent`, which takes one content, and other models have `predict`.
 
-A count is passed on as it came. The Gemini API wants what is more than contents within
-`generateContentRequest`; Vertex AI has no such field.
+The answer of a count is forwarded unmodified. The Gemini API takes fields other than contents only within
+`generateContentRequest`, which Vertex AI does not have.
 
 Standards: https://ai.google.dev/api/embeddings, https://ai.google.dev/api/tokens,
 https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api
@@ -24,12 +24,12 @@ from sluice_plugins.counting import CountDecoder
 from sluice_plugins.vectors import Value, Vectors, VectorsDecoder, dimensions_of, task_of, texts_of
 
 UrlOf = Callable[[str, str], str]
-"""Of a model and a method: the URL."""
+"""Returns the URL for a model and a method."""
 _json = msgspec.json.Encoder().encode
 
 
 class Counting(msgspec.Struct, frozen=True):
-    """Counts tokens for callers of the same dialect."""
+    """A token counting operation for callers of the same dialect."""
 
     url: UrlOf
     headers: Headers
@@ -51,7 +51,7 @@ class Counting(msgspec.Struct, frozen=True):
 
 
 class _Count(msgspec.Struct):
-    totalTokens: int = 0  # left out where it is none
+    totalTokens: int = 0  # the API omits it if it is 0
     error: Any = None
 
 
@@ -66,7 +66,7 @@ def _checked(body: bytes) -> bytes | None:
 
 
 class Embeddings(msgspec.Struct, frozen=True):
-    """Asks for vectors of texts."""
+    """Requests vectors of texts."""
 
     url: UrlOf
     headers: Headers
@@ -94,7 +94,7 @@ class Embeddings(msgspec.Struct, frozen=True):
 
 
 def _embed_requests(chat: ChatRequest) -> list[Value]:
-    """The requests for one content each, in Google's form."""
+    """Returns one request per content, in Google's form."""
     if chat.own is not None and type(own := chat.own.get("requests")) is list:
         return [{name: value for name, value in one.items() if name != "model"} for one in own]
     dimensions = dimensions_of(chat)
@@ -145,7 +145,7 @@ def _read(body: bytes) -> Vectors:
 
 
 def _tokens(document: _Document, vectors: Sequence[_Vector]) -> float | None:
-    """The billed usage; None if it is not reported."""
+    """Returns the billed tokens; None if they are not reported."""
     if document.usageMetadata is not None and document.usageMetadata.promptTokenCount:
         return document.usageMetadata.promptTokenCount
     counts = [

@@ -1,10 +1,10 @@
-"""Answers of generateContent for callers of the same dialect: chunks as they came, and the events that they
-mean.
+"""Forwards answers of generateContent to callers of the same dialect: chunks unmodified, and the events that
+they mean.
 
-The decoder observes, and writes a chunk anew only where a client would misread it: a field is of another type
-than it should be, or a surrogate pair is split over two chunks. Not passed on are errors, reasons to finish
-that mean failure and refused prompts (they end the answer in the gateway's words), and data that is no chunk.
-Each frame is `data: ` with the chunk, and two line ends as Google writes them.
+A chunk is rewritten only where a client would misread it: a field has a wrong type, or a surrogate pair is
+split over two chunks. Not forwarded are errors, finish reasons that mean failure and refused prompts (the
+gateway reports them in its own words), and malformed data. Each frame is `data: ` with a chunk and two line
+ends, as Google writes it.
 """
 
 from typing import Any
@@ -26,8 +26,8 @@ NUMBERED = {
 
 
 class PassingDecoder(GenerateDecoder):
-    """Decodes one answer, and yields its chunks at the end of each batch. `mended`: one of them had to be written
-    anew."""
+    """Decodes one answer, and returns its chunks after the events of each read. `mended`: whether a chunk of
+    the read had to be rewritten."""
 
     __slots__ = ("_passed", "mended")
 
@@ -71,7 +71,7 @@ class PassingDecoder(GenerateDecoder):
         self._passed.append(b"data: %b\r\n\r\n" % without_separators(payload))
 
     def _pass_content(self, values: dict[str, Any]) -> None:
-        """Passes on the content of a chunk that ends in an error."""
+        """Forward the content of a chunk that ends in an error."""
         candidates = values.get("candidates")
         content = [
             {name: value for name, value in candidate.items() if name in ("content", "index")}
@@ -85,14 +85,14 @@ class PassingDecoder(GenerateDecoder):
         before = len(events)
         super()._finish(events)
         for event in events[before:]:
-            if isinstance(event, TextDelta | ReasoningDelta):  # half a surrogate pair
+            if isinstance(event, TextDelta | ReasoningDelta):  # U+FFFD in place of half a surrogate pair
                 thought = {"thought": True} if isinstance(event, ReasoningDelta) else {}
                 content = {"role": "model", "parts": [{"text": event.text, **thought}]}
                 self._pass(encoded({"candidates": [{"content": content, "index": 0}]}))
 
 
 def _is_plain(document: bytes) -> bool:
-    """Returns whether clients can read it: JSON without NaN or half a surrogate pair."""
+    """Returns whether clients can parse the document: JSON without NaN or half a surrogate pair."""
     try:
         value_of(document)
     except ValueError:
@@ -101,14 +101,14 @@ def _is_plain(document: bytes) -> bool:
 
 
 def _named(candidate: Any) -> Any:
-    """A candidate whose finish reason, where it is a number of the enumeration, is the name that clients go
-    by."""
+    """Returns the candidate with the name of its finish reason, if the server sent the number of the
+    enumeration."""
     reason = NUMBERED.get(str(candidate.get("finishReason"))) if type(candidate) is dict else None
     return candidate if reason is None else {**candidate, "finishReason": reason}
 
 
 class WholeAnswerDecoder(WholeOrStream[PassingDecoder]):
-    """Decodes one whole answer, or a stream that comes in its place."""
+    """Decodes one whole answer, or a stream that was sent in its place."""
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
         super().__init__(

@@ -1,7 +1,7 @@
-"""JSON Schemas as Gemini takes them. Pure.
+"""Adapts JSON Schemas to what Gemini accepts. Pure functions.
 
-It knows references, but nothing may stand beside one ("$ref was set alongside unsupported fields"), and
-definitions are found in `$defs` alone. pydantic writes a description beside a reference, older writers
+Gemini accepts references, but no keyword beside one ("$ref was set alongside unsupported fields"), and finds
+definitions only in `$defs`. pydantic writes a description beside a reference, older tools write
 `definitions`.
 
 https://ai.google.dev/api/generate-content#GenerationConfig (responseJsonSchema); anomalyco/opencode#12295,
@@ -14,13 +14,14 @@ from typing import Any
 Schema = dict[str, Any]
 _OLD, _NEW = "#/definitions/", "#/$defs/"
 MAX_DEPTH = 64
-"""Levels that are looked through; a schema with more is left as it is there."""
+"""Levels that are adapted; deeper parts of a schema are left unmodified."""
 MAX_VALUES = 100_000
-"""Values of a schema beyond which nothing is copied any more: definitions can refer to others without end."""
+"""After so many values definitions are no longer copied, since each copy may refer to further definitions."""
 
 
 def google_schema(schema: Mapping[str, Any]) -> Schema:
-    """The schema with each reference alone, its neighbours put into a copy of what it refers to."""
+    """Returns the schema with nothing beside references: keywords beside one are merged into a copy of its
+    target."""
     found = dict(schema)
     definitions: Schema = {}
     for name in ("definitions", "$defs"):
@@ -37,8 +38,8 @@ def google_schema(schema: Mapping[str, Any]) -> Schema:
 class _Walk:
     def __init__(self, definitions: Schema) -> None:
         self._definitions = definitions
-        self._within: list[str] = []  # definitions that are being copied
-        self._values = 0  # seen so far
+        self._within: list[str] = []  # names of definitions that are being copied, to detect cycles
+        self._values = 0  # values visited so far
 
     def __call__(self, value: Any, depth: int) -> Any:
         self._values += 1

@@ -1,9 +1,9 @@
-"""Sources of an answer: `groundingMetadata` and `citationMetadata` -> Cited.
+"""Sources of an answer: converts `groundingMetadata` and `citationMetadata` into Cited events.
 
-Google counts places in bytes of UTF-8 (from the beginning of the answer's text, in a stream as in a whole
-answer) and we in characters, so the text is kept until the end, for that is where sources stand. What a place
-says is compared with the text that Google repeats beside it: a place that does not fit is looked for by that
-text, and is not told where it is not found.
+Google gives positions in bytes of UTF-8 from the beginning of the answer's text, in streams and whole answers
+alike; events have positions in characters. So the text is kept until the end, where sources are converted.
+Google repeats the text of each position, which is compared with the answer. If it differs, the text is
+searched for, and if it is not found the source gets no position.
 
 Standard: https://ai.google.dev/api/generate-content#GroundingMetadata and #CitationMetadata; Vertex AI's
 names for the same: https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/GroundingMetadata
@@ -18,15 +18,15 @@ from sluice.model.events import Cited
 from sluice.wire.lenient import read
 
 MAX_SOURCES = 1000
-"""Maximum sources of one answer, and chunks whose sources are kept."""
+"""Most sources of one answer, and most chunks whose sources are kept."""
 MAX_TEXT = 8 << 20
-"""Characters of an answer in which places are told."""
+"""Most characters of an answer in which sources get positions."""
 FOLD = 1024
-"""Pieces of text that are kept apart."""
+"""Most pieces of text before they are joined into one."""
 
 
 class _Source(msgspec.Struct):
-    """A page, a place on the map, a document of a data store, or an image."""
+    """A web page, a place on the map, a document of a data store, or an image."""
 
     uri: str | None = None
     title: str | None = None
@@ -73,14 +73,14 @@ _indices_of = msgspec.json.Decoder(list[int]).decode
 
 
 class Sources:
-    """The sources of one answer."""
+    """Collects the sources of one answer."""
 
     __slots__ = ("_citations", "_groundings", "_long", "_pieces", "_size")
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
         self._size = 0
-        self._long = False  # there is more text than was kept
+        self._long = False  # the answer is longer than the text that was kept
         self._groundings: list[bytes] = []
         self._citations: list[bytes] = []
 
@@ -94,11 +94,12 @@ class Sources:
             self._pieces = ["".join(self._pieces)]
 
     def shown(self, text: str) -> None:
-        """Text of ours (an image as Markdown), which Google does not count: places behind it are not told."""
+        """Note a text that the gateway inserted (an image as Markdown): Google does not count it, so sources
+        get no positions."""
         self._long = True
 
     def take(self, grounding: Raw, citations: Raw) -> None:
-        """Reads a chunk's sources. Each chunk may repeat all of them."""
+        """Read a chunk's sources. Each chunk may repeat all of them."""
         if (
             grounding
             and len(self._groundings) < MAX_SOURCES
@@ -113,7 +114,8 @@ class Sources:
             self._citations.append(source)
 
     def cited(self) -> list[Cited]:
-        """All of them, each once: with its places where it has some."""
+        """Returns all sources, each once: those with positions, if it has any, without the one that has
+        none."""
         if not self._groundings and not self._citations:
             return []
         text = _Text("" if self._long else "".join(self._pieces))
@@ -129,14 +131,14 @@ class Sources:
 
 
 class _Text:
-    """The answer's text, and its UTF-8."""
+    """The answer's text, as characters and as UTF-8."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._bytes = text.encode("utf-8", "surrogatepass")
 
     def place(self, start: int, end: int, says: str) -> tuple[int, int]:
-        """Characters of a place that is counted in bytes; -1, -1 where it is none."""
+        """Returns the start and end in characters of a position in bytes; -1, -1 if it is invalid."""
         if 0 <= start < end <= len(self._bytes):
             within = self._bytes[start:end].decode("utf-8", "replace")
             if not says or within == says:

@@ -1,33 +1,34 @@
-"""The answer of generateContent, streamed:
-https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse (SSE).
+"""Decodes answers of generateContent (SSE):
+https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
 
 Each event is a whole GenerateContentResponse with the next parts of the first candidate. There is no
-terminator: the reason why it finished may come with any event, text may follow, and a later reason counts.
-How it ends:
+terminator: the finish reason may come with any event, text may follow it, and a later reason replaces it. How
+a stream ends:
 
     a finish reason, then the body's end      complete
-    the body's end without one                cut
+    the body's end without one                truncated
     promptFeedback.blockReason                an error, content_policy: the prompt was refused
     a finish reason that means failure        an error (FAILED, and `sluice_plugins.decoding.FAILURES`)
-    a bare JSON object or list with an error  that error (Vertex AI writes it between and behind events)
+    a bare JSON object or list with an error  that error (Vertex AI writes it between and after events)
 
-Without `alt=sse` the API writes a JSON list of the same objects, which is read as they are. Calls may come in
-pieces (`partialArgs` with a JSONPath each: Vertex AI's streamFunctionCallArguments); they become one event, at
-their end. Code that Google runs, and its results, are signs of life; an inline image becomes an image of
-Markdown with a data: URL.
+Without `alt=sse` the API writes a JSON list of the same objects, which is decoded, too. Arguments of calls
+may come in pieces (`partialArgs`, each with a JSONPath: Vertex AI's streamFunctionCallArguments); they become
+one event when the call is complete. Code that Google runs, and its results, become Working events; an inline
+image becomes a Markdown image with a data: URL.
 
-A `thoughtSignature` belongs to its part. Of a call it is `ToolCallStarted.signature`; of any other part a
-block of reasoning is told whose `signature` is Google's behind "gemini:", by which it is known when it comes
-back. (https://ai.google.dev/gemini-api/docs/thought-signatures)
+A `thoughtSignature` belongs to its part. That of a call is `ToolCallStarted.signature`; for any other part an
+event with a block of reasoning is sent, whose `signature` is "gemini:" and Google's signature, so that it is
+recognized when the caller sends it back. (https://ai.google.dev/gemini-api/docs/thought-signatures)
 
 Sources of the answer become events at its end (`sluice_plugins.gemini.sources`).
 
-Counts are the whole answer's so far. `toolUsePromptTokenCount` is input; `thoughtsTokenCount` is output,
-beside `candidatesTokenCount`. (https://ai.google.dev/api/generate-content#UsageMetadata)
+Token counts are those of the whole answer so far. `toolUsePromptTokenCount` is part of the input,
+`thoughtsTokenCount` is output beside `candidatesTokenCount`.
+(https://ai.google.dev/api/generate-content#UsageMetadata)
 
-Proxies may write names in snake_case, as Google's own Python SDK shows them, and Code Assist puts each answer
-into `{"response": …}`. Such a chunk has none of the names by which the first chunk is known, and is then read
-anew with the names of this page; so are all that follow it (google-gemini/gemini-cli: `CaGenerateContentResponse`).
+Proxies may write names in snake_case, as Google's own Python SDK shows them, and Code Assist wraps each
+answer in `{"response": …}` (google-gemini/gemini-cli: `CaGenerateContentResponse`). A chunk without any of
+the API's names is decoded again with its names converted, and so are all chunks after it.
 """
 
 import re
@@ -72,16 +73,16 @@ FINISH_REASONS: dict[str, FinishReason] = {
 """https://ai.google.dev/api/generate-content#FinishReason; numbers are those of the enumeration in Protocol
 Buffers."""
 FAILED = frozenset({"MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "MISSING_THOUGHT_SIGNATURE", "9"})
-"""Further reasons that mean no answer."""
+"""Finish reasons, beside FAILURES, that mean an error."""
 
 NOT_BLOCKED = ("BLOCK_REASON_UNSPECIFIED", "BLOCKED_REASON_UNSPECIFIED", "0")
 
 MAX_PARTIAL = 4 << 20
-"""Characters of calls' arguments that come in pieces, of one answer."""
+"""Most characters of arguments received in pieces, in one answer."""
 MAX_INDEX = 10_000
 """The largest index of a list in a JSONPath."""
 MAX_PATH = 400
-"""Characters of an argument's path, so that it has no more levels than JSON texts may have."""
+"""The longest path of an argument, in characters; it limits the path's levels to those that JSON texts may have."""
 
 
 class _Blob(msgspec.Struct):
@@ -153,12 +154,12 @@ _SNAKE = re.compile("_([a-z])")
 
 
 def _refuse(data: bytes) -> _Chunk:
-    """Stands in place of the fast decoder in streams with other names."""
+    """Replaces the fast decoder in streams that use other names."""
     raise msgspec.DecodeError
 
 
 def _in_camel_case(value: Any) -> Any:
-    """Returns a chunk's values with the names of the API; what is within a call's arguments is left alone."""
+    """Returns a chunk's values with names converted to camelCase, except within arguments of calls."""
     if type(value) is list:
         return [_in_camel_case(inner) for inner in value]
     if type(value) is not dict:
@@ -166,7 +167,7 @@ def _in_camel_case(value: Any) -> Any:
     named: dict[str, Any] = {}
     for name, inner in value.items():
         here = _SNAKE.sub(lambda found: found[1].upper(), name)
-        if here == name or here not in value:  # the API's own name is the one that counts
+        if here == name or here not in value:  # a name that is in camelCase already takes precedence
             named[here] = inner if here == "args" else _in_camel_case(inner)
     return named
 
@@ -176,7 +177,7 @@ def _fitted(values: Any) -> _Chunk:
 
 
 def _unwrapped(value: Any) -> Any:
-    """Returns the answer in Code Assist's envelope; anything else as it is."""
+    """Returns the answer in Code Assist's envelope; any other value unmodified."""
     match value:
         case {"response": dict(answer)} if "candidates" not in value:
             return answer
@@ -191,7 +192,7 @@ _STEP = re.compile(
 
 
 class _Events(EventStream):
-    """Server-sent events, and bare JSON between them, which is an event here as well."""
+    """Splits server-sent events; bare JSON between them counts as an event, too."""
 
     def event(self, frame: bytes) -> Event | None:
         event = super().event(frame)
@@ -200,7 +201,7 @@ class _Events(EventStream):
 
 
 class _Pieces:
-    """A string that comes in pieces."""
+    """A string that is received in pieces."""
 
     __slots__ = ("texts",)
 
@@ -209,12 +210,11 @@ class _Pieces:
 
 
 class GenerateDecoder(FrameDecoder[Event]):
-    """The events of one answer, of its first candidate.
+    """Decodes the first candidate of one answer.
 
-    `strict`: data that is no event is an error, else it is skipped, and counted in `skipped`.
-    `skipped_fields` counts fields of another type than they should be, `finish_missing` answers without a
-    finish reason. `keep_stop`: `stop` beside calls stays
-    `stop`, else it is `tool_calls`.
+    `strict`: malformed data is an error, otherwise it is skipped and counted in `skipped`. `skipped_fields`
+    counts fields of a wrong type, `finish_missing` answers without a finish reason. `keep_stop`: `stop` after
+    calls stays `stop` instead of becoming `tool_calls`.
     """
 
     __slots__ = (
@@ -247,9 +247,7 @@ class GenerateDecoder(FrameDecoder[Event]):
         self._keep_stop = keep_stop
         self._started = False
         self._read: Callable[[bytes], _Chunk] = _CHUNK.decode
-        self._parsed: dict[str, Any] | None = (
-            None  # the chunk under way, where it had to be read field by field
-        )
+        self._parsed: dict[str, Any] | None = None  # the current chunk, if it was decoded field by field
         self._sources = Sources()
         self._finish_reason = ""
         self._usage: _Usage | None = None
@@ -257,9 +255,9 @@ class GenerateDecoder(FrameDecoder[Event]):
         self._candidate: int | None = None  # the index of the first candidate, which is the answer
         self._content = False
         self._blocks = 0
-        self._open: dict[str, Any] | list[Any] | None = None  # the arguments of the call that comes in pieces
-        self._partial = 0  # characters of such
-        self._thoughts: list[str] = []  # the text of thinking that has no signature yet
+        self._open: dict[str, Any] | list[Any] | None = None  # the current call's arguments in pieces
+        self._partial = 0  # characters of arguments received in pieces
+        self._thoughts: list[str] = []  # text of thoughts that have no signature yet
         self._halves: Halves | None = None
         self.skipped = 0
         self.skipped_fields = 0
@@ -295,17 +293,17 @@ class GenerateDecoder(FrameDecoder[Event]):
         self._chunk(chunk, data, events)
 
     def _in_other_names(self, data: bytes) -> _Chunk | None:
-        """Returns a chunk that is written in snake_case or within an envelope, and reads those that follow
-        likewise; None for any other."""
+        """Returns a chunk that is written in snake_case or in an envelope, and decodes later chunks in the
+        same way; None for any other chunk."""
         values = value_again(data)
         named = _in_camel_case(_unwrapped(values))
         if self._read is _refuse or named == values or _fitted(named) == _fitted(values):
-            return None  # other names are not of the API
+            return None  # its other names are unknown to the API, too
         self._read = _refuse
         return self._decode(data)
 
     def _list(self, data: bytes, events: list[StreamEvent]) -> None:
-        """A list of chunks, as the API writes it without `alt=sse`."""
+        """Decode a list of chunks, which the API writes without `alt=sse`."""
         try:
             chunks = parse(data)
         except (ValueError, RecursionError):
@@ -336,7 +334,7 @@ class GenerateDecoder(FrameDecoder[Event]):
         self._finish(events)
 
     def _decode(self, data: bytes) -> _Chunk | None:
-        """None for what is no JSON object."""
+        """Returns the chunk; None if the data is not a JSON object."""
         self._parsed = None
         if self._halves is None or not self._halves.pending:
             try:
@@ -359,7 +357,7 @@ class GenerateDecoder(FrameDecoder[Event]):
         return chunk
 
     def _join_halves(self, parsed: dict[str, Any]) -> None:
-        """Join the halves of surrogate pairs that stand in two chunks' texts of one kind."""
+        """Join surrogate pairs that are split over two chunks, in texts of the same kind."""
         halves = self._halves = self._halves or Halves()
         for candidate in (parsed.get("candidates") or ())[:1]:
             for part in (candidate.get("content") or {}).get("parts") or ():
@@ -427,10 +425,10 @@ class GenerateDecoder(FrameDecoder[Event]):
 
     def _call(self, call: _FunctionCall, signature: str, events: list[StreamEvent]) -> None:
         if self._open is not None and call.name:
-            self._close_call(events)  # the end of the one before did not come
+            self._close_call(events)  # the end of the previous call is missing
         if self._open is None:
             if not call.name and not call.id and call.partialArgs is None and not call.args:
-                return  # the end of a call that has ended
+                return  # the end of a call that was ended already
             events.append(
                 ToolCallStarted(self._calls, self._id(call.id or ""), call.name or "", signature=signature)
             )
@@ -447,7 +445,7 @@ class GenerateDecoder(FrameDecoder[Event]):
             self._close_call(events)
 
     def _argument(self, arg: _PartialArg) -> None:
-        """Put a piece of an argument where its JSONPath says (RFC 9535, names and indexes only)."""
+        """Store a piece of an argument at its JSONPath (RFC 9535; only names and indexes)."""
         path = arg.jsonPath or ""
         if len(path) > MAX_PATH:
             raise UpstreamGarbled("The upstream's tool call has an argument whose path is too long")
@@ -465,7 +463,7 @@ class GenerateDecoder(FrameDecoder[Event]):
         for key, following in zip(keys, [*keys[1:], None], strict=True):
             made: list[Any] | dict[str, Any] = [] if type(following) is int else {}
             if type(at) is list and type(key) is int and key <= MAX_INDEX:
-                self._partial += max(0, 8 * (key + 1 - len(at)))  # an entry's memory is counted as text is
+                self._partial += max(0, 8 * (key + 1 - len(at)))  # memory of list entries counts, too
                 at.extend([None] * (key + 1 - len(at)))
             elif type(at) is not dict or type(key) is not str:
                 self.skipped_fields += 1
@@ -489,14 +487,14 @@ class GenerateDecoder(FrameDecoder[Event]):
         events.append(ToolCallDelta(self._calls - 1, encoded(arguments).decode()))
 
     def _id(self, given: str) -> str:
-        """The id of a call; "" where it has none of its own, as is usual: one is made for it."""
+        """Returns the call's id; "" if it has none, as usual: one is generated for it."""
         if given in self._ids:
             return ""
         self._ids.add(given)
         return given
 
     def _reason(self, reason: str) -> None:
-        """Raises UpstreamError for one that means failure."""
+        """Record a finish reason. Raises UpstreamError for one that means failure."""
         if reason in FINISH_REASONS:
             self._finish_reason = reason
             return
@@ -510,7 +508,8 @@ class GenerateDecoder(FrameDecoder[Event]):
         self._finish_reason = reason
 
     def _count(self, usage: _Usage) -> None:
-        """Counts are the whole answer's so far; what has none (only a traffic type) changes nothing."""
+        """Record usage, which is that of the whole answer so far; one without counts (only a traffic type) is
+        ignored."""
         if self._usage is None or usage.promptTokenCount is not None or usage.totalTokenCount is not None:
             if self._usage is None and usage == _Usage():
                 return
@@ -536,17 +535,17 @@ class GenerateDecoder(FrameDecoder[Event]):
 
 
 def _is_nameless(chunk: _Chunk) -> bool:
-    """Returns whether a chunk has none of the names that Google writes into each."""
+    """Returns whether a chunk has none of the names that Google writes in every chunk."""
     return chunk.usageMetadata is None and chunk.responseId is None and chunk.modelVersion is None
 
 
 def _is_document(body: bytes | None) -> bool:
-    """Returns whether a body is one whole answer, and not a list of chunks."""
+    """Returns whether a body is one whole answer rather than a list of chunks."""
     return body is not None and body.lstrip().startswith(b"{")
 
 
 def _object_of(text: str) -> dict[str, Any]:
-    """The object that a call's arguments are; an empty one for others."""
+    """Returns the JSON object in the text of a call's arguments; {} for any other text."""
     try:
         value = parse(text.encode("utf-8", "surrogatepass"))
     except ValueError:
@@ -573,7 +572,7 @@ def _usage(usage: _Usage) -> Usage:
     outputs = (usage.candidatesTokenCount or 0, usage.thoughtsTokenCount or 0)
     input = (
         sum(parts) if min(parts) >= 0 else min(parts)
-    )  # else a part below zero would make a sum that is believed
+    )  # else a negative part could hide in a plausible sum
     output = sum(outputs) if min(outputs) >= 0 else min(outputs)
     reported = usage.totalTokenCount or 0
     total = reported if reported != input + output else 0

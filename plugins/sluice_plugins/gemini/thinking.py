@@ -1,13 +1,13 @@
-"""Sets the reasoning of a Gemini model: a budget of tokens for Gemini 2.5, a level from Gemini 3 on. Models
-before do not think.
+"""Sets the thinking of a Gemini model: a budget of tokens for Gemini 2.5, a level from Gemini 3 on. Earlier
+models do not think.
 
 Read on 2026-11-29:
   - https://ai.google.dev/gemini-api/docs/thinking: budgets of 2.5 Pro (128 to 32768, never none), 2.5 Flash (0 to 24576) and
     2.5 Flash-Lite (0, or 512 to 24576);
   - https://docs.cloud.google.com/gemini-enterprise-agent-platform/models/thinking and
-    https://ai.google.dev/gemini-api/docs/generate-content/latest-model: levels. All models have low and high; 3 Pro has nothing
-    between. minimal is there in Flash and Flash-Lite from 3 to 3.6, no more in 3.7 and 3.8 Flash, nor in Gemini 4, and in no
-    Pro. No model has xhigh yet, though the SDKs know the word.
+    https://ai.google.dev/gemini-api/docs/generate-content/latest-model: levels. All models have low and high;
+    3 Pro has nothing between. Flash and Flash-Lite have minimal from 3 to 3.6; 3.7 and 3.8 Flash, Gemini 4
+    and all Pro models do not have it. No model has xhigh yet, though the SDKs define it.
 """
 
 import re
@@ -25,23 +25,23 @@ _LEVELS = {"none": "minimal", "xhigh": "high", "max": "high"}
 LAST_MINIMAL = (3, 6)
 """The newest generation that has the level minimal."""
 _LOW, _MEDIUM = 2048, 12_288
-"""Tokens up to which a budget is the level low, and medium."""
+"""The largest budgets, in tokens, that become the level low, and medium."""
 _GENERATION = re.compile(r"gemini-(\d{1,3})(?:\.(\d{1,3}))?").search
 
 
 def generation(model: str) -> tuple[int, int]:
-    """The generation of a Gemini model, (2, 5) for gemini-2.5-pro; (0, 0) for others."""
+    """Returns the generation of a Gemini model, (2, 5) for gemini-2.5-pro; (0, 0) for other models."""
     found = _GENERATION(model)
     return (int(found[1]), int(found[2] or 0)) if found is not None else (0, 0)
 
 
 def thinks(model: str) -> bool:
-    """Returns whether this is a model that can be told how to think."""
+    """Returns whether the model takes options of thinking."""
     return generation(model) >= (2, 5) and not ("image" in model or "embedding" in model or "tts" in model)
 
 
 def thinking_config(wish: Reasoning | None, model: str, *, thoughts: bool = False) -> dict[str, Any]:
-    """`thinkingConfig` for a wish. Models that cannot be kept from thinking get the least there is."""
+    """Returns `thinkingConfig` for the requested reasoning. Models that always think get the lowest value."""
     if not thinks(model):
         return {}
     if wish is None or not (wish.effort or wish.budget is not None):

@@ -1,10 +1,11 @@
-"""A request of a caller of the same dialect: its own JSON object, with as few edits as the target needs.
+"""Edits the request of a caller of Gemini's own dialect: its JSON object is sent with as few changes as
+possible.
 
 What is changed:
-  - a kind or level of thinking that the model has not becomes the one it has; models that do not think are not told of it;
-  - signatures that are another vendor's, wrapped by us, are left out, and the first call of a turn that has none gets Google's
-    word for such histories where the model insists (`sluice_plugins.gemini.backend`);
-  - `safety_settings` of the upstream are added for categories of which the caller says nothing; `extra_body` is copied over.
+  - a kind or level of thinking that the model lacks becomes one that it has; for models that cannot think it is left out;
+  - signatures of other vendors, which the gateway wrapped for the caller, are left out, and the first call of a turn without
+    a signature gets Google's placeholder if the model requires one (`sluice_plugins.gemini.backend`);
+  - the upstream's `safety_settings` are added for categories that the caller does not set; `extra_body` is copied over.
 """
 
 from collections.abc import Mapping
@@ -15,15 +16,16 @@ from sluice_plugins.gemini.thinking import generation, thinking_config, thinks
 
 Wire = dict[str, Any]
 UNSIGNED = "skip_thought_signature_validator"
-"""Sent as the signature of a call that Gemini did not make, or whose signature was lost."""
+"""Google's placeholder: the signature of a call that Gemini did not make, or whose signature was lost."""
 WRAPPED = "c2x1aWNlO"
-"""How a signature of another vendor begins that callers of this dialect were given
+"""The prefix of another vendor's signature in answers for callers of this dialect
 (`sluice.frontends.gemini.seals`)."""
 _KINDS = ("thinkingBudget", "thinkingLevel")
 
 
 def with_extra(body: Wire, extra: Mapping[str, Any]) -> Wire:
-    """The body with an upstream's `extra_body`, the fields of `generationConfig` one by one."""
+    """Returns the body with the upstream's `extra_body`; fields of `generationConfig` are merged one by
+    one."""
     config = extra.get("generationConfig")
     joined = (
         {"generationConfig": {**(body.get("generationConfig") or {}), **config}}
@@ -34,9 +36,8 @@ def with_extra(body: Wire, extra: Mapping[str, Any]) -> Wire:
 
 
 def edits_of(chat: ChatRequest, wire: Wire, model: str, *, thoughts: bool, safety: Mapping[str, str]) -> Wire:
-    """The fields that the target is to have otherwise; None stands for one that it is not to have.
-    `thoughts`: summaries of thoughts are asked for where the caller says nothing of them. `safety`: a
-    threshold for each category."""
+    """Returns the fields to change, with their new values; None removes a field. `thoughts`: request
+    summaries of thoughts if the caller does not say. `safety`: a threshold by category."""
     edits: Wire = {}
     config = wire.get("generationConfig")
     config = config if type(config) is dict else {}
@@ -63,8 +64,8 @@ def edits_of(chat: ChatRequest, wire: Wire, model: str, *, thoughts: bool, safet
 
 
 def _thinking(chat: ChatRequest, given: Any, model: str, *, thoughts: bool) -> Wire | None:
-    """The caller's `thinkingConfig` as the model takes it. What nobody knows the model of is left as it
-    is."""
+    """Returns the caller's `thinkingConfig` in a form that the model accepts; unmodified for an unknown
+    model."""
     if generation(model) == (0, 0):
         return given  # type: ignore[no-any-return]
     if not thinks(model):
@@ -82,7 +83,7 @@ def _thinking(chat: ChatRequest, given: Any, model: str, *, thoughts: bool) -> W
 
 
 def _turn(turn: Any, *, newer: bool) -> Any:
-    """A turn without other vendors' signatures."""
+    """Returns a turn without other vendors' signatures."""
     parts = turn.get("parts") if type(turn) is dict else None
     if type(parts) is not list or turn.get("role") not in ("model", "assistant"):
         return turn
