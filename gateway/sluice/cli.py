@@ -1,9 +1,9 @@
-"""The command `sluice`: serve, reload, restart, drain, status, check, explain, config, keys, token, version,
-healthcheck; those of `sluice.commands` beside them.
+"""The command line `sluice`: the group of all commands, and the commands serve, reload, restart, drain,
+status, check, explain, config, keys, token, version and healthcheck. `sluice.commands` has the others.
 
-Each command imports what it needs when it runs, so that none waits for the others' libraries. Exit codes: 0
-done, 1 it failed (the reason on stderr, one line per problem, never a traceback), 2 the command line is
-wrong.
+Each command imports what it needs when it runs, so that no command waits for the imports of another. Exit
+codes: 0 success; 1 failure (the reason on stderr, one line per problem, never a traceback); 2 a wrong command
+line.
 """
 
 import os.path
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 HEALTH_URL = "http://127.0.0.1:8081/livez"
 
 MOST_NAMES = 20
-"""Names that a message has."""
+"""Most names in an error message."""
 
 T = TypeVar("T")
 
 
 def main() -> NoReturn:
-    """The entry point: our errors and the system's become one line and exit code 1."""
+    """The entry point: prints an error of ours or of the system as one line, and exits with code 1."""
     from sluice.errors import ConfigError
     from sluice.telemetry.output import open_standard_descriptors
 
@@ -48,7 +48,7 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has left
+        sys.stderr.close()  # the reader of our output has closed the pipe
         sys.exit(1)
     except FileNotFoundError as error:
         folder = os.path.dirname(str(error.filename or ""))
@@ -64,40 +64,40 @@ def main() -> NoReturn:
 SECTIONS = {
     "Set it up": {
         "init": "Write a first configuration, with a key",
-        "import": "Make a configuration of LiteLLM's",
-        "check": "Name what is wrong in a configuration",
+        "import": "Convert LiteLLM's configuration",
+        "check": "Check a configuration, list its problems",
         "explain": "Say which targets a request would go to, and why",
         "simulate": "Replay a trace against modelled upstreams",
         "config": "Compare configurations; print their schema",
-        "models": "Show and renew the table of models",
+        "models": "Show and update the table of models",
     },
     "Run it": {
         "serve": "Run the gateway",
         "chat": "Chat with a gateway in the terminal",
-        "healthcheck": "Ask whether a gateway is well, for containers",
+        "healthcheck": "Check whether a gateway is healthy",
         "token": "Mint a token for a web page",
     },
-    "Ask a running one, with the admin key": {
-        "status": "Print what it says of itself; --watch: live",
+    "Manage a running gateway, with the admin key": {
+        "status": "Print its status; --watch: live figures",
         "calls": "Print its last calls",
         "usage": "Print calls, tokens and cost by day, model …",
         "targets": "List its targets, switch one off or on",
         "keys": "Make, list, change keys; digests of keys",
-        "conversations": "Export and delete what was said",
-        "reload": "Have it follow its changed configuration",
+        "conversations": "Export and delete conversations",
+        "reload": "Have it reload its configuration",
         "restart": "Have it replace its workers one by one",
-        "drain": "Have it finish its calls and end",
+        "drain": "Have it finish its calls and exit",
     },
-    "Else": {
-        "completion": "Print what completes sluice in bash, zsh, fish",
+    "Other": {
+        "completion": "Print shell completion for bash, zsh, fish",
         "version": "Print the version; --json: of Python, too",
     },
 }
-"""The commands by what one wants to do, each in a few words."""
+"""Sections of the help: the commands by purpose, each with a short description."""
 
 
 class Sectioned(click.Group):
-    """A group whose help has its commands in SECTIONS."""
+    """A command group whose help lists its commands by SECTIONS."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, commands in SECTIONS.items():
@@ -110,7 +110,7 @@ class Sectioned(click.Group):
 def cli() -> None:
     """A streaming gateway in front of LLM providers.
 
-    Begin with `sluice init`. `sluice COMMAND --help` says more of each.
+    Begin with `sluice init`. `sluice COMMAND --help` describes a command.
     """
 
 
@@ -127,7 +127,8 @@ def cli() -> None:
     help="Processes on one port; auto: one a processor. Default: server.workers.",
 )
 def serve(path: str | None, workers: str | None) -> None:
-    """Run the gateway. SIGHUP reloads its configuration, SIGUSR2 replaces its workers, SIGTERM drains it."""
+    """Run the gateway. SIGHUP reloads the configuration, SIGUSR2 replaces the workers, SIGTERM drains the
+    gateway."""
     from sluice.config.loader import locate
     from sluice.process.signals import ignore_signals
     from sluice.process.source import ConfigSource
@@ -171,7 +172,7 @@ def _number_of(workers: str | None) -> int | None:
 
 
 def _read(path: str | None) -> "Loaded":
-    """The configuration of this file, or of the one that `serve` would read. Raises ConfigError."""
+    """Returns the configuration in this file, or in the file that `serve` would read. Raises ConfigError."""
     from sluice.config.loader import load, locate
 
     file = locate(path)
@@ -180,7 +181,7 @@ def _read(path: str | None) -> "Loaded":
 
 
 def _near(name: str, there: Iterable[str]) -> str:
-    """What may have been meant by a name that is not there, or which are."""
+    """Returns the end of an error message about an unknown name: a similar name, or the names that exist."""
     from sluice.config.problems import suggestion
 
     names = sorted(there)
@@ -189,7 +190,7 @@ def _near(name: str, there: Iterable[str]) -> str:
 
 
 def _done(status: int, answer: Any, done: str) -> None:
-    """Print that it was done, or why not and exit 1."""
+    """Print `done` if the gateway succeeded; else print the reason and exit with code 1."""
     if status // 100 == 2:
         click.echo(done)
         return
@@ -199,8 +200,7 @@ def _done(status: int, answer: Any, done: str) -> None:
 @cli.command()
 @_of_a_running_one
 def reload(url: str | None, path: str | None) -> None:
-    """Have the running gateway follow its configuration file as it is now. The admin key is
-    $SLUICE_ADMIN_KEY."""
+    """Have the running gateway reload its configuration file. The admin key is $SLUICE_ADMIN_KEY."""
     status, answer = _call_admin(url, path, "POST", "/admin/reload")
     if not isinstance(answer, dict) or "result" not in answer:
         return _done(status, answer, "")
@@ -221,7 +221,7 @@ def restart(url: str | None, path: str | None) -> None:
 @cli.command()
 @_of_a_running_one
 def drain(url: str | None, path: str | None) -> None:
-    """Have the running gateway finish its calls and end, as SIGTERM does. The admin key is
+    """Have the running gateway finish its calls and exit, as SIGTERM does. The admin key is
     $SLUICE_ADMIN_KEY."""
     _done(*_call_admin(url, path, "POST", "/admin/drain"), "draining")
 
@@ -230,7 +230,7 @@ def drain(url: str | None, path: str | None) -> None:
 @click.option("--watch", is_flag=True, help="A line of figures every second, until Ctrl-C.")
 @_of_a_running_one
 def status(url: str | None, path: str | None, watch: bool) -> None:
-    """Print what the running gateway says of itself, as JSON. The admin key is $SLUICE_ADMIN_KEY."""
+    """Print the status of the running gateway as JSON. The admin key is $SLUICE_ADMIN_KEY."""
     import json
 
     if watch:
@@ -248,8 +248,8 @@ def status(url: str | None, path: str | None, watch: bool) -> None:
     "--request", "request_file", metavar="FILE", help="The body of a request, to judge by what it needs."
 )
 def explain(alias: str, path: str | None, request_file: str | None) -> None:
-    """Print which targets would be asked, in which order, under which deadlines, and why; what each takes,
-    refuses or drops."""
+    """Print the targets that a request to ALIAS would be sent to, in order, with deadlines and reasons, and
+    which fields each target accepts, refuses or drops."""
     from functools import partial
     from pathlib import Path
 
@@ -282,9 +282,9 @@ def explain(alias: str, path: str | None, request_file: str | None) -> None:
     help="Do not look up ${VAR} and ${file:…}: for CI, which has no secrets.",
 )
 def check(file: str | None, path: str | None, style: str, blind: bool) -> None:
-    """Read FILE and name everything that is wrong in it, as file:line:column: path: message.
+    """Check a configuration and print all problems, as file:line:column: path: message.
 
-    Without FILE it is the one that `serve` would read.
+    Without FILE it checks the file that `serve` would read.
     """
     from sluice.config.loader import check as check_file
     from sluice.config.loader import locate
@@ -311,13 +311,13 @@ def check(file: str | None, path: str | None, style: str, blind: bool) -> None:
 
 @cli.group()
 def config() -> None:
-    """About the configuration's format."""
+    """Compare configurations, and print their JSON Schema."""
 
 
 @config.command()
 def schema() -> None:
-    """Print the JSON Schema of the configuration, the options of every installed backend and kind of
-    credentials included."""
+    """Print the JSON Schema of the configuration, with the options of all installed backends and kinds of
+    credentials."""
     import json
 
     from msgspec import Struct
@@ -370,7 +370,7 @@ def diff(old: str, new: str, style: str) -> None:
 
 @cli.group()
 def keys() -> None:
-    """Make keys and their digests; ask a running gateway for its dynamic keys."""
+    """Make keys and digests of keys; list, make and change the dynamic keys of a running gateway."""
 
 
 for _command in remote.KEYS:
@@ -389,7 +389,7 @@ for _command in (*local.COMMANDS, *remote.COMMANDS, conversations.conversations,
     help="The key's name in the configuration.",
 )
 def new(key_id: str) -> None:
-    """Print a new key, once, and the lines that let it in."""
+    """Print a new key, this once, and the lines for the configuration that accept it."""
     from sluice.identity.keys import digest_of, new_key
 
     if not _is_name(key_id):
@@ -414,7 +414,7 @@ def hash_() -> None:
 
 @cli.group()
 def token() -> None:
-    """Tokens for web pages, as POST /v1/tokens mints them."""
+    """Make browser tokens for web pages, as POST /v1/tokens does."""
 
 
 @token.command()
@@ -469,7 +469,7 @@ def version(as_json: bool) -> None:
 @click.option("--url", default=HEALTH_URL, show_default=True)
 @click.option("--timeout", default=3.0, show_default=True, help="Seconds.")
 def healthcheck(url: str, timeout: float) -> None:
-    """Ask a running gateway whether it is well (for container health checks)."""
+    """Check whether a running gateway is healthy (for health checks of containers)."""
     from http.client import HTTPException
     from urllib.error import HTTPError
     from urllib.request import ProxyHandler, build_opener

@@ -1,2 +1,2 @@
-"""Commands of `sluice` beside those of `sluice.cli`: init, chat, import, and what asks a running gateway for
-keys, usage …"""
+"""Commands of `sluice` that `sluice.cli` does not contain: init, chat, import, models, simulate, and those
+that call the admin API of a running gateway (keys, usage …)."""

@@ -1,4 +1,4 @@
-"""The common part of commands that call a running gateway's admin API: options, replies, failures."""
+"""Helpers for commands that call a running gateway's admin API: options, requests, errors, tables."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,15 +12,15 @@ from sluice.commands.progress import Progress
 
 
 def fail(*lines: str) -> NoReturn:
-    """Print the lines on stderr, and end with exit code 1."""
-    with suppress(OSError):  # stderr may be full or closed: the exit code says it too
+    """Print the lines on stderr, and exit with code 1."""
+    with suppress(OSError):  # stderr may be full or closed; the exit code still reports the failure
         for line in lines:
             click.echo(line, err=True)
     sys.exit(1)
 
 
 def of_a_running_one(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which gateway is asked: `url` and `path`."""
+    """Adds the options that select the running gateway: `url` and `path` (of its configuration)."""
     command = click.option(
         "--url", help="Of the admin port. Default: that of the configuration, else http://127.0.0.1:8081."
     )(command)
@@ -30,7 +30,7 @@ def of_a_running_one(command: Callable[..., None]) -> Callable[..., None]:
 def call_admin(
     url: str | None, path: str | None, method: str, at: str, body: object = None
 ) -> tuple[int, Any]:
-    """The status and the JSON that the running gateway answers."""
+    """Returns the status and the JSON of the running gateway's answer. Exits with code 1 if there is none."""
     from sluice.process.asking import NoAdminAnswer, ask
 
     there = _admin_port(url, path)
@@ -42,7 +42,7 @@ def call_admin(
 
 
 def _admin_port(url: str | None, path: str | None) -> str:
-    """The base URL that was given, or that of the configuration, or without one the default."""
+    """Returns the given base URL, else the one in the configuration, else the default."""
     if url is not None:
         return url
     from sluice.config.loader import admin_listen_of, locate
@@ -58,7 +58,7 @@ def _admin_port(url: str | None, path: str | None) -> str:
 
 
 def problem_of(answer: Any) -> str:
-    """Why the gateway refused, in one line."""
+    """Returns the reason in a gateway's error answer, as one line."""
     if not isinstance(answer, dict):
         return str(answer)
     details = [
@@ -72,7 +72,8 @@ def problem_of(answer: Any) -> str:
 
 
 def refusal_of(status: int, answer: Any) -> str:
-    """The line that says why the gateway refused; where it knows no such path, what to look at instead."""
+    """Returns the line that says why the gateway refused; for an unknown path it says what to check
+    instead."""
     problem = problem_of(answer)
     if status == 404 and "nothing at this path" in problem:
         return "sluice: there is no admin API at this address: is it that of the admin port (server.admin_listen, 8081)?"
@@ -80,7 +81,7 @@ def refusal_of(status: int, answer: Any) -> str:
 
 
 def wanted(url: str | None, path: str | None, method: str, at: str, body: object = None) -> Any:
-    """The gateway's reply; if it refuses, the reason is printed and the command fails."""
+    """Returns the gateway's answer; if the gateway refuses, prints the reason and exits with code 1."""
     status, answer = call_admin(url, path, method, at, body)
     if status // 100 != 2:
         fail(refusal_of(status, answer))
@@ -90,9 +91,10 @@ def wanted(url: str | None, path: str | None, method: str, at: str, body: object
 def pages(
     url: str | None, path: str | None, method: str, at: str, *, what: str, **query: object
 ) -> Iterator[Any]:
-    """The gateway's reply, page by page; if it refuses one, the reason is printed and the command fails.
+    """Returns the gateway's answer page by page; if a page is refused, prints the reason and exits with code
+    1.
 
-    `what`: the list in a page that is counted, for who waits for the last.
+    `what`: the field of a page whose entries are counted for the progress display.
     """
     from sluice.process.asking import NoAdminAnswer, ask
 
@@ -117,7 +119,7 @@ def pages(
 
 
 class _Counted:
-    """A file that is written to, and how much of it there is."""
+    """A file that counts the bytes written to it, for the progress display."""
 
     def __init__(self, out: BinaryIO, progress: Progress) -> None:
         self._out = out
@@ -134,12 +136,13 @@ class _Counted:
 
 
 def copied(url: str | None, path: str | None, at: str) -> None:
-    """Print an answer of any length as it comes; where it is refused, or ends too early, say so and fail."""
+    """Print an answer of any length as it arrives; if it is refused or incomplete, print why and exit with
+    code 1."""
     from sluice.process.asking import AdminRefused, NoAdminAnswer, copy
 
     there = _admin_port(url, path)
     try:
-        if sys.stdout.isatty():  # it is seen to come
+        if sys.stdout.isatty():  # the user sees the output itself, so no progress is shown
             return copy(there, at, sys.stdout.buffer)
         with Progress(f"waiting for {there}") as progress:
             copy(there, at, _Counted(sys.stdout.buffer, progress))
@@ -150,7 +153,8 @@ def copied(url: str | None, path: str | None, at: str) -> None:
 
 
 def live_events(url: str | None, path: str | None, at: str) -> Iterator[tuple[str, Any]]:
-    """The events of a stream of the running gateway; where it is refused or breaks, say so and fail."""
+    """Returns the events of a stream of the running gateway; if it is refused or breaks, prints why and exits
+    with code 1."""
     from sluice.process.asking import AdminRefused, NoAdminAnswer, events
 
     try:
@@ -162,7 +166,7 @@ def live_events(url: str | None, path: str | None, at: str) -> Iterator[tuple[st
 
 
 def show(answer: Any, rows: Iterable[Sequence[object]], titles: Sequence[str], *, as_json: bool) -> None:
-    """A table for people, or all of the answer for programs."""
+    """Print a table, or with `as_json` the whole answer as JSON."""
     if as_json:
         import json
 
@@ -175,7 +179,7 @@ def show(answer: Any, rows: Iterable[Sequence[object]], titles: Sequence[str], *
 
 
 def printable(text: str) -> str:
-    """The text, of whose characters a terminal would follow none: all but line ends are escaped."""
+    """Returns the text with all control characters but line feeds escaped, so that a terminal obeys none."""
     return "".join([c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text])
 
 

@@ -1,4 +1,5 @@
-"""`sluice conversations`: exports and forgets what a running gateway keeps of a tenant, by its admin API."""
+"""`sluice conversations`: exports and deletes a tenant's conversations in a running gateway, by its admin
+API."""
 
 from typing import Any
 from urllib.parse import urlencode
@@ -12,13 +13,13 @@ NOT_DONE = {
     "left": "messages of conversations that went on meanwhile, which are left",
     "failed": "conversations for which the store failed",
 }
-"""What is not encrypted by the first key, by its name in the gateway's answer."""
+"""Descriptions of what is not encrypted with the first key, by field of the gateway's answer."""
 
 
 @click.group()
 def conversations() -> None:
-    """Export and delete what the running gateway keeps of tenants and persons. The admin key is
-    $SLUICE_ADMIN_KEY."""
+    """Export and delete the conversations that the running gateway keeps of tenants and their users. The
+    admin key is $SLUICE_ADMIN_KEY."""
 
 
 @conversations.command()
@@ -27,8 +28,8 @@ def conversations() -> None:
 @click.option("--session-prefix", help="Only conversations whose sessions begin with it, and no responses.")
 @of_a_running_one
 def export(*, url: str | None, path: str | None, **which: str | None) -> None:
-    """Print the messages, as a JSON object per line."""
-    # an empty one is refused, and not all
+    """Print the messages, one JSON object per line."""
+    # an option that is given but empty is sent, and refused: it must not mean all conversations
     query = {name: value for name, value in which.items() if value is not None}
     copied(url, path, f"/v1/admin/conversations/export?{urlencode(query)}")
     if query.keys() == {"tenant"}:
@@ -42,7 +43,7 @@ def export(*, url: str | None, path: str | None, **which: str | None) -> None:
 @click.option("--session-prefix", help="Only conversations whose sessions begin with it.")
 @of_a_running_one
 def delete(*, url: str | None, path: str | None, tenant: str, **which: str | None) -> None:
-    """Forget all of a tenant, or conversations of some of its sessions. It cannot be undone."""
+    """Delete all conversations of a tenant, or those of some of its sessions. This cannot be undone."""
     query = {"tenant": tenant} | {name: value for name, value in which.items() if value is not None}
     answer: Any = wanted(url, path, "DELETE", f"/v1/admin/conversations?{urlencode(query)}")
     click.echo(f"conversations deleted: {answer['deleted']}")
@@ -54,9 +55,10 @@ def delete(*, url: str | None, path: str | None, tenant: str, **which: str | Non
 @conversations.command()
 @of_a_running_one
 def reencrypt(*, url: str | None, path: str | None) -> None:
-    """Encrypt all conversations by the first key, so that the others can be taken out. It can be run again.
+    """Encrypt all conversations with the first key, so that the other keys can be removed. It can be run
+    again.
 
-    The exit code is 1 where something is left that the first key has not encrypted.
+    The exit code is 1 if anything is left that is not encrypted with the first key.
     """
     total = {"conversations": 0, "messages": 0, "unreadable": 0, "left": 0, "failed": 0}
     for answer in pages(url, path, "POST", "/v1/admin/conversations/reencrypt", what="conversations"):

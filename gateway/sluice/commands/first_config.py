@@ -1,4 +1,5 @@
-"""The first configuration that `sluice init` writes: commented, complete, and one that `check` passes."""
+"""Makes the first configuration that `sluice init` writes: complete, with comments, and valid for `sluice
+check`."""
 
 import re
 from collections.abc import Mapping
@@ -18,18 +19,18 @@ MODELS: Mapping[str, str] = {
     "ollama": "llama3.2",
     "echo": "echo",
 }
-"""What is taken of a provider where nobody says which model; of any other it has to be said."""
+"""Default models by provider; for any other provider a model must be given."""
 KEYS: Mapping[str, str] = {
     "openai": "OPENAI_API_KEY",
     "anthropic": "ANTHROPIC_API_KEY",
     "gemini": "GEMINI_API_KEY",
 }
-"""Environment variables of backends that are no vendors."""
+"""Environment variables with the keys of backends that are not in the table of vendors."""
 
 
 class Provider(msgspec.Struct, frozen=True):
-    """`variable`: the environment variable of its key; "" where it needs none. `named`: the variable is the
-    vendor's own."""
+    """A provider to configure. `variable`: the environment variable with its key; "" if it needs none.
+    `named`: the variable has the name that the vendor itself uses."""
 
     name: str
     model: str
@@ -46,7 +47,7 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 class FirstConfig(msgspec.Struct, frozen=True):
-    """`variables`: what has to be set in the environment. `admin_listen`: where the pages are."""
+    """`variables`: environment variables to set. `admin_listen`: the address of the pages for operators."""
 
     text: str
     key: str
@@ -56,7 +57,7 @@ class FirstConfig(msgspec.Struct, frozen=True):
 
 
 def chosen(text: str) -> Provider:
-    """Reads NAME or NAME=MODEL. Raises ValueError, which says what to write."""
+    """Parses NAME or NAME=MODEL. Raises ValueError, which says what to write."""
     name, _, model = text.partition("=")
     vendor = bundled_vendors().get(name)
     if vendor is None and name not in installed():
@@ -75,8 +76,8 @@ def chosen(text: str) -> Provider:
 
 
 def written(wish: Wish) -> FirstConfig:
-    """The file's text and the keys whose digests it has. Raises ValueError where `check` would not pass
-    it."""
+    """Returns the file's text, and the keys whose digests it contains. Raises ValueError if the file would
+    not be valid."""
     key, admin_key = new_key(), new_key()
     host, _, port = wish.listen.rpartition(":")
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65534:

@@ -1,5 +1,5 @@
-"""LiteLLM's config.yaml -> a configuration of ours. Every value of it is carried over, or named with its line
-and why not.
+"""Converts LiteLLM's config.yaml into a configuration of Sluice. Each value is converted, or reported with
+its line and the reason why it is not.
 
 The format: https://docs.litellm.ai/docs/proxy/config_settings
 """
@@ -28,7 +28,7 @@ PRICES: Mapping[str, str] = {
     "output_cost_per_reasoning_token": "reasoning",
 }  # fmt: skip
 LONG_PROMPTS = re.compile(r"(\w+)_above_([1-9]\d{0,5})k_tokens")
-"""A price for calls whose prompt is longer: the name of the price, and thousands of tokens."""
+"""The name of a price for calls with long prompts: group 1 is the price, group 2 the bound in thousands of tokens."""
 PERIODS: Mapping[str, str] = {
     "1d": "day",
     "24h": "day",
@@ -45,8 +45,8 @@ REQUEST_FIELDS = frozenset(
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """`notes` are lines "LINE: path: what became of it", of values that were not carried over. `carried`: how
-    many were."""
+    """`notes`: lines "LINE: path: reason" about values that were not converted. `carried`: how many values
+    were."""
 
     text: str
     notes: tuple[str, ...]
@@ -54,7 +54,7 @@ class Imported(msgspec.Struct, frozen=True):
 
 
 def imported(data: bytes) -> Imported:
-    """Raises Unreadable."""
+    """Returns the converted configuration. Raises Unreadable."""
     source = LiteLLMFile(data)
     text = Import(source).text()
     notes = tuple(source.notes())
@@ -62,8 +62,8 @@ def imported(data: bytes) -> Imported:
 
 
 def grouped(notes: tuple[str, ...]) -> list[str]:
-    """The notes for reading: those that say the same of the same key in other places are one, with their
-    lines behind it."""
+    """Returns the notes for display: equal notes about the same key in several places become one, with all
+    line numbers."""
     lines: dict[tuple[str, str], list[str]] = {}
     first: dict[tuple[str, str], str] = {}
     for note in notes:
@@ -83,7 +83,7 @@ def grouped(notes: tuple[str, ...]) -> list[str]:
 
 
 class Import:
-    """Builds the sections, one after another."""
+    """Converts the sections, one after another."""
 
     def __init__(self, source: LiteLLMFile) -> None:
         self._source = source
@@ -114,7 +114,8 @@ class Import:
         )
 
     def _nothing(self) -> str:
-        """Why no model could be carried over: those of the list, else where else models may be."""
+        """Returns why no model was converted: the reasons of the models in the list, or where models may be
+        instead."""
         refused = dict.fromkeys(
             f"line {line}: {reason}"
             for note in self._source.notes()
@@ -226,7 +227,7 @@ class Import:
         return aliases
 
     def _tiers(self, name: str) -> list[list[dict[str, Any]]]:
-        """The targets of a name by `order`, of which the least is asked first; those without one come last:
+        """Returns the targets of a name grouped by `order`, lowest first, those without `order` last:
         https://docs.litellm.ai/docs/router/learn/selection
         """
         tiers: dict[float, list[dict[str, Any]]] = {}
@@ -267,7 +268,7 @@ class Import:
         for section in ("router_settings", "litellm_settings"):
             for kind in ("fallbacks", "default_fallbacks"):
                 given = self._source.get(section, kind)
-                if isinstance(given, dict):  # also written as one mapping
+                if isinstance(given, dict):  # some files have one mapping instead of a list
                     for name, others in given.items():
                         self._fallback(aliases, {name: others}, section, kind, str(name))
                 for at, entry in enumerate(given if isinstance(given, list) else ()):
@@ -359,7 +360,7 @@ class Import:
 
 
 def _wildcard_refused(name: str, model: str) -> str:
-    """Why a wildcard cannot be carried over; "" where it can, or is none."""
+    """Returns why a wildcard name cannot be converted; "" if it can, or if it is not a wildcard."""
     if "*" not in name + model:
         return ""
     if name == "*":

@@ -1,4 +1,4 @@
-"""Why values of a LiteLLM file are not carried over, or where they are said here.
+"""Reasons why values of a LiteLLM file are not converted, or where Sluice has the same setting.
 
 Its settings: https://docs.litellm.ai/docs/proxy/config_settings
 """
@@ -118,11 +118,11 @@ REASONS: Mapping[str, str] = {
     "mock_response": "backend: echo answers by itself",
     "model_info": "what LiteLLM's own lists tell of the model; nothing is decided by it here",
 }
-"""Why a value is not carried over, or where it is said here: by the innermost key of its path that stands
-here."""
+"""Why a value is not converted, or the option of Sluice that replaces it, by the innermost key of its path that is
+listed."""
 UNKNOWN = "nothing here is known to mean the same: see whether you need it"
 
 
 def reason_for(path: tuple[str | int, ...]) -> str:
-    """The reason of the innermost key that has one."""
+    """Returns the reason of the innermost key in `path` that has one."""
     return next((REASONS[key] for key in map(str, reversed(path)) if key in REASONS), UNKNOWN)

@@ -1,8 +1,8 @@
-"""Finds what may be a secret in a LiteLLM file; it is never copied. A variable of the environment stands in
-its place, and a note names it with the line.
+"""Finds values in a LiteLLM file that may be secrets. They are never copied: an environment variable replaces
+each, and a note reports it with its line.
 
-Headers and parameters of addresses are copied where their names are known to hold no secret. In bodies, whose
-fields have any name and say what a model is to do, a text is a secret by its field's name or by its form
+Headers and URL parameters are copied only if their names are known not to hold secrets. In request bodies,
+whose fields have arbitrary names, a text counts as a secret by its field's name or its form
 (`sluice.wire.masking`).
 """
 
@@ -17,21 +17,21 @@ HEADERS = frozenset({
     "accept", "accept-language", "anthropic-beta", "anthropic-version", "content-type", "http-referer", "openai-beta",
     "openai-organization", "openai-project", "referer", "user-agent", "x-goog-user-project", "x-title",
 })  # fmt: skip
-"""Headers whose values are no secrets."""
+"""Headers whose values are not secrets."""
 PARAMETERS = frozenset({"api-version", "version", "region", "deployment"})
-"""Parameters of addresses whose values are no secrets."""
+"""URL parameters whose values are not secrets."""
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)?(?:([^/?#]*)@)?([^/?#]*)([^?#]*)\??(.*)", re.DOTALL)
 
 
 class Secrets:
-    """The secrets that a file has, each with a variable of its own, none of which the file uses."""
+    """The secrets of a file, each with an environment variable of its own that the file does not use yet."""
 
     def __init__(self, source: LiteLLMFile) -> None:
         self._source = source
         self._names: dict[str, str] = {}
 
     def variable(self, stem: str, secret: str) -> str:
-        """The name of the variable for a secret, made of `stem`."""
+        """Returns the name of the variable for a secret, derived from `stem`."""
         if secret not in self._names:
             stem = re.sub(r"\W", "_", stem, flags=re.ASCII).upper()
             name, number = stem, 1
@@ -42,7 +42,7 @@ class Secrets:
         return self._names[secret]
 
     def headers(self, given: dict[Any, Any], stem: str, path: Path) -> dict[str, str]:
-        """The headers of every request, taken from `path`."""
+        """Returns the headers for every request, and marks those at `path` as converted."""
         self._source.take(*path)
         found = {}
         for name, value in given.items():
@@ -56,8 +56,8 @@ class Secrets:
         return found
 
     def body(self, value: Any, stem: str, path: Path, *, secret: bool = False) -> Any:
-        """A value of requests' bodies, taken from `path`. `secret`: it stands in a field of a secret's
-        name."""
+        """Returns a value for request bodies, and marks it as converted. `secret`: the field has the name of
+        a secret."""
         self._source.take(*path)
         return self._inner(value, stem, path, secret=secret)
 
@@ -85,13 +85,13 @@ class Secrets:
                 return value
 
     def address(self, address: str, stem: str, path: Path) -> tuple[str, str]:
-        """An address without its query, and the query ("" where there is none); taken from `path`. A user
-        and a password in it are left out."""
+        """Returns a URL without its query, and the query ("" if it has none), and marks `path` as converted.
+        User and password in it are left out."""
         self._source.take(*path)
         if variable_of(address):
             return variables(address), ""
         found = _ADDRESS.fullmatch(address)
-        assert found is not None  # it matches any text
+        assert found is not None  # the expression matches every text
         scheme, userinfo, host, place, query = found.groups(default="")
         to_set = list[str]()
 
@@ -101,7 +101,7 @@ class Secrets:
 
         def parameter(text: str) -> str:
             name, _, value = text.partition("=")
-            if not value:  # it may be a key itself
+            if not value:  # without a value the name may be a key itself
                 return instead(text, stem)
             harmless = name.lower() in PARAMETERS and not _looks_secret(value)
             return f"{variables(name)}={variables(value) if harmless else instead(value, f'{stem}_{name}')}"

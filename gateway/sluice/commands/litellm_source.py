@@ -1,5 +1,5 @@
-"""A file of LiteLLM's, and which of its values were carried over: the others are named with their line and
-the reason."""
+"""Parses a LiteLLM file, and records which of its values were converted; the others are reported with their
+line and the reason."""
 
 import re
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ from sluice.commands.litellm_reasons import reason_for
 Path = tuple[str | int, ...]
 MAX_FILE_BYTES = 4 << 20
 MAX_VALUES = 200_000
-"""Of a file, those that its anchors repeat included."""
+"""Most values of a file, including those that YAML aliases repeat."""
 
 
 class Unreadable(Exception):
-    """The file is no YAML, or no configuration of LiteLLM's."""
+    """The file is not YAML, or not a configuration of LiteLLM."""
 
 
 class LiteLLMFile:
-    """The values of a file, and which of them were taken."""
+    """The values of a file, and which of them were converted ("taken")."""
 
     def __init__(self, data: bytes) -> None:
         try:
@@ -56,7 +56,7 @@ class LiteLLMFile:
         """What is carried over; empty values hold nothing to be carried."""
 
     def get(self, *path: str | int) -> Any:
-        """A value, without taking it."""
+        """Returns a value without marking it as taken."""
         found = self.value
         for key in path:
             if isinstance(found, dict):
@@ -68,14 +68,15 @@ class LiteLLMFile:
         return found
 
     def take(self, *path: str | int) -> Any:
-        """A value that is carried over, with all that is in it."""
+        """Returns a value, and marks it and everything in it as taken."""
         found = self.get(*path)
         if found is not None:
             self.taken.update(self._below.get(path, ()))
         return found
 
     def text(self, *path: str | int) -> str:
-        """A text or a number, taken, with its variables as ours; "" where there is none."""
+        """Returns a text or number as text, marked as taken, with variables in Sluice's form; "" if there is
+        none."""
         value = self.get(*path)
         if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
             return ""
@@ -83,7 +84,7 @@ class LiteLLMFile:
         return variables(str(value))
 
     def number(self, *path: str | int) -> float | None:
-        """A number, taken. Null: none, or one that means nothing (negative, or 1e15 and more)."""
+        """Returns a number, marked as taken; None if there is none, or if it is negative or at least 1e15."""
         value = self.get(*path)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
             return None
@@ -91,7 +92,7 @@ class LiteLLMFile:
         return value
 
     def leave(self, reason: str, *path: str | int) -> None:
-        """Say why a value is not carried over, or what is left to do."""
+        """Record why a value is not converted, or what is left to do about it."""
         for leaf in self._below.get(path, ()):
             self.reasons[leaf] = reason
             self.taken.discard(leaf)
@@ -107,20 +108,20 @@ _VARIABLE = re.compile(r"os\.environ/(\w+)|\$\{(\w+)\}")
 
 
 def variable_of(text: str) -> str:
-    """The environment variable that a text is: os.environ/NAME, or ${NAME} as templates write it. "" where it
-    is none."""
+    """Returns the name of the environment variable that a text refers to: os.environ/NAME, or ${NAME} as
+    templates write it; "" for any other text."""
     found = _VARIABLE.fullmatch(text)
     return found[1] or found[2] if found else ""
 
 
 def variables(text: str) -> str:
-    """A variable as ${NAME}; a dollar sign of the text's own is doubled."""
+    """Returns the text with a reference to a variable as ${NAME}; other dollar signs are doubled."""
     name = variable_of(text)
     return f"${{{name}}}" if name else text.replace("$", "$$")
 
 
 def name_of(text: str) -> str:
-    """A name that ours may have: a wildcard's * stays at its end."""
+    """Returns a name that is valid in Sluice's configuration; a wildcard's * stays at the end."""
     name = re.sub(r"[^A-Za-z0-9._:/@-]", "-", text.removesuffix("*")).lstrip("._:/@-")[:127] or "model"
     return name + "*" if text.endswith("*") else name
 

@@ -1,4 +1,4 @@
-"""The providers of a LiteLLM file as sections of `upstreams`: their addresses, keys and limits.
+"""Converts the providers of a LiteLLM file into sections of `upstreams`: addresses, keys and limits.
 
 Names of providers and their parameters: https://docs.litellm.ai/docs/providers
 """
@@ -24,20 +24,20 @@ BACKENDS: Mapping[str, str] = {
     "dashscope": "alibaba", "volcengine": "volcengine", "litellm_proxy": "litellm-proxy", "cohere": "cohere",
     "cohere_chat": "cohere", "bedrock": "bedrock", "databricks": "databricks", "github": "github-models",
 }  # fmt: skip
-"""LiteLLM's providers whose names here are others, or backends'; those of the vendors' table are the same."""
+"""Sluice's name of a vendor or backend by LiteLLM's name, where they differ or it is a backend; the other names in the
+table of vendors are the same."""
 MAKERS: Mapping[str, str] = {
     "claude-": "anthropic", "gemini-": "vertex_ai", "command-": "cohere", "mistral-": "mistral", "deepseek-": "deepseek",
     "grok-": "xai",
 }  # fmt: skip
-"""The provider of models that are named without one, by what their names begin with; of all others:
-openai."""
+"""The provider of models that are named without one, by the beginning of the name; all others are OpenAI's."""
 GOOGLE = ("gemini", "vertex-anthropic")
 BEDROCK_PATHS = re.compile(r"(?:converse/|invoke/|converse_like/)?(?:(?P<region>[a-z]{2}(?:-[a-z]+)+-\d)/)?")
 
 
 def provider_of(model: str, stated: str = "") -> tuple[str, str]:
-    """The provider of a `model` of LiteLLM's, and the model as that names it. `stated`:
-    custom_llm_provider."""
+    """Returns the provider of a LiteLLM `model`, and the provider's name of that model. `stated`: the value
+    of custom_llm_provider."""
     provider, slash, rest = model.partition("/")
     if stated and provider != stated:
         return stated, model
@@ -53,7 +53,7 @@ def provider_of(model: str, stated: str = "") -> tuple[str, str]:
 
 
 class Upstreams:
-    """Builds a section for each account: deployments of the same account share one."""
+    """Makes one section per account: deployments with the same account share a section."""
 
     def __init__(self, source: LiteLLMFile, secrets: Secrets) -> None:
         self.sections: dict[str, dict[str, Any]] = {}
@@ -65,7 +65,7 @@ class Upstreams:
         """The last number behind a name."""
 
     def refused(self, provider: str) -> str:
-        """Why a provider cannot be carried over; "" where it can."""
+        """Returns why a provider cannot be converted; "" if it can."""
         if _backend(provider):
             return ""
         if provider == "os.environ":
@@ -73,8 +73,8 @@ class Upstreams:
         return f'no backend for "{provider}": with an address that speaks OpenAI\'s dialect, backend: openai'
 
     def name(self, here: Path, provider: str, model: str) -> tuple[str, str]:
-        """The section that says how this deployment is reached, the same where another has it, too; and its
-        model."""
+        """Returns the name of the section for this deployment's account, made if no other deployment has the
+        same, and the deployment's model."""
         section: dict[str, Any] = {"backend": (backend := _backend(provider))}
         places = tuple(self._places(here))
         if backend == "bedrock":
@@ -98,8 +98,8 @@ class Upstreams:
         return name, model
 
     def _places(self, here: Path) -> Iterator[Path]:
-        """Returns the places of a deployment's parameters: itself, and the entry of credential_list that it
-        names."""
+        """Returns the paths where a deployment's parameters are: its litellm_params, and the entry of
+        credential_list that they name."""
         yield (*here, "litellm_params")
         wanted = self._source.get(*here, "litellm_params", "litellm_credential_name")
         known = self._source.get("credential_list")
@@ -118,7 +118,7 @@ class Upstreams:
         base, query = self._base(places, provider)
         version = self._text(places, "api_version")
         if not base and provider in ("azure", "azure/responses"):
-            base = "${AZURE_API_BASE}"  # what LiteLLM reads where the file has none
+            base = "${AZURE_API_BASE}"  # LiteLLM reads this variable if the file has no address
         if base.startswith("$") and provider.startswith("azure"):
             for place in places:
                 self._source.leave("set it without a slash at its end", *place, "api_base")
@@ -141,7 +141,7 @@ class Upstreams:
             section["headers"] = headers
 
     def _base(self, places: tuple[Path, ...], provider: str) -> tuple[str, str]:
-        """The address of a deployment without its query, and the query; "" where it has none."""
+        """Returns the URL of a deployment without its query, and the query; "" if it has none."""
         for place in places:
             for name in ("api_base", "base_url"):
                 found = self._source.get(*place, name)
@@ -164,8 +164,8 @@ class Upstreams:
             return
 
     def _entra(self, places: tuple[Path, ...], provider: str, section: dict[str, Any]) -> None:
-        """The credentials of Microsoft Entra: a token as it is, or who fetches one. A key goes before them, as
-        LiteLLM has it."""
+        """Set the credentials of Microsoft Entra: a fixed token, or a source of tokens. A key takes
+        precedence, as in LiteLLM."""
         if "api_key" in section:
             return
         if token := self._secret(places, "azure_ad_token"):
@@ -183,7 +183,7 @@ class Upstreams:
         if secret := self._secret(places, "client_secret"):
             found["client_secret"] = secret
         refreshed = self._source.get("litellm_settings", "enable_azure_ad_token_refresh") is True
-        if refreshed:  # of all of Azure that has no key
+        if refreshed:  # the setting applies to all Azure deployments without a key
             self._source.take("litellm_settings", "enable_azure_ad_token_refresh")
         if found or refreshed:
             section["credentials"] = {"kind": "azure", **found}
@@ -191,7 +191,7 @@ class Upstreams:
             section["api_key"] = "${AZURE_AI_API_KEY}" if provider == "azure_ai" else "${AZURE_API_KEY}"
 
     def _secret(self, places: tuple[Path, ...], name: str) -> str:
-        """A secret as a variable of the environment; "" where there is none."""
+        """Returns a secret as a reference to an environment variable; "" if there is none."""
         for place in places:
             value = self._source.get(*place, name)
             if not isinstance(value, str) or not value:
@@ -220,7 +220,7 @@ class Upstreams:
 
     def _bedrock(self, places: tuple[Path, ...], model: str, section: dict[str, Any]) -> str:
         path = BEDROCK_PATHS.match(model)
-        assert path is not None  # it matches nothing, too
+        assert path is not None  # the expression matches the empty text, too
         region = self._text(places, "aws_region_name") or path["region"]
         section["region"] = region or "${AWS_REGION:-us-west-2}"  # LiteLLM's own default
         names = {"aws_access_key_id": "access_key_id", "aws_secret_access_key": "secret_access_key",

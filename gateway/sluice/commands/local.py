@@ -1,5 +1,4 @@
-"""Commands that need no running gateway, or talk to one as a client: init, chat, import, models,
-completion."""
+"""Commands that do not use the admin API of a running gateway: init, chat, import, models, completion."""
 
 import sys
 from typing import TextIO
@@ -10,7 +9,7 @@ from sluice.commands.admin_api import fail
 from sluice.commands.progress import Progress
 
 MAX_INPUT_CHARACTERS = 16 << 20
-"""Characters of a message on standard input."""
+"""Most characters of a message on standard input."""
 
 
 @click.command()
@@ -39,7 +38,7 @@ def init(
 ) -> None:
     """Write a first configuration, with a key and an admin key, which are printed this once.
 
-    Without --provider it asks: for providers, and what of --alias and --listen is not given.
+    Without --provider it asks for providers, and for --alias and --listen unless they are given.
     """
     from pathlib import Path
 
@@ -77,7 +76,7 @@ def init(
 
 
 def _command() -> str:
-    """Returns how to call this command here: by its path where a shell would not find it by its name."""
+    """Returns the command to show in examples: by its path if a shell would not find it by its name."""
     import os
     import shutil
 
@@ -98,8 +97,8 @@ def _is_default(ctx: click.Context, name: str) -> bool:
 def chat(*, message: tuple[str, ...], url: str, model: str | None, system: str | None, raw: bool) -> None:
     """Chat with a gateway in the terminal. The key is $SLUICE_API_KEY.
 
-    With MESSAGE, or text on standard input, it prints one answer. Else: /new begins anew, Ctrl-C stops an
-    answer, Ctrl-D leaves.
+    With MESSAGE, or text on standard input, it prints one answer. Otherwise it asks for messages: /new begins
+    a new conversation, Ctrl-C stops an answer, Ctrl-D ends the chat.
     """
     import os
 
@@ -126,7 +125,7 @@ def _typed(source: TextIO) -> str:
 
 @click.group("import")
 def import_() -> None:
-    """Make a configuration of another gateway's."""
+    """Convert another gateway's configuration."""
 
 
 @import_.command()
@@ -134,8 +133,8 @@ def import_() -> None:
 @click.option("--output", metavar="FILE", help="Default: standard output.")
 @click.option("--strict", is_flag=True, help="Exit code 1 where anything could not be carried over.")
 def litellm(file: str, output: str | None, strict: bool) -> None:
-    """Make a configuration of LiteLLM's config.yaml. Every line of it is carried over, or named with the
-    reason on stderr."""
+    """Convert LiteLLM's config.yaml into a configuration of Sluice. Each line is converted, or reported on
+    stderr with the reason why it is not."""
     from pathlib import Path
 
     from sluice.commands.litellm import grouped, imported
@@ -183,7 +182,7 @@ def completion(shell: str) -> None:
 
 @click.group()
 def models() -> None:
-    """About the table of models: what they take of requests, and what is known of them."""
+    """Show and update the table of models: which request fields they accept, and what is known of them."""
 
 
 _TO = click.option(
@@ -196,7 +195,7 @@ _TO = click.option(
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 @_TO
 def list_models(part: str, place: str | None, *, as_json: bool) -> None:
-    """Print what is known of the models whose names have PART in them."""
+    """Print what is known of the models whose names contain PART."""
     from sluice.commands.models import show
 
     show(part, place, as_json=as_json)
@@ -208,11 +207,10 @@ def list_models(part: str, place: str | None, *, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--force", is_flag=True, help="Also where FILE is older than the table.")
 def update_models(file: str, place: str | None, *, dry_run: bool, force: bool) -> None:
-    """Put FILE in place of the table, and print what changes. FILE is looked through before anything is
-    written.
+    """Replace the table by FILE, and print the changes. FILE is validated before anything is written.
 
-    A running gateway follows it at its next reload. Where the package may not be written to, use --to PATH,
-    and name PATH in the configuration (models.file).
+    A running gateway uses the new table after its next reload. If the package's directory is read-only, use
+    --to PATH, and set models.file to PATH in the configuration.
     """
     from sluice.commands.models import update
 

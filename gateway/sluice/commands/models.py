@@ -13,7 +13,7 @@ from sluice.model.rules import ModelRule
 
 
 def show(part: str, place: str | None, *, as_json: bool) -> None:
-    """Print what is known of the models whose names have `part` in them. Raises ConfigError."""
+    """Print what is known of the models whose names contain `part`. Raises ConfigError."""
     table = read_table(Path(place) if place else bundled_place())
     found = {name: facts for name, facts in sorted(table.models.items()) if part in name}
     if as_json:
@@ -29,7 +29,7 @@ def show(part: str, place: str | None, *, as_json: bool) -> None:
 
 
 def update(file: str, place: str | None, *, dry_run: bool, force: bool) -> None:
-    """Put a file in place of the table, and print what changes. Raises ConfigError, OSError."""
+    """Replace the table by a file, and print the changes. Raises ConfigError, OSError."""
     target = Path(place) if place else bundled_place()
     data = bytes_of(Path(file))
     new = table_of(data, file)
@@ -69,7 +69,7 @@ def _of_models(old: Mapping[str, Facts], new: Mapping[str, Facts]) -> Iterator[s
 
 
 def _shown(line: ModelRule) -> str:
-    """A rule without where it comes from: what it is for, and what it does."""
+    """Returns a rule as text, without its source: the models that it is for, and its settings."""
     fields = msgspec.to_builtins(line)
     values = {
         name: value
@@ -85,7 +85,7 @@ def _summary(facts: Facts) -> str:
 
 
 def _write(target: Path, data: bytes) -> None:
-    """All of it or nothing, whatever happens meanwhile; the file's mode stays. Raises OSError."""
+    """Replace a file atomically, with the same mode. Raises OSError."""
     import os
     import tempfile
 

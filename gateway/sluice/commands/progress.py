@@ -1,7 +1,7 @@
-"""Says on a terminal what a command that takes longer than a second is doing.
+"""Shows on a terminal what a command that takes longer than a second is doing.
 
-A line on stderr that is written over and erased at the end, so that what the command prints stays as it is. Where
-stderr is no terminal, nothing is written and no thread is started.
+It writes one line on stderr, overwrites it, and erases it at the end, so that the command's own output is
+unaffected. If stderr is not a terminal, nothing is written and no thread is started.
 """
 
 import sys
@@ -17,7 +17,7 @@ EVERY = 0.5
 
 
 class Progress:
-    """A context: while it lasts, `doing` and the seconds so far are shown.
+    """A context manager: within it, `doing` and the seconds so far are shown.
 
     with Progress("reading calls.csv") as progress:
         progress.doing = "1000 lines of calls.csv"
@@ -44,7 +44,7 @@ class Progress:
         self.end()
 
     def end(self) -> None:
-        """Erases the line; nothing is shown any more. It may be called again."""
+        """Erase the line and show nothing more. It may be called repeatedly."""
         self._over.set()
         if self._thread is not None:
             self._thread.join()
@@ -64,5 +64,5 @@ class Progress:
         try:
             self._out.write(text)
             self._out.flush()
-        except (OSError, ValueError):  # the terminal is gone
+        except (OSError, ValueError):  # the terminal was closed
             self._over.set()

@@ -1,4 +1,4 @@
-"""Commands that ask a running gateway by its admin API: keys, usage, targets, calls. The admin key is
+"""Commands that use a running gateway's admin API: keys, usage, targets, calls. The admin key is
 $SLUICE_ADMIN_KEY."""
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ RATES = tuple(resource.name for resource in RESOURCES)
 
 
 def _rates(command: Callable[..., None]) -> Callable[..., None]:
-    """An option for each resource that a rate limits."""
+    """Adds an option for each resource that has a rate limit."""
     for resource in reversed(RESOURCES):
         help_text = f"{resource.unit[0].upper()}{resource.unit[1:]}, such as {resource.example}."
         command = click.option(f"--{resource.name}", metavar="RATE", help=help_text)(command)
@@ -60,7 +60,7 @@ def list_keys(*, url: str | None, path: str | None, as_json: bool) -> None:
 @of_a_running_one
 @as_json
 def make_key(*, url: str | None, path: str | None, key_id: str, as_json: bool, **given: Any) -> None:
-    """Make a key in the running gateway, and print it: this once."""
+    """Make a key in the running gateway, and print it, this once."""
     budget = {
         name: given[f"budget_{name}"] for name in ("day", "month") if given[f"budget_{name}"] is not None
     }
@@ -94,7 +94,7 @@ def show_key(*, url: str | None, path: str | None, key_id: str) -> None:
 @of_a_running_one
 @as_json
 def rotate_key(*, url: str | None, path: str | None, key_id: str, overlap: str | None, as_json: bool) -> None:
-    """Replace a key by a new one, and print that: this once."""
+    """Replace a key by a new one, and print the new key, this once."""
     body = {"overlap": overlap} if overlap else {}
     _show_key(wanted(url, path, "POST", _key(key_id, "/rotate"), body), as_json=as_json)
 
@@ -122,7 +122,7 @@ KEYS = (
 )
 
 
-# what was used, what happened, how targets stand
+# usage, calls, targets
 
 
 @click.command()
@@ -139,7 +139,7 @@ KEYS = (
 def usage(
     *, url: str | None, path: str | None, first: str | None, last: str | None, by: str, as_json: bool
 ) -> None:
-    """Print what was used of the running gateway: calls, tokens, cost."""
+    """Print the usage of the running gateway: calls, tokens, cost."""
     query = {name: value for name, value in (("from", first), ("to", last)) if value} | {"by": by}
     answer = wanted(url, path, "GET", f"/admin/usage?{urlencode(query)}")
     rows = [[*(row[name] for name in answer["by"]), *_usage_figures(row)] for row in answer["rows"]]
@@ -233,7 +233,7 @@ def _show_texts(title: str, call: dict[str, Any]) -> None:
 @as_json
 @click.pass_context
 def targets(context: click.Context, *, url: str | None, path: str | None, as_json: bool) -> None:
-    """List the targets of the running gateway, or switch one off and on."""
+    """List the targets of the running gateway, or disable and enable one."""
     if context.invoked_subcommand is not None:
         context.obj = (url, path)
         return
@@ -258,7 +258,7 @@ def _control(verb: str, text: str) -> click.Command:
         if not slash:
             raise click.UsageError("TARGET is UPSTREAM/MODEL, as `sluice targets` lists it")
         at = f"/admin/targets/{quote(upstream, safe='')}/{quote(model)}/{verb}"
-        of_group = context.obj  # `sluice targets --url … disable` is the same
+        of_group = context.obj  # options of the group count, too: `sluice targets --url … disable`
         answer = wanted(url or of_group[0], path or of_group[1], "POST", at)
         click.echo(f"{target}: {answer['state']}")
 

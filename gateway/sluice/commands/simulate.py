@@ -1,5 +1,5 @@
-"""`sluice simulate`: what a configuration would do with traffic, without a gateway, an upstream or
-waiting."""
+"""`sluice simulate`: simulates traffic through a configuration, in virtual time and without a gateway or
+upstreams."""
 
 import sys
 
@@ -9,7 +9,8 @@ from sluice.commands.admin_api import fail
 from sluice.commands.progress import Progress
 
 SELDOM = (100_000, 20, 20)
-"""The collector's thresholds: calls in flight are many objects, of which it finds none to free."""
+"""Thresholds of the garbage collector, so that it runs seldom: simulated calls in flight are many objects, none of
+which it could free."""
 
 
 @click.command()
@@ -89,8 +90,8 @@ def simulate(
     """Replay TRACE against modelled upstreams, through the gateway's own routing, limits, queues and
     breakers.
 
-    TRACE is a file (CSV, JSON lines, or the gateway's own call records), or a pattern that is generated:
-    even, poisson, bursts, diurnal. Prints latencies, refusals, cost, and how many replicas that needs.
+    TRACE is a file (CSV, JSON lines, or the gateway's own call records), or a generated pattern: even,
+    poisson, bursts, diurnal. Prints latencies, refusals, cost, and how many replicas the traffic needs.
     """
     import gc
     import json

@@ -1,4 +1,4 @@
-"""A chat in the terminal: OpenAI's dialect over http.client, streamed, several turns."""
+"""A chat in the terminal: streams answers in OpenAI's dialect by http.client, over several turns."""
 
 import json
 import ssl
@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 from sluice.commands.progress import Progress
 
 TIMEOUT = 300.0
-"""Seconds without a byte."""
+"""Seconds without a byte after which the connection is given up."""
 MAX_RESPONSE_BYTES = 16 << 20
 MAX_NAMES = 20
 
 
 class Refused(Exception):
-    """There is no answer, and why. `status`: the response's, where there was one."""
+    """There is no answer; the message says why. `status`: the response's status; 0 if there was no
+    response."""
 
     def __init__(self, why: str, status: int = 0) -> None:
         super().__init__(why)
@@ -24,13 +25,13 @@ class Refused(Exception):
 
 
 class TerminalClient:
-    """Raises Refused for a URL that is none."""
+    """A client of the gateway at `url`. Raises Refused for an invalid URL."""
 
     def __init__(self, url: str, key: str) -> None:
         try:
             parts = urlsplit(url)
             usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # brackets without an address, a port that is none
+        except ValueError:  # brackets without an address, or an invalid port
             usable = False
         if not usable:
             raise Refused(f"--url: expected http://HOST:PORT, found {url}")
@@ -40,14 +41,14 @@ class TerminalClient:
         )
 
     def model(self) -> str:
-        """The first model that the key may use. Raises Refused."""
+        """Returns the first model that the key may use. Raises Refused."""
         names = self.models()
         if not names:
             raise Refused("this key may use no model")
         return names[0]
 
     def models(self) -> list[str]:
-        """All models that the key may use. Raises Refused."""
+        """Returns all models that the key may use. Raises Refused."""
         response = self._response("GET", "/v1/models")
         try:
             found = json.loads(response.read(MAX_RESPONSE_BYTES))
@@ -58,7 +59,7 @@ class TerminalClient:
             ) from None
 
     def stream(self, body: dict[str, Any]) -> Iterator[bytes]:
-        """The lines of the stream. Raises Refused."""
+        """Returns the lines of the stream. Raises Refused."""
         try:
             response = self._response("POST", "/v1/chat/completions", json.dumps(body).encode())
         except Refused as refused:
@@ -112,7 +113,7 @@ def _reason(response: HTTPResponse, *, keyed: bool) -> str:
 
 
 class Talk:
-    """`out` is the terminal; `raw`: the stream's own lines are printed."""
+    """A conversation in the terminal `out`. `raw`: print the lines of the stream instead of its text."""
 
     def __init__(
         self, client: TerminalClient, model: str, system: str, out: TextIO, *, raw: bool = False
@@ -125,7 +126,7 @@ class Talk:
         self.messages: list[dict[str, str]] = []
 
     def loop(self, prompt: Callable[[], str]) -> None:
-        """Turn by turn, until there is no more input."""
+        """Read and answer messages until there is no more input."""
         import click
 
         while True:
@@ -145,8 +146,8 @@ class Talk:
                     self._out.write(f"{error}\n")
 
     def say(self, text: str) -> None:
-        """One turn. Ctrl-C ends the answer: what has come of it is part of the conversation. Raises
-        Refused."""
+        """Send one message and print the answer. Ctrl-C stops the answer; the part so far belongs to the
+        conversation. Raises Refused."""
         message = {"role": "user", "content": text}
         body = {"model": self._model, "stream": True, "messages": [*self._system, *self.messages, message]}
         answer = ""
@@ -163,14 +164,14 @@ class Talk:
         except KeyboardInterrupt:
             self._out.write(" [stopped]")
         finally:
-            lines.close()  # type: ignore[attr-defined]  # a generator's
+            lines.close()  # type: ignore[attr-defined]  # it is a generator
             self._out.write("\n")
             self._out.flush()
             if answer:
                 self.messages += [message, {"role": "assistant", "content": answer}]
 
     def _shown(self, line: bytes, waiting: Progress) -> str:
-        """Print what a line brings, and return its text."""
+        """Print the text of a line of the stream, and return it."""
         if self._raw:
             waiting.end()
             self._out.write(harmless(line.decode("utf-8", "replace")))
@@ -186,12 +187,12 @@ class Talk:
 
 
 def text_of(line: bytes) -> tuple[str, str]:
-    """The text that a line of a chat completion's stream brings, and the error that it tells."""
+    """Returns the text in a line of a chat completion's stream, and the error in it; "" for none."""
     if not line.startswith(b"data:"):
         return "", ""
     try:
         data = json.loads(line[5:])
-    except ValueError:  # [DONE] among them
+    except ValueError:  # for example [DONE]
         return "", ""
     if not isinstance(data, dict):
         return "", ""
@@ -210,7 +211,7 @@ def text_of(line: bytes) -> tuple[str, str]:
 
 
 def ends(line: bytes) -> bool:
-    """Returns whether a line says that the answer is complete: its finish reason, or the stream's `[DONE]`."""
+    """Returns whether a line ends the answer: it has a finish reason, or is `[DONE]`."""
     if line.startswith(b"data:") and line[5:].strip() == b"[DONE]":
         return True
     if not line.startswith(b"data:") or b'"finish_reason"' not in line:
@@ -222,8 +223,8 @@ def ends(line: bytes) -> bool:
 
 
 def harmless(text: str) -> str:
-    """Without what could move a terminal's cursor or tell it anything: control characters but for line feeds
-    and tabs."""
+    """Returns the text without control characters other than line feeds and tabs, which could control the
+    terminal."""
     return "".join(character for character in text if character in "\n\t" or not _controls(character))
 
 

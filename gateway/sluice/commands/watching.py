@@ -1,4 +1,4 @@
-"""`sluice status --watch`: the figures of the running gateway, a line a second."""
+"""`sluice status --watch`: prints the figures of the running gateway, one line per second."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ REPEATED = 20
 
 
 def watch(url: str | None, path: str | None) -> None:
-    """Prints until the stream ends (a reload, a restart), and then of the next one, until it cannot be had."""
+    """Print until the stream ends (a reload, a restart), then follow the next stream, until there is none."""
     number, before = 0, -1
     while number > before:
         before = number
@@ -47,7 +47,7 @@ def _overviews(url: str | None, path: str | None) -> Iterator[Any]:
 
 
 def row(found: Any) -> tuple[str, ...]:
-    """The figures of one event, as TITLES names them. Times in seconds; "-": unknown."""
+    """Returns the figures of one event, in the order of TITLES. Times in seconds; "-": unknown."""
     recent = found["recent"] or {}
     figures = [recent.get(name) for name in ("calls", "errors", "retried")]
     times = [recent.get(name) for name in ("first_token_p50", "first_token_p95", "tokens_per_second")]
