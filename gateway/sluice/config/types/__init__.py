@@ -1,5 +1,5 @@
-"""The configuration as types, strict, with every default in sight: a module for each part of the file, and here
-the whole file. `sluice.config.loader` reads it. Everybody else imports the types from here.
+"""The configuration as strict types with all defaults: one module for each part of the file, and here the
+whole file. `sluice.config.loader` reads it. All other code imports the types from here.
 
 Durations are seconds ("2s", "500ms", "1m" or a number), sizes are bytes ("64KiB" or a number), a rate is
 "10/s", "500/min", "20000/h" or "1000000/day". Secrets come as ${VAR}, ${VAR:-default} or ${file:/path}.
@@ -87,28 +87,28 @@ from sluice.config.units import Secret as Secret
 
 
 class Config(Section, frozen=True):
-    """The whole file: who answers (`upstreams`), what callers may name (`aliases`), who may call (`keys`,
-    `jwt`)."""
+    """The whole file: where requests are sent (`upstreams`), the model names that callers use (`aliases`),
+    and who may call (`keys`, `jwt`)."""
 
     upstreams: dict[Name, Upstream]  # provider accounts and servers, by name
-    aliases: dict[AliasName, Alias]  # what callers name as the model
-    keys: tuple[Key, ...] = ()  # who may call, by key
+    aliases: dict[AliasName, Alias]  # model names that callers use, and their targets
+    keys: tuple[Key, ...] = ()  # keys of callers
     jwt: tuple[Issuer, ...] = ()  # issuers whose JWTs are accepted
     tokens: BrowserTokens | None = None  # short-lived tokens for web pages; null: none
     tenants: dict[Name, Tenant] = {}  # limits of all keys of a tenant together
     teams: dict[Name, Team] = {}  # limits of all tenants of a team together
-    server: Server = Server()  # listeners, and what is taken from callers
-    limits: Limits = Limits()  # where limits are counted, and those of everybody
+    server: Server = Server()  # listeners, and bounds of requests
+    limits: Limits = Limits()  # where limits are counted, and limits of all callers together
     state: Secret = Secret("memory")  # conversations: memory, sqlite:PATH, a redis:// or a postgresql:// URL
     retention: Retention = Retention()  # how long conversations are kept
-    responses: Responses = Responses()  # answers that callers want kept
-    encryption: Encryption = Encryption()  # of conversations and of kept responses
+    responses: Responses = Responses()  # where answers of /v1/responses are stored
+    encryption: Encryption = Encryption()  # encryption of stored conversations and responses
     resume: Secret = Secret("memory")  # resumable streams: "memory" or a redis:// / rediss:// / unix:// URL
-    admin: Admin = Admin()  # who may use the admin routes
+    admin: Admin = Admin()  # access to the admin API and its pages
     prices: Prices = Prices()  # what tokens cost
-    usage: UsageReport = UsageReport()  # what usage is kept by
-    models: Models = Models()  # what models take, and what is known of them
+    usage: UsageReport = UsageReport()  # the dimensions that usage is counted by
+    models: Models = Models()  # the table of models
     log: Log = Log()  # what is logged, and how
-    metrics: Metrics = Metrics()  # what metrics are labelled by
+    metrics: Metrics = Metrics()  # labels of metrics, and where metrics are pushed
     tracing: Tracing | None = None  # where traces are sent; null: nowhere
-    records: tuple[Records, ...] = ()  # where records of calls go
+    records: tuple[Records, ...] = ()  # sinks of call records

@@ -1,4 +1,4 @@
-"""The names that callers give as the model, and the targets behind them."""
+"""The model names that callers use, and the targets behind them."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -12,36 +12,37 @@ from sluice.config.units import Seconds
 
 
 class Canary(Section, frozen=True):
-    """Callers for whom a target's weight is `weight`: those with one of `keys`, or whose `header` has this
-    value."""
+    """Callers for whom a target has another `weight`: those with one of `keys`, and those who send `header`
+    with this value."""
 
     weight: Annotated[float, Meta(ge=0, le=10**6)]  # the weight for these callers
     keys: tuple[str, ...] = ()  # ids of keys
-    header: str | None = None  # "x-canary: yes"
+    header: str | None = None  # a header with its value, such as "x-canary: yes"
 
 
 class Target(Fitted, frozen=True, kw_only=True):
-    """One model of one upstream. Nothing goes to a target of weight 0 unless nothing else is left.
+    """One model of one upstream. A target of weight 0 is used only if no other target is left.
 
-    `drop`, `rename`, `default`, `force` and `roles` change requests to it, after its upstream's.
+    `drop`, `rename`, `default`, `force` and `roles` change requests to this target, after those of its
+    upstream.
     """
 
-    upstream: str  # its name in upstreams
+    upstream: str  # the name of its upstream
     model: str  # the model as the provider names it; * in it: what the caller's name has in place of the alias's *
     weight: Annotated[float, Meta(ge=0, le=10**6)] = (
-        1.0  # its share of the calls of its tier; 0: only where nothing else is left
+        1.0  # its share of the calls of its tier; 0: only used if no other target is left
     )
-    timeouts: Timeouts | None = None  # in place of the upstream's
-    context: Count | None = None  # tokens that the model takes; null: not known, never a reason to skip it
-    vision: bool = True  # whether it takes images
-    tools: bool = True  # whether it takes tools
+    timeouts: Timeouts | None = None  # deadlines, instead of the upstream's
+    context: Count | None = None  # the context size of the model in tokens; null: unknown, no limit
+    vision: bool = True  # whether the model accepts images
+    tools: bool = True  # whether the model accepts tools
     prefill: bool = (
-        False  # it continues an assistant message that ends the request (Claude from 4.6 on never does)
+        False  # whether it continues an assistant message that ends the request (Claude from 4.6 on does not)
     )
     price: Annotated[float, Meta(ge=0, le=10**6)] | None = (
-        None  # of a million tokens, in any unit, for the strategy `cheapest`
+        None  # price of a million tokens, in any unit, for the strategy `cheapest`
     )
-    canary: Canary | None = None  # callers for whom its weight differs
+    canary: Canary | None = None  # callers for whom the weight differs
 
 
 Strategy = Literal[
@@ -57,13 +58,13 @@ Strategy = Literal[
 
 
 class Tier(Section, frozen=True):
-    """Targets of the same rank. `affinity` keeps calls that share a session, key or prompt prefix on one
-    target."""
+    """Targets that are tried before those of the next tier. `affinity` sends calls that share a session, key
+    or prompt prefix to one target."""
 
     targets: tuple[Target, ...]  # the targets of this tier
     strategy: Strategy = "weighted"  # the order in which they are tried
     affinity: Literal["session", "key", "prefix"] = (
-        "session"  # what keeps callers at one target, for the strategy affinity
+        "session"  # what calls must share to go to the same target, for the strategy affinity
     )
 
 
@@ -78,96 +79,102 @@ def targets_of(tier: tuple[Target, ...] | Tier) -> tuple[Target, ...]:
 
 
 class History(Section, frozen=True):
-    """The part of a conversation that the model gets: the most recent messages within both bounds."""
+    """The part of a stored conversation that is sent to the model: its latest messages within both bounds."""
 
     messages: Annotated[int, Meta(ge=0, le=10**9)] = 30  # messages of the history at most
     tokens: Count = 16_000  # tokens of the history at most, estimated; null: no bound
 
 
 class Retry(Section, frozen=True):
-    """After a server error the same target is tried again, `backoff` later; a Retry-After up to the bound is
-    waited out."""
+    """After a server error the same target is tried again, `backoff` later. A Retry-After of at most
+    `retry_after_wait` is waited for."""
 
-    same_target: Annotated[int, Meta(ge=0, le=5)] = 1  # further tries at one target
-    backoff: Seconds = Seconds(0.1)  # the wait before a further try, doubling, at random within it
+    same_target: Annotated[int, Meta(ge=0, le=5)] = 1  # most retries at one target
+    backoff: Seconds = Seconds(
+        0.1
+    )  # the longest wait before the first retry, doubling; each wait is random within it
     retry_after_wait: Seconds = Seconds(2)  # the longest Retry-After that is waited out
 
 
 class Hedge(Section, frozen=True):
-    """Send to a second target, too, when the first has no content after `after`; null: after its own 95th
-    percentile."""
+    """Send a call to a second target, too, if the first has sent no content after `after`; null: after the
+    95th percentile of its time to the first token."""
 
     after: Seconds | None = None  # time without content; null: the 95th percentile of the first target
 
 
 class Shadow(Section, frozen=True):
-    """Send a share of the calls to another target, too, and throw its answer away; only metrics see it."""
+    """Send a share of the calls to another target, too, and discard its answers; only metrics count them."""
 
-    upstream: str  # its name in upstreams
+    upstream: str  # the name of its upstream
     model: str  # the model as the provider names it
     share: Annotated[float, Meta(gt=0, le=1)]  # share of the calls that are copied
 
 
 class Interceptor(Section, frozen=True):
-    """A plugin that wraps an alias's calls. Every other key beside its name is one of its options.
+    """A plugin that wraps the calls of an alias. All keys beside `name` are options of the plugin.
 
-    `options` are these as they were validated: never a key of the file.
+    `options` has the validated options: it is not a key of the file.
     """
 
-    name: str  # what the plugin is called where it is installed
+    name: str  # the name of the installed plugin
     options: dict[str, Any] = {}  # the plugin's own options
 
 
 class Stage(Section, frozen=True):
-    """A plugin that sees an alias's answers, and may change them. Every other key beside its name is one of
-    its options.
+    """A plugin that processes the answers of an alias. All keys beside `name` are options of the plugin.
 
-    `options` are these as they were validated: never a key of the file.
+    `options` has the validated options: it is not a key of the file.
     """
 
-    name: str  # what the plugin is called where it is installed
+    name: str  # the name of the installed plugin
     options: dict[str, Any] = {}  # the plugin's own options
 
 
 class Alias(Section, frozen=True):
-    """A name that callers give as the model: tiers are tried in order. A tier is a list of targets, or a
-    section with a strategy."""
+    """A model name that callers use. Its tiers are tried in order. A tier is a list of targets, or a section
+    with a strategy."""
 
     tiers: tuple[
         tuple[Target, ...] | Tier, ...
     ]  # lists of targets: the first that can answers, the others are its fallbacks
-    system: str = ""  # a system prompt before the messages of widgets
-    history: History = History()  # what of a conversation is sent again
-    max_message_chars: Count = 4000  # characters of one message of a widget
-    heartbeat: Seconds | None = Seconds(15)  # silence after which a stream gets a sign of life; null: never
+    system: str = ""  # a system prompt that is put before the messages of chat widgets
+    history: History = History()  # the part of a conversation that is sent with each turn
+    max_message_chars: Count = 4000  # most characters of one message of a chat widget
+    heartbeat: Seconds | None = Seconds(
+        15
+    )  # silence after which a heartbeat is sent in a stream; null: never
     report_model: Literal["target", "alias"] = "target"  # whether callers see the target's model or the alias
-    timeout: Seconds | None = None  # the whole call, all attempts together
-    retry: Retry = Retry()  # tries at the same target
+    timeout: Seconds | None = None  # deadline of the whole call, with all attempts; null: none
+    retry: Retry = Retry()  # retries at the same target
     recovery: Literal["error", "continue"] | None = (
-        None  # of a cut stream; null: continue where another target exists
+        None  # on a broken stream; null: continue where another target exists
     )
-    fall_back_on_content_policy: bool = False  # else the refusal is passed on
+    fall_back_on_content_policy: bool = False  # whether a content policy refusal leads to another target
     unsupported: Literal["refuse", "drop"] | None = (
-        None  # fields that no target can express; null: drop preferences alone
+        None  # fields that no target supports; null: drop preferences, refuse others
     )
-    on_disconnect: Literal["cancel", "finish"] = "cancel"  # what becomes of a call whose client leaves
-    finish_limit: Seconds = Seconds(60)  # with `finish`: for so long after the client has left
+    on_disconnect: Literal["cancel", "finish"] = "cancel"  # what happens to a call whose client disconnects
+    finish_limit: Seconds = Seconds(60)  # with `finish`: how long such a call may continue
     hedge: Hedge | None = None  # a second target beside a slow first one; null: never
     shadow: Shadow | None = None  # a target that gets a copy of calls; null: none
     resumable: bool = False  # whether clients can resume streams
     resume_window: Seconds = Seconds(300)  # how long a finished stream can be resumed
-    limits: CallLimits = CallLimits()  # of all its calls together
-    queue: Queue | None = None  # wait in place of an immediate 429; null: do not
-    interceptors: tuple[Interceptor, ...] = ()  # plugins around its calls, the outermost first
-    stages: tuple[Stage, ...] = ()  # plugins that its answers pass, in this order
-    log_content: Content | None = (
-        None  # what call records and pages have of its calls' texts; null: as log.content
+    limits: CallLimits = CallLimits()  # limits of all its calls together
+    queue: Queue | None = (
+        None  # a queue for calls that exceed a limit, instead of an immediate 429; null: none
     )
-    expand: bool = False  # lists of models have what its upstream lists, in place of the *
+    interceptors: tuple[Interceptor, ...] = ()  # plugins around its calls, the outermost first
+    stages: tuple[Stage, ...] = ()  # plugins that process its answers, in this order
+    log_content: Content | None = (
+        None  # whether call records and pages contain the texts of its calls; null: as log.content
+    )
+    expand: bool = False  # whether lists of models contain the upstream's models in place of the *
 
     @property
     def continues(self) -> bool:
-        """Whether a stream that is cut goes on with a target: by default where there is another one."""
+        """Whether another target continues a stream that breaks: by default if the alias has another
+        target."""
         if self.recovery is not None:
             return self.recovery == "continue"
         return sum(len(targets_of(tier)) for tier in self.tiers) > 1

@@ -1,4 +1,5 @@
-"""Providers' accounts and servers: how they are reached, watched, and what they are sent."""
+"""Upstreams: provider accounts and servers; how they are reached and monitored, and how requests to them
+change."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,123 +11,129 @@ from sluice.config.units import Bytes, Seconds, Secret
 
 
 class Timeouts(Section, frozen=True):
-    """Deadlines by phase, in seconds. `total` null: none.
+    """Timeouts of one attempt by phase, in seconds.
 
-    `whole`: of an answer in one piece, in place of `headers`, `first_token` and `idle`.
+    `whole`: for an answer that is not streamed, instead of `headers`, `first_token` and `idle`.
     """
 
-    connect: Seconds = Seconds(2)  # DNS, TCP and TLS together
-    headers: Seconds = Seconds(30)  # from the request to the head of the answer
-    first_token: Seconds = Seconds(30)  # from the head to the first content
+    connect: Seconds = Seconds(2)  # for DNS, TCP and TLS together
+    headers: Seconds = Seconds(30)  # from the request to the headers of the answer
+    first_token: Seconds = Seconds(30)  # from the headers to the first content
     idle: Seconds = Seconds(30)  # between two pieces of content
     whole: Seconds = Seconds(300)  # for an answer in one piece, in place of headers, first_token and idle
-    total: Seconds | None = None  # one attempt altogether; null: none
+    total: Seconds | None = None  # for one attempt altogether; null: none
 
 
 class Breaker(Section, frozen=True):
-    """When a target gets no calls: after `failures` in a row or a share of them, for `open_for`, doubling to
-    `open_max`."""
+    """The circuit breaker of a target. After `failures` in a row, or at `error_rate`, it gets no calls for
+    `open_for`, which doubles up to `open_max`."""
 
     failures: Count = 5  # failures in a row that open it
-    error_rate: Annotated[float, Meta(gt=0, le=1)] | None = 0.5  # of at least 20 calls within 30 s
-    open_for: Seconds = Seconds(5)  # how long it stays open at first; doubles with each failed try
-    open_max: Seconds = Seconds(15)  # the longest that it stays open
+    error_rate: Annotated[float, Meta(gt=0, le=1)] | None = (
+        0.5  # share of failures that opens it, of at least 20 calls within 30 s; null: none
+    )
+    open_for: Seconds = Seconds(5)  # how long it stays open at first; doubled after each failed try
+    open_max: Seconds = Seconds(15)  # the longest time that it stays open
 
 
 class Probe(Section, frozen=True):
-    """GET `path` (below base_url) of the upstream at intervals; it spends no tokens, and any answer below 500
+    """Health checks of the upstream by GET `path` (below base_url). They use no tokens; any status below 500
     means healthy."""
 
-    path: str = "/models"  # below base_url
+    path: str = "/models"  # the path below base_url
     every: Seconds = Seconds(10)  # time between two probes
 
 
 class Pods(Section, frozen=True):
-    """The servers of an upstream that is several: pods of vLLM or SGLang with the same models, each asked by
-    its own address.
+    """The servers of an upstream that has several: pods of vLLM or SGLang with the same models. Requests are
+    sent to the address of a single server.
 
-    Their queues are what the strategies `queue_depth` and `prefix_cache` go by.
+    The strategies `queue_depth` and `prefix_cache` choose a server by the servers' queues.
     """
 
     addresses: tuple[
         str, ...
-    ] = ()  # host:port of each; none: all addresses of base_url's host (a headless service)
-    resolve: Seconds = Seconds(2)  # how often these addresses are looked up
-    metrics: str | None = "/metrics"  # path of each server's metrics (Prometheus); null: it has none
-    every: Seconds = Seconds(0.5)  # how often these are read, by each process
-    stale: Seconds = Seconds(3)  # older figures are ignored
-    max: Annotated[int, Meta(ge=1, le=1024)] = 256  # servers that are used at most
-    header: bool = False  # answers name the server that was asked, in x-sluice-pod
+    ] = ()  # host:port of each server; empty: all addresses of base_url's host (a headless service)
+    resolve: Seconds = Seconds(2)  # time between two lookups of these addresses
+    metrics: str | None = "/metrics"  # path of each server's Prometheus metrics; null: it has none
+    every: Seconds = Seconds(0.5)  # time between two reads of the metrics, by each process
+    stale: Seconds = Seconds(3)  # older metrics are ignored
+    max: Annotated[int, Meta(ge=1, le=1024)] = 256  # most servers that are used
+    header: bool = False  # whether answers name the server in x-sluice-pod
 
 
 class Picker(Section, frozen=True):
-    """An endpoint picker (llm-d, Gateway API inference extension): says for each request which servers are to
-    be asked.
+    """An endpoint picker (llm-d, Gateway API inference extension), which chooses the servers for each
+    request.
 
-    It is asked by gRPC (Envoy's external processing).
+    The gateway calls it by gRPC (Envoy's external processing).
     """
 
     address: str  # host:port of its gRPC service
-    tls: bool = False  # whether it is spoken to in TLS
-    ca: str | None = (
-        None  # a file of certificates (PEM) that its own may come from; null: the system's authorities
-    )
-    verify: bool = True  # false: any certificate will do, as pickers make their own at the start
-    timeout: Seconds = Seconds(10)  # for its answer; a picker may hold requests back until a server has room
+    tls: bool = False  # whether the connection uses TLS
+    ca: str | None = None  # a file of CA certificates (PEM) for its certificate; null: the system's
+    verify: bool = True  # whether its certificate is verified; pickers generate their own at the start
+    timeout: Seconds = Seconds(
+        10
+    )  # for its answer; a picker may hold requests back until a server has capacity
     when_down: Literal["refuse", "service"] = (
-        "refuse"  # without its answer: the next target, or base_url's own address
+        "refuse"  # without its answer: refuse (the next target is tried), or service (base_url's own address)
     )
     networks: tuple[str, ...] | None = (
-        None  # where its servers are, [10.8.0.0/14]; others get no request; null: anywhere
+        None  # the networks of its servers, [10.8.0.0/14]; servers elsewhere get no request; null: anywhere
     )
 
 
 class Fitted(Section, frozen=True, kw_only=True):
-    """Changes to requests, beside what the table of models says (config/models.yaml). Fields are named as in
-    OpenAI's dialect, whatever the upstream speaks; "messages.x" is a field of messages. A null, or "!" before
-    a name of `drop`, takes a rule of the table (or the upstream's) away.
+    """Changes to requests, in addition to those of the table of models (config/models.yaml). Fields are named
+    as in OpenAI's dialect, whatever the upstream speaks; "messages.x" is a field of messages. A null, or "!"
+    before a name in `drop`, removes a rule of the table (or of the upstream).
 
-    `drop`: fields that are left out. `rename`: other names for them. `default`: fields where the caller gives
-    none. `force`: fields whatever the caller gives. `roles`: other names of messages' roles.
+    `drop`: fields that are left out. `rename`: new names of fields. `default`: values of fields that the
+    caller does not send. `force`: values of fields, whatever the caller sends. `roles`: new names of the
+    roles of messages.
     """
 
-    drop: tuple[str, ...] = ()  # fields of a request that are left out
-    rename: dict[str, str | None] = {}  # fields of a request that go under another name
-    default: dict[str, Any] = {}  # fields that a request gets where it lacks them
-    force: dict[str, Any] = {}  # fields that every request gets
-    roles: dict[str, str | None] = {}  # roles of messages that go under another name
+    drop: tuple[str, ...] = ()  # request fields that are left out
+    rename: dict[str, str | None] = {}  # new names of request fields
+    default: dict[str, Any] = {}  # values of request fields that a request lacks
+    force: dict[str, Any] = {}  # values of request fields, whatever the caller sends
+    roles: dict[str, str | None] = {}  # new names of the roles of messages
 
 
 class Credential(Section, frozen=True):
-    """One account of an upstream. Every other key beside these is an option of its kind.
+    """One account of an upstream. All other keys are options of its kind.
 
-    `options` are these as they were validated: never a key of the file.
+    `options` has the validated options: it is not a key of the file.
     """
 
-    kind: str = "static"  # where its key or token comes from: static, file, or a plugin's
-    name: Name | None = None  # what metrics and logs call it; default: its number, from 1
+    kind: str = "static"  # the kind of credentials: static, file, or a plugin's
+    name: Name | None = None  # its name in metrics and logs; default: its number, from 1
     weight: Annotated[float, Meta(ge=0, le=10**6)] = (
-        1.0  # its share of the requests; 0: only where no other is usable
+        1.0  # its share of the requests; 0: only used if no other is usable
     )
     options: dict[str, Any] = {}  # the kind's own options
 
 
 class UpstreamTls(Section, frozen=True):
-    """TLS to an https upstream. Files that are replaced are used by new connections, without a restart.
+    """TLS to an https upstream. When the files are replaced, new connections use the new ones, without a
+    restart.
 
-    `system_store` null: the system's authorities are believed where no `ca` is given. `cert` may hold the
-    key, too.
+    `system_store` null: the CA certificates of the system are trusted if no `ca` is set. `cert` may contain
+    the key, too.
     """
 
-    ca: str | None = None  # a file of certificates (PEM or DER) whose upstreams are believed
-    system_store: bool | None = None  # also believe the system's authorities; null: only where no ca is given
-    cert: str | None = None  # a file with the certificate that we show (PEM, with its chain)
-    key: str | None = None  # a file with the key of cert (PEM); null: it is in cert, too
-    key_password: Secret | None = None  # of an encrypted key
-    server_name: str | None = (
-        None  # the name that is asked for (SNI) and checked, in place of the address's host
+    ca: str | None = None  # a file of CA certificates (PEM or DER) for the certificates of upstreams
+    system_store: bool | None = (
+        None  # whether the system's CA certificates are trusted, too; null: only if no ca is set
     )
-    min_version: Literal["1.2", "1.3"] = "1.2"  # the oldest version of TLS that is spoken
+    cert: str | None = None  # a file with the client certificate (PEM, with its chain)
+    key: str | None = None  # a file with the key of cert (PEM); null: it is in cert, too
+    key_password: Secret | None = None  # password of an encrypted key
+    server_name: str | None = (
+        None  # the server name that is requested (SNI) and verified; null: the host of the address
+    )
+    min_version: Literal["1.2", "1.3"] = "1.2"  # the oldest accepted version of TLS
 
     @property
     def uses_system_store(self) -> bool:
@@ -134,42 +141,43 @@ class UpstreamTls(Section, frozen=True):
 
 
 class Upstream(Fitted, frozen=True, kw_only=True):
-    """One provider account or server. Every other key beside these is an option of the backend (base_url,
-    api_key …).
+    """One provider account or server. All other keys are options of the backend (base_url, api_key …).
 
-    `drop`, `rename`, `default`, `force` and `roles` change requests to it. Never keys of the file: `options`,
-    the backend's options as they were validated, for showing the configuration only; `vendor`, the one that
+    `drop`, `rename`, `default`, `force` and `roles` change requests to it. Not keys of the file: `options`,
+    the validated options of the backend, only for showing the configuration; `vendor`, the vendor that
     `backend` names.
     """
 
     backend: str  # the dialect that it speaks: openai, anthropic, ollama, echo, or a plugin's; or a vendor: groq, deepseek …
     timeouts: Timeouts = Timeouts()  # deadlines by phase
     breaker: Breaker = Breaker()  # when its targets get no calls
-    probe: Probe | None = None  # a cheap request every so often; null: none
-    pods: Pods | None = (
-        None  # the servers that it consists of, each asked by itself; null: one address, whatever is behind it
+    probe: Probe | None = None  # periodic health checks; null: none
+    pods: Pods | None = None  # the servers that it consists of, each addressed by itself; null: one address
+    picker: Picker | None = None  # an endpoint picker that chooses a server for each request; null: none
+    max_connections: Count = (
+        1024  # most connections, open or opening (for pods: to each); further calls wait for one
     )
-    picker: Picker | None = None  # who says for each request which of its servers are asked; null: nobody
-    max_connections: Count = 1024  # open and opening ones (of pods: to each); further calls wait for one
     max_connection_age: Seconds | None = Seconds(
         600
-    )  # older ones get no further call, so new addresses are seen; null: any
+    )  # older connections get no further call, so that new addresses are used; null: no bound
     rate_headers: bool = (
-        True  # calls go to another target while its answers say that nothing remains of a limit
+        True  # whether calls go to another target while its answers report that a rate limit is used up
     )
-    max_before_content: Bytes = Bytes(1 << 20)  # of a stream, before its first content
-    max_answer: Bytes = Bytes(64 << 20)  # of an answer whose caller wants it in one piece
+    max_before_content: Bytes = Bytes(1 << 20)  # most bytes of a stream before its first content
+    max_answer: Bytes = Bytes(64 << 20)  # most bytes of an answer that is not streamed
     proxy: Secret | None = (
-        None  # to tunnel through: http, https, socks5 or socks5h://[user:password@]host:port; "env"; null
+        None  # http, https, socks5 or socks5h://[user:password@]host:port; "env": of the environment; null: none
     )
-    tls: UpstreamTls = UpstreamTls()  # whom of https upstreams we believe, and the certificate that we show
-    limits: CallLimits = CallLimits()  # of all calls to it: a target whose limits are used up is skipped
+    tls: UpstreamTls = UpstreamTls()  # TLS to https upstreams
+    limits: CallLimits = (
+        CallLimits()
+    )  # limits of all calls to it: a target whose limits are used up is skipped
     forward: dict[
         str, Literal["any"] | tuple[str, ...]
-    ] = {}  # the callers' headers that it gets, with the values that may be
+    ] = {}  # headers of callers that are passed on, with the allowed values
     credentials: (
         Credential | tuple[Credential, ...]
-    ) = ()  # in place of the backend's api_key: one account, or several
+    ) = ()  # one or several accounts, instead of the backend's api_key
     options: dict[str, Any] = {}  # the backend's own options
     vendor: str = ""  # the vendor that backend names
 
@@ -184,6 +192,6 @@ def credentials_of(upstream: Upstream) -> tuple[Credential, ...]:
 
 
 def heeds_limits(upstream: Upstream) -> bool:
-    """Returns whether the rate headers of its answers are about the target: with several accounts they are
-    about the one that was used."""
+    """Returns whether rate limit headers of its answers apply to the whole upstream: with several accounts
+    they only apply to the one that was used."""
     return upstream.rate_headers and len(credentials_of(upstream)) < 2

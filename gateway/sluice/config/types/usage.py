@@ -8,29 +8,29 @@ from sluice.config.types.values import Name, Section
 
 
 class Tag(Section, frozen=True):
-    """A tag that calls give themselves, by which usage is counted: in a header, or in `metadata` of its body.
+    """A tag that callers set, by which usage is counted: in a header, or in `metadata` of the body.
 
-    The header goes before the metadata. Values beyond `values`, or beyond `most` a day, count as "other".
+    The header takes precedence. Values that are not in `values`, or exceed `most` a day, count as "other".
     """
 
-    header: str | None = None  # the request header that has the value
-    metadata: str | None = None  # the field of the body's metadata that has it
-    values: tuple[str, ...] = ()  # the only values that are kept apart; default: any
-    most: Annotated[int, Meta(ge=1, le=10_000)] = 1000  # values that each process keeps apart a day
+    header: str | None = None  # the request header with the value
+    metadata: str | None = None  # the field with the value in the metadata of the body
+    values: tuple[str, ...] = ()  # the only values that are counted separately; default: any
+    most: Annotated[int, Meta(ge=1, le=10_000)] = 1000  # values per day that each process counts separately
 
 
 class UsageReport(Section, frozen=True):
-    """The dimensions that usage is counted by, beside the day, the key, the tenant, the alias and the model."""
+    """The dimensions that usage is counted by, in addition to day, key, tenant, alias and model."""
 
     hourly_days: Annotated[int, Meta(ge=0, le=400)] = (
-        8  # days for which it is also kept by the hour; 0: not at all
+        8  # days for which usage is also stored by the hour; 0: not at all
     )
-    tags: dict[Name, Tag] = {}  # what calls say of themselves, by the name in reports (tag:NAME)
+    tags: dict[Name, Tag] = {}  # tags of calls, by their name in reports (tag:NAME)
 
 
 MAX_PRICE = 1_000_000
-"""US dollars for a million tokens: a dollar for each. What is more is a mistake, or a price for a single
-token."""
+"""The largest price, in US dollars for a million tokens: a dollar for each. A larger one must be a
+mistake."""
 
 
 class Rates(Section, frozen=True):
@@ -40,43 +40,56 @@ class Rates(Section, frozen=True):
 
     input: Annotated[float, Meta(ge=0, le=MAX_PRICE)]  # US dollars for a million tokens of input
     output: Annotated[float, Meta(ge=0, le=MAX_PRICE)]  # US dollars for a million tokens of output
-    cached_input: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = None  # likewise; default: as input
-    written_input: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = None  # likewise; default: as input
-    written_input_1h: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = (
-        None  # likewise; default: as written_input
+    cached_input: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = (
+        None  # US dollars for a million tokens read from the prompt cache; default: as input
     )
-    reasoning: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = None  # likewise; default: as output
+    written_input: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = (
+        None  # US dollars for a million tokens written to the prompt cache; default: as input
+    )
+    written_input_1h: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = (
+        None  # US dollars for a million tokens written to it for an hour; default: as written_input
+    )
+    reasoning: Annotated[float, Meta(ge=0, le=MAX_PRICE)] | None = (
+        None  # US dollars for a million tokens of reasoning; default: as output
+    )
 
 
 class LongPrompt(Rates, frozen=True, kw_only=True):
-    """What all tokens of a call cost whose prompt has more than `above` tokens, those from a cache included."""
+    """Prices of all tokens of a call whose prompt has more than `above` tokens, including those from a
+    cache."""
 
-    above: Annotated[int, Meta(ge=1, le=1_000_000_000)]  # tokens of the prompt
+    above: Annotated[
+        int, Meta(ge=1, le=1_000_000_000)
+    ]  # the price applies to prompts of more tokens than this
 
 
 class Price(Rates, frozen=True, kw_only=True):
-    """What a model's tokens cost. `long_prompts`: other rates for calls with long prompts; of several the one with
-    the largest `above` that the prompt exceeds. `since`: a date."""
+    """Prices of a model's tokens. `long_prompts`: other prices for calls with long prompts; of several, the
+    one with the largest `above` that the prompt exceeds applies. `since`: a date."""
 
-    long_prompts: tuple[LongPrompt, ...] = ()  # what calls with long prompts cost
-    since: str | None = None  # the first day that it holds
+    long_prompts: tuple[LongPrompt, ...] = ()  # prices of calls with long prompts
+    since: str | None = None  # the first day on which it applies
 
 
 class Prices(Section, frozen=True):
-    """Prices of tokens: `file` (default: the table that comes with the gateway), `models` before it.
+    """Prices of tokens: `file` (default: the table that is part of Sluice), and `models`, which takes
+    precedence.
 
-    A model is named "upstream/model" or "model". `unknown`: a call whose model has no price goes on, or is
-    refused. `header`: answers say what they cost (whole ones; streams say it in their log line and usage).
+    A model is named "upstream/model" or "model". `unknown`: whether a call whose model has no price is
+    allowed or refused. `header`: whole answers have their cost in a header (for streams it is in the log line
+    and in usage).
     """
 
-    file: str | None = None  # a table in place of the one that comes along
-    models: dict[Name, Price | tuple[Price, ...]] = {}  # prices that go before the table's, by model
-    unknown: Literal["allow", "refuse"] = "allow"  # whether calls to models without a price go on
+    file: str | None = None  # a table instead of the one that is part of Sluice
+    models: dict[
+        Name, Price | tuple[Price, ...]
+    ] = {}  # prices by model, which take precedence over the table
+    unknown: Literal["allow", "refuse"] = "allow"  # whether calls to models without a price are allowed
     header: bool = False  # whether answers have their cost in a header
 
 
 class Models(Section, frozen=True):
-    """The table of models and of the fields that they take: `file` in place of the table that comes with the
-    gateway."""
+    """The table of models and the request fields that they accept: `file` replaces the table that is part of
+    Sluice."""
 
-    file: str | None = None  # a table in place of the one that comes along (sluice models update --to)
+    file: str | None = None  # a table instead of the one that is part of Sluice (sluice models update --to)

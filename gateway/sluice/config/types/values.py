@@ -1,4 +1,4 @@
-"""Kinds of values that several sections have, and the base of all sections."""
+"""Types of values that several sections use, and the base class of all sections."""
 
 from typing import Annotated, Literal
 
@@ -33,8 +33,8 @@ Address = Annotated[
     Meta(description='host:port in quotes, such as "127.0.0.1:8080", "[::1]:8080" or ":8080"; or unix:/path'),
 ]
 Content = Literal["none", "hash", "full"]
-"""What call records have of a prompt's and an answer's text, from the strictest on."""
+"""What call records contain of the texts of prompts and answers; the strictest first."""
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A section of the file: an option that it does not name is an error."""
+    """A section of the file: an unknown option in it is an error."""
