@@ -124,7 +124,7 @@ def cli() -> None:
 @click.option(
     "--workers",
     metavar="N|auto",
-    help="Processes on one port; auto: one a processor. Default: server.workers.",
+    help="Number of worker processes; auto: one per processor. Default: server.workers.",
 )
 def serve(path: str | None, workers: str | None) -> None:
     """Run the gateway. SIGHUP reloads the configuration, SIGUSR2 replaces the workers, SIGTERM drains the
@@ -180,7 +180,7 @@ def _read(path: str | None) -> "Loaded":
         return load(file)
 
 
-def _near(name: str, there: Iterable[str]) -> str:
+def _suggestions(name: str, there: Iterable[str]) -> str:
     """Returns the end of an error message about an unknown name: a similar name, or the names that exist."""
     from sluice.config.problems import suggestion
 
@@ -245,7 +245,10 @@ def status(url: str | None, path: str | None, watch: bool) -> None:
 @click.option("--alias", required=True, help="The alias that the call would name.")
 @click.option("--config", "path", metavar="PATH", help="Default: as for serve.")
 @click.option(
-    "--request", "request_file", metavar="FILE", help="The body of a request, to judge by what it needs."
+    "--request",
+    "request_file",
+    metavar="FILE",
+    help="A file with a request body; targets must support what it needs.",
 )
 def explain(alias: str, path: str | None, request_file: str | None) -> None:
     """Print the targets that a request to ALIAS would be sent to, in order, with deadlines and reasons, and
@@ -260,7 +263,7 @@ def explain(alias: str, path: str | None, request_file: str | None) -> None:
 
     loaded = _read(path)
     if alias not in loaded.config.aliases:
-        _fail(f"sluice: there is no alias {alias}{_near(alias, loaded.config.aliases)}")
+        _fail(f"sluice: there is no alias {alias}{_suggestions(alias, loaded.config.aliases)}")
     try:
         chat = request_in(Path(request_file)) if request_file else None
     except BadRequest as error:
@@ -419,7 +422,7 @@ def token() -> None:
 
 @token.command()
 @click.option("--config", "path", metavar="FILE", help="Default: as for serve.")
-@click.option("--key", "key_id", required=True, metavar="ID", help="The key in whose name it is minted.")
+@click.option("--key", "key_id", required=True, metavar="ID", help="Id of the key that mints it.")
 @click.option("--origin", required=True, metavar="URL", help="The page's origin: one of the key's.")
 @click.option("--alias", help="Default: the key's default alias.")
 @click.option("--session-prefix", metavar="TEXT", help="Default: a random one.")
@@ -443,7 +446,7 @@ def mint(
     owner = authenticator.key(key_id)
     if owner is None:
         enabled = [key.id for key in config.keys if key.enabled]
-        _fail(f"sluice: there is no key {key_id} that may be used{_near(key_id, enabled)}")
+        _fail(f"sluice: there is no key {key_id} that may be used{_suggestions(key_id, enabled)}")
     try:
         minted = authenticator.mint(owner, TokenRequest(origin, alias, session_prefix, seconds))
     except GatewayError as error:

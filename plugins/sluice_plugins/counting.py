@@ -19,7 +19,7 @@ from sluice.wire.upstream_errors import reported_error
 from sluice_plugins.decoding import MALFORMED
 
 MAX_ANSWER = 1 << 20
-"""Bytes of an answer, which is one number."""
+"""Most bytes of an answer, which is one number."""
 MAX_ERROR = 64 << 10
 """Bytes at the start of an answer that are searched for an error."""
 

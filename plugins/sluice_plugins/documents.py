@@ -5,9 +5,9 @@ from sluice.errors import UpstreamGarbled
 from sluice.model.events import StreamEvent
 
 MAX_DOCUMENT = 64 << 20
-"""Bytes of a whole answer."""
+"""Most bytes of a whole answer."""
 BLANK = 1024
-"""Bytes of white space that may stand before an answer."""
+"""Most bytes of white space before an answer."""
 WHITE = b" \t\r\n\xef\xbb\xbf"
 """JSON's white space, and the bytes of a byte order mark."""
 

@@ -12,7 +12,7 @@ from sluice.wire.sse import Event, EventStream
 
 _SPACE = b" \t\r\n\xef\xbb\xbf"
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
-"""Beginnings of lines of server-sent events."""
+"""How lines of server-sent events begin."""
 
 
 class _Document:

@@ -24,9 +24,9 @@ from sluice.model.chat import Message, Text, ToolCall
 NO_RESULT = (
     "There is no result of this call: it was interrupted, or its result was lost. It may have had its effect."
 )
-"""The result of a call that has none."""
+"""The text of the result that is inserted for a call without a result."""
 LOST = "The result of a tool call that is not in this conversation:"
-"""What stands before a result that is of no call, or another one of a call."""
+"""The text before a result without a call, or a second result of a call, that becomes a user message."""
 
 
 def results_first(messages: Sequence[Message]) -> Sequence[Message]:

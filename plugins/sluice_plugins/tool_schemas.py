@@ -57,12 +57,12 @@ def plain_tool(tool: Tool) -> tuple[str, Schema]:
     if not branches:
         return tool.description, schema
     for name, given in branches.items():
-        _gather(schema, given if type(given) is list else [], every=name == "allOf")
+        _merge(schema, given if type(given) is list else [], every=name == "allOf")
     rule = f"{_MUST} {msgspec.json.encode(branches).decode()}"
     return f"{tool.description}\n\n{rule}" if tool.description else rule, schema
 
 
-def _gather(schema: Schema, branches: Sequence[Any], *, every: bool) -> None:
+def _merge(schema: Schema, branches: Sequence[Any], *, every: bool) -> None:
     """Merges the branches' properties into the schema. `every`: all branches apply (allOf), else one of
     them."""
     properties = dict(schema["properties"])

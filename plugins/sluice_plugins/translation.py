@@ -16,12 +16,12 @@ from sluice.wire.dataurl import Inline, inline_data, is_http
 from sluice.wire.fields import check_fields
 
 FAILED = "Error: "
-"""Stands before the result of a tool that failed, in dialects without a field for that, unless it begins with
-that word."""
+"""Put before the result of a tool that failed, in dialects without a field for that, unless the result begins
+with this word."""
 SHOWN = "(The content of this tool's result follows.)"
-"""The text of a result that has none, where its images and files follow in a user's message."""
+"""The text of a result without text, whose images and files follow in a user message."""
 OF_TOOLS = "From the tools' results:"
-"""How such a message begins."""
+"""The first text of that user message."""
 
 
 class JSONSchema(msgspec.Struct):
@@ -108,7 +108,7 @@ def json_object(arguments: str) -> Raw:
 
 
 UNREADABLE = "unreadable_arguments"
-"""The name under which arguments that are no JSON object stand in one."""
+"""The member that holds arguments that are not a JSON object."""
 
 
 def arguments_object(arguments: str) -> Raw:

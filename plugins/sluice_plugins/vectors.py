@@ -19,7 +19,7 @@ from sluice_plugins.documents import BodyDecoder
 
 Value = dict[str, Any]
 MAX_ERROR = 64 << 10
-"""Bytes of a document that may be read as an error."""
+"""The longest document, in bytes, that is searched for an error."""
 PURPOSES: Mapping[str, str] = {
     "RETRIEVAL_QUERY": "search_query",
     "QUESTION_ANSWERING": "search_query",
@@ -29,7 +29,7 @@ PURPOSES: Mapping[str, str] = {
     "CLASSIFICATION": "classification",
     "CLUSTERING": "clustering",
 }
-"""Google's `taskType`, which Gemini's callers give, and Cohere's `input_type`."""
+"""Cohere's `input_type` by Google's `taskType`, which callers of Gemini's dialect send."""
 _json = msgspec.json.Encoder().encode
 
 
@@ -77,7 +77,7 @@ class Vectors(msgspec.Struct, frozen=True):
 
 
 Read = Callable[[bytes], Vectors]
-"""Reads a vendor's document; what it raises of MALFORMED means that it is none."""
+"""Reads a vendor's document. An exception of MALFORMED means that it has no vectors."""
 
 
 class VectorsDecoder(BodyDecoder):

@@ -22,7 +22,7 @@ def fail(*lines: str) -> NoReturn:
 def of_a_running_one(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options that select the running gateway: `url` and `path` (of its configuration)."""
     command = click.option(
-        "--url", help="Of the admin port. Default: that of the configuration, else http://127.0.0.1:8081."
+        "--url", help="URL of the admin port. Default: that of the configuration, else http://127.0.0.1:8081."
     )(command)
     return click.option("--config", "path", metavar="PATH", help="Default: as for serve.")(command)
 

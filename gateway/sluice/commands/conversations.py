@@ -23,9 +23,11 @@ def conversations() -> None:
 
 
 @conversations.command()
-@click.option("--tenant", help="Whose, with the kept responses. Default: the conversations of all.")
+@click.option(
+    "--tenant", help="The tenant; its stored responses are exported, too. Default: conversations of all."
+)
 @click.option("--session", help="Only the conversation of this session of the tenant, and no responses.")
-@click.option("--session-prefix", help="Only conversations whose sessions begin with it, and no responses.")
+@click.option("--session-prefix", help="Only conversations whose session begins with this, and no responses.")
 @of_a_running_one
 def export(*, url: str | None, path: str | None, **which: str | None) -> None:
     """Print the messages, one JSON object per line."""
@@ -40,7 +42,7 @@ def export(*, url: str | None, path: str | None, **which: str | None) -> None:
 @conversations.command()
 @click.option("--tenant", required=True, help="Whose: conversations and kept responses.")
 @click.option("--session", help="Only the conversation of this session.")
-@click.option("--session-prefix", help="Only conversations whose sessions begin with it.")
+@click.option("--session-prefix", help="Only conversations whose session begins with this.")
 @of_a_running_one
 def delete(*, url: str | None, path: str | None, tenant: str, **which: str | None) -> None:
     """Delete all conversations of a tenant, or those of some of its sessions. This cannot be undone."""

@@ -90,7 +90,7 @@ def _is_default(ctx: click.Context, name: str) -> bool:
 
 @click.command()
 @click.argument("message", nargs=-1)
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Of the gateway.")
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="URL of the gateway.")
 @click.option("--model", metavar="ALIAS", help="Default: the key's default alias, or its only one.")
 @click.option("--system", help="A system prompt.")
 @click.option("--raw", is_flag=True, help="Print the bytes of the stream as they come.")
@@ -185,9 +185,7 @@ def models() -> None:
     """Show and update the table of models: which request fields they accept, and what is known of them."""
 
 
-_TO = click.option(
-    "--to", "place", metavar="PATH", help="Another table than the one that comes with the gateway."
-)
+_TO = click.option("--to", "place", metavar="PATH", help="A table instead of the one that is part of Sluice.")
 
 
 @models.command("list")

@@ -48,9 +48,9 @@ def list_keys(*, url: str | None, path: str | None, as_json: bool) -> None:
 
 @click.command("make")
 @click.argument("key_id", metavar="ID")
-@click.option("--tenant", help="Whose it is. Default: its id.")
+@click.option("--tenant", help="The tenant of the key. Default: its id.")
 @click.option("--alias", "aliases", multiple=True, help="One that it may use; repeat it. Default: all.")
-@click.option("--default-alias", help="For requests that name none.")
+@click.option("--default-alias", help="The alias of requests that name no model.")
 @_rates
 @click.option("--streams", type=click.IntRange(min=1), help="Calls at a time.")
 @click.option("--budget-day", type=float, metavar="USD")
@@ -90,7 +90,7 @@ def show_key(*, url: str | None, path: str | None, key_id: str) -> None:
 
 @click.command("rotate")
 @click.argument("key_id", metavar="ID")
-@click.option("--overlap", help="For how long the old key goes on working, such as 10m.")
+@click.option("--overlap", help="How long the old key stays valid, such as 10m.")
 @of_a_running_one
 @as_json
 def rotate_key(*, url: str | None, path: str | None, key_id: str, overlap: str | None, as_json: bool) -> None:
@@ -117,8 +117,8 @@ KEYS = (
     show_key,
     rotate_key,
     _switch("disable", "Refuse a key from now on."),
-    _switch("enable", "Let a disabled key in again."),
-    _switch("delete", "Delete a key for good."),
+    _switch("enable", "Accept a disabled key again."),
+    _switch("delete", "Delete a key permanently."),
 )
 
 
@@ -265,8 +265,8 @@ def _control(verb: str, text: str) -> click.Command:
     return click.command(verb, help=text)(click.argument("target", metavar="TARGET")(control))
 
 
-targets.add_command(_control("disable", "Send it nothing from now on."))
-targets.add_command(_control("drain", "Send it nothing new; what runs there may end."))
-targets.add_command(_control("enable", "Send it calls again."))
+targets.add_command(_control("disable", "Send it no more requests."))
+targets.add_command(_control("drain", "Send it no new requests; running ones may finish."))
+targets.add_command(_control("enable", "Send it requests again."))
 
 COMMANDS = (usage, calls, targets)

@@ -8,7 +8,7 @@ import click
 from sluice.commands.admin_api import fail
 from sluice.commands.progress import Progress
 
-SELDOM = (100_000, 20, 20)
+GC_THRESHOLDS = (100_000, 20, 20)
 """Thresholds of the garbage collector, so that it runs seldom: simulated calls in flight are many objects, none of
 which it could free."""
 
@@ -16,21 +16,23 @@ which it could free."""
 @click.command()
 @click.argument("trace")
 @click.option(
-    "--config", "path", metavar="PATH", help="Default: as for serve. Variables that are not set need not be."
+    "--config", "path", metavar="PATH", help="Default: as for serve. Environment variables may be unset."
 )
 @click.option(
     "--scenario",
     "scenario_path",
     metavar="FILE",
-    help="Arrivals, clients, upstreams, replicas: docs/simulate.md.",
+    help="A file of arrivals, clients, upstreams and replicas: docs/simulate.md.",
 )
 @click.option(
     "--alias",
     metavar="ALIAS",
-    help="All calls are for this one. Default: as the trace says, or drawn from all.",
+    help="The alias of all calls. Default: as in the trace, or a random one for each.",
 )
 @click.option(
-    "--rate", metavar="RATE", help="Of a generated trace, such as 50/s. Default: the scenario's, or 10/s."
+    "--rate",
+    metavar="RATE",
+    help="Rate of a generated trace, such as 50/s. Default: the scenario's, or 10/s.",
 )
 @click.option(
     "--for",
@@ -44,21 +46,21 @@ which it could free."""
 @click.option(
     "--seed",
     type=int,
-    help="Another seed is another run; the same one is the same run. Default: the scenario's, or 1.",
+    help="Seed of random numbers; the same seed gives the same run. Default: the scenario's, or 1.",
 )
 @click.option(
     "--unit",
     type=click.Choice(["s", "ms"]),
     default="s",
     show_default=True,
-    help="Of a trace's times that are numbers.",
+    help="Unit of times in the trace that are plain numbers.",
 )
 @click.option(
     "--speed",
     type=click.FloatRange(min=0.001, max=10_000),
     default=1.0,
     show_default=True,
-    help="Arrivals so many times as fast.",
+    help="Factor for the speed of arrivals.",
 )
 @click.option(
     "--json",
@@ -123,7 +125,7 @@ def simulate(
     for note in ready.notes:
         click.echo(f"note: {note}", err=True)
     gc.freeze()
-    gc.set_threshold(*SELDOM)
+    gc.set_threshold(*GC_THRESHOLDS)
     with Progress("simulating") as shown:
 
         def progress(calls: int, seconds: float) -> None:

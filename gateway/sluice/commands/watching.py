@@ -21,7 +21,7 @@ TITLES = (
     "TOKENS/S",
     "USD TODAY",
 )
-REPEATED = 20
+LINES_PER_TITLE = 20
 """Lines after which the titles are printed again."""
 
 
@@ -31,7 +31,7 @@ def watch(url: str | None, path: str | None) -> None:
     while number > before:
         before = number
         for found in _overviews(url, path):
-            if number % REPEATED == 0:
+            if number % LINES_PER_TITLE == 0:
                 click.echo(_line(TITLES))
             click.echo(_line(row(found)))
             number += 1

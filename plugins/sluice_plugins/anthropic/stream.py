@@ -278,7 +278,7 @@ class MessagesDecoder(FrameDecoder[Event]):
             case "message_start":
                 if self._started:
                     self._kind = ""  # a message has only one
-                    self._again((event.message or Message()).id or "")
+                    self._second_start((event.message or Message()).id or "")
                 else:
                     self._start(event.message or Message(), events)
             case "message_delta":
@@ -310,7 +310,7 @@ class MessagesDecoder(FrameDecoder[Event]):
         self._message_id = message.id or ""
         events.append(Started(self._message_id, message.model or "", prompt))
 
-    def _again(self, id: str) -> None:
+    def _second_start(self, id: str) -> None:
         """Handle a second message_start. It is ignored if it names the same message, or comes before any
         content.
 

@@ -23,7 +23,7 @@ from sluice.model.chat import ChatRequest, Reasoning
 from sluice.model.rules import Effort, ModelRules
 
 SMALLEST = 1024
-"""Tokens of the smallest budget."""
+"""The smallest budget, in tokens."""
 BUDGETS: Mapping[str, int] = {
     "minimal": 1024,
     "low": 2048,
@@ -32,7 +32,7 @@ BUDGETS: Mapping[str, int] = {
     "xhigh": 32_768,
     "max": 32_768,
 }
-"""Tokens for an effort, where a model takes a budget and the caller set no maximum."""
+"""Budget in tokens for each effort, for models with budgets, if the caller set no maximum."""
 SHARES: Mapping[str, float] = {
     "minimal": 0.1,
     "low": 0.2,

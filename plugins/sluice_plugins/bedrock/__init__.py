@@ -1,0 +1,1 @@
+"""The backends for Amazon Bedrock: Converse, and Claude by InvokeModel."""

@@ -61,7 +61,7 @@ FINISH_REASONS: dict[str, FinishReason] = {
 }
 """https://docs.cohere.com/reference/chat#response.body.finish_reason; those with ERROR_ are of version 1."""
 MAX_QUOTE = 2000
-"""Maximum characters of a source."""
+"""Most characters of a source's text."""
 
 
 class _Content(msgspec.Struct):
@@ -232,7 +232,7 @@ class ChatDecoder(FrameDecoder[Event]):
         self._event(event, data, events)
 
     def _decode(self, data: bytes) -> _Event | None:
-        """None for what is no JSON object."""
+        """Returns the event; None if the data is not a JSON object."""
         if self._halves is None or not self._halves.pending:
             try:
                 return _EVENT.decode(data)
@@ -331,7 +331,7 @@ class ChatDecoder(FrameDecoder[Event]):
         self._arguments(index, call, events)
 
     def _id(self, given: str) -> str:
-        """The call's id; "" if it has none or another call has the same."""
+        """Returns the call's id; "" if it has none or another call has the same."""
         if given in self._ids:
             return ""
         self._ids.add(given)

@@ -30,7 +30,7 @@ IMDS = "http://169.254.169.254"
 SESSION = 21_600
 """Seconds that a session with IMDS lasts."""
 MAX_FILE_BYTES = 1 << 20
-"""Bytes of a file."""
+"""Most bytes of a credentials file."""
 
 
 class _Given(msgspec.Struct):

@@ -21,8 +21,8 @@ from sluice.config.types import Seconds, Secret
 from sluice_plugins.credentials.refreshing import Fresh, Refreshed, Token
 
 MAX_OUTPUT_BYTES = 64 << 10
-"""Bytes of output."""
-REAPED = 1.0
+"""Most bytes of output."""
+PIPE_GRACE = 1.0
 """Seconds that its output may stay open after its end: a process that left its group may hold it open."""
 
 
@@ -90,7 +90,7 @@ class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(REAPED):
+                async with asyncio.timeout(PIPE_GRACE):
                     await process.communicate()
         if status:
             raise CredentialFailed(f"{self.command[0]} ended with {status}")

@@ -21,7 +21,7 @@ from sluice_plugins.credentials.static import UnmodifiedKey
 EVERY = 1.0
 """Seconds between two checks."""
 MAX_FILE_BYTES = 64 << 10
-"""Bytes of a file."""
+"""Most bytes of a key file."""
 
 State = tuple[int, int, int, int]
 """Device, inode, time of change in ns, size: they differ after a file was replaced or written."""

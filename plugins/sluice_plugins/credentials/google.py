@@ -23,7 +23,7 @@ from sluice_plugins.credentials.refreshing import Fresh, Refreshed, Token
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105
-ASSERTED = 3600
+LIFETIME = 3600
 """Lifetime in seconds of an assertion (Google's maximum) and of a token for an impersonated account."""
 
 
@@ -143,7 +143,7 @@ class Tokens:
             "scope": self._scope,
             "aud": file.token_uri,
             "iat": now,
-            "exp": now + ASSERTED,
+            "exp": now + LIFETIME,
         }
         headers = {"kid": file.private_key_id} if file.private_key_id else None
         try:
@@ -201,7 +201,7 @@ class Tokens:
     async def _as_account(self, url: str, token: str) -> Fresh[str]:
         """Returns a token of the service account that the workload impersonates."""
         check_endpoint(url)
-        body = msgspec.json.encode({"scope": [self._scope], "lifetime": f"{ASSERTED}s"})
+        body = msgspec.json.encode({"scope": [self._scope], "lifetime": f"{LIFETIME}s"})
         headers = (("content-type", "application/json"), BEARER.header(token))
         answer = await self._setting.fetch(UpstreamRequest(url, headers, body))
         if answer.status != 200:

@@ -11,7 +11,7 @@ from sluice.backends.transport import Headers, UpstreamRequest
 from sluice_plugins.credentials.refreshing import Fresh
 
 MAX_FILE_BYTES = 1 << 20
-"""Bytes of a file."""
+"""Most bytes of a file."""
 DEFAULT_LIFETIME = 300.0
 """Lifetime of a token, in seconds, if the answer has none."""
 FORM = (("content-type", "application/x-www-form-urlencoded"), ("accept", "application/json"))

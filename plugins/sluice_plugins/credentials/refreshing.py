@@ -91,7 +91,7 @@ class Refreshed(Generic[T]):
         failed."""
         if self.now() is None:
             if not self._failing:
-                self._hurry()
+                self._fetch_now()
             await self._until_done()
             if self.now() is None:
                 raise CredentialFailed(self._why)
@@ -102,7 +102,7 @@ class Refreshed(Generic[T]):
         if self.now() not in (None, refused):
             return True
         if self._setting.clock() - self._fetched_at >= SPACING:
-            self._hurry()
+            self._fetch_now()
         await self._until_done()
         return self.now() not in (None, refused)
 
@@ -111,7 +111,7 @@ class Refreshed(Generic[T]):
             self._running.cancel()
             await asyncio.wait([self._running])
 
-    def _hurry(self) -> None:
+    def _fetch_now(self) -> None:
         """Fetch now, unless a fetch is under way."""
         if self._done.is_set():
             self._done.clear()

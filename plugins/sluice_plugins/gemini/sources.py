@@ -21,7 +21,7 @@ MAX_SOURCES = 1000
 """Most sources of one answer, and most chunks whose sources are kept."""
 MAX_TEXT = 8 << 20
 """Most characters of an answer in which sources get positions."""
-FOLD = 1024
+MAX_PIECES = 1024
 """Most pieces of text before they are joined into one."""
 
 
@@ -75,28 +75,28 @@ _indices_of = msgspec.json.Decoder(list[int]).decode
 class Sources:
     """Collects the sources of one answer."""
 
-    __slots__ = ("_citations", "_groundings", "_long", "_pieces", "_size")
+    __slots__ = ("_citations", "_groundings", "_is_truncated", "_pieces", "_size")
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
         self._size = 0
-        self._long = False  # the answer is longer than the text that was kept
+        self._is_truncated = False  # the answer is longer than the text that was kept
         self._groundings: list[bytes] = []
         self._citations: list[bytes] = []
 
     def add_text(self, text: str) -> None:
         self._size += len(text)
         if self._size > MAX_TEXT:
-            self._long = True
+            self._is_truncated = True
             return
         self._pieces.append(text)
-        if len(self._pieces) > FOLD:
+        if len(self._pieces) > MAX_PIECES:
             self._pieces = ["".join(self._pieces)]
 
     def shown(self, text: str) -> None:
         """Note a text that the gateway inserted (an image as Markdown): Google does not count it, so sources
         get no positions."""
-        self._long = True
+        self._is_truncated = True
 
     def take(self, grounding: Raw, citations: Raw) -> None:
         """Read a chunk's sources. Each chunk may repeat all of them."""
@@ -118,7 +118,7 @@ class Sources:
         none."""
         if not self._groundings and not self._citations:
             return []
-        text = _Text("" if self._long else "".join(self._pieces))
+        text = _Text("" if self._is_truncated else "".join(self._pieces))
         found: dict[Cited, None] = {}
         for source in self._groundings:
             found |= dict.fromkeys(_grounded(_decoded(source, _Grounding), text))

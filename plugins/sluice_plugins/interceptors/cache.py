@@ -25,9 +25,9 @@ MAX_REQUEST_BYTES = 256 << 10
 too long."""
 OVERHEAD = 600
 """Bytes of memory that an entry takes beside its text, roughly."""
-UNHEEDED = frozenset({"stream", "stream_options"})
+IRRELEVANT = frozenset({"stream", "stream_options"})
 """Request fields that do not affect the answer."""
-KNOWN = UNHEEDED | {
+KNOWN = IRRELEVANT | {
     "model", "messages", "system", "instructions", "input", "user", "metadata", "service_tier", "safety_identifier",
     "prompt_cache_key", "temperature", "top_p", "top_k", "seed", "stop", "stop_sequences", "max_tokens",
     "max_completion_tokens", "max_output_tokens", "frequency_penalty", "presence_penalty", "logit_bias", "response_format",
@@ -182,7 +182,7 @@ def asks_of(chat: ChatRequest) -> Any:
     """Returns everything in a chat that its answer depends on, ready for JSON: the caller's own fields, or
     the fields of the parsed request if there are none."""
     if chat.wire is not None:
-        return [chat.dialect, {name: value for name, value in chat.wire.items() if name not in UNHEEDED}]
+        return [chat.dialect, {name: value for name, value in chat.wire.items() if name not in IRRELEVANT}]
     return [
         chat.messages, chat.sampling, chat.reasoning, chat.response_format, chat.tools, chat.tool_choice,
         chat.parallel_tool_calls, chat.user,

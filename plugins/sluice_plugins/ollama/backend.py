@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from sluice.backends.transport import Transport
 
 GENERATE = "generate"
-"""The `profile` of a request that was made to /api/generate."""
+"""The `profile` of a request to /api/generate."""
 
 
 class Ollama(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):

@@ -28,12 +28,12 @@ class PassingDecoder(ChatDecoder):
     """Decodes one answer, and returns its lines after the events of each read. `rewritten` counts the lines
     that were changed."""
 
-    __slots__ = ("_odd", "_passed", "_silent_end", "rewritten")
+    __slots__ = ("_has_odd_call", "_passed", "_silent_end", "rewritten")
 
     def __init__(self, *, strict: bool = False, max_event: int = MAX_EVENT, keep_stop: bool = False) -> None:
         super().__init__(strict=strict, max_event=max_event, keep_stop=keep_stop)
         self._passed: list[bytes] = []
-        self._odd = False  # the current line has a call that a client would misread
+        self._has_odd_call = False  # the current line has a call that a client would misread
         self._silent_end = False  # the current line ends the answer without `done`
         self.rewritten = 0
 
@@ -55,7 +55,7 @@ class PassingDecoder(ChatDecoder):
             self._passed.clear()
 
     def _take(self, frame: bytes, events: list[StreamEvent]) -> None:
-        self._parsed, self._odd = None, False
+        self._parsed, self._has_odd_call = None, False
         before, skipped = len(events), self.skipped
         try:
             super()._take(frame, events)
@@ -65,13 +65,13 @@ class PassingDecoder(ChatDecoder):
             raise
         if self.skipped > skipped:
             return
-        if self._parsed is None and not self._odd and not self._silent_end:
+        if self._parsed is None and not self._has_odd_call and not self._silent_end:
             self._passed.append(b"%b\n" % without_separators(_one_line(frame)))
             return
         values = self._parsed if self._parsed is not None else parse_again(frame)
         if self._silent_end:
             values = {**values, "done": True}
-        self._pass(_with_objects(values) if self._odd else values)
+        self._pass(_with_objects(values) if self._has_odd_call else values)
 
     def _decode(self, frame: bytes) -> Line | None:
         line = super()._decode(frame)
@@ -87,7 +87,7 @@ class PassingDecoder(ChatDecoder):
         super()._message(message, events)
         for call in message.tool_calls or ():
             if call.function is None or not bytes(call.function.arguments).lstrip().startswith(b"{"):
-                self._odd = True
+                self._has_odd_call = True
 
     def _pass(self, values: Values) -> None:
         self.rewritten += 1

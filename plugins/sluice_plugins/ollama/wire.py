@@ -18,8 +18,8 @@ MACHINE = frozenset({
     "num_gpu", "main_gpu", "num_thread", "num_batch", "low_vram", "use_mmap", "use_mlock", "numa", "f16_kv", "vocab_only",
     "logits_all", "embedding_only",
 })  # fmt: skip
-"""Options of a server, and not of an answer: https://github.com/ollama/ollama/blob/main/api/types.go
-(Runner)."""
+"""Options of the server rather than of a single answer:
+https://github.com/ollama/ollama/blob/main/api/types.go (Runner)."""
 _ROLES = frozenset({"system", "user", "assistant", "tool"})
 
 

@@ -1,0 +1,1 @@
+"""The backend for OpenAI's Chat Completions, and for OpenAI's other endpoints."""

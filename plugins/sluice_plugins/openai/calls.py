@@ -32,7 +32,7 @@ MAX_CALLS = 256
 """Most tool calls of one answer."""
 
 _NO_FUNCTION = Function()
-_DOUBTFUL = frozenset(["", "{", "n", " ", "\t", "\r", "\n"])
+_AMBIGUOUS = frozenset(["", "{", "n", " ", "\t", "\r", "\n"])
 """First characters of arguments that may begin another call, or mean no arguments (`null`)."""
 _OUTSIDE = re.compile(r'[{}\[\]"]')
 _INSIDE = re.compile(r'["\\]')
@@ -156,7 +156,7 @@ class ReceivedCalls:
         if call is None or function is None or function.name or delta.id:
             return False
         arguments = function.arguments
-        if type(arguments) is not str or arguments[:1] in _DOUBTFUL or self.naming is not None:
+        if type(arguments) is not str or arguments[:1] in _AMBIGUOUS or self.naming is not None:
             return False
         if not call.started or call.index != delta.index:
             return False

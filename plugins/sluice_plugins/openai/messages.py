@@ -145,15 +145,15 @@ def _results_first(messages: Sequence[Wire]) -> list[Wire]:
 
 
 def is_blank(message: Message) -> bool:
-    """Returns whether it is the assistant's and says nothing and calls nothing."""
+    """Returns whether the message is the assistant's and has neither content nor calls."""
     return message.role == "assistant" and not (
         message.tool_calls or any([type(part) is not Text or part.text for part in message.parts])
     )
 
 
 def without_blanks(messages: Sequence[Wire]) -> Sequence[Wire]:
-    """The messages without the assistant's that have neither content nor calls; all of them, if no other is
-    there."""
+    """Returns the messages without assistant messages that have neither content nor calls; all of them if no
+    other message would be left."""
     return [message for message in messages if not _is_blank(message)] or messages
 
 

@@ -1,0 +1,1 @@
+"""The backend for OpenAI's Responses API."""

@@ -197,7 +197,7 @@ class Answer:
         before = state.text  # characters that came as deltas
         for part in parts:
             whole = part.text or part.refusal or ""
-            if len(whole) > before and _goes_on(whole, before, state.last):
+            if len(whole) > before and _is_prefix(whole, before, state.last):
                 self.text(index, whole[before:], events, TextDelta if part.text else RefusalDelta)
             before = max(before - len(whole), 0)
         for annotation in [entry for part in parts for entry in part.annotations or ()][state.cited :]:
@@ -208,7 +208,7 @@ class Answer:
         content = "".join([part.text or "" for part in item.content or ()])
         kind = state.kind or ("summary" if summary else "content")
         whole = summary if kind == "summary" else content
-        if len(whole) > state.text and _goes_on(whole, state.text, state.last):
+        if len(whole) > state.text and _is_prefix(whole, state.text, state.last):
             self.think(index, whole[state.text :], kind, events)
         sealed = item.encrypted_content or ""
         self._sealed += len(sealed)
@@ -235,7 +235,7 @@ def _is_xais(item: Item) -> bool:
     return item.type == "custom_tool_call" and (item.call_id or "").startswith("xs_call_")
 
 
-def _goes_on(whole: str, told: int, last: str) -> bool:
+def _is_prefix(whole: str, told: int, last: str) -> bool:
     """Returns whether the deltas so far, whose last one is `last` and which have `told` characters, are the
     beginning of the whole text. They are not if the server has corrected the text meanwhile."""
     return whole[:told].endswith(last[-told:]) if told else True

@@ -38,7 +38,7 @@ ENCRYPTED = "reasoning.encrypted_content"
 rules have this name in `drop` are not asked for it."""
 
 SAME = ("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "metadata", "service_tier")
-"""Fields that are the same in both of OpenAI's APIs."""
+"""Fields with the same name and meaning in Chat Completions and Responses."""
 
 
 def translated(

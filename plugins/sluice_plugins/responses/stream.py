@@ -44,12 +44,12 @@ REASONS: dict[str, FinishReason] = {
     "content_filter": "content_filter",
 }
 MAX_DOCUMENT = 32 << 20
-"""Bytes of a whole answer."""
+"""Most bytes of a whole answer."""
 MAX_ITEMS = 4 << 20
-"""Bytes of items that are kept for a Response without its output."""
+"""Most bytes of items that are kept for a Response without its output."""
 MAX_PLACE = 1 << 31
 MAX_IDS = 10_000
-"""Ids of items that are remembered."""
+"""Most ids of items whose positions are remembered."""
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]").search
 _FAILED = "The upstream's answer failed"
 
