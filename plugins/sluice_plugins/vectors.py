@@ -43,6 +43,7 @@ def texts_of(chat: ChatRequest) -> list[str]:
 
 
 def dimensions_of(chat: ChatRequest) -> int | None:
+    """Returns the requested length of the vectors; None for the model's own."""
     dimensions = (chat.wire or {}).get("dimensions")
     return dimensions if type(dimensions) is int else None
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sluice.commands.first_config import Wish, chosen, written
+from sluice.commands.first_config import InitOptions, chosen, written
 from sluice.commands.litellm import imported
 from sluice.commands.litellm_source import Unreadable
 from sluice.commands.terminal import harmless, text_of
@@ -28,7 +28,7 @@ from tests.test_cli import sluice
 def test_a_first_configuration_passes_check_and_lets_its_keys_in(
     providers: list[str], tmp_path: Path
 ) -> None:
-    first = written(Wish(tuple(map(chosen, providers)), "support-chat", "web", "127.0.0.1:9000", True))
+    first = written(InitOptions(tuple(map(chosen, providers)), "support-chat", "web", "127.0.0.1:9000", True))
     assert check_text(first.text.encode()).problems == ()
     file = tmp_path / "gateway.yaml"
     file.write_text(first.text)

@@ -38,7 +38,10 @@ class Provider(msgspec.Struct, frozen=True):
     named: bool
 
 
-class Wish(msgspec.Struct, frozen=True):
+class InitOptions(msgspec.Struct, frozen=True):
+    """What the configuration is to have: providers, alias, key, address, and whether there are pages for
+    operators."""
+
     providers: tuple[Provider, ...]
     alias: str
     key_id: str
@@ -75,50 +78,50 @@ def chosen(text: str) -> Provider:
     return Provider(name, model, KEYS.get(name, ""), named=False)
 
 
-def written(wish: Wish) -> FirstConfig:
+def written(options: InitOptions) -> FirstConfig:
     """Returns the file's text, and the keys whose digests it contains. Raises ValueError if the file would
     not be valid."""
     key, admin_key = new_key(), new_key()
-    host, _, port = wish.listen.rpartition(":")
+    host, _, port = options.listen.rpartition(":")
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65534:
         raise ValueError("--listen: expected HOST:PORT, such as 127.0.0.1:8080")
-    upstreams = "\n".join(map(_upstream, wish.providers))
+    upstreams = "\n".join(map(_upstream, options.providers))
     tiers = "\n".join(
-        f"      - - {{ upstream: {one.name}, model: {_quoted(one.model)} }}" for one in wish.providers
+        f"      - - {{ upstream: {one.name}, model: {_quoted(one.model)} }}" for one in options.providers
     )
     text = f"""\
 # Made by `sluice init`. All options: config/gateway.example.yaml; what is wrong here: `sluice check`.
 
 server:
-  listen: {_quoted(wish.listen)}
-  admin_listen: {_quoted(f"{host}:{int(port) + 1}")} # metrics, probes, admin API{", pages under /ui/" if wish.ui else ""}
+  listen: {_quoted(options.listen)}
+  admin_listen: {_quoted(f"{host}:{int(port) + 1}")} # metrics, probes, admin API{", pages under /ui/" if options.ui else ""}
 
 upstreams: # who answers; keys come from the environment
 {upstreams}
 
 aliases: # what callers name as the model
-  {_quoted(wish.alias)}:
+  {_quoted(options.alias)}:
     tiers: # tried in order: a tier is asked when the one before it has failed, before the first token
 {tiers}
 
 keys: # who may call; another one: `sluice keys new --id NAME`, or `sluice keys make NAME` while it runs
-  - id: {_quoted(wish.key_id)}
+  - id: {_quoted(options.key_id)}
     digest: {digest_of(key)}
-    aliases: [{_quoted(wish.alias)}]
-    default_alias: {_quoted(wish.alias)}
+    aliases: [{_quoted(options.alias)}]
+    default_alias: {_quoted(options.alias)}
     limits:
       requests: {{ rate: 60/min }} # and tokens, streams, budget
 
 admin: # x-admin-api-key, and $SLUICE_ADMIN_KEY of `sluice reload`, `keys`, `usage` …
   digest: {digest_of(admin_key)}
-  ui: {"true" if wish.ui else "false"}
+  ui: {"true" if options.ui else "false"}
 
 state: memory # conversations, dynamic keys and usage; sqlite:sluice.db keeps them over a restart
 """
     checked = check_text(text.encode())
     if checked.problems:
         raise ValueError("; ".join(problem.message for problem in checked.problems))
-    variables = tuple(dict.fromkeys(one.variable for one in wish.providers if one.variable))
+    variables = tuple(dict.fromkeys(one.variable for one in options.providers if one.variable))
     return FirstConfig(text, key, admin_key, variables, f"{host}:{int(port) + 1}")
 
 

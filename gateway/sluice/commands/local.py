@@ -42,7 +42,7 @@ def init(
     """
     from pathlib import Path
 
-    from sluice.commands.first_config import Wish, chosen, written
+    from sluice.commands.first_config import InitOptions, chosen, written
 
     if Path(output).exists() and not force:
         fail(f"sluice: {output} is there already; --force writes over it, --output FILE writes another")
@@ -58,7 +58,7 @@ def init(
         if _is_default(ctx, "listen"):
             listen = click.prompt("Where it listens", default=listen)
     try:
-        first = written(Wish(tuple(map(chosen, providers)), alias, key_id, listen, ui))
+        first = written(InitOptions(tuple(map(chosen, providers)), alias, key_id, listen, ui))
     except ValueError as error:
         fail(f"sluice: {error}")
     Path(output).write_text(first.text, encoding="utf-8")

@@ -297,6 +297,8 @@ class Anthropic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 def _sampling(chat: ChatRequest, rules: ModelRules, *, thinking: bool) -> dict[str, Any]:
+    """Returns stop sequences and sampling fields that the API accepts; with thinking most of them are left
+    out."""
     sampling = chat.sampling
     stops = (
         sampling.stop
@@ -332,6 +334,8 @@ def _system(messages: Sequence[Message], behind: str) -> str | list[Block]:
 
 
 def _messages(messages: Sequence[Message], *, thoughts: bool) -> list[Block]:
+    """Returns the turns of a conversation: user and assistant alternate, and the first turn is a user's.
+    Raises BadRequest if there is none."""
     turns: list[Block] = []
     for message in messages:
         role, blocks = _turn(message, thoughts=thoughts)
@@ -357,6 +361,8 @@ def _messages(messages: Sequence[Message], *, thoughts: bool) -> list[Block]:
 
 
 def _turn(message: Message, *, thoughts: bool) -> tuple[str, list[Block]]:
+    """Returns the role and the content blocks of a message; no blocks for a system message, which is sent
+    apart."""
     match message.role:
         case "system":
             return "", []

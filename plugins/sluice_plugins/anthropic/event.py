@@ -34,6 +34,8 @@ class OutputDetails(msgspec.Struct):
 
 
 class ReportedUsage(msgspec.Struct):
+    """Usage as the API reports it: counts so far, of which a missing one has not changed."""
+
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_read_input_tokens: int | None = None
@@ -62,6 +64,8 @@ class Message(msgspec.Struct):
 
 
 class Block(msgspec.Struct):
+    """A content block at its start, with the fields of all types of blocks."""
+
     type: str = ""
     id: str | None = None
     name: str | None = None
@@ -74,6 +78,8 @@ class Block(msgspec.Struct):
 
 
 class Delta(msgspec.Struct):
+    """The next piece of a content block, or the stop reason of the message."""
+
     type: str = ""
     text: str | None = None
     thinking: str | None = None
@@ -162,6 +168,7 @@ def _of_iteration(entry: Any) -> Usage:
 
 
 def _usage_of(usage: ReportedUsage) -> Usage:
+    """Returns the usage of the answer itself, without billed steps beside it."""
     parts = (
         usage.input_tokens or 0,
         usage.cache_read_input_tokens or 0,

@@ -36,6 +36,7 @@ def answer_schema(schema: Mapping[str, Any]) -> Schema:
 
 
 def _fitted(schema: Any, level: int) -> Any:
+    """Returns a schema, and all schemas within it, in the supported form."""
     if not isinstance(schema, Mapping):
         return schema
     if level > MAX_LEVELS:

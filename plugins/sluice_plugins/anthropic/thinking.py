@@ -91,6 +91,7 @@ def plan(
 
 
 def thinks(thinking: Mapping[str, Any] | None) -> bool:
+    """Returns whether this value of `thinking` turns thinking on."""
     return thinking is not None and thinking.get("type") in ("enabled", "adaptive")
 
 

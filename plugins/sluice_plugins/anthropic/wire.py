@@ -74,6 +74,8 @@ def _think(
     plan: Callable[[], ThinkingPlan],
     edits: Wire,
 ) -> None:
+    """Adds to `edits` the changes of `thinking`, and of `output_config` and `max_tokens` that depend on
+    it."""
     given, config = wire.get("thinking"), wire.get("output_config")
     config = dict(config) if type(config) is dict else {}
     effort = config.get("effort")

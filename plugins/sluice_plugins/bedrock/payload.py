@@ -73,6 +73,8 @@ class _Extra(msgspec.Struct):
 
 
 class Counts(msgspec.Struct):
+    """Usage as Converse reports it; Nova uses other names for cached tokens in InvokeModel."""
+
     inputTokens: int | None = None
     outputTokens: int | None = None
     cacheReadInputTokens: int | None = None
@@ -141,6 +143,8 @@ def redacted_text(blob: bytes) -> str:
 
 
 def usage_of(usage: Counts) -> Usage:
+    """Returns the usage in the gateway's form, where input includes tokens read from and written to the
+    cache."""
     read_from = usage.cacheReadInputTokens or usage.cacheReadInputTokenCount or 0
     written = usage.cacheWriteInputTokens or usage.cacheWriteInputTokenCount or 0
     parts = (usage.inputTokens or 0, read_from, written)

@@ -72,6 +72,7 @@ def fields_of(
 def _claude(
     chat: ChatRequest, rules: ModelRules, extra: Mapping[str, Any], turns: Sequence[Block], fields: Fields
 ) -> None:
+    """Sets Anthropic's own fields for Claude: thinking, effort, and the fields that depend on them."""
     planned = plan(chat, rules, extra, [_outline(turn) for turn in turns[-2:]], DEFAULT_MAX_TOKENS)
     thinking = thinks(planned.thinking)
     inference, additional = fields.inference, fields.additional

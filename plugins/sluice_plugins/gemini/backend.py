@@ -274,6 +274,8 @@ def _system(messages: Sequence[Message]) -> Block | None:
 
 
 def _contents(messages: Sequence[Message], *, newer: bool) -> list[Block]:
+    """Returns the turns of a conversation, with results in the order of their calls. Raises BadRequest if
+    there is none."""
     turns: list[Block] = []
     calls: list[ToolCall] = []  # calls of the latest assistant message without a result so far
     order: list[int] = []  # of the results in the current turn: the positions of their calls

@@ -62,6 +62,7 @@ def _budget(wish: Reasoning, model: str) -> int:
 
 
 def _level(wish: Reasoning, model: str) -> str:
+    """Returns the model's level for the requested effort or budget."""
     level = _LEVELS.get(wish.effort, wish.effort)
     if not level:
         budget = wish.budget or 0

@@ -125,6 +125,8 @@ class _Groq(msgspec.Struct, gc=False):
 
 
 class Chunk(msgspec.Struct, gc=False):
+    """A chunk of any form. Groq reports usage in `x_groq`."""
+
     choices: list[Choice] | None = None
     usage: ReportedUsage | None = None
     error: Any = None

@@ -24,6 +24,7 @@ COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 def finished(native: str, usage: ReportedUsage | None) -> Finished:
+    """Returns the event for a finish reason; an unknown reason counts as `stop`."""
     return Finished(FINISH.get(native.lower(), "stop"), usage_of(usage), native)
 
 

@@ -100,6 +100,8 @@ def _items(message: Message, marks: CacheMarks) -> Iterable[Value]:
 
 
 def _assistant(message: Message) -> Iterable[Value]:
+    """Returns the items of an assistant message: OpenAI's own reasoning, the text, the calls. Raises
+    BadRequest for parts that are not text."""
     text = "".join([part.text for part in message.parts if isinstance(part, Text)])
     if any(not isinstance(part, Text) for part in message.parts):
         raise BadRequest("An assistant's message can only be text for this model", param="messages")

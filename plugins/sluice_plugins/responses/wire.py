@@ -21,6 +21,8 @@ class OutputDetails(msgspec.Struct, gc=False):
 
 
 class Used(msgspec.Struct, gc=False):
+    """Usage as the API reports it."""
+
     input_tokens: int | None = None
     output_tokens: int | None = None
     total_tokens: int | None = None
@@ -40,6 +42,8 @@ class Used(msgspec.Struct, gc=False):
 
 
 class Annotation(msgspec.Struct):
+    """A citation in a text: of a URL or a file."""
+
     type: str = ""
     url: str | None = None
     title: str | None = None
@@ -50,6 +54,8 @@ class Annotation(msgspec.Struct):
 
 
 class ItemPart(msgspec.Struct):
+    """A part of a message or of reasoning."""
+
     type: str = ""
     text: str | None = None
     refusal: str | None = None
@@ -77,6 +83,8 @@ class Details(msgspec.Struct):
 
 
 class Response(msgspec.Struct):
+    """A Response: the whole answer with its status and usage."""
+
     id: str | None = None
     model: str | None = None
     status: str | None = None
