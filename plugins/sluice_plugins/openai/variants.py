@@ -1,9 +1,9 @@
 """Rewrites chunks and whole answers of servers that deviate from the dialect in their form, not only in a field:
 
-    choices[].text                      text, as /completions has it, where a chat's delta or message belongs
-    tool_calls[] without `function`     the call's name and arguments stand in the call itself
-    finish_reason of another type       a list's text, else null: SDKs miss the field where it is left out
-    {"data": {"choices": …}}            the answer stands within an envelope
+    choices[].text                      the text is in the field of /completions, not in a delta or message
+    tool_calls[] without `function`     the call's name and arguments are in the call itself
+    finish_reason of another type       a list becomes its text, anything else null: SDKs require the field
+    {"data": {"choices": …}}            the answer is wrapped in another object
 
 Ordinary chunks do not come here: only those that the typed decoding refuses, or that have a choice without content.
 """
