@@ -144,6 +144,8 @@ def test_check_names_the_problems_and_fails(tmp_path: Path) -> None:
         (["keys", "new", "--id", "a b"], 2, "--id: letters, digits"),
         (["check"], 1, "`sluice init` writes a first one"),
         (["check", "a.yaml", "--config", "b.yaml"], 2, "FILE and --config are the same"),
+        (["serve", "a.yaml", "--config", "b.yaml"], 2, "FILE and --config are the same"),
+        (["serve", "nowhere/a.yaml"], 1, "nowhere/a.yaml"),
         (
             ["status", "--config", "nowhere.yaml"],
             1,

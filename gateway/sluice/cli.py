@@ -115,19 +115,20 @@ def cli() -> None:
 
 
 @cli.command()
+@click.argument("file", required=False)
 @click.option(
     "--config",
     "path",
     metavar="PATH",
-    help="Default: $SLUICE_CONFIG, ./gateway.yaml, /etc/sluice/gateway.yaml.",
+    help="The same as FILE. Default: $SLUICE_CONFIG, ./gateway.yaml, /etc/sluice/gateway.yaml.",
 )
 @click.option(
     "--workers",
     metavar="N|auto",
     help="Number of worker processes; auto: one per processor. Default: server.workers.",
 )
-def serve(path: str | None, workers: str | None) -> None:
-    """Run the gateway. SIGHUP reloads the configuration, SIGUSR2 replaces the workers, SIGTERM drains the
+def serve(file: str | None, path: str | None, workers: str | None) -> None:
+    """Run the gateway by FILE. SIGHUP reloads the configuration, SIGUSR2 replaces the workers, SIGTERM drains the
     gateway."""
     from sluice.config.loader import locate
     from sluice.process.signals import ignore_signals
@@ -136,6 +137,7 @@ def serve(path: str | None, workers: str | None) -> None:
     from sluice.telemetry.output import never_wait
 
     number = _number_of(workers)
+    path = _only_one(file, path)
     never_wait()
     ignore_signals()
     raise_limit()
@@ -152,6 +154,12 @@ def serve(path: str | None, workers: str | None) -> None:
 
     part = supervise(loaded, source)
     sys.exit(part if isinstance(part, int) else run(part[0], source, part[1]))
+
+
+def _only_one(file: str | None, path: str | None) -> str | None:
+    if file and path:
+        raise click.UsageError("FILE and --config are the same: give one of them")
+    return file or path
 
 
 def _number_of(workers: str | None) -> int | None:
@@ -292,9 +300,7 @@ def check(file: str | None, path: str | None, style: str, blind: bool) -> None:
     from sluice.config.loader import check as check_file
     from sluice.config.loader import locate
 
-    if file and path:
-        raise click.UsageError("FILE and --config are the same: give one of them")
-    file = locate(file or path)
+    file = locate(_only_one(file, path))
     with Progress(f"reading {file}"):
         checked = check_file(file, blind=blind)
     if style == "json":
