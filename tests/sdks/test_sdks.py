@@ -6,7 +6,7 @@ alias`), and for every case of ../shared/cases whose upstream speaks it. Text, r
 finish reason, usage and error are compared. Anthropic's own reader is held beside the openai SDK that asks
 for the same stream through the gateway.
 
-Each SDK takes a sixth of the streams, and together they take all; with `make test-corpus` each takes all.
+`make test` has an SDK of each dialect take a sixth of the streams, `make test-corpus` has every SDK take all.
 Where the two differ on purpose, a row of `RIGHT` says why, and what is shown through the gateway must be what
 the manifest says. Of a case, its own expected.json says what is right. The counts passed / all are written to
 the terminal.
