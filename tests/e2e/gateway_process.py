@@ -179,8 +179,8 @@ def _start(
         if ready:
             return gateway
         gateway.stop()
-        if "cannot listen" not in gateway.output():
-            break
+        if output is subprocess.PIPE and "cannot listen" not in gateway.output():
+            break  # for another reason
     raise RuntimeError(f"the gateway was not ready:\n{gateway.output()}")
 
 

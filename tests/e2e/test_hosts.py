@@ -22,7 +22,7 @@ from tests.e2e.gateway_process import DIGEST, KEY, GatewayProcess, _start
 from tests.redis_clusters import redis_cluster
 from tests.servers import pgbouncer, postgres_server, redis_server
 
-TURNS = int(os.environ.get("SLUICE_TURNS", "240"))
+TURNS = int(os.environ.get("SLUICE_TURNS", "120"))
 CLIENTS = 4
 """For each session, half of them at each gateway."""
 LONGEST_SESSION = 240

@@ -9,7 +9,7 @@ import pytest
 from sluice.kept import ResponsesFailed
 from sluice.kept.memory import MemoryResponses
 from sluice.model.kept import KeptResponse
-from sluice.policies.kept import DOUBTFUL
+from sluice.policies.kept import DOUBTFUL_SECONDS
 from sluice.storage import Reason
 from tests.e2e.gateways import Running, gateway
 from tests.e2e.test_responses import CONFIG, asked, client
@@ -63,7 +63,7 @@ async def test_what_a_store_refuses_is_not_sent_again() -> None:
         body = {"model": "chat", "input": "Two", "previous_response_id": first["id"]}
         async with session.post("/v1/responses", json=body) as response:
             assert response.status == 503, "it may have been kept"
-        g.runtime.kept._failed_at -= DOUBTFUL
+        g.runtime.kept._failed_at -= DOUBTFUL_SECONDS
         async with session.post("/v1/responses", json=body) as response:
             assert response.status == 404
 

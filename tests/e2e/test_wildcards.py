@@ -141,17 +141,19 @@ def test_the_longest_prefix_covers() -> None:
 
 
 def test_models_beyond_those_that_are_kept_are_made_anew() -> None:
-    from sluice.runtime.wildcards import KEPT, Wildcards
+    from sluice.runtime.wildcards import MAX_CACHED_ROUTES, Wildcards
 
     made: list[str] = []
     wildcards = Wildcards(["a/*"], lambda name, called: made.append(called) or object())  # type: ignore[arg-type, func-returns-value, return-value]
-    for number in range(KEPT + 5):
+    for number in range(MAX_CACHED_ROUTES + 5):
         assert wildcards.route_of(f"a/{number}", lambda _: True) is not None
-    assert wildcards.route_of(f"a/{KEPT}", lambda _: True) is not None
-    assert len(made) == KEPT + 5
-    assert len(wildcards._kept) <= KEPT
+    assert wildcards.route_of(f"a/{MAX_CACHED_ROUTES}", lambda _: True) is not None
+    assert len(made) == MAX_CACHED_ROUTES + 5
+    assert len(wildcards._kept) <= MAX_CACHED_ROUTES
     assert wildcards.route_of("a/new", lambda _: False) is None
-    assert wildcards.route_of(f"a/{KEPT}", lambda _: False) is None  # another caller's has been made
+    assert (
+        wildcards.route_of(f"a/{MAX_CACHED_ROUTES}", lambda _: False) is None
+    )  # another caller's has been made
 
 
 async def test_another_operation_is_asked_for_by_each_model_of_its_own() -> None:

@@ -101,6 +101,11 @@ RIGHT = [
     Right("usage in a vendor's own place is read", frozenset({"usage"}), lambda r: r.file in UNSEEN),
     Right("what the SDK cannot read is put right", frozenset(FIELDS), is_unreadable),
     Right(
+        "Mistral's lists of parts are text and thoughts by the names that OpenAI's clients know",
+        frozenset({"text", "reasoning"}),
+        lambda r: r.vendor == "mistral" and bool(r.expected.reasoning),
+    ),
+    Right(
         "each of several choices ends, and LangChain writes their reasons one behind the other",
         frozenset({"finish"}),
         lambda recorded: "multiple-choices-proxy" in recorded.file,

@@ -40,7 +40,8 @@ def found() -> str | None:
 class Page:
     """A tab."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, context: str = "") -> None:
+        self.context = context  # of the browser, whose settings for downloads are its own
         self._socket = socket
         self._number = 0
         self._waiting: dict[int, asyncio.Future[Any]] = {}
@@ -194,7 +195,7 @@ async def page() -> AsyncIterator[Page]:
         made = await browser.send("Target.createBrowserContext", disposeOnDetach=True)
         tab = await browser.send("Target.createTarget", url="about:blank", **made)
         at = f"ws://{address.partition('/')[0]}/devtools/page/{tab['targetId']}"
-        opened = Page(await session.ws_connect(at, max_msg_size=64 << 20))
+        opened = Page(await session.ws_connect(at, max_msg_size=64 << 20), made["browserContextId"])
         try:
             for domain in ("Runtime", "Page", "Log"):
                 await opened.send(f"{domain}.enable")

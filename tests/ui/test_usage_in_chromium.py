@@ -1,6 +1,7 @@
 """The page of usage, in a browser: its plot is stacked by what is grouped, and the plot's legend, the table and
 the CSV have the same figures."""
 
+import asyncio
 import csv
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ import aiohttp
 import pytest
 
 from tests.e2e.gateways import HEAD, KEY, OnSluice, gateway
-from tests.ui.chromium import Page, page
+from tests.ui.chromium import HANG, Page, page
 from tests.ui.test_in_chromium import sign_in
 
 ALIASES = 12
@@ -110,7 +111,12 @@ async def test_each_grouping_has_its_series_by_day_and_by_hour(by: str, series: 
 async def test_the_file_has_what_the_table_has() -> None:
     with TemporaryDirectory() as folder:
         async with used() as (tab, _):
-            await tab.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=folder)
+            await tab.send(
+                "Browser.setDownloadBehavior",
+                behavior="allow",
+                downloadPath=folder,
+                browserContextId=tab.context,
+            )
             for by in ("alias", "day,alias,model", "hour,key", "tag:project"):
                 await show(tab, f"by={by}&figure=requests")
                 head, *rows, total = await tab.js(CELLS)
@@ -145,8 +151,9 @@ async def test_calls_of_a_model_without_a_price_are_shown_without_a_cost() -> No
 
 async def _downloaded(tab: Page, folder: Path) -> list[list[str]]:
     """The rows of the file that has been downloaded; it is deleted."""
-    while not (found := [*folder.glob("*.csv")]):
-        await tab.js("new Promise((done) => setTimeout(done, 20))")
+    async with asyncio.timeout(HANG):
+        while not (found := [*folder.glob("*.csv")]):
+            await tab.js("new Promise((done) => setTimeout(done, 20))")
     [file] = found
     rows = [*csv.reader(file.read_text().splitlines())]
     file.unlink()

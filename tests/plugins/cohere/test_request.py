@@ -120,21 +120,32 @@ def test_calls_have_their_plan_and_results_are_documents_where_they_are_objects(
 
 
 def test_a_tool_that_failed_says_so_in_its_result() -> None:
-    said = [Message("tool", (Text(text),), tool_call_id="t", failed=True) for text in ('{"a": 1}', "Error 5")]
-    assert [turn["content"] for turn in body(HI, *said)["messages"][1:]] == ['Error: {"a": 1}', "Error 5"]
+    called = Message("assistant", (), (ToolCall("t", "f", "{}"), ToolCall("u", "f", "{}")))
+    said = [
+        Message("tool", (Text(text),), tool_call_id=id, failed=True)
+        for id, text in (("t", '{"a": 1}'), ("u", "Error 5"))
+    ]
+    assert [turn["content"] for turn in body(HI, called, *said)["messages"][2:]] == [
+        'Error: {"a": 1}',
+        "Error 5",
+    ]
 
 
 def test_images_of_results_follow_them_in_a_users_message() -> None:
-    results = [Message("tool", parts, tool_call_id="t") for parts in ((Text("a"), Image(PNG)), (Image(PNG),))]
+    called = Message("assistant", (), (ToolCall("t", "f", "{}"), ToolCall("u", "f", "{}")))
+    results = [
+        Message("tool", parts, tool_call_id=id)
+        for id, parts in (("t", (Text("a"), Image(PNG))), ("u", (Image(PNG),)))
+    ]
     image = {"type": "image_url", "image_url": {"url": PNG}}
-    first, second, shown, hi = body(*results, HI)["messages"]
+    _, first, second, shown, hi = body(called, *results, HI)["messages"]
     assert (first["content"], second["content"]) == ("a", "(The content of this tool's result follows.)")
     assert shown == {
         "role": "user",
         "content": [{"type": "text", "text": "From the tools' results:"}, image, image],
     }
     assert hi == {"role": "user", "content": "Hi"}
-    assert body(HI, *results)["messages"][-1] == shown
+    assert body(HI, called, *results)["messages"][-1] == shown
 
 
 def test_files_of_text_are_documents() -> None:
