@@ -20,7 +20,7 @@ test: dev ## all tests; what needs a server or client that cannot be had skips a
 	.venv/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal $(ARGS)
 
 test-corpus: dev ## every recorded stream byte by byte into every client dialect, and to every SDK (make test: some of them to some SDKs)
-	SLUICE_TEST_CORPUS=1 .venv/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal tests/e2e/test_corpus.py tests/sdks $(ARGS)
+	SLUICE_TEST_CORPUS=1 .venv/bin/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal tests/e2e/test_corpus.py tests/e2e/test_clients.py tests/sdks $(ARGS)
 
 check: dev ## style, types, locks
 	.venv/bin/ruff check .

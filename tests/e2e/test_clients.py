@@ -14,8 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import corpus
 from tests.e2e.gateway_process import DIGEST, KEY, ROOT, GatewayProcess, serving
 
+SLOW = frozenset({"py_litellm", "py_langchain_openai", "py_openai_async_helper"})
+"""Clients that take seconds of CPU to be imported, or are tested as SDKs: `make test-corpus` runs them."""
 SCRIPTS = ROOT.parent / "shared" / "clients"
 PYTHON = ROOT / ".cache" / "clients-venv" / "bin" / "python"
 MODULES = ROOT / ".cache" / "clients"
@@ -74,6 +77,8 @@ def run(gateway: GatewayProcess, *command: str | Path, path: Path | None = None)
 
 @pytest.mark.parametrize("client", PYTHON_CLIENTS)
 def test_python_client(client: str, gateway: GatewayProcess) -> None:
+    if client in SLOW and not corpus.EVERY:
+        pytest.skip("make test-corpus runs this client")
     _needs_python(PYTHON_CLIENTS[client])
     assert "You said: one two three" in run(gateway, PYTHON, SCRIPTS / f"{client}.py")
 

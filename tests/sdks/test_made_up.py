@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from tests import corpus
 from tests.e2e.gateways import HEAD, KEY, gateway
 from tests.e2e.held import STOPS
 from tests.fakes.rawserver import CHUNKED, LAST_CHUNK, Peer, RawServer, Request, chunk, sized
@@ -42,7 +43,7 @@ ENDS = STOPS | {
 }  # fmt: skip
 NAMES_CALLS = frozenset({"py_openai_helper", "py_anthropic"})
 """Those whose dialect tells by its reason that an answer ended in calls."""
-EACH = 2
+EACH = 4 if corpus.EVERY else 1
 """Answers of each dialect."""
 
 
