@@ -56,27 +56,33 @@ def results_first(messages: Sequence[Message]) -> Sequence[Message]:
 def _in_order(messages: Sequence[Message]) -> bool:
     """Returns whether only other results stand between each result and the message with its call, and whether
     every call but those of the last message has a result."""
-    left: list[str] = []  # calls without a result so far, of the latest message that is not a result
+    left: dict[
+        str, int
+    ] = {}  # by id: calls without a result so far, of the latest message that is not a result
     for message in messages:
         if message.role != "tool":
             if left:
                 return False
-            if message.tool_calls:
-                left = [call.id for call in message.tool_calls]
-        elif message.tool_call_id not in left:
+            if calls := message.tool_calls:
+                left = {call.id: 1 for call in calls}
+                if len(left) != len(calls):  # two calls have the same id
+                    left = Counter([call.id for call in calls])
+        elif not (count := left.get(message.tool_call_id)):
             return False
+        elif count == 1:
+            del left[message.tool_call_id]
         else:
-            left.remove(message.tool_call_id)
+            left[message.tool_call_id] = count - 1
     return not left or messages[-1].role != "tool"
 
 
 def _unanswered(group: Sequence[Message]) -> list[ToolCall]:
     """Returns the calls of a group's first message that have no result in the group."""
-    results = [message.tool_call_id for message in group[1:]]
+    results = Counter([message.tool_call_id for message in group[1:]])  # two calls may have the same id
     calls = []
     for call in group[0].tool_calls:
-        if call.id in results:
-            results.remove(call.id)  # two calls may have the same id
+        if results[call.id]:
+            results[call.id] -= 1
         else:
             calls.append(call)
     return calls
