@@ -26,9 +26,8 @@ Token counts are those of the whole answer so far. `toolUsePromptTokenCount` is 
 `thoughtsTokenCount` is output beside `candidatesTokenCount`.
 (https://ai.google.dev/api/generate-content#UsageMetadata)
 
-Proxies may write names in snake_case, as Google's own Python SDK shows them, and Code Assist wraps each
-answer in `{"response": …}` (google-gemini/gemini-cli: `CaGenerateContentResponse`). A chunk without any of
-the API's names is decoded again with its names converted, and so are all chunks after it.
+A chunk without any of the API's names is decoded again with its names converted (`sluice_plugins.gemini.chunks`),
+and so are all chunks after it.
 """
 
 import re
@@ -36,7 +35,6 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from sluice.errors import UpstreamError, UpstreamGarbled, UpstreamTruncated
 from sluice.model.events import (
@@ -57,6 +55,17 @@ from sluice.wire.seals import GOOGLES
 from sluice.wire.sse import Event, EventStream
 from sluice.wire.upstream_errors import reported_error
 from sluice_plugins.decoding import MAX_EVENT, FrameDecoder, arguments_of, failure_of, is_last
+from sluice_plugins.gemini.chunks import (
+    Blob,
+    Chunk,
+    FunctionCall,
+    Part,
+    PartialArg,
+    ReportedUsage,
+    fitted,
+    in_camel_case,
+    unwrapped,
+)
 from sluice_plugins.gemini.sources import Sources
 from sluice_plugins.openings import EventsOrDocument
 
@@ -85,110 +94,16 @@ MAX_PATH = 400
 """The longest path of an argument, in characters; it limits the path's levels to those that JSON texts may have."""
 
 
-class _Blob(msgspec.Struct):
-    mimeType: str | None = None
-    data: str | None = None
-
-
-class _PartialArg(msgspec.Struct):
-    jsonPath: str | None = None
-    stringValue: str | None = None
-    numberValue: Any = None
-    boolValue: bool | None = None
-    willContinue: bool | None = None
-
-
-class _FunctionCall(msgspec.Struct):
-    id: str | None = None
-    name: str | None = None
-    args: Raw = Raw(b"")
-    partialArgs: list[_PartialArg] | None = None
-    willContinue: bool | None = None
-
-
-class _Part(msgspec.Struct):
-    text: str | None = None
-    thought: bool | None = None
-    thoughtSignature: str | None = None
-    functionCall: _FunctionCall | None = None
-    inlineData: _Blob | None = None
-
-
-class _Content(msgspec.Struct):
-    parts: list[_Part] | None = None
-
-
-class _Candidate(msgspec.Struct):
-    content: _Content | None = None
-    finishReason: str | None = None
-    index: int | None = None
-    groundingMetadata: Raw = Raw(b"")
-    citationMetadata: Raw = Raw(b"")
-
-
-class _Feedback(msgspec.Struct):
-    blockReason: str | None = None
-    blockReasonMessage: str | None = None
-
-
-class _Usage(msgspec.Struct):
-    promptTokenCount: int | None = None
-    candidatesTokenCount: int | None = None
-    thoughtsTokenCount: int | None = None
-    cachedContentTokenCount: int | None = None
-    toolUsePromptTokenCount: int | None = None
-    totalTokenCount: int | None = None
-
-
-class _Chunk(msgspec.Struct):
-    candidates: list[_Candidate] | None = None
-    promptFeedback: _Feedback | None = None
-    usageMetadata: _Usage | None = None
-    modelVersion: str | None = None
-    responseId: str | None = None
-    error: Any = None
-
-
-_CHUNK = msgspec.json.Decoder(_Chunk)
-_SNAKE = re.compile("_([a-z])")
-
-
-def _refuse(data: bytes) -> _Chunk:
-    """Replaces the fast decoder in streams that use other names."""
-    raise msgspec.DecodeError
-
-
-def _in_camel_case(value: Any) -> Any:
-    """Returns a chunk's values with names converted to camelCase, except within arguments of calls."""
-    if type(value) is list:
-        return [_in_camel_case(inner) for inner in value]
-    if type(value) is not dict:
-        return value
-    named: dict[str, Any] = {}
-    for name, inner in value.items():
-        here = _SNAKE.sub(lambda found: found[1].upper(), name)
-        if here == name or here not in value:  # a name that is in camelCase already takes precedence
-            named[here] = inner if here == "args" else _in_camel_case(inner)
-    return named
-
-
-def _fitted(values: Any) -> _Chunk:
-    return msgspec.convert(fit(values, _Chunk)[0], _Chunk)
-
-
-def _unwrapped(value: Any) -> Any:
-    """Returns the answer in Code Assist's envelope; any other value unmodified."""
-    match value:
-        case {"response": dict(answer)} if "candidates" not in value:
-            return answer
-        case _:
-            return value
-
-
+_CHUNK = msgspec.json.Decoder(Chunk)
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _STEP = re.compile(
     r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d{1,9})\]|\[(?P<quote>['\"])(?P<quoted>.*?)(?P=quote)\]"
 )
+
+
+def _refuse(data: bytes) -> Chunk:
+    """Replaces the fast decoder in streams that use other names."""
+    raise msgspec.DecodeError
 
 
 class _Events(EventStream):
@@ -246,11 +161,11 @@ class GenerateDecoder(FrameDecoder[Event]):
         self._strict = strict
         self._keep_stop = keep_stop
         self._started = False
-        self._read: Callable[[bytes], _Chunk] = _CHUNK.decode
+        self._read: Callable[[bytes], Chunk] = _CHUNK.decode
         self._parsed: dict[str, Any] | None = None  # the current chunk, if it was decoded field by field
         self._sources = Sources()
         self._finish_reason = ""
-        self._usage: _Usage | None = None
+        self._usage: ReportedUsage | None = None
         self._calls = 0
         self._candidate: int | None = None  # the index of the first candidate, which is the answer
         self._content = False
@@ -292,12 +207,12 @@ class GenerateDecoder(FrameDecoder[Event]):
                 chunk = again
         self._chunk(chunk, data, events)
 
-    def _in_other_names(self, data: bytes) -> _Chunk | None:
+    def _in_other_names(self, data: bytes) -> Chunk | None:
         """Returns a chunk that is written in snake_case or in an envelope, and decodes later chunks in the
         same way; None for any other chunk."""
         values = value_again(data)
-        named = _in_camel_case(_unwrapped(values))
-        if self._read is _refuse or named == values or _fitted(named) == _fitted(values):
+        named = in_camel_case(unwrapped(values))
+        if self._read is _refuse or named == values or fitted(named) == fitted(values):
             return None  # its other names are unknown to the API, too
         self._read = _refuse
         return self._decode(data)
@@ -333,7 +248,7 @@ class GenerateDecoder(FrameDecoder[Event]):
             raise UpstreamTruncated
         self._finish(events)
 
-    def _decode(self, data: bytes) -> _Chunk | None:
+    def _decode(self, data: bytes) -> Chunk | None:
         """Returns the chunk; None if the data is not a JSON object."""
         self._parsed = None
         if self._halves is None or not self._halves.pending:
@@ -344,12 +259,12 @@ class GenerateDecoder(FrameDecoder[Event]):
         try:
             values = parse(data)
             if self._read is _refuse:
-                values = _in_camel_case(_unwrapped(values))
-            parsed, odd = fit(values, _Chunk)
+                values = in_camel_case(unwrapped(values))
+            parsed, odd = fit(values, Chunk)
             if self._halves is not None or _HALF.search(data):
                 self._join_halves(parsed)
                 parsed = whole_characters(parsed)
-            chunk = msgspec.convert(parsed, _Chunk)
+            chunk = msgspec.convert(parsed, Chunk)
         except (ValueError, RecursionError):
             return None
         self._parsed = parsed
@@ -366,7 +281,7 @@ class GenerateDecoder(FrameDecoder[Event]):
 
     # ---- chunks
 
-    def _chunk(self, chunk: _Chunk, data: bytes, events: list[StreamEvent]) -> None:
+    def _chunk(self, chunk: Chunk, data: bytes, events: list[StreamEvent]) -> None:
         if not self._started:
             self._started = True
             if _is_nameless(chunk):
@@ -395,7 +310,7 @@ class GenerateDecoder(FrameDecoder[Event]):
             if candidate.finishReason:
                 self._reason(candidate.finishReason)
 
-    def _part(self, part: _Part, events: list[StreamEvent]) -> None:
+    def _part(self, part: Part, events: list[StreamEvent]) -> None:
         text = part.text
         if part.functionCall is not None:
             self._call(part.functionCall, part.thoughtSignature or "", events)
@@ -423,7 +338,7 @@ class GenerateDecoder(FrameDecoder[Event]):
             self._blocks += 1
             self._thoughts.clear()
 
-    def _call(self, call: _FunctionCall, signature: str, events: list[StreamEvent]) -> None:
+    def _call(self, call: FunctionCall, signature: str, events: list[StreamEvent]) -> None:
         if self._open is not None and call.name:
             self._close_call(events)  # the end of the previous call is missing
         if self._open is None:
@@ -444,7 +359,7 @@ class GenerateDecoder(FrameDecoder[Event]):
         else:
             self._close_call(events)
 
-    def _argument(self, arg: _PartialArg) -> None:
+    def _argument(self, arg: PartialArg) -> None:
         """Store a piece of an argument at its JSONPath (RFC 9535; only names and indexes)."""
         path = arg.jsonPath or ""
         if len(path) > MAX_PATH:
@@ -475,7 +390,7 @@ class GenerateDecoder(FrameDecoder[Event]):
                 held = at[key] = made
             at = held
 
-    def _value(self, arg: _PartialArg, held: Any) -> Any:
+    def _value(self, arg: PartialArg, held: Any) -> Any:
         if arg.stringValue is not None:
             pieces = held if isinstance(held, _Pieces) else _Pieces()
             pieces.texts.append(arg.stringValue)
@@ -507,15 +422,15 @@ class GenerateDecoder(FrameDecoder[Event]):
             raise failure
         self._finish_reason = reason
 
-    def _count(self, usage: _Usage) -> None:
+    def _count(self, usage: ReportedUsage) -> None:
         """Record usage, which is that of the whole answer so far; one without counts (only a traffic type) is
         ignored."""
         if self._usage is None or usage.promptTokenCount is not None or usage.totalTokenCount is not None:
-            if self._usage is None and usage == _Usage():
+            if self._usage is None and usage == ReportedUsage():
                 return
             self._usage = usage
             return
-        for name in _Usage.__struct_fields__:
+        for name in ReportedUsage.__struct_fields__:
             if (count := getattr(usage, name)) is not None:
                 setattr(self._usage, name, count)
 
@@ -534,7 +449,7 @@ class GenerateDecoder(FrameDecoder[Event]):
         events.append(Finished(reason, self.reported, self._finish_reason))
 
 
-def _is_nameless(chunk: _Chunk) -> bool:
+def _is_nameless(chunk: Chunk) -> bool:
     """Returns whether a chunk has none of the names that Google writes in every chunk."""
     return chunk.usageMetadata is None and chunk.responseId is None and chunk.modelVersion is None
 
@@ -561,13 +476,13 @@ def _joined(value: Any) -> Any:
     return [_joined(inner) for inner in value] if type(value) is list else value
 
 
-def _image(blob: _Blob) -> StreamEvent:
+def _image(blob: Blob) -> StreamEvent:
     if not (blob.mimeType or "").startswith("image/"):
         return Working()
     return TextDelta(f"![image](data:{blob.mimeType};base64,{blob.data})")
 
 
-def _usage(usage: _Usage) -> Usage:
+def _usage(usage: ReportedUsage) -> Usage:
     parts = (usage.promptTokenCount or 0, usage.toolUsePromptTokenCount or 0)
     outputs = (usage.candidatesTokenCount or 0, usage.thoughtsTokenCount or 0)
     input = (
